@@ -1,0 +1,47 @@
+# Everything here creates .venv by itself; a machine needs Python 3.11 and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# PyTorch without CUDA; a newer version would bring gigabytes that no test uses.
+TORCH := torch==2.13.0
+BACKENDS := jax tensorflow torch
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONHASHSEED := 0
+
+.PHONY: demo test lint bench docs clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/.poise  ## the main job on real data
+	$(BIN)/poise study diabetes --out runs/diabetes --force
+
+test: lint docs .venv/.tests  ## the tests, on all three backends
+	@set -e; for backend in $(BACKENDS); do \
+		echo "== the tests on $$backend"; \
+		KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 --durations=8; \
+	done
+
+lint: .venv/.tests  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python src/poise
+
+docs: .venv/.tests  ## the documentation, into site/; a warning is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/.tests  ## the ratios that README and docs quote
+	$(BIN)/python benchmarks/step.py --all
+
+clean:
+	rm -rf .venv site dist runs
+
+.venv/.pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/.poise: .venv/.pip pyproject.toml $(shell find src -type f -name '*.py' -o -type f -path '*templates*')
+	$(BIN)/python -m pip install --quiet .
+	touch $@
+
+.venv/.tests: .venv/.poise
+	$(BIN)/python -m pip install --quiet $(TORCH) tensorflow-cpu --group test --group lint --group docs
+	touch $@

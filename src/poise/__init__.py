@@ -1,0 +1,30 @@
+"""poise: training under a regularization penalty, with both sides in sight."""
+
+from poise.adoption import adopt
+from poise.balance import forces
+from poise.callbacks import ForceHistory, LossSplit
+from poise.inventory import Summary, summary
+from poise.optimizer import Penalized, find_penalized
+from poise.penalties import *  # noqa: F403
+from poise.penalties import __all__ as _penalties
+from poise.rules import ALL, BIASES, EMBEDDINGS, SCALES, WEIGHTS, Role, Rule
+
+__version__ = "0.1.0"
+__all__ = [
+    "ALL",
+    "BIASES",
+    "EMBEDDINGS",
+    "SCALES",
+    "WEIGHTS",
+    "ForceHistory",
+    "LossSplit",
+    "Penalized",
+    "Role",
+    "Rule",
+    "Summary",
+    "adopt",
+    "find_penalized",
+    "forces",
+    "summary",
+    *_penalties,
+]

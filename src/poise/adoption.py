@@ -1,0 +1,140 @@
+"""From Keras regularizers to rules (poise.adopt)."""
+
+import collections
+import glob
+import warnings
+
+import keras
+from keras import regularizers
+
+from poise.balance import check_built
+from poise.optimizer import Penalized, find_penalized
+from poise.penalties import L1, L2, Coherence, ElasticNet, Penalty
+from poise.rules import Rule, path_of
+
+
+def adopt(model) -> list[Rule]:
+    """Moves the L1, L2, L1L2 and OrthogonalRegularizer that a model's variables carry into rules.
+
+    The model is changed in place: its loss becomes the prediction loss, and the layers forget their regularizers, so
+    that saving, cloning and loading do not bring them back. A compiled model also gets its optimizer wrapped in
+    `poise.Penalized(..., update="coupled")` with the state it had, so that training goes on as the untouched model's
+    would have. A poise penalty that serves as a regularizer is moved as it is. Frozen variables count: Keras ignores
+    their regularizers while they are frozen, and so does a rule.
+
+    Args:
+        model: a built Keras model, compiled or not, trained or loaded.
+
+    Returns:
+        The rules, one for each different regularizer, with the exact paths of its variables; for a model that is not
+        compiled pass them to `poise.Penalized`. An empty list if there is nothing to move.
+
+    Warns:
+        UserWarning: naming the regularizers that stay in the loss, because poise does not know them or because they
+            act on activations and so need data.
+
+    Raises:
+        ValueError: if the model is not built, or two of its variables have the same path and different regularizers.
+
+    Example:
+        >>> import keras, poise
+        >>> dense = keras.layers.Dense(1, kernel_regularizer="l2")
+        >>> model = keras.Sequential([keras.Input((4,)), dense])
+        >>> [rule] = poise.adopt(model)
+        >>> rule.penalty
+        L2(strength=0.01)
+    """
+    check_built(model)
+    variables = [*model.trainable_variables, *model.non_trainable_variables]
+    carried = [(v, v.regularizer) for v in variables if getattr(v, "regularizer", None) is not None]
+    known = [(v, penalty) for v, regularizer in carried if (penalty := _penalty_of(regularizer)) is not None]
+    _check_paths(known, variables)
+    for variable, _ in known:
+        variable.regularizer = None
+    moved = [regularizer for _, regularizer in carried if _penalty_of(regularizer) is not None]
+    for layer in model._flatten_layers():
+        _forget(layer, moved)
+    _name_what_stays(model, [(v, r) for v, r in carried if _penalty_of(r) is None])
+    rules = _rules(known)
+    if rules and getattr(model, "optimizer", None) is not None:
+        _recompile(model, rules)
+    return rules
+
+
+def _penalty_of(regularizer) -> Penalty | None:
+    """The penalty that a regularizer is, or None if poise does not know it."""
+    kind = type(regularizer)
+    if isinstance(regularizer, Penalty):
+        return regularizer
+    if kind is regularizers.L1:
+        return L1(float(regularizer.l1))
+    if kind is regularizers.L2:
+        return L2(float(regularizer.l2))
+    if kind is regularizers.L1L2:
+        l1, l2 = float(regularizer.l1), float(regularizer.l2)
+        return L2(l2) if l1 == 0 else L1(l1) if l2 == 0 else ElasticNet(l1, l2)
+    if kind is regularizers.OrthogonalRegularizer:
+        return Coherence(float(regularizer.factor), regularizer.mode)
+    return None
+
+
+def _check_paths(known, variables):
+    """A rule finds its variables by path, so that a path must not lead to a variable that had no such regularizer."""
+    penalties = {}
+    for variable, penalty in known:
+        penalties.setdefault(path_of(variable), {})[id(variable)] = repr(penalty)
+    for path, by_variable in penalties.items():
+        same_path = [variable for variable in variables if path_of(variable) == path]
+        if len(same_path) > len(by_variable) or len(set(by_variable.values())) > 1:
+            raise ValueError(
+                f"{len(same_path)} variables have the path {path!r} and not the same regularizer, so that no rule can "
+                "tell them apart. Give their layers different names."
+            )
+
+
+def _rules(known):
+    paths, penalties = collections.defaultdict(list), {}
+    for variable, penalty in known:
+        paths[repr(penalty)].append(glob.escape(path_of(variable)))
+        penalties[repr(penalty)] = penalty
+    return [Rule(list(dict.fromkeys(paths[key])), penalty, name=key) for key, penalty in penalties.items()]
+
+
+def _forget(layer, moved):
+    """Sets the layer's attributes that hold one of the moved regularizers to None."""
+    for name, value in list(vars(layer).items()):
+        if name.endswith("_regularizer") and any(value is regularizer for regularizer in moved):
+            setattr(layer, name, None)
+
+
+def _name_what_stays(model, unknown):
+    stays = [f"{type(regularizer).__name__} on {path_of(variable)!r}" for variable, regularizer in unknown]
+    for layer in model._flatten_layers():
+        if getattr(layer, "activity_regularizer", None) is not None:
+            stays.append(f"the activity regularizer of {layer.name!r}")
+    if stays:
+        warnings.warn(
+            f"These stay in the loss, which so is not the prediction loss alone: {'; '.join(stays)}. "
+            "A penalty of the weights can be written as a poise.Penalty.",
+            stacklevel=3,
+        )
+
+
+def _recompile(model, rules):
+    """Compiles the model as it was, with its optimizer, state included, wrapped in a Penalized with the rules."""
+    settings = dict(model._compile_config.config)
+    outer = model.optimizer
+    try:
+        old = find_penalized(model)
+        rules = [*old.rules, *rules]
+        penalized = Penalized(old.inner_optimizer, rules, old.update, old.observe)
+    except ValueError:
+        inner = outer.inner_optimizer if isinstance(outer, keras.optimizers.LossScaleOptimizer) else outer
+        penalized = Penalized(inner, rules)
+    if isinstance(outer, keras.optimizers.LossScaleOptimizer):
+        outer.inner_optimizer = penalized
+    else:
+        outer = penalized
+    if penalized.inner_optimizer.built:
+        penalized.build(model.trainable_variables)
+    model.compile(**{**settings, "optimizer": outer})

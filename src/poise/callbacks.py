@@ -1,0 +1,129 @@
+"""What acts once an epoch: the losses told apart, the forces remembered."""
+
+import keras
+import pandas as pd
+from keras import ops
+
+from poise.balance import current_values, forces
+from poise.optimizer import find_penalized
+
+
+class LossSplit(keras.callbacks.Callback):
+    """Puts the penalty and the total beside the prediction loss into the logs of every epoch.
+
+    `loss` and `val_loss` are the prediction loss already, since the model's loss holds no penalty. This adds `penalty`
+    (its mean over the epoch's batches, each weighted by its rows as Keras weights `loss`), `total_loss` = `loss` +
+    `penalty`, and with validation data `val_total_loss` = `val_loss` + the penalty at the end of the epoch, where
+    `val_loss` is measured. Put it first in `callbacks`: those after it, the progress bar and `History` see the keys.
+    An `EarlyStopping` or `ModelCheckpoint` on one of these needs `mode="min"`.
+
+    Batches are taken to have equal size but for the last one.
+
+    Args:
+        per_rule: add `penalty/<name>` for every rule.
+
+    Example:
+        >>> import keras, numpy as np, poise
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(poise.Penalized("sgd", poise.L2(0.01)), loss="mse")
+        >>> history = model.fit(np.ones((4, 2)), np.ones(4), verbose=0, callbacks=[poise.LossSplit()])
+        >>> sorted(history.history)
+        ['loss', 'penalty', 'total_loss']
+    """
+
+    def __init__(self, per_rule=False):
+        super().__init__()
+        self.per_rule = per_rule
+        self._rows_of_batch = None
+        self._rows_of_epoch = None
+
+    def on_train_begin(self, logs=None):
+        find_penalized(self.model)
+        self._rows_of_batch = None
+
+    def on_epoch_begin(self, epoch, logs=None):
+        find_penalized(self.model).reset_values()
+        self._rows_of_epoch = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._rows_of_batch is None and batch > 0:
+            if hasattr(self.model, "jax_state_sync"):
+                self.model.jax_state_sync()
+            rows = self._rows_so_far()
+            self._rows_of_batch = rows and rows / batch
+
+    def on_test_begin(self, logs=None):
+        if self._rows_of_epoch is None:  # the validation that follows resets the count
+            self._rows_of_epoch = self._rows_so_far()
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = {} if logs is None else logs
+        optimizer = find_penalized(self.model)
+        means = self._means(*optimizer.recorded_values())
+        names = [rule.name for rule in optimizer.rules]
+        logs["penalty"] = sum(means)
+        logs["total_loss"] = logs["loss"] + logs["penalty"]
+        if "val_loss" in logs:
+            logs["val_total_loss"] = logs["val_loss"] + sum(current_values(optimizer).values())
+        if self.per_rule:
+            logs.update({f"penalty/{name}": mean for name, mean in zip(names, means, strict=True)})
+
+    def _means(self, sums, last):
+        """The mean of each rule's value over the epoch's rows."""
+        steps = float(sums[-1])
+        rows = self._rows_of_epoch or self._rows_so_far()
+        if steps < 2 or not rows or not self._rows_of_batch:
+            return [float(total) / max(steps, 1.0) for total in sums[:-1]]
+        full = self._rows_of_batch
+        rest = rows - (steps - 1) * full
+        return [
+            float(full * (total - end) + rest * end) / rows for total, end in zip(sums[:-1], last[:-1], strict=True)
+        ]
+
+    def _rows_so_far(self):
+        """How many rows the model's own mean of the loss has seen since its last reset; None if it keeps none."""
+        tracker = next((metric for metric in self.model.metrics if metric.name == "loss"), None)
+        return None if tracker is None else float(ops.convert_to_numpy(tracker.count))
+
+
+class ForceHistory(keras.callbacks.Callback):
+    """Remembers the forces of every epoch, `poise.forces(model)` averaged over the epoch's observed steps.
+
+    Attributes:
+        table: a DataFrame with the columns of `poise.forces` after `epoch` (from 0), one row a variable and epoch.
+
+    Raises:
+        ValueError: when training begins, if the optimizer observes nothing (`Penalized(..., observe=0)`).
+
+    Example:
+        >>> import keras, numpy as np, poise
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model.compile(poise.Penalized("sgd", poise.L2(0.01), observe=1), loss="mse")
+        >>> remembered = poise.ForceHistory()
+        >>> history = model.fit(np.ones((4, 2)), np.ones(4), epochs=3, verbose=0, callbacks=[remembered])
+        >>> remembered.table["epoch"].tolist()
+        [0, 1, 2]
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._tables = []
+
+    @property
+    def table(self) -> pd.DataFrame:
+        return pd.concat(self._tables, ignore_index=True) if self._tables else pd.DataFrame()
+
+    def on_train_begin(self, logs=None):
+        self._tables = []
+        if not find_penalized(self.model).observe:
+            raise ValueError("ForceHistory has nothing to remember: compile with poise.Penalized(..., observe=10).")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        find_penalized(self.model).reset_forces()
+
+    def on_epoch_end(self, epoch, logs=None):
+        _, samples = find_penalized(self.model).recorded_forces()
+        if samples:
+            table = forces(self.model)
+            table.insert(0, "epoch", epoch)
+            self._tables.append(table)

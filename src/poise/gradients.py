@@ -1,0 +1,66 @@
+"""The gradient of a model's prediction loss on given data: the one place with a branch per backend."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def mean_gradients(model, variables, batches):
+    """The gradient of the mean prediction loss, without dropout and with the moving statistics of normalisation.
+
+    Args:
+        model: a compiled Keras model; its loss is differentiated as it stands.
+        variables: the trained variables to differentiate by.
+        batches: an iterable of (x, y, sample_weight); each counts by its number of rows.
+
+    Returns:
+        One float64 array per variable, of its shape.
+
+    Raises:
+        ValueError: if there is no batch.
+    """
+    totals, rows = [np.zeros(variable.shape) for variable in variables], 0
+    gradients_of = _compiled(model, variables)
+    for x, y, sample_weight in batches:
+        count = len(keras.tree.flatten(x)[0])
+        tensors = keras.tree.map_structure(
+            lambda a: None if a is None else ops.convert_to_tensor(a), (x, y, sample_weight)
+        )
+        for total, gradient in zip(totals, gradients_of(*tensors), strict=True):
+            if gradient is not None:
+                total += count * ops.convert_to_numpy(gradient).astype("float64")
+        rows += count
+    if not rows:
+        raise ValueError("The data have no rows, so that there is no gradient to measure.")
+    return [total / rows for total in totals]
+
+
+def _compiled(model, variables):
+    def loss_on(x, y, sample_weight):
+        predicted = model(x, training=False)
+        return model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=sample_weight, training=False)
+
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        def loss_at(values, *data):
+            with keras.StatelessScope(list(zip(variables, values, strict=True)), collect_losses=True):
+                return loss_on(*data)
+
+        gradient = jax.jit(jax.grad(loss_at))
+        return lambda *data: gradient([variable.value for variable in variables], *data)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        def gradient_on(*data):
+            with tf.GradientTape() as tape:
+                loss = loss_on(*data)
+            found = tape.gradient(loss, [variable.value for variable in variables])
+            return [None if g is None else tf.convert_to_tensor(g) for g in found]
+
+        return gradient_on
+
+    import torch
+
+    return lambda *data: torch.autograd.grad(loss_on(*data), [v.value for v in variables], allow_unused=True)

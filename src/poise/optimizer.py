@@ -1,0 +1,516 @@
+"""`Penalized`: the penalty where the prediction gradient arrives and the weights are changed.
+
+An optimizer around any Keras optimizer. It receives the gradient of the prediction loss, knows the penalties and
+their strengths, and brings the two together in one of three updates:
+
+- coupled: the penalty's gradient is added to the prediction's, then the inner optimizer steps. This is, weight for
+  weight, what Keras does with a `kernel_regularizer`.
+- decoupled: the penalty takes a step of its own with the learning rate. A smooth one before the inner step (L2(s) is
+  then `AdamW(weight_decay=2s)`, Loshchilov and Hutter 2019), a non-smooth one by its prox after it.
+- proximal: the inner optimizer steps along the prediction gradient alone, then the prox acts in the metric of that
+  very step, so that a fixed point is a stationary point of prediction + penalty, with exact zeros.
+
+The strengths are variables of the optimizer, so that they can be changed, scheduled and batched without compiling
+anew. What it records on the way (the penalty's value at every step, the forces at every `observe`-th) are variables
+too; `poise.callbacks` and `poise.balance` read them.
+"""
+
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from poise.metric import Before, Metric, metric_of
+from poise.penalties.base import PACKAGE, Schedule, checked_strength
+from poise.rules import Rule, as_rules, path_of, resolve
+from poise.targets import Target, anchored, check_actions, dense, divide, measure, pull, values
+
+UPDATES = ("coupled", "decoupled", "proximal")
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Penalized(keras.optimizers.Optimizer):
+    """A Keras optimizer with penalties: total loss = prediction loss + Σ_r strength_r · R_r(w_r).
+
+    Args:
+        inner: any Keras optimizer, its name or its configuration.
+        rules: a penalty (put on kernels and embeddings, never on biases and normalisation scales), a `poise.Rule`, or
+            a list of those; an empty list for no penalty.
+        update: `"coupled"`, `"decoupled"` or `"proximal"`.
+        observe: record the two forces on the weights at every `observe`-th step, for `poise.forces(model)`; 0: never.
+        name: the optimizer's name.
+
+    Raises:
+        TypeError, ValueError: for a wrong argument, and, when the optimizer is built, for rules that do not fit the
+            variables (see `poise.Rule`).
+
+    Example:
+        >>> import keras, numpy as np, poise
+        >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
+        >>> model.compile(poise.Penalized("adam", poise.L2(0.01)), loss="mse")
+        >>> history = model.fit(np.ones((8, 10)), np.ones(8), verbose=0)
+        >>> model.optimizer.strength["weights"] = 0.1
+    """
+
+    def __init__(self, inner, rules, update="coupled", observe=0, name=None):
+        inner = keras.optimizers.get(inner)
+        _check_inner(inner, update)
+        if isinstance(observe, bool) or not isinstance(observe, int) or observe < 0:
+            raise ValueError(f"observe={observe!r} is not allowed: give a number of steps, or 0 for never.")
+        # The average must see the weights that the prox left, so it moves from the inner optimizer to this one.
+        super().__init__(
+            learning_rate=0.0,
+            name=name,
+            use_ema=inner.use_ema,
+            ema_momentum=inner.ema_momentum,
+            ema_overwrite_frequency=inner.ema_overwrite_frequency,
+        )
+        inner.use_ema = False
+        self.inner_optimizer = inner
+        self.update = update
+        self.observe = observe
+        self._state = _State(as_rules(rules), metric_of(inner) if update == "proximal" else None)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, with the strengths that they were given."""
+        return tuple(self._state.rules)
+
+    @property
+    def strength(self) -> "Strengths":
+        """The current strengths by the name of their rule; assigning sets one, also between epochs.
+
+        In a callback on JAX reach the optimizer as `self.model.optimizer`, and only between epochs.
+        """
+        return Strengths(self)
+
+    @property
+    def targets(self) -> tuple["Target", ...]:
+        """The variables that are penalised, known once the optimizer is built."""
+        return tuple(self._state.targets)
+
+    def recorded_values(self) -> np.ndarray:
+        """What the penalties were worth in training, (2, rules + 1): sums over steps, and the last step alone.
+
+        The last column counts the steps. Since `reset_values`.
+        """
+        return ops.convert_to_numpy(self._state.values)
+
+    def recorded_forces(self) -> tuple[np.ndarray, float]:
+        """Sums over the observed steps of what `poise.targets.measure` gives, (targets, 4), and their number."""
+        if self._state.forces is None:
+            return np.zeros((len(self._state.targets), 4)), 0.0
+        return ops.convert_to_numpy(self._state.forces), float(ops.convert_to_numpy(self._state.samples))
+
+    def current_strengths(self) -> list:
+        """The strength of every rule as a tensor, in the order of the rules."""
+        return [self._current_strength(number) for number in range(len(self._state.rules))]
+
+    def weights_of(self, target):
+        """The variable of a target."""
+        return self._trainable_variables[target.index]
+
+    def build(self, variables):
+        if self.built:
+            return
+        variables = list(variables)
+        state = self._state
+        frozen = _frozen_variables()
+        plan = resolve(state.rules, variables, frozen)
+        for number in plan.asleep:
+            warnings.warn(
+                f"Rule {state.rules[number].name!r} sleeps: every variable that it matches is frozen "
+                "(trainable=False), so that it penalises nothing.",
+                stacklevel=2,
+            )
+        if getattr(self, "_distribution_strategy", None) is not None:
+            _check_one_replica(self._distribution_strategy)
+        for number, initial in enumerate(state.initial):
+            if not isinstance(initial, Schedule):
+                constant = keras.initializers.Constant(initial)
+                state.strengths[number] = self.add_variable((), constant, dtype="float32", name=f"strength_{number}")
+        state.targets = [self._target(i, variables[i], numbers) for i, numbers in sorted(plan.rules_of.items())]
+        state.values = self.add_variable((2, len(state.rules) + 1), "zeros", dtype="float32", name="penalty_values")
+        if self.observe:
+            state.forces = self.add_variable((len(state.targets), 4), "zeros", dtype="float32", name="forces")
+            state.samples = self.add_variable((), "zeros", dtype="float32", name="samples")
+        self.inner_optimizer.build(variables)
+        super().build(variables)
+
+    def apply(self, grads, trainable_variables=None):
+        grads = list(grads)
+        if not grads:
+            return
+        if trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            if not self.built:
+                self.build(trainable_variables)
+        variables = trainable_variables or self._trainable_variables
+        inner, state = self.inner_optimizer, self._state
+        positions = {self._get_variable_index(variable): j for j, variable in enumerate(variables)}
+        targets = [(positions[target.index], target) for target in state.targets if target.index in positions]
+        strengths = self.current_strengths()
+        for j, _ in targets:
+            grads[j] = dense(grads[j], variables[j])
+
+        # All of this is read before the inner update, which advances the iterations and the schedules with them.
+        rate = None if self.update == "coupled" else ops.copy(ops.convert_to_tensor(inner.learning_rate))
+        is_update, is_first, overwrites = self._phase()
+        scale = inner.loss_scale_factor or 1.0
+        weights = {target.index: _value_of(variables[j]) for j, target in targets}
+        self._record_values([target for _, target in targets], weights, strengths)
+        if self.observe:
+            self._record_forces([(t, weights[t.index], grads[j] / scale) for j, t in targets], strengths)
+        pending = []
+        for j, target in targets:
+            w, variable, g = weights[target.index], variables[j], grads[j]
+            if target.shrinking:
+                step = _gated(ops.cast(rate, w.dtype), is_update)
+                self.assign(variable, w - step * pull(target.shrinking, w, strengths))
+            if target.after:
+                pending.append((target, variable, self._step(target, w, g / scale, rate)))
+            if target.joining:
+                grads[j] = g + ops.cast(scale * pull(target.joining, w, strengths), g.dtype)
+
+        inner.apply(grads, trainable_variables)
+
+        for target, variable, step in pending:
+            h = _gated(self._with_momentum(target, step(), is_update), is_update)
+            w = _value_of(variable)
+            for number, penalty in target.after:
+                w = penalty.prox(w, h, strengths[number])
+            self.assign(variable, w)
+        if self.use_ema:
+            self._average(is_first, overwrites)
+
+    def _target(self, index, variable, numbers):
+        state = self._state
+        penalties = tuple(
+            (number, anchored(state.rules[number].penalty, variable, self._copy_of)) for number in numbers
+        )
+        joining, shrinking, after = divide(penalties, self.update, state.metric)
+        trace = None
+        if after and state.metric is not None and state.metric.momentum:
+            trace = (
+                self.add_variable((), "zeros", dtype=variable.dtype, name=f"step_trace_{index}")
+                if state.metric.kind == "scalar"
+                else self.add_variable_from_reference(variable, "step_trace")
+            )
+        target = Target(index, path_of(variable), penalties, joining, shrinking, after, trace)
+        check_actions(target, state.rules, state.metric, self.inner_optimizer)
+        if after and variable.constraint is not None:
+            raise ValueError(
+                f"{target.path!r} has the constraint {type(variable.constraint).__name__}, which acts before the prox, "
+                "and the prox would leave it. Drop the constraint, or use update='coupled'."
+            )
+        return target
+
+    def _copy_of(self, variable):
+        def value(shape, dtype):
+            return ops.cast(ops.copy(ops.convert_to_tensor(variable)), dtype)
+
+        return self.add_variable_from_reference(variable, "start", initializer=value)
+
+    def _current_strength(self, number):
+        if number in self._state.strengths:
+            return ops.convert_to_tensor(self._state.strengths[number])
+        return self._state.initial[number](self.inner_optimizer.iterations)
+
+    def _phase(self):
+        """(is this a real update, is it the first, does the average overwrite), None where the answer is always yes."""
+        inner = self.inner_optimizer
+        is_update = None
+        if inner.gradient_accumulation_steps:
+            is_update = ops.equal((inner._iterations + 1) % inner.gradient_accumulation_steps, 0)
+        is_first = overwrites = None
+        if self.use_ema:
+            is_first = ops.equal(inner.iterations, 0)
+            if self.ema_overwrite_frequency:
+                overwrites = ops.equal((inner.iterations + 1) % self.ema_overwrite_frequency, 0)
+        return is_update, is_first, overwrites
+
+    def _step(self, target, w, gradient, rate):
+        """A function that gives, after the inner update, the step of this target's prox."""
+        rate = ops.cast(rate, w.dtype)
+        if self._state.metric is None:
+            return lambda: rate
+        w = ops.copy(w)
+        return self._state.metric.step(Before(self.inner_optimizer, target.index, w, ops.cast(gradient, w.dtype), rate))
+
+    def _with_momentum(self, target, h, is_update):
+        """The trace s ← μ·s + h of the steps, which an optimizer with momentum moves by."""
+        metric = self._state.metric
+        if target.trace is None or metric is None:
+            return h
+        momentum = metric.momentum
+        kept = ops.convert_to_tensor(target.trace)
+        trace = momentum * kept + h
+        self.assign(target.trace, trace if is_update is None else ops.where(is_update, trace, kept))
+        return momentum * trace + h if metric.nesterov else trace
+
+    def _record_values(self, targets, weights, strengths):
+        """Row 0 of the record: sums over steps of each rule's value, and of 1; row 1: those of the last step alone."""
+        if not strengths:
+            return
+        now = ops.stack([*values(targets, weights, strengths), ops.ones((), "float32")])
+        record = self._state.values
+        self.assign(record, ops.stack([ops.convert_to_tensor(record)[0] + now, now]))
+
+    def _record_forces(self, observed, strengths):
+        """Adds ‖∇prediction‖², ‖∇penalty‖², their inner product and ‖residual‖² per target, at every N-th step."""
+        state = self._state
+        if not observed:
+            return
+        is_due = ops.equal(self.inner_optimizer.iterations % self.observe, 0)
+
+        def measured():
+            return ops.stack([measure(target, w, gradient, strengths) for target, w, gradient in observed])
+
+        missing = len(state.targets) - len(observed)
+        rows = ops.cond(is_due, measured, lambda: ops.zeros((len(observed), 4), "float32"))
+        if missing:
+            order = np.array([t.index for t in state.targets])
+            where = np.searchsorted(order, [t.index for t, _, _ in observed])
+            rows = ops.scatter(where[:, None], rows, state.forces.shape)
+        self.assign_add(state.forces, rows)
+        self.assign_add(state.samples, ops.cast(is_due, "float32"))
+
+    def _average(self, is_first, overwrites):
+        for variable in self._trainable_variables:
+            average = self._model_variables_moving_average[self._get_variable_index(variable)]
+            w = ops.convert_to_tensor(variable)
+            momentum = ops.where(is_first, 0.0, ops.cast(self.ema_momentum, w.dtype))
+            mean = momentum * ops.convert_to_tensor(average) + (1.0 - momentum) * w
+            self.assign(average, mean)
+            if overwrites is not None:
+                self.assign(variable, ops.where(overwrites, mean, w))
+
+    def reset_values(self):
+        """Forgets the recorded values of the penalties, so that their mean starts anew."""
+        _zero(self._state.values)
+
+    def reset_forces(self):
+        """Forgets the recorded forces, so that their averages start anew."""
+        _zero(self._state.forces)
+        _zero(self._state.samples)
+
+    @property
+    def variables(self):
+        return self._variables + self.inner_optimizer.variables
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def loss_scale_factor(self):
+        inner = getattr(self, "inner_optimizer", None)
+        return None if inner is None else inner.loss_scale_factor
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, value):
+        if hasattr(self, "inner_optimizer"):
+            self.inner_optimizer.loss_scale_factor = value
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        super().finalize_variable_values(var_list)
+        if self.use_ema:
+            # Else a weight and its average share a buffer on JAX, which the next fit donates twice.
+            for average in self._model_variables_moving_average:
+                if average is not None:
+                    average.assign(ops.copy(ops.convert_to_tensor(average)))
+
+    def set_weights(self, weights):
+        for variable, value in zip(self.variables, weights, strict=True):
+            variable.assign(value)
+
+    def save_own_variables(self, store):
+        """Keras saves the inner optimizer by itself; here are the strengths, the records and the anchors."""
+        for i, variable in enumerate(self._variables):
+            store[str(i)] = variable.numpy()
+
+    def load_own_variables(self, store):
+        if not self.built:
+            super().load_own_variables(store)
+            return
+        if len(store.keys()) != len(self._variables):
+            raise ValueError(
+                f"The saved state of {self.name!r} has {len(store.keys())} variables and this one "
+                f"{len(self._variables)}: its rules differ from those that were saved. Use the same "
+                "rules, or load the weights alone."
+            )
+        for i, variable in enumerate(self._variables):
+            variable.assign(store[str(i)])
+
+    def get_config(self):
+        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
+        inner["config"]["use_ema"] = self.use_ema
+        rules = [keras.saving.serialize_keras_object(rule) for rule in self.rules]
+        for rule, config in zip(self.rules, rules, strict=True):
+            if not isinstance(rule.penalty.strength, Schedule):
+                _innermost(config["config"]["penalty"])["strength"] = self.strength[rule.name]
+        return {
+            "name": self.name,
+            "inner": inner,
+            "rules": rules,
+            "update": self.update,
+            "observe": self.observe,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        inner, rules = config.pop("inner"), config.pop("rules")
+        inner = keras.saving.deserialize_keras_object(inner, custom_objects=custom_objects)
+        rules = [keras.saving.deserialize_keras_object(rule, custom_objects=custom_objects) for rule in rules]
+        return cls(inner, rules, **config)
+
+
+class Strengths(Mapping):
+    """The strengths of an optimizer by the name of their rule; assigning sets one."""
+
+    def __init__(self, optimizer: Penalized):
+        self._optimizer = optimizer
+        self._numbers = {rule.name: number for number, rule in enumerate(optimizer.rules)}
+
+    def __getitem__(self, name) -> float:
+        number, state = self._number(name), self._optimizer._state
+        if not self._optimizer.built and not isinstance(state.initial[number], Schedule):
+            return state.initial[number]
+        return float(ops.convert_to_numpy(self._optimizer._current_strength(number)))
+
+    def __setitem__(self, name, strength):
+        number, state = self._number(name), self._optimizer._state
+        if isinstance(state.initial[number], Schedule):
+            raise ValueError(
+                f"The strength of rule {name!r} follows a schedule and cannot be set. Give it a number instead."
+            )
+        strength = checked_strength(strength)
+        if isinstance(strength, Schedule):
+            raise TypeError(f"The strength of rule {name!r} is a number; a schedule is given when the rule is made.")
+        state.initial[number] = strength
+        if self._optimizer.built:
+            state.strengths[number].assign(strength)
+
+    def __iter__(self):
+        return iter(self._numbers)
+
+    def __len__(self):
+        return len(self._numbers)
+
+    def __repr__(self):
+        return repr(dict(self))
+
+    def _number(self, name):
+        if name not in self._numbers:
+            raise KeyError(f"No rule is named {name!r}; the rules are {list(self._numbers)}.")
+        return self._numbers[name]
+
+
+@dataclass
+class _State:
+    """What the optimizer keeps beside its variables' list: in one object, which no backend wraps or tracks."""
+
+    rules: list[Rule]
+    metric: Metric | None
+    initial: list = field(default_factory=list)
+    strengths: dict[int, Any] = field(default_factory=dict)
+    targets: list[Target] = field(default_factory=list)
+    values: Any = None
+    forces: Any = None
+    samples: Any = None
+
+    def __post_init__(self):
+        self.initial = [rule.penalty.strength for rule in self.rules]
+
+
+def find_penalized(model) -> Penalized:
+    """The `Penalized` that a model was compiled with, also inside a `LossScaleOptimizer`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    while optimizer is not None and not isinstance(optimizer, Penalized):
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+    if optimizer is None:
+        raise ValueError(
+            f"The model {getattr(model, 'name', model)!r} is not compiled with poise.Penalized. Compile it with "
+            "optimizer=poise.Penalized('adam', poise.L2(0.01)), or another rule."
+        )
+    return optimizer
+
+
+def _check_inner(inner, update):
+    if update not in UPDATES:
+        raise ValueError(f"update={update!r} is not one of {', '.join(map(repr, UPDATES))}.")
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Penalized around a LossScaleOptimizer would divide the penalty by the loss scale. Put them the other way "
+            "round, LossScaleOptimizer(Penalized(...)); compile does so by itself under a mixed_float16 policy."
+        )
+    if isinstance(inner, Penalized):
+        raise ValueError("Penalized around a Penalized: give all rules to one, Penalized(inner, [rule, rule]).")
+    if update != "coupled" and isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):
+        raise ValueError(
+            f"update={update!r} needs one learning rate, and a MultiOptimizer has several. Use update='coupled'."
+        )
+
+
+def _check_one_replica(strategy):
+    if strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"poise.Penalized does not yet train under a tf.distribute strategy with {strategy.num_replicas_in_sync} "
+            "replicas, which would count the penalty once for each. Use one device, or JAX with DataParallel."
+        )
+
+
+def _frozen_variables():
+    """The variables that do not train, of the model that is building this optimizer; none in a hand-written loop.
+
+    Keras tells an optimizer the trained variables alone, and without the others a rule for frozen layers cannot be
+    told from a misspelt one.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner: Any = frame.f_locals.get("self")
+        if isinstance(owner, keras.Model):
+            return list(owner.non_trainable_variables)
+        frame = frame.f_back
+    return []
+
+
+def _value_of(variable):
+    """Its value without a tape: in a PyTorch loop the weights still record gradients here."""
+    return ops.stop_gradient(ops.convert_to_tensor(variable))
+
+
+def _zero(variable):
+    if variable is not None:
+        variable.assign(ops.zeros(variable.shape, variable.dtype))
+
+
+def _gated(step, is_update):
+    """The step, or 0 while gradients are accumulated: there a prox is the identity. (A cond could not hold assigns.)"""
+    return step if is_update is None else ops.where(is_update, step, ops.zeros_like(step))
+
+
+def _innermost(penalty_config):
+    inside = penalty_config["config"]
+    return _innermost(inside["penalty"]) if "penalty" in inside else inside

@@ -1,0 +1,26 @@
+"""Penalties R(w): pure formulas of the weights, on every backend. A new one is one class here and one line below."""
+
+from poise.penalties.base import Penalty
+from poise.penalties.concave import L0, MCP, SCAD, LogSum
+from poise.penalties.groups import GroupLasso, SparseGroupLasso
+from poise.penalties.matrices import Coherence, Nuclear, Orthogonal
+from poise.penalties.norms import L1, L2, ElasticNet
+from poise.penalties.shapes import Anchored, Smoothness
+
+__all__ = [
+    "L0",
+    "L1",
+    "L2",
+    "MCP",
+    "SCAD",
+    "Anchored",
+    "Coherence",
+    "ElasticNet",
+    "GroupLasso",
+    "LogSum",
+    "Nuclear",
+    "Orthogonal",
+    "Penalty",
+    "Smoothness",
+    "SparseGroupLasso",
+]

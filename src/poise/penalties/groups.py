@@ -1,0 +1,351 @@
+"""Penalties of groups of weights that live or die together, and what a group is.
+
+The groups of a variable are slices along one axis: each index of the axis, or given lists of indices. Everything is
+then vectorised over that axis: squares are summed over the other axes, and where lists are given over the segments.
+
+With a step per entry the group prox has no closed form. Its norm θ solves one secular equation per group,
+Σ_i w_i²/(θ + t·h_i)² = 1 (t = strength · c_g; Yun, Lozano and Yang 2021, ProxGen; Deleu and Bengio 2021), and then
+u_i = w_i·θ/(θ + t·h_i). 1/√Σ is concave and increasing in θ, so Newton's steps on it rise to the root from the left.
+"""
+
+import math
+import operator
+from collections import Counter
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from poise.penalties.base import PACKAGE, Penalty, checked_number, soft_threshold
+
+NEWTON_STEPS = 10
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class GroupLasso(Penalty):
+    """strength · Σ_g c_g ‖w_g‖₂ over groups of weights (Yuan and Lin 2006): whole groups become exactly zero.
+
+    Args:
+        strength: s ≥ 0 or a schedule.
+        groups: `"outputs"` (units, filters: the last axis), `"inputs"` (features, input channels: the axis before
+            it), an axis as an integer, or a list of lists of indices along `axis`, such as the one-hot columns of
+            one factor. Indices in no list are not penalised.
+        axis: the axis of listed groups, `"inputs"` (the default), `"outputs"` or an integer.
+        weights: factors c per group; None for √(number of entries in the group).
+
+    Example:
+        >>> import keras, poise
+        >>> w = keras.ops.array([[3.0, 4.0], [0.3, 0.4]])
+        >>> drop_inputs = poise.GroupLasso(groups="inputs", weights=[1.0, 1.0])
+        >>> print(keras.ops.convert_to_numpy(drop_inputs.prox(w, step=1.0, strength=1.0)))
+        [[2.4 3.2]
+         [0.  0. ]]
+    """
+
+    def __init__(self, strength=1.0, groups="outputs", axis=None, weights=None):
+        super().__init__(strength, weights)
+        self.groups, self.axis = _checked_groups(groups, axis)
+
+    def get_config(self):
+        return {"groups": self.groups, "axis": self.axis, **super().get_config()}
+
+    def check(self, shape):
+        layout(self, shape)
+
+    def _value(self, w, strength):
+        at = layout(self, w.shape)
+        return strength * ops.sum(at.price(w) * at.norms(w))
+
+    def _gradient(self, w, strength):
+        at = layout(self, w.shape)
+        norms = at.norms(w)
+        pull = ops.where(norms > 0, strength * at.price(w) / ops.where(norms > 0, norms, 1.0), 0.0)
+        return w * at.spread(pull)
+
+    def _prox(self, w, step, strength):
+        at = layout(self, w.shape)
+        return _shrink_groups(at, w, step, strength * at.price(w))
+
+    def _residual(self, w, gradient, strength):
+        at = layout(self, w.shape)
+        inside = ops.maximum(at.norms(gradient) - strength * at.price(w), 0.0)
+        away = at.norms(gradient + self._gradient(w, strength))
+        return at.completed(ops.where(at.norms(w) == 0, inside, away), w, gradient)
+
+    def _critical_strength(self, gradient):
+        """max_g ‖g_g‖ / c_g."""
+        at = layout(self, gradient.shape)
+        norms = at.norms(gradient)
+        needed = ops.where(norms == 0, 0.0, norms / at.price(gradient))
+        return ops.max(ops.where(at.is_free, needed, 0.0))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SparseGroupLasso(Penalty):
+    """strength · (ρ Σ|w_i| + (1 − ρ) Σ_g c_g ‖w_g‖₂): whole groups vanish, and entries inside the others.
+
+    Simon, Friedman, Hastie and Tibshirani 2013, "A sparse-group lasso", equation 3. Its prox is the soft threshold
+    followed by the group's, also with a step per entry.
+
+    Args:
+        strength: s ≥ 0 or a schedule.
+        l1_ratio: ρ in [0, 1], the share of the L1.
+        groups, axis: as in `GroupLasso`. Entries in no group are not penalised.
+        weights: factors c per group; None for √(number of entries in the group).
+
+    Example:
+        >>> import keras, poise
+        >>> w = keras.ops.array([[3.0, 0.4], [0.3, 0.4]])
+        >>> penalty = poise.SparseGroupLasso(l1_ratio=0.5, groups="inputs", weights=[1.0, 1.0])
+        >>> print(keras.ops.convert_to_numpy(penalty.prox(w, step=1.0, strength=1.0)))
+        [[2. 0.]
+         [0. 0.]]
+    """
+
+    def __init__(self, strength=1.0, l1_ratio=0.5, groups="outputs", axis=None, weights=None):
+        super().__init__(strength, weights)
+        self.l1_ratio = checked_number("l1_ratio", l1_ratio)
+        if self.l1_ratio > 1:
+            raise ValueError(f"l1_ratio={l1_ratio!r} is not allowed: it is the share of the L1, between 0 and 1.")
+        self.groups, self.axis = _checked_groups(groups, axis)
+
+    def get_config(self):
+        return {"l1_ratio": self.l1_ratio, "groups": self.groups, "axis": self.axis, **super().get_config()}
+
+    def check(self, shape):
+        layout(self, shape)
+
+    def _value(self, w, strength):
+        at, l1, group = self._shares(w, strength)
+        return ops.sum(l1 * ops.abs(w)) + ops.sum(group * at.norms(w))
+
+    def _gradient(self, w, strength):
+        at, l1, group = self._shares(w, strength)
+        norms = at.norms(w)
+        pull = ops.where(norms > 0, group / ops.where(norms > 0, norms, 1.0), 0.0)
+        return l1 * ops.sign(w) + w * at.spread(pull)
+
+    def _prox(self, w, step, strength):
+        at, l1, group = self._shares(w, strength)
+        return _shrink_groups(at, soft_threshold(w, step * l1), step, group)
+
+    def _residual(self, w, gradient, strength):
+        at, l1, group = self._shares(w, strength)
+        inside = ops.maximum(at.norms(soft_threshold(gradient, l1)) - group, 0.0)
+        at_zero = ops.maximum(ops.abs(gradient) - l1, 0.0)
+        away = at.norms(ops.where(w == 0, at_zero, ops.abs(gradient + self._gradient(w, strength))))
+        return at.completed(ops.where(at.norms(w) == 0, inside, away), w, gradient)
+
+    def _critical_strength(self, gradient):
+        """The smallest s with ‖soft(g_g, sρ)‖ ≤ s(1 − ρ)c_g in every group, by bisection to float precision."""
+        at = layout(self, gradient.shape)
+        price = at.price(gradient)
+        low = ops.zeros_like(at.norms(gradient))
+        largest = ops.max(ops.abs(gradient)) / self.l1_ratio if self.l1_ratio > 0 else math.inf
+        by_norm = at.norms(gradient) / ((1.0 - self.l1_ratio) * price) if self.l1_ratio < 1 else math.inf
+        high = ops.minimum(ops.where(at.norms(gradient) == 0, 0.0, by_norm), largest)
+        for _ in range(64):
+            middle = 0.5 * (low + high)
+            rest = at.norms(soft_threshold(gradient, at.spread(self.l1_ratio * middle)))
+            is_enough = rest <= middle * (1.0 - self.l1_ratio) * price
+            low, high = ops.where(is_enough, low, middle), ops.where(is_enough, middle, high)
+        return ops.max(ops.where(at.is_free, high, 0.0))
+
+    def _shares(self, w, strength):
+        """The layout, the price of |w_i| per entry (0 outside all groups and where held) and of ‖w_g‖ per group."""
+        at = layout(self, w.shape)
+        l1 = ops.where(at.is_outside | at.is_held, 0.0, strength * self.l1_ratio)
+        return at, l1, strength * (1.0 - self.l1_ratio) * at.price(w)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The groups of one variable: slices along `axis` of an array of shape `shape`.
+
+    `segments` maps the indices of the axis to groups, −1 for none (all None: index i is group i); `factors` are c per
+    group, inf where the group is held at zero.
+    """
+
+    shape: tuple[int, ...]
+    axis: int
+    segments: np.ndarray | None
+    factors: np.ndarray
+
+    @property
+    def is_free(self):
+        """Per group: whether it is not held at zero."""
+        return np.isfinite(self.factors)
+
+    @property
+    def is_held(self):
+        """Per entry, broadcastable to w: whether its group is held at zero."""
+        return self._per_index(~self.is_free, outside=False)
+
+    @property
+    def is_outside(self):
+        """Per entry, broadcastable to w: whether it is in no group."""
+        return self._per_index(np.zeros(len(self.factors), bool), outside=True)
+
+    def price(self, w):
+        """c per group as a tensor of w's dtype, 0 in the place of inf."""
+        return ops.convert_to_tensor(np.where(self.is_free, self.factors, 0.0), w.dtype)
+
+    def norms(self, x):
+        """‖x_g‖₂ per group; scaled by its largest entry, so that no square overflows or vanishes."""
+        x = ops.abs(x)
+        top = self.largest(x)
+        top = ops.where(ops.logical_and(top > 0, ops.isfinite(top)), top, 1.0)
+        return top * ops.sqrt(self.sums(ops.square(x / self.spread(top, outside=1.0))))
+
+    def sums(self, x):
+        """Σ x per group."""
+        totals = ops.sum(x, axis=self._others) if self._others else x
+        if self.segments is None:
+            return totals
+        count = len(self.factors)
+        return ops.segment_sum(totals, self.segments % (count + 1), count + 1)[:count]
+
+    def largest(self, x):
+        """max x per group."""
+        tops = ops.max(x, axis=self._others) if self._others else x
+        if self.segments is None:
+            return tops
+        count = len(self.factors)
+        return ops.segment_max(tops, self.segments % (count + 1), count + 1)[:count]
+
+    def spread(self, per_group, outside=0.0):
+        """One number per group, given to each of its entries, broadcastable to w; `outside` for entries in none."""
+        if self.segments is not None:
+            rest = outside * ops.ones_like(per_group[:1])
+            per_group = ops.take(ops.concatenate([per_group, rest]), self.segments % (len(self.factors) + 1))
+        return ops.reshape(per_group, self._along)
+
+    def completed(self, residuals, w, gradient):
+        """Residuals per group, those of held groups set, with that of the entries in no group as the last."""
+        residuals = ops.where(self.is_free, residuals, ops.where(self.norms(w) == 0, 0.0, math.inf))
+        if not self.is_outside.any():
+            return residuals
+        rest = ops.where(self.is_outside, gradient, 0.0)
+        return ops.concatenate([residuals, ops.reshape(ops.sqrt(ops.sum(ops.square(rest))), (1,))])
+
+    def _per_index(self, per_group, outside):
+        if self.segments is not None:
+            per_group = np.append(per_group, outside)[self.segments]
+        return per_group.reshape(self._along)
+
+    @property
+    def _others(self):
+        return tuple(i for i in range(len(self.shape)) if i != self.axis)
+
+    @property
+    def _along(self):
+        return [-1 if i == self.axis else 1 for i in range(len(self.shape))]
+
+
+def layout(penalty, shape):
+    """The groups of a penalty (its `groups`, `axis` and `weights`) on a variable of the given shape.
+
+    Raises:
+        ValueError: if the variable lacks the axis, an index runs past its end, or there is not one factor per group.
+    """
+    shape = tuple(shape)
+    name = type(penalty).__name__
+    listed = isinstance(penalty.groups, list)
+    axis = _axis_number(name, penalty.axis if listed else penalty.groups, shape)
+    length = shape[axis]
+    segments = None
+    count = length
+    if listed:
+        count = len(penalty.groups)
+        segments = np.full(length, -1)
+        for number, indices in enumerate(penalty.groups):
+            if max(indices) >= length:
+                raise ValueError(
+                    f"{name}: group {number} holds the index {max(indices)}, past the end of axis {axis} of a variable "
+                    f"of shape {shape}. Indices run from 0 to {length - 1}."
+                )
+            segments[indices] = number
+    members = np.ones(length, int) if segments is None else np.bincount(segments[segments >= 0], minlength=count)
+    factors = np.sqrt(members * (math.prod(shape) / max(length, 1)))
+    if penalty.weights is not None:
+        if penalty.weights.shape not in ((), (1,), (count,)):
+            raise ValueError(
+                f"{name} has weights of shape {penalty.weights.shape} for {count} groups of a variable of shape "
+                f"{shape}. Give one factor per group, or a rule for each variable."
+            )
+        factors = np.broadcast_to(penalty.weights, (count,))
+    return Layout(shape, axis, segments, factors)
+
+
+def _axis_number(name, axis, shape):
+    named = {"outputs": -1, "inputs": -2 if len(shape) > 1 else -1}
+    number: int = named[axis] if isinstance(axis, str) else axis
+    if not -len(shape) <= number < len(shape):
+        raise ValueError(
+            f"{name}: groups along axis {axis!r} need a variable that has this axis; this one has the shape {shape}. "
+            f"Use an axis between {-len(shape)} and {len(shape) - 1}, or exclude the variable from the rule."
+        )
+    return number % len(shape)
+
+
+def _checked_groups(groups, axis):
+    """The arguments `groups` and `axis` in the one form that `layout` reads: (axis, None) or (lists, axis)."""
+    if isinstance(groups, (list, tuple, np.ndarray)):
+        lists = [[operator.index(i) for i in indices] for indices in groups]
+        seen = Counter(i for indices in lists for i in indices)
+        twice = [i for i, times in seen.items() if times > 1]
+        if twice:
+            raise ValueError(f"groups overlap: the index {twice[0]} is listed twice. Each index belongs to one group.")
+        if not lists or not all(lists) or min(seen) < 0:
+            raise ValueError(f"groups={groups!r} must be non-empty lists of indices ≥ 0.")
+        return lists, _checked_axis("axis", "inputs" if axis is None else axis)
+    if axis is not None:
+        raise ValueError(f"axis={axis!r} goes with lists of indices; groups={groups!r} already names an axis.")
+    return _checked_axis("groups", groups), None
+
+
+def _checked_axis(argument, axis):
+    if axis in ("inputs", "outputs") or (isinstance(axis, int) and not isinstance(axis, bool)):
+        return axis
+    raise ValueError(
+        f"{argument}={axis!r} is no kind of group: use 'outputs', 'inputs', an axis as an integer, or lists of indices."
+    )
+
+
+def _shrink_groups(at, w, step, threshold):
+    """argmin_u ½‖u − w‖²_{1/step} + Σ_g threshold_g ‖u_g‖, groups held at zero set to zero.
+
+    Args:
+        at: the layout of w's groups.
+        step: a scalar, or one step an entry.
+        threshold: (groups,), ≥ 0.
+    """
+    if len(step.shape) == 0:
+        norms = at.norms(w)
+        keep = ops.maximum(1.0 - step * threshold / ops.where(norms > 0, norms, 1.0), 0.0)
+        shrunk = w * at.spread(keep, outside=1.0)
+    else:
+        shrunk = w * _kept_share(at, ops.abs(w), at.spread(threshold) * step)
+    return ops.where(at.is_held, 0.0, shrunk)
+
+
+def _kept_share(at, size, pull):
+    """θ/(θ + pull) per entry, where θ ≥ 0 solves Σ_g size²/(θ + pull)² = 1 in every group; 0 where no θ does.
+
+    Newton on φ(θ) = 1/√Σ, started at a lower bound: max(size − pull) and ‖size‖ − max pull are two. From there on
+    every size/(θ + pull) ≤ 1, so that nothing overflows.
+    """
+    has_pull = pull > 0
+    at_zero = at.norms(ops.where(has_pull, size / ops.where(has_pull, pull, 1.0), ops.where(size > 0, math.inf, 0.0)))
+    theta = ops.maximum(at.largest(size - pull), at.norms(size) - at.largest(pull))
+    theta = ops.maximum(theta, 0.0)
+    for _ in range(NEWTON_STEPS):
+        shifted = at.spread(theta) + pull
+        shifted = ops.where(shifted > 0, shifted, 1.0)
+        ratio = size / shifted
+        square, slope = at.sums(ops.square(ratio)), at.sums(ops.square(ratio) / shifted)
+        move = square * (ops.sqrt(square) - 1.0) / ops.where(slope > 0, slope, 1.0)
+        theta = ops.maximum(theta + move, 0.0)
+    theta = at.spread(ops.where(at_zero <= 1.0, 0.0, theta), outside=1.0)
+    return theta / ops.where(theta + pull > 0, theta + pull, 1.0)

@@ -1,0 +1,227 @@
+"""Penalties of a whole matrix: its rank, its orthogonality, the angles between its rows.
+
+A variable with more than two axes is read as the matrix (everything else, last axis), so that the filters of a
+convolution are columns.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from poise.penalties.base import PACKAGE, Penalty
+
+NEWTON_STEPS = 16
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Nuclear(Penalty):
+    """strength · c · ‖W‖_*, the sum of singular values: its prox thresholds them, so that the rank falls.
+
+    Cai, Candès and Shen 2010, "A singular value thresholding algorithm", theorem 2.1.
+
+    Args:
+        strength: s ≥ 0 or a schedule.
+        weights: one finite factor c for the matrix, or None for 1.
+
+    Example:
+        >>> import keras, poise
+        >>> w = keras.ops.array([[3.0, 0.0], [0.0, 0.5]])
+        >>> print(keras.ops.convert_to_numpy(poise.Nuclear().prox(w, step=1.0, strength=1.0)))
+        [[2. 0.]
+         [0. 0.]]
+    """
+
+    metric = "scalar"
+
+    def check(self, shape):
+        _check_matrix(self, shape)
+
+    def _value(self, w, strength):
+        return _factor(self) * strength * ops.sum(ops.linalg.svd(_as_matrix(self, w), compute_uv=False))
+
+    def _gradient(self, w, strength):
+        u, sizes, v = _singular(_as_matrix(self, w))
+        sign = ops.matmul(u * _is_live(sizes, w), v)
+        return _factor(self) * strength * ops.reshape(sign, w.shape)
+
+    def _prox(self, w, step, strength):
+        u, sizes, v = _singular(_as_matrix(self, w))
+        shrunk = ops.maximum(sizes - step * _factor(self) * strength, 0.0)
+        return ops.reshape(ops.matmul(u * shrunk, v), w.shape)
+
+    def _residual(self, w, gradient, strength):
+        """A scalar, ‖−G − sUVᵀ − M‖_F for the nearest M with UᵀM = 0, MV = 0 and ‖M‖₂ ≤ s (Watson 1992)."""
+        threshold = _factor(self) * strength
+        u, sizes, v = _singular(_as_matrix(self, w))
+        live = _is_live(sizes, w)
+        u, v = u * live, ops.transpose(v) * live
+        g = ops.reshape(gradient, _as_matrix(self, w).shape)
+        without_u = g - ops.matmul(u, ops.matmul(ops.transpose(u), g))
+        across = without_u - ops.matmul(ops.matmul(without_u, v), ops.transpose(v))
+        tangent = g - across + threshold * ops.matmul(u, ops.transpose(v))
+        excess = ops.maximum(ops.linalg.svd(across, compute_uv=False) - threshold, 0.0)
+        return ops.sqrt(ops.sum(ops.square(tangent)) + ops.sum(ops.square(excess)))
+
+    def _critical_strength(self, gradient):
+        """The largest singular value of the gradient."""
+        return ops.max(ops.linalg.svd(_as_matrix(self, gradient), compute_uv=False)) / _factor(self)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Orthogonal(Penalty):
+    """strength · c · Σ_i (σ_i² − 1)², which for a tall W is ‖WᵀW − I‖²_F and for a wide one ‖WWᵀ − I‖²_F.
+
+    "Soft orthogonality" of Bansal, Chen and Wang 2018, equation 1. The prox keeps the singular vectors and moves each
+    singular value to the positive root u of u − σ + 4·step·s·u(u² − 1) = 0. Keras' `OrthogonalRegularizer`, which
+    looks at the angles alone, is `Coherence`.
+
+    Args:
+        strength: s ≥ 0 or a schedule.
+        weights: one finite factor c for the matrix, or None for 1.
+
+    Example:
+        >>> import keras, poise
+        >>> float(poise.Orthogonal().value(keras.ops.eye(3), strength=1.0))
+        0.0
+    """
+
+    smooth = True
+    metric = "scalar"
+
+    def check(self, shape):
+        _check_matrix(self, shape)
+
+    def _value(self, w, strength):
+        excess, _ = _gram_excess(_as_matrix(self, w))
+        return _factor(self) * strength * ops.sum(ops.square(excess))
+
+    def _gradient(self, w, strength):
+        matrix = _as_matrix(self, w)
+        excess, is_tall = _gram_excess(matrix)
+        product = ops.matmul(matrix, excess) if is_tall else ops.matmul(excess, matrix)
+        return 4.0 * _factor(self) * strength * ops.reshape(product, w.shape)
+
+    def _prox(self, w, step, strength):
+        u, sizes, v = _singular(_as_matrix(self, w))
+        moved = _toward_one(sizes, 4.0 * step * _factor(self) * strength)
+        return ops.reshape(ops.matmul(u * moved, v), w.shape)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Coherence(Penalty):
+    """strength · c · the mean of |cos(w_i, w_j)| over pairs of rows: Keras' `OrthogonalRegularizer`.
+
+    The angles alone count, not the lengths. It is not smooth where a pair is orthogonal and has no proximal operator,
+    so that it acts in update="coupled" alone; `Orthogonal` has one.
+
+    Args:
+        strength: s ≥ 0 or a schedule (Keras' `factor`).
+        mode: `"rows"` or `"columns"` of a kernel with two axes.
+        weights: one finite factor c for the matrix, or None for 1.
+
+    Example:
+        >>> import keras, poise
+        >>> float(poise.Coherence().value(keras.ops.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]), strength=3.0))
+        1.0
+    """
+
+    metric = None
+
+    def __init__(self, strength=1.0, mode="rows", weights=None):
+        super().__init__(strength, weights)
+        if mode not in ("rows", "columns"):
+            raise ValueError(f"mode={mode!r} is not allowed: use 'rows' or 'columns'.")
+        self.mode = mode
+
+    def get_config(self):
+        return {"mode": self.mode, **super().get_config()}
+
+    def check(self, shape):
+        _check_matrix(self, shape)
+        if len(shape) != 2 or shape[0 if self.mode == "rows" else 1] < 2:
+            raise ValueError(
+                f"Coherence compares at least two {self.mode} of a matrix; the variable has the shape {tuple(shape)}. "
+                "Exclude it from the rule."
+            )
+
+    def _value(self, w, strength):
+        cosines, _, _ = self._cosines(w)
+        return self._price(strength, cosines) * ops.sum(ops.abs(cosines))
+
+    def _gradient(self, w, strength):
+        """Row i: Σ_j sign(cos_ij)(n_j − cos_ij n_i)/‖w_i‖, twice, since every pair counts from both sides."""
+        cosines, directions, lengths = self._cosines(w)
+        signs = ops.sign(cosines)
+        pull = ops.matmul(signs, directions) - ops.sum(ops.abs(cosines), axis=1, keepdims=True) * directions
+        pull = 2.0 * self._price(strength, cosines) * pull / lengths
+        return pull if self.mode == "rows" else ops.transpose(pull)
+
+    def _cosines(self, w):
+        """The cosines between rows with a diagonal of zeros, the rows' directions, and their lengths."""
+        self.check(w.shape)
+        rows = w if self.mode == "rows" else ops.transpose(w)
+        lengths = ops.sqrt(ops.sum(ops.square(rows), axis=1, keepdims=True))
+        lengths = ops.where(lengths > 0, lengths, 1.0)
+        directions = rows / lengths
+        count = rows.shape[0]
+        cosines = ops.matmul(directions, ops.transpose(directions)) * (1.0 - ops.eye(count, dtype=w.dtype))
+        return cosines, directions, lengths
+
+    def _price(self, strength, cosines):
+        count = cosines.shape[0]
+        return _factor(self) * strength / (count * (count - 1.0))
+
+    def _why_no_prox(self):
+        return "Coherence has no proximal operator: use update='coupled', or poise.Orthogonal, which has one."
+
+
+def _toward_one(sigma, t):
+    """argmin_{u ≥ 0} ½(u − σ)² + ¼t(u² − 1)²: the positive root of t·u³ + (1 − t)·u − σ.
+
+    The cubic is convex for u > 0 and has one positive root, so Newton from above falls to it. √(1 − 1/t)₊ + ∛(σ/t)
+    and max(σ, 1) both lie above it.
+    """
+    divisor = ops.maximum(t, 1e-30)
+    above = ops.sqrt(ops.maximum(1.0 - 1.0 / divisor, 0.0)) + ops.power(sigma / divisor, 1.0 / 3.0)
+    u = ops.minimum(above, ops.maximum(sigma, 1.0))
+    for _ in range(NEWTON_STEPS):
+        slope = 3.0 * t * ops.square(u) + 1.0 - t
+        fall = (t * u * (ops.square(u) - 1.0) + u - sigma) / ops.where(slope > 0, slope, 1.0)
+        u = ops.maximum(u - ops.maximum(fall, 0.0), 0.0)
+    return u
+
+
+def _gram_excess(matrix):
+    """(the smaller of WᵀW and WWᵀ) − I, and whether it is WᵀW."""
+    rows, columns = matrix.shape
+    is_tall = rows >= columns
+    other = ops.transpose(matrix)
+    gram = ops.matmul(other, matrix) if is_tall else ops.matmul(matrix, other)
+    return gram - ops.eye(min(rows, columns), dtype=matrix.dtype), is_tall
+
+
+def _singular(matrix):
+    return ops.linalg.svd(matrix, full_matrices=False)
+
+
+def _is_live(sizes, w):
+    """Which singular values are not zero to the precision of w, as numbers."""
+    precision = np.finfo(keras.backend.standardize_dtype(w.dtype)).eps
+    return ops.cast(sizes > precision * max(w.shape) * ops.max(sizes), w.dtype)
+
+
+def _as_matrix(penalty, w):
+    penalty.check(w.shape)
+    return ops.reshape(w, (-1, w.shape[-1]))
+
+
+def _factor(penalty):
+    return 1.0 if penalty.weights is None else float(penalty.weights)
+
+
+def _check_matrix(penalty, shape):
+    name = type(penalty).__name__
+    if len(shape) < 2:
+        raise ValueError(f"{name} needs a matrix; the variable has the shape {tuple(shape)}. Exclude it from the rule.")
+    if penalty.weights is not None and (penalty.weights.size != 1 or not np.isfinite(penalty.weights).all()):
+        raise ValueError(f"{name} takes one finite factor for the whole matrix; weights={penalty.weights.tolist()!r}.")

@@ -1,0 +1,202 @@
+"""Penalties of the shape of weights: smooth along an axis, or close to where they started."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from poise.penalties.base import PACKAGE, Penalty
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Smoothness(Penalty):
+    """strength · Σ c_i (w_{i+1} − w_i)² along an axis: neighbouring weights (in time, space, rank) grow alike.
+
+    The discrete roughness penalty of Whittaker 1923 and, for coefficients, of Eilers and Marx 1996. Its prox is a
+    symmetric positive definite tridiagonal system per line, solved by cyclic reduction in ⌈log₂ n⌉ steps in which
+    only positive numbers are added, so that no strength loses digits.
+
+    Args:
+        strength: s ≥ 0 or a schedule.
+        axis: the axis along which neighbours are compared; an integer.
+        weights: finite factors c per difference, broadcast to w's shape with `axis` shorter by one; None for ones.
+
+    Example:
+        >>> import keras, poise
+        >>> float(poise.Smoothness().value(keras.ops.array([0.0, 1.0, 3.0]), strength=1.0))
+        5.0
+    """
+
+    smooth = True
+
+    def __init__(self, strength=1.0, axis=0, weights=None):
+        super().__init__(strength, weights)
+        if isinstance(axis, bool) or not isinstance(axis, int):
+            raise TypeError(f"axis={axis!r} is not an axis: give an integer.")
+        self.axis = axis
+
+    def get_config(self):
+        return {"axis": self.axis, **super().get_config()}
+
+    def check(self, shape):
+        shape = tuple(shape)
+        if not -len(shape) <= self.axis < len(shape):
+            raise ValueError(
+                f"Smoothness(axis={self.axis}) needs a variable that has this axis; this one has the shape {shape}."
+            )
+        if self.weights is None:
+            return
+        differences = list(shape)
+        differences[self.axis] -= 1
+        try:
+            fits = np.broadcast_shapes(self.weights.shape, tuple(differences)) == tuple(differences)
+        except ValueError:
+            fits = False
+        if not fits or not np.isfinite(self.weights).all():
+            raise ValueError(
+                f"Smoothness(axis={self.axis}) on a variable of shape {shape} takes finite weights that broadcast to "
+                f"{tuple(differences)}, one a difference; received {self.weights.shape}."
+            )
+
+    def _value(self, w, strength):
+        return strength * ops.sum(self._factors(w) * ops.square(self._differences(w)))
+
+    def _gradient(self, w, strength):
+        flow = self._factors(w) * self._differences(w)
+        return 2.0 * strength * (self._shifted(flow, back=True) - self._shifted(flow, back=False))
+
+    def _prox(self, w, step, strength):
+        """(I + 2s·h DᵀCD)u = w by parallel cyclic reduction (Hockney 1965).
+
+        Row i is b_i u_i − a_i u_{i−k} − d_i u_{i+k} = r_i. Instead of b its excess e = b − a − d > 0 is kept.
+        """
+        axis = self.axis % len(w.shape)
+        couplings = 2.0 * strength * self._factors(w) * ops.ones_like(self._differences(w))
+        a = ops.moveaxis(step * self._shifted(couplings, back=True), axis, 0)
+        d = ops.moveaxis(step * self._shifted(couplings, back=False), axis, 0)
+        r = ops.moveaxis(w, axis, 0)
+        e = ops.ones_like(r)
+        distance = 1
+        while distance < r.shape[0]:
+            b = e + a + d
+            before, after = a / _neighbour(b, -distance, 1.0), d / _neighbour(b, distance, 1.0)
+            e = e + before * _neighbour(e, -distance) + after * _neighbour(e, distance)
+            r = r + before * _neighbour(r, -distance) + after * _neighbour(r, distance)
+            a, d = before * _neighbour(a, -distance), after * _neighbour(d, distance)
+            distance *= 2
+        return ops.moveaxis(r / (e + a + d), 0, axis)
+
+    def _factors(self, w):
+        self.check(w.shape)
+        return 1.0 if self.weights is None else ops.convert_to_tensor(self.weights, w.dtype)
+
+    def _differences(self, w):
+        along = ops.moveaxis(w, self.axis, 0)
+        return ops.moveaxis(along[1:] - along[:-1], 0, self.axis)
+
+    def _shifted(self, differences, back):
+        """Per entry of w the difference before it (`back`) or after it, 0 at the ends."""
+        along = ops.moveaxis(differences, self.axis, 0)
+        nothing = ops.zeros((1, *along.shape[1:]), along.dtype)
+        padded = ops.concatenate([nothing, along] if back else [along, nothing])
+        return ops.moveaxis(padded, 0, self.axis)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Anchored(Penalty):
+    """The penalty of w − start instead of w.
+
+    `Anchored(L2(s))` is L2-SP for fine-tuning (Li, Grandvalet and Davoine 2018, equation 2).
+
+    Args:
+        penalty: any penalty; its strength and weights are this one's.
+        start: the anchor, an array of w's shape, or None: the weights when training begins (when the optimizer is
+            built). The optimizer keeps those, and they are saved with it.
+
+    Example:
+        >>> import keras, poise
+        >>> w = keras.ops.array([1.0, 2.5])
+        >>> stay = poise.Anchored(poise.L1(), start=[1.5, 0.5])
+        >>> print(keras.ops.convert_to_numpy(stay.prox(w, step=1.0, strength=1.0)))
+        [1.5 1.5]
+    """
+
+    def __init__(self, penalty, start=None):
+        if not isinstance(penalty, Penalty) or isinstance(penalty, Anchored):
+            raise TypeError(f"Anchored takes a penalty such as poise.L2(0.01); received {penalty!r}.")
+        if start is not None and not isinstance(start, keras.Variable):
+            start = np.asarray(start)
+            if not np.isfinite(start).all():
+                raise ValueError("start has entries that are NaN or infinite: an anchor is a finite array.")
+        super().__init__(penalty.strength, penalty.weights)
+        self.penalty = penalty
+        self.start = start
+
+    @property
+    def smooth(self):
+        return self.penalty.smooth
+
+    @property
+    def metric(self):
+        return self.penalty.metric
+
+    @property
+    def has_force(self):
+        return self.penalty.has_force
+
+    def at(self, start):
+        """The same penalty with the given array or variable as its anchor."""
+        return Anchored(self.penalty, start)
+
+    def check(self, shape):
+        self.penalty.check(shape)
+        if self.start is not None and tuple(self.start.shape) != tuple(shape):
+            raise ValueError(
+                f"Anchored has a start of shape {tuple(self.start.shape)} for a variable of shape {tuple(shape)}. Give "
+                "each variable a rule of its own, or start=None to anchor at the weights when training begins."
+            )
+
+    def get_config(self):
+        start = None if self.start is None else ops.convert_to_numpy(self.start).tolist()
+        return {"penalty": keras.saving.serialize_keras_object(self.penalty), "start": start}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config["penalty"]), config["start"])
+
+    def _value(self, w, strength):
+        return self.penalty.value(self._away(w), strength)
+
+    def _gradient(self, w, strength):
+        return self.penalty.gradient(self._away(w), strength)
+
+    def _prox(self, w, step, strength):
+        return self._anchor(w) + self.penalty.prox(self._away(w), step, strength)
+
+    def _residual(self, w, gradient, strength):
+        return self.penalty.residual(self._away(w), gradient, strength)
+
+    def _critical_strength(self, gradient):
+        """That of the penalty: the smallest strength for which w = start is stationary."""
+        return self.penalty.critical_strength(gradient)
+
+    def _why_no_prox(self):
+        return self.penalty._why_no_prox()
+
+    def _away(self, w):
+        return w - self._anchor(w)
+
+    def _anchor(self, w):
+        if self.start is None:
+            raise ValueError(
+                f"{self!r} has no start yet: poise.Penalized sets it when training begins. Elsewhere give an array."
+            )
+        self.check(w.shape)
+        return ops.cast(ops.convert_to_tensor(self.start), w.dtype)
+
+
+def _neighbour(x, distance, end=0.0):
+    """x_{i+distance} along the first axis, `end` beyond its ends."""
+    missing = ops.full((abs(distance), *x.shape[1:]), end, x.dtype)
+    if distance < 0:
+        return ops.concatenate([missing, x[:distance]])
+    return ops.concatenate([x[distance:], missing])

@@ -1,0 +1,300 @@
+"""Which variables get which penalty.
+
+A rule selects variables by a glob on the tail of their path, by their role, or by a predicate, and gives them one
+penalty. `resolve` turns rules and variables into a plan, once, when the optimizer is built; everything that could be
+a mistake (a rule that matches nothing, two penalties that have no joint proximal step, an integer variable) is an
+error there, before the first step.
+"""
+
+import collections
+import difflib
+import enum
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, Union
+
+import keras
+
+from poise.penalties import Penalty
+from poise.penalties.base import PACKAGE
+
+
+class Role(enum.Enum):
+    """What a variable is for, judged by its name and, where the name is unknown, by its number of axes."""
+
+    WEIGHTS = "weights"
+    """Kernels and embeddings: what a bare penalty is put on."""
+    BIASES = "biases"
+    SCALES = "scales"
+    """Scales of normalisation layers and every other vector or scalar of unknown name."""
+    EMBEDDINGS = "embeddings"
+    ALL = "all"
+
+    def __repr__(self):
+        return f"poise.{self.name}"
+
+
+WEIGHTS, BIASES, SCALES, EMBEDDINGS, ALL = Role
+KERNEL = "kernel"
+
+Select: TypeAlias = Union[str, Role, Callable[[keras.Variable], bool], Sequence["Select"]]  # noqa: UP007
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+@dataclass(frozen=True)
+class Rule:
+    """One penalty for the variables that `select` picks and `exclude` does not.
+
+    Args:
+        select: a glob on the tail of the variable's path, matched by whole segments (`"head/kernel"`, `"*/kernel"`;
+            `**` stands for any number of segments), a role (`poise.WEIGHTS`, `BIASES`, `SCALES`, `EMBEDDINGS`,
+            `ALL`), a predicate on the variable, or a list of those.
+        penalty: a `poise.Penalty`.
+        exclude: like `select`, for the variables to leave out; None leaves out none.
+        name: by which its strength is read and set; None for the text of `select`.
+
+    Raises:
+        TypeError: if `select` or `exclude` is none of these, or `penalty` is no poise penalty.
+
+    Example:
+        >>> import poise
+        >>> poise.Rule("*/kernel", poise.L1(1e-4), exclude="head/*").name
+        '*/kernel'
+    """
+
+    select: Select
+    penalty: Penalty
+    exclude: Select | None = None
+    name: str | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.penalty, Penalty):
+            raise TypeError(
+                f"A rule takes a poise penalty such as poise.L2(0.01); received {self.penalty!r}. The regularizers of "
+                "a Keras model become rules by poise.adopt(model)."
+            )
+        text = _text_of(self.select, "select")
+        if self.exclude is not None:
+            _text_of(self.exclude, "exclude")
+        if self.name is None:
+            object.__setattr__(self, "name", text)
+
+    def selects(self, variable):
+        """Whether `select` picks the variable, whatever `exclude` says."""
+        return _matches(self.select, variable)
+
+    def excludes(self, variable):
+        return self.exclude is not None and _matches(self.exclude, variable)
+
+    def applies_to(self, variable):
+        return self.selects(variable) and not self.excludes(variable)
+
+    def get_config(self):
+        return {
+            "select": _to_config(self.select),
+            "penalty": keras.saving.serialize_keras_object(self.penalty),
+            "exclude": _to_config(self.exclude),
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(
+            _from_config(config["select"]),
+            keras.saving.deserialize_keras_object(config["penalty"]),
+            _from_config(config["exclude"]),
+            config["name"],
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rules resolved against variables: `rules_of[i]` are the numbers of the rules of variable i."""
+
+    rules_of: dict[int, list[int]]
+    asleep: list[int]
+    """The rules of which every variable is frozen."""
+
+
+def as_rules(rules) -> list[Rule]:
+    """A penalty, a rule, or any number of those, as rules with names that differ.
+
+    Rules of the same default name get the class of their penalty appended.
+
+    Raises:
+        TypeError: for anything else.
+        ValueError: if two rules still have the same name.
+    """
+    if isinstance(rules, (Penalty, Rule)):
+        rules = [rules]
+    if isinstance(rules, (str, bytes, dict)) or not isinstance(rules, Iterable):
+        raise TypeError(
+            f"rules={rules!r} is a {type(rules).__name__}; give a penalty, a poise.Rule, or a list of those."
+        )
+    rules = [rule if isinstance(rule, Rule) else Rule(WEIGHTS, rule) for rule in rules]
+    named = collections.Counter(rule.name for rule in rules)
+    rules = [_with_class_in_name(rule) if named[rule.name] > 1 else rule for rule in rules]
+    for name, times in collections.Counter(rule.name for rule in rules).items():
+        if times > 1:
+            raise ValueError(
+                f"{times} rules are named {name!r}, so that no strength can be set by name. Give each a name=."
+            )
+    return rules
+
+
+def resolve(rules: Sequence[Rule], variables, frozen=()) -> Plan:
+    """Finds the rules of every variable.
+
+    Args:
+        rules: the rules, with names that differ.
+        variables: the variables that are trained.
+        frozen: variables of the model that are not, if they are known.
+
+    Raises:
+        ValueError: if a rule matches nothing, or a variable that no penalty can act on; if a penalty does not fit its
+            variable; if two non-smooth penalties meet; if a Keras regularizer and a rule do.
+    """
+    variables = list(variables)
+    rules_of = collections.defaultdict(list)
+    asleep = []
+    for number, rule in enumerate(rules):
+        matched = [i for i, variable in enumerate(variables) if rule.applies_to(variable)]
+        if not matched:
+            if not any(rule.applies_to(variable) for variable in frozen):
+                raise ValueError(_why_nothing_matches(rule, variables, frozen))
+            asleep.append(number)
+        for i in matched:
+            _check_variable(rule, variables[i])
+            rules_of[i].append(number)
+    for i, numbers in rules_of.items():
+        _check_meeting([rules[k] for k in numbers], path_of(variables[i]))
+    return Plan(dict(rules_of), asleep)
+
+
+def path_of(variable) -> str:
+    return getattr(variable, "path", None) or variable.name
+
+
+def kind_of(variable) -> str:
+    """`"kernel"`, or the value of the role `EMBEDDINGS`, `BIASES` or `SCALES`."""
+    name = path_of(variable).split("/")[-1]
+    if "embedding" in name:
+        return EMBEDDINGS.value
+    if name in ("bias", "beta") or name.endswith("_bias"):
+        return BIASES.value
+    if name in ("gamma", "scale") or len(variable.shape) < 2:
+        return SCALES.value
+    return KERNEL
+
+
+def _matches(select, variable):
+    if isinstance(select, str):
+        return _matches_tail(select.split("/"), path_of(variable).split("/"))
+    if isinstance(select, Role):
+        kinds = {WEIGHTS: (KERNEL, EMBEDDINGS.value), ALL: (kind_of(variable),)}.get(select, (select.value,))
+        return kind_of(variable) in kinds
+    if callable(select):
+        return bool(select(variable))
+    return any(_matches(one, variable) for one in select)
+
+
+def _matches_tail(pattern, segments):
+    """Whether the pattern, `**` standing for any number of segments, matches the last segments of a path."""
+    if not pattern:
+        return True
+    if not segments:
+        return all(part == "**" for part in pattern)
+    if pattern[-1] == "**":
+        return any(_matches_tail(pattern[:-1], segments[:end]) for end in range(len(segments), -1, -1))
+    return fnmatch.fnmatchcase(segments[-1], pattern[-1]) and _matches_tail(pattern[:-1], segments[:-1])
+
+
+def _text_of(select, argument):
+    if isinstance(select, str) and select:
+        return select
+    if isinstance(select, Role):
+        return select.value
+    if callable(select):
+        return getattr(select, "__name__", type(select).__name__)
+    if isinstance(select, (list, tuple)) and select:
+        return ", ".join(_text_of(one, argument) for one in select)
+    raise TypeError(
+        f"{argument}={select!r} selects nothing: use a glob such as '*/kernel', a role such as poise.WEIGHTS, a "
+        "predicate on the variable, or a non-empty list of those."
+    )
+
+
+def _with_class_in_name(rule):
+    return Rule(rule.select, rule.penalty, rule.exclude, f"{rule.name} {type(rule.penalty).__name__}")
+
+
+def _why_nothing_matches(rule, variables, frozen):
+    paths = [path_of(variable) for variable in [*variables, *frozen]]
+    tails = {"/".join(path.split("/")[-2:]): path for path in paths} | {path: path for path in paths}
+    near = []
+    for glob in [rule.select] if isinstance(rule.select, str) else rule.select if isinstance(rule.select, list) else []:
+        near += difflib.get_close_matches(glob, tails, n=3, cutoff=0.5) if isinstance(glob, str) else []
+    nearest = f" Nearest: {', '.join(map(repr, dict.fromkeys(near)))}." if near else ""
+    excluded = [variable for variable in variables if rule.selects(variable)]
+    if excluded:
+        nearest = f" Its exclude leaves out all {len(excluded)} that it selects."
+    hint = "" if frozen else " A frozen variable is not trained and not seen here."
+    return (
+        f"Rule {rule.name!r} matches no variable of the {len(variables)} that are trained.{nearest}{hint} "
+        "poise.summary(model) lists all."
+    )
+
+
+def _check_variable(rule, variable):
+    path = path_of(variable)
+    dtype = keras.backend.standardize_dtype(variable.dtype)
+    if "float" not in dtype:
+        raise ValueError(
+            f"Rule {rule.name!r} matches {path!r}, which is {dtype} and has no gradient. Exclude it from the rule."
+        )
+    regularizer = getattr(variable, "regularizer", None)
+    if regularizer is not None:
+        raise ValueError(
+            f"Rule {rule.name!r} matches {path!r}, which still carries the Keras regularizer "
+            f"{type(regularizer).__name__}: it would be penalised twice. Move it into a rule with poise.adopt(model), "
+            "or build the layer without it."
+        )
+    try:
+        rule.penalty.check(variable.shape)
+    except ValueError as error:
+        raise ValueError(f"Rule {rule.name!r} cannot act on {path!r}: {error}") from error
+
+
+def _check_meeting(rules, path):
+    rough = [rule for rule in rules if not rule.penalty.smooth]
+    if len(rough) < 2:
+        return
+    kinds = {type(rule.penalty).__name__ for rule in rough}
+    if kinds == {"L1", "GroupLasso"}:
+        instead = "Use poise.SparseGroupLasso, which is their sum, in one rule"
+    elif kinds <= {"L1", "ElasticNet"}:
+        instead = "Add their strengths in one rule"
+    else:
+        instead = "Keep one of them"
+    names = " and ".join(repr(rule.name) for rule in rough)
+    raise ValueError(
+        f"Rules {names} put {len(rough)} non-smooth penalties on {path!r}, and their sum has no proximal step. "
+        f"{instead}, or exclude the variable from all but one."
+    )
+
+
+def _to_config(select):
+    if isinstance(select, Role):
+        return {"role": select.value}
+    if isinstance(select, (list, tuple)):
+        return [_to_config(one) for one in select]
+    return keras.saving.serialize_keras_object(select) if callable(select) else select
+
+
+def _from_config(config):
+    if isinstance(config, list):
+        return [_from_config(one) for one in config]
+    if isinstance(config, dict):
+        return Role(config["role"]) if "role" in config else keras.saving.deserialize_keras_object(config)
+    return config

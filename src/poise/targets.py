@@ -1,0 +1,136 @@
+"""What a penalised variable undergoes in a step: which of its penalties act by their gradient, which by their prox."""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from poise.penalties import Anchored, Penalty
+
+
+@dataclass(frozen=True)
+class Target:
+    """A penalised variable. The penalties come as pairs of the number of their rule and the penalty itself.
+
+    Attributes:
+        index: the variable's number in the optimizer.
+        path: its path.
+        penalties: all of them.
+        joining: those whose gradient joins the prediction's.
+        shrinking: smooth ones that take a step of their own before the inner update.
+        after: those that act by their prox after it.
+        trace: the running sum of steps of an optimizer with momentum, or None.
+    """
+
+    index: int
+    path: str
+    penalties: tuple[tuple[int, Penalty], ...]
+    joining: tuple[tuple[int, Penalty], ...] = ()
+    shrinking: tuple[tuple[int, Penalty], ...] = ()
+    after: tuple[tuple[int, Penalty], ...] = ()
+    trace: Any = field(default=None)
+
+
+def divide(penalties, update, metric):
+    """Pairs of numbers and penalties → those (joining, shrinking, after) in the given update.
+
+    In the proximal update a smooth penalty that stands alone acts by its prox if that takes the optimizer's steps;
+    beside another penalty it joins the gradient, which leaves the fixed points as they are.
+    """
+    smooth = tuple(pair for pair in penalties if pair[1].smooth)
+    rough = tuple(pair for pair in penalties if not pair[1].smooth)
+    if update == "coupled":
+        return smooth + rough, (), ()
+    if update == "decoupled":
+        return (), smooth, rough
+    if len(smooth) == 1 and not rough and accepts(smooth[0][1], metric):
+        return (), (), smooth
+    return smooth, (), rough
+
+
+def accepts(penalty, metric):
+    """Whether the penalty's prox takes the steps of an optimizer with this metric (None: one learning rate)."""
+    return penalty.metric == "diagonal" or (penalty.metric == "scalar" and (metric is None or metric.kind == "scalar"))
+
+
+def check_actions(target, rules, metric, inner):
+    """Raises ValueError if a penalty cannot act in the way that the update gives it."""
+    for number, penalty in target.joining + target.shrinking + target.after:
+        who = f"Rule {rules[number].name!r} on {target.path!r}: {type(penalty).__name__}"
+        if (number, penalty) in target.after:
+            if penalty.metric is None:
+                raise ValueError(f"{who} has no proximal operator. Use update='coupled', or poise.Orthogonal.")
+            if not accepts(penalty, metric):
+                raise ValueError(
+                    f"{who} needs one step for the whole matrix, and {type(inner).__name__} takes one per coordinate. "
+                    "Use keras.optimizers.SGD as the inner optimizer, or update='decoupled'."
+                )
+            continue
+        if not penalty.has_force:
+            raise ValueError(
+                f"{who} has a gradient of zero, so that it does nothing in this update. Use update='proximal' or "
+                "'decoupled'."
+            )
+        if penalty.weights is not None and np.isinf(penalty.weights).any():
+            raise ValueError(
+                f"{who} has infinite weights, and only a proximal step can hold an entry at zero. Use "
+                "update='proximal', without another penalty on this variable."
+            )
+
+
+def pull(penalties, w, strengths):
+    """Σ ∇(strength · R)(w) over the given pairs."""
+    gradients = [penalty.gradient(w, strengths[number]) for number, penalty in penalties]
+    return functools.reduce(ops.add, gradients)
+
+
+def values(targets, weights, strengths):
+    """The value of every rule, summed over its variables, as float32 scalars.
+
+    Args:
+        targets: the targets.
+        weights: by the index of a target its weights.
+        strengths: by the number of a rule its strength.
+    """
+    totals = [ops.zeros((), "float32") for _ in strengths]
+    for target in targets:
+        for number, penalty in target.penalties:
+            value = penalty.value(weights[target.index], strengths[number])
+            totals[number] = totals[number] + ops.cast(value, "float32")
+    return totals
+
+
+def measure(target, w, gradient, strengths):
+    """‖∇prediction‖², ‖∇penalty‖², ⟨∇prediction, ∇penalty⟩ and ‖residual‖² of one target, (4,) in float32.
+
+    The residual is that of the whole: of the one non-smooth penalty, with the gradients of the smooth ones added to
+    the prediction's; without a non-smooth one it is the sum of all gradients.
+    """
+    w, gradient = ops.cast(w, "float32"), ops.cast(gradient, "float32")
+    penalty_gradient = pull(target.penalties, w, strengths)
+    rough = [pair for pair in target.penalties if not pair[1].smooth]
+    smooth = [pair for pair in target.penalties if pair[1].smooth]
+    outside = gradient + pull(smooth, w, strengths) if smooth else gradient
+    residual = rough[0][1].residual(w, outside, strengths[rough[0][0]]) if rough else outside
+    products = [(gradient, gradient), (penalty_gradient, penalty_gradient), (gradient, penalty_gradient)]
+    sums = [ops.sum(a * b) for a, b in [*products, (residual, residual)]]
+    return ops.stack(sums)
+
+
+def anchored(penalty, variable, copy):
+    """The penalty, at the given weights if it is an `Anchored` that waits for training to begin.
+
+    `copy` makes an optimizer variable that holds the weights of `variable` as they are now.
+    """
+    if isinstance(penalty, Anchored) and penalty.start is None:
+        return penalty.at(copy(variable))
+    return penalty
+
+
+def dense(gradient, variable):
+    """The gradient as a tensor: zeros where there is none, an embedding's rows put in their places."""
+    if gradient is None:
+        return ops.zeros(variable.shape, variable.dtype)
+    return gradient if hasattr(gradient, "shape") and not hasattr(gradient, "values") else ops.add(gradient, 0.0)
