@@ -1,6 +1,11 @@
-"""Every process runs the tests on one backend, that of KERAS_BACKEND; Keras fixes it at import."""
+"""Every process runs the tests on one backend, that of KERAS_BACKEND; Keras fixes it at import.
+
+The study, the command and the pages of the documentation run on JAX, which is a dependency of poise, and their tests
+belong to that process; the examples are written with tf.keras and belong to TensorFlow's.
+"""
 
 import os
+import shutil
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -8,6 +13,23 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 import keras
 import pytest
+
+BACKEND = keras.backend.backend()
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NEEDS_BROWSER = ["studies/test_report_in_browser.py"]
+
+collect_ignore = []
+if BACKEND != "jax":
+    collect_ignore += ["studies", "docs/test_guide.py", "docs/test_readme.py", "test_cli.py"]
+if BACKEND != "tensorflow":
+    collect_ignore += ["test_examples.py"]
+if CHROMIUM is None and not os.environ.get("CI"):
+    collect_ignore += NEEDS_BROWSER
+
+
+def pytest_report_header():
+    missing = "" if CHROMIUM else "; no Chromium here, so the tests of the report in a browser are left out"
+    return f"Keras {keras.__version__} on {BACKEND}{missing}"
 
 
 @pytest.fixture(autouse=True)

@@ -445,6 +445,13 @@ def find_penalized(model) -> Penalized:
 
     Raises:
         ValueError: if there is none.
+
+    Example:
+        >>> import keras, poise
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        >>> model.compile(poise.Penalized("adam", poise.L2(0.01)), loss="mse")
+        >>> poise.find_penalized(model) is model.optimizer
+        True
     """
     optimizer = getattr(model, "optimizer", None)
     while optimizer is not None and not isinstance(optimizer, Penalized):

@@ -25,8 +25,8 @@ class MCP(Separable):
     Example:
         >>> import keras, poise
         >>> w = keras.ops.array([0.5, 2.0, 5.0])
-        >>> print(keras.ops.convert_to_numpy(poise.MCP(gamma=3.0).prox(w, step=1.0, strength=1.0)))
-        [0.  1.5 5. ]
+        >>> print(keras.ops.convert_to_numpy(poise.MCP(gamma=2.0).prox(w, step=1.0, strength=1.0)))
+        [0. 2. 5.]
     """
 
     def __init__(self, strength=1.0, gamma=3.0, weights=None):
@@ -124,9 +124,9 @@ class LogSum(Separable):
 
     Example:
         >>> import keras, poise
-        >>> w = keras.ops.array([0.5, 4.0])
-        >>> print(keras.ops.convert_to_numpy(poise.LogSum().prox(w, step=1.0, strength=1.0)))
-        [0.        3.7912877]
+        >>> w = keras.ops.array([0.5, 3.0])
+        >>> print(keras.ops.convert_to_numpy(poise.LogSum().prox(w, step=1.0, strength=3.0)))
+        [0. 2.]
     """
 
     def __init__(self, strength=1.0, epsilon=1.0, weights=None):
