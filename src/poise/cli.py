@@ -1,13 +1,13 @@
 """The commands `poise` has: thin, without mathematics.
 
-Keras chooses its backend when it is imported, so poise is imported inside the commands, after the choice is made.
-That also keeps `poise --help` quick.
+Keras chooses its backend when it is first imported. The commands run on JAX unless KERAS_BACKEND says otherwise, and
+import what they need when they run.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 app = typer.Typer(
-    name="poise",
     help="Penalties in the optimizer, and what they do to a network.",
     no_args_is_help=True,
     add_completion=False,
@@ -29,12 +28,18 @@ BAD_INPUT, INTERRUPTED = 2, 130
 
 def main() -> None:
     """The console script `poise`."""
-    app()
+    if "KERAS_BACKEND" not in os.environ:
+        os.environ |= {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        if "keras" in sys.modules:  # imported with the package, before this choice: begin again with it made
+            os.execv(sys.executable, [sys.executable, "-c", "from poise.cli import main; main()", *sys.argv[1:]])
+    app(prog_name="poise")
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"poise {metadata.version('poise')}")
+        from poise import __version__
+
+        typer.echo(f"poise {__version__}")
         raise typer.Exit
 
 
@@ -49,8 +54,10 @@ def poise(
 
 @app.command()
 def study(
-    data: Annotated[str, typer.Argument(help="diabetes, breast_cancer, digits, wine, or a CSV file.")],
-    target: Annotated[str | None, typer.Option(help="The column to predict.", show_default=False)] = None,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="diabetes, breast_cancer, digits, wine, or a CSV file.")],
+    target: Annotated[
+        str | None, typer.Option(help="The column to predict.", metavar="COLUMN", show_default=False)
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option(help="regression, binary or multiclass; inferred if not given.", show_default=False),
@@ -67,11 +74,11 @@ def study(
     hidden: Annotated[str, typer.Option(help="Units of the hidden layers; none is a linear model.")] = "64",
     epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 100,
     batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Adam's rate at the start; it falls to 0.")] = 0.01,
+    learning_rate: Annotated[float, typer.Option(help="Adam's rate at the start; it falls to 0.")] = 0.005,
     validation: Annotated[float, typer.Option(help="Share of rows put aside for validation.")] = 0.3,
     seed: Annotated[int, typer.Option(help="Decides split, initial weights and batches.")] = 0,
     drop: Annotated[
-        list[str] | None, typer.Option(help="A column to leave out; repeatable.", show_default=False)
+        list[str] | None, typer.Option(help="A column to leave out; repeatable.", metavar="COLUMN", show_default=False)
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write.  [default: runs/NAME]", show_default=False)
@@ -88,7 +95,6 @@ def study(
       poise study sales.csv --target revenue --penalty l2=0.1 --penalty l1=0.02 --hidden 64,32
     """
     with _plain_errors():
-        os.environ.setdefault("KERAS_BACKEND", "jax")
         from poise import studies
 
         folder = out or Path("runs") / Path(data).stem
@@ -108,11 +114,11 @@ def study(
                 drop=drop or (),
                 progress=progress,
             )
-        report = result.save(folder, overwrite=force)
+        path = result.save(folder, overwrite=force)
         if not quiet:
-            Console().print(result)
-            Console().print(Text("Report: ", style="bold"), end="")
-        typer.echo(str(report))
+            Console().print(result, *map(Text, studies.answer(result)), sep="\n")
+            typer.echo("Report: ", nl=False)
+        typer.echo(str(path))
 
 
 def _units(text: str) -> tuple[int, ...]:
@@ -130,12 +136,9 @@ def _progress(quiet: bool) -> Iterator:
     if quiet:
         yield None
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-    )
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bars:
+    console, name = Console(stderr=True), TextColumn("{task.description}", markup=False)
+    columns = (name, BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         lines = {}
 
         def advance(recipe: str, done: int, epochs: int) -> None:

@@ -17,7 +17,6 @@ too; `poise.callbacks` and `poise.balance` read them.
 
 import sys
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +25,11 @@ import numpy as np
 from keras import ops
 
 from poise.metric import Before, Metric, metric_of
-from poise.penalties.base import PACKAGE, Schedule, checked_strength
+from poise.penalties.base import PACKAGE, Schedule
+from poise.records import Records
 from poise.rules import Rule, as_rules, path_of, resolve
-from poise.targets import Target, anchored, check_actions, dense, divide, measure, pull, values
+from poise.strengths import Strengths
+from poise.targets import Target, anchored, check_actions, dense, divide, pull
 
 UPDATES = ("coupled", "decoupled", "proximal")
 
@@ -74,7 +75,12 @@ class Penalized(keras.optimizers.Optimizer):
         self.inner_optimizer = inner
         self.update = update
         self.observe = observe
-        self._state = _State(as_rules(rules), metric_of(inner) if update == "proximal" else None)
+        # The inner optimizer counts the steps and holds the rate; variables that idle would cost time at every step.
+        self._untrack_variable(self._iterations)
+        self._untrack_variable(self._learning_rate)
+        rules = as_rules(rules)
+        metric = metric_of(inner) if update == "proximal" else None
+        self._state = _State(rules, metric, Strengths(rules, lambda: inner.iterations))
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -82,15 +88,15 @@ class Penalized(keras.optimizers.Optimizer):
         return tuple(self._state.rules)
 
     @property
-    def strength(self) -> "Strengths":
+    def strength(self) -> Strengths:
         """The current strengths by the name of their rule; assigning sets one, also between epochs.
 
         In a callback on JAX reach the optimizer as `self.model.optimizer`, and only between epochs.
         """
-        return Strengths(self)
+        return self._state.strengths
 
     @property
-    def targets(self) -> tuple["Target", ...]:
+    def targets(self) -> tuple[Target, ...]:
         """The variables that are penalised, known once the optimizer is built."""
         return tuple(self._state.targets)
 
@@ -99,17 +105,25 @@ class Penalized(keras.optimizers.Optimizer):
 
         The last column counts the steps. Since `reset_values`.
         """
-        return ops.convert_to_numpy(self._state.values)
+        return self._records.values()
 
     def recorded_forces(self) -> tuple[np.ndarray, float]:
         """Sums over the observed steps of what `poise.targets.measure` gives, (targets, 4), and their number."""
-        if self._state.forces is None:
-            return np.zeros((len(self._state.targets), 4)), 0.0
-        return ops.convert_to_numpy(self._state.forces), float(ops.convert_to_numpy(self._state.samples))
+        return self._records.forces()
+
+    def reset_values(self):
+        """Forgets the recorded values of the penalties, so that their mean starts anew."""
+        if self.built:
+            self._records.reset_values()
+
+    def reset_forces(self):
+        """Forgets the recorded forces, so that their averages start anew."""
+        if self.built:
+            self._records.reset_forces()
 
     def current_strengths(self) -> list:
         """The strength of every rule as a tensor, in the order of the rules."""
-        return [self._current_strength(number) for number in range(len(self._state.rules))]
+        return self._state.strengths.tensors()
 
     def weights_of(self, target):
         """The variable of a target."""
@@ -130,15 +144,9 @@ class Penalized(keras.optimizers.Optimizer):
             )
         if getattr(self, "_distribution_strategy", None) is not None:
             _check_one_replica(self._distribution_strategy)
-        for number, initial in enumerate(state.initial):
-            if not isinstance(initial, Schedule):
-                constant = keras.initializers.Constant(initial)
-                state.strengths[number] = self.add_variable((), constant, dtype="float32", name=f"strength_{number}")
+        state.strengths.build(self.add_variable)
         state.targets = [self._target(i, variables[i], numbers) for i, numbers in sorted(plan.rules_of.items())]
-        state.values = self.add_variable((2, len(state.rules) + 1), "zeros", dtype="float32", name="penalty_values")
-        if self.observe:
-            state.forces = self.add_variable((len(state.targets), 4), "zeros", dtype="float32", name="forces")
-            state.samples = self.add_variable((), "zeros", dtype="float32", name="samples")
+        state.records = Records(self.add_variable, len(state.rules), state.targets, self.observe)
         self.inner_optimizer.build(variables)
         super().build(variables)
 
@@ -150,6 +158,7 @@ class Penalized(keras.optimizers.Optimizer):
             trainable_variables = list(trainable_variables)
             if not self.built:
                 self.build(trainable_variables)
+            self._check_variables_are_known(trainable_variables)
         variables = trainable_variables or self._trainable_variables
         inner, state = self.inner_optimizer, self._state
         positions = {self._get_variable_index(variable): j for j, variable in enumerate(variables)}
@@ -163,9 +172,10 @@ class Penalized(keras.optimizers.Optimizer):
         is_update, is_first, overwrites = self._phase()
         scale = inner.loss_scale_factor or 1.0
         weights = {target.index: _value_of(variables[j]) for j, target in targets}
-        self._record_values([target for _, target in targets], weights, strengths)
+        self._records.record_values([target for _, target in targets], weights, strengths)
         if self.observe:
-            self._record_forces([(t, weights[t.index], grads[j] / scale) for j, t in targets], strengths)
+            observed = [(t, weights[t.index], grads[j] / scale) for j, t in targets]
+            self._records.record_forces(observed, strengths, inner.iterations)
         pending = []
         for j, target in targets:
             w, variable, g = weights[target.index], variables[j], grads[j]
@@ -187,6 +197,15 @@ class Penalized(keras.optimizers.Optimizer):
             self.assign(variable, w)
         if self.use_ema:
             self._average(is_first, overwrites)
+
+    @property
+    def _records(self) -> Records:
+        if self._state.records is None:
+            raise ValueError(
+                f"The optimizer {self.name!r} is not built yet and has recorded nothing. Train the model, or call "
+                "optimizer.build(model.trainable_variables)."
+            )
+        return self._state.records
 
     def _target(self, index, variable, numbers):
         state = self._state
@@ -215,11 +234,6 @@ class Penalized(keras.optimizers.Optimizer):
             return ops.cast(ops.copy(ops.convert_to_tensor(variable)), dtype)
 
         return self.add_variable_from_reference(variable, "start", initializer=value)
-
-    def _current_strength(self, number):
-        if number in self._state.strengths:
-            return ops.convert_to_tensor(self._state.strengths[number])
-        return self._state.initial[number](self.inner_optimizer.iterations)
 
     def _phase(self):
         """(is this a real update, is it the first, does the average overwrite), None where the answer is always yes."""
@@ -253,33 +267,6 @@ class Penalized(keras.optimizers.Optimizer):
         self.assign(target.trace, trace if is_update is None else ops.where(is_update, trace, kept))
         return momentum * trace + h if metric.nesterov else trace
 
-    def _record_values(self, targets, weights, strengths):
-        """Row 0 of the record: sums over steps of each rule's value, and of 1; row 1: those of the last step alone."""
-        if not strengths:
-            return
-        now = ops.stack([*values(targets, weights, strengths), ops.ones((), "float32")])
-        record = self._state.values
-        self.assign(record, ops.stack([ops.convert_to_tensor(record)[0] + now, now]))
-
-    def _record_forces(self, observed, strengths):
-        """Adds ‖∇prediction‖², ‖∇penalty‖², their inner product and ‖residual‖² per target, at every N-th step."""
-        state = self._state
-        if not observed:
-            return
-        is_due = ops.equal(self.inner_optimizer.iterations % self.observe, 0)
-
-        def measured():
-            return ops.stack([measure(target, w, gradient, strengths) for target, w, gradient in observed])
-
-        missing = len(state.targets) - len(observed)
-        rows = ops.cond(is_due, measured, lambda: ops.zeros((len(observed), 4), "float32"))
-        if missing:
-            order = np.array([t.index for t in state.targets])
-            where = np.searchsorted(order, [t.index for t, _, _ in observed])
-            rows = ops.scatter(where[:, None], rows, state.forces.shape)
-        self.assign_add(state.forces, rows)
-        self.assign_add(state.samples, ops.cast(is_due, "float32"))
-
     def _average(self, is_first, overwrites):
         for variable in self._trainable_variables:
             average = self._model_variables_moving_average[self._get_variable_index(variable)]
@@ -289,15 +276,6 @@ class Penalized(keras.optimizers.Optimizer):
             self.assign(average, mean)
             if overwrites is not None:
                 self.assign(variable, ops.where(overwrites, mean, w))
-
-    def reset_values(self):
-        """Forgets the recorded values of the penalties, so that their mean starts anew."""
-        _zero(self._state.values)
-
-    def reset_forces(self):
-        """Forgets the recorded forces, so that their averages start anew."""
-        _zero(self._state.forces)
-        _zero(self._state.samples)
 
     @property
     def variables(self):
@@ -382,62 +360,15 @@ class Penalized(keras.optimizers.Optimizer):
         return cls(inner, rules, **config)
 
 
-class Strengths(Mapping):
-    """The strengths of an optimizer by the name of their rule; assigning sets one."""
-
-    def __init__(self, optimizer: Penalized):
-        self._optimizer = optimizer
-        self._numbers = {rule.name: number for number, rule in enumerate(optimizer.rules)}
-
-    def __getitem__(self, name) -> float:
-        number, state = self._number(name), self._optimizer._state
-        if not self._optimizer.built and not isinstance(state.initial[number], Schedule):
-            return state.initial[number]
-        return float(ops.convert_to_numpy(self._optimizer._current_strength(number)))
-
-    def __setitem__(self, name, strength):
-        number, state = self._number(name), self._optimizer._state
-        if isinstance(state.initial[number], Schedule):
-            raise ValueError(
-                f"The strength of rule {name!r} follows a schedule and cannot be set. Give it a number instead."
-            )
-        strength = checked_strength(strength)
-        if isinstance(strength, Schedule):
-            raise TypeError(f"The strength of rule {name!r} is a number; a schedule is given when the rule is made.")
-        state.initial[number] = strength
-        if self._optimizer.built:
-            state.strengths[number].assign(strength)
-
-    def __iter__(self):
-        return iter(self._numbers)
-
-    def __len__(self):
-        return len(self._numbers)
-
-    def __repr__(self):
-        return repr(dict(self))
-
-    def _number(self, name):
-        if name not in self._numbers:
-            raise KeyError(f"No rule is named {name!r}; the rules are {list(self._numbers)}.")
-        return self._numbers[name]
-
-
 @dataclass
 class _State:
     """What the optimizer keeps beside its variables' list: in one object, which no backend wraps or tracks."""
 
     rules: list[Rule]
     metric: Metric | None
-    initial: list = field(default_factory=list)
-    strengths: dict[int, Any] = field(default_factory=dict)
+    strengths: Strengths
     targets: list[Target] = field(default_factory=list)
-    values: Any = None
-    forces: Any = None
-    samples: Any = None
-
-    def __post_init__(self):
-        self.initial = [rule.penalty.strength for rule in self.rules]
+    records: Records | None = None
 
 
 def find_penalized(model) -> Penalized:
@@ -506,11 +437,6 @@ def _frozen_variables():
 def _value_of(variable):
     """Its value without a tape: in a PyTorch loop the weights still record gradients here."""
     return ops.stop_gradient(ops.convert_to_tensor(variable))
-
-
-def _zero(variable):
-    if variable is not None:
-        variable.assign(ops.zeros(variable.shape, variable.dtype))
 
 
 def _gated(step, is_update):

@@ -1,0 +1,69 @@
+"""What an optimizer remembers of its steps: the penalties' values at every one, the forces at every N-th."""
+
+import numpy as np
+from keras import ops
+
+from poise.targets import Target, measure, values
+
+
+class Records:
+    """Sums over training steps, held in variables of the optimizer.
+
+    Args:
+        add_variable: the optimizer's method.
+        rules: how many rules there are.
+        targets: the penalised variables.
+        observe: record the forces at every so-many-th step; 0: never.
+    """
+
+    def __init__(self, add_variable, rules: int, targets: list[Target], observe: int):
+        self._observe = observe
+        self._targets = targets
+        self._values = add_variable((2, rules + 1), "zeros", dtype="float32", name="penalty_values")
+        if observe:
+            self._forces = add_variable((len(targets), 4), "zeros", dtype="float32", name="forces")
+            self._samples = add_variable((), "zeros", dtype="float32", name="samples")
+
+    def record_values(self, targets, weights, strengths):
+        """Row 0: sums over steps of each rule's value, and of 1; row 1: those of the last step alone."""
+        if not strengths:
+            return
+        now = ops.stack([*values(targets, weights, strengths), ops.ones((), "float32")])
+        self._values.assign(ops.stack([ops.convert_to_tensor(self._values)[0] + now, now]))
+
+    def record_forces(self, observed, strengths, iterations):
+        """Adds what `poise.targets.measure` gives for each (target, weights, gradient), where a sample is due."""
+        if not self._observe or not observed:
+            return
+        is_due = ops.equal(iterations % self._observe, 0)
+
+        def measured():
+            return ops.stack([measure(target, w, gradient, strengths) for target, w, gradient in observed])
+
+        rows = ops.cond(is_due, measured, lambda: ops.zeros((len(observed), 4), "float32"))
+        if len(observed) < len(self._targets):
+            order = [target.index for target in self._targets]
+            where = np.array([[order.index(target.index)] for target, _, _ in observed])
+            rows = ops.scatter(where, rows, self._forces.shape)
+        self._forces.assign_add(rows)
+        self._samples.assign_add(ops.cast(is_due, "float32"))
+
+    def values(self) -> np.ndarray:
+        return ops.convert_to_numpy(self._values)
+
+    def forces(self) -> tuple[np.ndarray, float]:
+        if not self._observe:
+            return np.zeros((len(self._targets), 4)), 0.0
+        return ops.convert_to_numpy(self._forces), float(ops.convert_to_numpy(self._samples))
+
+    def reset_values(self):
+        _zero(self._values)
+
+    def reset_forces(self):
+        if self._observe:
+            _zero(self._forces)
+            _zero(self._samples)
+
+
+def _zero(variable):
+    variable.assign(ops.zeros(variable.shape, variable.dtype))

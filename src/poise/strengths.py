@@ -1,0 +1,81 @@
+"""The strengths of an optimizer's rules: numbers before it is built, variables after, schedules throughout."""
+
+from collections.abc import Callable, Mapping
+
+import keras
+import numpy as np
+from keras import ops
+
+from poise.penalties.base import Schedule, checked_strength
+from poise.rules import Rule
+
+
+class Strengths(Mapping):
+    """The current strengths by the name of their rule; assigning sets one.
+
+    Args:
+        rules: the rules, with names that differ.
+        iterations: gives the optimizer's iterations, of which a schedule is a function.
+
+    Raises:
+        KeyError: for a name that no rule has.
+        TypeError, ValueError: when a strength is set that is no finite number ≥ 0, or that follows a schedule.
+    """
+
+    def __init__(self, rules: list[Rule], iterations: Callable):
+        self._numbers = {rule.name: number for number, rule in enumerate(rules)}
+        self._given = [rule.penalty.strength for rule in rules]
+        self._variables = {}
+        self._iterations = iterations
+
+    def build(self, add_variable):
+        """Makes a scalar variable for every strength that does not follow a schedule."""
+        for number, given in enumerate(self._given):
+            if not isinstance(given, Schedule):
+                initial = keras.initializers.Constant(given)
+                self._variables[number] = add_variable((), initial, dtype="float32", name=f"strength_{number}")
+
+    def tensors(self) -> list:
+        """The strengths in the order of the rules."""
+        return [self._tensor(number) for number in range(len(self._given))]
+
+    def __getitem__(self, name) -> float:
+        number = self._number(name)
+        given = self._given[number]
+        if not isinstance(given, Schedule) and number not in self._variables:
+            return given
+        current = float(ops.convert_to_numpy(self._tensor(number)))
+        is_given = not isinstance(given, Schedule) and current == np.float32(given)
+        return given if is_given else current  # 0.1 reads as 0.1, and not as its nearest float32
+
+    def __setitem__(self, name, strength):
+        number = self._number(name)
+        if isinstance(self._given[number], Schedule):
+            raise ValueError(
+                f"The strength of rule {name!r} follows a schedule and cannot be set. Give the rule a number instead."
+            )
+        strength = checked_strength(strength)
+        if isinstance(strength, Schedule):
+            raise TypeError(f"The strength of rule {name!r} is a number; a schedule is given when the rule is made.")
+        self._given[number] = strength
+        if number in self._variables:
+            self._variables[number].assign(strength)
+
+    def __iter__(self):
+        return iter(self._numbers)
+
+    def __len__(self):
+        return len(self._numbers)
+
+    def __repr__(self):
+        return repr(dict(self))
+
+    def _number(self, name):
+        if name not in self._numbers:
+            raise KeyError(f"No rule is named {name!r}; the rules are {list(self._numbers)}.")
+        return self._numbers[name]
+
+    def _tensor(self, number):
+        if number in self._variables:
+            return ops.convert_to_tensor(self._variables[number])
+        return self._given[number](self._iterations())
