@@ -5,6 +5,7 @@ import glob
 import warnings
 
 import keras
+import numpy as np
 from keras import regularizers
 
 from poise.balance import check_built
@@ -26,7 +27,7 @@ def adopt(model) -> list[Rule]:
         model: a built Keras model, compiled or not, trained or loaded.
 
     Returns:
-        The rules, one for each different regularizer, with the exact paths of its variables; for a model that is not
+        The rules, one for each different regularizer, with the tails of its variables' paths; for a model that is not
         compiled pass them to `poise.Penalized`. An empty list if there is nothing to move.
 
     Warns:
@@ -55,7 +56,7 @@ def adopt(model) -> list[Rule]:
     for layer in model._flatten_layers():
         _forget(layer, moved)
     _name_what_stays(model, [(v, r) for v, r in carried if _penalty_of(r) is None])
-    rules = _rules(known)
+    rules = _rules(known, variables)
     if rules and getattr(model, "optimizer", None) is not None:
         _recompile(model, rules)
     return rules
@@ -67,15 +68,20 @@ def _penalty_of(regularizer) -> Penalty | None:
     if isinstance(regularizer, Penalty):
         return regularizer
     if kind is regularizers.L1:
-        return L1(float(regularizer.l1))
+        return L1(_number(regularizer.l1))
     if kind is regularizers.L2:
-        return L2(float(regularizer.l2))
+        return L2(_number(regularizer.l2))
     if kind is regularizers.L1L2:
-        l1, l2 = float(regularizer.l1), float(regularizer.l2)
+        l1, l2 = _number(regularizer.l1), _number(regularizer.l2)
         return L2(l2) if l1 == 0 else L1(l1) if l2 == 0 else ElasticNet(l1, l2)
     if kind is regularizers.OrthogonalRegularizer:
-        return Coherence(float(regularizer.factor), regularizer.mode)
+        return Coherence(_number(regularizer.factor), regularizer.mode)
     return None
+
+
+def _number(tensor):
+    """The number that was given: Keras keeps the nearest float32, and 0.01 shall read as 0.01."""
+    return float(str(np.float32(keras.ops.convert_to_numpy(tensor))))
 
 
 def _check_paths(known, variables):
@@ -92,12 +98,27 @@ def _check_paths(known, variables):
             )
 
 
-def _rules(known):
-    paths, penalties = collections.defaultdict(list), {}
-    for variable, penalty in known:
-        paths[repr(penalty)].append(glob.escape(path_of(variable)))
+def _rules(known, variables):
+    of_path = {path_of(variable): penalty for variable, penalty in known}
+    tails, penalties = collections.defaultdict(list), {}
+    for path, penalty in of_path.items():
+        others = {path_of(v) for v in variables} - {p for p, q in of_path.items() if repr(q) == repr(penalty)}
+        tails[repr(penalty)].append(glob.escape(_tail(path, others)))
         penalties[repr(penalty)] = penalty
-    return [Rule(list(dict.fromkeys(paths[key])), penalty, name=key) for key, penalty in penalties.items()]
+    return [Rule(tails[key], penalty, name=key) for key, penalty in penalties.items()]
+
+
+def _tail(path, others):
+    """The shortest tail of a path, of two segments at least, that none of the other paths ends with.
+
+    Keras may put other names in front when it builds the model again, in loading or cloning.
+    """
+    segments = path.split("/")
+    for length in range(2, len(segments)):
+        tail = "/".join(segments[-length:])
+        if not any(f"/{other}".endswith(f"/{tail}") for other in others):
+            return tail
+    return path
 
 
 def _forget(layer, moved):

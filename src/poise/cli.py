@@ -29,7 +29,7 @@ BAD_INPUT, INTERRUPTED = 2, 130
 def main() -> None:
     """The console script `poise`."""
     if "KERAS_BACKEND" not in os.environ:
-        os.environ |= {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        os.environ["KERAS_BACKEND"] = "jax"
         if "keras" in sys.modules:  # imported with the package, before this choice: begin again with it made
             os.execv(sys.executable, [sys.executable, "-c", "from poise.cli import main; main()", *sys.argv[1:]])
     app(prog_name="poise")

@@ -324,15 +324,14 @@ class Penalized(keras.optimizers.Optimizer):
             store[str(i)] = variable.numpy()
 
     def load_own_variables(self, store):
-        if not self.built:
-            super().load_own_variables(store)
-            return
         if len(store.keys()) != len(self._variables):
-            raise ValueError(
-                f"The saved state of {self.name!r} has {len(store.keys())} variables and this one "
-                f"{len(self._variables)}: its rules differ from those that were saved. Use the same "
-                "rules, or load the weights alone."
-            )
+            if self.built and store.keys():
+                warnings.warn(
+                    f"The state of {self.name!r} is not loaded: {len(store.keys())} variables were saved, and with its "
+                    f"rules it has {len(self._variables)}. Use the rules that were saved to go on with their strengths.",
+                    stacklevel=2,
+                )
+            return
         for i, variable in enumerate(self._variables):
             variable.assign(store[str(i)])
 

@@ -1,0 +1,184 @@
+"""poise.adopt: the same training as before, with the penalty out of the loss."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, regularizers
+from oracles.models import assert_same_weights, compiled, fitted, net, table
+
+import poise
+
+REGULARIZERS = {
+    "L1": (lambda: regularizers.L1(0.01), "L1(strength=0.01)"),
+    "L2": (lambda: regularizers.L2(0.02), "L2(strength=0.02)"),
+    "L1L2": (lambda: regularizers.L1L2(0.01, 0.02), "ElasticNet(l1=0.01, l2=0.02, strength=1.0)"),
+    "L1L2 without L1": (lambda: regularizers.L1L2(0.0, 0.02), "L2(strength=0.02)"),
+    "rows": (lambda: regularizers.OrthogonalRegularizer(0.1), "Coherence(mode='rows', strength=0.1)"),
+    "columns": (lambda: regularizers.OrthogonalRegularizer(0.1, "columns"), "Coherence(mode='columns', strength=0.1)"),
+}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Cubes(regularizers.Regularizer):
+    """A regularizer that poise does not know."""
+
+    def __call__(self, w):
+        return 0.01 * keras.ops.sum(keras.ops.abs(w) ** 3)
+
+    def get_config(self):
+        return {}
+
+
+def _carrying(make):
+    return net(kernel_regularizer={"features": make(), "head": None})
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_adopted_training_is_the_untouched_one(name):
+    make, _ = REGULARIZERS[name]
+    untouched, adopted = (fitted(compiled("adam", _carrying(make)), epochs=5) for _ in range(2))
+
+    poise.adopt(adopted)
+
+    assert_same_weights(fitted(adopted, epochs=10), fitted(untouched, epochs=10))
+
+
+@pytest.mark.parametrize("name", REGULARIZERS)
+def test_every_regularizer_becomes_its_penalty(name):
+    make, penalty = REGULARIZERS[name]
+
+    [rule] = poise.adopt(_carrying(make))
+
+    assert repr(rule.penalty) == rule.name == penalty
+    assert rule.select == ["features/kernel"]
+
+
+def test_the_loss_becomes_the_prediction_loss():
+    model = compiled("adam", net(kernel_regularizer=regularizers.L2(0.1)))
+    plain = compiled("adam", net())
+    x, y = table(40)
+
+    poise.adopt(model)
+
+    assert model.losses == []
+    np.testing.assert_allclose(model.evaluate(x, y, verbose=0), plain.evaluate(x, y, verbose=0), rtol=1e-6)
+    assert poise.find_penalized(model).update == "coupled"
+
+
+def test_one_rule_for_each_different_regularizer_biases_included():
+    model = net(kernel_regularizer=regularizers.L2(0.1), bias_regularizer=regularizers.L1(0.2))
+
+    rules = {repr(rule.penalty): rule for rule in poise.adopt(model)}
+
+    assert sorted(rules) == ["L1(strength=0.2)", "L2(strength=0.1)"]
+    assert all(path.endswith("/bias") for path in rules["L1(strength=0.2)"].select)
+
+
+def test_rules_of_a_model_that_is_not_compiled_go_into_penalized():
+    model = net(kernel_regularizer=regularizers.L2(0.1))
+    reference = fitted(compiled("adam", net(kernel_regularizer=regularizers.L2(0.1))))
+
+    rules = poise.adopt(model)
+
+    assert_same_weights(fitted(compiled(poise.Penalized("adam", rules), model)), reference)
+
+
+def test_regularizers_do_not_come_back_by_saving_loading_or_cloning(tmp_path):
+    model = fitted(compiled("adam", net(kernel_regularizer=regularizers.L2(0.1), bias_regularizer="l1")), epochs=1)
+    poise.adopt(model)
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    assert loaded.losses == keras.models.clone_model(model).losses == []
+    assert {rule.name for rule in loaded.optimizer.rules} == {rule.name for rule in model.optimizer.rules}
+
+
+def test_a_loaded_model_goes_on_as_the_untouched_one(tmp_path):
+    untouched = fitted(compiled("adam", net(kernel_regularizer=regularizers.L1(0.01))), epochs=5)
+    untouched.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    poise.adopt(loaded)
+
+    assert_same_weights(fitted(loaded, epochs=5), fitted(untouched, epochs=5))
+
+
+def test_layers_inside_layers_are_found():
+    inner = keras.Sequential([layers.Dense(4, kernel_regularizer="l2", name="deep")], name="inner")
+    lstm = layers.LSTM(3, kernel_regularizer="l2", recurrent_regularizer="l1", name="lstm")
+    model = keras.Sequential([keras.Input((5, 6)), layers.TimeDistributed(inner), lstm, layers.Dense(1)], name="net")
+
+    rules = poise.adopt(model)
+
+    assert sorted(path.split("/")[-1] for rule in rules for path in rule.select) == [
+        *("kernel", "kernel", "recurrent_kernel")
+    ]
+    assert keras.models.clone_model(model).losses == []
+
+
+def test_what_poise_does_not_know_stays_in_the_loss_and_is_named():
+    each = {"features": Cubes(), "head": regularizers.L2(0.1)}
+    model = net(kernel_regularizer=each, activity_regularizer={"head": "l2", "features": None})
+    twin = net(kernel_regularizer={**each, "head": None})
+
+    with pytest.warns(UserWarning, match=r"Cubes on 'net/features/kernel'; the activity regularizer of 'head'"):
+        [rule] = poise.adopt(model)
+
+    assert rule.select == ["head/kernel"]
+    ours, theirs = (keras.ops.convert_to_numpy(m.losses[0]) for m in (model, twin))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_a_poise_penalty_that_serves_as_a_regularizer_is_moved_as_it_is():
+    model = net(kernel_regularizer=poise.GroupLasso(0.1, "inputs"))
+
+    [rule] = poise.adopt(model)
+
+    assert (rule.penalty.strength, rule.penalty.groups) == (0.1, "inputs")
+
+
+def test_rules_join_those_of_a_model_that_has_some():
+    model = net(kernel_regularizer={"head": regularizers.L2(0.1), "features": None})
+    model = compiled(poise.Penalized("adam", poise.Rule("features/kernel", poise.L1(0.2)), observe=3), model)
+
+    poise.adopt(model)
+
+    optimizer = fitted(model).optimizer
+    assert [rule.name for rule in optimizer.rules] == ["features/kernel", "L2(strength=0.1)"]
+    assert optimizer.observe == 3
+
+
+def test_loss_scaling_stays_around_the_penalty():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = compiled("adam", net(kernel_regularizer=regularizers.L2(0.1)))
+        poise.adopt(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(model.optimizer.inner_optimizer, poise.Penalized)
+    fitted(model, epochs=1)
+
+
+def test_frozen_variables_give_theirs_away_too():
+    model = net(kernel_regularizer=regularizers.L2(0.1))
+    model.get_layer("features").trainable = False
+
+    [rule] = poise.adopt(model)
+
+    assert len(rule.select) == 2
+
+
+def test_nothing_to_adopt_leaves_the_model_as_it_is():
+    model = compiled("adam")
+    optimizer = model.optimizer
+
+    assert poise.adopt(model) == []
+    assert model.optimizer is optimizer
+
+
+def test_a_model_that_is_not_built_is_refused():
+    with pytest.raises(ValueError, match="not built"):
+        poise.adopt(keras.Sequential([layers.Dense(1, kernel_regularizer="l2")]))

@@ -1,0 +1,99 @@
+"""poise.summary: every variable, with the reason why it is or is not penalised."""
+
+import io
+
+import keras
+import pytest
+from keras import layers
+from oracles.models import compiled, fitted, net
+from rich.console import Console
+
+import poise
+
+
+def _model(rules, **settings):
+    stack = [layers.Dense(4, name="features"), layers.BatchNormalization(name="norm"), layers.Dense(1, name="head")]
+    model = keras.Sequential([keras.Input((6,)), *stack], name="net")
+    return compiled(poise.Penalized("adam", rules, **settings), model)
+
+
+def _notes(model):
+    table = poise.summary(model).table
+    return dict(zip(table["variable"], table["note"], strict=True))
+
+
+def test_every_variable_is_listed_with_role_and_reason():
+    rules = [poise.Rule("*/kernel", poise.L1(0.1), exclude="head/*", name="sparse")]
+
+    table = poise.summary(_model(rules, update="proximal")).table
+
+    assert table["variable"].tolist() == [
+        *("net/features/kernel", "net/features/bias", "net/norm/gamma", "net/norm/beta"),
+        *("net/head/kernel", "net/head/bias", "net/norm/moving_mean", "net/norm/moving_variance"),
+    ]
+    first = table.iloc[0]
+    assert first[["shape", "role", "penalty", "update", "note"]].tolist() == [
+        *((6, 4), "kernel", "L1", "proximal", "rule 'sparse'")
+    ]
+    assert first["strength"] == 0.1
+    assert table["role"].tolist()[1:4] == ["biases", "scales", "biases"]
+    notes = dict(zip(table["variable"], table["note"], strict=True))
+    assert notes["net/head/kernel"] == "excluded by rule 'sparse'"
+    assert notes["net/features/bias"] == "no rule selects it"
+    assert notes["net/norm/moving_mean"] == "not trained"
+
+
+def test_a_variable_with_two_rules_has_two_rows():
+    table = poise.summary(_model([poise.L1(0.1), poise.Rule("head/kernel", poise.L2(0.2))])).table
+
+    assert table[table["variable"] == "net/head/kernel"]["penalty"].tolist() == ["L1", "L2"]
+
+
+def test_a_strength_that_was_changed_is_shown():
+    model = _model(poise.L2(0.1))
+    model.optimizer.strength["weights"] = 0.7
+
+    assert poise.summary(model).table["strength"].iloc[0] == 0.7
+
+
+def test_sleeping_rules_are_named():
+    model = _model([poise.L2(0.1), poise.Rule("features/kernel", poise.L1(0.1), name="asleep")])
+    model.get_layer("features").trainable = False
+
+    notes = _notes(model)
+
+    assert notes["net/features/kernel"] == "frozen; else rule 'weights', 'asleep' (a sleeping rule)"
+
+
+def test_a_keras_regularizer_is_pointed_out():
+    model = compiled("adam", net(kernel_regularizer=keras.regularizers.L2(0.1)))
+
+    assert "poise.adopt moves it" in _notes(model)["net/features/kernel"]
+    assert _notes(model)["net/features/bias"] == "there are no rules"
+
+
+def test_works_without_a_compiled_model_and_refuses_one_that_is_not_built():
+    assert "not compiled with poise.Penalized" in str(poise.summary(net()))
+    with pytest.raises(ValueError, match=r"not built.*keras\.Input"):
+        poise.summary(keras.Sequential([layers.Dense(1)]))
+
+
+def test_a_trained_model_is_listed_as_before():
+    model = _model(poise.L2(0.1))
+    before = str(poise.summary(model))
+
+    assert str(poise.summary(fitted(model, epochs=1))) == before
+
+
+def test_prints_in_a_terminal_as_text_and_in_a_notebook():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1, name="a<b>[bold]")], name="net")
+    summary = poise.summary(compiled(poise.Penalized("adam", poise.L2(0.01)), model))
+
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(summary)
+
+    for text in (str(summary), console.export_text()):
+        assert "net/a<b>[bold]/kernel" in text
+        assert "1 of 2 trained variables penalised, coupled" in text
+    assert "a&lt;b&gt;[bold]" in summary._repr_html_()
+    assert max(map(len, str(summary).splitlines())) <= 120

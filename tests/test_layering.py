@@ -1,0 +1,60 @@
+"""Data flow one way: no room imports from one to its right, and the backends are known in one place."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import poise
+
+SOURCE = Path(poise.__file__).parent
+ORDER = [
+    ("penalties",),
+    ("rules",),
+    ("metric", "targets", "strengths"),
+    ("records",),
+    ("optimizer",),
+    ("gradients",),
+    ("balance",),
+    ("callbacks", "inventory", "adoption"),
+    ("studies",),
+    ("cli",),
+]
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+BACKENDS = {"jax", "tensorflow", "torch"}
+
+
+def _imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ([node.module] if node.module != "poise" else (f"poise.{a.name}" for a in node.names))
+
+
+def _room(path):
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+FILES = sorted(path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_room_imports_from_its_right(path):
+    here = RANK[_room(path)]
+    for name in _imports(path):
+        if name.startswith("poise."):
+            room = name.split(".")[1]
+            assert RANK.get(room, -1) < here or room == _room(path), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_backends_and_private_keras_stay_out(path):
+    names = list(_imports(path))
+    assert not [name for name in names if name.startswith("keras.src")]
+    if _room(path) != "gradients":
+        assert not [name for name in names if name.split(".")[0] in BACKENDS]
+
+
+def test_every_room_has_its_place():
+    assert {_room(path) for path in FILES} == set(RANK)

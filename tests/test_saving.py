@@ -1,0 +1,168 @@
+"""Rules, strengths and state travel with the model, into a fresh process too."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from oracles.models import assert_same_weights, batches, compiled, fitted, net, weights
+
+import poise
+
+RULES = {
+    "coupled": [poise.L2(0.02), poise.Rule("head/kernel", poise.Smoothness(0.1), name="even")],
+    "decoupled": [poise.Rule("*/kernel", poise.L1(0.02), exclude="head/*"), poise.Rule(poise.BIASES, poise.L2(0.1))],
+    "proximal": [
+        poise.Rule(["features/*"], poise.GroupLasso(0.02, [[0, 2], [1]], 0), exclude="*/bias"),
+        poise.Rule("head/kernel", poise.Anchored(poise.L1(0.01)), name="stay"),
+    ],
+}
+INNER = {
+    "coupled": lambda: keras.optimizers.Adam(0.01),
+    "decoupled": lambda: keras.optimizers.RMSprop(0.01, momentum=0.5),
+    "proximal": lambda: keras.optimizers.SGD(0.05, momentum=0.9, nesterov=True),
+}
+
+
+def _trained(update, epochs=4):
+    optimizer = poise.Penalized(INNER[update](), RULES[update], update=update, observe=2)
+    model = compiled(optimizer)
+    return fitted(model, epochs=epochs)
+
+
+def _state(optimizer):
+    return [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables]
+
+
+@pytest.mark.parametrize("update", RULES)
+def test_training_interrupted_by_a_save_and_a_load_continues_as_an_uninterrupted_one(update, tmp_path):
+    model = _trained(update)
+    model.save(tmp_path / "model.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    assert loaded.optimizer.rules[0].get_config() == model.optimizer.rules[0].get_config()
+    assert [*loaded.optimizer.strength.items()] == [*model.optimizer.strength.items()]
+    for ours, theirs in zip(_state(loaded.optimizer), _state(model.optimizer), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert_same_weights(fitted(loaded, epochs=4), fitted(model, epochs=4), relative=1e-6)
+
+
+@pytest.mark.parametrize("update", RULES)
+def test_a_fresh_process_restores_everything(update, tmp_path):
+    model = _trained(update)
+    name = next(iter(model.optimizer.strength))
+    model.optimizer.strength[name] = 0.0625
+    model.save(tmp_path / "model.keras")
+    program = """
+import sys, numpy as np, keras, poise
+model = keras.saving.load_model(sys.argv[1])
+optimizer = model.optimizer
+assert type(optimizer) is poise.Penalized and optimizer.update == sys.argv[3] and optimizer.observe == 2
+assert optimizer.strength[sys.argv[4]] == 0.0625, optimizer.strength
+for x, y in zip(*np.load(sys.argv[2]).values()):
+    model.train_on_batch(x, y)
+np.savez(sys.argv[2], *model.get_weights())
+"""
+    steps = [batch for batch in batches(epochs=2) if len(batch[0]) == 16]
+    np.savez(tmp_path / "data.npz", *(np.stack(arrays) for arrays in zip(*steps, strict=True)))
+
+    arguments = [str(tmp_path / "model.keras"), str(tmp_path / "data.npz"), update, name]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True, env=os.environ, timeout=300)
+
+    for x, y in steps:
+        model.train_on_batch(x, y)
+    assert_same_weights([*np.load(tmp_path / "data.npz").values()], model, relative=1e-6)
+
+
+def test_a_strength_that_was_changed_is_saved_in_the_configuration_too():
+    model = _trained("coupled")
+    model.optimizer.strength["even"] = 0.3
+
+    clone = poise.Penalized.from_config(model.optimizer.get_config())
+
+    assert clone.strength["even"] == 0.3
+    assert clone.strength["weights"] == 0.02
+
+
+def test_a_schedule_comes_back_as_one():
+    warm_up = keras.optimizers.schedules.PolynomialDecay(0.0, 10, 0.1)
+    optimizer = poise.Penalized("adam", poise.L1(warm_up), update="proximal")
+
+    clone = poise.Penalized.from_config(optimizer.get_config())
+
+    schedule = clone.rules[0].penalty.strength
+    assert isinstance(schedule, keras.optimizers.schedules.PolynomialDecay)
+    assert schedule.get_config() == warm_up.get_config()
+
+
+def test_the_inner_optimizer_keeps_its_own_settings():
+    inner = keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.9, clipnorm=1.0)
+
+    clone = poise.Penalized.from_config(poise.Penalized(inner, poise.L2(0.1)).get_config())
+
+    assert clone.use_ema
+    assert clone.ema_momentum == 0.9
+    assert clone.inner_optimizer.clipnorm == 1.0
+    assert not clone.inner_optimizer.use_ema
+
+
+def test_a_cloned_model_compiled_alike_trains_alike():
+    model = compiled(poise.Penalized("adam", poise.L2(0.1)))
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    clone.compile_from_config(model.get_compile_config())
+
+    assert clone.optimizer is not model.optimizer
+    assert_same_weights(fitted(clone, epochs=3), fitted(model, epochs=3), relative=1e-6)
+
+
+def test_weights_alone_are_loaded_into_a_model_of_the_same_form(tmp_path):
+    model = _trained("proximal")
+    model.save_weights(tmp_path / "only.weights.h5")
+    plain, penalised = compiled("sgd"), compiled(poise.Penalized("adam", poise.L1(0.1)))
+
+    for other in (net(seed=5), plain, penalised):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras' optimizers say that they skip a state that is not theirs
+            other.load_weights(tmp_path / "only.weights.h5")
+        assert_same_weights(other, model, relative=0)
+
+
+def test_a_model_saved_before_training_is_loaded(tmp_path):
+    model = compiled(poise.Penalized("adam", poise.L2(0.1), observe=1))
+    model.save(tmp_path / "model.keras")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras' Adam says that it has no state yet
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    assert_same_weights(fitted(loaded, epochs=2), fitted(model, epochs=2), relative=1e-6)
+
+
+def test_a_state_of_other_rules_is_named_and_left():
+    saved = _trained("coupled").optimizer
+    store = {}
+    saved.save_own_variables(store)
+    other = fitted(compiled(poise.Penalized("adam", [])), epochs=1).optimizer
+
+    with pytest.warns(UserWarning, match="5 variables were saved, and with its rules it has 1"):
+        other.load_own_variables(store)
+
+
+def test_the_anchor_is_saved(tmp_path):
+    model = compiled(poise.Penalized(keras.optimizers.SGD(0.0), poise.Anchored(poise.L2(1.0))))
+    start = weights(fitted(model, epochs=1))
+    model.set_weights([w + 1.0 for w in start])
+    model.save(tmp_path / "model.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+
+    loaded.optimizer.learning_rate = 0.005
+    loaded.optimizer.strength["weights"] = 50.0
+    fitted(loaded, epochs=20)
+    for w, anchor in zip(weights(loaded)[::2], start[::2], strict=True):
+        assert np.abs(w - anchor).max() < 0.2
