@@ -157,5 +157,5 @@ def _recompile(model, rules):
     else:
         outer = penalized
     if penalized.inner_optimizer.built:
-        penalized.build(model.trainable_variables)
+        penalized.build(model.trainable_variables, model.non_trainable_variables)
     model.compile(**{**settings, "optimizer": outer})

@@ -80,7 +80,7 @@ def built_optimizer(model) -> Penalized:
     optimizer = find_penalized(model)
     check_built(model)
     if not optimizer.built:
-        optimizer.build(model.trainable_variables)
+        optimizer.build(model.trainable_variables, model.non_trainable_variables)
     return optimizer
 
 

@@ -129,12 +129,19 @@ class Penalized(keras.optimizers.Optimizer):
         """The variable of a target."""
         return self._trainable_variables[target.index]
 
-    def build(self, variables):
+    def build(self, variables, frozen=None):
+        """Resolves the rules and makes the optimizer's variables.
+
+        Args:
+            variables: the variables that are trained.
+            frozen: those of the model that are not, so that a rule for them is not taken for a mistake; None to look
+                for the model that builds this optimizer.
+        """
         if self.built:
             return
         variables = list(variables)
         state = self._state
-        frozen = _frozen_variables()
+        frozen = _frozen_variables() if frozen is None else frozen
         plan = resolve(state.rules, variables, frozen)
         for number in plan.asleep:
             warnings.warn(

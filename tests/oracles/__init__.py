@@ -1,0 +1,1 @@
+"""Independent references: plain NumPy, SciPy, pyproximal and skglm; no code of the library's own."""

@@ -1,0 +1,412 @@
+"""The table of penalties, CASES: a row for each of them and its variations; conformance and laws run over it.
+
+A row pairs what makes poise's penalty with its independent references. A new penalty needs a row here, or
+tests/penalties/test_conformance.py fails.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import poise
+
+from . import peers, prox, subdifferential, values
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+
+MATRIX: Shape = (4, 3)
+ANY_AXES: tuple[Shape, ...] = ((6,), MATRIX, (2, 4, 3), (2, 2, 4, 3), (2, 1, 2, 4, 3))
+FEW: tuple[Shape, ...] = (MATRIX, (2, 2, 4, 3))
+
+GENERIC = np.array([0.5, 1.0, 2.25])
+MIXED = np.array([[0.0, 1.0, np.inf], [1.5, 0.0, 0.25], [np.inf, 2.0, 1.0], [1.0, 1.0, 0.0]])
+BROKEN = np.array([[1.0, 0.0, 2.0], [0.0, 0.5, 1.0], [3.0, 1.0, 0.0]])
+GROUPS_MIXED = np.array([0.0, np.inf, 1.5])
+START = np.array([[0.5, -1.0, 0.25], [0.0, 2.0, -0.125], [1.0, 1.0, -1.5], [0.75, -0.5, 0.0]])
+ROWS, COLUMNS = [[0, 2], [1]], [[2], [0]]
+
+
+def nothing(shape: Shape) -> Array:
+    return np.zeros(shape, dtype=bool)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One penalty: how poise makes it (from a strength), its references in NumPy, and what is true of it."""
+
+    name: str
+    make: Callable[[Any], poise.Penalty]
+    value: Callable[[Array, float], float]
+    distance: Callable[[Array, Array, float], Array]
+    """(w, gradient, strength) to what `residual` must return."""
+    prox: Callable[[Array, Array, float], tuple[Array, Array | bool]] | None
+    """(w, step, strength) to the minimiser and which of its entries are beyond doubt."""
+    shapes: Sequence[Shape]
+    metric: str | None = "diagonal"
+    smooth: bool = False
+    convex: bool = True
+    homogeneous: bool = False
+    """R(t·w) = t·R(w) for t > 0."""
+    grows: bool = False
+    """Its slope has no bound: squares."""
+    pulls_to_one: bool = False
+    """A quartic with its minimum not at zero: the weights have a scale of their own."""
+    has_critical: bool = True
+    knots: Sequence[float] = (0.0,)
+    """Sizes of an entry where the value is not smooth, in units of the strength."""
+    entries: Callable[[Array, float], Array] | None = None
+    """The penalty of every entry, where it is a sum over entries."""
+    exchangeable: bool = False
+    """A sum over entries that are all alike."""
+    start: Array | float = 0.0
+    held: Callable[[Shape], Array] = nothing
+    free: Callable[[Shape], Array] = nothing
+    peer_prox: peers.Prox | None = None
+    peer_shapes: Sequence[Shape] | None = None
+    peer_distance: peers.Distance | None = None
+    peer_critical: Callable[[Array], float] | None = None
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """How Hypothesis shows a failing case."""
+        printer.text(self.name)
+
+
+SMOOTH: Mapping[str, Any] = {"smooth": True, "has_critical": False, "knots": (), "grows": True}
+
+
+def entrywise(
+    name: str, kind: Callable, entries: Callable, shapes: Sequence[Shape] = FEW, *, weights: Any = None,
+    parameters: Mapping[str, float] | None = None, start: Array | float = 0.0, **facts: Any,
+) -> Case:  # fmt: skip
+    """A sum over entries: entries(u, strength, weights=..., **parameters) is the penalty of each."""
+    parameters = parameters or {}
+    factors = np.asarray(1.0 if weights is None else weights)
+
+    def priced(u: Array, strength: float) -> Array:
+        return entries(u - start, strength, weights=weights, **parameters)
+
+    def make(strength: Any) -> poise.Penalty:
+        penalty = kind(strength=strength, weights=weights, **parameters)
+        return penalty if np.ndim(start) == 0 else poise.Anchored(penalty, start=start)
+
+    def brute_force(w: Array, step: Array, strength: float) -> tuple[Array, Array]:
+        found, decided = prox.separable(priced, w, step, strength, kink=start)
+        held = np.broadcast_to(np.isinf(factors), w.shape)
+        return np.where(held, 0.0, found), decided | held
+
+    def distance(w: Array, gradient: Array, strength: float) -> Array:
+        near = subdifferential.separable(priced, w, gradient, strength)
+        return np.where(np.isinf(factors), np.where(w == 0, 0.0, np.inf), near)
+
+    return Case(
+        name,
+        make,
+        value=lambda w, strength: float(np.sum(priced(w, strength))),
+        distance=distance,
+        prox=brute_force,
+        shapes=shapes,
+        entries=priced,
+        exchangeable=weights is None and np.ndim(start) == 0,
+        start=start,
+        held=lambda shape: np.broadcast_to(np.isinf(factors), shape),
+        free=lambda shape: np.broadcast_to(factors == 0, shape),
+        **facts,
+    )
+
+
+def groupwise(
+    name: str, groups: Any, shapes: Sequence[Shape] = FEW, *, axis: int | None = None, weights: Any = None,
+    l1_ratio: float | None = None, start: Array | float = 0.0, **facts: Any,
+) -> Case:  # fmt: skip
+    """GroupLasso, or with an l1_ratio SparseGroupLasso."""
+    ratio = l1_ratio or 0.0
+
+    def make(strength: Any) -> poise.Penalty:
+        if l1_ratio is None:
+            penalty = poise.GroupLasso(strength, groups=groups, axis=axis, weights=weights)
+        else:
+            penalty = poise.SparseGroupLasso(strength, l1_ratio, groups=groups, axis=axis, weights=weights)
+        return penalty if np.ndim(start) == 0 else poise.Anchored(penalty, start=start)
+
+    def described(shape: Shape) -> tuple[Array, Array]:
+        labels = values.group_labels(shape, groups, axis)
+        return labels, values.group_factors(labels, weights)
+
+    def entries_of(shape: Shape, of_these: Callable[[Array], Array]) -> Array:
+        labels, factors = described(shape)
+        return (labels >= 0) & of_these(factors)[np.maximum(labels, 0)]
+
+    def free(shape: Shape) -> Array:
+        unpriced = entries_of(shape, lambda factors: factors == 0) if ratio == 0 else nothing(shape)
+        return (described(shape)[0] < 0) | unpriced
+
+    return Case(
+        name,
+        make,
+        value=lambda w, s: values.grouped(w - start, s, groups, axis, weights, ratio),
+        distance=lambda w, g, s: subdifferential.grouped(w - start, g, s, *described(w.shape), ratio),
+        prox=lambda w, h, s: (start + prox.grouped(w - start, h, s, *described(w.shape), ratio), True),
+        shapes=shapes,
+        homogeneous=np.ndim(start) == 0,
+        start=start,
+        held=lambda shape: entries_of(shape, np.isinf),
+        free=free,
+        **facts,
+    )
+
+
+def spectral(name: str, kind: Callable, value: Callable, of_one: Callable, weight: float | None = None,
+             distance: Callable | None = None, **facts: Any) -> Case:  # fmt: skip
+    """of_one(singular value, strength) is its share."""
+    factor = 1.0 if weight is None else weight
+    weighted = partial(value, weight=factor)
+    return Case(
+        name,
+        make=lambda s: kind(s, weights=weight),
+        value=weighted,
+        distance=partial(distance, weight=factor) if distance else partial(subdifferential.smooth, weighted),
+        prox=lambda w, h, s: (prox.spectral(lambda u, s: factor * of_one(u, s), w, h, s), True),
+        shapes=ANY_AXES[1:],
+        metric="scalar",
+        **facts,
+    )
+
+
+def coherence(mode: str, weight: float | None = None) -> Case:
+    value = partial(values.coherence, mode=mode, weight=1.0 if weight is None else weight)
+    return Case(
+        f"Coherence-{mode}",
+        make=lambda s: poise.Coherence(s, mode=mode, weights=weight),
+        value=value,
+        distance=partial(subdifferential.smooth, value),
+        prox=None,
+        shapes=(MATRIX, (3, 4)),
+        metric=None,
+        convex=False,
+        has_critical=False,
+    )
+
+
+def smoothness(name: str, axis: int, shapes: Sequence[Shape], weights: Any = None, **facts: Any) -> Case:
+    value = partial(values.smoothness, axis=axis, weights=weights)
+    return Case(
+        name,
+        make=lambda s: poise.Smoothness(s, axis=axis, weights=weights),
+        value=value,
+        distance=partial(subdifferential.smooth, value),
+        prox=lambda w, h, s: (prox.smoothness(w, h, s, axis, weights), True),
+        shapes=shapes,
+        **SMOOTH,
+        **facts,
+    )
+
+
+def _l1() -> list[Case]:
+    row = partial(entrywise, kind=poise.L1, entries=values.l1, homogeneous=True)
+    return [
+        row(
+            "L1",
+            shapes=ANY_AXES,
+            peer_prox=peers.prox_l1(),
+            peer_distance=peers.distance_l1(),
+            peer_critical=peers.critical_l1(),
+        ),
+        row(
+            "L1-weights",
+            weights=GENERIC,
+            peer_prox=peers.prox_l1(GENERIC),
+            peer_distance=peers.distance_l1(GENERIC),
+            peer_critical=peers.critical_l1(GENERIC),
+        ),
+        row("L1-held-and-free", weights=MIXED),
+    ]
+
+
+def _l2() -> list[Case]:
+    row = partial(entrywise, kind=poise.L2, entries=values.l2, **SMOOTH)
+    return [
+        row("L2", shapes=ANY_AXES, peer_prox=peers.prox_l2()),
+        row("L2-weights", weights=GENERIC),
+        row("L2-held-and-free", weights=MIXED),
+    ]
+
+
+def _elastic_net() -> list[Case]:
+    def row(name: str, l1: float, l2: float, **facts: Any) -> Case:
+        facts = {"parameters": {"l1": l1, "l2": l2}, "grows": l2 > 0, **facts}
+        return entrywise(name, poise.ElasticNet, values.elastic_net, **facts)
+
+    def beside_skglm(name: str, l1: float, l2: float) -> Case:
+        distance, critical = peers.distance_elastic_net(l1, l2), peers.critical_elastic_net(l1)
+        return row(name, l1, l2, peer_distance=distance, peer_critical=critical)
+
+    return [
+        beside_skglm("ElasticNet", 1.0, 0.5),
+        beside_skglm("ElasticNet-mostly-l2", 0.125, 2.0),
+        row("ElasticNet-without-l2", 0.5, 0.0, homogeneous=True, peer_prox=peers.prox_l1(0.5)),
+        row("ElasticNet-without-l1", 0.0, 0.5, **SMOOTH),
+        row("ElasticNet-held-and-free", 0.5, 0.25, weights=MIXED),
+    ]
+
+
+def _mcp() -> list[Case]:
+    def row(name: str, gamma: float, **facts: Any) -> Case:
+        facts = {"convex": False, "knots": (0.0, gamma), "parameters": {"gamma": gamma}, **facts}
+        return entrywise(name, poise.MCP, values.mcp, **facts)
+
+    return [
+        row(
+            "MCP",
+            3.0,
+            shapes=ANY_AXES,
+            peer_prox=peers.prox_mcp(3.0),
+            peer_distance=peers.distance_mcp(3.0),
+            peer_critical=peers.critical_mcp(3.0),
+        ),
+        row("MCP-sharp", 1.125, peer_distance=peers.distance_mcp(1.125)),
+        row(
+            "MCP-weights",
+            3.0,
+            weights=GENERIC,
+            peer_distance=peers.distance_mcp(3.0, GENERIC),
+            peer_critical=peers.critical_mcp(3.0, GENERIC),
+        ),
+        row("MCP-held-and-free", 2.0, weights=MIXED),
+    ]
+
+
+def _scad() -> list[Case]:
+    def row(name: str, gamma: float, **facts: Any) -> Case:
+        facts = {"convex": False, "knots": (0.0, 1.0, gamma), "parameters": {"gamma": gamma}, **facts}
+        return entrywise(name, poise.SCAD, values.scad, **facts)
+
+    peer_prox, peer_distance = peers.prox_scad(3.75), peers.distance_scad(3.75)
+    return [
+        row("SCAD", 3.75, shapes=ANY_AXES, peer_prox=peer_prox, peer_distance=peer_distance),
+        row("SCAD-sharp", 2.25, peer_distance=peers.distance_scad(2.25)),
+        row("SCAD-weights", 3.75, weights=GENERIC),
+        row("SCAD-held-and-free", 3.0, weights=MIXED),
+    ]
+
+
+def _log_sum() -> list[Case]:
+    def row(name: str, epsilon: float, **facts: Any) -> Case:
+        facts = {"convex": False, "parameters": {"epsilon": epsilon}, **facts}
+        return entrywise(name, poise.LogSum, values.log_sum, **facts)
+
+    def beside_others(name: str, epsilon: float) -> Case:
+        peer_prox, peer_distance = peers.prox_log_sum(epsilon), peers.distance_log_sum(epsilon)
+        return row(name, epsilon, peer_prox=peer_prox, peer_distance=peer_distance)
+
+    return [
+        beside_others("LogSum", 1.0),
+        beside_others("LogSum-sharp", 0.125),
+        row("LogSum-weights", 0.5, weights=GENERIC),
+        row("LogSum-held-and-free", 0.5, weights=MIXED),
+    ]
+
+
+def _l0() -> list[Case]:
+    row = partial(entrywise, kind=poise.L0, entries=values.l0, convex=False, has_critical=False)
+    return [
+        row("L0", shapes=ANY_AXES, peer_prox=peers.prox_l0()),
+        row("L0-weights", weights=GENERIC),
+        row("L0-held-and-free", weights=MIXED),
+    ]
+
+
+def _group_lasso() -> list[Case]:
+    def row(name: str, groups: Any, shapes: Sequence[Shape] = FEW, **facts: Any) -> Case:
+        described = {key: facts[key] for key in ("axis", "weights") if key in facts}
+        beside = {"peer_distance": peers.distance_groups(groups, **described), **facts}
+        return groupwise(f"GroupLasso-{name}", groups, shapes, **beside)
+
+    return [
+        row("outputs", "outputs", ANY_AXES, peer_prox=peers.prox_outputs),
+        row("inputs", "inputs", ANY_AXES),
+        row("axis", 0),
+        row("negative-axis", -2),
+        row("lists", ROWS, ANY_AXES),
+        row("lists-along-an-axis", COLUMNS, axis=-1),
+        row("weights", "outputs", weights=GENERIC),
+        row("held-and-free", "outputs", weights=GROUPS_MIXED, peer_distance=None),
+    ]
+
+
+def _sparse_group_lasso() -> list[Case]:
+    def row(name: str, ratio: float, groups: Any = "outputs", shapes: Sequence[Shape] = FEW, **facts: Any) -> Case:
+        return groupwise(f"SparseGroupLasso-{name}", groups, shapes, l1_ratio=ratio, **facts)
+
+    return [
+        row("outputs", 0.5, shapes=ANY_AXES),
+        row("inputs", 0.25, "inputs"),
+        row("lists", 0.5, ROWS),
+        row("unit-weights", 0.75, weights=np.ones(3), peer_prox=peers.prox_sparse_outputs(0.75)),
+        row("all-l1", 1.0, peer_prox=peers.prox_l1()),
+        row("all-group", 0.0, peer_prox=peers.prox_outputs),
+        row("held-and-free", 0.5, weights=GROUPS_MIXED),
+    ]
+
+
+def _matrices() -> list[Case]:
+    def nuclear(name: str, weight: float | None) -> Case:
+        known = {"distance": subdifferential.nuclear, "peer_prox": peers.prox_nuclear(weight or 1.0)}
+        share = values.l1
+        return spectral(name, poise.Nuclear, values.nuclear, share, weight, homogeneous=True, **known)
+
+    def orthogonal(name: str, weight: float | None) -> Case:
+        def share(u: Array, strength: float) -> Array:
+            return strength * (u * u - 1.0) ** 2
+
+        facts = {**SMOOTH, "convex": False, "pulls_to_one": True}
+        return spectral(name, poise.Orthogonal, values.orthogonal, share, weight, **facts)
+
+    return [
+        nuclear("Nuclear", None),
+        nuclear("Nuclear-weight", 2.5),
+        orthogonal("Orthogonal", None),
+        orthogonal("Orthogonal-weight", 0.25),
+        coherence("rows"),
+        coherence("columns", 2.0),
+    ]
+
+
+def _shapes() -> list[Case]:
+    anchored = partial(entrywise, shapes=(MATRIX,), start=START)
+    line = {"peer_prox": peers.prox_smoothness_of_a_vector, "peer_shapes": ((6,),)}
+    concave = {"parameters": {"gamma": 3.0}, "convex": False, "knots": (0.0, 3.0)}
+    return [
+        smoothness("Smoothness", 0, ANY_AXES, **line),
+        smoothness("Smoothness-last-axis", -1, FEW),
+        smoothness("Smoothness-weights", 0, (MATRIX,), BROKEN),
+        anchored("Anchored-L1", poise.L1, values.l1, peer_prox=peers.prox_l1(start=START)),
+        anchored("Anchored-L2", poise.L2, values.l2, peer_prox=peers.prox_l2(START), **SMOOTH),
+        anchored("Anchored-L1-weights", poise.L1, values.l1, weights=GENERIC),
+        anchored("Anchored-MCP", poise.MCP, values.mcp, **concave),
+        groupwise("Anchored-GroupLasso", "inputs", (MATRIX,), start=START),
+    ]
+
+
+CASES: list[Case] = [
+    *_l1(),
+    *_l2(),
+    *_elastic_net(),
+    *_mcp(),
+    *_scad(),
+    *_log_sum(),
+    *_l0(),
+    *_group_lasso(),
+    *_sparse_group_lasso(),
+    *_matrices(),
+    *_shapes(),
+]
+WITH_PROX = [case for case in CASES if case.prox is not None]
+CONVEX = [case for case in WITH_PROX if case.convex]
+ONE_EACH = list({type(case.make(1.0)): case for case in reversed(CASES)}.values())

@@ -1,0 +1,1 @@
+"""Tests of poise.penalties: conformance with the oracles, laws, errors."""

@@ -1,0 +1,425 @@
+"""Value, gradient, prox, residual, critical strength and configuration agree with one another and the oracles.
+
+Every test runs over the rows of oracles.penalties.CASES, on the backend of the process. A penalty without a row,
+an export or a line in docs/penalties.md fails the last tests.
+"""
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from oracles import autodiff, prox, subdifferential
+from oracles.compare import ABSOLUTE, EPSILON, array, assert_close, sample, spread_steps, tensor
+from oracles.penalties import CASES, MATRIX, WITH_PROX, Case
+
+import poise
+
+DOCS = Path(__file__).parents[2] / "docs" / "penalties.md"
+STEPS = (0.0625, 0.75, 8.0)
+STRENGTHS = (0.25, 1.5)
+
+
+def over_shapes(cases: list[Case]) -> pytest.MarkDecorator:
+    rows = [pytest.param(case, shape, id=f"{case.name}-{len(shape)}d") for case in cases for shape in case.shapes]
+    return pytest.mark.parametrize(("case", "shape"), rows)
+
+
+def over(cases: list[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in cases])
+
+
+def generic(case: Case, shape: tuple, strength: float, seed: int = 0, scale: float = 2.0) -> np.ndarray:
+    """Weights away from every kink and knot (by more than the finite differences reach)."""
+    from_start = sample(shape, seed, scale)
+    for knot in case.knots:
+        close = np.abs(np.abs(from_start) - knot * strength) < 0.0625
+        from_start = np.where(close, np.sign(from_start) * (knot * strength + 0.125), from_start)
+    return from_start + case.start
+
+
+def with_zeros(case: Case, shape: tuple, strength: float, seed: int = 1) -> np.ndarray:
+    """Weights of which some are exactly zero (or at the start), also a whole output and a whole input."""
+    from_start = generic(case, shape, strength, seed) - case.start
+    from_start[..., 0] = 0.0
+    from_start.reshape(-1)[::4] = 0.0
+    if len(shape) > 1:
+        from_start[..., 1, :] = 0.0
+    return from_start + case.start
+
+
+def feasible(case: Case, w: np.ndarray) -> np.ndarray:
+    """w with what is held at zero at zero."""
+    return np.where(case.held(w.shape), 0.0, w)
+
+
+# ---------------------------------------------------------------- value and gradient
+
+
+@over_shapes(CASES)
+def test_value_is_the_formula(case: Case, shape: tuple) -> None:
+    for strength in STRENGTHS:
+        for w in (generic(case, shape, strength), with_zeros(case, shape, strength), np.zeros(shape)):
+            value = case.make(strength).value(tensor(w), strength)
+            assert_close(value, case.value(w, strength))
+
+
+@over(CASES)
+def test_strength_and_step_are_not_rounded_on_their_way(case: Case) -> None:
+    """0.1 and 0.3 are no binary fractions; in float64 they keep all their digits."""
+    w, rounded = generic(case, MATRIX, 0.1), np.dtype(autodiff.PRECISE).type
+    strength, step = float(rounded(0.1)), float(rounded(0.3))
+    penalty = case.make(0.1)
+
+    assert_close(penalty.value(tensor(w), 0.1), case.value(w, strength))
+    if case.prox is not None:
+        expected, _ = case.prox(w, np.full(MATRIX, step), strength)
+        assert_close(penalty.prox(tensor(w), 0.3, 0.1), expected)
+
+
+@over_shapes(CASES)
+def test_gradient_is_the_derivative_of_the_formula(case: Case, shape: tuple) -> None:
+    for strength in STRENGTHS:
+        w = generic(case, shape, strength)
+        gradient = array(case.make(strength).gradient(tensor(w), strength))
+        expected = subdifferential.finite_difference(lambda u: case.value(u, strength), w)  # noqa: B023
+        scale = max(1.0, np.abs(expected).max())
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=max(1e-8, 10 * ABSOLUTE) * scale)
+
+
+@over(CASES)
+def test_gradient_is_autodiff_of_the_value(case: Case) -> None:
+    strength = STRENGTHS[0]
+    w, penalty = generic(case, MATRIX, strength), case.make(strength)
+
+    expected = autodiff.gradient(lambda u: penalty.value(u, strength), w)
+
+    assert_close(penalty.gradient(tensor(w), strength), expected, factor=10)
+
+
+@over_shapes([case for case in CASES if case.metric is not None])
+def test_gradient_has_the_smallest_norm_of_all_subgradients(case: Case, shape: tuple) -> None:
+    """The distance of zero from the subdifferential, by the oracle, is the size of the gradient."""
+    strength = STRENGTHS[0]
+    w = feasible(case, with_zeros(case, shape, strength))
+    smallest = case.distance(w, np.zeros(shape), strength)
+
+    sizes = np.abs(array(case.make(strength).gradient(tensor(w), strength)))
+
+    if case.entries is None:  # one distance a group or matrix
+        sizes, smallest = np.linalg.norm(sizes), np.linalg.norm(smallest)
+    np.testing.assert_allclose(sizes, smallest, rtol=max(1e-8, 10 * ABSOLUTE), atol=max(1e-8, 10 * ABSOLUTE))
+
+
+@over(CASES)
+def test_gradient_of_nothing_but_zeros_is_zero(case: Case) -> None:
+    w = np.zeros(MATRIX) + case.start
+    assert not array(case.make(1.0).gradient(tensor(w), 1.0)).any()
+
+
+# ---------------------------------------------------------------- prox
+
+
+def assert_prox(case: Case, w: np.ndarray, step: np.ndarray, given: object, strength: float) -> None:
+    """No worse than brute force in what it minimises, and where the minimiser is beyond doubt, the same."""
+    expected, decided = case.prox(w, step, strength)
+    decided = np.broadcast_to(decided, w.shape)
+    found = case.make(strength).prox(tensor(w), given, strength)
+
+    assert_close(ops.where(decided, found, tensor(expected)), expected, factor=2)
+    free = ~case.held(w.shape)
+    reached, least = (
+        prox.objective(case.value, np.where(free, u, 0.0), np.where(free, w, 0.0), step, strength)
+        for u in (array(found), expected)
+    )
+    moved = (step > 0) & free
+    rounding = 64 * EPSILON * abs(least) + np.sum((16 * EPSILON * w[moved]) ** 2 / step[moved])
+    assert reached <= least + rounding
+
+
+@over_shapes(WITH_PROX)
+def test_prox_minimises_by_brute_force_with_a_scalar_step(case: Case, shape: tuple) -> None:
+    strength = STRENGTHS[len(shape) % 2]
+    for step in STEPS:
+        w = generic(case, shape, strength, seed=2)
+        assert_prox(case, w, np.full(shape, step), step, strength)
+
+
+@over_shapes([case for case in WITH_PROX if case.metric == "diagonal"])
+def test_prox_minimises_by_brute_force_with_a_step_per_entry(case: Case, shape: tuple) -> None:
+    strength = STRENGTHS[len(shape) % 2]
+    w, step = with_zeros(case, shape, strength, seed=3), spread_steps(shape, seed=4, low=0.05, high=8.0)
+    assert_prox(case, w, step, tensor(step), strength)
+
+
+@over([case for case in WITH_PROX if case.metric == "diagonal"])
+@pytest.mark.parametrize("seed", range(2))
+def test_prox_survives_wildly_spread_steps(case: Case, seed: int) -> None:
+    """Adam's steps differ by eight decades within a group."""
+    strength = STRENGTHS[seed % 2]
+    w = generic(case, MATRIX, strength, seed)
+    step = spread_steps(MATRIX, seed, low=1e-6, high=1e2)
+    assert_prox(case, w, step, tensor(step), strength)
+
+
+@over([case for case in WITH_PROX if case.metric == "diagonal"])
+def test_prox_leaves_entries_of_step_zero_alone(case: Case) -> None:
+    w = feasible(case, with_zeros(case, MATRIX, 0.25, seed=5))
+    step = spread_steps(MATRIX, seed=6, low=0.1, high=2.0)
+    step[::2, ::2] = 0.0
+    step[0, 0] = step[1, 1] = 0.0
+    assert_prox(case, w, step, tensor(step), 0.25)
+
+
+@over_shapes(WITH_PROX)
+def test_prox_of_step_zero_is_the_identity(case: Case, shape: tuple) -> None:
+    w, penalty = feasible(case, with_zeros(case, shape, 0.25)), case.make(0.25)
+    assert_close(penalty.prox(tensor(w), 0.0, 0.25), w)
+    if case.metric == "diagonal":
+        np.testing.assert_array_equal(array(penalty.prox(tensor(w), tensor(np.zeros(shape)), 0.25)), w)
+
+
+@over([case for case in CASES if case.exchangeable])
+@pytest.mark.parametrize("step", [0.0625, 0.75, 2.0, 2.9375, 4.0, 16.0])
+def test_entrywise_prox_is_right_along_the_whole_line(case: Case, step: float) -> None:
+    """Also for steps so long that a non-convex prox jumps, and at the thresholds themselves."""
+    w = np.linspace(-1.0, 8.0, 73)
+    assert_prox(case, w, np.full(w.shape, step), step, 1.0)
+
+
+@over([case for case in WITH_PROX if case.held(MATRIX).any()])
+def test_prox_holds_entries_of_infinite_weight_at_exactly_zero(case: Case) -> None:
+    w, held = sample(MATRIX, 7), case.held(MATRIX)
+    for strength, step in ((1.5, 0.5), (0.25, 1e-6), (1e-8, 1e-6)):
+        assert not array(case.make(strength).prox(tensor(w), step, strength))[held].any()
+
+
+@over([case for case in WITH_PROX if case.free(MATRIX).any()])
+def test_prox_leaves_unpenalised_entries_alone(case: Case) -> None:
+    w, free = sample(MATRIX, 8), case.free(MATRIX)
+    np.testing.assert_array_equal(array(case.make(1.5).prox(tensor(w), 2.0, 1.5))[free], w[free])
+
+
+@over([case for case in CASES if case.peer_prox])
+def test_prox_is_that_of_pyproximal(case: Case) -> None:
+    for strength in (0.25, 0.75):
+        for step in (0.125, 1.0):
+            for shape in case.peer_shapes or case.shapes:
+                w = generic(case, shape, strength, seed=9)
+                assert_close(case.make(strength).prox(tensor(w), step, strength), case.peer_prox(w, step, strength))
+
+
+# ---------------------------------------------------------------- residual and critical strength
+
+
+@over_shapes(CASES)
+def test_residual_is_the_distance_from_the_subdifferential(case: Case, shape: tuple) -> None:
+    """Under a weak and a strong prediction gradient, with and without zeros among the weights."""
+    strength = STRENGTHS[len(shape) % 2]
+    penalty = case.make(strength)
+    for w in (generic(case, shape, strength), with_zeros(case, shape, strength)):
+        if case.metric is None and not w.all():
+            continue  # a cosine has no derivative where a row is zero
+        for scale in (0.25, 4.0):
+            g = sample(shape, seed=10, scale=scale)
+            residual, expected = array(penalty.residual(tensor(w), tensor(g), strength)), case.distance(w, g, strength)
+            assert residual.shape == expected.shape
+            size = max(1.0, np.abs(expected[np.isfinite(expected)]).max(initial=0.0))
+            np.testing.assert_allclose(residual, expected, rtol=0, atol=max(1e-8, 5 * ABSOLUTE) * size)
+
+
+@over_shapes([case for case in CASES if case.peer_distance])
+def test_residual_is_that_of_skglm(case: Case, shape: tuple) -> None:
+    strength = STRENGTHS[0]
+    w, g = with_zeros(case, shape, strength), sample(shape, seed=11)
+    expected = case.peer_distance(w, g, strength)
+    residual = case.make(strength).residual(tensor(w), tensor(g), strength)
+    if expected.ndim == 1:
+        residual = residual[: len(expected)]  # skglm knows no entries outside groups
+    assert_close(residual, expected)
+
+
+@over(WITH_PROX)
+def test_residual_vanishes_where_the_proximal_gradient_method_ends(case: Case) -> None:
+    """skglm's idea: zero at a fixed point only if prox and residual are of one mind."""
+    strength = 0.25
+    penalty, gradient_of = case.make(strength), quadratic(MATRIX)
+    w = feasible(case, generic(case, MATRIX, strength))
+    step = np.float64(0.875) if case.metric == "scalar" else spread_steps(MATRIX, seed=12, low=0.7, high=0.9)
+    given = tensor(step)
+
+    for _ in range(120):
+        before, w = w, array(penalty.prox(tensor(w - step * gradient_of(w)), given, strength))
+        if np.abs(w - before).max() <= 2 * EPSILON * np.abs(w).max():
+            break
+
+    residual = array(penalty.residual(tensor(w), tensor(gradient_of(w)), strength))
+    assert np.abs(residual).max() <= (1e-10 if EPSILON < 1e-10 else 1e-5)
+
+
+def quadratic(shape: tuple):
+    """The gradient of ½(u − b)ᵀA(u − b), A with its eigenvalues between 1 and 1.1 and not diagonal."""
+    size, rng = int(np.prod(shape)), np.random.default_rng(13)
+    basis, _ = np.linalg.qr(rng.normal(size=(size, size)))
+    matrix, centre = basis @ np.diag(np.linspace(1.0, 1.1, size)) @ basis.T, rng.normal(size=size)
+    return lambda w: (matrix @ (w.reshape(-1) - centre)).reshape(shape)
+
+
+@over_shapes([case for case in CASES if case.has_critical])
+def test_critical_strength_is_the_smallest_that_keeps_zero(case: Case, shape: tuple) -> None:
+    g, zero = penalised_gradient(case, shape), np.zeros(shape) + case.start
+    expected = subdifferential.smallest_stationary(lambda s: np.max(case.distance(zero, g, s)))
+    penalty = case.make(1.0)
+
+    critical = penalty.critical_strength(tensor(g))
+
+    assert_close(critical, expected)
+    above, below = (float(array(critical)) * factor for factor in (1.0 + 8 * EPSILON, 1.0 - 1e-4))
+    assert array(penalty.residual(tensor(zero), tensor(g), above)).max() <= 8 * EPSILON * np.abs(g).max()
+    assert array(penalty.residual(tensor(zero), tensor(g), below)).max() > 0
+
+
+def penalised_gradient(case: Case, shape: tuple) -> np.ndarray:
+    """A prediction gradient that is zero where nothing is penalised (no strength could balance it there)."""
+    return np.where(case.free(shape), 0.0, sample(shape, seed=14))
+
+
+@over_shapes([case for case in CASES if case.peer_critical])
+def test_critical_strength_is_that_of_skglm(case: Case, shape: tuple) -> None:
+    g = sample(shape, seed=15)
+    assert_close(case.make(1.0).critical_strength(tensor(g)), case.peer_critical(g))
+
+
+@over([case for case in CASES if case.has_critical])
+def test_critical_strength_without_a_force_is_zero(case: Case) -> None:
+    assert float(array(case.make(1.0).critical_strength(tensor(np.zeros(MATRIX))))) == 0.0
+
+
+@over([case for case in CASES if not case.has_critical])
+def test_no_strength_is_critical_where_none_holds_zero(case: Case) -> None:
+    assert case.make(1.0).critical_strength(tensor(sample(MATRIX, 16))) is None
+
+
+# ---------------------------------------------------------------- configuration, capabilities, Keras
+
+
+@over(CASES)
+def test_configuration_survives_json(case: Case) -> None:
+    penalty = case.make(0.375)
+    written = json.dumps(keras.saving.serialize_keras_object(penalty))
+
+    restored = keras.saving.deserialize_keras_object(json.loads(written))
+
+    assert type(restored) is type(penalty)
+    assert restored.strength == penalty.strength
+    assert json.dumps(keras.saving.serialize_keras_object(restored)) == written
+    w = sample(MATRIX, 17)
+    np.testing.assert_array_equal(array(restored.value(tensor(w), 0.375)), array(penalty.value(tensor(w), 0.375)))
+
+
+@over(CASES)
+def test_scheduled_strength_survives_json(case: Case) -> None:
+    penalty = case.make(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9))
+    written = json.dumps(keras.saving.serialize_keras_object(penalty))
+
+    restored = keras.saving.deserialize_keras_object(json.loads(written))
+
+    scheduled = restored.penalty.strength if isinstance(restored, poise.Anchored) else restored.strength
+    assert isinstance(scheduled, keras.optimizers.schedules.ExponentialDecay)
+    assert scheduled.get_config()["initial_learning_rate"] == 0.5
+
+
+@over(CASES)
+def test_capabilities_are_those_of_the_table(case: Case) -> None:
+    penalty = case.make(1.0)
+    assert (penalty.metric, penalty.smooth) == (case.metric, case.smooth)
+
+
+@over(CASES)
+def test_penalty_is_a_plain_keras_regularizer(case: Case) -> None:
+    strength = 0.375
+    kernel = feasible(case, with_zeros(case, MATRIX, strength))
+    penalty = case.make(strength)
+    layer = keras.layers.Dense(3, kernel_regularizer=penalty, dtype=autodiff.PRECISE)
+    layer.build((None, 4))
+    layer.kernel.assign(kernel)
+
+    (loss,) = layer.losses
+    gradient = autodiff.penalty_gradient(layer)
+
+    assert_close(loss, case.value(kernel, strength))
+    np.testing.assert_array_equal(gradient, array(penalty.gradient(tensor(kernel), strength)))
+
+
+@over([case for case in CASES if case.name in ("L2", "ElasticNet", "L1", "Coherence-rows", "Coherence-columns")])
+def test_value_and_gradient_are_those_of_keras_own_regularizer(case: Case) -> None:
+    w = sample(MATRIX, 18)
+    regularizer = {
+        "L1": keras.regularizers.L1(0.5),
+        "L2": keras.regularizers.L2(0.5),
+        "ElasticNet": keras.regularizers.L1L2(l1=0.5, l2=0.25),
+        "Coherence-rows": keras.regularizers.OrthogonalRegularizer(0.5, mode="rows"),
+        "Coherence-columns": keras.regularizers.OrthogonalRegularizer(1.0, mode="columns"),
+    }[case.name]
+
+    single, penalty = tensor(w, "float32"), case.make(0.5)
+    slope = autodiff.gradient(regularizer, w, "float32")
+    np.testing.assert_allclose(array(penalty.value(single, 0.5)), array(regularizer(single)), rtol=1e-5)
+    np.testing.assert_allclose(array(penalty.gradient(single, 0.5)), slope, rtol=1e-5, atol=1e-6)
+
+
+# ---------------------------------------------------------------- scales of other libraries
+
+
+def test_from_weight_decay_is_half_of_it() -> None:
+    assert poise.L2.from_weight_decay(0.01).strength == 0.005
+
+
+def test_from_sklearn_is_the_penalty_of_sklearn_times_the_scale_of_the_loss() -> None:
+    """Lasso minimises half of the mean squared error plus α‖w‖₁; log-loss has no half."""
+    w = sample((6,), 19)
+    lasso, both = 0.3 * np.abs(w).sum(), 0.3 * (0.25 * np.abs(w).sum() + 0.75 / 2 * (w**2).sum())
+    for loss, scale in (("mse", 2.0), ("log_loss", 1.0)):
+        l1 = poise.L1.from_sklearn(0.3, loss=loss)
+        elastic_net = poise.ElasticNet.from_sklearn(0.3, 0.25, loss=loss)
+        assert_close(l1.value(tensor(w), l1.strength), scale * lasso)
+        assert_close(elastic_net.value(tensor(w), elastic_net.strength), scale * both)
+
+
+# ---------------------------------------------------------------- completeness
+
+
+def public_penalties() -> list[type]:
+    exported = [getattr(poise, name) for name in poise.__all__]
+    return [kind for kind in exported if inspect.isclass(kind) and issubclass(kind, poise.Penalty)
+            and kind is not poise.Penalty]  # fmt: skip
+
+
+def every_penalty() -> list[type]:
+    """Also those that someone wrote and forgot to export."""
+    found, waiting = [], [poise.Penalty]
+    while waiting:
+        kind = waiting.pop()
+        waiting.extend(kind.__subclasses__())
+        if kind.__module__.startswith("poise.") and not kind.__subclasses__() and not inspect.isabstract(kind):
+            found.append(kind)
+    return found
+
+
+@pytest.mark.parametrize("kind", every_penalty(), ids=lambda kind: kind.__name__)
+def test_every_penalty_is_exported(kind: type) -> None:
+    assert kind in public_penalties()
+
+
+@pytest.mark.parametrize("kind", public_penalties(), ids=lambda kind: kind.__name__)
+def test_every_penalty_has_a_row_in_the_table(kind: type) -> None:
+    assert any(type(case.make(1.0)) is kind for case in CASES), f"{kind.__name__} needs a row in oracles/penalties.py"
+
+
+@pytest.mark.parametrize("kind", public_penalties(), ids=lambda kind: kind.__name__)
+def test_every_penalty_has_a_line_in_the_docs(kind: type) -> None:
+    assert re.search(rf"\b{kind.__name__}\b", DOCS.read_text(encoding="utf-8")), f"{DOCS} says nothing of it"

@@ -1,0 +1,290 @@
+"""Bad input: what was given, why it cannot be, and what to do instead, all three in the message."""
+
+import keras
+import numpy as np
+import pytest
+from oracles.compare import tensor
+from oracles.penalties import CASES, MATRIX, Case
+
+import poise
+
+KINDS = {
+    "L1": poise.L1,
+    "L2": poise.L2,
+    "ElasticNet": lambda strength, **given: poise.ElasticNet(0.5, 0.5, strength=strength, **given),
+    "MCP": poise.MCP,
+    "SCAD": poise.SCAD,
+    "LogSum": poise.LogSum,
+    "L0": poise.L0,
+    "GroupLasso": poise.GroupLasso,
+    "SparseGroupLasso": poise.SparseGroupLasso,
+    "Nuclear": poise.Nuclear,
+    "Orthogonal": poise.Orthogonal,
+    "Coherence": poise.Coherence,
+    "Smoothness": poise.Smoothness,
+}
+
+every_kind = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+
+
+# ---------------------------------------------------------------- strength and weights
+
+
+@every_kind
+@pytest.mark.parametrize("strength", [-1.0, -1e-9, float("nan"), float("inf"), -float("inf")])
+def test_strength_must_be_finite_and_not_negative(make, strength: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s)strength.*{strength!r}"):
+        make(strength)
+
+
+@every_kind
+@pytest.mark.parametrize("strength", [True, "0.1", None, [0.1], 1j])
+def test_strength_must_be_a_number_or_a_schedule(make, strength: object) -> None:
+    with pytest.raises(TypeError, match=r"(?s)strength.*(number|float).*LearningRateSchedule"):
+        make(strength)
+
+
+@every_kind
+def test_strength_may_be_any_real_number_or_a_schedule(make) -> None:
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9)
+    for strength in (0, 1, 0.5, np.float32(0.25), np.int64(2)):
+        assert make(strength).strength == strength
+    assert make(schedule).strength is schedule
+
+
+@every_kind
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), -float("inf")])
+def test_weights_must_not_be_negative_or_nan(make, weight: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s)weights.*{weight!r}"):
+        make(1.0, weights=weight)
+
+
+@pytest.mark.parametrize("kind", ["L1", "L2", "ElasticNet", "MCP", "SCAD", "LogSum", "L0"])
+@pytest.mark.parametrize("method", ["value", "gradient", "prox", "residual"])
+def test_weights_of_entries_must_fit_the_variable(kind: str, method: str) -> None:
+    penalty, w = KINDS[kind](1.0, weights=np.ones((2, 3))), tensor(np.ones(MATRIX))
+    arguments = {"prox": (w, 0.5, 1.0), "residual": (w, w, 1.0)}.get(method, (w, 1.0))
+    with pytest.raises(ValueError, match=r"(?s)weights.*\(2, 3\).*\(4, 3\)"):
+        getattr(penalty, method)(*arguments)
+
+
+def test_weights_must_not_enlarge_the_variable() -> None:
+    """(2, 4, 3) broadcasts with (4, 3), but the result is no longer of the variable's shape."""
+    with pytest.raises(ValueError, match=r"(?s)weights.*\(2, 4, 3\).*\(4, 3\)"):
+        poise.L1(1.0, weights=np.ones((2, 4, 3))).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+@pytest.mark.parametrize("kind", [poise.GroupLasso, poise.SparseGroupLasso])
+def test_weights_of_groups_are_one_a_group(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)weights.*4.*3"):
+        kind(1.0, groups="outputs", weights=np.ones(4)).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+@pytest.mark.parametrize("kind", [poise.GroupLasso, poise.SparseGroupLasso])
+def test_weights_of_listed_groups_are_one_a_list(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)weights.*3.*2"):
+        kind(1.0, groups=[[0], [1]], weights=np.ones(3)).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+@pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal, poise.Coherence])
+def test_a_penalty_of_the_whole_matrix_takes_one_weight(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)one finite factor.*weights"):
+        kind(1.0, weights=np.ones(3)).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+def test_weights_of_smoothness_fit_the_differences() -> None:
+    with pytest.raises(ValueError, match=r"(?s)weights.*\(3, 3\).*\(4, 3\)"):
+        poise.Smoothness(1.0, axis=0, weights=np.ones(MATRIX)).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+# ---------------------------------------------------------------- parameters of one penalty
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.5, -3.0, float("nan"), float("inf")])
+def test_gamma_of_mcp_is_above_one(gamma: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s)gamma.*{gamma!r}.*1"):
+        poise.MCP(1.0, gamma=gamma)
+
+
+@pytest.mark.parametrize("gamma", [2.0, 1.5, -3.0, float("nan"), float("inf")])
+def test_gamma_of_scad_is_above_two(gamma: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s)gamma.*{gamma!r}.*2"):
+        poise.SCAD(1.0, gamma=gamma)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf")])
+def test_epsilon_of_log_sum_is_positive(epsilon: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s)epsilon.*{epsilon!r}.*0"):
+        poise.LogSum(1.0, epsilon=epsilon)
+
+
+@pytest.mark.parametrize("share", ["l1", "l2"])
+@pytest.mark.parametrize("number", [-0.5, float("nan"), float("inf")])
+def test_shares_of_elastic_net_are_not_negative(share: str, number: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s){share}.*{number!r}"):
+        poise.ElasticNet(**{"l1": 0.5, "l2": 0.5, share: number})
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])
+def test_l1_ratio_is_between_zero_and_one(ratio: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s)l1_ratio.*{ratio!r}"):
+        poise.SparseGroupLasso(1.0, l1_ratio=ratio)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5, float("nan")])
+def test_l1_ratio_of_sklearn_is_between_zero_and_one(ratio: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s)l1_ratio.*{ratio!r}"):
+        poise.ElasticNet.from_sklearn(0.5, l1_ratio=ratio)
+
+
+def test_an_unknown_mode_of_coherence_is_named() -> None:
+    with pytest.raises(ValueError, match=r"(?s)'diagonals'.*rows.*columns"):
+        poise.Coherence(1.0, mode="diagonals")
+
+
+@pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal])
+def test_a_vector_is_no_matrix(kind: type) -> None:
+    with pytest.raises(ValueError, match=rf"(?s){kind.__name__}.*matrix.*\(6,\)"):
+        kind(1.0).value(tensor(np.ones(6)), 1.0)
+
+
+@pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal, poise.Coherence])
+def test_a_whole_matrix_cannot_be_held_at_zero(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)finite.*inf"):
+        kind(1.0, weights=np.inf).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+def test_differences_cannot_be_held_at_zero() -> None:
+    with pytest.raises(ValueError, match="finite weights"):
+        poise.Smoothness(1.0, weights=np.inf).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+def test_coherence_wants_a_matrix() -> None:
+    with pytest.raises(ValueError, match=r"(?s)Coherence.*\(2, 4, 3\)"):
+        poise.Coherence(1.0).value(tensor(np.ones((2, 4, 3))), 1.0)
+
+
+def test_an_axis_that_smoothness_cannot_find_is_named() -> None:
+    with pytest.raises(ValueError, match=r"(?s)axis.*2.*\(4, 3\)"):
+        poise.Smoothness(1.0, axis=2).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
+def test_scales_of_others_are_checked(alpha: float) -> None:
+    with pytest.raises(ValueError, match=rf"(?s)alpha.*{alpha!r}"):
+        poise.L1.from_sklearn(alpha)
+    with pytest.raises(ValueError, match=rf"(?s)alpha.*{alpha!r}"):
+        poise.ElasticNet.from_sklearn(alpha, 0.5)
+    with pytest.raises(ValueError, match=rf"(?s)weight_decay.*{alpha!r}"):
+        poise.L2.from_weight_decay(alpha)
+
+
+def test_an_unknown_loss_of_sklearn_is_named() -> None:
+    with pytest.raises(ValueError, match=r"(?s)'hinge'.*mse.*log_loss"):
+        poise.L1.from_sklearn(0.1, loss="hinge")
+
+
+# ---------------------------------------------------------------- groups
+
+every_group_kind = pytest.mark.parametrize("kind", [poise.GroupLasso, poise.SparseGroupLasso])
+
+
+@every_group_kind
+@pytest.mark.parametrize("axis", [2, -3, 7])
+def test_a_group_axis_that_the_variable_lacks_is_named(kind: type, axis: int) -> None:
+    w = tensor(np.ones(MATRIX))
+    with pytest.raises(ValueError, match=rf"(?s)axis.*{axis}.*\(4, 3\)"):
+        kind(1.0, groups=axis).value(w, 1.0)
+    with pytest.raises(ValueError, match=rf"(?s)axis.*{axis}.*\(4, 3\)"):
+        kind(1.0, groups=[[0], [1]], axis=axis).value(w, 1.0)
+
+
+@every_group_kind
+def test_an_unknown_kind_of_groups_is_named(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)'units'.*outputs.*inputs"):
+        kind(1.0, groups="units")
+
+
+@every_group_kind
+def test_overlapping_groups_are_named(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)(1.*(overlap|more than one|two groups|twice))|((overlap|twice).*1)"):
+        kind(1.0, groups=[[0, 1], [1, 2]])
+    with pytest.raises(ValueError, match=r"(?s)(1.*(overlap|more than one|two groups|twice))|((overlap|twice).*1)"):
+        kind(1.0, groups=[[0, 1, 1]])
+
+
+@every_group_kind
+@pytest.mark.parametrize("groups", [[[0], [-1]], [[0, -2]]])
+def test_negative_indices_are_refused(kind: type, groups: list) -> None:
+    with pytest.raises(ValueError, match=r"(?s)-[12]"):
+        kind(1.0, groups=groups)
+
+
+@every_group_kind
+@pytest.mark.parametrize("groups", [[], [[]], [[0], []]])
+def test_empty_groups_are_refused(kind: type, groups: list) -> None:
+    with pytest.raises(ValueError, match=r"(?s)(empty|no ind|at least one)"):
+        kind(1.0, groups=groups)
+
+
+@every_group_kind
+@pytest.mark.parametrize("groups", [[[0.5]], [["age"]], [[True]], [0, 1], None, 1.5])
+def test_groups_are_lists_of_whole_numbers(kind: type, groups: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="groups"):
+        kind(1.0, groups=groups)
+
+
+@every_group_kind
+def test_group_indices_past_the_end_are_named(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)4.*\(4, 3\)|\(4, 3\).*4|index 4.*4"):
+        kind(1.0, groups=[[0], [4]]).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+# ---------------------------------------------------------------- use
+
+
+@pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal])
+def test_matrix_penalties_refuse_a_step_per_entry(kind: type) -> None:
+    w = tensor(np.ones(MATRIX))
+    with pytest.raises(ValueError, match=rf"(?s){kind.__name__}.*step.*\(4, 3\).*(SGD|scalar|decoupled)"):
+        kind(1.0).prox(w, w, 1.0)
+
+
+def test_coherence_without_a_prox_names_the_ways_out() -> None:
+    with pytest.raises(ValueError, match=r"(?s)Coherence.*(?=.*update=['\"]coupled['\"])(?=.*poise\.Orthogonal)"):
+        poise.Coherence(1.0).prox(tensor(np.ones(MATRIX)), 0.5, 1.0)
+
+
+@every_kind
+def test_a_scheduled_strength_is_refused_as_a_plain_regularizer(make) -> None:
+    penalty = make(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9))
+    with pytest.raises(ValueError, match=r"(?s)schedule.*poise\.Penalized"):
+        penalty(tensor(np.ones(MATRIX)))
+
+
+def test_anchored_wants_a_penalty() -> None:
+    with pytest.raises(TypeError, match=r"(?s)Anchored.*0.5|0.5.*penalty"):
+        poise.Anchored(0.5)
+
+
+def test_anchored_refuses_a_start_of_another_shape() -> None:
+    penalty = poise.Anchored(poise.L1(1.0), start=np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"(?s)start.*\(2, 3\).*\(4, 3\)"):
+        penalty.value(tensor(np.ones(MATRIX)), 1.0)
+
+
+def test_anchored_refuses_a_start_that_is_not_finite() -> None:
+    with pytest.raises(ValueError, match=r"(?s)start.*(nan|NaN|finite)"):
+        poise.Anchored(poise.L1(1.0), start=np.array([1.0, np.nan]))
+
+
+def test_anchored_without_a_start_says_who_binds_it() -> None:
+    with pytest.raises(ValueError, match=r"(?s)start.*(Penalized|training)"):
+        poise.Anchored(poise.L1(1.0)).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
+def test_repr_names_the_class_and_the_strength(case: Case) -> None:
+    text = repr(case.make(0.375))
+    assert type(case.make(0.375)).__name__ in text
+    assert "0.375" in text

@@ -1,0 +1,358 @@
+"""The losses told apart, epoch by epoch, and what other callbacks see of them."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from keras import callbacks, optimizers
+from oracles.autodiff import BACKEND
+from oracles.models import assert_same_weights, batches, compiled, fitted, net, table, weights
+
+import poise
+
+RULES = [poise.Rule("features/kernel", poise.L1(0.05)), poise.Rule("head/kernel", poise.L2(0.2))]
+NAMES = ["features/kernel", "head/kernel"]
+
+
+def model_of(update: str = "proximal", **given: Any) -> keras.Model:
+    return compiled(poise.Penalized(optimizers.SGD(0.05), RULES, update=update), **given)
+
+
+def worth(model: keras.Model) -> np.ndarray:
+    features, _, head, _ = (w.astype("float64") for w in weights(model))
+    return np.array([0.05 * np.abs(features).sum(), 0.2 * (head**2).sum()])
+
+
+def split(model: keras.Model, epochs: int = 3, per_rule: bool = False, **given: Any) -> dict[str, list[float]]:
+    """The history of a training with LossSplit and a validation table."""
+    x, y = table(40)
+    settings = {"batch_size": 16, "epochs": epochs, "shuffle": False, "verbose": 0, "validation_data": table(20, seed=7)}
+    watch = [poise.LossSplit(per_rule), *given.pop("callbacks", [])]
+    return model.fit(x, y, callbacks=watch, **{**settings, **given}).history
+
+
+def replayed(model: keras.Model, epochs: int = 3, rows: int = 40, batch_size: int = 16) -> pd.DataFrame:
+    """Per epoch what the split must show, from weights noted before every batch and after every epoch."""
+    plain, table_of_epochs = compiled("sgd"), []
+    for _ in range(epochs):
+        penalties, losses, sizes = [], [], []
+        for x, y in batches(1, rows, batch_size):
+            plain.set_weights(model.get_weights())
+            losses.append(plain.evaluate(x, y, batch_size=len(x), verbose=0))
+            penalties.append(worth(model))
+            sizes.append(len(x))
+            model.train_on_batch(x, y)
+        plain.set_weights(model.get_weights())
+        validation = plain.evaluate(*table(20, seed=7), verbose=0)
+        means = np.average(penalties, axis=0, weights=sizes)
+        table_of_epochs.append(
+            {
+                "loss": np.average(losses, weights=sizes),
+                "penalty": means.sum(),
+                "val_loss": validation,
+                "val_total_loss": validation + worth(model).sum(),
+                **{f"penalty/{name}": mean for name, mean in zip(NAMES, means, strict=True)},
+            }
+        )
+    return pd.DataFrame(table_of_epochs).assign(total_loss=lambda t: t["loss"] + t["penalty"])
+
+
+# ---------------------------------------------------------------- LossSplit
+
+
+@pytest.mark.parametrize("update", ["coupled", "proximal"])
+def test_every_figure_is_that_of_a_replay_with_a_short_last_batch(update: str) -> None:
+    expected = replayed(model_of(update))
+
+    history = pd.DataFrame(split(model_of(update), per_rule=True))
+
+    assert set(history.columns) == set(expected.columns)
+    for column in expected:
+        np.testing.assert_allclose(history[column], expected[column], rtol=2e-5, err_msg=column)
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size"), [(40, 40), (40, 1000), (17, 16), (32, 16), (5, 1)], ids=lambda size: str(size)
+)
+def test_penalty_is_weighted_by_rows_for_every_size_of_the_last_batch(rows: int, batch_size: int) -> None:
+    expected = replayed(model_of(), 2, rows, batch_size)
+
+    history = fit_of(rows, batch_size)
+
+    for column in ("loss", "penalty", "total_loss"):
+        np.testing.assert_allclose(history[column], expected[column], rtol=2e-5, err_msg=column)
+
+
+def fit_of(rows: int, batch_size: int) -> dict[str, list[float]]:
+    model = model_of()
+    settings = {"verbose": 0, "shuffle": False, "callbacks": [poise.LossSplit()]}
+    return model.fit(*table(rows), batch_size, 2, **settings).history
+
+
+def test_total_is_loss_and_penalty_in_every_epoch() -> None:
+    history = split(model_of(), epochs=5)
+
+    np.testing.assert_allclose(
+        history["total_loss"], np.add(history["loss"], history["penalty"]), rtol=1e-7, atol=0.0
+    )
+    assert "penalty/features/kernel" not in history
+
+
+def test_loss_and_val_loss_are_those_of_a_model_without_penalty() -> None:
+    model, stock = model_of(), compiled("sgd")
+    history = split(model)
+    stock.set_weights(model.get_weights())
+
+    expected = stock.evaluate(*table(20, seed=7), verbose=0)
+
+    assert history["val_loss"][-1] == pytest.approx(expected, rel=1e-6)
+    assert model.evaluate(*table(20, seed=7), verbose=0) == pytest.approx(expected, rel=1e-6)
+    assert history["val_total_loss"][-1] == pytest.approx(expected + worth(model).sum(), rel=1e-6)
+
+
+def test_training_is_the_same_with_and_without_it() -> None:
+    watched, alone = model_of(), model_of()
+    split(watched)
+
+    alone.fit(*table(40), 16, 3, verbose=0, shuffle=False)
+
+    assert_same_weights(watched, alone, relative=0.0)
+
+
+def test_no_validation_has_no_val_total_loss() -> None:
+    history = split(model_of(), validation_data=None)
+
+    assert set(history) == {"loss", "penalty", "total_loss"}
+
+
+def test_validation_at_some_epochs_alone() -> None:
+    history = split(model_of(), epochs=4, validation_freq=2)
+
+    assert [len(history[key]) for key in ("total_loss", "val_total_loss")] == [4, 2]
+    np.testing.assert_allclose(history["penalty"], replayed(model_of(), 4)["penalty"], rtol=2e-5)
+
+
+def test_a_second_fit_starts_its_means_anew() -> None:
+    model = model_of()
+    both = [split(model, epochs=1)["penalty"][0] for _ in range(2)]
+
+    np.testing.assert_allclose(both, replayed(model_of(), 2)["penalty"], rtol=2e-5)
+
+
+def test_metrics_and_sample_weights_leave_the_weighting_by_rows() -> None:
+    """Keras weights the loss of a batch by its rows whatever their sample weights are."""
+    share = np.random.default_rng(0).uniform(size=40).astype("float32")
+    expected = []
+    twin = model_of(metrics=["mae"])
+    for i in range(0, 40, 16):
+        expected.append(worth(twin).sum())
+        x, y = (a[i : i + 16] for a in table(40))
+        twin.train_on_batch(x, y, sample_weight=share[i : i + 16])
+
+    history = split(model_of(metrics=["mae"]), epochs=1, sample_weight=share)
+
+    assert history["penalty"][0] == pytest.approx(np.average(expected, weights=[16, 16, 8]), rel=2e-5)
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch refuses steps_per_execution")
+@pytest.mark.parametrize("steps", [2, 3])
+def test_several_steps_per_execution_give_the_same_figures(steps: int) -> None:
+    """6 batches, the last one short."""
+    expected = replayed(model_of(), 2, 90)
+    model = model_of(steps_per_execution=steps)
+
+    history = model.fit(*table(90), 16, 2, verbose=0, shuffle=False, callbacks=[poise.LossSplit()]).history
+
+    for column in ("loss", "penalty", "total_loss"):
+        np.testing.assert_allclose(history[column], expected[column], rtol=2e-5, err_msg=column)
+
+
+def test_running_eagerly_gives_the_same_figures() -> None:
+    model = model_of(run_eagerly=True, jit_compile=False)
+
+    history = split(model, epochs=1)
+
+    for column in ("loss", "penalty", "total_loss", "val_total_loss"):
+        np.testing.assert_allclose(history[column], replayed(model_of(), 1)[column], rtol=2e-5, err_msg=column)
+
+
+def test_model_without_rules_has_a_penalty_of_zero() -> None:
+    history = split(compiled(poise.Penalized("sgd", [])))
+
+    assert history["penalty"] == [0.0] * 3
+    assert history["total_loss"] == history["loss"]
+
+
+def test_strength_raised_between_epochs_shows_in_the_next() -> None:
+    class Raise(callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.optimizer.strength["head/kernel"] *= 10.0
+
+    model = compiled(poise.Penalized(optimizers.SGD(0.0), RULES))
+    first, second = worth(model) @ [1.0, 1.0], worth(model) @ [1.0, 10.0]
+
+    history = split(model, epochs=2, callbacks=[Raise()])
+
+    np.testing.assert_allclose(history["penalty"], [first, second], rtol=1e-5)
+
+
+def test_model_without_penalized_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"is not compiled with poise\.Penalized"):
+        split(compiled("sgd"))
+
+
+def test_mixed_precision_has_its_figures() -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = compiled(poise.Penalized(optimizers.SGD(0.05), RULES))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    start = worth(model).sum()
+
+    history = split(model, epochs=2, batch_size=40)
+
+    assert history["penalty"][0] == pytest.approx(start, rel=1e-5)
+    np.testing.assert_allclose(history["total_loss"], np.add(history["loss"], history["penalty"]), rtol=1e-7)
+
+
+# ---------------------------------------------------------------- seen by others
+
+
+def test_progress_bar_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
+    split(model_of(), epochs=1, verbose=2)
+
+    shown = capsys.readouterr().out
+
+    for key in ("loss: ", "penalty: ", "total_loss: ", "val_loss: ", "val_total_loss: "):
+        assert f" - {key}" in shown
+
+
+def test_csv_logger_writes_them(tmp_path: Path) -> None:
+    file = tmp_path / "log.csv"
+
+    history = split(model_of(), per_rule=True, callbacks=[callbacks.CSVLogger(str(file))])
+
+    written = pd.read_csv(file)
+    assert set(written.columns) == {"epoch", *history}
+    np.testing.assert_allclose(written["val_total_loss"], history["val_total_loss"], rtol=1e-6)
+    np.testing.assert_allclose(written["penalty/head/kernel"], history["penalty/head/kernel"], rtol=1e-6)
+
+
+def test_early_stopping_watches_the_total() -> None:
+    """The strength is raised so that the total rises while the prediction loss falls."""
+
+    class Raise(callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                self.model.optimizer.strength["head/kernel"] = 1e3
+
+    model = compiled(poise.Penalized(optimizers.SGD(1e-4), RULES))
+    stop = callbacks.EarlyStopping(monitor="val_total_loss", mode="min", patience=1, restore_best_weights=True)
+    history = split(model, epochs=20, callbacks=[stop, Raise()])
+
+    assert len(history["val_total_loss"]) == 3
+    assert stop.best == min(history["val_total_loss"])
+    assert np.argmin(history["val_total_loss"]) == 1
+
+
+def test_checkpoint_keeps_the_best_total(tmp_path: Path) -> None:
+    file = str(tmp_path / "best.keras")
+    keep = callbacks.ModelCheckpoint(file, monitor="val_total_loss", mode="min", save_best_only=True)
+    history = split(model_of(), epochs=3, callbacks=[keep])
+
+    best = keras.saving.load_model(file)
+
+    loss = best.evaluate(*table(20, seed=7), verbose=0)
+    assert loss + worth(best).sum() == pytest.approx(min(history["val_total_loss"]), rel=1e-5)
+    assert isinstance(best.optimizer, poise.Penalized)
+
+
+def test_plateau_lowers_the_rate_by_the_total() -> None:
+    lower = callbacks.ReduceLROnPlateau(monitor="total_loss", mode="min", patience=1, factor=0.5, min_delta=1e3)
+    model = model_of()
+
+    split(model, epochs=3, callbacks=[lower])
+
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.05 * 0.25)
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorBoard's callback writes with TensorFlow")
+def test_tensorboard_gets_them(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorflow.core.util import event_pb2
+    from tensorflow.data import TFRecordDataset
+
+    split(model_of(), callbacks=[callbacks.TensorBoard(str(tmp_path))])
+
+    tags = set()
+    for file in tmp_path.rglob("events*"):
+        for record in TFRecordDataset(str(file)):
+            event = event_pb2.Event.FromString(record.numpy())
+            tags |= {value.tag for value in event.summary.value}
+    assert {"epoch_loss", "epoch_penalty", "epoch_total_loss"} <= tags
+
+
+# ---------------------------------------------------------------- ForceHistory
+
+
+def test_force_history_has_a_row_for_every_variable_and_epoch() -> None:
+    model = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
+    remembered = poise.ForceHistory()
+    twin = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
+    expected = []
+    for epoch in range(3):
+        twin.optimizer.reset_forces()
+        for x, y in batches(1):
+            twin.train_on_batch(x, y)
+        expected.append(poise.forces(twin).assign(epoch=epoch))
+
+    split(model, callbacks=[remembered])
+
+    assert remembered.table.columns[0] == "epoch"
+    expected = pd.concat(expected, ignore_index=True)[remembered.table.columns.tolist()]
+    pd.testing.assert_frame_equal(remembered.table, expected, rtol=1e-4)
+
+
+def test_force_history_leaves_out_epochs_without_a_sample() -> None:
+    model = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=6))
+    remembered = poise.ForceHistory()
+    assert remembered.table.empty
+
+    split(model, epochs=4, callbacks=[remembered])
+
+    assert remembered.table["epoch"].tolist() == [0, 0, 2, 2]
+
+
+def test_force_history_starts_anew_with_every_fit() -> None:
+    model, remembered = compiled(poise.Penalized("sgd", RULES, observe=1)), poise.ForceHistory()
+
+    for _ in range(2):
+        split(model, epochs=1, callbacks=[remembered])
+
+    assert remembered.table["epoch"].tolist() == [0, 0]
+
+
+def test_force_history_needs_something_to_remember() -> None:
+    with pytest.raises(ValueError, match=r"nothing to remember: compile with poise\.Penalized\(\.\.\., observe=10\)"):
+        split(model_of(), callbacks=[poise.ForceHistory()])
+    with pytest.raises(ValueError, match=r"is not compiled with poise\.Penalized"):
+        compiled("sgd", net()).fit(*table(8), verbose=0, callbacks=[poise.ForceHistory()])
+
+
+def test_force_history_under_loss_scaling() -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    plain = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
+    half, full = poise.ForceHistory(), poise.ForceHistory()
+
+    fitted(model, epochs=1, callbacks=[half])
+    fitted(plain, epochs=1, callbacks=[full])
+
+    np.testing.assert_allclose(half.table["prediction"], full.table["prediction"], rtol=2e-2)
+    np.testing.assert_allclose(half.table["penalty"], full.table["penalty"], rtol=2e-2)

@@ -1,0 +1,385 @@
+"""Which variables a rule takes: globs, roles, predicates, lists; and what it cannot be."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import poise
+from oracles.models import net
+from poise.rules import as_rules, kind_of, path_of, resolve
+
+
+def paths_of(rule: poise.Rule, model: keras.Model) -> set[str]:
+    return {path_of(v) for v in model.trainable_variables if rule.applies_to(v)}
+
+
+def names_of(rules: Any) -> list[str | None]:
+    return [rule.name for rule in as_rules(rules)]
+
+
+class Named:
+    """A variable of which only the path counts."""
+
+    def __init__(self, path: str, shape: tuple[int, ...] = (2, 2), dtype: str = "float32") -> None:
+        self.path, self.name, self.shape, self.dtype, self.regularizer = path, path.split("/")[-1], shape, dtype, None
+
+
+# ---------------------------------------------------------------- globs
+
+
+@pytest.mark.parametrize(
+    ("glob", "path", "matches"),
+    [
+        ("kernel", "net/head/kernel", True),
+        ("kernel", "net/lstm/recurrent_kernel", False),
+        ("*kernel", "net/lstm/recurrent_kernel", True),
+        ("head/kernel", "net/head/kernel", True),
+        ("head/kernel", "net/big_head/kernel", False),
+        ("ead/kernel", "net/head/kernel", False),
+        ("head", "net/head/kernel", False),
+        ("net/head", "net/head/kernel", False),
+        ("net/head/kernel", "net/head/kernel", True),
+        ("outer/net/head/kernel", "net/head/kernel", False),
+        ("*/kernel", "net/head/kernel", True),
+        ("*/kernel", "kernel", False),
+        ("head/*", "net/head/kernel", True),
+        ("head/*", "net/head/inner/kernel", False),
+        ("head/**", "net/head/inner/kernel", True),
+        ("head/**", "net/head", True),
+        ("**/kernel", "kernel", True),
+        ("**", "anything/at/all", True),
+        ("net/**/kernel", "net/a/b/kernel", True),
+        ("net/**/kernel", "net/kernel", True),
+        ("net/**/kernel", "net/a/b/bias", False),
+        ("block_?/kernel", "net/block_1/kernel", True),
+        ("block_?/kernel", "net/block_10/kernel", False),
+        ("block_[12]/kernel", "net/block_3/kernel", False),
+        ("Head/kernel", "net/head/kernel", False),
+    ],
+)
+def test_glob_matches_whole_segments_at_the_tail_of_the_path(glob: str, path: str, matches: bool) -> None:
+    assert poise.Rule(glob, poise.L2()).applies_to(Named(path)) is matches
+
+
+def test_kernel_is_not_the_recurrent_kernel_of_a_real_lstm() -> None:
+    model = keras.Sequential([keras.Input((3, 2)), layers.LSTM(2, name="lstm")])
+
+    assert paths_of(poise.Rule("kernel", poise.L2()), model) == {path_of(model.trainable_variables[0])}
+    assert path_of(model.trainable_variables[1]).endswith("recurrent_kernel")
+
+
+# ---------------------------------------------------------------- roles
+
+ROLES = {
+    "Dense": (lambda: layers.Dense(2), (3,), {"kernel": "kernel", "bias": "biases"}),
+    "EinsumDense": (
+        lambda: layers.EinsumDense("ab,bc->ac", output_shape=2, bias_axes="c"),
+        (3,),
+        {"kernel": "kernel", "bias": "biases"},
+    ),
+    "Conv2D": (lambda: layers.Conv2D(2, 2), (4, 4, 1), {"kernel": "kernel", "bias": "biases"}),
+    "SeparableConv1D": (
+        lambda: layers.SeparableConv1D(2, 2),
+        (4, 3),
+        {"depthwise_kernel": "kernel", "pointwise_kernel": "kernel", "bias": "biases"},
+    ),
+    "BatchNormalization": (
+        layers.BatchNormalization,
+        (3,),
+        {"gamma": "scales", "beta": "biases", "moving_mean": "scales", "moving_variance": "scales"},
+    ),
+    "LayerNormalization": (layers.LayerNormalization, (3,), {"gamma": "scales", "beta": "biases"}),
+    "RMSNormalization": (layers.RMSNormalization, (3,), {"scale": "scales"}),
+    "Embedding": (lambda: layers.Embedding(5, 2), (3,), {"embeddings": "embeddings"}),
+    "LSTM": (
+        lambda: layers.LSTM(2),
+        (3, 2),
+        {"kernel": "kernel", "recurrent_kernel": "kernel", "bias": "biases"},
+    ),
+    "GRU": (lambda: layers.GRU(2), (3, 2), {"kernel": "kernel", "recurrent_kernel": "kernel", "bias": "biases"}),
+    "PReLU": (layers.PReLU, (3,), {"alpha": "scales"}),
+}
+
+
+@pytest.mark.parametrize(("make", "shape", "expected"), ROLES.values(), ids=ROLES)
+def test_role_of_every_variable_of_a_layer(make: Any, shape: tuple[int, ...], expected: dict[str, str]) -> None:
+    model = keras.Sequential([keras.Input(shape), make()])
+
+    found = {v.name: kind_of(v) for v in model.variables if "seed" not in v.name}
+
+    assert found == expected
+
+
+def test_roles_in_multi_head_attention() -> None:
+    """Its biases have two axes and its kernels three."""
+    inputs = keras.Input((4, 6))
+    model = keras.Model(inputs, layers.MultiHeadAttention(2, 3, name="attention")(inputs, inputs))
+    tails = {"/".join(path_of(v).split("/")[-2:]): kind_of(v) for v in model.trainable_variables}
+
+    parts = ("query", "key", "value", "attention_output")
+    assert tails == {f"{p}/{v}": k for p in parts for v, k in (("kernel", "kernel"), ("bias", "biases"))}
+
+
+def test_roles_select_what_they_are_named_for() -> None:
+    inputs = keras.Input((3,), dtype="int32")
+    hidden = layers.BatchNormalization(name="norm")(layers.Flatten()(layers.Embedding(5, 2, name="words")(inputs)))
+    model = keras.Model(inputs, layers.Dense(1, name="head")(hidden))
+
+    def names(role: poise.Role) -> set[str]:
+        return {path.split("/")[-1] for path in paths_of(poise.Rule(role, poise.L2()), model)}
+
+    assert names(poise.WEIGHTS) == {"embeddings", "kernel"}
+    assert names(poise.EMBEDDINGS) == {"embeddings"}
+    assert names(poise.BIASES) == {"bias", "beta"}
+    assert names(poise.SCALES) == {"gamma"}
+    assert names(poise.ALL) == {"embeddings", "kernel", "bias", "beta", "gamma"}
+
+
+def test_position_embeddings_are_embeddings() -> None:
+    assert kind_of(Named("net/position/position_embeddings", (8, 4))) == "embeddings"
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((), "scales"), ((3,), "scales"), ((3, 2), "kernel")])
+def test_variable_of_unknown_name_is_judged_by_its_axes(shape: tuple[int, ...], kind: str) -> None:
+    assert kind_of(Named("net/mine/theta", shape)) == kind
+
+
+# ---------------------------------------------------------------- predicates, lists, exclude
+
+
+def wide(variable: keras.Variable) -> bool:
+    return variable.shape[-1] >= 5
+
+
+def test_predicate_selects() -> None:
+    paths = paths_of(poise.Rule(wide, poise.L2()), net())
+
+    assert {path.split("/", 1)[-1] for path in paths} == {"features/kernel", "features/bias"}
+
+
+def test_list_selects_what_any_of_it_does() -> None:
+    rule = poise.Rule(["head/kernel", poise.BIASES, wide], poise.L2())
+
+    tails = {"/".join(path.split("/")[-2:]) for path in paths_of(rule, net())}
+
+    assert tails == {"features/kernel", "features/bias", "head/kernel", "head/bias"}
+
+
+@pytest.mark.parametrize(
+    ("exclude", "left"),
+    [
+        ("head/*", {"features/kernel"}),
+        (["head/bias", "head/kernel"], {"features/kernel"}),
+        (wide, {"head/kernel"}),
+        (poise.BIASES, {"features/kernel", "head/kernel"}),
+    ],
+)
+def test_exclude_leaves_out(exclude: Any, left: set[str]) -> None:
+    rule = poise.Rule("*/kernel", poise.L2(), exclude=exclude)
+
+    assert {"/".join(path.split("/")[-2:]) for path in paths_of(rule, net())} == left
+
+
+# ---------------------------------------------------------------- names
+
+
+@pytest.mark.parametrize(
+    ("rules", "names"),
+    [
+        (poise.L2(), ["weights"]),
+        ([poise.L2()], ["weights"]),
+        ((poise.L2(),), ["weights"]),
+        (poise.Rule("head/kernel", poise.L2()), ["head/kernel"]),
+        (poise.Rule(poise.BIASES, poise.L2()), ["biases"]),
+        (poise.Rule(["a/*", poise.SCALES], poise.L2()), ["a/*, scales"]),
+        (poise.Rule(wide, poise.L2()), ["wide"]),
+        (poise.Rule("head/kernel", poise.L2(), name="mine"), ["mine"]),
+        ([poise.L1(), poise.L2()], ["weights L1", "weights L2"]),
+        ([poise.Rule("a", poise.L1()), poise.L2(), poise.Rule("a", poise.L2())], ["a L1", "weights", "a L2"]),
+        ([], []),
+    ],
+)
+def test_default_name_of_a_rule(rules: Any, names: list[str]) -> None:
+    assert names_of(rules) == names
+
+
+def test_rules_of_the_same_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 rules are named 'weights L2'.*Give each a name="):
+        as_rules([poise.L2(0.1), poise.L2(0.2)])
+
+
+@pytest.mark.parametrize("rules", ["l2", b"l2", 0.01, None, {"head/kernel": poise.L2()}])
+def test_rules_of_a_wrong_type_are_refused(rules: Any) -> None:
+    with pytest.raises(TypeError, match=f"is a {type(rules).__name__}; give a penalty, a poise.Rule, or a list"):
+        as_rules(rules)
+
+
+@pytest.mark.parametrize("penalty", ["l2", 0.01, None, keras.regularizers.L2(0.01), poise.L2])
+def test_rule_takes_a_poise_penalty_alone(penalty: Any) -> None:
+    with pytest.raises(TypeError, match=r"(?s)takes a poise penalty.*received.*poise\.adopt"):
+        poise.Rule("head/kernel", penalty)
+
+
+@pytest.mark.parametrize("given", [[keras.regularizers.L2(0.01)], ["l2"], [poise.L1(), 3.0]])
+def test_list_of_rules_takes_poise_penalties_alone(given: list) -> None:
+    with pytest.raises(TypeError, match="takes a poise penalty"):
+        as_rules(given)
+
+
+@pytest.mark.parametrize("select", ["", [], None, 3, ["head", None], [[]]])
+def test_select_and_exclude_select_something(select: Any) -> None:
+    with pytest.raises(TypeError, match=r"select=.* selects nothing: use a glob"):
+        poise.Rule(select, poise.L2())
+    if select is not None:
+        with pytest.raises(TypeError, match=r"exclude=.* selects nothing"):
+            poise.Rule("head", poise.L2(), exclude=select)
+
+
+# ---------------------------------------------------------------- resolving
+
+
+def test_plan_tells_the_rules_of_every_variable() -> None:
+    variables = net().trainable_variables
+    rules = as_rules([poise.Rule("*/kernel", poise.L2()), poise.Rule("head/*", poise.L1())])
+
+    plan = resolve(rules, variables)
+
+    assert plan.rules_of == {0: [0], 2: [0, 1], 3: [1]}
+    assert plan.asleep == []
+
+
+@pytest.mark.parametrize(
+    ("select", "nearest"),
+    [
+        ("head/kernell", r"Nearest: 'head/kernel'"),
+        ("haed/kernel", r"Nearest: 'head/kernel'"),
+        ("feature/kernel", r"Nearest: 'features/kernel'"),
+        (["feature/kernel", "haed/bias"], r"'features/kernel'.*'head/bias'"),
+        (("feature/kernel", "haed/bias"), r"'features/kernel'.*'head/bias'"),
+    ],
+)
+def test_rule_that_matches_nothing_names_what_is_near(select: Any, nearest: str) -> None:
+    rules = as_rules(poise.Rule(select, poise.L2(), name="mine"))
+    with pytest.raises(ValueError, match=rf"Rule 'mine' matches no variable of the 4 .*{nearest}.*poise\.summary"):
+        resolve(rules, net().trainable_variables)
+
+
+def test_rule_far_from_everything_names_nothing() -> None:
+    with pytest.raises(ValueError, match=r"Rule 'zzzzzzzz' matches no variable") as caught:
+        resolve(as_rules(poise.Rule("zzzzzzzz", poise.L2())), net().trainable_variables)
+    assert "Nearest" not in str(caught.value)
+
+
+def test_rule_whose_exclude_leaves_nothing_says_so() -> None:
+    rules = as_rules(poise.Rule("*/kernel", poise.L2(), exclude=poise.WEIGHTS))
+    with pytest.raises(ValueError, match=r"matches no variable.*Its exclude leaves out all 2 that it selects"):
+        resolve(rules, net().trainable_variables)
+
+
+def test_rule_for_frozen_variables_sleeps() -> None:
+    model = net()
+    model.get_layer("features").trainable = False
+
+    plan = resolve(
+        as_rules([poise.Rule("features/*", poise.L2()), poise.Rule("head/*", poise.L1())]),
+        model.trainable_variables,
+        model.non_trainable_variables,
+    )
+
+    assert plan.asleep == [0]
+    assert plan.rules_of == {0: [1], 1: [1]}
+
+
+def test_integer_variable_is_refused() -> None:
+    with pytest.raises(ValueError, match="Rule 'all' matches 'net/counts', which is int32 and has no gradient. Exclude"):
+        resolve(as_rules(poise.Rule(poise.ALL, poise.L2())), [Named("net/kernel"), Named("net/counts", dtype="int32")])
+
+
+def test_variable_with_a_keras_regularizer_is_refused() -> None:
+    model = net(kernel_regularizer=keras.regularizers.L2(0.01))
+    with pytest.raises(ValueError, match=r"'weights' matches '.*kernel'.*regularizer L2: it would be penalised twice.*adopt"):
+        resolve(as_rules(poise.L1()), model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "reason"),
+    [
+        (poise.GroupLasso(groups=2), "axis"),
+        (poise.GroupLasso(groups="inputs"), None),
+        (poise.GroupLasso(groups=[[0, 6]]), "6"),
+        (poise.Smoothness(axis=3), "axis=3"),
+        (poise.Anchored(poise.L2(), np.zeros((2, 2))), r"start of shape \(2, 2\)"),
+        (poise.L1(weights=np.ones((7, 1))), r"weights of shape \(7, 1\)"),
+        (poise.Orthogonal(), None),
+    ],
+)
+def test_penalty_that_does_not_fit_its_variable_is_refused(penalty: poise.Penalty, reason: str | None) -> None:
+    rules = as_rules(poise.Rule("features/kernel", penalty))
+    if reason is None:
+        assert resolve(rules, net().trainable_variables).rules_of == {0: [0]}
+        return
+    with pytest.raises(ValueError, match=rf"(?s)Rule 'features/kernel' cannot act on '.*features/kernel': .*{reason}"):
+        resolve(rules, net().trainable_variables)
+
+
+@pytest.mark.parametrize("penalty", [poise.Orthogonal(), poise.Nuclear(), poise.Coherence()])
+def test_matrix_penalty_is_refused_on_a_bias(penalty: poise.Penalty) -> None:
+    with pytest.raises(ValueError, match=r"Rule 'features/bias' cannot act on '.*features/bias'"):
+        resolve(as_rules(poise.Rule("features/bias", penalty)), net().trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "instead"),
+    [
+        (poise.L1(), poise.GroupLasso(), r"poise\.SparseGroupLasso"),
+        (poise.L1(), poise.ElasticNet(), "Add their strengths in one rule"),
+        (poise.MCP(), poise.L1(), "Keep one of them"),
+        (poise.Anchored(poise.L1()), poise.L1(), "Keep one of them"),
+    ],
+)
+def test_two_penalties_that_are_not_smooth_are_refused(first: Any, second: Any, instead: str) -> None:
+    rules = as_rules([poise.Rule("*/kernel", first, name="one"), poise.Rule("head/kernel", second, name="two")])
+    with pytest.raises(ValueError, match=rf"Rules 'one' and 'two' put 2 non-smooth .*head/kernel.*{instead}"):
+        resolve(rules, net().trainable_variables)
+
+
+def test_any_number_of_smooth_penalties_may_meet_one_that_is_not() -> None:
+    rules = as_rules(
+        [poise.L2(), poise.Smoothness(), poise.L1(), poise.Rule(poise.WEIGHTS, poise.ElasticNet(0.0, 0.1), name="x")]
+    )
+    assert resolve(rules, net().trainable_variables).rules_of == {i: [0, 1, 2, 3] for i in (0, 2)}
+
+
+# ---------------------------------------------------------------- configuration
+
+
+@keras.saving.register_keras_serializable("poise-tests")
+def registered(variable: keras.Variable) -> bool:
+    return variable.shape[-1] >= 5
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        poise.Rule("head/**", poise.L2(0.5)),
+        poise.Rule(poise.BIASES, poise.L1(0.5), name="b"),
+        poise.Rule(["a", poise.ALL, registered], poise.ElasticNet(0.1, 0.2), exclude=["b", poise.SCALES]),
+        poise.Rule("x", poise.GroupLasso(0.5, groups=[[0, 1], [2]], axis=0), exclude=registered),
+    ],
+    ids=lambda rule: rule.name,
+)
+def test_rule_comes_back_from_its_configuration(rule: poise.Rule) -> None:
+    config = keras.saving.serialize_keras_object(rule)
+
+    back = keras.saving.deserialize_keras_object(config)
+
+    assert (back.select, back.exclude, back.name) == (rule.select, rule.exclude, rule.name)
+    assert repr(back.penalty) == repr(rule.penalty)
+
+
+def test_role_prints_as_it_is_written() -> None:
+    assert repr(poise.WEIGHTS) == "poise.WEIGHTS"
+    assert [role.value for role in poise.Role] == ["weights", "biases", "scales", "embeddings", "all"]
