@@ -25,7 +25,7 @@ lint: .venv/.tests  ## style and types
 	$(BIN)/pyright --pythonpath $(BIN)/python src/poise
 
 docs: .venv/.tests  ## the documentation, into site/; a warning is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.tests  ## the ratios that README and docs quote
 	$(BIN)/python benchmarks/step.py --all

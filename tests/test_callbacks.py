@@ -29,7 +29,13 @@ def worth(model: keras.Model) -> np.ndarray:
 def split(model: keras.Model, epochs: int = 3, per_rule: bool = False, **given: Any) -> dict[str, list[float]]:
     """The history of a training with LossSplit and a validation table."""
     x, y = table(40)
-    settings = {"batch_size": 16, "epochs": epochs, "shuffle": False, "verbose": 0, "validation_data": table(20, seed=7)}
+    settings = {
+        "batch_size": 16,
+        "epochs": epochs,
+        "shuffle": False,
+        "verbose": 0,
+        "validation_data": table(20, seed=7),
+    }
     watch = [poise.LossSplit(per_rule), *given.pop("callbacks", [])]
     return model.fit(x, y, callbacks=watch, **{**settings, **given}).history
 
@@ -95,9 +101,7 @@ def fit_of(rows: int, batch_size: int) -> dict[str, list[float]]:
 def test_total_is_loss_and_penalty_in_every_epoch() -> None:
     history = split(model_of(), epochs=5)
 
-    np.testing.assert_allclose(
-        history["total_loss"], np.add(history["loss"], history["penalty"]), rtol=1e-7, atol=0.0
-    )
+    np.testing.assert_allclose(history["total_loss"], np.add(history["loss"], history["penalty"]), rtol=1e-7, atol=0.0)
     assert "penalty/features/kernel" not in history
 
 

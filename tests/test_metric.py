@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 from keras import optimizers
+from oracles import models
+from oracles.optimizers import SETTLING, HalfSGD, Inner, RenamedAdam, multi_optimizer, without_step
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 
 import poise
-from oracles import models
-from oracles.optimizers import SETTLING, HalfSGD, Inner, RenamedAdam, multi_optimizer, without_step
 from poise import metric
 
 ALPHA = 0.04
@@ -19,9 +19,7 @@ ALPHA = 0.04
 
 SOME = ("SGD", "SGD-nesterov", "Adam")
 every_optimizer = pytest.mark.parametrize("inner", SETTLING.values(), ids=SETTLING)
-some_optimizers = pytest.mark.parametrize(
-    "inner", [SETTLING[name] for name in SOME], ids=SOME
-)
+some_optimizers = pytest.mark.parametrize("inner", [SETTLING[name] for name in SOME], ids=SOME)
 
 
 def settled(inner, rules, gradients, x, y, loss: str = "mse") -> keras.Model:
@@ -102,15 +100,18 @@ def test_proximal_l2_is_ridge(inner, shares: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize(
     "inner",
-    [Inner(lambda rate: optimizers.SGD(rate, 0.95, nesterov=True), 0.5, 1.0, 1000), Inner(optimizers.Adam, 1.0, 0.01, 1000)],
+    [
+        Inner(lambda rate: optimizers.SGD(rate, 0.95, nesterov=True), 0.5, 1.0, 1000),
+        Inner(optimizers.Adam, 1.0, 0.01, 1000),
+    ],
     ids=["SGD-nesterov", "Adam"],
 )
 def test_proximal_l1_is_sparse_logistic_regression(inner) -> None:
     x, y = models.breast_cancer()
     strength = 0.05
-    peer = LogisticRegression(
-        C=1.0 / (strength * len(x)), l1_ratio=1.0, solver="saga", tol=1e-9, max_iter=100_000
-    ).fit(x.astype("float64"), y)
+    peer = LogisticRegression(C=1.0 / (strength * len(x)), l1_ratio=1.0, solver="saga", tol=1e-9, max_iter=100_000).fit(
+        x.astype("float64"), y
+    )
     assert 0 < np.sum(peer.coef_ == 0) < 30
 
     model = settled(inner, poise.L1(strength), models.mean_log_loss, x, y, "binary_crossentropy")

@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 from keras import ops, optimizers
-
-import poise
 from oracles import models
 from oracles.autodiff import BACKEND
 from oracles.models import assert_same_weights, compiled, fitted, net, weights
 from oracles.optimizers import PLAIN
+
+import poise
 
 UPDATES = ("coupled", "decoupled", "proximal")
 HUNDRED = {"rows": 270, "epochs": 6}
@@ -364,9 +364,7 @@ def test_scheduled_strength_is_that_of_every_step(update: str) -> None:
         manual.optimizer.strength["weights"] = 0.4 * 0.5 ** (number / 7)
         manual.train_on_batch(x, y)
 
-    scheduled = fitted(
-        compiled(poise.Penalized(optimizers.SGD(0.05), poise.L1(schedule), update=update)), epochs=4
-    )
+    scheduled = fitted(compiled(poise.Penalized(optimizers.SGD(0.05), poise.L1(schedule), update=update)), epochs=4)
 
     assert_same_weights(scheduled, manual)
     assert scheduled.optimizer.strength["weights"] == pytest.approx(0.4 * 0.5 ** (12 / 7), rel=1e-5)
@@ -550,9 +548,7 @@ def test_embedding_under_a_prox_has_its_unused_rows_shrunk(update: str) -> None:
     before = weights(model)[0]
     model = fit_words(compiled(poise.Penalized(optimizers.SGD(0.1), rule, update=update), model))
 
-    np.testing.assert_allclose(
-        weights(model)[0][6:], soft_threshold(before[6:], 18 * 0.1 * 0.5), rtol=0.0, atol=1e-5
-    )
+    np.testing.assert_allclose(weights(model)[0][6:], soft_threshold(before[6:], 18 * 0.1 * 0.5), rtol=0.0, atol=1e-5)
 
 
 @every_update
@@ -609,7 +605,9 @@ def test_anchored_pulls_to_the_weights_when_training_began() -> None:
     start = weights(net())
     rule = poise.Rule("*/kernel", poise.Anchored(poise.L2(5.0)))
     model = fitted(compiled(poise.Penalized(optimizers.SGD(0.01), rule), net()), **HUNDRED)
-    stock = net(kernel_regularizer={name: _Towards(w) for name, w in zip(("features", "head"), start[::2], strict=True)})
+    stock = net(
+        kernel_regularizer={name: _Towards(w) for name, w in zip(("features", "head"), start[::2], strict=True)}
+    )
     fitted(compiled(optimizers.SGD(0.01), stock), **HUNDRED)
 
     assert_same_weights(model, stock)

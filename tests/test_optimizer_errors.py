@@ -65,7 +65,9 @@ def test_two_rules_of_one_name_are_refused() -> None:
 
 
 def test_l0_does_nothing_by_its_gradient() -> None:
-    with pytest.raises(ValueError, match=r"'weights' on '.*kernel': L0 has a gradient of zero.*'proximal' or 'decoupled'"):
+    with pytest.raises(
+        ValueError, match=r"'weights' on '.*kernel': L0 has a gradient of zero.*'proximal' or 'decoupled'"
+    ):
         built("sgd", poise.L0(0.1), "coupled")
     built("sgd", poise.L0(0.1), "decoupled")
     built("adam", poise.L0(0.1), "proximal")
@@ -73,14 +75,18 @@ def test_l0_does_nothing_by_its_gradient() -> None:
 
 @pytest.mark.parametrize("update", ["decoupled", "proximal"])
 def test_coherence_has_no_prox(update: str) -> None:
-    with pytest.raises(ValueError, match=r"Coherence has no proximal operator. Use update='coupled', or poise\.Orthogonal"):
+    with pytest.raises(
+        ValueError, match=r"Coherence has no proximal operator. Use update='coupled', or poise\.Orthogonal"
+    ):
         built("sgd", poise.Coherence(0.1), update)
     built("sgd", poise.Coherence(0.1), "coupled")
 
 
 def test_nuclear_needs_one_step_for_the_matrix() -> None:
     rule = poise.Rule("features/kernel", poise.Nuclear(0.1))
-    message = r"Nuclear needs one step for the whole matrix, and Adam takes one per coordinate. Use keras\.optimizers\.SGD"
+    message = (
+        r"Nuclear needs one step for the whole matrix, and Adam takes one per coordinate. Use keras\.optimizers\.SGD"
+    )
     with pytest.raises(ValueError, match=message):
         built("adam", rule, "proximal")
     for inner, update in (("sgd", "proximal"), ("adam", "decoupled"), ("adam", "coupled")):
@@ -147,7 +153,9 @@ def test_regularizer_of_a_variable_without_a_rule_stays_in_the_loss() -> None:
 
 def test_integer_variable_in_a_rule_is_refused() -> None:
     counts = keras.Variable([1, 2], dtype="int32", name="counts")
-    with pytest.raises(ValueError, match=r"Rule 'all' matches 'counts', which is int32 and has no gradient. Exclude it"):
+    with pytest.raises(
+        ValueError, match=r"Rule 'all' matches 'counts', which is int32 and has no gradient. Exclude it"
+    ):
         poise.Penalized("sgd", poise.Rule(poise.ALL, poise.L2(0.1))).build([counts])
 
 

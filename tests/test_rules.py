@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from oracles.models import net
 
 import poise
-from oracles.models import net
 from poise.rules import as_rules, kind_of, path_of, resolve
 
 
@@ -294,13 +294,17 @@ def test_rule_for_frozen_variables_sleeps() -> None:
 
 
 def test_integer_variable_is_refused() -> None:
-    with pytest.raises(ValueError, match="Rule 'all' matches 'net/counts', which is int32 and has no gradient. Exclude"):
+    with pytest.raises(
+        ValueError, match="Rule 'all' matches 'net/counts', which is int32 and has no gradient. Exclude"
+    ):
         resolve(as_rules(poise.Rule(poise.ALL, poise.L2())), [Named("net/kernel"), Named("net/counts", dtype="int32")])
 
 
 def test_variable_with_a_keras_regularizer_is_refused() -> None:
     model = net(kernel_regularizer=keras.regularizers.L2(0.01))
-    with pytest.raises(ValueError, match=r"'weights' matches '.*kernel'.*regularizer L2: it would be penalised twice.*adopt"):
+    with pytest.raises(
+        ValueError, match=r"'weights' matches '.*kernel'.*regularizer L2: it would be penalised twice.*adopt"
+    ):
         resolve(as_rules(poise.L1()), model.trainable_variables)
 
 
