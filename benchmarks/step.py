@@ -10,6 +10,7 @@ the rounds, so that a slow moment of the machine spoils a round and not the resu
 """
 
 import argparse
+import itertools
 import os
 import platform
 import random
@@ -103,9 +104,21 @@ def trainer(name, optimizer, callbacks=(), regularized=False):
         model.add(keras.layers.Dense(units, activation=None if last else "relu", kernel_regularizer=regularizer))
     loss = "mse" if sizes[-1] == 1 else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer, loss)
-    x = np.random.default_rng(0).normal(size=(steps * batch, sizes[0])).astype("float32")
-    y = x[:, :1] if sizes[-1] == 1 else np.argmax(x[:, : sizes[-1]], axis=1)
-    return lambda: model.fit(x, y, batch_size=batch, shuffle=False, verbose=0, callbacks=list(callbacks))
+    x = np.random.default_rng(0).normal(size=(steps, batch, sizes[0])).astype("float32")
+    y = x[..., :1] if sizes[-1] == 1 else np.argmax(x[..., : sizes[-1]], axis=-1)
+    data = endless(x, y)
+    return lambda: model.fit(data, steps_per_epoch=steps, verbose=0, callbacks=list(callbacks))
+
+
+def endless(x, y):
+    """Batches that are cut already, over and over, in the cheapest form that the backend reads."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices((x, y)).repeat()
+    return itertools.cycle(list(zip(x, y, strict=True)))
 
 
 def machine():

@@ -166,6 +166,35 @@ def test_prox_survives_wildly_spread_steps(case: Case, seed: int) -> None:
     assert_prox(case, w, step, tensor(step), strength)
 
 
+@pytest.mark.parametrize("share", [1e-8, 1e-4, 0.1, 0.5, 0.9, 0.99, 0.9999, 1.0001])
+@pytest.mark.parametrize("decades", [(-2, 2), (-6, 2), (-8, 4)])
+def test_group_prox_keeps_its_digits_up_to_its_threshold(share: float, decades: tuple) -> None:
+    """Entry by entry, for a group of 40 of which weights and steps differ by decades, to the problem's condition."""
+    w, shape = sample((40, 1), 20) * spread_steps((40, 1), 21, 1e-3, 1e3), (40, 1)
+    w = w.astype(np.float32).astype(np.float64)
+    step = spread_steps(shape, 22, *(10.0**decade for decade in decades))
+    strength = float(np.float32(share * np.linalg.norm(w / step)))  # at share 1 the whole group becomes zero
+    expected = prox.grouped(w, step, strength, np.zeros(shape, dtype=int), np.ones(1))
+
+    found = array(poise.GroupLasso(weights=1.0).prox(tensor(w), tensor(step), strength))
+
+    assert np.all((found == 0) == (share > 1))
+    np.testing.assert_allclose(found, expected, rtol=16 * EPSILON / abs(1 - share), atol=0)
+
+
+@pytest.mark.parametrize("pull", 10.0 ** np.arange(-6, 7, 2))
+def test_orthogonal_prox_finds_the_root_at_every_scale(pull: float) -> None:
+    """u − σ + 4·step·s·u(u² − 1) = 0, its largest root; measured by what is left of the terms of the equation."""
+    for size in (*10.0 ** np.arange(-6, 5, 2), 0.5, 0.9375, 1.0, 1.0625, 2.0):
+        size, strength = (float(np.float32(number)) for number in (size, pull / 4))
+        t = 4.0 * strength
+        u = array(poise.Orthogonal().prox(tensor([[size, 0.0], [0.0, 0.0]]), 1.0, strength))[0, 0]
+        assert abs(t * u**3 + (1 - t) * u - size) <= 8 * EPSILON * (t * u**3 + abs(1 - t) * u + size)
+        roots = np.roots([t, 0.0, 1.0 - t, -size])
+        largest = roots[np.abs(roots.imag) < 1e-6 * np.abs(roots).max()].real.max()
+        np.testing.assert_allclose(u, largest, rtol=1e-3)
+
+
 @over([case for case in WITH_PROX if case.metric == "diagonal"])
 def test_prox_leaves_entries_of_step_zero_alone(case: Case) -> None:
     w = feasible(case, with_zeros(case, MATRIX, 0.25, seed=5))

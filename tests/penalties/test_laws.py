@@ -242,16 +242,16 @@ def test_strength_may_be_traced(case: Case) -> None:
 
 
 @over(SEVERAL)
-def test_strength_may_be_a_batch_under_vmap(case: Case) -> None:
+def test_strengths_and_weights_may_be_a_batch_under_vmap(case: Case) -> None:
     penalty, w = case.make(1.0), tensor(sample(MATRIX, 7))
     several = [0.0, 0.25, 1.5]
 
     if case.metric is None:
-        found = autodiff.batched(lambda s: penalty.gradient(w, s), several)
-        expected = [array(penalty.gradient(w, s)) for s in several]
+        found = autodiff.batched(lambda s: penalty.gradient(w * (1 + s), s), several)
+        expected = [array(penalty.gradient(w * (1 + s), s)) for s in several]
     else:
-        found = autodiff.batched(lambda s: penalty.prox(w, 0.5, s), several)
-        expected = [array(penalty.prox(w, 0.5, s)) for s in several]
+        found = autodiff.batched(lambda s: penalty.prox(w * (1 + s), 0.5, s), several)
+        expected = [array(penalty.prox(w * (1 + s), 0.5, s)) for s in several]
 
     np.testing.assert_allclose(found, np.stack(expected), rtol=1e-5, atol=10 * ABSOLUTE)
 

@@ -120,6 +120,15 @@ def test_a_gain_within_noise_is_not_claimed(diabetes):
     assert report.answer(found)[0].endswith("so these rows do not show that the penalty helps.")
 
 
+def test_what_hardly_moves_is_said_to_stay(diabetes):
+    found = altered(diabetes, {"none": np.full(133, 1.0), "l2": np.full(133, 0.999), "l1": np.full(133, 2.0)}, loss=0.5)
+
+    verdict, price, _ = report.answer(found)
+
+    assert "less than 1% below the 1 without a penalty" in verdict
+    assert "the prediction loss on the training rows stays at 0.5," in price
+
+
 def test_it_says_plainly_when_no_penalty_helps(diabetes):
     found = altered(diabetes, {"none": np.full(133, 0.5), "l2": np.full(133, 0.6), "l1": np.full(133, 0.7)})
 

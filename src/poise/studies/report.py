@@ -188,7 +188,8 @@ def _verdict(study: Study, nearest: Outcome) -> str:
     if gain <= 0.0:
         plain = f"without one the prediction loss on {_rows(study)} is {loss}"
         return f"No penalty helps here at these strengths: {plain}, and the nearest recipe, {title}, comes to {other}."
-    lower = f"its prediction loss is {other}, {gain / base:.0%} below the {loss} without a penalty"
+    share = f"{gain / base:.0%}" if gain >= 0.01 * base else "less than 1%"
+    lower = f"its prediction loss is {other}, {share} below the {loss} without a penalty"
     found = f"On {_rows(study)} {title} predicts best: {lower}"
     if gain < 2.0 * error:
         doubt = "so these rows do not show that the penalty helps"
@@ -202,13 +203,19 @@ def _rows(study: Study) -> str:
 
 def _price(study: Study, outcome: Outcome) -> str:
     before, after = study.baseline.row, outcome.row
-    loss = f"{'rises' if after.loss > before.loss else 'falls'} from {_figure(before.loss)} to {_figure(after.loss)}"
-    gap = f"{'narrows' if after.gap < before.gap else 'widens'} from {_figure(before.gap)} to {_figure(after.gap)}"
+    loss = _change(before.loss, after.loss, "rises", "falls")
+    gap = _change(before.gap, after.gap, "widens", "narrows")
     bought = "" if after.val_loss < before.val_loss else ", which buys nothing as the validation loss is no lower"
     return (
         f"With {outcome.recipe.title} the prediction loss on the training rows {loss}, the penalty adds "
         f"{_figure(after.penalty)} to the total, and the gap between validation and training rows {gap}{bought}."
     )
+
+
+def _change(before: float, after: float, up: str, down: str) -> str:
+    if _figure(before) == _figure(after):
+        return f"stays at {_figure(after)}"
+    return f"{up if after > before else down} from {_figure(before)} to {_figure(after)}"
 
 
 def _zeros(study: Study) -> str:

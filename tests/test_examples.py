@@ -1,0 +1,27 @@
+"""The three recipes: each ends at the weights of its poise twin. They are written with tf.keras."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+RECIPES = ["recipe_a_no_penalty.py", "recipe_b_l2_regularizer.py", "recipe_c_custom_loss.py"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_is_its_twin_weight_for_weight(recipe):
+    command = [sys.executable, str(EXAMPLES / recipe)]
+
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ, timeout=300).stdout
+
+    difference = re.search(r"100 steps, 769 weights: largest relative difference (\S+)", printed)
+    assert difference, printed
+    assert float(difference[1]) <= 1e-5
+
+
+def test_every_recipe_is_tested():
+    assert sorted(path.name for path in EXAMPLES.glob("recipe_*.py")) == RECIPES
