@@ -118,7 +118,7 @@ def endless(x, y):
         import tensorflow as tf
 
         return tf.data.Dataset.from_tensor_slices((x, y)).repeat()
-    return itertools.cycle(list(zip(x, y, strict=True)))
+    return (batch for _ in itertools.count() for batch in zip(x, y, strict=True))
 
 
 def machine():

@@ -223,7 +223,7 @@ def test_winner_is_the_larger_force(strength: float, winner: str) -> None:
 def test_several_rules_on_a_variable_are_one_row() -> None:
     x, y = table(40)
     model = linear_model([poise.L1(0.3), poise.L2(0.1)])
-    w, b = weights(model)
+    w = weights(model)[0]
 
     [row] = poise.forces(model, x, y).to_dict("records")
 

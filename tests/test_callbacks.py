@@ -80,9 +80,7 @@ def test_every_figure_is_that_of_a_replay_with_a_short_last_batch(update: str) -
         np.testing.assert_allclose(history[column], expected[column], rtol=2e-5, err_msg=column)
 
 
-@pytest.mark.parametrize(
-    ("rows", "batch_size"), [(40, 40), (40, 1000), (17, 16), (32, 16), (5, 1)], ids=lambda size: str(size)
-)
+@pytest.mark.parametrize(("rows", "batch_size"), [(40, 1000), (17, 16), (32, 16), (5, 1)], ids=lambda size: str(size))
 def test_penalty_is_weighted_by_rows_for_every_size_of_the_last_batch(rows: int, batch_size: int) -> None:
     expected = replayed(model_of(), 2, rows, batch_size)
 
@@ -174,6 +172,7 @@ def test_several_steps_per_execution_give_the_same_figures(steps: int) -> None:
         np.testing.assert_allclose(history[column], expected[column], rtol=2e-5, err_msg=column)
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="slow on JAX, and the callback is the same")
 def test_running_eagerly_gives_the_same_figures() -> None:
     model = model_of(run_eagerly=True, jit_compile=False)
 
@@ -208,18 +207,44 @@ def test_model_without_penalized_is_refused() -> None:
         split(compiled("sgd"))
 
 
-def test_mixed_precision_has_its_figures() -> None:
+def half_model(initial_scale: float, rate: float = 0.05, observe: int = 0) -> keras.Model:
+    """A model of half-precision layers, its loss scaled by `initial_scale` at first."""
+    optimizer = poise.Penalized(optimizers.SGD(rate), RULES, observe=observe)
+    scaled = optimizers.LossScaleOptimizer(optimizer, initial_scale=initial_scale)
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model = compiled(poise.Penalized(optimizers.SGD(0.05), RULES))
+        return compiled(scaled)
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def test_mixed_precision_has_its_figures() -> None:
+    expected = replayed(model_of("coupled"))
+
+    history = split(half_model(16.0))
+
+    for column in ("loss", "penalty", "total_loss", "val_total_loss"):
+        np.testing.assert_allclose(history[column], expected[column], rtol=1e-2, err_msg=column)
+
+
+def test_epoch_whose_steps_all_overflowed_shows_the_penalty_of_its_weights() -> None:
+    """Loss scaling skips a step with infinite gradients: nothing is recorded, and the weights stay."""
+    model = half_model(1e30)
     start = worth(model).sum()
 
-    history = split(model, epochs=2, batch_size=40)
+    history = split(model, epochs=1)
 
     assert history["penalty"][0] == pytest.approx(start, rel=1e-5)
-    np.testing.assert_allclose(history["total_loss"], np.add(history["loss"], history["penalty"]), rtol=1e-7)
+
+
+def test_epoch_of_which_some_steps_overflowed_weighs_the_others_by_their_rows() -> None:
+    """With a rate of zero every step has the same penalty."""
+    model = half_model(2.0**18, rate=0.0)
+    start = worth(model).sum()
+
+    history = split(model, epochs=2, batch_size=4)
+
+    np.testing.assert_allclose(history["penalty"], [start, start], rtol=1e-5)
 
 
 # ---------------------------------------------------------------- seen by others
@@ -246,20 +271,19 @@ def test_csv_logger_writes_them(tmp_path: Path) -> None:
 
 
 def test_early_stopping_watches_the_total() -> None:
-    """The strength is raised so that the total rises while the prediction loss falls."""
+    """With a rate of zero the prediction loss stands still, and the strength alone moves the total."""
 
-    class Raise(callbacks.Callback):
+    class Change(callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            if epoch == 1:
-                self.model.optimizer.strength["head/kernel"] = 1e3
+            self.model.optimizer.strength["head/kernel"] = {0: 0.1, 1: 3.0}.get(epoch, 0.0)
 
-    model = compiled(poise.Penalized(optimizers.SGD(1e-4), RULES))
-    stop = callbacks.EarlyStopping(monitor="val_total_loss", mode="min", patience=1, restore_best_weights=True)
-    history = split(model, epochs=20, callbacks=[stop, Raise()])
+    model = compiled(poise.Penalized(optimizers.SGD(0.0), RULES))
+    stop = callbacks.EarlyStopping(monitor="val_total_loss", mode="min", patience=1)
+
+    history = split(model, epochs=20, callbacks=[stop, Change()])
 
     assert len(history["val_total_loss"]) == 3
-    assert stop.best == min(history["val_total_loss"])
-    assert np.argmin(history["val_total_loss"]) == 1
+    assert stop.best == min(history["val_total_loss"]) == history["val_total_loss"][1]
 
 
 def test_checkpoint_keeps_the_best_total(tmp_path: Path) -> None:
@@ -347,16 +371,11 @@ def test_force_history_needs_something_to_remember() -> None:
 
 
 def test_force_history_under_loss_scaling() -> None:
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        model = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
-    finally:
-        keras.config.set_dtype_policy("float32")
-    plain = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
+    model, plain = half_model(16.0, observe=1), compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
     half, full = poise.ForceHistory(), poise.ForceHistory()
 
     fitted(model, epochs=1, callbacks=[half])
     fitted(plain, epochs=1, callbacks=[full])
 
-    np.testing.assert_allclose(half.table["prediction"], full.table["prediction"], rtol=2e-2)
-    np.testing.assert_allclose(half.table["penalty"], full.table["penalty"], rtol=2e-2)
+    np.testing.assert_allclose(half.table["prediction"], full.table["prediction"], rtol=1e-2)
+    np.testing.assert_allclose(half.table["penalty"], full.table["penalty"], rtol=1e-2)

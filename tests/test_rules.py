@@ -207,7 +207,7 @@ def test_default_name_of_a_rule(rules: Any, names: list[str]) -> None:
 
 
 def test_rules_of_the_same_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="2 rules are named 'weights L2'.*Give each a name="):
+    with pytest.raises(ValueError, match=r"2 rules are named 'weights L2'.*Give each a name="):
         as_rules([poise.L2(0.1), poise.L2(0.2)])
 
 
@@ -294,17 +294,13 @@ def test_rule_for_frozen_variables_sleeps() -> None:
 
 
 def test_integer_variable_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="Rule 'all' matches 'net/counts', which is int32 and has no gradient. Exclude"
-    ):
+    with pytest.raises(ValueError, match=r"Rule 'all' matches 'net/counts', which is int32 and has no gradient\. Exc"):
         resolve(as_rules(poise.Rule(poise.ALL, poise.L2())), [Named("net/kernel"), Named("net/counts", dtype="int32")])
 
 
 def test_variable_with_a_keras_regularizer_is_refused() -> None:
     model = net(kernel_regularizer=keras.regularizers.L2(0.01))
-    with pytest.raises(
-        ValueError, match=r"'weights' matches '.*kernel'.*regularizer L2: it would be penalised twice.*adopt"
-    ):
+    with pytest.raises(ValueError, match=r"'weights' matches '.*kernel'.*regularizer L2.*penalised twice.*adopt"):
         resolve(as_rules(poise.L1()), model.trainable_variables)
 
 

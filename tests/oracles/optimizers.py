@@ -1,4 +1,4 @@
-"""The tables of inner optimizers: those whose step poise.metric knows, each with rates that settle, and those refused."""
+"""Tables of inner optimizers: those whose step poise.metric knows, with rates that settle, and those it refuses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
