@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, regularizers
-from oracles.models import assert_same_weights, compiled, fitted, net, table
+from oracles.models import assert_same_weights, batches, compiled, fitted, net, table
 
 import poise
 
@@ -182,3 +182,79 @@ def test_nothing_to_adopt_leaves_the_model_as_it_is():
 def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(ValueError, match="not built"):
         poise.adopt(keras.Sequential([layers.Dense(1, kernel_regularizer="l2")]))
+
+
+def test_an_average_of_the_weights_goes_on():
+    def trained():
+        inner = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9)
+        model = compiled(inner, net(kernel_regularizer=regularizers.L2(0.01)))
+        return _stepped(model)
+
+    untouched, adopted = trained(), trained()
+    poise.adopt(adopted)
+
+    for model in (_stepped(untouched), _stepped(adopted)):
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    assert_same_weights(adopted, untouched)
+
+
+def _stepped(model):
+    for x, y in batches(epochs=2):
+        model.train_on_batch(x, y)
+    return model
+
+
+def test_the_strengths_that_a_model_has_are_kept():
+    def trained():
+        each = {"head": regularizers.L2(0.1), "features": None}
+        rule = poise.Rule("features/kernel", poise.L1(0.2))
+        model = compiled(poise.Penalized("adam", rule), net(kernel_regularizer=each))
+        model.optimizer.strength["features/kernel"] = 0.05
+        fitted(model, epochs=2)
+        model.optimizer.strength["features/kernel"] = 0.1
+        return model
+
+    untouched, adopted = trained(), trained()
+    poise.adopt(adopted)
+
+    assert adopted.optimizer.strength["features/kernel"] == 0.1
+    assert_same_weights(fitted(adopted, epochs=3), fitted(untouched, epochs=3))
+
+
+def test_a_regularizer_of_frozen_layers_sleeps_in_a_trained_model():
+    each = {"features": regularizers.L1(0.1), "head": regularizers.L2(0.1)}
+    untouched, adopted = net(kernel_regularizer=each), net(kernel_regularizer=each)
+    for model in (untouched, adopted):
+        model.get_layer("features").trainable = False
+        fitted(compiled("adam", model), epochs=2)
+
+    with pytest.warns(UserWarning, match=r"Rule 'L1\(strength=0\.1\)' sleeps"):
+        poise.adopt(adopted)
+
+    assert_same_weights(fitted(adopted, epochs=3), fitted(untouched, epochs=3))
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnName(layers.Layer):
+    """A user's layer that calls its regularizer by another name than Keras' layers do."""
+
+    def __init__(self, shrink=None, **settings):
+        super().__init__(**settings)
+        self.shrink = regularizers.get(shrink)
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 1), regularizer=self.shrink, name="w")
+
+    def call(self, x):
+        return x @ self.w
+
+    def get_config(self):
+        return {**super().get_config(), "shrink": regularizers.serialize(self.shrink)}
+
+
+def test_a_layer_that_calls_its_regularizer_otherwise_forgets_it_too():
+    model = keras.Sequential([keras.Input((3,)), OwnName("l2")])
+
+    poise.adopt(model)
+
+    assert keras.models.clone_model(model).losses == []

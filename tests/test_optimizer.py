@@ -231,6 +231,7 @@ def test_compiling_with_xla_gives_what_fit_gives(update: str) -> None:
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="torch.compile")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch in itself
 def test_compiling_with_torch_gives_what_running_eagerly_gives() -> None:
     def two_steps(**settings: Any) -> keras.Model:
         inner = poise.Penalized(optimizers.SGD(0.1), poise.L1(0.1), update="proximal")

@@ -152,7 +152,7 @@ def test_regularizer_of_a_variable_without_a_rule_stays_in_the_loss() -> None:
 
 
 def test_integer_variable_in_a_rule_is_refused() -> None:
-    counts = keras.Variable([1, 2], dtype="int32", name="counts")
+    counts = keras.Variable([1, 2], dtype="int32", trainable=False, name="counts")
     with pytest.raises(
         ValueError, match=r"Rule 'all' matches 'counts', which is int32 and has no gradient. Exclude it"
     ):

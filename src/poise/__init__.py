@@ -1,5 +1,12 @@
 """poise: training under a regularization penalty, with both sides in sight."""
 
+import importlib.util
+import os
+
+# JAX comes with poise and TensorFlow, Keras' own default, may be missing. Keras chooses when it is imported, below.
+if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is None:
+    os.environ["KERAS_BACKEND"] = "jax"
+
 from poise.adoption import adopt
 from poise.balance import forces
 from poise.callbacks import ForceHistory, LossSplit

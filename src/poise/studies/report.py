@@ -164,7 +164,7 @@ def measures(study: Study) -> list[list[str]]:
         "penalty": "{0.penalty:.4f}",
         "total, training": "{0.total:.4f}",
         "weight norm": "{0.weight_norm:.2f}",
-        "exact zeros": "{0.zeros} of {0.weights} ({1:.0%})",
+        f"exact zeros of {study.baseline.row.weights}": "{0.zeros} ({1:.0%})",
         "residual / prediction force": "{0.relative_residual:.2g}",
     }
     rows = [(outcome.row, outcome.row.zeros / outcome.row.weights) for outcome in study.outcomes]
