@@ -29,7 +29,8 @@ def main():
     arguments.add_argument("--net", choices=("small", "large"), help="one network alone")
     given = arguments.parse_args()
     if not given.all:
-        return report(given.rounds, [given.net] if given.net else ["small", "large"])
+        report(given.rounds, [given.net] if given.net else ["small", "large"])
+        return
     here = [argument for argument in sys.argv if argument != "--all"]
     for backend in BACKENDS:
         environment = {**os.environ, "KERAS_BACKEND": backend}

@@ -335,7 +335,7 @@ class Penalized(keras.optimizers.Optimizer):
             if self.built and store.keys():
                 warnings.warn(
                     f"The state of {self.name!r} is not loaded: {len(store.keys())} variables were saved, and with its "
-                    f"rules it has {len(self._variables)}. Use the rules that were saved to go on with their strengths.",
+                    f"rules it has {len(self._variables)}. Use the rules that were saved to go on with them.",
                     stacklevel=2,
                 )
             return

@@ -52,11 +52,13 @@ class Penalty(keras.regularizers.Regularizer):
 
     def value(self, w, strength):
         """strength · R(w): a scalar, in w's dtype but float32 at least. `w`: a tensor of any shape."""
+        w = ops.convert_to_tensor(w)
         w, strength = _working(w, strength)
         return self._value(w, strength)
 
     def gradient(self, w, strength):
         """∇(strength · R)(w), of w's shape and dtype; where R is not smooth, the subgradient of minimum norm."""
+        w = ops.convert_to_tensor(w)
         dtype = keras.backend.standardize_dtype(w.dtype)
         w, strength = _working(w, strength)
         return ops.cast(self._gradient(w, strength), dtype)
@@ -78,9 +80,10 @@ class Penalty(keras.regularizers.Regularizer):
         """
         if self.metric is None:
             raise ValueError(self._why_no_prox())
+        w = ops.convert_to_tensor(w)
         dtype = keras.backend.standardize_dtype(w.dtype)
         w, strength = _working(w, strength)
-        step = ops.cast(step, w.dtype)
+        step = ops.convert_to_tensor(step, w.dtype)
         if self.metric == "scalar" and len(step.shape) > 0:
             raise ValueError(
                 f"{type(self).__name__}.prox takes one step for the whole matrix; received steps of shape "
@@ -184,7 +187,7 @@ class Separable(Penalty):
         if self.weights is None:
             return ops.sum(self._entries(w, strength))
         price, free = self._factors(w)
-        return ops.sum(price * ops.where(free, self._entries(w, strength), 0.0))
+        return ops.sum(ops.where(free & (price > 0), price * self._entries(w, strength), 0.0))
 
     def _gradient(self, w, strength):
         slope = self._slope(w, strength)
@@ -248,7 +251,7 @@ def _working_dtype(w):
 
 def _working(w, strength):
     dtype = _working_dtype(w)
-    return ops.cast(w, dtype), ops.cast(strength, dtype)
+    return ops.cast(w, dtype), ops.convert_to_tensor(strength, dtype)
 
 
 def checked_strength(strength):

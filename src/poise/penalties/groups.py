@@ -9,7 +9,7 @@ u_i = w_i·θ/(θ + t·h_i). 1/√Σ is concave and increasing in θ, so Newton'
 """
 
 import math
-import operator
+import numbers
 from collections import Counter
 from dataclasses import dataclass
 
@@ -60,8 +60,7 @@ class GroupLasso(Penalty):
     def _gradient(self, w, strength):
         at = layout(self, w.shape)
         norms = at.norms(w)
-        pull = ops.where(norms > 0, strength * at.price(w) / ops.where(norms > 0, norms, 1.0), 0.0)
-        return w * at.spread(pull)
+        return at.spread(strength * at.price(w)) * (w / at.spread(ops.where(norms > 0, norms, 1.0), outside=1.0))
 
     def _prox(self, w, step, strength):
         at = layout(self, w.shape)
@@ -123,8 +122,8 @@ class SparseGroupLasso(Penalty):
     def _gradient(self, w, strength):
         at, l1, group = self._shares(w, strength)
         norms = at.norms(w)
-        pull = ops.where(norms > 0, group / ops.where(norms > 0, norms, 1.0), 0.0)
-        return l1 * ops.sign(w) + w * at.spread(pull)
+        direction = w / at.spread(ops.where(norms > 0, norms, 1.0), outside=1.0)
+        return l1 * ops.sign(w) + at.spread(group) * direction
 
     def _prox(self, w, step, strength):
         at, l1, group = self._shares(w, strength)
@@ -292,7 +291,7 @@ def _axis_number(name, axis, shape):
 def _checked_groups(groups, axis):
     """The arguments `groups` and `axis` in the one form that `layout` reads: (axis, None) or (lists, axis)."""
     if isinstance(groups, (list, tuple, np.ndarray)):
-        lists = [[operator.index(i) for i in indices] for indices in groups]
+        lists = [_checked_indices(indices) for indices in groups]
         seen = Counter(i for indices in lists for i in indices)
         twice = [i for i, times in seen.items() if times > 1]
         if twice:
@@ -303,6 +302,15 @@ def _checked_groups(groups, axis):
     if axis is not None:
         raise ValueError(f"axis={axis!r} goes with lists of indices; groups={groups!r} already names an axis.")
     return _checked_axis("groups", groups), None
+
+
+def _checked_indices(indices):
+    wanted = f"groups must be lists of whole numbers, such as [[0, 1], [2]]; {indices!r} is none."
+    if not isinstance(indices, (list, tuple, np.ndarray)):
+        raise TypeError(wanted)
+    if any(isinstance(i, (bool, np.bool_)) or not isinstance(i, numbers.Integral) for i in indices):
+        raise TypeError(wanted)
+    return [int(i) for i in indices]
 
 
 def _checked_axis(argument, axis):

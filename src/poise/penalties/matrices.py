@@ -37,7 +37,8 @@ class Nuclear(Penalty):
         _check_matrix(self, shape)
 
     def _value(self, w, strength):
-        return _factor(self) * strength * ops.sum(ops.linalg.svd(_as_matrix(self, w), compute_uv=False))
+        sizes = ops.linalg.svd(_as_matrix(self, w), compute_uv=False)
+        return _factor(self) * strength * ops.sum(sizes)
 
     def _gradient(self, w, strength):
         u, sizes, v = _singular(_as_matrix(self, w))
@@ -185,8 +186,8 @@ def _toward_one(sigma, t):
     above = ops.sqrt(ops.maximum(1.0 - 1.0 / divisor, 0.0)) + ops.power(sigma / divisor, 1.0 / 3.0)
     u = ops.minimum(above, ops.maximum(sigma, 1.0))
     for _ in range(NEWTON_STEPS):
-        slope = 3.0 * t * ops.square(u) + 1.0 - t
-        fall = (t * u * (ops.square(u) - 1.0) + u - sigma) / ops.where(slope > 0, slope, 1.0)
+        slope = 3.0 * t * u * u + 1.0 - t
+        fall = (t * u * u * u + (1.0 - t) * u - sigma) / ops.where(slope > 0, slope, 1.0)
         u = ops.maximum(u - ops.maximum(fall, 0.0), 0.0)
     return u
 
@@ -216,7 +217,7 @@ def _as_matrix(penalty, w):
 
 
 def _factor(penalty):
-    return 1.0 if penalty.weights is None else float(penalty.weights)
+    return 1.0 if penalty.weights is None else float(penalty.weights.reshape(()))
 
 
 def _check_matrix(penalty, shape):

@@ -69,7 +69,7 @@ class L2(Separable):
         return cls(checked_number("weight_decay", weight_decay) / 2)
 
     def _entries(self, w, strength):
-        return strength * ops.square(w)
+        return strength * w * w
 
     def _slope(self, w, strength):
         return 2.0 * strength * w
@@ -115,13 +115,15 @@ class ElasticNet(Separable):
         `loss` as in `L1.from_sklearn`: with "mse" both shares are doubled, with "log_loss" not.
         """
         scale = _scale_of_sklearn(loss) * checked_number("alpha", alpha)
+        if not 0 <= l1_ratio <= 1:
+            raise ValueError(f"l1_ratio={l1_ratio!r} is not allowed: it is the share of the L1, between 0 and 1.")
         return cls(l1=scale * l1_ratio, l2=round(scale * (1 - l1_ratio) / 2, 15))
 
     def get_config(self):
         return {"l1": self.l1, "l2": self.l2, **super().get_config()}
 
     def _entries(self, w, strength):
-        return strength * (self.l1 * ops.abs(w) + self.l2 * ops.square(w))
+        return strength * self.l1 * ops.abs(w) + strength * self.l2 * w * w
 
     def _slope(self, w, strength):
         return strength * (self.l1 * ops.sign(w) + 2.0 * self.l2 * w)

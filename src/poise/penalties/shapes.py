@@ -58,7 +58,9 @@ class Smoothness(Penalty):
             )
 
     def _value(self, w, strength):
-        return strength * ops.sum(self._factors(w) * ops.square(self._differences(w)))
+        factors = self._factors(w)
+        differences = self._differences(w)
+        return ops.sum(strength * factors * differences * differences)
 
     def _gradient(self, w, strength):
         flow = self._factors(w) * self._differences(w)
