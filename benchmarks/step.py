@@ -108,7 +108,7 @@ def trainer(name, optimizer, callbacks=(), regularized=False):
     x = np.random.default_rng(0).normal(size=(steps, batch, sizes[0])).astype("float32")
     y = x[..., :1] if sizes[-1] == 1 else np.argmax(x[..., : sizes[-1]], axis=-1)
     data = endless(x, y)
-    return lambda: model.fit(data, steps_per_epoch=steps, verbose=0, callbacks=list(callbacks))
+    return lambda: model.fit(data, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=list(callbacks))
 
 
 def endless(x, y):

@@ -27,6 +27,16 @@ if CHROMIUM is None and not os.environ.get("CI"):
     collect_ignore += NEEDS_BROWSER
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "backends(*names): a test of a feature that only these backends have")
+
+
+def pytest_collection_modifyitems(config, items):
+    elsewhere = [item for item in items if (m := item.get_closest_marker("backends")) and BACKEND not in m.args]
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
+
+
 def pytest_report_header():
     missing = "" if CHROMIUM else "; no Chromium here, so the tests of the report in a browser are left out"
     return f"Keras {keras.__version__} on {BACKEND}{missing}"

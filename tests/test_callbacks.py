@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from keras import callbacks, optimizers
-from oracles.autodiff import BACKEND
 from oracles.models import assert_same_weights, batches, compiled, fitted, net, table, weights
 
 import poise
@@ -159,7 +158,7 @@ def test_metrics_and_sample_weights_leave_the_weighting_by_rows() -> None:
     assert history["penalty"][0] == pytest.approx(np.average(expected, weights=[16, 16, 8]), rel=2e-5)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch refuses steps_per_execution")
+@pytest.mark.backends("jax", "tensorflow")
 @pytest.mark.parametrize("steps", [2, 3])
 def test_several_steps_per_execution_give_the_same_figures(steps: int) -> None:
     """6 batches, the last one short."""
@@ -172,7 +171,7 @@ def test_several_steps_per_execution_give_the_same_figures(steps: int) -> None:
         np.testing.assert_allclose(history[column], expected[column], rtol=2e-5, err_msg=column)
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="slow on JAX, and the callback is the same")
+@pytest.mark.backends("tensorflow", "torch")
 def test_running_eagerly_gives_the_same_figures() -> None:
     model = model_of(run_eagerly=True, jit_compile=False)
 
@@ -297,9 +296,8 @@ def test_plateau_lowers_the_rate_by_the_total() -> None:
     assert float(model.optimizer.learning_rate) == pytest.approx(0.05 * 0.25)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorBoard's callback writes with TensorFlow")
+@pytest.mark.backends("tensorflow")
 def test_tensorboard_gets_them(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorflow.core.util import event_pb2
     from tensorflow.data import TFRecordDataset
 

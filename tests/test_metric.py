@@ -203,7 +203,6 @@ def test_optimizer_without_a_usable_step_is_refused(make, message: str) -> None:
     poise.Penalized(make(), poise.L1(0.1))
 
 
-@pytest.mark.skipif(not hasattr(optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer")
 @pytest.mark.parametrize("update", ["proximal", "decoupled"])
 def test_several_optimizers_in_one_are_refused_where_one_rate_is_needed(update: str) -> None:
     several = multi_optimizer()

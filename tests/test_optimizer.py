@@ -211,7 +211,7 @@ def test_running_eagerly_gives_what_fit_gives(update: str) -> None:
 
 
 @every_update
-@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch refuses steps_per_execution")
+@pytest.mark.backends("jax", "tensorflow")
 def test_several_steps_per_execution_give_what_fit_gives(update: str) -> None:
     model = compiled(penalized(update, observe=2), steps_per_execution=3)
 
@@ -221,7 +221,7 @@ def test_several_steps_per_execution_give_what_fit_gives(update: str) -> None:
 
 
 @every_update
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="on JAX `fit` is compiled; torch.compile has a test of its own")
+@pytest.mark.backends("tensorflow")
 def test_compiling_with_xla_gives_what_fit_gives(update: str) -> None:
     model = compiled(penalized(update, observe=2), jit_compile=True)
 
@@ -230,8 +230,9 @@ def test_compiling_with_xla_gives_what_fit_gives(update: str) -> None:
     assert_same_training(model, model.optimizer, update)
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="torch.compile")
-@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch in itself
+@pytest.mark.backends("torch")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiling_with_torch_gives_what_running_eagerly_gives() -> None:
     def two_steps(**settings: Any) -> keras.Model:
         inner = poise.Penalized(optimizers.SGD(0.1), poise.L1(0.1), update="proximal")

@@ -11,6 +11,7 @@ from keras import regularizers
 from poise.balance import check_built
 from poise.optimizer import Penalized, find_penalized
 from poise.penalties import L1, L2, Coherence, ElasticNet, Penalty
+from poise.penalties.base import Schedule
 from poise.rules import Rule, path_of
 
 
@@ -124,7 +125,7 @@ def _tail(path, others):
 def _forget(layer, moved):
     """Sets the layer's attributes that hold one of the moved regularizers to None."""
     for name, value in list(vars(layer).items()):
-        if name.endswith("_regularizer") and any(value is regularizer for regularizer in moved):
+        if any(value is regularizer for regularizer in moved):
             setattr(layer, name, None)
 
 
@@ -147,8 +148,11 @@ def _recompile(model, rules):
     outer = model.optimizer
     try:
         old = find_penalized(model)
-        rules = [*old.rules, *rules]
-        penalized = Penalized(old.inner_optimizer, rules, old.update, old.observe)
+        strengths = dict(old.strength)
+        scheduled = {rule.name for rule in old.rules if isinstance(rule.penalty.strength, Schedule)}
+        penalized = Penalized(old.inner_optimizer, [*old.rules, *rules], old.update, old.observe)
+        for name in strengths.keys() - scheduled:
+            penalized.strength[name] = strengths[name]
     except ValueError:
         inner = outer.inner_optimizer if isinstance(outer, keras.optimizers.LossScaleOptimizer) else outer
         penalized = Penalized(inner, rules)

@@ -59,14 +59,16 @@ class LossSplit(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         optimizer = find_penalized(self.model)
-        means = self._means(*optimizer.recorded_values())
-        names = [rule.name for rule in optimizer.rules]
+        sums, last = optimizer.recorded_values()
+        now = current_values(optimizer)
+        # Where loss scaling skipped every step of the epoch nothing was recorded, and the weights stayed.
+        means = self._means(sums, last) if sums[-1] else list(now.values())
         logs["penalty"] = sum(means)
         logs["total_loss"] = logs["loss"] + logs["penalty"]
         if "val_loss" in logs:
-            logs["val_total_loss"] = logs["val_loss"] + sum(current_values(optimizer).values())
+            logs["val_total_loss"] = logs["val_loss"] + sum(now.values())
         if self.per_rule:
-            logs.update({f"penalty/{name}": mean for name, mean in zip(names, means, strict=True)})
+            logs.update({f"penalty/{name}": mean for name, mean in zip(now, means, strict=True)})
 
     def _means(self, sums, last):
         """The mean of each rule's value over the epoch's rows."""

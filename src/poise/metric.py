@@ -79,6 +79,7 @@ def metric_of(inner) -> Metric:
         ValueError: if no usable step is known, with what to use instead.
     """
     name = type(inner).__name__
+    kind, step, registered = _registered(inner)
     if getattr(inner, "centered", False):
         raise ValueError(
             f"{name}(centered=True) has no usable step for update='proximal': it grows without bound where the "
@@ -101,21 +102,25 @@ def metric_of(inner) -> Metric:
             f"update='proximal' with {name}(weight_decay={inner.weight_decay!r}) has a wrong fixed point: the decay is "
             f"a force of its own, in no rule. Use weight_decay=0 and a rule with poise.L2({inner.weight_decay / 2:g})."
         )
+    has_trace = registered in (keras.optimizers.SGD, keras.optimizers.RMSprop)
+    momentum = float(inner.momentum) if has_trace else 0.0
+    return Metric(kind, step, momentum, bool(getattr(inner, "nesterov", False)))
+
+
+def _registered(inner):
+    """(kind, step function, the class that it was registered for) of the optimizer's class or the nearest parent."""
     why = "no step per coordinate is known for it"
     for optimizer_class in type(inner).__mro__:
         if optimizer_class in REFUSED:
             why = REFUSED[optimizer_class]
             break
         if optimizer_class in STEPS:
-            kind, step = STEPS[optimizer_class]
-            has_trace = optimizer_class in (keras.optimizers.SGD, keras.optimizers.RMSprop)
-            momentum = float(inner.momentum) if has_trace else 0.0
-            return Metric(kind, step, momentum, bool(getattr(inner, "nesterov", False)))
+            return *STEPS[optimizer_class], optimizer_class
         if "update_step" in vars(optimizer_class) and not optimizer_class.__module__.startswith("keras."):
             why = "it steps in its own way; register that with poise.metric.step_of"
             break
     raise ValueError(
-        f"update='proximal' does not work with {name}: {why}. Use one of "
+        f"update='proximal' does not work with {type(inner).__name__}: {why}. Use one of "
         f"{', '.join(sorted(c.__name__ for c in STEPS))}, or update='decoupled'."
     )
 

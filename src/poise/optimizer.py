@@ -156,6 +156,11 @@ class Penalized(keras.optimizers.Optimizer):
         state.records = Records(self.add_variable, len(state.rules), state.targets, self.observe)
         self.inner_optimizer.build(variables)
         super().build(variables)
+        if self.use_ema:
+            # An inner optimizer that has trained before has an average already.
+            begun = getattr(self.inner_optimizer, "_model_variables_moving_average", [])
+            for average, before in zip(self._model_variables_moving_average, begun, strict=False):
+                average.assign(ops.copy(ops.convert_to_tensor(before)))
 
     def apply(self, grads, trainable_variables=None):
         grads = list(grads)

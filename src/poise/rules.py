@@ -232,9 +232,7 @@ def _with_class_in_name(rule):
 def _why_nothing_matches(rule, variables, frozen):
     paths = [path_of(variable) for variable in [*variables, *frozen]]
     tails = {"/".join(path.split("/")[-2:]): path for path in paths} | {path: path for path in paths}
-    near = []
-    for glob in [rule.select] if isinstance(rule.select, str) else rule.select if isinstance(rule.select, list) else []:
-        near += difflib.get_close_matches(glob, tails, n=3, cutoff=0.5) if isinstance(glob, str) else []
+    near = [path for glob in _globs(rule.select) for path in difflib.get_close_matches(glob, tails, n=3, cutoff=0.5)]
     nearest = f" Nearest: {', '.join(map(repr, dict.fromkeys(near)))}." if near else ""
     excluded = [variable for variable in variables if rule.selects(variable)]
     if excluded:
@@ -244,6 +242,12 @@ def _why_nothing_matches(rule, variables, frozen):
         f"Rule {rule.name!r} matches no variable of the {len(variables)} that are trained.{nearest}{hint} "
         "poise.summary(model) lists all."
     )
+
+
+def _globs(select):
+    if isinstance(select, str):
+        return [select]
+    return [glob for one in select for glob in _globs(one)] if isinstance(select, (list, tuple)) else []
 
 
 def _check_variable(rule, variable):
