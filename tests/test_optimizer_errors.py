@@ -43,7 +43,6 @@ def test_penalized_in_penalized_is_refused() -> None:
         poise.Penalized(inside, poise.L2(0.1))
 
 
-@pytest.mark.skipif(not hasattr(optimizers, "MultiOptimizer"), reason="this Keras has no MultiOptimizer")
 @pytest.mark.parametrize("update", ["decoupled", "proximal"])
 def test_several_optimizers_in_one_have_no_one_learning_rate(update: str) -> None:
     with pytest.raises(ValueError, match=rf"update='{update}' needs one learning rate, and a MultiOptimizer.*coupled"):
