@@ -258,3 +258,49 @@ def test_a_layer_that_calls_its_regularizer_otherwise_forgets_it_too():
     poise.adopt(model)
 
     assert keras.models.clone_model(model).losses == []
+
+
+def _penalised(inner, rule, **settings):
+    """A trained model with a rule for its features and a Keras regularizer on its head."""
+    each = {"head": regularizers.L2(0.01), "features": None}
+    return _stepped(compiled(poise.Penalized(inner, rule, **settings), net(kernel_regularizer=each)))
+
+
+@pytest.mark.parametrize("what", ["average", "anchor"])
+def test_the_state_of_a_model_that_has_rules_is_kept(what):
+    average = {"use_ema": True, "ema_momentum": 0.9} if what == "average" else {}
+    penalty = poise.Anchored(poise.L2(0.5)) if what == "anchor" else poise.L1(0.1)
+    untouched, adopted = (
+        _penalised(keras.optimizers.SGD(0.05, **average), poise.Rule("features/kernel", penalty)) for _ in range(2)
+    )
+
+    poise.adopt(adopted)
+
+    for model in (_stepped(untouched), _stepped(adopted)):
+        model.optimizer.finalize_variable_values(model.trainable_variables)
+    assert_same_weights(adopted, untouched)
+
+
+def test_the_momentum_of_the_proximal_steps_is_kept():
+    """The adopted regularizer has the strength zero, so that nothing but the old rule acts."""
+
+    def trained():
+        each = {"head": regularizers.L2(0.0), "features": None}
+        rule = poise.Rule("features/kernel", poise.L1(0.1))
+        optimizer = poise.Penalized(keras.optimizers.SGD(0.05, 0.9), rule, update="proximal")
+        return _stepped(compiled(optimizer, net(kernel_regularizer=each)))
+
+    untouched, adopted = trained(), trained()
+
+    poise.adopt(adopted)
+
+    assert_same_weights(_stepped(adopted), _stepped(untouched))
+
+
+def test_a_rule_that_has_the_name_of_an_adopted_one_is_told_apart():
+    model = _penalised("sgd", poise.Rule("features/kernel", poise.L1(0.1), name="L2(strength=0.01)"))
+
+    poise.adopt(model)
+
+    assert [rule.name for rule in model.optimizer.rules] == ["L2(strength=0.01) L1", "L2(strength=0.01) L2"]
+    assert dict(model.optimizer.strength) == {"L2(strength=0.01) L1": 0.1, "L2(strength=0.01) L2": 0.01}

@@ -44,8 +44,13 @@ def _compiled(model, variables):
     if backend == "jax":
         import jax
 
+        chosen = {id(variable) for variable in variables}
+        others = [variable for variable in model.trainable_variables if id(variable) not in chosen]
+
         def loss_at(values, *data):
-            with keras.StatelessScope(list(zip(variables, values, strict=True)), collect_losses=True):
+            # In a scope Keras' regularizers see mapped variables alone, so that those of no rule are mapped as well.
+            mapping = [*zip(variables, values, strict=True), *((variable, variable.value) for variable in others)]
+            with keras.StatelessScope(mapping, collect_losses=True):
                 return loss_on(*data)
 
         gradient = jax.jit(jax.grad(loss_at))
