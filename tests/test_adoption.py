@@ -302,5 +302,34 @@ def test_a_rule_that_has_the_name_of_an_adopted_one_is_told_apart():
 
     poise.adopt(model)
 
-    assert [rule.name for rule in model.optimizer.rules] == ["L2(strength=0.01) L1", "L2(strength=0.01) L2"]
-    assert dict(model.optimizer.strength) == {"L2(strength=0.01) L1": 0.1, "L2(strength=0.01) L2": 0.01}
+    assert dict(model.optimizer.strength) == {"L2(strength=0.01)": 0.1, "L2(strength=0.01) (2)": 0.01}
+
+
+@pytest.mark.parametrize("why", ["decoupled", "two non-smooth penalties"])
+def test_a_refusal_leaves_the_model_as_it_was(why):
+    update, old = ("decoupled", poise.L2(0.1)) if why == "decoupled" else ("proximal", poise.GroupLasso(0.1))
+    each = {"head": regularizers.L1(0.01), "features": None}
+    model = net(kernel_regularizer=each)
+    model = compiled(poise.Penalized("adam", poise.Rule("features/kernel", old), update=update), model)
+    fitted(model, epochs=1)
+    if why != "decoupled":
+        model.get_layer("features").kernel.regularizer = regularizers.L1(0.01)
+    optimizer, before = model.optimizer, [keras.ops.convert_to_numpy(loss) for loss in model.losses]
+
+    with pytest.raises(ValueError, match="another minimum" if why == "decoupled" else "2 non-smooth penalties"):
+        poise.adopt(model)
+
+    np.testing.assert_array_equal([keras.ops.convert_to_numpy(loss) for loss in model.losses], before)
+    assert model.optimizer is optimizer
+    assert model.get_layer("head").kernel_regularizer is not None
+    assert fitted(model, epochs=1)
+
+
+def test_a_second_adoption_joins_the_first():
+    model = compiled("adam", net(kernel_regularizer={"features": regularizers.L2(0.1), "head": None}))
+    poise.adopt(model)
+    model.get_layer("head").kernel.regularizer = regularizers.L2(0.1)
+
+    poise.adopt(model)
+
+    assert [rule.name for rule in model.optimizer.rules] == ["L2(strength=0.1)", "L2(strength=0.1) (2)"]

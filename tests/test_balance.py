@@ -337,6 +337,7 @@ def test_nothing_recorded_is_an_error_that_says_how(observe: int) -> None:
 
 def test_recorded_values_are_the_penalties_before_every_step() -> None:
     model = compiled(poise.Penalized(optimizers.SGD(0.05), [poise.L1(0.1), poise.L2(0.2)]))
+    model.optimizer.keep_values()
     worth = []
     for x, y in models.batches(epochs=2):
         kernels = weights(model)[::2]

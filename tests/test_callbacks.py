@@ -367,3 +367,18 @@ def test_force_history_under_loss_scaling() -> None:
 
     np.testing.assert_allclose(half.table["prediction"], full.table["prediction"], rtol=1e-2)
     np.testing.assert_allclose(half.table["penalty"], full.table["penalty"], rtol=1e-2)
+
+
+def test_a_model_that_was_trained_without_it_is_split_from_then_on():
+    """The step that was compiled then records no values."""
+    model, twin = (compiled(poise.Penalized("adam", poise.L2(0.1))) for _ in range(2))
+    fitted(model, epochs=2)
+    fitted(twin, epochs=2, callbacks=[poise.LossSplit()])
+    x, y = table(40)
+
+    both = [
+        m.fit(x, y, epochs=2, shuffle=False, verbose=0, callbacks=[poise.LossSplit()]).history for m in (model, twin)
+    ]
+
+    np.testing.assert_allclose(both[0]["penalty"], both[1]["penalty"], rtol=1e-6)
+    np.testing.assert_allclose(both[0]["total_loss"], np.add(both[0]["loss"], both[0]["penalty"]), rtol=1e-6)

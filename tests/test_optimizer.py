@@ -174,7 +174,9 @@ def test_coupled_respects_weight_constraints() -> None:
 
 
 def penalized(update: str, **given: Any) -> poise.Penalized:
-    return poise.Penalized(optimizers.Adam(0.01), mixed_rules(), update=update, **given)
+    optimizer = poise.Penalized(optimizers.Adam(0.01), mixed_rules(), update=update, **given)
+    optimizer.keep_values()
+    return optimizer
 
 
 @cache
@@ -637,6 +639,7 @@ def test_half_precision_weights_are_penalised_in_float32() -> None:
         keras.config.set_dtype_policy("float32")
     model.set_weights([np.full((300, 1), 20.0)])
     optimizer = poise.Penalized(optimizers.SGD(0.5), poise.L2(0.5))
+    optimizer.keep_values()
 
     optimizer.apply([ops.zeros((300, 1), "float16")], model.trainable_variables)
 

@@ -2,6 +2,7 @@
 
 import collections
 import glob
+import itertools
 import warnings
 
 import keras
@@ -11,7 +12,6 @@ from keras import regularizers
 from poise.balance import check_built
 from poise.optimizer import Penalized, find_penalized
 from poise.penalties import L1, L2, Coherence, ElasticNet, Penalty
-from poise.penalties.base import Schedule
 from poise.rules import Rule, path_of
 
 
@@ -21,8 +21,9 @@ def adopt(model) -> list[Rule]:
     The model is changed in place: its loss becomes the prediction loss, and the layers forget their regularizers, so
     that saving, cloning and loading do not bring them back. A compiled model also gets its optimizer wrapped in
     `poise.Penalized(..., update="coupled")` with the state it had, so that training goes on as the untouched model's
-    would have. A poise penalty that serves as a regularizer is moved as it is. Frozen variables count: Keras ignores
-    their regularizers while they are frozen, and so does a rule.
+    would have. One that is compiled with `poise.Penalized` already gets the rules beside its own, in its update: with
+    `"proximal"` they lead to the same minimum by other steps. A poise penalty that serves as a regularizer is moved as
+    it is. Frozen variables count: Keras ignores their regularizers while they are frozen, and so does a rule.
 
     Args:
         model: a built Keras model, compiled or not, trained or loaded.
@@ -36,7 +37,9 @@ def adopt(model) -> list[Rule]:
             act on activations and so need data.
 
     Raises:
-        ValueError: if the model is not built, or two of its variables have the same path and different regularizers.
+        ValueError: if the model is not built; if two of its variables have the same path and different regularizers;
+            if it is compiled with `update="decoupled"`, in which they would have another minimum; if the rules do not
+            fit those that it has. The model is then as it was.
 
     Example:
         >>> import keras, poise
@@ -51,15 +54,21 @@ def adopt(model) -> list[Rule]:
     carried = [(v, v.regularizer) for v in variables if getattr(v, "regularizer", None) is not None]
     known = [(v, penalty) for v, regularizer in carried if (penalty := _penalty_of(regularizer)) is not None]
     _check_paths(known, variables)
-    for variable, _ in known:
-        variable.regularizer = None
+    old = _penalized_of(model)
+    rules = _rules(known, variables, [] if old is None else [rule.name for rule in old.rules])
     moved = [regularizer for _, regularizer in carried if _penalty_of(regularizer) is not None]
-    for layer in model._flatten_layers():
-        _forget(layer, moved)
+    holders = [*(variable for variable, _ in known), *model._flatten_layers()]
+    places = [(holder, name, held) for holder in holders for name, held in _held(holder, moved)]
+    for holder, name, _ in places:
+        setattr(holder, name, None)
+    try:
+        if rules and getattr(model, "optimizer", None) is not None:
+            _recompile(model, old, rules)
+    except Exception:
+        for holder, name, held in places:
+            setattr(holder, name, held)
+        raise
     _name_what_stays(model, [(v, r) for v, r in carried if _penalty_of(r) is None])
-    rules = _rules(known, variables)
-    if rules and getattr(model, "optimizer", None) is not None:
-        _recompile(model, rules)
     return rules
 
 
@@ -99,14 +108,27 @@ def _check_paths(known, variables):
             )
 
 
-def _rules(known, variables):
+def _penalized_of(model):
+    try:
+        return find_penalized(model)
+    except ValueError:
+        return None
+
+
+def _rules(known, variables, taken):
+    """One rule for each different penalty, named by it, with a number after a name that is taken."""
     of_path = {path_of(variable): penalty for variable, penalty in known}
     tails, penalties = collections.defaultdict(list), {}
     for path, penalty in of_path.items():
         others = {path_of(v) for v in variables} - {p for p, q in of_path.items() if repr(q) == repr(penalty)}
         tails[repr(penalty)].append(glob.escape(_tail(path, others)))
         penalties[repr(penalty)] = penalty
-    return [Rule(tails[key], penalty, name=key) for key, penalty in penalties.items()]
+    return [Rule(tails[key], penalty, name=_free(key, taken)) for key, penalty in penalties.items()]
+
+
+def _free(name, taken):
+    numbered = (f"{name} ({number})" for number in itertools.count(2))
+    return name if name not in taken else next(other for other in numbered if other not in taken)
 
 
 def _tail(path, others):
@@ -122,11 +144,11 @@ def _tail(path, others):
     return path
 
 
-def _forget(layer, moved):
-    """Sets the layer's attributes that hold one of the moved regularizers to None."""
-    for name, value in list(vars(layer).items()):
-        if any(value is regularizer for regularizer in moved):
-            setattr(layer, name, None)
+def _held(holder, moved):
+    """(name, value) of the attributes of a layer or a variable that hold one of the moved regularizers."""
+    if isinstance(holder, keras.Variable):
+        return [("regularizer", holder.regularizer)]
+    return [(name, value) for name, value in vars(holder).items() if any(value is held for held in moved)]
 
 
 def _name_what_stays(model, unknown):
@@ -142,24 +164,24 @@ def _name_what_stays(model, unknown):
         )
 
 
-def _recompile(model, rules):
+def _recompile(model, old, rules):
     """Compiles the model as it was, with its optimizer, state included, wrapped in a Penalized with the rules."""
     settings = dict(model._compile_config.config)
     outer = model.optimizer
-    try:
-        old = find_penalized(model)
-        strengths = dict(old.strength)
-        scheduled = {rule.name for rule in old.rules if isinstance(rule.penalty.strength, Schedule)}
-        penalized = Penalized(old.inner_optimizer, [*old.rules, *rules], old.update, old.observe)
-        for name in strengths.keys() - scheduled:
-            penalized.strength[name] = strengths[name]
-    except ValueError:
-        inner = outer.inner_optimizer if isinstance(outer, keras.optimizers.LossScaleOptimizer) else outer
+    if old is not None and old.update == "decoupled":
+        raise ValueError(
+            "The model is compiled with poise.Penalized(..., update='decoupled'), in which its regularizers would have "
+            "another minimum than in the loss. Compile it with update='coupled' or 'proximal' before poise.adopt."
+        )
+    is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
+    inner = outer.inner_optimizer if is_scaled else outer
+    every = model.trainable_variables, model.non_trainable_variables
+    if old is None:
         penalized = Penalized(inner, rules)
-    if isinstance(outer, keras.optimizers.LossScaleOptimizer):
-        outer.inner_optimizer = penalized
+        if inner.built:
+            penalized.build(*every)
     else:
-        outer = penalized
-    if penalized.inner_optimizer.built:
-        penalized.build(model.trainable_variables, model.non_trainable_variables)
-    model.compile(**{**settings, "optimizer": outer})
+        penalized = old.with_rules(rules, *every)
+    if is_scaled:
+        outer.inner_optimizer = penalized
+    model.compile(**{**settings, "optimizer": outer if is_scaled else penalized})

@@ -1,5 +1,7 @@
 """What acts once an epoch: the losses told apart, the forces remembered."""
 
+import math
+
 import keras
 import pandas as pd
 from keras import ops
@@ -38,7 +40,8 @@ class LossSplit(keras.callbacks.Callback):
         self._rows_of_epoch = None
 
     def on_train_begin(self, logs=None):
-        find_penalized(self.model)
+        if find_penalized(self.model).keep_values():
+            self.model.make_train_function(force=True)
         self._rows_of_batch = None
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -74,9 +77,10 @@ class LossSplit(keras.callbacks.Callback):
         """The mean of each rule's value over the epoch's rows."""
         steps = float(sums[-1])
         rows = self._rows_of_epoch or self._rows_so_far()
-        if steps < 2 or not rows or not self._rows_of_batch:
-            return [float(total) / max(steps, 1.0) for total in sums[:-1]]
         full = self._rows_of_batch
+        # With fewer steps than batches, loss scaling skipped some, and which is not known.
+        if steps < 2 or not rows or not full or steps < math.ceil(rows / full - 1e-3):
+            return [float(total) / max(steps, 1.0) for total in sums[:-1]]
         rest = rows - (steps - 1) * full
         return [
             float(full * (total - end) + rest * end) / rows for total, end in zip(sums[:-1], last[:-1], strict=True)

@@ -103,13 +103,23 @@ class Penalized(keras.optimizers.Optimizer):
     def recorded_values(self) -> np.ndarray:
         """What the penalties were worth in training, (2, rules + 1): sums over steps, and the last step alone.
 
-        The last column counts the steps. Since `reset_values`.
+        The last column counts the steps. Since `keep_values` or `reset_values`.
         """
         return self._records.values()
 
     def recorded_forces(self) -> tuple[np.ndarray, float]:
         """Sums over the observed steps of what `poise.targets.measure` gives, (targets, 4), and their number."""
         return self._records.forces()
+
+    def keep_values(self) -> bool:
+        """From now on records what the penalties are worth at every step, which takes a pass over the weights.
+
+        Returns:
+            Whether that is new: a training step that was compiled before must then be compiled anew.
+        """
+        is_new = not self._state.keeps_values
+        self._state.keeps_values = True
+        return is_new
 
     def reset_values(self):
         """Forgets the recorded values of the penalties, so that their mean starts anew."""
@@ -162,6 +172,48 @@ class Penalized(keras.optimizers.Optimizer):
             for average, before in zip(self._model_variables_moving_average, begun, strict=False):
                 average.assign(ops.copy(ops.convert_to_tensor(before)))
 
+    def with_rules(self, rules, variables, frozen=()) -> "Penalized":
+        """An optimizer with further rules that goes on where this one is, around the same inner optimizer.
+
+        It takes over the strengths, the averages of the weights, the anchors and the momentum of the proximal steps;
+        what is recorded starts anew. This one is then of no further use.
+
+        Args:
+            rules: rules whose names differ from those of this optimizer.
+            variables: the variables that are trained.
+            frozen: those of the model that are not.
+
+        Raises:
+            ValueError: as `Penalized` does when it is built; this optimizer is then as it was.
+        """
+        inner = self.inner_optimizer
+        inner.use_ema = self.use_ema
+        try:
+            new = Penalized(inner, [*self.rules, *rules], self.update, self.observe, self.name)
+            for rule in self.rules:
+                if not isinstance(rule.penalty.strength, Schedule):
+                    new.strength[rule.name] = self.strength[rule.name]
+            new._state.keeps_values = self._state.keeps_values
+            if self.built:
+                new.build(variables, frozen)
+        finally:
+            inner.use_ema = False
+        successors = {target.index: target for target in new.targets}
+        pairs = [(target, successors[target.index]) for target in self.targets]
+        copies = [(before.trace, after.trace) for before, after in pairs]
+        copies += [
+            (start, getattr(penalty, "start", None))
+            for before, after in pairs
+            for (_, old), (_, penalty) in zip(before.penalties, after.penalties, strict=False)
+            if isinstance(start := getattr(old, "start", None), keras.Variable)
+        ]
+        if self.built and self.use_ema:
+            copies += zip(self._model_variables_moving_average, new._model_variables_moving_average, strict=True)
+        for before, after in copies:
+            if before is not None and after is not None:
+                after.assign(ops.copy(ops.convert_to_tensor(before)))
+        return new
+
     def apply(self, grads, trainable_variables=None):
         grads = list(grads)
         if not grads:
@@ -184,7 +236,8 @@ class Penalized(keras.optimizers.Optimizer):
         is_update, is_first, overwrites = self._phase()
         scale = inner.loss_scale_factor or 1.0
         weights = {target.index: _value_of(variables[j]) for j, target in targets}
-        self._records.record_values([target for _, target in targets], weights, strengths)
+        if state.keeps_values:
+            self._records.record_values([target for _, target in targets], weights, strengths)
         if self.observe:
             observed = [(t, weights[t.index], grads[j] / scale) for j, t in targets]
             self._records.record_forces(observed, strengths, inner.iterations)
@@ -380,6 +433,7 @@ class _State:
     strengths: Strengths
     targets: list[Target] = field(default_factory=list)
     records: Records | None = None
+    keeps_values: bool = False
 
 
 def find_penalized(model) -> Penalized:

@@ -1,4 +1,4 @@
-"""What an optimizer remembers of its steps: the penalties' values at every one, the forces at every N-th."""
+"""What an optimizer remembers of its steps: the penalties' values if asked for, the forces at every N-th."""
 
 import numpy as np
 from keras import ops
@@ -21,8 +21,8 @@ class Records:
         self._targets = targets
         self._values = add_variable((2, rules + 1), "zeros", dtype="float32", name="penalty_values")
         if observe:
-            self._forces = add_variable((len(targets), 4), "zeros", dtype="float32", name="forces")
-            self._samples = add_variable((), "zeros", dtype="float32", name="samples")
+            # The last row counts the samples: every variable costs time at every step.
+            self._forces = add_variable((len(targets) + 1, 4), "zeros", dtype="float32", name="forces")
 
     def record_values(self, targets, weights, strengths):
         """Row 0: sums over steps of each rule's value, and of 1; row 1: those of the last step alone."""
@@ -35,18 +35,14 @@ class Records:
         """Adds what `poise.targets.measure` gives for each (target, weights, gradient), where a sample is due."""
         if not self._observe or not observed:
             return
-        is_due = ops.equal(iterations % self._observe, 0)
 
         def measured():
-            return ops.stack([measure(target, w, gradient, strengths) for target, w, gradient in observed])
+            rows = {target.index: measure(target, w, gradient, strengths) for target, w, gradient in observed}
+            nothing = ops.zeros((4,), "float32")
+            return ops.stack([*(rows.get(target.index, nothing) for target in self._targets), nothing + 1.0])
 
-        rows = ops.cond(is_due, measured, lambda: ops.zeros((len(observed), 4), "float32"))
-        if len(observed) < len(self._targets):
-            order = [target.index for target in self._targets]
-            where = np.array([[order.index(target.index)] for target, _, _ in observed])
-            rows = ops.scatter(where, rows, self._forces.shape)
-        self._forces.assign_add(rows)
-        self._samples.assign_add(ops.cast(is_due, "float32"))
+        is_due = ops.equal(iterations % self._observe, 0)
+        self._forces.assign_add(ops.cond(is_due, measured, lambda: ops.zeros(self._forces.shape, "float32")))
 
     def values(self) -> np.ndarray:
         return ops.convert_to_numpy(self._values)
@@ -54,7 +50,8 @@ class Records:
     def forces(self) -> tuple[np.ndarray, float]:
         if not self._observe:
             return np.zeros((len(self._targets), 4)), 0.0
-        return ops.convert_to_numpy(self._forces), float(ops.convert_to_numpy(self._samples))
+        rows = ops.convert_to_numpy(self._forces)
+        return rows[:-1], float(rows[-1, 0])
 
     def reset_values(self):
         _zero(self._values)
@@ -62,7 +59,6 @@ class Records:
     def reset_forces(self):
         if self._observe:
             _zero(self._forces)
-            _zero(self._samples)
 
 
 def _zero(variable):
