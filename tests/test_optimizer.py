@@ -462,6 +462,7 @@ def test_a_second_fit_with_averaged_weights_runs() -> None:
 def test_static_loss_scale_changes_nothing(update: str) -> None:
     inner = optimizers.Adam(0.01, loss_scale_factor=128.0)
     model = compiled(poise.Penalized(inner, mixed_rules(), update=update, observe=2))
+    model.optimizer.keep_values()
 
     fitted(model, epochs=4, rows=48)
 
