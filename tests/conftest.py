@@ -1,7 +1,7 @@
 """Every process runs the tests on one backend, that of KERAS_BACKEND; Keras fixes it at import.
 
-The study, the command and the pages of the documentation run on JAX, which is a dependency of poise, and their tests
-belong to that process; the examples are written with tf.keras and belong to TensorFlow's.
+The lanes of a path, the study, the command and the pages of the documentation run on JAX, which is a dependency of
+poise, and their tests belong to that process; the examples are written with tf.keras and belong to TensorFlow's.
 """
 
 import os
@@ -18,9 +18,12 @@ BACKEND = keras.backend.backend()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NEEDS_BROWSER = ["studies/test_report_in_browser.py"]
 
+LANES = ["lanes", "run", "grid", "stages", "checkpoints", "inputs", "pictures", "data", "folds"]
+
 collect_ignore = []
 if BACKEND != "jax":
     collect_ignore += ["studies", "docs/test_guide.py", "docs/test_readme.py", "test_cli.py"]
+    collect_ignore += [f"paths/test_{name}.py" for name in LANES]
 if BACKEND != "tensorflow":
     collect_ignore += ["test_examples.py"]
 if CHROMIUM is None and not os.environ.get("CI"):

@@ -12,6 +12,7 @@ from poise.balance import forces
 from poise.callbacks import ForceHistory, LossSplit
 from poise.inventory import Summary, summary
 from poise.optimizer import Penalized, find_penalized
+from poise.paths import Path, Training, path
 from poise.penalties import *  # noqa: F403
 from poise.penalties import __all__ as _penalties
 from poise.rules import ALL, BIASES, EMBEDDINGS, SCALES, WEIGHTS, Role, Rule
@@ -25,13 +26,16 @@ __all__ = [
     "WEIGHTS",
     "ForceHistory",
     "LossSplit",
+    "Path",
     "Penalized",
     "Role",
     "Rule",
     "Summary",
+    "Training",
     "adopt",
     "find_penalized",
     "forces",
+    "path",
     "summary",
     *_penalties,
 ]

@@ -15,6 +15,7 @@ anew. What it records on the way (the penalty's value at every step, the forces 
 too; `poise.callbacks` and `poise.balance` read them.
 """
 
+import contextlib
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -201,18 +202,29 @@ class Penalized(keras.optimizers.Optimizer):
         successors = {target.index: target for target in new.targets}
         pairs = [(target, successors[target.index]) for target in self.targets]
         copies = [(before.trace, after.trace) for before, after in pairs]
-        copies += [
-            (start, getattr(penalty, "start", None))
-            for before, after in pairs
-            for (_, old), (_, penalty) in zip(before.penalties, after.penalties, strict=False)
-            if isinstance(start := getattr(old, "start", None), keras.Variable)
-        ]
+        for before, after in pairs:
+            copies += zip(before.anchors, after.anchors, strict=False)  # those of the new rules come last
         if self.built and self.use_ema:
             copies += zip(self._model_variables_moving_average, new._model_variables_moving_average, strict=True)
         for before, after in copies:
             if before is not None and after is not None:
                 after.assign(ops.copy(ops.convert_to_tensor(before)))
         return new
+
+    @contextlib.contextmanager
+    def reweighted(self, factors):
+        """Within it the penalties have other factors, which may be traced tensors (the lanes of a path).
+
+        Args:
+            factors: by (the index of a target, the number of a rule) the factors per entry or group, as in the
+                penalty's `weights`.
+        """
+        targets = self._state.targets
+        self._state.targets = [target.reweighted(factors) for target in targets]
+        try:
+            yield
+        finally:
+            self._state.targets = targets
 
     def apply(self, grads, trainable_variables=None):
         grads = list(grads)

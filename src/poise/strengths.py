@@ -35,6 +35,11 @@ class Strengths(Mapping):
                 initial = keras.initializers.Constant(given)
                 self._variables[number] = add_variable((), initial, dtype="float32", name=f"strength_{number}")
 
+    @property
+    def variables(self) -> dict:
+        """By the number of a rule the variable that holds its strength, for those that follow no schedule."""
+        return dict(self._variables)
+
     def tensors(self) -> list:
         """The strengths in the order of the rules."""
         return [self._tensor(number) for number in range(len(self._given))]

@@ -1,9 +1,11 @@
 """What a penalised variable undergoes in a step: which of its penalties act by their gradient, which by their prox."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -31,6 +33,26 @@ class Target:
     shrinking: tuple[tuple[int, Penalty], ...] = ()
     after: tuple[tuple[int, Penalty], ...] = ()
     trace: Any = field(default=None)
+
+    @property
+    def anchors(self) -> list:
+        """The variables that hold the weights at which an `Anchored` penalty of it begins."""
+        starts = [getattr(penalty, "start", None) for _, penalty in self.penalties]
+        return [start for start in starts if isinstance(start, keras.Variable)]
+
+    def reweighted(self, factors) -> "Target":
+        """The same with other factors of its penalties, by (index, number of a rule)."""
+
+        def changed(pairs):
+            return tuple(
+                (number, penalty.with_factors(factors[self.index, number]))
+                if (self.index, number) in factors
+                else (number, penalty)
+                for number, penalty in pairs
+            )
+
+        roles = ("penalties", "joining", "shrinking", "after")
+        return dataclasses.replace(self, **{role: changed(getattr(self, role)) for role in roles})
 
 
 def divide(penalties, update, metric):

@@ -8,6 +8,7 @@ The public methods of `Penalty` fix the precision and the dtypes once; a subclas
 `smooth` and `metric`, not by its place in a tree of classes.
 """
 
+import copy
 import math
 import numbers
 from typing import ClassVar, Literal
@@ -112,6 +113,12 @@ class Penalty(keras.regularizers.Regularizer):
         """
         gradient, _ = _working(gradient, 0.0)
         return self._critical_strength(gradient)
+
+    def with_factors(self, factors) -> "Penalty":
+        """The penalty with other `weights`, unchecked: they may be a traced tensor, one for each lane of a path."""
+        other = copy.copy(self)
+        other.weights = factors
+        return other
 
     def check(self, shape):
         """Raises ValueError if the penalty cannot act on a variable of this shape."""
@@ -218,8 +225,9 @@ class Separable(Penalty):
         if self.weights is None:
             return ops.ones((), w.dtype), ops.ones((), "bool")
         self.check(w.shape)
-        free = np.isfinite(self.weights)
-        return ops.convert_to_tensor(np.where(free, self.weights, 0.0), w.dtype), ops.convert_to_tensor(free)
+        factors = ops.convert_to_tensor(self.weights, w.dtype)
+        free = ops.isfinite(factors)
+        return ops.where(free, factors, 0.0), free
 
     def _entries(self, w, strength):
         """ρ(w_i)."""

@@ -12,6 +12,7 @@ import math
 import numbers
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -163,32 +164,33 @@ class Layout:
     """The groups of one variable: slices along `axis` of an array of shape `shape`.
 
     `segments` maps the indices of the axis to groups, −1 for none (all None: index i is group i); `factors` are c per
-    group, inf where the group is held at zero.
+    group, an array or a tensor, inf where the group is held at zero.
     """
 
     shape: tuple[int, ...]
     axis: int
     segments: np.ndarray | None
-    factors: np.ndarray
+    factors: Any
 
     @property
     def is_free(self):
         """Per group: whether it is not held at zero."""
-        return np.isfinite(self.factors)
+        return ops.isfinite(self.factors)
 
     @property
     def is_held(self):
         """Per entry, broadcastable to w: whether its group is held at zero."""
-        return self._per_index(~self.is_free, outside=False)
+        return self.spread(ops.logical_not(self.is_free), outside=False)
 
     @property
     def is_outside(self):
         """Per entry, broadcastable to w: whether it is in no group."""
-        return self._per_index(np.zeros(len(self.factors), bool), outside=True)
+        outside = np.zeros(self.shape[self.axis], bool) if self.segments is None else self.segments < 0
+        return outside.reshape(self._along)
 
     def price(self, w):
         """c per group as a tensor of w's dtype, 0 in the place of inf."""
-        return ops.convert_to_tensor(np.where(self.is_free, self.factors, 0.0), w.dtype)
+        return ops.cast(ops.where(self.is_free, self.factors, 0.0), w.dtype)
 
     def norms(self, x):
         """‖x_g‖₂ per group; scaled by its largest entry, so that no square overflows or vanishes."""
@@ -216,7 +218,7 @@ class Layout:
     def spread(self, per_group, outside=0.0):
         """One number per group, given to each of its entries, broadcastable to w; `outside` for entries in none."""
         if self.segments is not None:
-            rest = outside * ops.ones_like(per_group[:1])
+            rest = ops.full((1,), outside, per_group.dtype)
             per_group = ops.take(ops.concatenate([per_group, rest]), self.segments % (len(self.factors) + 1))
         return ops.reshape(per_group, self._along)
 
@@ -227,11 +229,6 @@ class Layout:
             return residuals
         rest = ops.where(self.is_outside, gradient, 0.0)
         return ops.concatenate([residuals, ops.reshape(ops.sqrt(ops.sum(ops.square(rest))), (1,))])
-
-    def _per_index(self, per_group, outside):
-        if self.segments is not None:
-            per_group = np.append(per_group, outside)[self.segments]
-        return per_group.reshape(self._along)
 
     @property
     def _others(self):
@@ -273,7 +270,7 @@ def layout(penalty, shape):
                 f"{name} has weights of shape {penalty.weights.shape} for {count} groups of a variable of shape "
                 f"{shape}. Give one factor per group, or a rule for each variable."
             )
-        factors = np.broadcast_to(penalty.weights, (count,))
+        factors = ops.broadcast_to(penalty.weights, (count,))
     return Layout(shape, axis, segments, factors)
 
 

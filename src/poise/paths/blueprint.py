@@ -1,0 +1,125 @@
+"""The model of a path, rebuilt from its architecture, and what its weights are called."""
+
+import contextlib
+from collections.abc import Sequence
+from functools import cached_property
+
+import keras
+import numpy as np
+
+from poise.paths.inputs import first_kernels
+from poise.paths.training import Lanes
+from poise.rules import path_of
+
+
+class Blueprint:
+    """How to build the model whose weights the lanes trained.
+
+    Args:
+        architecture: the model as `keras.saving.serialize_keras_object` tells it. How it was compiled is left out, and
+            with it the optimizer.
+        lanes: what the lanes left behind.
+        names: of the inputs; None for their positions.
+        safe_mode: whether an architecture that holds Python code is refused, as for `keras.saving.load_model`.
+    """
+
+    def __init__(self, architecture: dict, lanes: Lanes, names: Sequence[str] | None, safe_mode: bool):
+        self.architecture = {key: value for key, value in architecture.items() if key != "compile_config"}
+        self._lanes = lanes
+        self._names = names
+        self._safe_mode = safe_mode
+
+    def build(self) -> keras.Model:
+        """A new model, with first weights of its own.
+
+        Raises:
+            ValueError: if Keras cannot rebuild it, or rebuilds another.
+        """
+        with restoring("The model of the path"):
+            model = keras.saving.deserialize_keras_object(self.architecture, safe_mode=self._safe_mode)
+        shapes = [tuple(weight.shape) for weight in model.weights]
+        trained = [weight.shape[2:] for weight in self._lanes.weights]
+        if shapes != trained:
+            raise ValueError(
+                f"The model of the path was rebuilt with weights of the shapes {shapes}, and those trained have "
+                f"{trained}. A layer of it does not restore itself from its get_config."
+            )
+        return model
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """One model that is built once, for what its weights do not matter to."""
+        return self.build()
+
+    @cached_property
+    def totals(self) -> dict[str, float]:
+        """How many inputs (`features`), `units` and `weights` there are; NaN where that is unknown."""
+        totals = {"features": np.nan, "units": np.nan, "weights": np.nan}
+        shapes = [self._lanes.weights[at].shape[2:] for at in self._penalised.values() if at is not None]
+        if shapes and len(shapes) == len(self._penalised):
+            totals["weights"] = float(sum(np.prod(shape) for shape in shapes))
+            totals["units"] = float(sum(shape[-1] for shape in shapes if len(shape) > 1))
+        if self._lanes.features is not None:
+            totals["features"] = float(self._lanes.features.shape[2])
+        return totals
+
+    @property
+    def grouped(self) -> list[str]:
+        """The paths of the penalised variables whose sizes are those of groups."""
+        shapes = {path: self._lanes.weights[at].shape[2:] for path, at in self._penalised.items() if at is not None}
+        return [path for path, shape in shapes.items() if self._lanes.sizes[path].shape[2:] != shape]
+
+    def label(self, path: str, index: tuple[int, ...]) -> str:
+        """What a group or an entry of `Lanes.sizes[path]` is called: by its input, if it belongs to one."""
+        plain = f"{'/'.join(path.split('/')[-2:])} {', '.join(map(str, index))}"
+        for first, number, axis in self._kernels:
+            if number != self._penalised[path]:
+                continue
+            shape, groups = self._lanes.weights[number].shape[2:], self._lanes.sizes[path].shape[2:]
+            if groups == shape:
+                rest = [str(i) for other, i in enumerate(index) if other != axis and shape[other] > 1]
+                return " → ".join([self._input(first + index[axis]), *([", ".join(rest)] if rest else [])])
+            # As many groups as inputs and no other axis as long: they are the inputs, and not units or lists.
+            if groups == (shape[axis],) and shape.count(shape[axis]) == 1:
+                return self._input(first + index[0])
+        return plain
+
+    @cached_property
+    def _kernels(self):
+        return first_kernels(self.model) or []
+
+    @cached_property
+    def _penalised(self):
+        """The positions of the penalised variables in `model.weights`, by their paths; None where one is not found.
+
+        The paths of a rebuilt model may lack the first segments of the original's, or have more.
+        """
+        free = [(number, path_of(weight)) for number, weight in enumerate(self.model.weights)]
+        found = {}
+        for path in self._lanes.sizes:
+            alike = [pair for pair in free if _has_same_tail(path, pair[1])]
+            found[path] = alike[0][0] if alike else None
+            free = [pair for pair in free if pair not in alike[:1]]
+        return found
+
+    def _input(self, number):
+        return f"input {number}" if self._names is None else str(self._names[number])
+
+
+@contextlib.contextmanager
+def restoring(what: str):
+    """Turns what Keras says when it cannot rebuild something into one ValueError that says what to do."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"{what} cannot be rebuilt: {first} Import or register its custom layers and functions first "
+            "(keras.saving.register_keras_serializable). Python code in it needs Path.load(folder, safe_mode=False)."
+        ) from error
+
+
+def _has_same_tail(one, other):
+    """Whether two paths agree, segment by segment from their ends, as far as the shorter one goes."""
+    pairs = zip(reversed(one.split("/")), reversed(other.split("/")), strict=False)
+    return all(a == b for a, b in pairs)

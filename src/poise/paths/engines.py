@@ -1,0 +1,337 @@
+"""The lanes of a path in this process, in chunks of a size that suits the machine.
+
+Lanes are independent, so any part of them can be trained at any time. A chunk is some replicas at some strengths; all
+chunks of one shape share one compiled program, and the last is filled up with repeated lanes. A finished chunk is
+written to the checkpoint in one move, so that a call that was killed goes on with the next.
+"""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+
+from poise.balance import check_built
+from poise.optimizer import Penalized, find_penalized
+from poise.paths.checkpoints import Checkpoint
+from poise.paths.folds import kept
+from poise.paths.inputs import first_kernels, live_inputs
+from poise.paths.lanes import Program, steps_of
+from poise.paths.training import Lanes, Replica, Training
+from poise.penalties.groups import layout
+from poise.rules import Rule, path_of
+
+MANY = 20_000_000
+"""Numbers in the weights of all lanes together, above which the size of a chunk is found by measuring."""
+SHARE_OF_MEMORY = 0.3
+
+Report = Callable[[float], None]
+
+
+@dataclass(eq=False)
+class Job:
+    """Some strengths to train on some replicas.
+
+    Attributes:
+        model: the compiled model, on the backend JAX.
+        rules: with numbers as strengths, of which the first is the unit of `strengths`.
+        data: x, y, sample weights or None.
+        replicas: the rows of every family of lanes.
+        training: how a lane is trained, its `settle` a number.
+        checkpoint: keeps the finished chunks; None for none.
+    """
+
+    model: Any
+    rules: list[Rule]
+    data: tuple
+    replicas: list[Replica]
+    training: Training
+    checkpoint: Checkpoint | None = None
+
+
+class Local:
+    """The engine in this process.
+
+    Raises:
+        ValueError: if the model cannot be trained in lanes, with the reason.
+    """
+
+    def __init__(self, job: Job):
+        check_model(job.model)
+        self.job = job
+        self._inner = inner_optimizer(job.model)
+        self.optimizer = self._built(self._inner)
+        self._kernels = first_kernels(job.model)
+        self._programs: dict[Training, Program] = {}
+        self._starts: dict[int, list[np.ndarray]] = {}
+        self._best_size: dict[tuple, int] = {}
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(rules,) the strengths of the rules in units of the first."""
+        given = np.array([rule.penalty.strength for rule in self.job.rules], "float64")
+        return given / given[0]
+
+    def run(
+        self,
+        strengths: np.ndarray,
+        factors: dict | None = None,
+        report: Report | None = None,
+        replicas: list[Replica] | None = None,
+        training: Training | None = None,
+        is_free: bool = False,
+    ) -> Lanes:
+        """Trains replicas at strengths.
+
+        Args:
+            strengths: (S,) of the first rule.
+            factors: by (index of a target, number of a rule) the factors of its penalty, (replicas, S, groups or
+                *shape); None for those that the rules have.
+            report: called with the share of the work that is done.
+            replicas, training: others than those of the job.
+            is_free: train without any penalty but what the factors hold at zero.
+        """
+        replicas = self.job.replicas if replicas is None else replicas
+        training = self.job.training if training is None else training
+        per_rule = np.asarray(strengths, "float64")[:, None] * (0.0 if is_free else self.shares)
+        plan = self._plan(replicas, len(strengths), training)
+        parts = []
+        for number, (rows, columns) in enumerate(plan):
+
+            def part_done(done, number=number):
+                if report is not None:
+                    report((number + done) / len(plan))
+
+            chosen = [replicas[row] for row in rows]
+            holds_nothing = not any(len(replica.held) for replica in chosen)
+            task = {
+                "replicas": chosen,
+                "starts": [self._start(replica.seed) for replica in chosen],
+                "lanes": np.array([[_number(replica, strengths[column]) for column in columns] for replica in chosen]),
+                "strengths": per_rule[columns],
+                "factors": {key: value[np.ix_(rows, columns)] for key, value in (factors or {}).items()},
+                "limits": _limits(parts, columns) if training.patience and holds_nothing else None,
+            }
+            checkpoint = self.job.checkpoint
+            found = checkpoint.read(task, training) if checkpoint else None
+            if found is None:
+                chunk = self._program(training).run(**task, report=part_done)
+                found = self._summed(chunk, [row in kept(replicas) for row in rows])
+                if checkpoint:
+                    checkpoint.write(task, training, found)
+            part_done(1.0)
+            parts.append((rows, columns, found))
+        return self._gathered(parts, replicas, np.asarray(strengths, "float64"))
+
+    def _built(self, inner, rate=None):
+        config = inner.get_config()
+        if rate is not None:
+            config.update(learning_rate=rate, gradient_accumulation_steps=None)
+        optimizer = Penalized(type(inner).from_config(config), self.job.rules, self.job.training.update)
+        optimizer.build(self.job.model.trainable_variables, self.job.model.non_trainable_variables)
+        return optimizer
+
+    def _program(self, training):
+        if training not in self._programs:
+            falling = keras.optimizers.schedules.CosineDecay(_first_rate(self._inner), max(training.settle or 0, 1))
+            self._programs[training] = Program(
+                self.job.model, self.optimizer, self._built(self._inner, falling), self.job.data, training
+            )
+        return self._programs[training]
+
+    def _start(self, seed):
+        """The first values of the trained variables: the model's own for the seed 0, else a new draw."""
+        if seed not in self._starts:
+            self._starts[seed] = [np.asarray(variable.value) for variable in drawn(self.job.model, seed)]
+        return self._starts[seed]
+
+    def _plan(self, replicas, count, training):
+        """[(numbers of the replicas, numbers of the strengths)] of every chunk; those that hold rows out come first."""
+        families: dict[tuple, list[int]] = {}
+        for number, replica in enumerate(replicas):
+            comes_last = training.patience is not None and not len(replica.held)
+            families.setdefault((comes_last, steps_of(replica, training.batch_size)), []).append(number)
+        plan = []
+        for key in sorted(families):
+            members = families[key]
+            lanes = self._size(replicas[members[0]], len(members), count, training)
+            width, height = min(lanes, count), max(lanes // count, 1)
+            plan += [
+                (members[top : top + height], list(range(left, min(left + width, count))))
+                for top in range(0, len(members), height)
+                for left in range(0, count, width)
+            ]
+        return plan
+
+    def _size(self, replica, members, count, training):
+        """How many lanes to run at once: all that the memory holds if they are small, else as many as go fastest."""
+        values = sum(int(np.prod(v.shape)) for v in [*self.job.model.weights, *self.optimizer.variables])
+        limit = max(int(SHARE_OF_MEMORY * _memory() / (12 * values)), 1)
+        if values * members * count <= MANY:
+            return min(members * count, limit)
+        key = (count, training.batch_size)
+        if key not in self._best_size:
+            program = self._program(replace(training, start="fresh"))
+            few = replace(replica, train=replica.train[: 3 * (training.batch_size or len(replica.train))])
+            seconds = {}
+            for lanes in sorted({min(size, count, limit) for size in (1, 4, 16, 64)}):
+                strengths, numbers = np.repeat(self.shares[None], lanes, 0), np.zeros((1, lanes), int)
+                step = program.seconds_of_a_step([few], [self._start(replica.seed)], numbers, strengths, {})
+                seconds[lanes] = step / lanes
+            self._best_size[key] = min(seconds, key=lambda lanes: seconds[lanes])
+        return self._best_size[key]
+
+    def _summed(self, chunk, is_kept):
+        """What is kept of a chunk, by name, each with the leading axes (replicas, strengths)."""
+        weights = chunk.weights
+        position = {id(weight): number for number, weight in enumerate(self.job.model.weights)}
+        targets = self.optimizer.targets
+        penalised = [weights[position[id(self.optimizer.weights_of(target))]] for target in targets]
+        found = {f"measure/{name}": value for name, value in chunk.measures.items()}
+        none = np.zeros(weights[0].shape[:2], int)
+        found["measure/zeros"] = sum(((w == 0).reshape(*none.shape, -1).sum(-1) for w in penalised), none)
+        matrices = [w for w in penalised if w.ndim > 3]
+        found["measure/units"] = sum(((w != 0).any(axis=tuple(range(2, w.ndim - 1))).sum(-1) for w in matrices), none)
+        found["measure/is_empty"] = none == 0
+        for target, w in zip(targets, penalised, strict=True):
+            found[f"size/{target.path}"] = sizes(target, w)
+            if not all(penalty.smooth for _, penalty in target.penalties):
+                found["measure/is_empty"] &= (w == 0).all(axis=tuple(range(2, w.ndim)))
+        if all(penalty.smooth for target in targets for _, penalty in target.penalties):
+            found["measure/is_empty"] = none > 0
+        if self._kernels:
+            found["features"] = live_inputs(self.job.model, self._kernels, weights)
+        for number, w in enumerate(weights):
+            found[f"weight/{number}"] = w[is_kept]
+        return found
+
+    def _gathered(self, parts, replicas, strengths):
+        """The chunks put together in the order of the replicas and the strengths."""
+        whole = {}
+        own = kept(replicas)
+        for rows, columns, found in parts:
+            for name, value in found.items():
+                is_weight = name.startswith("weight/")
+                lead = (len(own) if is_weight else len(replicas), len(strengths))
+                if name not in whole:
+                    whole[name] = np.zeros((*lead, *value.shape[2:]), value.dtype)
+                into = [own.index(row) for row in rows if row in own] if is_weight else rows
+                whole[name][np.ix_(into, columns)] = value
+        table = pd.DataFrame(
+            [
+                {"fold": replica.fold, "seed": replica.seed, "strength": strength}
+                for replica in replicas
+                for strength in strengths
+            ]
+        )
+        for name in MEASURES:
+            if f"measure/{name}" in whole:
+                table[name] = whole[f"measure/{name}"].ravel()
+        return Lanes(
+            table,
+            {name.removeprefix("size/"): value for name, value in whole.items() if name.startswith("size/")},
+            whole.get("features"),
+            [whole[f"weight/{number}"] for number in range(len(self.job.model.weights))],
+        )
+
+
+MEASURES = [
+    *("loss", "held_loss", "penalty", "residual", "gradient", "zeros", "units", "settled", "epochs"),
+    *("diverged", "is_empty"),
+]
+
+
+def check_model(model):
+    """Raises ValueError if the model cannot be trained in lanes, with the reason."""
+    if not getattr(model, "compiled", False):
+        raise ValueError("The model is not compiled. Call model.compile(optimizer, loss) before poise.path.")
+    check_built(model)
+    name = type(model).__name__
+    if type(model).train_step is not keras.Model.train_step:
+        raise ValueError(
+            f"{name} has a train_step of its own, which lanes would not run: they take the gradient of the compiled "
+            "loss. Put what it does into compute_loss or the layers, or train it with fit."
+        )
+    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Lanes do not scale the loss, which float16 needs. Use the policy 'mixed_bfloat16' or 'float32'."
+        )
+    if inner_optimizer(model).use_ema or getattr(model.optimizer, "use_ema", False):
+        raise ValueError("An average of weights (use_ema=True) has no exact zeros. Compile the model without it.")
+    carried = [path_of(v) for v in model.trainable_variables if getattr(v, "regularizer", None) is not None]
+    if carried:
+        raise ValueError(
+            f"{carried[0]!r} carries a Keras regularizer, which would be part of the prediction loss of every lane. "
+            "Move it into a rule with poise.adopt(model)."
+        )
+
+
+def inner_optimizer(model):
+    """The optimizer that takes the steps: the compiled one, or the one inside a `Penalized`."""
+    try:
+        return find_penalized(model).inner_optimizer
+    except ValueError:
+        return model.optimizer
+
+
+def drawn(model, seed: int) -> list:
+    """The trained variables of the model for the seed 0, and of a new draw of its initial weights for another.
+
+    Raises:
+        ValueError: if the model cannot be drawn anew.
+    """
+    if seed == 0:
+        return model.trainable_variables
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        return keras.models.clone_model(model).trainable_variables
+    except Exception as error:
+        raise ValueError(f"seeds > 1 draws new initial weights, and the model cannot be cloned: {error}") from error
+    finally:
+        random.setstate(before)
+
+
+def sizes(target, w) -> np.ndarray:
+    """‖w_g‖ of every group of a target's non-smooth penalty, or |w| where it has none: (..., groups or *shape)."""
+    groups = next((penalty for _, penalty in target.penalties if hasattr(penalty, "groups")), None)
+    if groups is None:
+        return np.abs(w)
+    shape = w.shape[2:]
+    at = layout(groups.with_factors(None), shape)
+    across = tuple(2 + axis for axis in range(len(shape)) if axis != at.axis)
+    squares = np.square(w.astype("float64")).sum(axis=across)
+    if at.segments is not None:
+        members = at.segments == np.arange(len(groups.groups))[:, None]
+        squares = squares @ members.T
+    return np.sqrt(squares).astype("float32")
+
+
+def _first_rate(optimizer):
+    rate = optimizer._learning_rate
+    return float(rate(0)) if callable(rate) else float(keras.ops.convert_to_numpy(rate))
+
+
+def _number(replica, strength):
+    """A number for a lane that depends on nothing but its fold, its seed and its strength."""
+    words = np.array([strength], "float64").view("uint32")
+    return int(np.random.SeedSequence([replica.fold + 1, replica.seed, *words.tolist()]).generate_state(1)[0])
+
+
+def _limits(parts, columns):
+    """(columns,) the mean number of epochs after which the lanes of the folds stopped, by strength."""
+    epochs = [[] for _ in columns]
+    for _, other, found in parts:
+        for here, column in enumerate(columns):
+            if column in other:
+                epochs[here] += found["measure/epochs"][:, other.index(column)].tolist()
+    return np.array([max(round(np.mean(some)), 1) for some in epochs])
+
+
+def _memory():
+    """The bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

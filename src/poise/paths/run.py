@@ -1,0 +1,301 @@
+"""`poise.path`: every strength of a grid, in every fold, in one call."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from poise.optimizer import find_penalized
+from poise.paths.checkpoints import Checkpoint
+from poise.paths.engines import Job, Local, check_model
+from poise.paths.data import Data, checked_data
+from poise.paths.folds import split
+from poise.paths.grid import below, found_grid
+from poise.paths.result import Path
+from poise.paths.selection import minimum
+from poise.paths.stages import check_reweightable, held_at_zero, reweighted
+from poise.paths.training import Lanes, Replica, Training
+from poise.penalties.base import Schedule
+from poise.rules import Rule, as_rules
+
+SETTLE = 2000
+LATER_DECADES = 3.0
+NULL = 100.0
+"""Times the top of the grid: so strong a penalty leaves nothing, and the null model competes."""
+EXTENSIONS = 2
+
+
+def path(
+    model,
+    x,
+    y,
+    rules=None,
+    *,
+    strengths=100,
+    folds=5,
+    seeds=1,
+    adaptive=0,
+    relax=False,
+    training=None,
+    sample_weight=None,
+    groups=None,
+    engine="auto",
+    checkpoint=None,
+    progress=True,
+) -> Path:
+    """Trains a model at every strength of a grid, in every fold, side by side.
+
+    Args:
+        model: a built and compiled Keras model, which is left as it is. Loss and optimizer are those that it was
+            compiled with.
+        x, y: arrays or nested structures of arrays, as for `model.fit`; the first axis is the rows. Numbers must be
+            finite.
+        rules: a penalty, a `poise.Rule` or a list of those, with numbers as strengths; None for those of the
+            `poise.Penalized` that the model was compiled with.
+        strengths: how many, for a grid that is found by a coarse scan, or the strengths themselves, positive or zero.
+            A strength is that of the first rule; the others keep their ratio to it.
+        folds: a number (stratified where y holds classes), a scikit-learn splitter, a list of pairs (train, held) of
+            positions or masks, or a tuple (xv, yv) of rows to validate on.
+        seeds: how many draws of initial weights; the first are the model's own.
+        adaptive: how many more paths to run, each with the penalty of every group (or entry) divided by its size in
+            the solution that the stage before chose.
+        relax: train once more without the penalty on what survived (`path.relaxed`).
+        training: a `poise.Training`; None for its defaults.
+        sample_weight: (rows,) as for `model.fit`.
+        groups: (rows,) for the folds: rows of one group stay together.
+        engine: `"auto"`, `"local"` (this process, which must run on JAX) or `"process"` (a JAX process of its own).
+        checkpoint: a folder for finished chunks; the same call resumes from it.
+        progress: whether to show a progress bar.
+
+    Returns:
+        A `poise.Path`.
+
+    Raises:
+        TypeError, ValueError: before anything is trained, for a model that cannot be trained in lanes, data that are
+            not finite, folds that cannot be made, or a wrong argument.
+
+    References:
+        Friedman, Hastie and Tibshirani 2010, "Regularization paths for generalized linear models via coordinate
+        descent" (the path); Zou 2006, "The adaptive lasso" (the stages).
+
+    Example:
+        >>> import keras, numpy as np, poise
+        >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.Adam(0.05), loss="mse")
+        >>> training = poise.Training(epochs=20, settle=200)
+        >>> path = poise.path(model, x, x[:, :1], poise.L1(), strengths=5, folds=2, training=training, progress=False)
+        >>> len(path.table), path.features(path.best).tolist()
+        (5, [0])
+    """
+    training = Training() if training is None else training
+    check_model(model)
+    if engine not in ("auto", "local", "process"):
+        raise ValueError(f"engine={engine!r} is not one of 'auto', 'local', 'process'.")
+    rules = _rules_for(model, rules)
+    strengths = _checked_strengths(strengths)
+    if isinstance(adaptive, bool) or not isinstance(adaptive, int) or adaptive < 0:
+        raise ValueError(f"adaptive={adaptive!r}: give a number of stages ≥ 0.")
+    data = checked_data(model, x, y, sample_weight, groups, folds)
+    replicas = split(
+        data.rows, y=data.y, folds=folds, seeds=seeds, groups=groups, sample_weight=data.sample_weight,
+        are_classes=_are_classes(model),
+    )  # fmt: skip
+    if training.settle is None:
+        is_smooth = all(rule.penalty.smooth for rule in rules)
+        training = replace(training, settle=0 if is_smooth or training.update == "coupled" else SETTLE)
+    work = {"strengths": strengths, "adaptive": adaptive, "relax": relax, "training": training, "checkpoint": checkpoint}
+    is_jax = keras.backend.backend() == "jax"
+    if engine == "local" and not is_jax:
+        raise ValueError(
+            f"engine='local' needs Keras on JAX, and it runs on {keras.backend.backend()}. Use engine='process'."
+        )
+    with _bar(progress) as report:
+        if engine == "process" or not is_jax:
+            from poise.paths.child import solved_in_child
+
+            return solved_in_child(model, rules, data, replicas, report=report, **work)
+        return solved(model, rules, data, replicas, report=report, **work)
+
+
+def solved(
+    model,
+    rules: list[Rule],
+    data: Data,
+    replicas: list[Replica],
+    *,
+    strengths,
+    adaptive: int,
+    relax: bool,
+    training: Training,
+    checkpoint,
+    report: Callable[[float], None],
+) -> Path:
+    """What `path` does once its arguments are checked, in this process, on JAX."""
+    start = time.perf_counter()
+    table = (data.x, data.y, data.sample_weight)
+    kept = None
+    if checkpoint is not None:
+        kept = Checkpoint(
+            checkpoint,
+            data=table,
+            model=[model.to_json(), *model.get_weights()],
+            compilation=repr(model.get_compile_config()),
+            rules=[repr(keras.saving.serialize_keras_object(rule)) for rule in rules],
+            folds=replicas,
+            training=training,
+            strengths=strengths,
+            stages=[adaptive, relax],
+        )
+    engine = Local(Job(model, rules, table, replicas, training, kept))
+    if adaptive:
+        check_reweightable(engine.optimizer, "adaptive")
+    if relax:
+        check_reweightable(engine.optimizer, "relax=True")
+    is_found = isinstance(strengths, int)
+    parts = (1 if is_found else 0) + 1 + adaptive + bool(relax)
+    finished = 0
+
+    def part(share):
+        report((finished + share) / parts)
+
+    grid = strengths
+    if is_found:
+        grid = found_grid(engine, strengths - 1 if adaptive and strengths > 1 else strengths)
+        finished += 1
+    architecture = keras.saving.serialize_keras_object(model)
+    stages: list[Path] = []
+    factors = None
+    for stage in range(adaptive + 1):
+        here = grid
+        if is_found and adaptive:
+            if stage:
+                here = np.geomspace(grid[-1] / 10**LATER_DECADES, grid[-1], len(grid))
+            here = np.append(here, NULL * grid[-1])
+        lanes = engine.run(here, _repeated(factors, len(here)), part)
+        for _ in range(EXTENSIONS if is_found and adaptive else 0):
+            if _chosen(lanes, here) > 0 or len(here) < 3:
+                break
+            more = below(here)
+            lanes = _joined(engine.run(more, _repeated(factors, len(more)), part), lanes)
+            here = np.concatenate([more, here])
+        finished += 1
+        extra = {}
+        if relax and stage == adaptive:
+            held = held_at_zero(engine.optimizer.targets, lanes.sizes)
+            relaxed = engine.run(here, held, part, is_free=True)
+            extra = {"relaxed": Path(relaxed, architecture, tuple(rules), training, 0.0, names=data.names)}
+        stages.append(
+            Path(
+                lanes,
+                architecture,
+                tuple(rules),
+                training,
+                time.perf_counter() - start,
+                stages=tuple(stages),
+                names=data.names,
+                **extra,
+            )
+        )
+        is_nothing_left = lanes.table["is_empty"].to_numpy().reshape(-1, len(here))[-1, _chosen(lanes, here)]
+        if stage == adaptive or is_nothing_left:
+            break
+        factors = reweighted(engine.optimizer, lanes.sizes, _chosen(lanes, here), 1)
+    report(1.0)
+    return stages[-1]
+
+
+@contextlib.contextmanager
+def _bar(is_shown: bool):
+    """A progress bar, as a function of the share that is done."""
+    columns = [
+        TextColumn("path"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
+    ]  # fmt: skip
+    with Progress(*columns, disable=not is_shown, transient=True) as progress:
+        task = progress.add_task("path", total=1.0)
+        yield lambda share: progress.update(task, completed=share)
+
+
+def _chosen(lanes: Lanes, strengths) -> int:
+    """The position of the strength with the lowest mean loss on the rows held out."""
+    losses = lanes.table["held_loss"].to_numpy(copy=True)
+    losses[lanes.table["diverged"].to_numpy(bool)] = np.inf
+    losses = losses.reshape(-1, len(strengths))
+    is_judged = (lanes.table["fold"].to_numpy() >= 0).reshape(losses.shape)[:, 0]
+    return minimum(losses[is_judged].mean(axis=0))
+
+
+def _repeated(factors, count):
+    return None if factors is None else {key: np.repeat(value, count, axis=1) for key, value in factors.items()}
+
+
+def _joined(low: Lanes, high: Lanes) -> Lanes:
+    """The lanes of two grids, one below the other, as of one."""
+    order = [*dict.fromkeys(zip(high.table["fold"], high.table["seed"], strict=True))]
+    rank = {key: number for number, key in enumerate(order)}
+    table = pd.concat([low.table, high.table], ignore_index=True)
+    keys = [rank[key] for key in zip(table["fold"], table["seed"], strict=True)]
+    table = table.assign(order=keys).sort_values(["order", "strength"]).drop(columns="order").reset_index(drop=True)
+
+    def both(a, b):
+        return np.concatenate([a, b], axis=1)
+
+    features = None if low.features is None or high.features is None else both(low.features, high.features)
+    sizes = {name: both(size, high.sizes[name]) for name, size in low.sizes.items()}
+    return Lanes(table, sizes, features, [both(a, b) for a, b in zip(low.weights, high.weights, strict=True)])
+
+
+def _rules_for(model, rules) -> list[Rule]:
+    if rules is None:
+        try:
+            rules = find_penalized(model).rules
+        except ValueError:
+            raise ValueError(
+                "path has no rules: give a penalty, such as poise.path(model, x, y, poise.L1()), or compile the model "
+                "with poise.Penalized."
+            ) from None
+    rules = as_rules(rules)
+    if not rules:
+        raise ValueError("rules is empty, and a path is one of strengths. Give a penalty, such as poise.L1().")
+    for rule in rules:
+        strength = rule.penalty.strength
+        if isinstance(strength, Schedule):
+            raise ValueError(
+                f"Rule {rule.name!r} has a scheduled strength, and a path trains each lane at one. Give it a number."
+            )
+        if not strength > 0:
+            raise ValueError(
+                f"Rule {rule.name!r} has the strength {strength:g}. The rules' strengths are their ratios in a path: "
+                "give numbers > 0."
+            )
+    return rules
+
+
+def _checked_strengths(strengths):
+    if isinstance(strengths, (int, np.integer)) and not isinstance(strengths, bool):
+        if strengths < 1:
+            raise ValueError(f"strengths={strengths}: give a number ≥ 1, or the strengths themselves.")
+        return int(strengths)
+    try:
+        found = np.asarray(strengths, dtype="float64")
+    except (TypeError, ValueError):
+        raise TypeError(f"strengths={strengths!r}: give a number, or an array of numbers ≥ 0.") from None
+    if found.ndim != 1 or not len(found):
+        raise ValueError(f"strengths has the shape {found.shape}: give a number, or one row of numbers ≥ 0.")
+    if not np.isfinite(found).all() or (found < 0).any():
+        worst = found[~np.isfinite(found) | (found < 0)][0]
+        raise ValueError(f"strengths holds {worst!r}: a strength is a finite number ≥ 0.")
+    return np.unique(found)
+
+
+def _are_classes(model) -> bool | None:
+    """Whether the loss says that the targets are classes; None where it does not say."""
+    loss = getattr(model, "loss", None)
+    name = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", "")
+    return True if "crossentropy" in str(name).lower() else None

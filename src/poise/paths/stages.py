@@ -1,0 +1,73 @@
+"""Adaptive stages: penalties divided by the sizes that the stage before found.
+
+Zou 2006, "The adaptive lasso"; Candès, Wakin and Boyd 2008, "Enhancing sparsity by reweighted ℓ1 minimization". A large
+group is then penalised less and a small one more, which takes away the bias that makes a plain path keep too much.
+Every lane is weighted by its own fold's solution, so that no row that is held out has a say.
+"""
+
+import numpy as np
+
+from poise.penalties.base import Separable
+from poise.penalties.groups import layout
+
+FLOOR = 0.03
+"""ε in a = (1 + ε)/(size/largest + ε): nothing is penalised more than about 1/ε times the largest group."""
+
+
+def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int, count: int) -> dict:
+    """The factors of the next stage, by (index of a target, number of a rule), (replicas, strengths, groups or *shape).
+
+    a_g = (1 + ε)/(‖w_g‖/max_g ‖w_g‖ + ε), times the factor that the penalty has; infinite for what is dropped, which so
+    stays out.
+
+    Args:
+        optimizer: the lanes' `Penalized`.
+        sizes: by the paths of its targets, (replicas, strengths, groups or *shape).
+        position: of the chosen strength.
+        count: of the strengths of the next stage.
+    """
+    factors = {}
+    for target in optimizer.targets:
+        size = sizes[target.path][:, position].astype("float64")
+        across = tuple(range(1, size.ndim))
+        largest = size.max(axis=across, keepdims=True)
+        shares = size / np.where(largest > 0, largest, 1.0)
+        weights = np.where(size > 0, (1.0 + FLOOR) / (shares + FLOOR), np.inf)
+        shape = tuple(optimizer.weights_of(target).shape)
+        for number, penalty in target.penalties:
+            if not penalty.smooth:
+                own = (weights * _own_factors(penalty, shape)).astype("float32")
+                factors[target.index, number] = np.repeat(own[:, None], count, axis=1)
+    return factors
+
+
+def check_reweightable(optimizer, argument: str):
+    """Raises ValueError if a non-smooth penalty has no factors per group or entry, or nothing can hold a zero."""
+    rough = [(target, penalty) for target in optimizer.targets for _, penalty in target.penalties if not penalty.smooth]
+    if not rough or optimizer.update == "coupled":
+        raise ValueError(
+            f"{argument} works on what a penalty drops, and here nothing becomes exactly zero. Use a penalty such as "
+            "poise.L1 or poise.GroupLasso and Training(update='proximal')."
+        )
+    for target, penalty in rough:
+        if not isinstance(penalty, Separable) and not hasattr(penalty, "groups"):
+            raise ValueError(
+                f"{argument} gives every group or entry a factor, and {type(penalty).__name__} on {target.path!r} has "
+                "none. Use poise.L1 or poise.GroupLasso."
+            )
+
+
+def held_at_zero(targets, sizes: dict[str, np.ndarray]) -> dict:
+    """Factors that hold at zero what a path has dropped, (replicas, strengths, groups or *shape)."""
+    return {
+        (target.index, number): np.where(sizes[target.path] > 0, 1.0, np.inf)
+        for target in targets
+        for number, penalty in target.penalties
+        if not penalty.smooth
+    }
+
+
+def _own_factors(penalty, shape):
+    if hasattr(penalty, "groups"):
+        return np.asarray(layout(penalty, shape).factors)
+    return 1.0 if penalty.weights is None else np.asarray(penalty.weights)
