@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import cached_property
 
 import keras
@@ -35,8 +36,7 @@ class Blueprint:
         Raises:
             ValueError: if Keras cannot rebuild it, or rebuilds another.
         """
-        with restoring("The model of the path"):
-            model = keras.saving.deserialize_keras_object(self.architecture, safe_mode=self._safe_mode)
+        model = rebuilt(self.architecture, self._safe_mode)
         shapes = [tuple(weight.shape) for weight in model.weights]
         trained = [weight.shape[2:] for weight in self._lanes.weights]
         if shapes != trained:
@@ -106,17 +106,26 @@ class Blueprint:
         return f"input {number}" if self._names is None else str(self._names[number])
 
 
+def rebuilt(architecture: dict, safe_mode: bool) -> keras.Model:
+    """A new model of an architecture.
+
+    Raises:
+        ValueError: if Keras cannot rebuild it, such as one with a layer that is not registered.
+    """
+    with restoring("The model of the path"):
+        # A copy, because Keras writes into what it reads.
+        return keras.saving.deserialize_keras_object(deepcopy(architecture), safe_mode=safe_mode)
+
+
 @contextlib.contextmanager
 def restoring(what: str):
-    """Turns what Keras says when it cannot rebuild something into one ValueError that says what to do."""
+    """Turns what Keras raises when it cannot rebuild something into a ValueError with the reason alone."""
     try:
         yield
     except (TypeError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"{what} cannot be rebuilt: {first} Import or register its custom layers and functions first "
-            "(keras.saving.register_keras_serializable). Python code in it needs Path.load(folder, safe_mode=False)."
-        ) from error
+        # Keras quotes the whole architecture, with the reason behind it.
+        reason = str(error).rsplit("Exception encountered: ", 1)[-1].split(" Full object config: ")[0].split("\n")[0]
+        raise ValueError(f"{what} cannot be rebuilt: {reason}") from error
 
 
 def _has_same_tail(one, other):

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 VERSION = 1
+UNFINISHED = ".writing-"
+"""How the names of files begin that are being written, or were when a call was killed."""
 
 
 class Checkpoint:
@@ -39,7 +41,7 @@ class Checkpoint:
                     f"The checkpoint {str(self._folder)!r} was written for another path: {', '.join(changed)} changed "
                     "since. Use the same call to resume it, or another folder."
                 )
-        elif any(self._folder.iterdir()):
+        elif any(not file.name.startswith(UNFINISHED) for file in self._folder.iterdir()):
             raise ValueError(f"The folder {str(self._folder)!r} is not empty and no checkpoint. Use another.")
         else:
             self._put("path.json", lambda file: file.write(json.dumps(mine).encode()))
@@ -67,7 +69,7 @@ class Checkpoint:
         self._put(f"chunk-{_digest([task, training])}.npz", lambda file: np.savez(file, **arrays))
 
     def _put(self, name, write):
-        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
+        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=UNFINISHED)
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)

@@ -20,7 +20,7 @@ from poise.optimizer import Penalized, find_penalized
 from poise.paths.checkpoints import Checkpoint
 from poise.paths.folds import kept
 from poise.paths.inputs import first_kernels, live_inputs
-from poise.paths.lanes import Program, steps_of
+from poise.paths.lanes import BLOCK, Program, is_mean_loss, steps_of
 from poise.paths.training import Lanes, Replica, Training
 from poise.penalties.groups import layout
 from poise.rules import Rule, path_of
@@ -65,6 +65,7 @@ class Local:
         self.job = job
         self._inner = inner_optimizer(job.model)
         self.optimizer = self._built(self._inner)
+        self._is_mean = is_mean_loss(job.model, job.data)
         self._kernels = first_kernels(job.model)
         self._programs: dict[Training, Program] = {}
         self._starts: dict[int, list[np.ndarray]] = {}
@@ -139,7 +140,12 @@ class Local:
         if training not in self._programs:
             falling = keras.optimizers.schedules.CosineDecay(_first_rate(self._inner), max(training.settle or 0, 1))
             self._programs[training] = Program(
-                self.job.model, self.optimizer, self._built(self._inner, falling), self.job.data, training
+                self.job.model,
+                self.optimizer,
+                self._built(self._inner, falling),
+                self.job.data,
+                training,
+                self._is_mean,
             )
         return self._programs[training]
 
@@ -154,17 +160,15 @@ class Local:
         families: dict[tuple, list[int]] = {}
         for number, replica in enumerate(replicas):
             comes_last = training.patience is not None and not len(replica.held)
-            families.setdefault((comes_last, steps_of(replica, training.batch_size)), []).append(number)
+            steps = steps_of(replica, training.batch_size), steps_of(replica, BLOCK)
+            families.setdefault((comes_last, *steps), []).append(number)
         plan = []
         for key in sorted(families):
             members = families[key]
             lanes = self._size(replicas[members[0]], len(members), count, training)
             width, height = min(lanes, count), max(lanes // count, 1)
-            plan += [
-                (members[top : top + height], list(range(left, min(left + width, count))))
-                for top in range(0, len(members), height)
-                for left in range(0, count, width)
-            ]
+            columns = _parts(list(range(count)), width)
+            plan += [(rows, part) for rows in _parts(members, height) for part in columns]
         return plan
 
     def _size(self, replica, members, count, training):
@@ -175,15 +179,26 @@ class Local:
             return min(members * count, limit)
         key = (count, training.batch_size)
         if key not in self._best_size:
-            program = self._program(replace(training, start="fresh"))
-            few = replace(replica, train=replica.train[: 3 * (training.batch_size or len(replica.train))])
-            seconds = {}
-            for lanes in sorted({min(size, count, limit) for size in (1, 4, 16, 64)}):
-                strengths, numbers = np.repeat(self.shares[None], lanes, 0), np.zeros((1, lanes), int)
-                step = program.seconds_of_a_step([few], [self._start(replica.seed)], numbers, strengths, {})
-                seconds[lanes] = step / lanes
-            self._best_size[key] = min(seconds, key=lambda lanes: seconds[lanes])
+            checkpoint = self.job.checkpoint
+
+            def measured():
+                return self._fastest(replica, training, {min(size, count, limit) for size in (1, 4, 16, 64)})
+
+            # A resumed call must make the same chunks, to find them.
+            name = "lanes-" + "-".join(map(str, key))
+            self._best_size[key] = checkpoint.remembered(name, measured) if checkpoint else measured()
         return self._best_size[key]
+
+    def _fastest(self, replica, training, sizes):
+        """The number of lanes, of the given ones, that takes the least time a lane."""
+        program = self._program(replace(training, start="fresh"))
+        few = replace(replica, train=replica.train[: 3 * (training.batch_size or len(replica.train))])
+        seconds = {}
+        for lanes in sorted(sizes):
+            strengths, numbers = np.repeat(self.shares[None], lanes, 0), np.zeros((1, lanes), int)
+            step = program.seconds_of_a_step([few], [self._start(replica.seed)], numbers, strengths, {})
+            seconds[lanes] = step / lanes
+        return min(seconds, key=lambda lanes: seconds[lanes])
 
     def _summed(self, chunk, is_kept):
         """What is kept of a chunk, by name, each with the leading axes (replicas, strengths)."""
@@ -322,13 +337,22 @@ def _number(replica, strength):
     return int(np.random.SeedSequence([replica.fold + 1, replica.seed, *words.tolist()]).generate_state(1)[0])
 
 
+def _parts(numbers, most):
+    """Parts of at most so many, all of one size; the last is filled up with its last number."""
+    count = -(-len(numbers) // most)
+    size = -(-len(numbers) // count)
+    filled = [*numbers, *numbers[-1:] * (count * size - len(numbers))]
+    return [filled[first : first + size] for first in range(0, len(filled), size)]
+
+
 def _limits(parts, columns):
     """(columns,) the mean number of epochs after which the lanes of the folds stopped, by strength."""
     epochs = [[] for _ in columns]
-    for _, other, found in parts:
+    for rows, other, found in parts:
+        own = [rows.index(row) for row in dict.fromkeys(rows)]
         for here, column in enumerate(columns):
             if column in other:
-                epochs[here] += found["measure/epochs"][:, other.index(column)].tolist()
+                epochs[here] += found["measure/epochs"][own, other.index(column)].tolist()
     return np.array([max(round(np.mean(some)), 1) for some in epochs])
 
 

@@ -9,8 +9,8 @@ from poise.paths.training import Lanes
 
 DECADES = (-6.0, 3.0)
 """The scan's range, in powers of ten of the first rule's strength."""
-PER_DECADE = 4
-STEPS = 200
+PER_DECADE = 3
+STEPS = 100
 MATTERS = 0.01
 """A penalty matters where it moves the training loss by this share of all that it can move it."""
 SPANS = (2.0, 4.0)

@@ -14,7 +14,8 @@ PASSING = (
     keras.layers.Normalization,
     keras.layers.Rescaling,
 )
-"""Layers whose output j depends on their input j alone."""
+"""Layers whose output j depends on their input j alone, unless their activation is one of `MIXING`."""
+MIXING = (keras.activations.softmax, keras.activations.log_softmax, keras.activations.sparsemax)
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 RECURRENT = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 
@@ -36,10 +37,10 @@ def first_kernels(model) -> list[tuple[int, int, int]] | None:
         while waiting:
             reached = waiting.pop()
             readers = [layer for layer in model.layers if _reads(layer, reached)]
-            if not readers and not any(reached is output for output in keras.tree.flatten(model.outputs)):
+            if not readers or any(reached is output for output in keras.tree.flatten(model.outputs)):
                 return None
             for layer in readers:
-                if isinstance(layer, PASSING):
+                if isinstance(layer, PASSING) and getattr(layer, "activation", None) not in MIXING:
                     waiting.append(layer.output)
                 elif isinstance(layer, keras.layers.Dense):
                     found.append((first, position[id(layer.kernel)], 0))
@@ -49,8 +50,6 @@ def first_kernels(model) -> list[tuple[int, int, int]] | None:
                     found.append((first, position[id(layer.cell.kernel)], 0))
                 else:
                     return None
-            if not readers:
-                return None
         first += tensor.shape[-1] or 0
     return found
 

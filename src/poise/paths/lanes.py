@@ -46,22 +46,20 @@ class Program:
     Args:
         model: a compiled Keras model, on the backend JAX; it is left as it is.
         optimizer: a `Penalized`, built for the model's trainable variables.
-        data: x, y and sample weights or None, structures of arrays that share their first axis.
         settler: the same optimizer with the learning rates of settling, built likewise.
+        data: x, y and sample weights or None, structures of arrays that share their first axis.
         training: how a lane is trained; its `settle` is a number.
-
-    Raises:
-        ValueError: if the loss is no mean or sum over rows.
+        is_mean: whether the loss is a mean over rows (see `is_mean_loss`).
     """
 
-    def __init__(self, model, optimizer: Penalized, settler: Penalized, data, training: Training):
+    def __init__(self, model, optimizer: Penalized, settler: Penalized, data, training: Training, is_mean: bool):
         self._model = model
         self._optimizer = optimizer
         self._settler = settler
         self._data = jax.tree.map(jnp.asarray, data)
         self._training = training
         self._steps_to_settle = training.settle or 0
-        self._is_mean = _is_mean(model, self._data)
+        self._is_mean = is_mean
 
     def run(self, replicas: list[Replica], starts, lanes, strengths, factors, limits=None, report=None) -> Chunk:
         """Trains every replica at every strength.
@@ -104,8 +102,7 @@ class Program:
         state = trained(self._begin(self._optimizer, began, anchors, lanes, strengths), factors, keeper)
         if keeper is not None:
             state = (*keeper.best, state[2])
-        state, settled = self._settled(state, anchors, replicas, strengths, factors, advanced)
-        measures = self.measured(state, replicas, strengths, factors)
+        state, settled, measures = self._settled(state, anchors, replicas, strengths, factors, advanced)
         measures["settled"] = settled
         if keeper is not None:
             measures["epochs"] = keeper.best_epochs
@@ -193,14 +190,14 @@ class Program:
     def _settled(self, state, anchors, replicas, strengths, factors, advanced):
         """Full-batch steps until every lane's residual is small, or their number is reached.
 
-        Returns the state and how many steps each lane took, (replicas, strengths). A lane that has settled stays as
-        it is, whatever the others do.
+        Returns the state, how many steps each lane took, (replicas, strengths), and what is measured at the end. A
+        lane that has settled stays as it is, whatever the others do.
         """
         trained, fixed, _ = state
         shape = trained[0].shape[:2]
         taken = np.zeros(shape, int)
         if not self._steps_to_settle:
-            return state, taken
+            return state, taken, self.measured(state, replicas, strengths, factors)
         begun = self._begin(self._settler, anchors, anchors, np.zeros(shape, int), strengths)[2]
         state = (trained, fixed, begun)
         rows, counted = batches_of(replicas, BLOCK, 0)
@@ -216,7 +213,7 @@ class Program:
             done = done | is_small | measures["diverged"]
             if done.all():
                 break
-        return state, taken
+        return state, taken, measures
 
     @functools.partial(jax.jit, static_argnums=0)
     def _segment(self, state, rows, counted, numbers, factors, done):
@@ -386,15 +383,19 @@ def steps_of(replica: Replica, batch_size: int | None) -> int:
     return 1 if batch_size is None else -(-len(replica.train) // batch_size)
 
 
-def _is_mean(model, data) -> bool:
+def is_mean_loss(model, data) -> bool:
     """Whether the model's loss is a mean over the rows of a batch; False if it is their sum.
 
     Found by trying: the loss of some rows must be that of a batch in which others have weight zero.
+
+    Raises:
+        ValueError: if it is neither.
     """
     rows = min(4, len(jax.tree.leaves(data)[0]))
     x, y, _ = jax.tree.map(lambda a: a[:rows], data)
     half = (rows + 1) // 2
-    predicted = model(x, training=False)
+    # Moved a little, since a loss of zero would tell nothing.
+    predicted = jax.tree.map(lambda p: 0.9 * p + 0.05, model(x, training=False))
     mask = np.arange(rows) < half
     first = jax.tree.map(lambda a: a[:half], (x, y, predicted))
 
@@ -415,7 +416,16 @@ def _is_mean(model, data) -> bool:
 
 
 def _times(weights, given):
-    return weights if given is None else weights * given
+    """`weights`, (..., rows), times the sample weights: an array (..., rows, ...), a structure of those, or None."""
+    if given is None:
+        return weights
+
+    def product(given):
+        if given is None:
+            return weights
+        return jnp.reshape(weights, (*weights.shape, *(1,) * (given.ndim - weights.ndim))) * given
+
+    return keras.tree.map_structure(product, given)
 
 
 def _tensors(factors):

@@ -100,7 +100,7 @@ def places(strengths: np.ndarray) -> np.ndarray:
 def _add_losses(picture, cell, x, table):
     """Both losses, the band of one standard error, and crosses where a lane diverged."""
     mean, error, loss = (table[column].to_numpy(float) for column in ("val_loss", "val_se", "loss"))
-    low, high, is_log = _range(mean, loss)
+    low, high, is_log = _range(mean, np.where(np.isfinite(error), error, 0.0), loss)
     strength = table["strength"]
     has_band = np.isfinite(mean) & np.isfinite(error)
     for number, part in enumerate(_runs(has_band)):
@@ -111,7 +111,7 @@ def _add_losses(picture, cell, x, table):
             hoverinfo="skip", name="± 1 standard error", legendgroup="band", legendrank=2,
             showlegend=number == 0, **cell,
         )  # fmt: skip
-    line = {"customdata": strength, "mode": "lines+markers" if len(x) <= 40 else "lines", "marker_size": 5, **cell}
+    line = {"customdata": strength, "mode": _mode(x, 40), "marker_size": 5, **cell}
     hover = "strength %{customdata:.4g}<br>%{y:.5g}"
     picture.add_scatter(
         x=x, y=_gaps(loss), name="training", line={"color": SOFT, "width": 1.2, "dash": "dot"}, hovertemplate=hover,
@@ -137,15 +137,16 @@ def _add_losses(picture, cell, x, table):
     picture.update_yaxes(**axis, row=cell["row"], col=1)
 
 
-def _range(mean, loss):
+def _range(mean, error, loss):
     """(lowest, highest, whether logarithmic): logarithmic where positive losses differ by more than a factor of 20."""
-    seen = np.concatenate([mean, loss])
-    seen = seen[np.isfinite(seen)]
-    if not len(seen):
+    losses = np.concatenate([mean, loss])
+    losses = losses[np.isfinite(losses)]
+    if not len(losses):
         return 0.0, 1.0, False
+    if 0 < losses.min() < losses.max() / 20:
+        return float(losses.min()) / 1.3, float(losses.max()) * 1.3, True
+    seen = np.concatenate([losses, *(edge[np.isfinite(edge)] for edge in (mean - error, mean + error))])
     low, high = float(seen.min()), float(seen.max())
-    if 0 < low < high / 20:
-        return low / 1.3, high * 1.3, True
     margin = 0.08 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin, False
 
@@ -154,6 +155,11 @@ def _runs(is_true) -> list[slice]:
     """The stretches of neighbours for which something is true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_true, [False]]).astype(int)))
     return [slice(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _mode(x, most):
+    """Lines, with their points marked where there are few."""
+    return "lines+markers" if len(x) <= most else "lines"
 
 
 def _gaps(values):
@@ -185,7 +191,7 @@ def _add_sizes(picture, cell, x, strengths, sizes, label):
         index = np.unravel_index(number - starts[variable], sizes[variable].shape[1:])
         dash = DASHES[rank // len(COLOURS) % len(DASHES)]
         picture.add_scatter(
-            x=x, y=_gaps(flat[:, number]), customdata=strengths, mode="lines",
+            x=x, y=_gaps(flat[:, number]), customdata=strengths, mode=_mode(x, 12), marker_size=4,
             name=neutral(label(variable, tuple(map(int, index)))),
             line={"color": COLOURS[rank % len(COLOURS)], "width": 1.6, "dash": dash},
             hovertemplate="strength %{customdata:.4g}<br>%{y:.4g}", **cell,
@@ -202,7 +208,8 @@ def _add_survivors(picture, cell, x, table, totals):
             continue
         count = counts[key].to_numpy(float)
         picture.add_scatter(
-            x=x, y=_gaps(count / total), customdata=np.column_stack([table["strength"], count]), mode="lines",
+            x=x, y=_gaps(count / total), customdata=np.column_stack([table["strength"], count]), mode=_mode(x, 12),
+            marker_size=4,
             name=f"{name}, of {total:,.0f}", line={"color": colour, "width": 2, "dash": dash},
             hovertemplate=f"strength %{{customdata[0]:.4g}}<br>%{{customdata[1]:,.0f}} of {total:,.0f}", **cell,
         )  # fmt: skip

@@ -109,7 +109,13 @@ def path(
     if training.settle is None:
         is_smooth = all(rule.penalty.smooth for rule in rules)
         training = replace(training, settle=0 if is_smooth or training.update == "coupled" else SETTLE)
-    work = {"strengths": strengths, "adaptive": adaptive, "relax": relax, "training": training, "checkpoint": checkpoint}
+    work = {
+        "strengths": strengths,
+        "adaptive": adaptive,
+        "relax": relax,
+        "training": training,
+        "checkpoint": checkpoint,
+    }
     is_jax = keras.backend.backend() == "jax"
     if engine == "local" and not is_jax:
         raise ValueError(
@@ -164,11 +170,11 @@ def solved(
     def part(share):
         report((finished + share) / parts)
 
+    architecture = keras.saving.serialize_keras_object(model)
     grid = strengths
     if is_found:
         grid = found_grid(engine, strengths - 1 if adaptive and strengths > 1 else strengths)
         finished += 1
-    architecture = keras.saving.serialize_keras_object(model)
     stages: list[Path] = []
     factors = None
     for stage in range(adaptive + 1):
@@ -186,7 +192,8 @@ def solved(
             here = np.concatenate([more, here])
         finished += 1
         extra = {}
-        if relax and stage == adaptive:
+        is_last = stage == adaptive or _is_nothing_left(lanes, here)
+        if relax and is_last:
             held = held_at_zero(engine.optimizer.targets, lanes.sizes)
             relaxed = engine.run(here, held, part, is_free=True)
             extra = {"relaxed": Path(relaxed, architecture, tuple(rules), training, 0.0, names=data.names)}
@@ -202,8 +209,7 @@ def solved(
                 **extra,
             )
         )
-        is_nothing_left = lanes.table["is_empty"].to_numpy().reshape(-1, len(here))[-1, _chosen(lanes, here)]
-        if stage == adaptive or is_nothing_left:
+        if is_last:
             break
         factors = reweighted(engine.optimizer, lanes.sizes, _chosen(lanes, here), 1)
     report(1.0)
@@ -229,6 +235,11 @@ def _chosen(lanes: Lanes, strengths) -> int:
     losses = losses.reshape(-1, len(strengths))
     is_judged = (lanes.table["fold"].to_numpy() >= 0).reshape(losses.shape)[:, 0]
     return minimum(losses[is_judged].mean(axis=0))
+
+
+def _is_nothing_left(lanes: Lanes, strengths) -> bool:
+    """Whether the lane of all rows keeps nothing at the chosen strength."""
+    return bool(lanes.table["is_empty"].to_numpy().reshape(-1, len(strengths))[-1, _chosen(lanes, strengths)])
 
 
 def _repeated(factors, count):

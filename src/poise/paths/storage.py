@@ -73,7 +73,8 @@ def _read_part(folder):
         for name, checksum in record["files"].items():
             if _checksum(folder / name) != checksum:
                 raise ValueError(f"{name} is not what was saved")
-        table = pd.read_csv(folder / TABLE, float_precision="round_trip").astype(record["columns"])
+        numbers = np.loadtxt(folder / TABLE, delimiter=",", skiprows=1, ndmin=2)
+        table = pd.DataFrame(numbers, columns=list(record["columns"])).astype(record["columns"])
         with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
             sizes = {name: arrays[f"size {number}"] for number, name in enumerate(record["sizes"])}
             features = arrays.get("features")
@@ -132,9 +133,11 @@ def _record_of(folder):
 
 def _write_part(folder, record, lanes):
     folder.mkdir(parents=True, exist_ok=True)
-    # Doubles are written exactly, which holds every float of fewer bits too; the columns' types are in the record.
-    table = lanes.table.astype({name: "float64" for name, dtype in lanes.table.dtypes.items() if dtype.kind == "f"})
-    table.to_csv(folder / TABLE, index=False, lineterminator="\n")
+    # The shortest text of a double gives back the double; which types the columns had is in the record.
+    widened = {
+        name: {"f": "float64", "b": "int64"}.get(dtype.kind, dtype) for name, dtype in lanes.table.dtypes.items()
+    }
+    lanes.table.astype(widened).to_csv(folder / TABLE, index=False, na_rep="nan", lineterminator="\n")
     arrays = {f"size {number}": sizes for number, sizes in enumerate(lanes.sizes.values())}
     arrays |= {f"weight {number}": _storable(weight) for number, weight in enumerate(lanes.weights)}
     if lanes.features is not None:

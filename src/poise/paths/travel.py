@@ -1,0 +1,392 @@
+"""What a process that runs JAX needs to train lanes, written into a folder and read from it. No pickle.
+
+work.json     the model, rules and optimizer as Keras configurations, the loss, the settings, and where the Python
+              objects that they name can be imported from
+arrays.npz    the values of the model's variables, the data and the rows of the folds
+
+Whatever cannot travel is refused while it is written.
+"""
+
+import importlib
+import inspect
+import json
+import os
+import sys
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from poise.paths.data import Data
+from poise.paths.engines import inner_optimizer
+from poise.paths.training import Replica, Training
+from poise.rules import Rule, path_of
+
+WORK, ARRAYS = "work.json", "arrays.npz"
+TO_A_MODULE = "Put it at the top level of a module of its own (a .py file), and import it from there."
+
+
+def pack(
+    folder: str,
+    model: keras.Model,
+    rules: list[Rule],
+    data: Data,
+    replicas: list[Replica],
+    *,
+    strengths: int | np.ndarray,
+    adaptive: int,
+    relax: bool,
+    training: Training,
+    checkpoint: str | os.PathLike[str] | None,
+) -> None:
+    """Writes down what `poise.paths.run.solved` is called with; only the call for progress stays behind.
+
+    Raises:
+        ValueError: for what cannot travel, with its name and what to do.
+    """
+    places: dict[str, tuple[str, str]] = {}
+    arrays: list[np.ndarray] = []
+
+    def kept(array):
+        array = np.asarray(array)
+        is_known = array.dtype.kind != "V"  # NumPy's own files know no bfloat16; float32 holds it exactly
+        arrays.append(array if is_known else array.astype("float32"))
+        return {"array": len(arrays) - 1, "dtype": str(array.dtype)}
+
+    work = {
+        "path": [os.path.abspath(entry) for entry in sys.path],
+        "floatx": keras.config.floatx(),
+        "epsilon": keras.config.epsilon(),
+        "image_data_format": keras.config.image_data_format(),
+        "dtype_policy": keras.config.dtype_policy().name,
+        **_packed_model(model, places, kept),
+        "optimizer": _configuration(inner_optimizer(model), "The optimizer", places)[0],
+        "loss": _packed(model.loss, lambda loss: _packed_loss(loss, places)),
+        "loss_weights": _packed(model._compile_config.config["loss_weights"], float),
+        "rules": [_configuration(rule, f"Rule {rule.name!r}", places)[0] for rule in rules],
+        "data": [_packed(part, kept) for part in (data.x, data.y, data.sample_weight)],
+        "rows": data.rows,
+        "names": data.names,
+        "replicas": [[int(r.fold), int(r.seed), kept(r.train), kept(r.held)] for r in replicas],
+        "strengths": strengths if isinstance(strengths, int) else kept(strengths),
+        "adaptive": adaptive,
+        "relax": bool(relax),
+        "training": asdict(training),
+        "checkpoint": None if checkpoint is None else os.path.abspath(os.fspath(checkpoint)),
+        "places": places,
+    }
+    Path(folder, WORK).write_text(json.dumps(work, default=_plain), encoding="utf-8")
+    np.savez(Path(folder, ARRAYS), **{str(number): array for number, array in enumerate(arrays)})
+
+
+def unpack(work: dict, folder: str) -> dict[str, Any]:
+    """The arguments of `poise.paths.run.solved`, save `report`.
+
+    Args:
+        work: what `pack` wrote to work.json, its `places` imported and in Keras' scope of custom objects.
+        folder: where it wrote the arrays.
+
+    Raises:
+        ValueError: if Keras rebuilds another model here.
+    """
+    keras.config.set_floatx(work["floatx"])
+    keras.config.set_epsilon(work["epsilon"])
+    keras.config.set_image_data_format(work["image_data_format"])
+    keras.config.set_dtype_policy(work["dtype_policy"])
+    if work["has_lambdas"]:
+        keras.config.enable_unsafe_deserialization()
+    with np.load(Path(folder, ARRAYS), allow_pickle=False) as stored:
+        arrays = dict(stored)
+
+    def read(leaf):
+        return arrays[str(leaf["array"])].astype(leaf["dtype"], copy=False)
+
+    model = keras.saving.deserialize_keras_object(work["model"])
+    _check_shapes(model, [tuple(shape) for shape in work["shapes"]])
+    for variable, leaf, is_trained in zip(model.variables, work["values"], work["are_trained"], strict=True):
+        variable.assign(read(leaf))
+        if variable.trainable != is_trained:
+            variable.trainable = is_trained
+        variable.regularizer = None  # check_model refuses it; what poise.adopt took off, a configuration may bring back
+    model.compile(
+        keras.saving.deserialize_keras_object(work["optimizer"]),
+        loss=_unpacked(work["loss"], _unpacked_loss),
+        loss_weights=_unpacked(work["loss_weights"], float),
+    )
+    names = None if work["names"] is None else tuple(work["names"])
+    strengths = work["strengths"]
+    return {
+        "model": model,
+        "rules": [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]],
+        "data": Data(*[_unpacked(part, read) for part in work["data"]], rows=work["rows"], names=names),
+        "replicas": [Replica(fold, seed, read(train), read(held)) for fold, seed, train, held in work["replicas"]],
+        "strengths": strengths if isinstance(strengths, int) else read(strengths),
+        "training": Training(**work["training"]),
+        **{name: work[name] for name in ("adaptive", "relax", "checkpoint")},
+    }
+
+
+def imported(places: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """By Keras' name for it, everything of `places` that can be reached from its module, which is imported."""
+    found = {name: _reached(importlib.import_module(module), attribute) for name, (module, attribute) in places.items()}
+    return {name: thing for name, thing in found.items() if thing is not None}
+
+
+# ---------------------------------------------------------------- objects
+
+
+def _packed_model(model, places, kept):
+    config, has_lambdas = _configuration(model, "The model", places, _shapes(model))
+    return {
+        "model": config,
+        "has_lambdas": has_lambdas,
+        "shapes": _shapes(model),
+        "values": [kept(keras.ops.convert_to_numpy(variable)) for variable in model.variables],
+        "are_trained": [bool(variable.trainable) for variable in model.variables],
+    }
+
+
+def _shapes(model):
+    return [tuple(variable.shape) for variable in model.variables]
+
+
+def _check_shapes(model, shapes):
+    """Raises ValueError unless the variables have these shapes; the order is that in which the layers made them."""
+    if _shapes(model) != shapes:
+        names = [path_of(variable) for variable in model.variables]
+        raise ValueError(
+            f"Keras rebuilds the model from its configuration with variables of the shapes {_shapes(model)} ({names}), "
+            f"and it has {shapes}. A layer of it does not restore itself from its get_config."
+        )
+
+
+def _configuration(thing, what, places, shapes=None) -> tuple[dict, bool]:
+    """An object as JSON holds it, and whether there are Python lambdas in it; tried out by rebuilding it here.
+
+    Args:
+        thing: what Keras can write down.
+        what: its name in messages.
+        places: takes up where its Python objects can be imported from.
+        shapes: of the variables that it must be rebuilt with.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras warns of lambdas, which are judged below
+            config = json.loads(json.dumps(_without_compilation(_written(thing)), default=_plain))
+    except Exception as error:
+        raise ValueError(
+            f"{what} cannot be handed to the process that runs JAX, because Keras cannot write it down: {error} Give "
+            "every class of it a get_config that returns numbers, texts, lists and Keras objects."
+        ) from error
+    entries = [*_entries(config)]
+    for entry, _ in entries:
+        _note_place(entry, what, places)
+    lambdas = [owner for entry, owner in entries if entry["class_name"] == "__lambda__"]
+    try:
+        with warnings.catch_warnings(), keras.saving.custom_object_scope(_known(places)):
+            warnings.simplefilter("ignore")
+            rebuilt = keras.saving.deserialize_keras_object(config)
+    except Exception as error:
+        if lambdas:
+            raise ValueError(
+                f"{what} holds a Python lambda (in {lambdas[0]!r}), which cannot be handed to the process that runs "
+                "JAX. Make it a function in a module and decorate that with "
+                "keras.saving.register_keras_serializable()."
+            ) from error
+        raise ValueError(
+            f"{what} cannot be handed to the process that runs JAX, because Keras cannot rebuild it from its "
+            f"configuration: {error} Decorate its classes and functions with "
+            "keras.saving.register_keras_serializable(), and give the classes a get_config."
+        ) from error
+    if shapes is not None:
+        _check_shapes(rebuilt, shapes)
+    return config, bool(lambdas)
+
+
+def _written(thing):
+    return keras.saving.serialize_keras_object(thing)
+
+
+def _plain(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a configuration holds {value!r}, of type {type(value).__name__}.")
+
+
+def _without_compilation(config):
+    """The configuration without how it and the models inside it were compiled."""
+    if isinstance(config, dict):
+        is_object = "class_name" in config
+        return {
+            key: _without_compilation(part)
+            for key, part in config.items()
+            if not (is_object and key == "compile_config")
+        }
+    return [_without_compilation(part) for part in config] if isinstance(config, (list, tuple)) else config
+
+
+def _entries(config, owner="") -> Iterator[tuple[dict, str]]:
+    """(configuration, name of the layer that holds it) of every object in a configuration."""
+    if isinstance(config, dict):
+        if "class_name" in config and "config" in config:
+            yield config, owner
+            if isinstance(config["config"], dict):
+                owner = config["config"].get("name", owner)
+        for part in config.values():
+            yield from _entries(part, owner)
+    elif isinstance(config, list):
+        for part in config:
+            yield from _entries(part, owner)
+
+
+# ---------------------------------------------------------------- losses
+
+
+def _packed_loss(loss, places):
+    if isinstance(loss, str):
+        custom = keras.saving.get_registered_object(loss)
+        if custom is None:
+            return {"name": loss}
+        loss = custom
+    if inspect.isclass(loss):
+        loss = loss()
+    if isinstance(loss, types.FunctionType):
+        if loss.__name__ == "<lambda>":
+            raise ValueError(
+                "The loss is a Python lambda, which cannot be handed to the process that runs JAX. Make it a function "
+                "in a module."
+            )
+        return {"function": _place(loss, "The loss")}
+    if not isinstance(loss, keras.losses.Loss):
+        raise ValueError(
+            f"The loss {loss!r} is of type {type(loss).__name__}, which cannot be handed to the process that runs JAX. "
+            "Give a name, a keras.losses.Loss, or a function in a module."
+        )
+    config, _ = _configuration(loss, "The loss", places)
+    with keras.saving.custom_object_scope(_known(places)):
+        rebuilt = keras.saving.deserialize_keras_object(config)
+    # Keras' own Huber, among others, leaves its parameters out of its get_config.
+    forgotten = {
+        name: json.loads(text)
+        for name, value in vars(loss).items()
+        if (text := _text(value)) is not None and text != _text(vars(rebuilt).get(name))
+    }
+    return {"object": config, "forgotten": forgotten}
+
+
+def _unpacked_loss(packed):
+    if "name" in packed:
+        return packed["name"]
+    if "function" in packed:
+        module, attribute = packed["function"]
+        return _reached(importlib.import_module(module), attribute)
+    loss: Any = keras.saving.deserialize_keras_object(packed["object"])
+    for name, value in packed["forgotten"].items():
+        setattr(loss, name, value)
+    return loss
+
+
+def _text(value):
+    try:
+        return json.dumps(value, sort_keys=True, default=_plain)
+    except (TypeError, ValueError):
+        return None
+
+
+# ---------------------------------------------------------------- where Python objects come from
+
+
+def _note_place(entry, what, places):
+    """Takes up where the class or function of a configuration can be imported from, unless it is Keras' own."""
+    name, module = entry["class_name"], entry.get("module") or ""
+    if name == "function":
+        name = entry["config"]
+        thing = keras.saving.get_registered_object(name)
+    elif module.split(".")[0] in ("keras", "builtins"):
+        return
+    else:
+        own = getattr(sys.modules.get(module), name, None)
+        name = entry.get("registered_name") or name
+        thing = keras.saving.get_registered_object(name) or own
+    if thing is not None:
+        places[name] = _place(thing, what)
+
+
+def _place(thing, what) -> tuple[str, str]:
+    """(module, name in it) of a class or function.
+
+    Raises:
+        ValueError: if another process could not import it.
+    """
+    module, attribute = thing.__module__, thing.__qualname__
+    reason = None
+    if module == "__main__":
+        reason = "is defined in the script or notebook itself"
+    elif not _is_importable(module):
+        reason = f"belongs to the module {module!r}, which is in no folder of sys.path"
+    elif "<locals>" in attribute:
+        reason = f"is defined inside a function of {module!r}"
+    if reason:
+        raise ValueError(
+            f"{what} needs {thing.__name__!r}, which {reason}, so that the process that runs JAX cannot import it. "
+            f"{TO_A_MODULE}"
+        )
+    return module, attribute
+
+
+def _is_importable(module) -> bool:
+    """Whether a new process with the same sys.path finds the module."""
+    path = None
+    parts = module.split(".")
+    for length in range(1, len(parts) + 1):
+        name = ".".join(parts[:length])
+        specs = (finder.find_spec(name, path) for finder in sys.meta_path)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is None:
+            return False
+        path = spec.submodule_search_locations
+    return True
+
+
+def _known(places):
+    """`imported`, of modules that this process has imported already."""
+    found = {name: _reached(sys.modules.get(module), attribute) for name, (module, attribute) in places.items()}
+    return {name: thing for name, thing in found.items() if thing is not None}
+
+
+def _reached(module, attribute):
+    thing = module
+    for name in attribute.split("."):
+        thing = getattr(thing, name, None)
+    return thing
+
+
+# ---------------------------------------------------------------- nested structures
+
+
+def _packed(structure, pack_leaf: Callable) -> Any:
+    if structure is None:
+        return None
+    if isinstance(structure, dict):
+        return {"dict": [[key, _packed(part, pack_leaf)] for key, part in structure.items()]}
+    if isinstance(structure, (list, tuple)):
+        kind = "list" if isinstance(structure, list) else "tuple"
+        return {kind: [_packed(part, pack_leaf) for part in structure]}
+    return {"leaf": pack_leaf(structure)}
+
+
+def _unpacked(packed, unpack_leaf: Callable) -> Any:
+    if packed is None:
+        return None
+    if "dict" in packed:
+        return {key: _unpacked(part, unpack_leaf) for key, part in packed["dict"]}
+    if "list" in packed:
+        return [_unpacked(part, unpack_leaf) for part in packed["list"]]
+    if "tuple" in packed:
+        return tuple(_unpacked(part, unpack_leaf) for part in packed["tuple"])
+    return unpack_leaf(packed["leaf"])
