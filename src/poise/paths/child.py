@@ -84,7 +84,7 @@ class _Child:
         command = [sys.executable, "-P", "-m", "poise.paths.child", self._folder]
         pipe = subprocess.PIPE
         # In a session of its own the terminal's Ctrl-C reaches the parent alone, which passes it on.
-        self._process = subprocess.Popen(
+        self._process: Any = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=pipe, env=_environment(), start_new_session=True,
             text=True, encoding="utf-8", errors="replace",
         )  # fmt: skip
@@ -122,8 +122,8 @@ class _Child:
                     report(share)
                 case ["warning", text, category, file, number]:
                     warnings.warn_explicit(text, _category(category), file, number, registry=seen)
-                case ["error", *parts]:
-                    _raise(*parts)
+                case ["error", name, arguments, text, trace]:
+                    raise _rebuilt(name, arguments, text) from RuntimeError(f"In the process that ran JAX:\n{trace}")
                 case ["done"]:
                     return
                 case _:
@@ -175,19 +175,16 @@ def _category(name):
     return found if isinstance(found, type) and issubclass(found, Warning) else UserWarning
 
 
-def _raise(name, arguments, text, trace):
-    """Raises the child's error as one of the same class, if that is Python's own."""
-    cause = RuntimeError(f"In the process that ran JAX:\n{trace}")
+def _rebuilt(name, arguments, text) -> Exception:
+    """The child's error as one of the same class, if that is Python's own."""
     kind = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, Exception):
-        with contextlib.suppress(TypeError):
-            error = kind(*arguments)
-            if str(error) == text:
-                raise error from cause
-        with contextlib.suppress(TypeError):
-            error = kind(text)
-            raise error from cause
-    raise RuntimeError(f"{name}: {text}") from cause
+        for given in (arguments, [text]):
+            with contextlib.suppress(TypeError):
+                error = kind(*given)
+                if str(error) == text:
+                    return error
+    return RuntimeError(f"{name}: {text}")
 
 
 # ---------------------------------------------------------------- in the child
@@ -197,7 +194,7 @@ def main(folder: str) -> None:
     """Solves what is in the folder, and puts the path there."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    sys.stdout.reconfigure(line_buffering=True)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background leaves it ignored
     threading.Thread(target=_follow_parent, args=(folder,), daemon=True).start()
     lock = threading.Lock()

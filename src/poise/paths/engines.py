@@ -98,7 +98,7 @@ class Local:
         """
         replicas = self.job.replicas if replicas is None else replicas
         training = self.job.training if training is None else training
-        per_rule = np.asarray(strengths, "float64")[:, None] * (0.0 if is_free else self.shares)
+        per_rule = np.asarray(strengths, "float64")[:, None] * (0.0 * self.shares if is_free else self.shares)
         plan = self._plan(replicas, len(strengths), training)
         parts = []
         for number, (rows, columns) in enumerate(plan):

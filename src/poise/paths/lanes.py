@@ -185,7 +185,7 @@ class Program:
         return keras.StatelessScope(mapping, collect_losses=True)
 
     def _loss(self, x, y, predicted, weights, is_training):
-        return self._model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weights, training=is_training)
+        return _loss_of(self._model, x, y, predicted, weights, is_training)
 
     def _settled(self, state, anchors, replicas, strengths, factors, advanced):
         """Full-batch steps until every lane's residual is small, or their number is reached.
@@ -401,8 +401,7 @@ def is_mean_loss(model, data) -> bool:
 
     def loss(x, y, predicted, weights):
         with keras.StatelessScope(collect_losses=True):
-            found = model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weights, training=False)
-        return float(found)
+            return float(_loss_of(model, x, y, predicted, weights, False))
 
     model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=None, training=False)  # builds the loss
     alone = loss(*first, np.ones(half, "float32"))
@@ -413,6 +412,19 @@ def is_mean_loss(model, data) -> bool:
         "The loss is neither a mean nor a sum over the rows of a batch, so that the lanes cannot share batches of rows "
         "that count and rows that do not. Return one loss a row, and let Keras take the mean."
     )
+
+
+def _loss_of(model, x, y, predicted, weights, is_training):
+    """The loss of a batch. `weights` are those of its rows, also where a row has a loss at every step or pixel."""
+
+    def spread(weights, predicted):
+        return jnp.reshape(weights, (*weights.shape, *(1,) * (predicted.ndim - 1 - weights.ndim)))
+
+    if keras.tree.is_nested(weights):
+        weights = keras.tree.map_structure(spread, weights, predicted)
+    elif any(output.ndim > 2 for output in keras.tree.flatten(predicted)):
+        weights = keras.tree.map_structure(lambda output: spread(weights, output), predicted)
+    return model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weights, training=is_training)
 
 
 def _times(weights, given):

@@ -52,6 +52,16 @@ class Path:
 
     Raises:
         ValueError: if there is not one name for every input.
+
+    Example:
+        >>> import keras, numpy as np, poise
+        >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.Adam(0.05), loss="mse")
+        >>> training = poise.Training(epochs=5, settle=0)
+        >>> path = poise.path(model, x, x[:, 0], poise.L1(), strengths=[0.01, 0.1], training=training, progress=False)
+        >>> path.table.shape, path.model(path.best).count_params()
+        ((2, 14), 4)
     """
 
     lanes: Lanes

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from poise.optimizer import find_penalized
 from poise.paths.checkpoints import Checkpoint
-from poise.paths.engines import Job, Local, check_model
 from poise.paths.data import Data, checked_data
+from poise.paths.engines import Job, Local, check_model
 from poise.paths.folds import split
 from poise.paths.grid import below, found_grid
 from poise.paths.result import Path

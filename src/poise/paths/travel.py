@@ -7,21 +7,22 @@ arrays.npz    the values of the model's variables, the data and the rows of the 
 Whatever cannot travel is refused while it is written.
 """
 
+import copy
 import importlib
-import inspect
 import json
 import os
 import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from poise.paths.blueprint import restoring
 from poise.paths.data import Data
 from poise.paths.engines import inner_optimizer
 from poise.paths.training import Replica, Training
@@ -29,6 +30,7 @@ from poise.rules import Rule, path_of
 
 WORK, ARRAYS = "work.json", "arrays.npz"
 TO_A_MODULE = "Put it at the top level of a module of its own (a .py file), and import it from there."
+REGISTER = "keras.saving.register_keras_serializable()"
 
 
 def pack(
@@ -49,39 +51,33 @@ def pack(
     Raises:
         ValueError: for what cannot travel, with its name and what to do.
     """
-    places: dict[str, tuple[str, str]] = {}
-    arrays: list[np.ndarray] = []
-
-    def kept(array):
-        array = np.asarray(array)
-        is_known = array.dtype.kind != "V"  # NumPy's own files know no bfloat16; float32 holds it exactly
-        arrays.append(array if is_known else array.astype("float32"))
-        return {"array": len(arrays) - 1, "dtype": str(array.dtype)}
-
+    parcel = _Parcel()
     work = {
         "path": [os.path.abspath(entry) for entry in sys.path],
         "floatx": keras.config.floatx(),
         "epsilon": keras.config.epsilon(),
         "image_data_format": keras.config.image_data_format(),
         "dtype_policy": keras.config.dtype_policy().name,
-        **_packed_model(model, places, kept),
-        "optimizer": _configuration(inner_optimizer(model), "The optimizer", places)[0],
-        "loss": _packed(model.loss, lambda loss: _packed_loss(loss, places)),
+        **_packed_model(model, parcel),
+        "optimizer": _packed_optimizer(inner_optimizer(model), parcel),
+        "loss": _packed(model.loss, lambda loss: _packed_loss(loss, parcel)),
         "loss_weights": _packed(model._compile_config.config["loss_weights"], float),
-        "rules": [_configuration(rule, f"Rule {rule.name!r}", places)[0] for rule in rules],
-        "data": [_packed(part, kept) for part in (data.x, data.y, data.sample_weight)],
+        "rules": [_configuration(rule, f"Rule {rule.name!r}", parcel, is_kept=True) for rule in rules],
+        "data": [_packed(part, parcel.keep) for part in (data.x, data.y, data.sample_weight)],
         "rows": data.rows,
         "names": data.names,
-        "replicas": [[int(r.fold), int(r.seed), kept(r.train), kept(r.held)] for r in replicas],
-        "strengths": strengths if isinstance(strengths, int) else kept(strengths),
+        "replicas": [[int(r.fold), int(r.seed), parcel.keep(r.train), parcel.keep(r.held)] for r in replicas],
+        "strengths": strengths if isinstance(strengths, int) else parcel.keep(strengths),
         "adaptive": adaptive,
         "relax": bool(relax),
         "training": asdict(training),
         "checkpoint": None if checkpoint is None else os.path.abspath(os.fspath(checkpoint)),
-        "places": places,
+        "places": parcel.places,
+        "has_lambdas": parcel.has_lambdas,
     }
     Path(folder, WORK).write_text(json.dumps(work, default=_plain), encoding="utf-8")
-    np.savez(Path(folder, ARRAYS), **{str(number): array for number, array in enumerate(arrays)})
+    stored: Any = {str(number): array for number, array in enumerate(parcel.arrays)}
+    np.savez(Path(folder, ARRAYS), **stored)
 
 
 def unpack(work: dict, folder: str) -> dict[str, Any]:
@@ -118,12 +114,15 @@ def unpack(work: dict, folder: str) -> dict[str, Any]:
         loss=_unpacked(work["loss"], _unpacked_loss),
         loss_weights=_unpacked(work["loss_weights"], float),
     )
-    names = None if work["names"] is None else tuple(work["names"])
     strengths = work["strengths"]
     return {
         "model": model,
         "rules": [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]],
-        "data": Data(*[_unpacked(part, read) for part in work["data"]], rows=work["rows"], names=names),
+        "data": Data(
+            *[_unpacked(part, read) for part in work["data"]],
+            rows=work["rows"],
+            names=work["names"] and tuple(work["names"]),
+        ),
         "replicas": [Replica(fold, seed, read(train), read(held)) for fold, seed, train, held in work["replicas"]],
         "strengths": strengths if isinstance(strengths, int) else read(strengths),
         "training": Training(**work["training"]),
@@ -133,22 +132,49 @@ def unpack(work: dict, folder: str) -> dict[str, Any]:
 
 def imported(places: dict[str, tuple[str, str]]) -> dict[str, Any]:
     """By Keras' name for it, everything of `places` that can be reached from its module, which is imported."""
-    found = {name: _reached(importlib.import_module(module), attribute) for name, (module, attribute) in places.items()}
-    return {name: thing for name, thing in found.items() if thing is not None}
+    for module, _ in places.values():
+        importlib.import_module(module)
+    return _known(places)
 
 
 # ---------------------------------------------------------------- objects
 
 
-def _packed_model(model, places, kept):
-    config, has_lambdas = _configuration(model, "The model", places, _shapes(model))
+@dataclass
+class _Parcel:
+    """What is found while objects are written down.
+
+    Attributes:
+        places: by Keras' name for it the (module, name in it) of every custom class and function.
+        arrays: those that stay arrays.
+        has_lambdas: whether there are Python lambdas, which Keras' safe mode forbids.
+    """
+
+    places: dict[str, tuple[str, str]] = field(default_factory=dict)
+    arrays: list[np.ndarray] = field(default_factory=list)
+    has_lambdas: bool = False
+
+    def keep(self, array) -> dict:
+        array = np.asarray(array)
+        is_known = array.dtype.kind != "V"  # NumPy's own files know no bfloat16; float32 holds it exactly
+        self.arrays.append(array if is_known else array.astype("float32"))
+        return {"array": len(self.arrays) - 1, "dtype": str(array.dtype)}
+
+
+def _packed_model(model, parcel):
     return {
-        "model": config,
-        "has_lambdas": has_lambdas,
+        "model": _configuration(model, "The model", parcel, is_kept=True),
         "shapes": _shapes(model),
-        "values": [kept(keras.ops.convert_to_numpy(variable)) for variable in model.variables],
+        "values": [parcel.keep(keras.ops.convert_to_numpy(variable)) for variable in model.variables],
         "are_trained": [bool(variable.trainable) for variable in model.variables],
     }
+
+
+def _packed_optimizer(optimizer, parcel):
+    config = _configuration(optimizer, "The optimizer", parcel)
+    if config["module"].startswith("keras.src.backend."):  # on PyTorch keras.optimizers.Adam() is a class of its own
+        config |= {"module": "keras.optimizers", "registered_name": None}
+    return config
 
 
 def _shapes(model):
@@ -165,51 +191,48 @@ def _check_shapes(model, shapes):
         )
 
 
-def _configuration(thing, what, places, shapes=None) -> tuple[dict, bool]:
-    """An object as JSON holds it, and whether there are Python lambdas in it; tried out by rebuilding it here.
+def _configuration(thing, what, parcel, is_kept=False) -> dict:
+    """An object as JSON holds it, tried out by rebuilding it here.
 
     Args:
         thing: what Keras can write down.
         what: its name in messages.
-        places: takes up where its Python objects can be imported from.
-        shapes: of the variables that it must be rebuilt with.
+        parcel: takes up where its Python objects can be imported from.
+        is_kept: whether the path keeps it, so that Keras must find all of it by itself.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of lambdas, which are judged below
-            config = json.loads(json.dumps(_without_compilation(_written(thing)), default=_plain))
+            found = _without_compilation(keras.saving.serialize_keras_object(thing))
+            text = json.dumps(found, default=_plain)
     except Exception as error:
         raise ValueError(
             f"{what} cannot be handed to the process that runs JAX, because Keras cannot write it down: {error} Give "
             "every class of it a get_config that returns numbers, texts, lists and Keras objects."
         ) from error
-    entries = [*_entries(config)]
-    for entry, _ in entries:
-        _note_place(entry, what, places)
-    lambdas = [owner for entry, owner in entries if entry["class_name"] == "__lambda__"]
+    lambdas = []
+    for entry, owner in _entries(json.loads(text)):
+        _note_place(entry, what, parcel.places)
+        lambdas += [owner] if entry["class_name"] == "__lambda__" else []
     try:
-        with warnings.catch_warnings(), keras.saving.custom_object_scope(_known(places)):
+        scope = keras.saving.custom_object_scope({} if is_kept else _known(parcel.places))
+        with restoring(what), warnings.catch_warnings(), scope:
             warnings.simplefilter("ignore")
-            rebuilt = keras.saving.deserialize_keras_object(config)
+            rebuilt = keras.saving.deserialize_keras_object(json.loads(text))  # which empties what it is given
     except Exception as error:
         if lambdas:
             raise ValueError(
                 f"{what} holds a Python lambda (in {lambdas[0]!r}), which cannot be handed to the process that runs "
-                "JAX. Make it a function in a module and decorate that with "
-                "keras.saving.register_keras_serializable()."
+                f"JAX. Make it a function in a module, and decorate that with {REGISTER}."
             ) from error
         raise ValueError(
-            f"{what} cannot be handed to the process that runs JAX, because Keras cannot rebuild it from its "
-            f"configuration: {error} Decorate its classes and functions with "
-            "keras.saving.register_keras_serializable(), and give the classes a get_config."
+            f"{error} So it cannot be handed to the process that runs JAX. Decorate its classes and functions with "
+            f"{REGISTER}, and give the classes a get_config."
         ) from error
-    if shapes is not None:
-        _check_shapes(rebuilt, shapes)
-    return config, bool(lambdas)
-
-
-def _written(thing):
-    return keras.saving.serialize_keras_object(thing)
+    if isinstance(thing, keras.Model):
+        _check_shapes(rebuilt, _shapes(thing))
+    parcel.has_lambdas |= bool(lambdas)
+    return json.loads(text)
 
 
 def _plain(value):
@@ -247,14 +270,9 @@ def _entries(config, owner="") -> Iterator[tuple[dict, str]]:
 # ---------------------------------------------------------------- losses
 
 
-def _packed_loss(loss, places):
+def _packed_loss(loss, parcel):
     if isinstance(loss, str):
-        custom = keras.saving.get_registered_object(loss)
-        if custom is None:
-            return {"name": loss}
-        loss = custom
-    if inspect.isclass(loss):
-        loss = loss()
+        return {"name": loss}
     if isinstance(loss, types.FunctionType):
         if loss.__name__ == "<lambda>":
             raise ValueError(
@@ -267,9 +285,9 @@ def _packed_loss(loss, places):
             f"The loss {loss!r} is of type {type(loss).__name__}, which cannot be handed to the process that runs JAX. "
             "Give a name, a keras.losses.Loss, or a function in a module."
         )
-    config, _ = _configuration(loss, "The loss", places)
-    with keras.saving.custom_object_scope(_known(places)):
-        rebuilt = keras.saving.deserialize_keras_object(config)
+    config = _configuration(loss, "The loss", parcel)
+    with keras.saving.custom_object_scope(_known(parcel.places)):
+        rebuilt = keras.saving.deserialize_keras_object(copy.deepcopy(config))
     # Keras' own Huber, among others, leaves its parameters out of its get_config.
     forgotten = {
         name: json.loads(text)
@@ -323,8 +341,7 @@ def _place(thing, what) -> tuple[str, str]:
     Raises:
         ValueError: if another process could not import it.
     """
-    module, attribute = thing.__module__, thing.__qualname__
-    reason = None
+    module, attribute, reason = thing.__module__, thing.__qualname__, ""
     if module == "__main__":
         reason = "is defined in the script or notebook itself"
     elif not _is_importable(module):
@@ -341,15 +358,14 @@ def _place(thing, what) -> tuple[str, str]:
 
 def _is_importable(module) -> bool:
     """Whether a new process with the same sys.path finds the module."""
-    path = None
-    parts = module.split(".")
+    path, parts = None, module.split(".")
     for length in range(1, len(parts) + 1):
         name = ".".join(parts[:length])
         specs = (finder.find_spec(name, path) for finder in sys.meta_path)
         spec = next((spec for spec in specs if spec is not None), None)
-        if spec is None:
+        path = None if spec is None else spec.submodule_search_locations
+        if spec is None or (path is None and length < len(parts)):
             return False
-        path = spec.submodule_search_locations
     return True
 
 

@@ -1,0 +1,179 @@
+"""Which columns of a planted table an adaptive path finds, and how well it predicts, beside LassoNet and adaptive Lasso.
+
+    python benchmarks/selection.py                     # every kind of table
+    python benchmarks/selection.py mixed --seeds 10    # one of them
+    python benchmarks/selection.py --without-lassonet
+
+Every table has rows to train on and as many others to test on, correlated neighbours and standardised columns. "Found"
+and "false" are the useful and the useless columns that are kept; the loss is on the test rows, in units of the
+variance of the target, or the cross-entropy. poise chooses at `best`; LassoNet and the adaptive Lasso by their own
+cross-validation.
+"""
+
+import argparse
+import os
+import time
+
+import numpy as np
+import pandas as pd
+
+os.environ["KERAS_BACKEND"] = "jax"
+WIDTH = 64
+
+
+def correlated(generator, rows, columns):
+    """Normal columns of which neighbours have the correlation 0.5."""
+    x = generator.normal(size=(rows, columns))
+    for j in range(1, columns):
+        x[:, j] = 0.5 * x[:, j - 1] + np.sqrt(0.75) * x[:, j]
+    return x
+
+
+def noisy(generator, signal, share):
+    """The standardised signal with noise of `share` of its standard deviation."""
+    signal = (signal - signal.mean()) / signal.std()
+    return signal + share * generator.normal(size=len(signal))
+
+
+def additive(x):
+    return sum(np.sin(2 * x[:, j]) if j % 2 else x[:, j] ** 2 for j in range(10))
+
+
+def mixed(x):
+    return sum(np.sin(2 * x[:, j]) if j % 2 else x[:, j] ** 2 for j in range(8)) + 2 * x[:, 8] * x[:, 9]
+
+
+def products(x):
+    return x[:, 0] * x[:, 1] + x[:, 1] * x[:, 2] + x[:, 0] * x[:, 2]
+
+
+def linear(x):
+    return x[:, :10] @ np.linspace(1.0, 2.0, 10)
+
+
+def nothing(x):
+    return np.zeros(len(x))
+
+
+# rows, columns, useful columns, signal, noise, classes
+TABLES = {
+    "mixed": (600, 200, 10, mixed, 0.3, None),
+    "additive": (600, 200, 10, additive, 0.3, None),
+    "products": (600, 200, 3, products, 0.3, None),
+    "linear": (200, 2000, 10, linear, 0.3, None),
+    "many rows": (3000, 20, 10, additive, 0.3, None),
+    "two classes": (600, 50, 10, linear, 0.3, 2),
+    "four classes": (600, 50, 10, mixed, 0.3, 4),
+    "high noise": (600, 200, 10, mixed, 1.5, None),
+    "no signal": (600, 200, 0, nothing, 1.0, None),
+}
+
+
+def table(kind, seed):
+    """x, y to train on, x, y to test on; the useful columns come first and are then shuffled into `order`."""
+    rows, columns, useful, signal, noise, classes = TABLES[kind]
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(columns)
+    x = correlated(generator, 2 * rows, columns)
+    inner = x[:, order]
+    true = signal(inner)
+    y = noisy(generator, true, noise) if true.std() else generator.normal(size=2 * rows)
+    if classes:
+        y = np.digitize(y, np.quantile(y[:rows], np.linspace(0, 1, classes + 1)[1:-1]))
+    else:
+        y = (y - y[:rows].mean()) / y[:rows].std()
+    x = (x - x[:rows].mean(0)) / x[:rows].std(0)
+    x = x.astype("float32")
+    y = y.astype("int32" if classes else "float32")
+    return x[:rows], y[:rows], x[rows:], y[rows:], set(order[:useful].tolist())
+
+
+def by_poise(x, y, xt, yt, classes, seed):
+    import keras
+
+    import poise
+
+    keras.utils.set_random_seed(seed)
+    features = keras.layers.Dense(WIDTH, activation="relu", kernel_initializer="glorot_normal", name="features")
+    head = keras.layers.Dense(classes or 1, kernel_initializer="glorot_normal", name="head")
+    model = keras.Sequential([keras.Input((x.shape[1],)), features, head])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if classes else "mse"
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    rules = [
+        poise.Rule("features/kernel", poise.GroupLasso(1.0, "inputs", weights=[1.0])),
+        poise.Rule("head/kernel", poise.L2(0.5)),
+    ]
+    training = poise.Training(epochs=0, settle=800)
+    path = poise.path(model, x, y, rules, strengths=13, folds=4, adaptive=2, training=training, progress=False)
+    kept = set(path.features(path.best).tolist())
+    return kept, _loss(path, xt, yt, classes)
+
+
+def _loss(path, xt, yt, classes):
+    from sklearn.metrics import log_loss
+
+    # For prediction the stage whose held-out loss is lowest; what survives is that of the last.
+    stage = min([*path.stages, path], key=lambda one: one.table["val_loss"].min())
+    predicted = stage.predict(stage.best, xt)
+    if classes:
+        odds = np.exp(predicted - predicted.max(axis=1, keepdims=True))
+        return log_loss(yt, odds / odds.sum(axis=1, keepdims=True), labels=range(classes))
+    return float(np.mean((predicted[:, 0] - yt) ** 2))
+
+
+def by_lassonet(x, y, xt, yt, classes, seed):
+    from lassonet import LassoNetClassifierCV, LassoNetRegressorCV
+    from sklearn.metrics import log_loss
+
+    kind = LassoNetClassifierCV if classes else LassoNetRegressorCV
+    model = kind(hidden_dims=(WIDTH,), random_state=seed, torch_seed=seed, verbose=0, cv=4)
+    model.path(x, y if classes else y[:, None])
+    kept = set(np.flatnonzero(model.best_selected_.numpy()).tolist())
+    if classes:
+        return kept, log_loss(yt, model.predict_proba(xt), labels=range(classes))
+    return kept, float(np.mean((np.ravel(model.predict(xt)) - yt) ** 2))
+
+
+def by_adaptive_lasso(x, y, xt, yt, classes, seed):
+    from sklearn.linear_model import LassoCV
+
+    if classes:
+        return set(), float("nan")
+    first = LassoCV(cv=4, random_state=seed).fit(x, y)
+    scale = np.abs(first.coef_) + 1e-3 * np.abs(first.coef_).max() + 1e-12
+    second = LassoCV(cv=4, random_state=seed).fit(x * scale, y)
+    kept = set(np.flatnonzero(second.coef_).tolist())
+    return kept, float(np.mean((second.predict(xt * scale) - yt) ** 2))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Columns found and test loss on planted tables.")
+    parser.add_argument("kinds", nargs="*", help=f"of {', '.join(TABLES)}; all without one")
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--without-lassonet", action="store_true")
+    given = parser.parse_args()
+    ways = {"poise": by_poise, "adaptive Lasso": by_adaptive_lasso, "LassoNet": by_lassonet}
+    if given.without_lassonet:
+        del ways["LassoNet"]
+    for kind in given.kinds or TABLES:
+        rows, columns, useful, _, _, classes = TABLES[kind]
+        print(f"{kind}: {rows} rows, {columns} columns, {useful} useful, {given.seeds} seeds")
+        for name, way in ways.items():
+            results = []
+            for seed in range(given.seeds):
+                x, y, xt, yt, true = table(kind, seed)
+                start = time.perf_counter()
+                kept, loss = way(x, y, xt, yt, classes, seed)
+                results.append((len(kept & true), len(kept - true), loss, time.perf_counter() - start))
+            mean = pd.DataFrame(results, columns=["found", "false", "loss", "seconds"])
+            empty = int(((mean["found"] + mean["false"]) == 0).sum())
+            print(
+                f"  {name:<16} found {mean['found'].mean():>5.1f} (least {mean['found'].min():.0f})"
+                f"   false {mean['false'].mean():>6.1f}   test loss {mean['loss'].mean():>6.3f}"
+                f"   kept nothing {empty:>2} times   {mean['seconds'].median():>6.1f} s",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
