@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold
 
 import poise
 from poise.paths import lanes
-from poise.paths.lanes import batches_of
+from poise.paths.batches import batches_of
 from poise.paths.training import Replica, Training
 
 x, y = diabetes()

@@ -117,7 +117,7 @@ def test_every_fold_is_weighted_by_its_own_solution_and_what_it_dropped_stays_ou
 
 def test_refit_is_least_squares_on_what_survived(path):
     for strength in path.strengths:
-        kernel, bias = path.weights(strength)
+        kernel, _ = path.weights(strength)
         refit, refit_bias = path.relaxed.weights(strength)
         alive = kernel[:, 0] != 0
         assert (refit[~alive] == 0).all()

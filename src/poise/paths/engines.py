@@ -17,10 +17,14 @@ import pandas as pd
 
 from poise.balance import check_built
 from poise.optimizer import Penalized, find_penalized
+from poise.paths.batches import steps_of
 from poise.paths.checkpoints import Checkpoint
 from poise.paths.folds import kept
 from poise.paths.inputs import first_kernels, live_inputs
-from poise.paths.lanes import BLOCK, Program, is_mean_loss, steps_of
+from poise.paths.lanes import BLOCK, Program
+from poise.paths.losses import is_mean_loss
+from poise.paths.passing import Passing
+from poise.paths.streams import Stream
 from poise.paths.training import Lanes, Replica, Training
 from poise.penalties.groups import layout
 from poise.rules import Rule, path_of
@@ -39,7 +43,7 @@ class Job:
     Attributes:
         model: the compiled model, on the backend JAX.
         rules: with numbers as strengths, of which the first is the unit of `strengths`.
-        data: x, y, sample weights or None.
+        data: x, y, sample weights or None; or a `Stream`.
         replicas: the rows of every family of lanes.
         training: how a lane is trained, its `settle` a number.
         checkpoint: keeps the finished chunks; None for none.
@@ -47,7 +51,7 @@ class Job:
 
     model: Any
     rules: list[Rule]
-    data: tuple
+    data: tuple | Stream
     replicas: list[Replica]
     training: Training
     checkpoint: Checkpoint | None = None
@@ -65,7 +69,8 @@ class Local:
         self.job = job
         self._inner = inner_optimizer(job.model)
         self.optimizer = self._built(self._inner)
-        self._is_mean = is_mean_loss(job.model, job.data)
+        few = next(job.data.passes())[1] if isinstance(job.data, Stream) else job.data
+        self._is_mean = is_mean_loss(job.model, few)
         self._kernels = first_kernels(job.model)
         self._programs: dict[Training, Program] = {}
         self._starts: dict[int, list[np.ndarray]] = {}
@@ -139,7 +144,8 @@ class Local:
     def _program(self, training):
         if training not in self._programs:
             falling = keras.optimizers.schedules.CosineDecay(_first_rate(self._inner), max(training.settle or 0, 1))
-            self._programs[training] = Program(
+            kind = Passing if isinstance(self.job.data, Stream) else Program
+            self._programs[training] = kind(
                 self.job.model,
                 self.optimizer,
                 self._built(self._inner, falling),
@@ -160,7 +166,8 @@ class Local:
         families: dict[tuple, list[int]] = {}
         for number, replica in enumerate(replicas):
             comes_last = training.patience is not None and not len(replica.held)
-            steps = steps_of(replica, training.batch_size), steps_of(replica, BLOCK)
+            is_passing = isinstance(self.job.data, Stream)
+            steps = () if is_passing else (steps_of(replica, training.batch_size), steps_of(replica, BLOCK))
             families.setdefault((comes_last, *steps), []).append(number)
         plan = []
         for key in sorted(families):
@@ -175,7 +182,7 @@ class Local:
         """How many lanes to run at once: all that the memory holds if they are small, else as many as go fastest."""
         values = sum(int(np.prod(v.shape)) for v in [*self.job.model.weights, *self.optimizer.variables])
         limit = max(int(SHARE_OF_MEMORY * _memory() / (12 * values)), 1)
-        if values * members * count <= MANY:
+        if values * members * count <= MANY or isinstance(self.job.data, Stream):
             return min(members * count, limit)
         key = (count, training.batch_size)
         if key not in self._best_size:
@@ -328,7 +335,7 @@ def sizes(target, w) -> np.ndarray:
 
 def _first_rate(optimizer):
     rate = optimizer._learning_rate
-    return float(rate(0)) if callable(rate) else float(keras.ops.convert_to_numpy(rate))
+    return float(keras.ops.convert_to_numpy(rate(0) if callable(rate) else rate))
 
 
 def _number(replica, strength):

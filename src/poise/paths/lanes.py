@@ -20,6 +20,8 @@ import keras
 import numpy as np
 
 from poise.optimizer import Penalized
+from poise.paths.batches import batches_of
+from poise.paths.losses import loss_of, times
 from poise.paths.training import Replica, Training
 from poise.targets import measure, values
 
@@ -56,10 +58,13 @@ class Program:
         self._model = model
         self._optimizer = optimizer
         self._settler = settler
-        self._data = jax.tree.map(jnp.asarray, data)
+        self._data: Any = self._placed_data(data)
         self._training = training
         self._steps_to_settle = training.settle or 0
         self._is_mean = is_mean
+
+    def _placed_data(self, data):
+        return jax.tree.map(jnp.asarray, data)
 
     def run(self, replicas: list[Replica], starts, lanes, strengths, factors, limits=None, report=None) -> Chunk:
         """Trains every replica at every strength.
@@ -76,7 +81,7 @@ class Program:
         """
         training = self._training
         anchors, factors = _stacked_starts(starts), _tensors(factors)
-        steps = batches_of(replicas, training.batch_size, 0)[0].shape[1]
+        steps = self._steps(replicas)
         total = training.epochs * steps * (2 if training.start == "dense" else 1) + self._steps_to_settle
         done = 0
 
@@ -88,7 +93,7 @@ class Program:
 
         def trained(state, factors, keeper=None):
             for epoch in range(training.epochs):
-                state = self._epoch(state, *batches_of(replicas, training.batch_size, epoch), factors)
+                state = self._passed(state, replicas, epoch, factors)
                 advanced(steps)
                 if keeper is not None and keeper.is_through(state, epoch + 1):
                     break
@@ -138,6 +143,14 @@ class Program:
         state = [np.broadcast_to(w, (*shape, *v.shape)) for v, w in zip(optimizer.variables, first, strict=True)]
         return _placed((trained, fixed, state))
 
+    def _steps(self, replicas):
+        """How many batches an epoch has."""
+        return batches_of(replicas, self._training.batch_size, 0)[0].shape[1]
+
+    def _passed(self, state, replicas, epoch, factors):
+        """The state after an epoch."""
+        return self._epoch(state, *batches_of(replicas, self._training.batch_size, epoch), factors)
+
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
     def _epoch(self, state, rows, counted, factors):
         """All batches of an epoch. `rows`, `counted`: (replicas, steps, rows in a batch)."""
@@ -145,7 +158,7 @@ class Program:
         def step(state, batch):
             rows, counted = batch
             x, y, given = jax.tree.map(lambda a: a[rows], self._data)
-            weights = _times(self._weighed(counted), given)
+            weights = times(self._weighed(counted), given)
             return self._stepped(self._optimizer, state, x, y, weights, factors), None
 
         return jax.lax.scan(step, state, (rows.swapaxes(0, 1), counted.swapaxes(0, 1)))[0]
@@ -185,7 +198,7 @@ class Program:
         return keras.StatelessScope(mapping, collect_losses=True)
 
     def _loss(self, x, y, predicted, weights, is_training):
-        return _loss_of(self._model, x, y, predicted, weights, is_training)
+        return loss_of(self._model, x, y, predicted, weights, is_training)
 
     def _settled(self, state, anchors, replicas, strengths, factors, advanced):
         """Full-batch steps until every lane's residual is small, or their number is reached.
@@ -200,12 +213,10 @@ class Program:
             return state, taken, self.measured(state, replicas, strengths, factors)
         begun = self._begin(self._settler, anchors, anchors, np.zeros(shape, int), strengths)[2]
         state = (trained, fixed, begun)
-        rows, counted = batches_of(replicas, BLOCK, 0)
         done = np.zeros(shape, bool)
         for first in range(0, self._steps_to_settle, SEGMENT):
             steps = min(SEGMENT, self._steps_to_settle - first)
-            numbers = np.arange(first, first + steps) % rows.shape[1]
-            state = self._segment(state, rows, counted, numbers, factors, done)
+            state = self._moved(state, replicas, first, steps, factors, done)
             taken += np.where(done, 0, steps)
             advanced(steps)
             measures = self.measured(state, replicas, strengths, factors)
@@ -215,20 +226,26 @@ class Program:
                 break
         return state, taken, measures
 
+    def _moved(self, state, replicas, first, steps, factors, done):
+        """The state after so many steps of settling, that of the lanes that are done as it was."""
+        rows, counted = batches_of(replicas, BLOCK, 0)
+        numbers = np.arange(first, first + steps) % rows.shape[1]
+        return self._segment(state, rows, counted, numbers, factors, done)
+
     @functools.partial(jax.jit, static_argnums=0)
     def _segment(self, state, rows, counted, numbers, factors, done):
         whole = rows.shape[1] == 1
-        gathered = jax.tree.map(lambda a: a[rows[:, 0]], self._data) if whole else None
+        gathered: Any = jax.tree.map(lambda a: a[rows[:, 0]], self._data) if whole else None
 
         def step(state, number):
             here = rows[:, number]
             x, y, given = gathered if whole else jax.tree.map(lambda a: a[here], self._data)
-            weights = _times(self._weighed(counted[:, number]), given)
+            weights = times(self._weighed(counted[:, number]), given)
             return self._stepped(self._settler, state, x, y, weights, factors), None
 
         after = jax.lax.scan(step, state, numbers)[0]
 
-        return _chosen(done, state, after)
+        return chosen(done, state, after)
 
     def held_losses(self, state, replicas):
         """The prediction losses on the rows held out, (replicas, strengths)."""
@@ -247,24 +264,18 @@ class Program:
 
         x, y, given = jax.tree.map(lambda a: a[rows], self._data)
         inside = jax.vmap(lane, in_axes=(0, 0, None, None, None))
-        return jax.vmap(inside)(trained, fixed, x, y, _times(self._weighed(counted), given))
+        return jax.vmap(inside)(trained, fixed, x, y, times(self._weighed(counted), given))
 
     def measured(self, state, replicas, strengths, factors):
         """By name (replicas, strengths): the losses, the penalty, the residual and its like, with dropout off."""
         trained, fixed, _ = state
-        count = len(jax.tree.leaves(self._data)[0])
-        masks = {name: np.zeros((len(replicas), count), "float32") for name in ("loss", "held_loss")}
-        for number, replica in enumerate(replicas):
-            np.add.at(masks["loss"][number], replica.train, 1.0)
-            np.add.at(masks["held_loss"][number], replica.held, 1.0)
-        sums = None
-        for first in range(0, count, BLOCK):
-            part = slice(first, first + BLOCK)
-            block = jax.tree.map(lambda a: a[part], self._data)  # noqa: B023
-            shares = {
-                name: mask[:, part] * self._factor(mask[:, part].shape[1], mask.sum(1, keepdims=True))
-                for name, mask in masks.items()
-            }
+        counts = {
+            "loss": np.array([[len(replica.train)] for replica in replicas]),
+            "held_loss": np.array([[len(replica.held)] for replica in replicas]),
+        }
+        sums: Any = None
+        for block, masks in self._blocks(replicas):
+            shares = {name: mask * self._factor(mask.shape[1], counts[name]) for name, mask in masks.items()}
             found = self._block(trained, fixed, block, shares)
             sums = found if sums is None else jax.tree.map(jnp.add, sums, found)
         losses, gradients = sums
@@ -285,20 +296,32 @@ class Program:
         measures["diverged"] = ~(is_finite & np.isfinite(measures["loss"]))
         return measures
 
+    def _blocks(self, replicas):
+        """All rows in parts: (x, y, sample weights) and how often each row trains and is held out, (replicas, rows)."""
+        count = len(jax.tree.leaves(self._data)[0])
+        masks = {name: np.zeros((len(replicas), count), "float32") for name in ("loss", "held_loss")}
+        for number, replica in enumerate(replicas):
+            np.add.at(masks["loss"][number], replica.train, 1.0)
+            np.add.at(masks["held_loss"][number], replica.held, 1.0)
+        for first in range(0, count, BLOCK):
+            part = slice(first, first + BLOCK)
+            yield (
+                jax.tree.map(lambda a: a[part], self._data),  # noqa: B023
+                {name: mask[:, part] for name, mask in masks.items()},
+            )
+
     def _factor(self, rows, counted):
         """What makes a loss over `rows` of which `counted` count (weight 1) the loss over those that count."""
-        return rows / jnp.maximum(counted, 1.0) if self._is_mean else jnp.ones_like(counted, "float32")
+        return rows / jnp.maximum(counted, 1.0) if self._is_mean else jnp.ones(counted.shape, "float32")
 
     @functools.partial(jax.jit, static_argnums=0)
     def _block(self, trained, fixed, data, shares):
         x, y, given = data
 
         def lane(trained, fixed, shares):
-            (loss, (predicted, _)), gradient = self._gradient(
-                trained, fixed, x, y, _times(shares["loss"], given), False
-            )
+            (loss, (predicted, _)), gradient = self._gradient(trained, fixed, x, y, times(shares["loss"], given), False)
             with self._scope(trained, fixed):
-                held = self._loss(x, y, predicted, _times(shares["held_loss"], given), False)
+                held = self._loss(x, y, predicted, times(shares["held_loss"], given), False)
             return {"loss": loss, "held_loss": held}, gradient
 
         return jax.vmap(jax.vmap(lane, in_axes=(0, 0, None)))(trained, fixed, shares)
@@ -351,93 +374,8 @@ class _Keeper:
         last = self._limits if self._limits is not None else self.best_epochs + self._patience
         self._is_waiting &= epoch < last
         # A copy, since the next epoch takes the state's memory.
-        self.best = jax.tree.map(jnp.copy, state[:2]) if self.best is None else _chosen(better, state[:2], self.best)
+        self.best = jax.tree.map(jnp.copy, state[:2]) if self.best is None else chosen(better, state[:2], self.best)
         return not self._is_waiting.any()
-
-
-def batches_of(replicas: list[Replica], batch_size: int | None, epoch: int):
-    """The rows of every batch of an epoch and whether each counts, (replicas, steps, rows in a batch) both.
-
-    Each replica shuffles its own rows, by its fold, its seed and the epoch.
-
-    Raises:
-        ValueError: if the replicas have different numbers of batches.
-    """
-    size = batch_size or max(len(replica.train) for replica in replicas)
-    size = min(size, max(len(replica.train) for replica in replicas))
-    counts = {steps_of(replica, size) for replica in replicas}
-    if len(counts) > 1:
-        raise ValueError(f"These replicas have {sorted(counts)} batches an epoch, and one program runs one number.")
-    steps = counts.pop()
-    rows = np.zeros((len(replicas), steps * size), "int32")
-    counted = np.zeros((len(replicas), steps * size), bool)
-    for number, replica in enumerate(replicas):
-        generator = np.random.default_rng([replica.fold + 1, replica.seed, epoch])
-        rows[number] = np.resize(generator.permutation(replica.train), steps * size)
-        counted[number, : len(replica.train)] = True
-    return rows.reshape(len(replicas), steps, size), counted.reshape(len(replicas), steps, size)
-
-
-def steps_of(replica: Replica, batch_size: int | None) -> int:
-    """The number of batches in an epoch."""
-    return 1 if batch_size is None else -(-len(replica.train) // batch_size)
-
-
-def is_mean_loss(model, data) -> bool:
-    """Whether the model's loss is a mean over the rows of a batch; False if it is their sum.
-
-    Found by trying: the loss of some rows must be that of a batch in which others have weight zero.
-
-    Raises:
-        ValueError: if it is neither.
-    """
-    rows = min(4, len(jax.tree.leaves(data)[0]))
-    x, y, _ = jax.tree.map(lambda a: a[:rows], data)
-    half = (rows + 1) // 2
-    # Moved a little, since a loss of zero would tell nothing.
-    predicted = jax.tree.map(lambda p: 0.9 * p + 0.05, model(x, training=False))
-    mask = np.arange(rows) < half
-    first = jax.tree.map(lambda a: a[:half], (x, y, predicted))
-
-    def loss(x, y, predicted, weights):
-        with keras.StatelessScope(collect_losses=True):
-            return float(_loss_of(model, x, y, predicted, weights, False))
-
-    model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=None, training=False)  # builds the loss
-    alone = loss(*first, np.ones(half, "float32"))
-    for is_mean, scale in ((True, rows / half), (False, 1.0)):
-        if np.isclose(loss(x, y, predicted, (scale * mask).astype("float32")), alone, rtol=1e-3, atol=1e-6):
-            return is_mean
-    raise ValueError(
-        "The loss is neither a mean nor a sum over the rows of a batch, so that the lanes cannot share batches of rows "
-        "that count and rows that do not. Return one loss a row, and let Keras take the mean."
-    )
-
-
-def _loss_of(model, x, y, predicted, weights, is_training):
-    """The loss of a batch. `weights` are those of its rows, also where a row has a loss at every step or pixel."""
-
-    def spread(weights, predicted):
-        return jnp.reshape(weights, (*weights.shape, *(1,) * (predicted.ndim - 1 - weights.ndim)))
-
-    if keras.tree.is_nested(weights):
-        weights = keras.tree.map_structure(spread, weights, predicted)
-    elif any(output.ndim > 2 for output in keras.tree.flatten(predicted)):
-        weights = keras.tree.map_structure(lambda output: spread(weights, output), predicted)
-    return model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=weights, training=is_training)
-
-
-def _times(weights, given):
-    """`weights`, (..., rows), times the sample weights: an array (..., rows, ...), a structure of those, or None."""
-    if given is None:
-        return weights
-
-    def product(given):
-        if given is None:
-            return weights
-        return jnp.reshape(weights, (*weights.shape, *(1,) * (given.ndim - weights.ndim))) * given
-
-    return keras.tree.map_structure(product, given)
 
 
 def _tensors(factors):
@@ -448,11 +386,11 @@ def _stacked_starts(starts):
     return [np.stack(values) for values in zip(*starts, strict=True)]
 
 
-def _chosen(condition, new, old):
+def chosen(condition, new, old):
     """`new` for the lanes where the condition holds, (replicas, strengths), and `old` for the others."""
 
     def choice(new, old):
-        return jnp.where(condition.reshape(condition.shape + (1,) * (new.ndim - 2)), new, old)
+        return jnp.where(jnp.reshape(condition, condition.shape + (1,) * (new.ndim - 2)), new, old)
 
     return jax.tree.map(choice, new, old)
 

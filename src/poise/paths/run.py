@@ -19,6 +19,7 @@ from poise.paths.grid import below, found_grid
 from poise.paths.result import Path
 from poise.paths.selection import minimum
 from poise.paths.stages import check_reweightable, held_at_zero, reweighted
+from poise.paths.streams import Stream, is_stream, split_by_hash
 from poise.paths.training import Lanes, Replica, Training
 from poise.penalties.base import Schedule
 from poise.rules import Rule, as_rules
@@ -33,7 +34,7 @@ EXTENSIONS = 2
 def path(
     model,
     x,
-    y,
+    y=None,
     rules=None,
     *,
     strengths=100,
@@ -54,7 +55,9 @@ def path(
         model: a built and compiled Keras model, which is left as it is. Loss and optimizer are those that it was
             compiled with.
         x, y: arrays or nested structures of arrays, as for `model.fit`; the first axis is the rows. Numbers must be
-            finite.
+            finite. Or x alone, for data larger than memory: a `keras.utils.PyDataset`, a `tf.data.Dataset` or another
+            iterable of batches (x, y) or (x, y, sample_weight) that can be passed through again and again, on JAX.
+            Folds are then a number and go by a hash of the row's number, and batches are as large as they come.
         rules: a penalty, a `poise.Rule` or a list of those, with numbers as strengths; None for those of the
             `poise.Penalized` that the model was compiled with.
         strengths: how many, for a grid that is found by a coarse scan, or the strengths themselves, positive or zero.
@@ -101,11 +104,18 @@ def path(
     strengths = _checked_strengths(strengths)
     if isinstance(adaptive, bool) or not isinstance(adaptive, int) or adaptive < 0:
         raise ValueError(f"adaptive={adaptive!r}: give a number of stages ≥ 0.")
-    data = checked_data(model, x, y, sample_weight, groups, folds)
-    replicas = split(
-        data.rows, y=data.y, folds=folds, seeds=seeds, groups=groups, sample_weight=data.sample_weight,
-        are_classes=_are_classes(model),
-    )  # fmt: skip
+    if is_stream(x):
+        if y is not None or sample_weight is not None or groups is not None:
+            raise ValueError("x gives batches (x, y) by itself: leave y, sample_weight and groups out.")
+        stream = Stream(x)
+        data = Data(stream, None, None, rows=stream.rows)
+        replicas = split_by_hash(stream.rows, folds, seeds)
+    else:
+        data = checked_data(model, x, y, sample_weight, groups, folds)
+        replicas = split(
+            data.rows, y=data.y, folds=folds, seeds=seeds, groups=groups, sample_weight=data.sample_weight,
+            are_classes=_are_classes(model),
+        )  # fmt: skip
     if training.settle is None:
         is_smooth = all(rule.penalty.smooth for rule in rules)
         training = replace(training, settle=0 if is_smooth or training.update == "coupled" else SETTLE)
@@ -120,6 +130,11 @@ def path(
     if engine == "local" and not is_jax:
         raise ValueError(
             f"engine='local' needs Keras on JAX, and it runs on {keras.backend.backend()}. Use engine='process'."
+        )
+    if is_stream(x) and (engine == "process" or not is_jax):
+        raise ValueError(
+            "x gives batches that pass by, and those cannot travel to another process. Run Keras on JAX "
+            "(KERAS_BACKEND=jax), where tf.data and PyDataset work as well, or give arrays."
         )
     with _bar(progress) as report:
         if engine == "process" or not is_jax:
@@ -144,14 +159,14 @@ def solved(
 ) -> Path:
     """What `path` does once its arguments are checked, in this process, on JAX."""
     start = time.perf_counter()
-    table = (data.x, data.y, data.sample_weight)
+    table = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
     kept = None
     if checkpoint is not None:
         kept = Checkpoint(
             checkpoint,
-            data=table,
+            data=table.digest if isinstance(table, Stream) else table,
             model=[model.to_json(), *model.get_weights()],
-            compilation=repr(model.get_compile_config()),
+            compilation=[repr(model.get_compile_config()), *_plain_attributes(model.loss)],
             rules=[repr(keras.saving.serialize_keras_object(rule)) for rule in rules],
             folds=replicas,
             training=training,
@@ -191,12 +206,12 @@ def solved(
             lanes = _joined(engine.run(more, _repeated(factors, len(more)), part), lanes)
             here = np.concatenate([more, here])
         finished += 1
-        extra = {}
+        relaxed = None
         is_last = stage == adaptive or _is_nothing_left(lanes, here)
         if relax and is_last:
             held = held_at_zero(engine.optimizer.targets, lanes.sizes)
-            relaxed = engine.run(here, held, part, is_free=True)
-            extra = {"relaxed": Path(relaxed, architecture, tuple(rules), training, 0.0, names=data.names)}
+            refit = engine.run(here, held, part, is_free=True)
+            relaxed = Path(refit, architecture, tuple(rules), training, 0.0, names=data.names)
         stages.append(
             Path(
                 lanes,
@@ -206,7 +221,7 @@ def solved(
                 time.perf_counter() - start,
                 stages=tuple(stages),
                 names=data.names,
-                **extra,
+                relaxed=relaxed,
             )
         )
         if is_last:
@@ -226,6 +241,16 @@ def _bar(is_shown: bool):
     with Progress(*columns, disable=not is_shown, transient=True) as progress:
         task = progress.add_task("path", total=1.0)
         yield lambda share: progress.update(task, completed=share)
+
+
+def _plain_attributes(loss) -> list[str]:
+    """The numbers and texts that a loss holds: Keras' configurations forget some, such as Huber's delta."""
+    return sorted(
+        f"{type(one).__name__}.{name}={value!r}"
+        for one in keras.tree.flatten(loss)
+        for name, value in getattr(one, "__dict__", {}).items()
+        if isinstance(value, (bool, int, float, str))
+    )
 
 
 def _chosen(lanes: Lanes, strengths) -> int:

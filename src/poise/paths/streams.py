@@ -20,7 +20,7 @@ class Stream:
         source: a `keras.utils.PyDataset`, or an iterable that can be passed through again and again.
 
     Attributes:
-        rows: how many there are.
+        rows, batches: how many there are.
         largest: the rows of the largest batch.
         digest: of all rows, for checkpoints.
 
@@ -33,7 +33,7 @@ class Stream:
         if isinstance(source, Iterator):
             raise TypeError(f"x is a {type(source).__name__}, which can be passed through only once. {AGAIN}")
         self._source = source
-        self.rows, self.largest = 0, 0
+        self.rows, self.largest, self.batches = 0, 0, 0
         found = hashlib.sha256()
         for number, (_, batch) in enumerate(self.passes()):
             leaves = keras.tree.flatten(batch)
@@ -43,6 +43,7 @@ class Stream:
                     found.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
             self.rows += len(leaves[0])
             self.largest = max(self.largest, len(leaves[0]))
+            self.batches += 1
         if not self.rows:
             raise ValueError(f"x gives no batches. {AGAIN}")
         self.digest = found.hexdigest()
