@@ -28,7 +28,10 @@ docs: .venv/.tests  ## the documentation, into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.tests  ## the ratios that README and docs quote
+	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python benchmarks/step.py --all
+	$(BIN)/python benchmarks/path.py
+	$(BIN)/python benchmarks/selection.py
 
 clean:
 	rm -rf .venv site dist runs

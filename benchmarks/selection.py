@@ -1,4 +1,4 @@
-"""Which columns of a planted table an adaptive path finds, and how well it predicts, beside LassoNet and adaptive Lasso.
+"""Which columns of a planted table an adaptive path finds, and how well it predicts, beside other methods.
 
     python benchmarks/selection.py                     # every kind of table
     python benchmarks/selection.py mixed --seeds 10    # one of them
