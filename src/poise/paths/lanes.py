@@ -105,8 +105,8 @@ class Program:
             began = [w[:, 0] for w in trained(free, {key: value[:, :1] for key, value in factors.items()})[0]]
         keeper = _Keeper(self, replicas, lanes.shape, training.patience, limits) if training.patience else None
         state = trained(self._begin(self._optimizer, began, anchors, lanes, strengths), factors, keeper)
-        if keeper is not None:
-            state = (*keeper.best, state[2])
+        # The optimizer's state is done with, and its memory is wanted for what follows.
+        state = (*(state[:2] if keeper is None else keeper.best), [])
         state, settled, measures = self._settled(state, anchors, replicas, strengths, factors, advanced)
         measures["settled"] = settled
         if keeper is not None:
