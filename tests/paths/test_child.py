@@ -136,7 +136,9 @@ def test_its_death_is_told(scene):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_it_does_not_outlive_its_parent(number, folder, tmp_path):
-    code = "try: scene.solve(scene.waiting)\nexcept KeyboardInterrupt: print('so be it')"
+    # A shell that runs the tests in the background hands on an ignored SIGINT.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = heed + "try: scene.solve(scene.waiting)\nexcept KeyboardInterrupt: print('so be it')"
     mark = folder / "waiting"
     mark.unlink(missing_ok=True)
     with python(code, folder, TMPDIR=str(tmp_path)) as parent:
