@@ -155,7 +155,7 @@ class SparseGroupLasso(Penalty):
     def _shares(self, w, strength):
         """The layout, the price of |w_i| per entry (0 outside all groups and where held) and of ‖w_g‖ per group."""
         at = layout(self, w.shape)
-        l1 = ops.where(at.is_outside | at.is_held, 0.0, strength * self.l1_ratio)
+        l1 = ops.where(ops.logical_or(at.is_outside, at.is_held), 0.0, strength * self.l1_ratio)
         return at, l1, strength * (1.0 - self.l1_ratio) * at.price(w)
 
 
