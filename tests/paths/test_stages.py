@@ -33,10 +33,10 @@ def shares(size):
 def test_factors_are_those_of_the_chosen_strength_and_of_the_replica():
     sizes = np.array([[[0.0, 1.0], [3.0, 1.0]], [[2.0, 1.0], [0.0, 0.0]]])[..., None]
     model = linear(2)
-    factors = reweighted(built(model, poise.L1()), {"linear/head/kernel": sizes}, 1, 4)
+    factors = reweighted(built(model, poise.L1()), {"linear/head/kernel": sizes}, 1)
     assert list(factors) == [(0, 0)]
-    assert factors[0, 0].shape == (2, 4, 2, 1)
-    np.testing.assert_allclose(factors[0, 0][0, 2, :, 0], [1.0, 1.03 / (1 / 3 + 0.03)], rtol=1e-6)
+    assert factors[0, 0].shape == (2, 1, 2, 1)
+    np.testing.assert_allclose(factors[0, 0][0, 0, :, 0], [1.0, 1.03 / (1 / 3 + 0.03)], rtol=1e-6)
     assert np.isposinf(factors[0, 0][1]).all()
 
 
@@ -45,7 +45,7 @@ def test_factors_of_groups_keep_the_penalty_s_own():
     rules = [poise.Rule("features/kernel", poise.GroupLasso(groups="inputs")), poise.Rule("head/kernel", poise.L2())]
     size = np.arange(6.0)
     factors = reweighted(
-        built(model, rules), {"net/features/kernel": size[None, None], "net/head/kernel": np.ones((1, 1, 5, 1))}, 0, 1
+        built(model, rules), {"net/features/kernel": size[None, None], "net/head/kernel": np.ones((1, 1, 5, 1))}, 0
     )
     assert list(factors) == [(0, 0)]
     np.testing.assert_allclose(factors[0, 0][0, 0], np.sqrt(5) * shares(size), rtol=1e-6)
@@ -54,8 +54,14 @@ def test_factors_of_groups_keep_the_penalty_s_own():
 def test_own_factors_of_zero_and_infinity_stay():
     size = np.array([2.0, 1.0, 0.0])[:, None]
     optimizer = built(linear(3), poise.L1(weights=[[0.0], [2.0], [np.inf]]))
-    factors = reweighted(optimizer, {"linear/head/kernel": size[None, None]}, 0, 1)[0, 0][0, 0, :, 0]
+    factors = reweighted(optimizer, {"linear/head/kernel": size[None, None]}, 0)[0, 0][0, 0, :, 0]
     np.testing.assert_allclose(factors, [0.0, 2 * 1.03 / 0.53, np.inf], rtol=1e-6)
+
+
+def test_an_entry_that_is_free_stays_free_even_at_zero():
+    optimizer = built(linear(2), poise.L1(weights=[[0.0], [1.0]]))
+    factors = reweighted(optimizer, {"linear/head/kernel": np.array([[[[0.0], [1.0]]]])}, 0)[0, 0]
+    np.testing.assert_array_equal(factors[0, 0, :, 0], [0.0, 1.0])
 
 
 def test_what_was_dropped_is_held_at_zero():

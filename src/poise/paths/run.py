@@ -226,7 +226,7 @@ def solved(
         )
         if is_last:
             break
-        factors = reweighted(engine.optimizer, lanes.sizes, _chosen(lanes, here), 1)
+        factors = reweighted(engine.optimizer, lanes.sizes, _chosen(lanes, here))
     report(1.0)
     return stages[-1]
 

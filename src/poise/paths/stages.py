@@ -14,8 +14,8 @@ FLOOR = 0.03
 """ε in a = (1 + ε)/(size/largest + ε): nothing is penalised more than about 1/ε times the largest group."""
 
 
-def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int, count: int) -> dict:
-    """The factors of the next stage, by (index of a target, number of a rule), (replicas, strengths, groups or *shape).
+def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int) -> dict:
+    """The factors of the next stage, by (index of a target, number of a rule), (replicas, 1, groups or *shape).
 
     a_g = (1 + ε)/(‖w_g‖/max_g ‖w_g‖ + ε), times the factor that the penalty has; infinite for what is dropped, which so
     stays out.
@@ -24,7 +24,6 @@ def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int, count: in
         optimizer: the lanes' `Penalized`.
         sizes: by the paths of its targets, (replicas, strengths, groups or *shape).
         position: of the chosen strength.
-        count: of the strengths of the next stage.
     """
     factors = {}
     for target in optimizer.targets:
@@ -36,8 +35,9 @@ def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int, count: in
         shape = tuple(optimizer.weights_of(target).shape)
         for number, penalty in target.penalties:
             if not penalty.smooth:
-                own = (weights * _own_factors(penalty, shape)).astype("float32")
-                factors[target.index, number] = np.repeat(own[:, None], count, axis=1)
+                own = np.broadcast_to(_own_factors(penalty, shape), weights.shape)
+                together = np.multiply(weights, own, where=own > 0, out=np.zeros_like(weights))  # what is free stays so
+                factors[target.index, number] = together.astype("float32")[:, None]
     return factors
 
 
