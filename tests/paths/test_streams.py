@@ -161,6 +161,17 @@ def test_what_cannot_pass_is_refused(given, error, message):
         passed(source, **given)
 
 
+def test_rows_that_are_shuffled_between_passes_are_refused():
+    class Shuffled(Batches):
+        def __iter__(self):
+            order = np.random.default_rng(self.passes).permutation(ROWS)
+            self.x, self.y = self.x[order], self.y[order]
+            yield from super().__iter__()
+
+    with pytest.raises(ValueError, match="Batch 0 of x has other rows than at the pass before"):
+        passed(Shuffled())
+
+
 def test_folds_of_a_stream_are_a_number():
     with pytest.raises(ValueError, match="the folds are a number"):
         poise.path(compiled(), Batches(), rules=poise.L1(), folds=[([0], [1])], progress=False)

@@ -1,6 +1,7 @@
 """Rows that do not fit into memory: batches that pass by, the same ones at every pass."""
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Iterator
 
 import keras
@@ -33,14 +34,15 @@ class Stream:
         if isinstance(source, Iterator):
             raise TypeError(f"x is a {type(source).__name__}, which can be passed through only once. {AGAIN}")
         self._source = source
+        self._sums: list[int] = []
         self.rows, self.largest, self.batches = 0, 0, 0
         found = hashlib.sha256()
         for number, (_, batch) in enumerate(self.passes()):
-            leaves = keras.tree.flatten(batch)
+            leaves = [leaf for leaf in keras.tree.flatten(batch) if leaf is not None]
             for leaf in leaves:
-                if leaf is not None:
-                    _check(leaf, number)
-                    found.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+                _check(leaf, number)
+                found.update(f"{leaf.dtype}{leaf.shape}".encode() + np.ascontiguousarray(leaf).tobytes())
+            self._sums.append(_checksum(batch))
             self.rows += len(leaves[0])
             self.largest = max(self.largest, len(leaves[0]))
             self.batches += 1
@@ -49,13 +51,23 @@ class Stream:
         self.digest = found.hexdigest()
 
     def passes(self):
-        """One pass: the number of its first row and (x, y, sample_weight or None) of every batch."""
+        """One pass: the number of its first row and (x, y, sample_weight or None) of every batch.
+
+        Raises:
+            ValueError: if it gives other rows than the first pass did: a row would then change its fold.
+        """
         first = 0
-        for batch in self._batches():
+        for number, batch in enumerate(self._batches()):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise TypeError("x gives something else than batches (x, y) or (x, y, sample_weight).")
             x, y, weights = (*batch, None)[:3]
             batch = tuple(keras.tree.map_structure(_array, part) for part in (x, y, weights))
+            if self.batches > number and _checksum(batch) != self._sums[number]:
+                raise ValueError(
+                    f"Batch {number} of x has other rows than at the pass before, so that rows would change "
+                    "their folds. Do not shuffle or augment between passes, as tf.data's shuffle does without "
+                    "reshuffle_each_iteration=False."
+                )
             yield first, batch
             first += len(keras.tree.flatten(batch)[0])
 
@@ -63,7 +75,6 @@ class Stream:
         if isinstance(self._source, keras.utils.PyDataset):
             for number in range(self._source.num_batches or 0):
                 yield self._source[number]
-            self._source.on_epoch_end()
         else:
             yield from self._source
 
@@ -106,6 +117,14 @@ def _array(part):
         return None
     found = keras.ops.convert_to_numpy(part) if keras.ops.is_tensor(part) else np.asarray(part)
     return found.astype(keras.config.floatx()) if found.dtype.kind == "f" else found
+
+
+def _checksum(batch) -> int:
+    found = 0
+    for leaf in keras.tree.flatten(batch):
+        if leaf is not None:
+            found = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), found)
+    return found
 
 
 def _check(leaf, number):
