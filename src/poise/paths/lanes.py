@@ -182,23 +182,20 @@ class Program:
     def _gradient(self, trained, fixed, x, y, weights, is_training):
         """((prediction loss, (predictions, the other variables' new values)), its gradient) of one lane."""
 
-        def loss_of(trained):
+        def loss_at(trained):
             with self._scope(trained, fixed) as scope:
                 predicted = self._model(x, training=is_training)
-                loss = self._loss(x, y, predicted, weights, is_training)
+                loss = loss_of(self._model, x, y, predicted, weights, is_training)
             after = [scope.get_current_value(variable) for variable in self._model.non_trainable_variables]
             after = [old if new is None else new for old, new in zip(fixed, after, strict=True)]
             return loss, (predicted, after)
 
-        return jax.value_and_grad(loss_of, has_aux=True)(trained)
+        return jax.value_and_grad(loss_at, has_aux=True)(trained)
 
     def _scope(self, trained, fixed):
         variables = [*self._model.trainable_variables, *self._model.non_trainable_variables]
         mapping = [*zip(variables, [*trained, *fixed], strict=True)]
         return keras.StatelessScope(mapping, collect_losses=True)
-
-    def _loss(self, x, y, predicted, weights, is_training):
-        return loss_of(self._model, x, y, predicted, weights, is_training)
 
     def _settled(self, state, anchors, replicas, strengths, factors, advanced):
         """Full-batch steps until every lane's residual is small, or their number is reached.
@@ -260,7 +257,7 @@ class Program:
     def _held(self, trained, fixed, rows, counted):
         def lane(trained, fixed, x, y, weights):
             with self._scope(trained, fixed):
-                return self._loss(x, y, self._model(x, training=False), weights, False)
+                return loss_of(self._model, x, y, self._model(x, training=False), weights, False)
 
         x, y, given = jax.tree.map(lambda a: a[rows], self._data)
         inside = jax.vmap(lane, in_axes=(0, 0, None, None, None))
@@ -321,7 +318,7 @@ class Program:
         def lane(trained, fixed, shares):
             (loss, (predicted, _)), gradient = self._gradient(trained, fixed, x, y, times(shares["loss"], given), False)
             with self._scope(trained, fixed):
-                held = self._loss(x, y, predicted, times(shares["held_loss"], given), False)
+                held = loss_of(self._model, x, y, predicted, times(shares["held_loss"], given), False)
             return {"loss": loss, "held_loss": held}, gradient
 
         return jax.vmap(jax.vmap(lane, in_axes=(0, 0, None)))(trained, fixed, shares)
@@ -338,8 +335,7 @@ class Program:
             worth = values(targets, {t.index: trained[t.index] for t in targets}, strengths)
             return jnp.stack(rows), sum(worth)
 
-        inside = jax.vmap(lane)
-        return jax.vmap(inside, in_axes=(0, 0, None, 0))(trained, gradients, strengths, factors)
+        return jax.vmap(jax.vmap(lane), in_axes=(0, 0, None, 0))(trained, gradients, strengths, factors)
 
     def _weights(self, state):
         trained, fixed, _ = state

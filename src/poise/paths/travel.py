@@ -14,7 +14,7 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 from poise.paths.blueprint import restoring
 from poise.paths.data import Data
 from poise.paths.engines import inner_optimizer
+from poise.paths.nested import packed, unpacked
 from poise.paths.training import Replica, Training
 from poise.rules import Rule, path_of
 
@@ -60,10 +61,10 @@ def pack(
         "dtype_policy": keras.config.dtype_policy().name,
         **_packed_model(model, parcel),
         "optimizer": _packed_optimizer(inner_optimizer(model), parcel),
-        "loss": _packed(model.loss, lambda loss: _packed_loss(loss, parcel)),
-        "loss_weights": _packed(model._compile_config.config["loss_weights"], float),
+        "loss": packed(model.loss, lambda loss: _packed_loss(loss, parcel)),
+        "loss_weights": packed(model._compile_config.config["loss_weights"], float),
         "rules": [_configuration(rule, f"Rule {rule.name!r}", parcel, is_kept=True) for rule in rules],
-        "data": [_packed(part, parcel.keep) for part in (data.x, data.y, data.sample_weight)],
+        "data": [packed(part, parcel.keep) for part in (data.x, data.y, data.sample_weight)],
         "rows": data.rows,
         "names": data.names,
         "replicas": [[int(r.fold), int(r.seed), parcel.keep(r.train), parcel.keep(r.held)] for r in replicas],
@@ -111,15 +112,15 @@ def unpack(work: dict, folder: str) -> dict[str, Any]:
         variable.regularizer = None  # check_model refuses it; what poise.adopt took off, a configuration may bring back
     model.compile(
         keras.saving.deserialize_keras_object(work["optimizer"]),
-        loss=_unpacked(work["loss"], _unpacked_loss),
-        loss_weights=_unpacked(work["loss_weights"], float),
+        loss=unpacked(work["loss"], _unpacked_loss),
+        loss_weights=unpacked(work["loss_weights"], float),
     )
     strengths = work["strengths"]
     return {
         "model": model,
         "rules": [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]],
         "data": Data(
-            *[_unpacked(part, read) for part in work["data"]],
+            *[unpacked(part, read) for part in work["data"]],
             rows=work["rows"],
             names=work["names"] and tuple(work["names"]),
         ),
@@ -297,14 +298,14 @@ def _packed_loss(loss, parcel):
     return {"object": config, "forgotten": forgotten}
 
 
-def _unpacked_loss(packed):
-    if "name" in packed:
-        return packed["name"]
-    if "function" in packed:
-        module, attribute = packed["function"]
+def _unpacked_loss(found):
+    if "name" in found:
+        return found["name"]
+    if "function" in found:
+        module, attribute = found["function"]
         return _reached(importlib.import_module(module), attribute)
-    loss: Any = keras.saving.deserialize_keras_object(packed["object"])
-    for name, value in packed["forgotten"].items():
+    loss: Any = keras.saving.deserialize_keras_object(found["object"])
+    for name, value in found["forgotten"].items():
         setattr(loss, name, value)
     return loss
 
@@ -380,29 +381,3 @@ def _reached(module, attribute):
     for name in attribute.split("."):
         thing = getattr(thing, name, None)
     return thing
-
-
-# ---------------------------------------------------------------- nested structures
-
-
-def _packed(structure, pack_leaf: Callable) -> Any:
-    if structure is None:
-        return None
-    if isinstance(structure, dict):
-        return {"dict": [[key, _packed(part, pack_leaf)] for key, part in structure.items()]}
-    if isinstance(structure, (list, tuple)):
-        kind = "list" if isinstance(structure, list) else "tuple"
-        return {kind: [_packed(part, pack_leaf) for part in structure]}
-    return {"leaf": pack_leaf(structure)}
-
-
-def _unpacked(packed, unpack_leaf: Callable) -> Any:
-    if packed is None:
-        return None
-    if "dict" in packed:
-        return {key: _unpacked(part, unpack_leaf) for key, part in packed["dict"]}
-    if "list" in packed:
-        return [_unpacked(part, unpack_leaf) for part in packed["list"]]
-    if "tuple" in packed:
-        return tuple(_unpacked(part, unpack_leaf) for part in packed["tuple"])
-    return unpack_leaf(packed["leaf"])
