@@ -4,9 +4,10 @@
     python benchmarks/path.py small middle    # some of it: small, middle, large, growth, child
 
 Every contender runs in a process of its own, from a warm disk, and is timed after its imports, compilation included;
-printed are the medians of the repeats. (Keras imports TensorFlow, where it is installed, when it first serialises a
-model; that import is made before.) "Loop" is what a user writes without poise: for every strength and fold build,
-compile and fit a Keras model with `kernel_regularizer`. One fit of it is measured and multiplied by their number.
+printed are the medians of the repeats. R² is the mean over the repeats, each of which tests other rows. (Keras imports
+TensorFlow, where it is installed, when it first serialises a model; that import is made before.) "Loop" is what a user
+writes without poise: for every strength and fold build, compile and fit a Keras model with `kernel_regularizer`. One
+fit of it is measured and multiplied by their number.
 """
 
 import argparse
@@ -48,12 +49,13 @@ def main():
 def measured(name, repeats, backend="jax", **environment):
     """The median of every number that the contender gives."""
     runs = []
-    for _ in range(repeats):
+    for number in range(repeats):
         here = [sys.executable, os.path.abspath(__file__), "--one", name]
-        known = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+        known = {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "SPLIT": str(number), **environment}
         out = subprocess.run(here, env={**os.environ, **known}, check=True, stdout=subprocess.PIPE, text=True).stdout
         runs.append(json.loads(out.split("RESULT ")[-1]))
-    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    return {**middle, "r2": statistics.mean(run["r2"] for run in runs)} if "r2" in middle else middle
 
 
 def line(what, seconds, *more):
@@ -65,15 +67,15 @@ def small(repeats):
     fit = measured("small fit", repeats, "tensorflow")["seconds"]
     line("one stock TensorFlow fit with validation_data", fit)
     for name in ("small path L2", "small path L1 without settling", "small path L1"):
-        found = measured(name, 1 if name == "small path L1" else repeats)
+        found = measured(name, repeats)
         seconds = found["seconds"]
         line(
-            f"poise.path, {name.removeprefix('small path ')} (best R² on test rows {found['r2']:.3f})",
+            f"poise.path, {name.removeprefix('small path ')} (R² {found['r2']:.3f})",
             seconds,
             f"{seconds / fit:.2f} of one fit",
             f"{500 * fit / seconds:.0f} times the loop's speed",
         )
-    lasso = measured("LassoNet", 1)
+    lasso = measured("LassoNet", repeats)
     line(f"LassoNetRegressorCV(hidden_dims=(64,)) (R² {lasso['r2']:.3f})", lasso["seconds"])
 
 
@@ -105,7 +107,7 @@ def growth(repeats):
         found = measured("growth", repeats, LANES=str(lanes))
         print(f"  {lanes:>5} lanes {found['seconds']:>8.2f} s   {1e6 * found['step'] / lanes:>8.2f} µs a lane and step")
     found = measured("memory", 1)
-    print(f"  784-512-512-10: {found['ratio']:.2f} times weights + optimizer state + gradients a lane")
+    print(f"  784-512-512-10: one more lane takes {found['ratio']:.2f} times weights + optimizer state + gradients")
 
 
 def child(repeats):
@@ -125,7 +127,7 @@ def diabetes():
     from sklearn.preprocessing import StandardScaler
 
     x, y = load_diabetes(return_X_y=True)
-    x, xt, y, yt = train_test_split(x, y, test_size=0.2, random_state=0)
+    x, xt, y, yt = train_test_split(x, y, test_size=0.2, random_state=int(os.environ.get("SPLIT", "0")))
     scale_x, scale_y = StandardScaler().fit(x), StandardScaler().fit(y[:, None])
     return [
         np.asarray(part, "float32")
@@ -257,7 +259,7 @@ def memory():
     sizes = LARGE["sizes"]
     weights = sum(a * b + b for a, b in itertools.pairwise(sizes))
     peaks = []
-    for lanes in (1, 17):
+    for lanes in (20, 84):
         os.environ["LANES"] = str(lanes)
         if os.fork() == 0:
             many_path({**LARGE, "epochs": 1, "strengths": lanes}, (x, y), folds=(x[:128].copy(), y[:128].copy()))
@@ -265,7 +267,7 @@ def memory():
             os._exit(0)
         os.wait()
         peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
-    return {"ratio": (peaks[1] - peaks[0]) / 16 / (weights * 4 * 4)}
+    return {"ratio": (peaks[1] - peaks[0]) / 64 / (weights * 4 * 4)}
 
 
 def from_child():

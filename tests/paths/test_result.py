@@ -34,6 +34,7 @@ def test_the_table_takes_all_else_from_the_lane_of_the_model():
     own = lanes[(lanes["fold"] == -1) & (lanes["seed"] == 0)].reset_index()
     columns = ["strength", "penalty", "zeros", "units", "residual", "settled"]
     pd.testing.assert_frame_equal(path.table[columns], own[columns])
+    assert (path.table["seconds"] == 0.5 * len(path.lanes.table) / len(path.strengths)).all()
     np.testing.assert_array_equal(path.table["relative_residual"], own["residual"] / own["gradient"])
     np.testing.assert_array_equal(path.table["features"], [4, 3, 2])
     np.testing.assert_array_equal(path.table["zero_share"], own["zeros"] / (4 * HIDDEN + HIDDEN))

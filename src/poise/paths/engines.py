@@ -7,6 +7,7 @@ written to the checkpoint in one move, so that a call that was killed goes on wi
 
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,8 @@ from poise.rules import Rule, path_of
 
 MANY = 20_000_000
 """Numbers in the weights of all lanes together, above which the size of a chunk is found by measuring."""
+ACTIVE = 4_000_000
+"""Numbers in the layers' outputs of all lanes of a chunk at one step: more do not stay in a processor's cache."""
 SHARE_OF_MEMORY = 0.3
 
 Report = Callable[[float], None]
@@ -125,7 +128,10 @@ class Local:
             checkpoint = self.job.checkpoint
             found = checkpoint.read(task, training) if checkpoint else None
             if found is None:
+                start = time.perf_counter()
                 chunk = self._program(training).run(**task, report=part_done)
+                each = (time.perf_counter() - start) / task["lanes"].size
+                chunk.measures["seconds"] = np.full(task["lanes"].shape, each)
                 found = self._summed(chunk, [row in kept(replicas) for row in rows])
                 if checkpoint:
                     checkpoint.write(task, training, found)
@@ -181,7 +187,10 @@ class Local:
     def _size(self, replica, members, count, training):
         """How many lanes to run at once: all that the memory holds if they are small, else as many as go fastest."""
         values = sum(int(np.prod(v.shape)) for v in [*self.job.model.weights, *self.optimizer.variables])
-        limit = max(int(SHARE_OF_MEMORY * _memory() / (12 * values)), 1)
+        whole = min(len(replica.train), BLOCK)
+        rows = whole if training.settle or training.batch_size is None else min(training.batch_size, whole)
+        limit = min(SHARE_OF_MEMORY * _memory() / (12 * values), ACTIVE / max(rows * _outputs(self.job.model), 1))
+        limit = max(int(limit), 1)
         if values * members * count <= MANY or isinstance(self.job.data, Stream):
             return min(members * count, limit)
         key = (count, training.batch_size)
@@ -235,8 +244,10 @@ class Local:
         """The chunks put together in the order of the replicas and the strengths."""
         whole = {}
         own = kept(replicas)
-        for rows, columns, found in parts:
-            for name, value in found.items():
+        while parts:
+            rows, columns, found = parts.pop(0)
+            for name in [*found]:
+                value = found.pop(name)
                 is_weight = name.startswith("weight/")
                 lead = (len(own) if is_weight else len(replicas), len(strengths))
                 if name not in whole:
@@ -263,7 +274,7 @@ class Local:
 
 MEASURES = [
     *("loss", "held_loss", "penalty", "residual", "gradient", "zeros", "units", "settled", "epochs"),
-    *("diverged", "is_empty"),
+    *("diverged", "is_empty", "seconds"),
 ]
 
 
@@ -344,10 +355,17 @@ def _number(replica, strength):
     return int(np.random.SeedSequence([replica.fold + 1, replica.seed, *words.tolist()]).generate_state(1)[0])
 
 
+def _outputs(model) -> int:
+    """How many numbers the layers give for one row; 0 where the layers are not a graph."""
+    shapes = [tensor.shape[1:] for layer in model.layers for tensor in keras.tree.flatten(getattr(layer, "output", []))]
+    return sum(int(np.prod([size or 1 for size in shape])) for shape in shapes)
+
+
 def _parts(numbers, most):
     """Parts of at most so many, all of one size; the last is filled up with its last number."""
-    count = -(-len(numbers) // most)
-    size = -(-len(numbers) // count)
+    most = min(most, len(numbers))
+    size = min(range(most, (most - 1) // 2, -1), key=lambda size: -(-len(numbers) // size) * size)
+    count = -(-len(numbers) // size)
     filled = [*numbers, *numbers[-1:] * (count * size - len(numbers))]
     return [filled[first : first + size] for first in range(0, len(filled), size)]
 

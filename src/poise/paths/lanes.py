@@ -270,13 +270,21 @@ class Program:
             "loss": np.array([[len(replica.train)] for replica in replicas]),
             "held_loss": np.array([[len(replica.held)] for replica in replicas]),
         }
-        sums: Any = None
+        # Each replica alone: their activations would not fit the cache together, and one program does for any number.
+        alone = [_part((trained, fixed, factors), number) for number in range(len(replicas))]
+        sums: list[Any] = [None] * len(replicas)
         for block, masks in self._blocks(replicas):
             shares = {name: mask * self._factor(mask.shape[1], counts[name]) for name, mask in masks.items()}
-            found = self._block(trained, fixed, block, shares)
-            sums = found if sums is None else jax.tree.map(jnp.add, sums, found)
-        losses, gradients = sums
-        squares, penalty = self._balance(trained, gradients, jnp.asarray(strengths, "float32"), factors)
+            for number, (own, others, _) in enumerate(alone):
+                share = {name: share[number : number + 1] for name, share in shares.items()}
+                found = self._block(own, others, block, share)
+                sums[number] = found if sums[number] is None else jax.tree.map(jnp.add, sums[number], found)
+        strengths = jnp.asarray(strengths, "float32")
+        found = [
+            (losses, *self._balance(own, gradients, strengths, here))
+            for (own, _, here), (losses, gradients) in zip(alone, sums, strict=True)
+        ]
+        losses, squares, penalty = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
         squares = np.asarray(squares, "float64")
         measures = {
             "loss": np.asarray(losses["loss"], "float64"),
@@ -380,6 +388,12 @@ def _tensors(factors):
 
 def _stacked_starts(starts):
     return [np.stack(values) for values in zip(*starts, strict=True)]
+
+
+@jax.jit
+def _part(tree, number):
+    """What belongs to one replica, its axis kept."""
+    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, number, 1), tree)
 
 
 def chosen(condition, new, old):

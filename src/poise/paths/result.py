@@ -48,7 +48,8 @@ class Path:
             `zero_share` (exact zeros of the penalised weights), `units` (live columns of the penalised kernels),
             `features` (inputs that are read; NaN where that cannot be told), `residual` and `relative_residual` (its
             share of the prediction gradient), `settled` (full-batch steps taken). `diverged` counts the lanes that
-            did; where one did, the strength is never chosen.
+            did; where one did, the strength is never chosen. `seconds` is what its lanes took, each an equal share of
+            what its chunk took.
 
     Raises:
         ValueError: if there is not one name for every input.
@@ -61,7 +62,7 @@ class Path:
         >>> training = poise.Training(epochs=5, settle=0)
         >>> path = poise.path(model, x, x[:, 0], poise.L1(), strengths=[0.01, 0.1], training=training, progress=False)
         >>> path.table.shape, path.model(path.best).count_params()
-        ((2, 14), 4)
+        ((2, 15), 4)
     """
 
     lanes: Lanes

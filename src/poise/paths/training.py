@@ -97,7 +97,7 @@ class Lanes:
             `penalty`, `residual`, `gradient` (norms over all penalised variables), `zeros` (exact zeros among the
             penalised weights), `units` (live columns of the penalised kernels), `settled` (full-batch steps taken),
             `epochs` (of the best weights, with patience), `diverged`, `is_empty` (nothing is left under a non-smooth
-            penalty; False where there is none).
+            penalty; False where there is none), `seconds` (an equal share of those that its chunk took).
         sizes: per penalised variable (its path) the size of every group of its non-smooth penalty, or of every entry
             where that has no groups: (replicas, strengths, groups or *shape).
         features: (replicas, strengths, inputs): is the input still read?; None where that cannot be told.
