@@ -112,6 +112,39 @@ def test_settling_and_patience_pass_through_the_batches():
     assert path.table["zeros"].item() > 0
 
 
+def test_batches_pass_to_another_process(path):
+    found = passed(Batches(), engine="process")
+
+    columns = ["val_loss", "loss", "penalty", "zeros"]
+    np.testing.assert_allclose(found.table[columns], path.table[columns], rtol=1e-6)
+
+
+def test_an_error_in_the_batches_is_raised_whichever_process_asks_for_them():
+    class Failing(Batches):
+        def __iter__(self):
+            for number, batch in enumerate(super().__iter__()):
+                if self.passes == 3 and number == 2:
+                    raise OSError("the disk is gone")
+                yield batch
+
+    for engine in ("auto", "process"):
+        with pytest.raises(OSError, match="the disk is gone"):
+            passed(Failing(), engine=engine)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"), [(100, "x gives 2 batches, and gave 3"), (200, "Batch 3 of x has other")]
+)
+def test_a_pass_of_another_length_is_refused(other, message):
+    class Changing(Batches):
+        def __iter__(self):
+            self.x, self.y = (part[: ROWS if self.passes < 2 else other] for part in table(200))
+            yield from super().__iter__()
+
+    with pytest.raises(ValueError, match=message):
+        passed(Changing(size=50))
+
+
 def test_every_epoch_is_one_pass():
     source = Batches()
 
@@ -150,7 +183,6 @@ def _broken():
         ({"source": (batch for batch in Batches())}, TypeError, "passed through only once"),
         ({"source": _broken()}, ValueError, "Batch 1 of x has values that are NaN"),
         ({"source": Batches(), "y": table()[1]}, ValueError, "leave y, sample_weight and groups out"),
-        ({"source": Batches(), "engine": "process"}, ValueError, "cannot travel to another process"),
         ({"source": Batches(rows=2)}, ValueError, "holds out none of the 2 rows"),
     ],
 )

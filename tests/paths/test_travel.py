@@ -78,7 +78,7 @@ def sent(folder, model, rules=None, x=None, y=None, weights=None, **changed):
     pack(str(folder), model, rules or poise.rules.as_rules(poise.L1()), Data(x, y, weights, 8), replicas, **settings)
     work = json.loads((folder / "work.json").read_text())
     with keras.saving.custom_object_scope(imported(work["places"])):
-        return unpack(work, str(folder))
+        return unpack(work, str(folder), ask=None)
 
 
 def loss_of(model):

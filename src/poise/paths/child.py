@@ -1,8 +1,9 @@
 """A path in a JAX process of its own, for who runs Keras on TensorFlow or PyTorch.
 
 The parent hands over a folder (`poise.paths.travel`) and listens: the child tells its progress, its warnings and its
-error through its standard output, one JSON object a line. What it prints goes to the parent's standard error. Neither
-outlives the other: the child stops when its standard input is closed, and the parent stops it on the way out.
+error through its standard output, one JSON object a line, and asks there for the next batch of data that pass by, which
+the parent then tells to its standard input. What it prints goes to the parent's standard error. Neither outlives the
+other: the child stops when its standard input is closed, and the parent stops it on the way out.
 """
 
 import builtins
@@ -10,6 +11,7 @@ import collections
 import contextlib
 import json
 import os
+import queue
 import random
 import shutil
 import signal
@@ -31,7 +33,7 @@ from poise.paths.data import Data
 from poise.paths.result import Path
 from poise.paths.run import solved
 from poise.paths.training import Replica
-from poise.paths.travel import WORK, imported, pack, unpack
+from poise.paths.travel import WORK, imported, pack, pack_batch, unpack, unpack_batch
 from poise.rules import Rule
 
 SOLUTION = "path"
@@ -63,7 +65,7 @@ def solved_in_child(
         with tempfile.TemporaryDirectory(prefix="poise-path-") as folder:
             pack(folder, model, rules, data, replicas, **settings)
             with _Child(folder) as child:
-                child.listen(report)
+                child.listen(report, data.x)
             return Path.load(Folder(folder, SOLUTION), safe_mode=False)
     finally:
         random.setstate(before)
@@ -108,18 +110,27 @@ class _Child:
                 with contextlib.suppress(OSError):
                     stream.close()
 
-    def listen(self, report):
-        """Passes on what the child tells until it is done.
+    def listen(self, report, x):
+        """Passes on what the child tells until it is done, and gives it the batches of x, if that is a stream.
 
         Raises:
             RuntimeError: if it dies before that.
             Exception: what it raised.
         """
         seen: dict = {}
+        batches: Any = None
         for line in self._process.stdout:
             match _message(line):
                 case ["share", share]:
                     report(share)
+                case ["batch", number]:
+                    batches = x.passes() if number == 0 else batches
+                    structure = pack_batch(self._folder, next(batches)[1])
+                    if number + 1 == x.batches:
+                        next(batches, None)  # it refuses a pass that goes on
+                    with contextlib.suppress(BrokenPipeError):  # it died, and that is told below
+                        self._process.stdin.write(json.dumps(structure) + "\n")
+                        self._process.stdin.flush()
                 case ["warning", text, category, file, number]:
                     warnings.warn_explicit(text, _category(category), file, number, registry=seen)
                 case ["error", name, arguments, text, trace]:
@@ -196,13 +207,18 @@ def main(folder: str) -> None:
     os.dup2(2, 1)
     sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background leaves it ignored
-    threading.Thread(target=_follow_parent, args=(folder,), daemon=True).start()
+    replies: queue.SimpleQueue = queue.SimpleQueue()
+    threading.Thread(target=_follow_parent, args=(folder, replies), daemon=True).start()
     lock = threading.Lock()
 
     def send(*message):
         with lock:
             channel.write(json.dumps(message) + "\n")
             channel.flush()
+
+    def ask(number):
+        send("batch", number)
+        return unpack_batch(replies.get(), folder)
 
     def send_warning(message, category, filename, lineno, file=None, line=None):
         send("warning", str(message), f"{category.__module__}.{category.__qualname__}", filename, lineno)
@@ -215,7 +231,7 @@ def main(folder: str) -> None:
             warnings.simplefilter("default")
             warnings.showwarning = send_warning
             with keras.saving.custom_object_scope(imported(work["places"])):
-                path = solved(**unpack(work, folder), report=_paused(lambda share: send("share", share)))
+                path = solved(**unpack(work, folder, ask), report=_paused(lambda share: send("share", share)))
         path.save(Folder(folder, SOLUTION))
         last: tuple = ("done",)
     except KeyboardInterrupt:
@@ -239,10 +255,11 @@ def _keep_tensorflow_out():
         del sys.modules["tensorflow"]
 
 
-def _follow_parent(folder):
-    """Ends this process when the parent is gone, and with it the other end of the standard input."""
-    while os.read(0, 1):
-        pass
+def _follow_parent(folder, replies):
+    """Takes in what the parent replies; ends this process when that is gone, and its end of the standard input."""
+    with os.fdopen(0, encoding="utf-8", closefd=False) as lines:
+        for line in lines:
+            replies.put(json.loads(line))
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 

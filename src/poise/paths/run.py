@@ -56,8 +56,8 @@ def path(
             compiled with.
         x, y: arrays or nested structures of arrays, as for `model.fit`; the first axis is the rows. Numbers must be
             finite. Or x alone, for data larger than memory: a `keras.utils.PyDataset`, a `tf.data.Dataset` or another
-            iterable of batches (x, y) or (x, y, sample_weight) that can be passed through again and again, on JAX.
-            Folds are then a number and go by a hash of the row's number, and batches are as large as they come.
+            iterable of batches (x, y) or (x, y, sample_weight) that can be passed through again and again. Folds are
+            then a number and go by a hash of the row's number, and batches are as large as they come.
         rules: a penalty, a `poise.Rule` or a list of those, with numbers as strengths; None for those of the
             `poise.Penalized` that the model was compiled with.
         strengths: how many, for a grid that is found by a coarse scan, or the strengths themselves, positive or zero.
@@ -130,11 +130,6 @@ def path(
     if engine == "local" and not is_jax:
         raise ValueError(
             f"engine='local' needs Keras on JAX, and it runs on {keras.backend.backend()}. Use engine='process'."
-        )
-    if is_stream(x) and (engine == "process" or not is_jax):
-        raise ValueError(
-            "x gives batches that pass by, and those cannot travel to another process. Run Keras on JAX "
-            "(KERAS_BACKEND=jax), where tf.data and PyDataset work as well, or give arrays."
         )
     with _bar(progress) as report:
         if engine == "process" or not is_jax:

@@ -2,7 +2,7 @@
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import numpy as np
@@ -10,6 +10,11 @@ import numpy as np
 from poise.paths.training import Replica
 
 AGAIN = "Give a keras.utils.PyDataset, a tf.data.Dataset, or an object whose __iter__ starts a new pass each time."
+
+CHANGED = (
+    ", so that rows would change their folds. Do not shuffle or augment between passes, as tf.data's shuffle does "
+    "without reshuffle_each_iteration=False."
+)
 
 
 class Stream:
@@ -35,6 +40,7 @@ class Stream:
             raise TypeError(f"x is a {type(source).__name__}, which can be passed through only once. {AGAIN}")
         self._source = source
         self._sums: list[int] = []
+        self._is_known = False
         self.rows, self.largest, self.batches = 0, 0, 0
         found = hashlib.sha256()
         for number, (_, batch) in enumerate(self.passes()):
@@ -49,6 +55,7 @@ class Stream:
         if not self.rows:
             raise ValueError(f"x gives no batches. {AGAIN}")
         self.digest = found.hexdigest()
+        self._is_known = True
 
     def passes(self):
         """One pass: the number of its first row and (x, y, sample_weight or None) of every batch.
@@ -56,20 +63,18 @@ class Stream:
         Raises:
             ValueError: if it gives other rows than the first pass did: a row would then change its fold.
         """
-        first = 0
-        for number, batch in enumerate(self._batches()):
+        first = number = 0
+        for number, batch in enumerate(self._batches(), 1):
             if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
                 raise TypeError("x gives something else than batches (x, y) or (x, y, sample_weight).")
             x, y, weights = (*batch, None)[:3]
             batch = tuple(keras.tree.map_structure(_array, part) for part in (x, y, weights))
-            if self.batches > number and _checksum(batch) != self._sums[number]:
-                raise ValueError(
-                    f"Batch {number} of x has other rows than at the pass before, so that rows would change "
-                    "their folds. Do not shuffle or augment between passes, as tf.data's shuffle does without "
-                    "reshuffle_each_iteration=False."
-                )
+            if self._is_known and (number > self.batches or _checksum(batch) != self._sums[number - 1]):
+                raise ValueError(f"Batch {number - 1} of x has other rows than at the pass before{CHANGED}")
             yield first, batch
             first += len(keras.tree.flatten(batch)[0])
+        if self._is_known and number < self.batches:
+            raise ValueError(f"x gives {number} batches, and gave {self.batches} at the pass before{CHANGED}")
 
     def _batches(self):
         if isinstance(self._source, keras.utils.PyDataset):
@@ -77,6 +82,26 @@ class Stream:
                 yield self._source[number]
         else:
             yield from self._source
+
+
+class Relayed(Stream):
+    """A stream that is in another process.
+
+    Args:
+        ask: gives the batch of a number; 0 starts a new pass, and the numbers of a pass follow each other.
+        rows, batches, largest, digest: as the stream itself tells.
+    """
+
+    def __init__(self, ask: Callable[[int], tuple], rows: int, batches: int, largest: int, digest: str):
+        self._ask = ask
+        self.rows, self.batches, self.largest, self.digest = rows, batches, largest, digest
+
+    def passes(self):
+        first = 0
+        for number in range(self.batches):
+            batch = self._ask(number)
+            yield first, batch
+            first += len(keras.tree.flatten(batch)[0])
 
 
 def is_stream(x) -> bool:

@@ -3,6 +3,7 @@
 work.json     the model, rules and optimizer as Keras configurations, the loss, the settings, and where the Python
               objects that they name can be imported from
 arrays.npz    the values of the model's variables, the data and the rows of the folds
+batch.npz     of data that pass by, the batch that was asked for last
 
 Whatever cannot travel is refused while it is written.
 """
@@ -14,7 +15,7 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ from poise.paths.blueprint import restoring
 from poise.paths.data import Data
 from poise.paths.engines import inner_optimizer
 from poise.paths.nested import packed, unpacked
+from poise.paths.streams import Relayed, Stream
 from poise.paths.training import Replica, Training
 from poise.rules import Rule, path_of
 
-WORK, ARRAYS = "work.json", "arrays.npz"
+TOLD = ("rows", "batches", "largest", "digest")
+"""What a stream tells of itself."""
+WORK, ARRAYS, BATCH = "work.json", "arrays.npz", "batch.npz"
 TO_A_MODULE = "Put it at the top level of a module of its own (a .py file), and import it from there."
 REGISTER = "keras.saving.register_keras_serializable()"
 
@@ -64,7 +68,8 @@ def pack(
         "loss": packed(model.loss, lambda loss: _packed_loss(loss, parcel)),
         "loss_weights": packed(model._compile_config.config["loss_weights"], float),
         "rules": [_configuration(rule, f"Rule {rule.name!r}", parcel, is_kept=True) for rule in rules],
-        "data": [packed(part, parcel.keep) for part in (data.x, data.y, data.sample_weight)],
+        "stream": {name: getattr(data.x, name) for name in TOLD} if isinstance(data.x, Stream) else None,
+        "data": None if isinstance(data.x, Stream) else _packed_rows((data.x, data.y, data.sample_weight), parcel),
         "rows": data.rows,
         "names": data.names,
         "replicas": [[int(r.fold), int(r.seed), parcel.keep(r.train), parcel.keep(r.held)] for r in replicas],
@@ -77,16 +82,29 @@ def pack(
         "has_lambdas": parcel.has_lambdas,
     }
     Path(folder, WORK).write_text(json.dumps(work, default=_plain), encoding="utf-8")
-    stored: Any = {str(number): array for number, array in enumerate(parcel.arrays)}
-    np.savez(Path(folder, ARRAYS), **stored)
+    parcel.write(Path(folder, ARRAYS))
 
 
-def unpack(work: dict, folder: str) -> dict[str, Any]:
+def pack_batch(folder: str, batch: tuple) -> list:
+    """Writes down the arrays of a batch (x, y, sample_weight or None), and tells its structure."""
+    parcel = _Parcel()
+    structure = _packed_rows(batch, parcel)
+    parcel.write(Path(folder, BATCH))
+    return structure
+
+
+def unpack_batch(structure: list, folder: str) -> tuple:
+    """The batch that `pack_batch` wrote down."""
+    return _unpacked_rows(structure, _reader(Path(folder, BATCH)))
+
+
+def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, Any]:
     """The arguments of `poise.paths.run.solved`, save `report`.
 
     Args:
         work: what `pack` wrote to work.json, its `places` imported and in Keras' scope of custom objects.
         folder: where it wrote the arrays.
+        ask: gives the batch of a number, of data that pass by (see `Relayed`).
 
     Raises:
         ValueError: if Keras rebuilds another model here.
@@ -97,12 +115,7 @@ def unpack(work: dict, folder: str) -> dict[str, Any]:
     keras.config.set_dtype_policy(work["dtype_policy"])
     if work["has_lambdas"]:
         keras.config.enable_unsafe_deserialization()
-    with np.load(Path(folder, ARRAYS), allow_pickle=False) as stored:
-        arrays = dict(stored)
-
-    def read(leaf):
-        return arrays[str(leaf["array"])].astype(leaf["dtype"], copy=False)
-
+    read = _reader(Path(folder, ARRAYS))
     model = keras.saving.deserialize_keras_object(work["model"])
     _check_shapes(model, [tuple(shape) for shape in work["shapes"]])
     for variable, leaf, is_trained in zip(model.variables, work["values"], work["are_trained"], strict=True):
@@ -115,15 +128,12 @@ def unpack(work: dict, folder: str) -> dict[str, Any]:
         loss=unpacked(work["loss"], _unpacked_loss),
         loss_weights=unpacked(work["loss_weights"], float),
     )
-    strengths = work["strengths"]
+    strengths, stream = work["strengths"], work["stream"]
+    rows = (Relayed(ask, **stream), None, None) if stream else _unpacked_rows(work["data"], read)
     return {
         "model": model,
         "rules": [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]],
-        "data": Data(
-            *[unpacked(part, read) for part in work["data"]],
-            rows=work["rows"],
-            names=work["names"] and tuple(work["names"]),
-        ),
+        "data": Data(*rows, rows=work["rows"], names=work["names"] and tuple(work["names"])),
         "replicas": [Replica(fold, seed, read(train), read(held)) for fold, seed, train, held in work["replicas"]],
         "strengths": strengths if isinstance(strengths, int) else read(strengths),
         "training": Training(**work["training"]),
@@ -160,6 +170,25 @@ class _Parcel:
         is_known = array.dtype.kind != "V"  # NumPy's own files know no bfloat16; float32 holds it exactly
         self.arrays.append(array if is_known else array.astype("float32"))
         return {"array": len(self.arrays) - 1, "dtype": str(array.dtype)}
+
+    def write(self, file: Path) -> None:
+        stored: Any = {str(number): array for number, array in enumerate(self.arrays)}
+        np.savez(file, **stored)
+
+
+def _reader(file: Path) -> Callable[[dict], np.ndarray]:
+    """A function that gives the array of what `keep` told."""
+    with np.load(file, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    return lambda leaf: arrays[str(leaf["array"])].astype(leaf["dtype"], copy=False)
+
+
+def _packed_rows(parts, parcel) -> list:
+    return [packed(part, parcel.keep) for part in parts]
+
+
+def _unpacked_rows(parts, read) -> tuple:
+    return tuple(unpacked(part, read) for part in parts)
 
 
 def _packed_model(model, parcel):
