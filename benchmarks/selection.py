@@ -2,7 +2,7 @@
 
     python benchmarks/selection.py                     # every kind of table
     python benchmarks/selection.py mixed --seeds 10    # one of them
-    python benchmarks/selection.py --ways poise        # of poise, adaptive Lasso, LassoNet
+    python benchmarks/selection.py --ways poise        # one of the ways
 
 Every table has rows to train on and as many others to test on, correlated neighbours and standardised columns. "Found"
 and "false" are the useful and the useless columns that are kept; the loss is on the test rows, in units of the
@@ -11,6 +11,7 @@ cross-validation.
 """
 
 import argparse
+import functools
 import os
 import time
 
@@ -35,14 +36,14 @@ def noisy(generator, signal, share):
     return signal + share * generator.normal(size=len(signal))
 
 
-def additive(x):
-    return sum(np.sin(2 * x[:, j]) if j % 2 else x[:, j] ** 2 for j in range(10))
-
-
 def mixed(x):
     """Each sine has 7% of the variance, each square 12%, the product 24%."""
     waves = sum(1.5 * np.sin(1.5 * x[:, j]) for j in range(1, 8, 2))
     return waves + sum(x[:, j] ** 2 for j in range(0, 8, 2)) + 2 * x[:, 8] * x[:, 9]
+
+
+def additive(x):
+    return sum(1.5 * np.sin(1.5 * x[:, j]) if j % 2 else x[:, j] ** 2 for j in range(10))
 
 
 def weak(x):
@@ -96,22 +97,25 @@ def table(kind, seed):
     return x[:rows], y[:rows], x[rows:], y[rows:], set(order[:useful].tolist())
 
 
-def by_poise(x, y, xt, yt, classes, seed):
+def by_poise(x, y, xt, yt, classes, seed, width=WIDTH, depth=1, steps=800):
     import keras
 
     import poise
 
     keras.utils.set_random_seed(seed)
-    features = keras.layers.Dense(WIDTH, activation="relu", kernel_initializer="glorot_normal", name="features")
+    names = ["features", *(f"hidden_{number}" for number in range(2, depth + 1))]
+    hidden = [
+        keras.layers.Dense(width, activation="relu", kernel_initializer="glorot_normal", name=name) for name in names
+    ]
     head = keras.layers.Dense(classes or 1, kernel_initializer="glorot_normal", name="head")
-    model = keras.Sequential([keras.Input((x.shape[1],)), features, head])
+    model = keras.Sequential([keras.Input((x.shape[1],)), *hidden, head])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if classes else "mse"
     model.compile(keras.optimizers.Adam(0.01), loss)
     rules = [
         poise.Rule("features/kernel", poise.GroupLasso(1.0, "inputs", weights=[1.0])),
-        poise.Rule("head/kernel", poise.L2(0.5)),
+        poise.Rule(poise.WEIGHTS, poise.L2(0.5), exclude="features/kernel", name="rest"),
     ]
-    training = poise.Training(epochs=0, settle=800)
+    training = poise.Training(epochs=0, settle=steps)
     path = poise.path(model, x, y, rules, strengths=13, folds=4, adaptive=2, training=training, progress=False)
     kept = set(path.features(path.best).tolist())
     return kept, _loss(path, xt, yt, classes)
@@ -154,14 +158,21 @@ def by_adaptive_lasso(x, y, xt, yt, classes, seed):
     return kept, float(np.mean((second.predict(xt * scale) - yt) ** 2))
 
 
-WAYS = {"poise": by_poise, "adaptive Lasso": by_adaptive_lasso, "LassoNet": by_lassonet}
+WAYS = {
+    "poise": by_poise,
+    "poise, width 256": functools.partial(by_poise, width=256),
+    "poise, two layers": functools.partial(by_poise, depth=2),
+    "poise, 2,400 steps": functools.partial(by_poise, steps=2400),
+    "adaptive Lasso": by_adaptive_lasso,
+    "LassoNet": by_lassonet,
+}
 
 
 def main():
     parser = argparse.ArgumentParser(description="Columns found and test loss on planted tables.")
     parser.add_argument("kinds", nargs="*", help=f"of {', '.join(TABLES)}; all without one")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--ways", nargs="*", choices=WAYS, default=[*WAYS])
+    parser.add_argument("--ways", nargs="*", choices=WAYS, default=["poise", "adaptive Lasso", "LassoNet"])
     given = parser.parse_args()
     for kind in given.kinds or TABLES:
         rows, columns, useful, _, _, classes = TABLES[kind]
@@ -176,7 +187,7 @@ def main():
             mean = pd.DataFrame(results, columns=["found", "false", "loss", "seconds"])
             empty = int(((mean["found"] + mean["false"]) == 0).sum())
             print(
-                f"  {name:<16} found {mean['found'].mean():>5.1f} (least {mean['found'].min():.0f})"
+                f"  {name:<18} found {mean['found'].mean():>5.1f} (least {mean['found'].min():.0f})"
                 f"   false {mean['false'].mean():>6.1f}   test loss {mean['loss'].mean():>6.3f}"
                 f"   kept nothing {empty:>2} times   {mean['seconds'].median():>6.1f} s",
                 flush=True,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, optimizers
-from oracles.models import diabetes, linear, net
+from oracles.models import assert_same_weights, diabetes, linear, net
 from sklearn.linear_model import Lasso, LinearRegression
 
 import poise
@@ -161,3 +161,29 @@ def test_groups_of_a_network_stay_out():
     after = path.lanes.sizes["net/hidden/kernel"]
     assert (after[np.broadcast_to(dropped[:, None], after.shape)] == 0).all()
     assert set(path.features(path.best)) <= set(first.features(first.best))
+
+
+def test_training_again_under_the_rules_of_a_strength_gives_its_weights():
+    x = np.random.default_rng(0).normal(size=(80, 6)).astype("float32")
+    y = x[:, :1] - np.square(x[:, 1:2])
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(8, "relu", name="hidden"), keras.layers.Dense(1, name="output")],
+        name="network",
+    )
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    groups = [[0, 1], [2], [3], [4], [5]]
+    rules = [
+        poise.Rule("hidden/kernel", poise.GroupLasso(1.0, groups=groups, axis="inputs", weights=[1.0] * 5)),
+        poise.Rule("output/kernel", poise.L2(0.5)),
+    ]
+    training = poise.Training(epochs=0, settle=200, tolerance=1e-12)
+    path = poise.path(model, x, y, rules, strengths=5, folds=3, adaptive=1, training=training, progress=False)
+
+    for stage in (path.stages[0], path):
+        again = keras.models.clone_model(model)
+        again.set_weights(model.get_weights())
+        rate = keras.optimizers.schedules.CosineDecay(0.01, 200)
+        optimizer = poise.Penalized(keras.optimizers.Adam(rate), stage.rules_at(stage.best), update="proximal")
+        again.compile(optimizer, "mse")
+        again.fit(x, y, batch_size=80, epochs=200, shuffle=False, verbose=0)
+        assert_same_weights(stage.weights(stage.best), again.get_weights())

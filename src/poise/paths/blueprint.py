@@ -84,6 +84,11 @@ class Blueprint:
                 return self._input(first + index[0])
         return plain
 
+    def by_own_paths(self, sizes: dict) -> dict:
+        """Sizes by the paths that the variables have in the rebuilt model."""
+        weights = self.model.weights
+        return {path_of(weights[at]): sizes[path] for path, at in self._penalised.items() if at is not None}
+
     @cached_property
     def _kernels(self):
         return first_kernels(self.model) or []

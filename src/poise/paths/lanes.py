@@ -276,6 +276,8 @@ class Program:
         for block, masks in self._blocks(replicas):
             shares = {name: mask * self._factor(mask.shape[1], counts[name]) for name, mask in masks.items()}
             for number, (own, others, _) in enumerate(alone):
+                if not any(mask[number].any() for mask in masks.values()):
+                    continue
                 share = {name: share[number : number + 1] for name, share in shares.items()}
                 found = self._block(own, others, block, share)
                 sums[number] = found if sums[number] is None else jax.tree.map(jnp.add, sums[number], found)

@@ -1,9 +1,10 @@
 """What `poise.path` returns: every strength of a grid, trained in every fold, and what to read from it."""
 
+import glob
 import html
 import numbers
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 import keras
@@ -11,10 +12,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from poise.optimizer import Penalized
 from poise.paths import selection, storage
 from poise.paths.blueprint import Blueprint, restoring
 from poise.paths.pictures import path_picture
-from poise.paths.tables import kept_of, path_table, printed_table, replicas_of, stability_table
+from poise.paths.stages import reweighted
+from poise.paths.tables import chosen_position, kept_of, path_table, printed_table, replicas_of, stability_table
 from poise.paths.training import Lanes, Training
 from poise.rules import Rule
 
@@ -150,6 +153,36 @@ class Path:
             ValueError: if the strength is not on the grid, or it cannot be told which inputs are read.
         """
         return np.flatnonzero(self._known_features()[kept_of(self.lanes)[0], self._position(strength)])
+
+    def rules_at(self, strength: float, fold: int | None = None) -> list[Rule]:
+        """The rules under which the lanes of a strength were trained, to train with them again.
+
+        In an adaptive stage there is one rule for every variable and penalty, with the stage's factors.
+
+        Args:
+            strength: any, also between those of the grid.
+            fold: whose factors, of the first seed; None for those of the model of all rows.
+        """
+        ratios = [rule.penalty.strength / self.rules[0].penalty.strength for rule in self.rules]
+        if not self.stages:
+            return [
+                replace(rule, penalty=_changed(rule.penalty, strength=float(strength * ratio)))
+                for rule, ratio in zip(self.rules, ratios, strict=True)
+            ]
+        optimizer = Penalized("sgd", [*self.rules], self.training.update)
+        optimizer.build(self._blueprint.model.trainable_variables)
+        before = self.stages[-1].lanes
+        factors = reweighted(optimizer, self._blueprint.by_own_paths(before.sizes), chosen_position(before))
+        replicas = replicas_of(before)
+        own = kept_of(before)[0] if fold is None else replicas.index[replicas["fold"] == fold][0]
+        rules = []
+        for target in optimizer.targets:
+            for number, penalty in target.penalties:
+                given: dict = {"strength": float(strength * ratios[number])}
+                if (target.index, number) in factors:
+                    given["weights"] = factors[target.index, number][own, 0].tolist()
+                rules.append(Rule(glob.escape(target.path), _changed(penalty, **given), name=f"{target.path} {number}"))
+        return rules
 
     def weights(self, strength: float, seed: int = 0) -> list[np.ndarray]:
         """The weights of a strength after training on all rows, in the order of `model.weights`.
@@ -346,6 +379,11 @@ class Path:
         rules = ", ".join(f"{type(rule.penalty).__name__} on {rule.name}" for rule in self.rules)
         stages = f", after {len(self.stages)} adaptive stage{'s'[: len(self.stages) - 1]}" if self.stages else ""
         return f"Path of {rules}: {size}{stages}, {self.seconds:.1f} s"
+
+
+def _changed(penalty, **arguments):
+    """The same penalty, called with other arguments."""
+    return type(penalty).from_config({**penalty.get_config(), **arguments})
 
 
 def _serialised(rule):

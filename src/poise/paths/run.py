@@ -17,9 +17,9 @@ from poise.paths.engines import Job, Local, check_model
 from poise.paths.folds import split
 from poise.paths.grid import below, found_grid
 from poise.paths.result import Path
-from poise.paths.selection import minimum
 from poise.paths.stages import check_reweightable, held_at_zero, reweighted
 from poise.paths.streams import Stream, is_stream, split_by_hash
+from poise.paths.tables import chosen_position
 from poise.paths.training import Lanes, Replica, Training
 from poise.penalties.base import Schedule
 from poise.rules import Rule, as_rules
@@ -126,17 +126,21 @@ def path(
         "training": training,
         "checkpoint": checkpoint,
     }
-    is_jax = keras.backend.backend() == "jax"
-    if engine == "local" and not is_jax:
+    if engine == "local" and keras.backend.backend() != "jax":
         raise ValueError(
             f"engine='local' needs Keras on JAX, and it runs on {keras.backend.backend()}. Use engine='process'."
         )
     with _bar(progress) as report:
-        if engine == "process" or not is_jax:
-            from poise.paths.child import solved_in_child
+        return solved_by(engine, model, rules, data, replicas, report=report, **work)
 
-            return solved_in_child(model, rules, data, replicas, report=report, **work)
-        return solved(model, rules, data, replicas, report=report, **work)
+
+def solved_by(engine: str, model, rules: list[Rule], data: Data, replicas: list[Replica], **work) -> Path:
+    """What `solved` does, in this process if it runs JAX, and else, or if the engine is "process", in one that does."""
+    if engine == "process" or keras.backend.backend() != "jax":
+        from poise.paths.child import solved_in_child
+
+        return solved_in_child(model, rules, data, replicas, **work)
+    return solved(model, rules, data, replicas, **work)
 
 
 def solved(
@@ -195,7 +199,7 @@ def solved(
             here = np.append(here, NULL * grid[-1])
         lanes = engine.run(here, _repeated(factors, len(here)), part)
         for _ in range(EXTENSIONS if is_found and adaptive else 0):
-            if _chosen(lanes, here) > 0 or len(here) < 3:
+            if chosen_position(lanes) > 0 or len(here) < 3:
                 break
             more = below(here)
             lanes = _joined(engine.run(more, _repeated(factors, len(more)), part), lanes)
@@ -221,7 +225,7 @@ def solved(
         )
         if is_last:
             break
-        factors = reweighted(engine.optimizer, lanes.sizes, _chosen(lanes, here))
+        factors = reweighted(engine.optimizer, lanes.sizes, chosen_position(lanes))
     report(1.0)
     return stages[-1]
 
@@ -248,18 +252,9 @@ def _plain_attributes(loss) -> list[str]:
     )
 
 
-def _chosen(lanes: Lanes, strengths) -> int:
-    """The position of the strength with the lowest mean loss on the rows held out."""
-    losses = lanes.table["held_loss"].to_numpy(copy=True)
-    losses[lanes.table["diverged"].to_numpy(bool)] = np.inf
-    losses = losses.reshape(-1, len(strengths))
-    is_judged = (lanes.table["fold"].to_numpy() >= 0).reshape(losses.shape)[:, 0]
-    return minimum(losses[is_judged].mean(axis=0))
-
-
 def _is_nothing_left(lanes: Lanes, strengths) -> bool:
     """Whether the lane of all rows keeps nothing at the chosen strength."""
-    return bool(lanes.table["is_empty"].to_numpy().reshape(-1, len(strengths))[-1, _chosen(lanes, strengths)])
+    return bool(lanes.table["is_empty"].to_numpy().reshape(-1, len(strengths))[-1, chosen_position(lanes)])
 
 
 def _repeated(factors, count):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from poise.paths.selection import minimum
 from poise.paths.training import Lanes
 
 SHOWN = 10
@@ -20,6 +21,12 @@ def kept_of(lanes: Lanes) -> np.ndarray:
     """The positions of the replicas that give the models: those of fold −1, or all, where given rows are held out."""
     folds = replicas_of(lanes)["fold"].to_numpy()
     return np.flatnonzero(folds < 0) if (folds < 0).any() else np.arange(len(folds))
+
+
+def chosen_position(lanes: Lanes) -> int:
+    """The position of the strength with the lowest mean loss on the rows held out."""
+    losses = np.where(_by_replica(lanes, "diverged").astype(bool), np.inf, _by_replica(lanes, "held_loss"))
+    return minimum(losses[replicas_of(lanes)["fold"].to_numpy() >= 0].mean(axis=0))
 
 
 def path_table(lanes: Lanes, weights: float) -> pd.DataFrame:
