@@ -2,17 +2,38 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from io import StringIO
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from poise import cli
+from poise import cli, studies
 
-ROOT = Path(__file__).parent.parent
-FAST = ["--epochs", "2", "--hidden", "8"]
+FAST = ["--penalty", "l2", "--steps", "50", "--strengths", "3", "--folds", "2", "--hidden", "4"]
+FILES = {"report.html", "study.json", "table.parquet", "model.keras", "preprocessing.skops"}
+# A shell that runs the tests in the background hands on an ignored SIGINT.
+HEEDING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom poise.cli import main; main()"
+
+
+def poise(*arguments: str, **given):
+    return CliRunner().invoke(cli.app, list(map(str, arguments)), **given)
+
+
+def refused(*arguments: str, **given) -> str:
+    """What is said on the error stream when the input is bad."""
+    result = poise(*arguments, **given)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert result.stderr.count("\n") == 1
+    return result.stderr.strip()
 
 
 @pytest.fixture(autouse=True)
@@ -20,147 +41,426 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def poise(*arguments: str):
-    return CliRunner().invoke(cli.app, list(arguments))
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a table in it, and a study of that table."""
+    place = tmp_path_factory.mktemp("place")
+    rng = np.random.default_rng(0)
+    size = rng.normal(size=60)
+    frame = pd.DataFrame({
+        "size": size.round(3), "colour": np.array(["red", "green", "blue"])[np.arange(60) % 3],
+        "order_id": np.arange(60), "price": (3 * size + rng.normal(size=60)).round(3),
+    })  # fmt: skip
+    frame.to_csv(place / "sales.csv", index=False)
+    return place
 
 
-def refused(*arguments: str) -> str:
-    """What is said on the error stream when the input is bad."""
-    result = poise(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    return result.stderr.strip()
+@pytest.fixture(scope="module")
+def finished(place):
+    """What the command said, and the study that it saved in place/run."""
+    kept, study = [], studies.study
 
+    def keeping(*arguments, **given):
+        kept.append(study(*arguments, **given))
+        return kept[-1]
 
-def test_a_study_prints_its_table_and_where_the_report_is(tmp_path):
-    result = poise("study", "wine", *FAST)
-
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies, "study", keeping)
+        result = poise("study", place / "sales.csv", "--target", "price", *FAST, "--out", place / "run")
     assert result.exit_code == 0, result.output
-    assert result.stdout.endswith("Report: runs/wine/report.html\n")
-    assert "prediction loss, validation" in result.stdout
-    assert "validation rows" in result.stdout
-    assert sorted(file.name for file in (tmp_path / "runs/wine").iterdir()) == [
-        "report.html", "study.json", "table.csv",
-    ]  # fmt: skip
+    return result, kept[0]
 
 
-def test_penalties_and_settings_reach_the_study(tmp_path):
-    result = poise("study", "wine", *FAST, "--penalty", "l2=0.5", "--penalty", "group", "--seed", "3", "--quiet")
+@pytest.fixture
+def asked(finished, monkeypatch):
+    """What studies are asked for; each is done at once."""
+    calls = []
 
-    assert result.stdout == "runs/wine/report.html\n"
+    def study(data, target, **given):
+        calls.append({"data": data, "target": target, **given})
+        return finished[1]
+
+    monkeypatch.setattr(studies, "study", study)
+    monkeypatch.setattr("poise.studies.storage.page", lambda study: "<!doctype html>")
+    return calls
+
+
+# ---------------------------------------------------------------- study
+
+
+def test_a_study_prints_task_table_answer_notes_and_where_the_report_is(finished, place):
+    result, study = finished
+    said = " ".join(result.stdout.split())
+
+    assert said.startswith("Task: regression, 'price' from 2 columns (1 set aside); 48 rows train, 12 test.")
+    for candidate in study.candidates:
+        assert candidate.title in said
+    for sentence in studies.answer(study):
+        assert sentence in said
+    for note in study.table.notes:
+        assert f"Note: {' '.join(note.split())}" in said
+    assert result.stdout.endswith(f"Report: {place / 'run' / 'report.html'}\n")
     assert result.stderr == ""
-    content = json.loads((tmp_path / "runs/wine/study.json").read_text())
-    assert [(recipe["name"], recipe["strength"]) for recipe in content["recipes"]][:2] == [("none", 0.0), ("l2", 0.5)]
-    assert content["recipes"][2]["name"] == "group"
-    assert content["settings"]["seed"] == 3
-    assert content["settings"]["hidden"] == [8]
 
 
-def test_a_linear_model_of_a_file_with_a_target(tmp_path):
-    rows = "".join(f"{row},{row % 7},{3 * row + row % 5}\n" for row in range(60))
-    (tmp_path / "sales.csv").write_text("size,age,price\n" + rows)
-
-    result = poise("study", "sales.csv", "--target", "price", "--drop", "age", "--epochs", "1", "--hidden", "none",
-                   "--out", "elsewhere", "-q")  # fmt: skip
-
-    assert result.exit_code == 0, result.output
-    assert json.loads((tmp_path / "elsewhere/study.json").read_text())["settings"]["drop"] == ["age"]
+def test_it_writes_a_run_and_nothing_else(finished, place):
+    assert {one.name for one in place.iterdir()} == {"sales.csv", "run"}
+    assert {one.name for one in (place / "run").iterdir()} == FILES
+    assert (place / "run" / "report.html").read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 
 
-def test_a_run_is_not_overwritten_unless_asked(tmp_path):
-    (tmp_path / "runs/wine").mkdir(parents=True)
+def test_options_reach_the_study(asked, tmp_path):
+    result = poise(
+        "study", "sales.csv", "--target", "price", "--task", "counts", "--penalty", "l1,group", "--penalty", "mcp",
+        "--choose", "l1", "--model", "nets:wide", "--hidden", "64,32", "--groups", "g", "--time", "t", "--weight", "w",
+        "--drop", "a", "--drop", "b, c", "--folds", 3, "--strengths", 5, "--seeds", 2, "--steps", 7,
+        "--learning-rate", 0.5, "--test", 0.3, "--seed", 9, "--delimiter", ";", "--decimal", ",", "--encoding",
+        "cp1252", "--quiet",
+    )  # fmt: skip
+
+    assert result.stdout == f"{Path('runs/sales/report.html')}\n"
+    assert result.stderr == ""
+    given = asked[0]
+    assert callable(given.pop("progress"))
+    assert given.pop("checkpoint").parent == Path("runs/.sales.unfinished")
+    assert given == {
+        "data": "sales.csv", "target": "price", "task": "counts", "penalties": ("l1", "group", "mcp"), "choose": "l1",
+        "model": "nets:wide", "hidden": (64, 32), "groups": "g", "time_column": "t", "weight": "w",
+        "drop": ("a", "b, c"), "folds": 3, "strengths": 5, "seeds": 2, "steps": 7, "learning_rate": 0.5, "test": 0.3,
+        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252",
+    }  # fmt: skip
+
+
+def test_what_is_not_given_is_what_a_study_takes(asked):
+    poise("study", "diabetes", "--hidden", "none")
+
+    assert asked[0]["penalties"] == studies.DEFAULTS
+    assert asked[0]["hidden"] == ()
+    assert asked[0]["target"] is asked[0]["task"] is asked[0]["model"] is asked[0]["choose"] is None
+
+
+@pytest.mark.parametrize(
+    ("data", "folder"), [("data/sales.csv", "runs/sales"), ("wine", "runs/wine"), ("-", "runs/stdin")]
+)
+def test_the_folder_has_the_name_of_the_data(data, folder, asked):
+    assert Path(poise("study", data, "-q").stdout.strip()) == Path(folder, "report.html")
+
+
+def test_json_is_all_that_is_printed(asked, tmp_path):
+    result = poise("study", "wine", "--json")
+
+    assert result.stdout == (tmp_path / "runs/wine/study.json").read_text(encoding="utf-8")
+    assert json.loads(result.stdout)["format"] == "poise study"
+
+
+def test_a_run_is_not_overwritten_unless_asked(asked, tmp_path):
+    poise("study", "wine")
     (tmp_path / "runs/wine/report.html").write_text("precious")
 
-    assert refused("study", "wine", *FAST) == (
-        "The folder 'runs/wine' already holds something, and nothing is overwritten unasked. "
-        "Use --force (overwrite=True), or another folder."
+    assert refused("study", "wine") == (
+        "The folder 'runs/wine' already holds a run, and nothing is overwritten unasked. Use --force "
+        "(overwrite=True), or another folder."
     )
     assert (tmp_path / "runs/wine/report.html").read_text() == "precious"
-    assert poise("study", "wine", *FAST, "--force", "-q").exit_code == 0
-    assert (tmp_path / "runs/wine/report.html").read_text().startswith("<!doctype html>")
+    assert poise("study", "wine", "--force", "-q").exit_code == 0
+    assert (tmp_path / "runs/wine/report.html").read_text() == "<!doctype html>"
+    assert len(asked) == 2
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("poise.studies.study", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(studies, "study", lambda *_, **__: pytest.fail("it trained"))
 
     assert refused("study", "wine", "--out", "file/runs") == (
         "The folder 'file/runs' cannot be written: Not a directory. Choose another with --out."
     )
-    assert "cannot be written" in refused("study", "wine", "--out", "file")
+    assert "is a file, and a run is a folder" in refused("study", "wine", "--out", "file")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["none.csv"], "There is no file 'none.csv'."),
-        (["wine", "--target", "colour_intensity"], "wine has no column 'colour_intensity'. Nearest: 'color_intensity'"),
-        (["wine", "--task", "ranking"], "Task 'ranking' is unknown."),
-        (
-            ["wine", "--penalty", "l3"],
-            "Penalty 'l3' is unknown. Use one of none, l2, l1, elasticnet, group, with a strength or not: l2=0.01.",
-        ),
-        (["wine", "--penalty", "l2=much"], "The strength in 'l2=much' is not a number. Write it like l2=0.01."),
-        (["wine", "--penalty", "l2=-1"], "The strength in 'l2=-1' must be finite and not negative."),
-        (["wine", "--penalty", "l1=nan"], "The strength in 'l1=nan' must be finite and not negative."),
+        (["none.csv"], "There is no file 'none.csv'"),
+        (["wine", "--target", "colour_intensity"], "Nearest: 'color_intensity'"),
+        (["wine", "--task", "ranking"], "'ranking' is unknown"),
+        (["wine", "--penalty", "l3"], "Penalty 'l3' is unknown. Use one of l2, l1, group, adaptive"),
+        (["wine", "--choose", "l3"], "choose is 'l3' and must be one of"),
         (["wine", "--hidden", "many"], "--hidden 'many' is not a list of numbers. Write it like 64,32, or none."),
         (["wine", "--hidden", "0"], "hidden is (0,) and must hold one unit a layer at least"),
-        (["wine", "--epochs", "0"], "epochs is 0 and must be at least 1."),
+        (["wine", "--model", "nowhere:net"], "The model nowhere:net cannot be imported"),
+        (["wine", "--model", "net"], "Write it as MODULE:FUNCTION"),
+        (["wine", "--steps", "0"], "steps is 0 and must be at least 1."),
+        (["wine", "--strengths", "1"], "strengths is 1 and must be at least 3."),
         (["wine", "--learning-rate", "-1"], "learning_rate is -1.0 and must be positive and finite"),
-        (["wine", "--validation", "2"], "The share of validation rows is 2.0; it must lie between 0 and 1"),
+        (["wine", "--test", "2"], "test is 2.0 and must lie between 0 and 1"),
         (["wine", "--seed", "-1"], "seed is -1 and must lie between 0 and 2**32 - 1."),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, sentence, tmp_path):
-    message = refused("study", *arguments)
-
-    assert message.startswith(sentence)
-    assert "\n" not in message
-    assert not (tmp_path / "runs").exists()
+    assert sentence in refused("study", *arguments)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_option_that_does_not_exist_exits_with_2():
     assert poise("study", "wine", "--penalities", "l1").exit_code == 2
 
 
-def test_interrupting_exits_with_130(monkeypatch, tmp_path):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
+def test_a_network_of_ones_own_is_found_in_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "poise_own_nets.py").write_text("def net(inputs, outputs):\n    return 'no model'\n")
 
-    monkeypatch.setattr("poise.studies.study", interrupted)
+    assert "The model's function returned str" in refused("study", "wine", "--model", "poise_own_nets:net")
+
+
+# ---------------------------------------------------------------- stopping and going on
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(finished, place, tmp_path):
+    command = [sys.executable, "-c", HEEDING, "study", str(place / "sales.csv"), "--target", "price", *FAST]
+    command += ["--out", "runs/sales", "--json"]
+    unfinished = Path("runs/.sales.unfinished")
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 120
+        while not any(unfinished.rglob("*.npz")):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end, "nothing was finished"
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        printed, said = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert printed == ""
+    assert said.endswith(
+        "Stopped. What is finished is kept in 'runs/.sales.unfinished'; the same command goes on from there.\n"
+    )
+    assert [one.name for one in (tmp_path / "runs").iterdir()] == [".sales.unfinished"]
+
+    again = subprocess.run(command, check=True, capture_output=True, text=True)
+
+    assert [one.name for one in (tmp_path / "runs").iterdir()] == ["sales"]
+    assert _numbers(json.loads(again.stdout)) == _numbers(json.loads((place / "run/study.json").read_text("utf-8")))
+
+
+def _numbers(found):
+    candidates = [{name: value for name, value in one.items() if name != "seconds"} for one in found["candidates"]]
+    return candidates, found["answer"], found["chosen"], found["rows"], found["data"]["digest"]
+
+
+def _failing(error, writes):
+    """A study that stops in the middle, with something finished or nothing."""
+
+    def study(*_, checkpoint, **__):
+        (checkpoint / "none").mkdir(parents=True)
+        if writes:
+            (checkpoint / "none" / "chunk-0.npz").write_bytes(b"")
+        raise error
+
+    return study
+
+
+def test_stopping_before_anything_is_finished_leaves_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(studies, "study", _failing(KeyboardInterrupt(), writes=False))
     result = poise("study", "wine")
 
     assert result.exit_code == 130
-    assert result.stderr == "Stopped before the end; nothing was written.\n"
-    assert not (tmp_path / "runs").exists()
+    assert result.stderr == "Stopped before anything was finished; nothing is kept.\n"
+    assert not list(tmp_path.rglob(".wine.unfinished"))
 
 
-def test_a_fault_of_poise_keeps_its_traceback(monkeypatch):
-    def faulty(*_, **__):
-        raise ValueError("shapes differ")
-
-    monkeypatch.setattr("poise.studies.study", faulty)
+def test_a_fault_of_poise_keeps_its_traceback_and_what_is_finished(monkeypatch, tmp_path):
+    monkeypatch.setattr(studies, "study", _failing(ValueError("shapes differ"), writes=True))
     result = poise("study", "wine")
 
     assert result.exit_code == 1
     assert isinstance(result.exception, ValueError)
+    assert list((tmp_path / "runs/.wine.unfinished").rglob("*.npz"))
 
 
-def test_help_shows_examples():
-    assert "poise study sales.csv --target revenue" in poise("study", "--help").stdout
+def test_what_is_finished_is_kept_when_the_disk_is_full(asked, monkeypatch, tmp_path):
+    def full(study):
+        (tmp_path / "runs/.wine.unfinished").mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("poise.studies.storage.page", full)
+
+    assert refused("study", "wine") == (
+        "The folder 'runs/wine' cannot be written: No space left on device. Choose another with --out."
+    )
+    assert [one.name for one in (tmp_path / "runs").iterdir()] == [".wine.unfinished"]
+
+
+def test_other_settings_and_other_data_begin_anew(asked, tmp_path):
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    for steps in (50, 60, 50):
+        poise("study", "a.csv", "--steps", steps, "--force")
+    (tmp_path / "a.csv").write_text("x\n1\n2\n")
+    poise("study", "a.csv", "--steps", 50, "--force")
+
+    first, other, again, changed = (one["checkpoint"] for one in asked)
+    assert first == again
+    assert len({first, other, changed}) == 3
+
+
+def test_what_belongs_to_other_rows_is_told(monkeypatch):
+    error = ValueError("The checkpoint 'x' was written for another path: data changed since.")
+    monkeypatch.setattr(studies, "study", _failing(error, writes=True))
+
+    assert refused("study", "-") == (
+        "What an earlier call finished in 'runs/.stdin.unfinished' belongs to other data, or to another network. "
+        "Delete that folder to begin anew."
+    )
+
+
+# ---------------------------------------------------------------- predict
+
+
+def test_predictions_are_csv_on_the_standard_output(finished, place):
+    study = finished[1]
+
+    result = poise("predict", place / "run", place / "sales.csv")
+
+    predicted = pd.read_csv(StringIO(result.stdout))
+    x = study.encoder.transform(study.table.features)
+    outputs = study.best.model.predict(x, verbose=0).astype("float64")[:, 0]
+    assert list(predicted.columns) == ["price"]
+    np.testing.assert_allclose(predicted["price"], outputs * study.scale + study.centre, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["predictions.csv", "new/predictions.parquet"])
+def test_predictions_go_into_a_file(name, finished, place, tmp_path):
+    command = ["predict", place / "run", place / "sales.csv", "--out", name]
+    printed = pd.read_csv(StringIO(poise(*command[:3]).stdout))
+
+    assert poise(*command).output == ""
+    written = pd.read_csv(name) if name.endswith("csv") else pd.read_parquet(name)
+    np.testing.assert_allclose(written["price"], printed["price"])
+    assert [one.name for one in Path(name).parent.iterdir()] == [Path(name).name]
+
+    assert refused(*command) == f"The file {name!r} exists, and nothing is overwritten unasked. Use --force."
+    assert poise(*command, "--force").exit_code == 0
+
+
+def test_new_rows_may_be_written_in_another_way(finished, place, tmp_path):
+    frame = pd.read_csv(place / "sales.csv")
+    expected = poise("predict", place / "run", place / "sales.csv").stdout
+    shuffled = frame[["colour", "size"]].assign(surplus="ß")
+    shuffled.to_csv("new.txt", sep="|", decimal=",", index=False, encoding="cp1252")
+
+    given = ["--delimiter", "|", "--decimal", ",", "--encoding", "cp1252"]
+
+    assert poise("predict", place / "run", "new.txt", *given).stdout == expected
+    assert poise("predict", place / "run", "-", input=frame.to_csv(index=False)).stdout == expected
+
+
+def test_a_new_category_is_predicted(finished, place, tmp_path):
+    Path("new.csv").write_text("size,colour\n1.5,mauve\n,red\n")
+
+    assert len(poise("predict", place / "run", "new.csv").stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("colour\nred\ngreen\n", "size"),
+        ("size,colour\nlarge,red\nsmall,green\n", "size"),
+        ("", "new.csv"),
+    ],
+)
+def test_new_rows_that_do_not_fit_are_one_sentence(content, said, finished, place):
+    Path("new.csv").write_text(content)
+
+    assert said in refused("predict", place / "run", "new.csv", "--out", "out.csv")
+    assert not Path("out.csv").exists()
+
+
+def test_the_output_and_the_run_are_checked(finished, place):
+    data = place / "sales.csv"
+
+    assert "End it in .csv or .parquet." in refused("predict", place / "run", data, "--out", "out.xlsx")
+    assert "is a folder" in refused("predict", place / "run", data, "--out", _made("folder.csv"))
+    assert refused("predict", "nowhere", data) == "There is no folder 'nowhere'. `poise study` makes one."
+    assert "holds no run of poise" in refused("predict", ".", data)
+    assert "There is no file" in refused("predict", place / "run", "none.csv")
+
+
+def _made(name):
+    Path(name).mkdir()
+    return name
+
+
+# ---------------------------------------------------------------- show and compare
+
+
+def test_show_prints_the_run_again(finished, place):
+    assert poise("show", place / "run").stdout == finished[0].stdout
+
+
+def test_runs_stand_beside_each_other(finished, place, asked):
+    study = finished[1]
+    poise("study", "again")
+
+    result = poise("compare", place / "run", "runs/again")
+
+    said = " ".join(result.stdout.split())
+    assert "rows 48 + 12 test 48 + 12 test" in said
+    assert "chosen L2 L2" in said
+    assert f"{study.best.score.value:.3g} [" in said.replace("−", "-")
+    assert result.stderr == ""
+
+
+def test_runs_that_do_not_compare_are_told(finished, place, asked):
+    poise("study", "rows")
+    poise("study", "data")
+    _changed("runs/rows/study.json", "rows")
+    _changed("runs/data/study.json", "data")
+
+    said = poise("compare", place / "run", "runs/rows", "runs/data").stderr.splitlines()
+
+    assert len(said) == 3
+    assert said[0].endswith(
+        "runs/rows are tested on different rows: a difference may be that of the rows. Use the same --test and --seed."
+    )
+    assert said[1].endswith("runs/data study different data: their losses do not compare.")
+
+
+def _changed(file, part):
+    found = json.loads(Path(file).read_text(encoding="utf-8"))
+    found[part]["digest"] = "another"
+    Path(file).write_text(json.dumps(found), encoding="utf-8")
+
+
+def test_comparing_needs_two_runs(finished, place):
+    assert refused("compare", place / "run").startswith("One run has nothing to compare with.")
+    assert "There is no folder 'nowhere'" in refused("compare", place / "run", "nowhere")
+
+
+# ---------------------------------------------------------------- the command itself
+
+
+@pytest.mark.parametrize("command", ["study", "predict", "show", "compare"])
+def test_help_shows_examples_and_exit_codes(command):
+    said = poise(command, "--help").stdout
+
+    assert f"  poise {command} " in said
+    assert "Exit codes: 0 done, 1 a fault of poise, 2 bad input, 130 interrupted." in " ".join(said.split())
+
+
+def test_shells_can_complete():
+    assert "--install-completion" in poise("--help").stdout
 
 
 @pytest.mark.parametrize(("chosen", "found"), [(None, "jax"), ("tensorflow", "tensorflow")])
 def test_it_runs_on_jax_unless_told_otherwise(chosen, found, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     environment |= {"KERAS_BACKEND": chosen} if chosen else {}
-    script = [sys.executable, "-c", "from poise.cli import main; main()"]
+    (tmp_path / "told.py").write_text("import keras\ndef net(*_):\n    print(keras.backend.backend())\n")
+    study = [sys.executable, "-c", "from poise.cli import main; main()", "study", "wine", "--model", "told:net"]
 
-    study = ["study", "wine", "--penalty", "none", *FAST, "--quiet", "--out", str(tmp_path / "run")]
-    subprocess.run([*script, *study], cwd=ROOT, env=environment, check=True, capture_output=True)
+    result = subprocess.run(study, env=environment, capture_output=True, text=True)
 
-    assert found in json.loads((tmp_path / "run/study.json").read_text())["versions"]
+    assert result.stdout == f"{found}\n"
+    assert result.returncode == 2
 
 
 def test_the_version():
@@ -168,4 +468,5 @@ def test_the_version():
 
 
 def test_alone_it_prints_help():
-    assert "study" in poise().output
+    said = poise().output
+    assert all(command in said for command in ("study", "predict", "show", "compare"))

@@ -4,26 +4,46 @@ Keras chooses its backend when it is first imported. The commands run on JAX unl
 import what they need when they run.
 """
 
+import hashlib
+import json
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+BAD_INPUT, INTERRUPTED = 2, 130
+EXIT_CODES = "Exit codes: 0 done, 1 a fault of poise, 2 bad input, 130 interrupted."
+WIDEST = 160
+"""Columns of a table that is not written to a terminal."""
 
 app = typer.Typer(
     help="Penalties in the optimizer, and what they do to a network.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-BAD_INPUT, INTERRUPTED = 2, 130
+
+Delimiter = Annotated[
+    str | None, typer.Option(help="Between the fields of CSV, or tab; found if not given.", show_default=False)
+]
+Decimal = Annotated[
+    str | None, typer.Option(help="Decimal mark of CSV: . or a comma; found if not given.", show_default=False)
+]
+Encoding = Annotated[
+    str | None, typer.Option(help="Of CSV, such as utf-8 or cp1252; found if not given.", show_default=False)
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a study.", show_default=False)]
 
 
 def main() -> None:
@@ -52,73 +72,203 @@ def poise(
     """Penalties in the optimizer, and what they do to a network."""
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def study(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="diabetes, breast_cancer, digits, wine, or a CSV file.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="A CSV, TSV, Parquet, Excel or NPZ file; - for CSV on standard input; or diabetes, breast_cancer, "
+            "digits, wine.",
+            show_default=False,
+        ),
+    ],
     target: Annotated[
-        str | None, typer.Option(help="The column to predict.", metavar="COLUMN", show_default=False)
+        str | None,
+        typer.Option(
+            help="The column to predict; needed but for what has its own.", metavar="COLUMN", show_default=False
+        ),
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="regression, binary or multiclass; inferred if not given.", show_default=False),
+        typer.Option(help="regression, binary, multiclass or counts; inferred if not given.", show_default=False),
     ] = None,
     penalty: Annotated[
         list[str] | None,
         typer.Option(
-            help="l2, l1, elasticnet or group, alone or with a strength; repeatable. Without a penalty is always "
-            "trained too.  [default: l2, l1]",
-            metavar="NAME[=STRENGTH]",
+            help="l2, l1, group, adaptive, elasticnet, sparse_group, mcp or scad; repeatable, or a list with commas. "
+            "Without a penalty is always trained too.  [default: l2,l1,group,adaptive]",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    choose: Annotated[
+        str | None,
+        typer.Option(help="The penalty to take, whatever the losses say.", metavar="NAME", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="One's own network: a function of the numbers of inputs and outputs that returns a Keras model.",
+            metavar="MODULE:FUNCTION",
             show_default=False,
         ),
     ] = None,
     hidden: Annotated[str, typer.Option(help="Units of the hidden layers; none is a linear model.")] = "64",
-    epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 100,
-    batch_size: Annotated[int, typer.Option(help="Rows a step.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Adam's rate at the start; it falls to 0.")] = 0.005,
-    validation: Annotated[float, typer.Option(help="Share of rows put aside for validation.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="Decides split, initial weights and batches.")] = 0,
+    groups: Annotated[
+        str | None,
+        typer.Option(help="A column whose rows of one value stay together.", metavar="COLUMN", show_default=False),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="A column by which nothing trains on the future.", metavar="COLUMN", show_default=False),
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option(help="A column of sample weights.", metavar="COLUMN", show_default=False)
+    ] = None,
     drop: Annotated[
         list[str] | None, typer.Option(help="A column to leave out; repeatable.", metavar="COLUMN", show_default=False)
     ] = None,
+    folds: Annotated[int, typer.Option(help="Folds by which the strengths are judged.")] = 4,
+    strengths: Annotated[int, typer.Option(help="Strengths a penalty.")] = 13,
+    seeds: Annotated[int, typer.Option(help="Draws of initial weights.")] = 1,
+    steps: Annotated[int, typer.Option(help="Full-batch steps a network.")] = 800,
+    learning_rate: Annotated[float, typer.Option(help="Adam's rate at the start; it falls to 0.")] = 0.01,
+    test: Annotated[float, typer.Option(help="Share of rows put aside for the last scores.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Decides test rows, folds and initial weights.")] = 0,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write.  [default: runs/NAME]", show_default=False)
+        Path | None, typer.Option(help="The folder to write.  [default: runs/NAME]", metavar="DIR", show_default=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite a run that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a run that is there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the report's path alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print study.json alone.")] = False,
 ) -> None:
-    """Does a penalty help on a table? Trains one network without and with penalties and writes a report.
+    """Does a penalty help on a table, which, how strong, and what survives it?
+
+    Trains the network without and with penalties over a path of strengths and folds, and writes a folder: a report,
+    the network, and what predictions need. Ctrl-C keeps what is finished; the same command goes on from there.
 
     \b
     Examples:
       poise study diabetes
       poise study sales.csv --target revenue
-      poise study sales.csv --target revenue --penalty l2=0.1 --penalty l1=0.02 --hidden 64,32
+      poise study sales.csv --target revenue --penalty l1,group --hidden 64,32 --drop "order number"
+      poise study visits.parquet --target visits --task counts --groups patient --out runs/visits
+      cat sales.csv | poise study - --target revenue --json
+    """
+    asked = {
+        "task": task, "penalties": _names(penalty), "choose": choose, "model": model, "groups": groups,
+        "time_column": time, "weight": weight, "drop": tuple(drop or ()), "folds": folds, "strengths": strengths,
+        "seeds": seeds, "steps": steps, "learning_rate": learning_rate, "test": test, "seed": seed,
+        "delimiter": delimiter, "decimal": decimal, "encoding": encoding,
+    }  # fmt: skip
+    folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
+    unfinished = _unfinished(folder)
+    with _plain_errors(unfinished):
+        from poise import studies
+        from poise.studies.storage import RECORD
+
+        asked["hidden"] = _units(hidden)
+        asked["penalties"] = asked["penalties"] or studies.DEFAULTS
+        studies.check_folder(folder, overwrite=force)
+        if model is not None:
+            sys.path.insert(0, os.getcwd())  # as `python -m` does, and a console script does not
+        checkpoint = unfinished / _digest(data, target, asked)
+        with _progress(quiet) as progress, _checkpoint_errors(unfinished):
+            found = studies.study(data, target, **asked, checkpoint=checkpoint, progress=progress)
+        report = studies.save(found, folder, overwrite=force)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if as_json:
+            typer.echo((folder / RECORD).read_text(encoding="utf-8"), nl=False)
+        elif quiet:
+            typer.echo(str(report))
+        else:
+            _print_run(folder)
+            typer.echo(f"Report: {report}")
+
+
+@app.command(epilog=EXIT_CODES)
+def predict(
+    run: RunFolder,
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="New rows: a file as for study, or - for CSV on standard input.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A .csv or .parquet file to write instead of CSV on standard output.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+) -> None:
+    """Predicts new rows with the network of a run: one row a row, in the same order.
+
+    \b
+    Examples:
+      poise predict runs/sales new.csv
+      poise predict runs/sales new.csv --out predictions.parquet
     """
     with _plain_errors():
         from poise import studies
 
-        folder = out or Path("runs") / Path(data).stem
-        studies.check_folder(folder, overwrite=force)
-        with _progress(quiet) as progress:
-            result = studies.study(
-                data,
-                target,
-                task=task,
-                recipes=penalty or studies.DEFAULT_RECIPES,
-                hidden=_units(hidden),
-                epochs=epochs,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                validation=validation,
-                seed=seed,
-                drop=drop or (),
-                progress=progress,
-            )
-        path = result.save(folder, overwrite=force)
-        if not quiet:
-            Console().print(result, *map(Text, studies.answer(result)), sep="\n")
-            typer.echo("Report: ", nl=False)
-        typer.echo(str(path))
+        if out is not None:
+            _check_output(out, force)
+        loaded = studies.load_run(run)
+        name, _, frame = studies.load(data, delimiter=delimiter, decimal=decimal, encoding=encoding)
+        predictions = loaded.predict(frame, name)
+        if out is None:
+            typer.echo(predictions.to_csv(index=False, lineterminator="\n"), nl=False)
+        else:
+            _write(predictions, out)
+
+
+@app.command(epilog=EXIT_CODES)
+def show(run: RunFolder) -> None:
+    """Prints the answer and the table of a run again.
+
+    \b
+    Example:
+      poise show runs/diabetes
+    """
+    with _plain_errors():
+        _print_run(run)
+        typer.echo(f"Report: {run / 'report.html'}")
+
+
+@app.command(epilog=EXIT_CODES)
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of studies.", show_default=False)],
+) -> None:
+    """Prints runs beside each other, and warns where their losses do not compare.
+
+    \b
+    Example:
+      poise compare runs/sales runs/sales-without-date
+    """
+    with _plain_errors():
+        from poise.studies.printed import compared_table, differences
+        from poise.studies.storage import read_description
+        from poise.studies.tables import DataError
+
+        if len(runs) < 2:
+            raise DataError("One run has nothing to compare with. Give two or more, or use poise show.")
+        names, found = [str(run) for run in runs], [read_description(run) for run in runs]
+        _console().print(compared_table(names, found))
+        for sentence in differences(names, found):
+            _complain(f"Warning: {sentence}", style="yellow")
+
+
+def _names(given: Sequence[str] | None) -> tuple[str, ...]:
+    """--penalty, repeated or as a list with commas."""
+    parts = [name.strip() for text in given or () for name in text.split(",")]
+    return tuple(name for name in parts if name)
 
 
 def _units(text: str) -> tuple[int, ...]:
@@ -130,38 +280,95 @@ def _units(text: str) -> tuple[int, ...]:
         raise DataError(f"--hidden {text!r} is not a list of numbers. Write it like 64,32, or none.") from None
 
 
-@contextmanager
-def _progress(quiet: bool) -> Iterator:
-    """A line for each recipe on the terminal's error stream; None when it shall be quiet."""
-    if quiet:
-        yield None
-        return
-    console, name = Console(stderr=True), TextColumn("{task.description}", markup=False)
-    columns = (name, BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        lines = {}
+def _unfinished(folder: Path) -> Path:
+    """The hidden folder beside a run's in which what is finished is kept."""
+    named = folder.resolve() if folder.name in ("", "..") else folder
+    return named.with_name(f".{named.name}.unfinished")
 
-        def advance(recipe: str, done: int, epochs: int) -> None:
-            if recipe not in lines:
-                lines[recipe] = bars.add_task(recipe, total=epochs)
-            bars.update(lines[recipe], completed=done)
+
+def _digest(data: str, target: str | None, asked: dict) -> str:
+    """A name for the same study of the same data: another begins anew beside it."""
+    state = os.stat(data) if os.path.isfile(data) else None
+    version = None if state is None else (state.st_size, state.st_mtime_ns)
+    told = json.dumps([os.path.abspath(data), version, target, asked], sort_keys=True)
+    return hashlib.sha256(told.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def _print_run(folder: Path) -> None:
+    from poise.studies.printed import candidates_table, task_line
+    from poise.studies.storage import read_description
+
+    found, console = read_description(folder), _console()
+    console.print(Text(task_line(found)), candidates_table(found), *map(Text, found["answer"]), sep="\n")
+    for note in found["data"]["notes"]:
+        console.print(Text(f"Note: {note}"))
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for a table where there is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDEST)
+
+
+def _check_output(out: Path, force: bool) -> None:
+    from poise.studies.tables import DataError
+
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(f"--out {str(out)!r} does not tell how to write. End it in .csv or .parquet.")
+    if out.is_dir():
+        raise DataError(f"--out {str(out)!r} is a folder. Give the name of a file.")
+    if out.exists() and not force:
+        raise DataError(f"The file {str(out)!r} exists, and nothing is overwritten unasked. Use --force.")
+
+
+def _write(frame, out: Path) -> None:
+    """Beside its place first, then moved onto it: a reader never finds half a file."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".poise-", dir=out.parent) as beside:
+            part = Path(beside, out.name)
+            if out.suffix.lower() == ".csv":
+                frame.to_csv(part, index=False, lineterminator="\n")
+            else:
+                frame.to_parquet(part, index=False)
+            part.replace(out)
+    except OSError as error:
+        raise OSError(f"The file {str(out)!r} cannot be written: {error.strerror or error}.") from error
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[float, str], None]]:
+    """A bar on the terminal's error stream, with what is being done and the time left."""
+    console, what = Console(stderr=True), TextColumn("{task.description}", markup=False)
+    columns = (what, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
+        bar = bars.add_task("starting", total=1.0)
+
+        def advance(share: float, doing: str) -> None:
+            further = max(share, bars.tasks[bar].completed)  # a path that finds its grid too short begins a part anew
+            bars.update(bar, completed=further, description=doing)
 
         yield advance
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors(unfinished: Path | None = None) -> Iterator[None]:
     """One sentence instead of a traceback, for what a user can mend."""
     try:
         yield
     except KeyboardInterrupt:
-        _complain("Stopped before the end; nothing was written.")
+        _complain(_farewell(unfinished))
         raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        raise  # who read the output has enough: Click ends quietly
     except OSError as error:
         _complain(str(error))
         raise typer.Exit(BAD_INPUT) from None
+    except MemoryError:
+        _complain("There is not enough memory. Use fewer rows, --strengths, --folds or --hidden units.")
+        raise typer.Exit(BAD_INPUT) from None
     except ValueError as error:
-        from poise.studies import DataError
+        from poise.studies.tables import DataError
 
         if not isinstance(error, DataError):
             raise
@@ -169,5 +376,30 @@ def _plain_errors() -> Iterator[None]:
         raise typer.Exit(BAD_INPUT) from None
 
 
-def _complain(sentence: str) -> None:
-    Console(stderr=True).print(Text(sentence, style="red"), soft_wrap=True)
+@contextmanager
+def _checkpoint_errors(unfinished: Path) -> Iterator[None]:
+    """What is finished may belong to other rows or another network, where no option tells so."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("The checkpoint "):
+            raise
+        from poise.studies.tables import DataError
+
+        raise DataError(
+            f"What an earlier call finished in {str(unfinished)!r} belongs to other data, or to another network. "
+            "Delete that folder to begin anew."
+        ) from error
+
+
+def _farewell(unfinished: Path | None) -> str:
+    if unfinished is None:
+        return "Stopped."
+    if any(unfinished.rglob("*.npz")):
+        return f"Stopped. What is finished is kept in {str(unfinished)!r}; the same command goes on from there."
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return "Stopped before anything was finished; nothing is kept."
+
+
+def _complain(sentence: str, style: str = "red") -> None:
+    Console(stderr=True).print(Text(sentence, style=style), soft_wrap=True)

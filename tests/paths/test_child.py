@@ -123,6 +123,26 @@ def test_it_finds_what_this_process_would(scene, folder, capfd):
     assert found.model(found.best).count_params() == expected.model(found.best).count_params()
 
 
+def test_a_checkpoint_reaches_it(tmp_path):
+    def solve():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)], name="net")
+        model.set_weights([np.ones((3, 1)), np.zeros(1)])
+        model.compile("adam", "mse")
+        x = np.random.default_rng(0).normal(size=(40, 3))
+        training = poise.Training(epochs=2, settle=0)
+        given = {"strengths": [0.01, 0.1], "folds": 2, "training": training, "checkpoint": tmp_path / "kept"}
+        return poise.path(model, x, x[:, :1], poise.L2(), engine="process", progress=False, **given)
+
+    first = solve()
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "kept").iterdir()}
+
+    keras.utils.clear_session(free_memory=False)
+    again = solve()
+
+    pd.testing.assert_frame_equal(first.table, again.table)  # the seconds of the first call, which trained
+    assert written == {file: file.stat().st_mtime_ns for file in (tmp_path / "kept").iterdir()}
+
+
 def test_its_error_is_raised_here(scene):
     with pytest.raises(ValueError, match="^the loss cannot be told$") as caught:
         scene.solve(scene.failing)

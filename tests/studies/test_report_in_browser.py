@@ -1,5 +1,6 @@
-"""The report as Chromium shows it: it stands alone, draws, answers the mouse, and shows hostile names as text."""
+"""The report as Chromium shows it: it stands alone, draws, answers mouse and keyboard, and shows names as text."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -8,21 +9,27 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from poise.studies import study
+from poise.studies.answer import code
+from poise.studies.report import page as report_of
 
 TARGET = "</script><script>alert(1)</script>"
-COLUMNS = ["<b>bold</b>", "<img src=x onerror=alert(2)>", '{{ 7 * 7 }} & "it\'s"']
+COLUMNS = ["<b>bold</b>", "<img src=x onerror=alert(2)>", '{{ 7 * 7 }} & "it\'s"\nin two lines']
+KIND, VALUES = "{% kind %}", ["<i>a</i>", "b\nc", "</script>"]
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+PICTURES = ("paths", "columns", "losses", "forces", "weights")
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """A report with hostile names, of which one column at least is dropped."""
+    """A report with hostile names and values."""
     random = np.random.default_rng(0)
-    frame = pd.DataFrame(random.normal(size=(80, 3)), columns=COLUMNS)
-    frame[TARGET] = frame[COLUMNS[2]] + 0.1 * random.normal(size=80)
-    found = study(frame, target=TARGET, recipes=["l2", "group=1"], epochs=25, hidden=(6,))
-    assert set(COLUMNS[:2]) & set(found.outcomes[2].dropped)
-    return found.save(tmp_path_factory.mktemp("run")), found
+    frame = pd.DataFrame(random.normal(size=(90, 3)), columns=COLUMNS)
+    frame[KIND] = random.choice(VALUES, 90)
+    frame[TARGET] = frame[COLUMNS[2]] + 0.1 * random.normal(size=90)
+    found = study(frame, TARGET, penalties=["l2", "adaptive"], steps=60, strengths=5, folds=2, hidden=(6,))
+    file = tmp_path_factory.mktemp("run") / "report.html"
+    file.write_text(report_of(found), encoding="utf-8")
+    return file, found
 
 
 @pytest.fixture(scope="module")
@@ -58,17 +65,16 @@ def visit(chromium, report):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-def test_three_pictures_are_drawn_and_nothing_scrolls_sideways(visit, viewport, scheme):
+@pytest.mark.parametrize("viewport", [WIDE, {"width": 800, "height": 900}, PHONE], ids=["wide", "tablet", "phone"])
+def test_all_pictures_are_drawn_and_nothing_scrolls_sideways(visit, viewport, scheme):
     page = visit(viewport, scheme)
 
-    for name, traces in [("losses", 3 * 4), ("forces", 3 * 2 * 3), ("weights", 3 * 2)]:
+    for name in PICTURES:
         box = page.locator(f"#{name} .main-svg").first.bounding_box()
         assert box["width"] > 300
         assert box["height"] > 200
         assert box["x"] + box["width"] <= viewport["width"]
-        assert page.evaluate(f"document.getElementById('{name}').data.length") == traces
-    assert page.locator("#losses .scatterlayer .js-line").count() == 12
+    assert page.locator("#paths .scatterlayer .js-line").count() >= 6
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
@@ -87,15 +93,28 @@ def test_no_words_are_cut_off(visit, viewport):
     assert outside == []
 
 
-@pytest.mark.parametrize(("picture", "expected"), [("losses", "validation rows"), ("weights", "exactly zero")])
-def test_hovering_shows_values(visit, picture, expected):
-    page = visit()
-    panel = page.locator(f"#{picture} .nsewdrag").last
-    panel.scroll_into_view_if_needed()
-    box = panel.bounding_box()
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_the_table_of_candidates_fits_a_wide_screen_and_scrolls_in_itself_on_a_narrow_one(visit, viewport):
+    page = visit(viewport)
 
-    page.mouse.move(box["x"] + box["width"] / 2 + 1, box["y"] + box["height"] / 2 + 1)
-    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    inner, outer = page.locator("#candidates .wide").evaluate("one => [one.scrollWidth, one.clientWidth]")
+    assert (inner <= outer) == (viewport is WIDE)
+    caption = page.locator("#candidates caption span").bounding_box()
+    assert caption["x"] + caption["width"] <= viewport["width"]
+
+
+@pytest.mark.parametrize(
+    ("picture", "panel", "expected"), [("losses", 1, "rows held out"), ("weights", 0, "between"), ("forces", 1, "penalty")]
+)  # fmt: skip
+def test_hovering_shows_values(visit, picture, panel, expected):
+    page = visit()
+    area = page.locator(f"#{picture} .nsewdrag").nth(panel)
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+
+    low = box["y"] + 0.99 * box["height"]
+    page.mouse.move(box["x"] + box["width"] / 2 + 4, low)
+    page.mouse.move(box["x"] + box["width"] / 2 + 1, low)
     page.wait_for_selector(f"#{picture} .hoverlayer text")
 
     text = " ".join(page.locator(f"#{picture} .hoverlayer text").all_text_contents())
@@ -103,17 +122,139 @@ def test_hovering_shows_values(visit, picture, expected):
     assert any(character.isdigit() for character in text)
 
 
-def test_hostile_names_are_shown_as_text(visit, report):
+def hovered(page, picture: str, name: str) -> str:
+    """What is shown at the first point of the trace of a name."""
+    page.locator(f"#{picture}").scroll_into_view_if_needed()
+    x, y = page.evaluate(
+        """([picture, name]) => {
+            const element = document.getElementById(picture), trace = element._fullData.find((one) => one.name === name);
+            const layout = element._fullLayout, number = trace.xaxis.slice(1), box = element.getBoundingClientRect();
+            const x = layout["xaxis" + number], y = layout["yaxis" + number];
+            return [box.x + x._offset + x.d2p(trace.x[0]), box.y + y._offset + y.d2p(trace.y[0])];
+        }""",
+        [picture, name],
+    )
+    page.mouse.move(x + 3, y)
+    page.mouse.move(x, y)
+    page.wait_for_selector(f"#{picture} .hoverlayer text")
+    return " ".join(page.locator(f"#{picture} .hoverlayer text").all_text_contents())
+
+
+def test_hovering_a_column_reads_its_name(visit):
+    page = visit()
+    name = page.evaluate("document.getElementById('columns').data.find((one) => one.meta === 'line1').name")
+
+    text = hovered(page, "columns", name)
+
+    shown = page.evaluate("text => new DOMParser().parseFromString(text, 'text/html').body.textContent", name)
+    assert shown in text
+    assert "at strength" in text
+
+
+def test_hovering_a_mark_reads_its_strength(visit, report):
+    text = hovered(visit(), "paths", "taken to predict")
+
+    assert f"at strength {report[1].candidates[1].strength:.3g}" in text
+
+
+def column(page, table: str, number: int) -> list[str]:
+    return page.locator(f"#{table} table tbody tr > :nth-child({number})").all_text_contents()
+
+
+def test_tables_are_sorted_by_a_click(visit, report):
+    page = visit()
+    heading = page.locator("#candidates th").nth(1)
+    expect(heading).to_have_attribute("aria-sort", "none")
+
+    heading.get_by_role("button").click()
+
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    strengths = sorted(one.strength for one in report[1].candidates)
+    order = page.locator("#candidates tbody tr > :nth-child(2)").evaluate_all(
+        "all => all.map(one => +one.dataset.value)"
+    )
+    assert order == strengths
+    heading.get_by_role("button").click()
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    assert page.locator("#candidates tbody tr").first.locator("td").first.get_attribute("data-value") == str(
+        strengths[-1]
+    )
+
+
+def test_tables_are_sorted_by_the_keyboard(visit, report):
+    page = visit()
+    button = page.get_by_role("button", name="column", exact=True).first
+
+    button.focus()
+    page.keyboard.press("Enter")
+
+    first = page.locator("#survivors tbody th").all_text_contents()
+    assert sorted(first) == sorted([*COLUMNS, KIND])
+    expect(page.locator("#survivors th[aria-sort=ascending]")).to_have_count(1)
+    page.keyboard.press("Space")
+    assert page.locator("#survivors tbody th").all_text_contents() == first[::-1]
+
+
+def test_missing_values_stay_at_the_end(visit):
+    page = visit()
+    gain = page.locator("#candidates th").nth(6).get_by_role("button")
+
+    for _ in range(2):
+        gain.click()
+        assert page.locator("#candidates tbody th").last.text_content() == "No penalty"
+
+
+def test_hostile_names_and_values_are_shown_as_text(visit):
     page = visit()
 
     words = page.locator("main").inner_text()
-    dropped = report[1].outcomes[2].dropped
-    assert all(column in words for column in dropped)
-    assert TARGET in words
-    label = page.locator("#losses .ytitle").first
-    assert label.text_content() == f"loss for {TARGET}"[:39] + "…"
-    assert page.locator("main img").count() == 0
-    assert page.locator("main b").count() == 0
+    for name in [*COLUMNS, KIND, TARGET]:
+        assert name in words
+    legend = page.locator("#survivors .legend").inner_text()
+    assert '{{ 7 * 7 }} & "it' in legend
+    for tag in ("img", "b", "i"):
+        assert page.locator(f"main {tag}").count() == 0
+    assert page.evaluate("document.scripts.length") == len(PICTURES) + 2
+
+
+def test_hostile_classes_are_shown_as_text(chromium, tmp_path):
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": random.normal(size=60)})
+    frame["<u>kind</u>"] = np.where(frame["x"] > 0, "<script>alert(4)</script>", "{{ 7 * 7 }}'\"\n")
+    found = study(frame, "<u>kind</u>", penalties=[], steps=10, strengths=3, folds=2, hidden=(2,))
+    file = tmp_path / "report.html"
+    file.write_text(report_of(found), encoding="utf-8")
+    page, troubles = chromium.new_page(), []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+
+    page.goto(file.as_uri())
+    page.locator("#weights .main-svg").first.wait_for()
+
+    words = page.locator("#settings").inner_text()
+    assert "“<script>alert(4)</script>”" in words
+    assert "“{{ 7 * 7 }}'\"”" in words
+    assert troubles == []
+    page.close()
+
+
+def test_the_script_is_copied(visit, report):
+    page = visit()
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+
+    page.get_by_role("button", name="Copy").click()
+
+    expect(page.get_by_role("status")).to_have_text("Copied.")
+    assert page.evaluate("navigator.clipboard.readText()") == code(report[1])
+
+
+def test_the_script_is_copied_where_the_clipboard_is_barred(visit):
+    page = visit()
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('barred')); }")
+
+    page.get_by_role("button", name="Copy").click()
+
+    expect(page.get_by_role("status")).to_have_text("Copied.")
 
 
 def test_dark_and_light_pages_have_their_own_colours(visit):
@@ -137,10 +278,10 @@ def test_colours_follow_the_system_while_the_page_is_open(visit):
 def test_panels_stand_below_each_other_on_a_phone(visit):
     tops = []
     for viewport in (WIDE, PHONE):
-        panels = visit(viewport).locator("#losses .nsewdrag")
-        tops.append({round(panels.nth(index).bounding_box()["y"]) for index in range(3)})
+        panels = visit(viewport).locator("#paths .nsewdrag")
+        tops.append({round(panels.nth(index).bounding_box()["y"]) for index in range(2)})
 
-    assert [len(found) for found in tops] == [1, 3]
+    assert [len(found) for found in tops] == [1, 2]
 
 
 def test_it_prints_with_its_pictures_on_white(visit):
@@ -152,11 +293,30 @@ def test_it_prints_with_its_pictures_on_white(visit):
     assert page.evaluate("window.stroke") == "rgb(0, 114, 178)"
 
 
-def test_headings_pictures_and_tables_are_named_for_screen_readers(visit):
+def test_the_first_key_skips_to_the_answer(visit):
     page = visit()
 
-    levels = [int(level[1]) for level in page.locator("h1, h2").evaluate_all("all => all.map(one => one.tagName)")]
-    assert levels == [1] + [2] * (len(levels) - 1)
-    assert page.locator(".picture[role=img][aria-label]").count() == 3
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    expect(page.locator(".skip")).to_be_in_viewport()
+    page.keyboard.press("Enter")
+
+    expect(page.locator("#main")).to_be_focused()
+
+
+def test_headings_landmarks_pictures_and_tables_are_named_for_screen_readers(visit):
+    page = visit()
+
+    levels = [int(tag[1]) for tag in page.locator("h1, h2, h3").evaluate_all("all => all.map(one => one.tagName)")]
+    assert levels[:2] == [1, 2]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert levels.count(1) == 1
+    for role in ("banner", "navigation", "main", "contentinfo"):
+        assert page.get_by_role(role).count() == 1
+    assert page.locator(".picture[role=img][aria-label]").count() == len(PICTURES)
+    tables = page.locator("table")
+    assert tables.count() == page.locator("table caption").count() == 4
+    assert page.locator("thead th").count() == page.locator("thead th[scope=col][aria-sort] button").count()
     assert page.locator("html[lang=en]").count() == 1
-    assert page.locator("thead th[scope=col]").count() == 3 + 8
+    unnamed = page.locator("button").evaluate_all("all => all.filter(one => !one.textContent.trim()).length")
+    assert unnamed == 0

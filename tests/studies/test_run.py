@@ -1,4 +1,4 @@
-"""The recipes of a study: the same start, the same batches, and numbers that add up."""
+"""The whole job on a table: no row is seen too early, the numbers add up, and the truth is found where there is one."""
 
 import doctest
 import importlib
@@ -8,188 +8,202 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import poise
-from poise.studies import DataError, Recipe, read, split, study
-from poise.studies.run import row_losses
+from poise.studies.run import study
+from poise.studies.scores import row_losses
+from poise.studies.splits import put_aside
+from poise.studies.tables import DataError
 
-FAST = {"epochs": 2, "hidden": (8,)}
+FAST = {"strengths": 4, "folds": 2, "steps": 60}
+
+
+def planted(rows=240, seed=0):
+    """y depends on `curved` and `colour` alone."""
+    random = np.random.default_rng(seed)
+    frame = pd.DataFrame(random.normal(size=(rows, 6)), columns=["curved", *"abcde"])
+    frame["colour"] = random.choice(["red", "green", "blue"], rows)
+    frame["y"] = frame["curved"] ** 2 + 2.0 * (frame["colour"] == "red") + 0.1 * random.normal(size=rows)
+    return frame
 
 
 @pytest.fixture(scope="module")
 def small():
-    """Wine with every kind of penalty, a few epochs."""
-    return study("wine", recipes=["l2", "l1=0.05", "elasticnet", "group=0.05"], **FAST)
+    return study("wine", **FAST)
 
 
-def initial_weights(data, recipes):
-    """What each recipe's network holds before its first batch."""
-    seen = []
-
-    class Watch(poise.LossSplit):
-        def on_train_begin(self, logs=None):
-            super().on_train_begin(logs)
-            seen.append(self.model.get_weights())
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("poise.studies.run.LossSplit", Watch)
-        study(data, recipes=recipes, **FAST)
-    return seen
+def test_every_penalty_is_a_candidate_and_none_comes_first(small):
+    assert [one.name for one in small.candidates] == ["none", "l2", "l1", "group", "adaptive"]
+    assert small.baseline.strength == 0.0
+    assert small.chosen == min(small.candidates[1:], key=lambda one: one.val_loss).name
+    assert set(small.watched) == {"none", small.chosen}
+    assert small.rows == {"training": 142, "test": 36}
 
 
-def test_every_recipe_starts_at_the_same_weights():
-    first, *others = initial_weights("wine", ["l2", "l1"])
+def test_the_results_are_those_of_the_networks(small):
+    training, testing = put_aside(small.table, 0.2, 0)
+    x = small.encoder.transform(small.table.features)
+    y = small.table.target.map({label: number for number, label in enumerate(small.table.classes)}).to_numpy()
 
-    assert len(others) == 2
-    for weights in others:
-        for left, right in zip(first, weights, strict=True):
-            np.testing.assert_array_equal(left, right)
+    for one in small.candidates:
+        row = small.results.loc[one.name]
+        trained = row_losses("multiclass", y[training], one.model.predict(x[training], verbose=0))
+        tested = row_losses("multiclass", y[testing], one.model.predict(x[testing], verbose=0))
+        assert row["loss"] == pytest.approx(trained.mean(), rel=1e-4)
+        assert row["test_loss"] == pytest.approx(tested.mean(), rel=1e-4)
+        assert row["zeros"] == sum((w == 0).sum() for w in one.model.get_weights() if w.ndim == 2)
+    gains = small.results["test_loss"].iloc[0] - small.results["test_loss"].iloc[1:]
+    np.testing.assert_allclose(small.results["gain"].iloc[1:], gains, rtol=1e-5)
 
 
-def test_every_recipe_sees_the_same_batches_in_the_same_order():
-    found = study("wine", recipes=["l2=0", "l1=0"], **FAST)
+def test_the_watched_training_ends_where_the_lane_of_its_fold_ended(small):
+    one, seen = small.best, small.watched[small.chosen]
+    lanes = one.stage.lanes.table
+    [lane] = lanes[(lanes["fold"] == 0) & np.isclose(lanes["strength"], one.strength)].to_dict("records")
 
-    base, *others = (outcome.history[["loss", "val_loss"]] for outcome in found.outcomes)
-    for history in others:
-        pd.testing.assert_frame_equal(history, base, rtol=1e-6)
-    assert found.best.recipe.name == "none"  # of equals, the first
+    last = seen.history.iloc[-1]
+
+    if lane["settled"] == FAST["steps"]:
+        assert last["val_loss"] == pytest.approx(lane["held_loss"], rel=0.02)
+    np.testing.assert_allclose(last["total_loss"], last["loss"] + last["penalty"], rtol=1e-5)
+    assert len(seen.before) == len(seen.after) == 13 * 64 + 64 * 3
+    assert seen.balance["relative_residual"].notna().all()
 
 
 def test_the_same_seed_gives_the_same_numbers():
-    first, again, other = (study("diabetes", recipes=["l1"], seed=seed, **FAST) for seed in (5, 5, 6))
+    first, again, other = (study("diabetes", penalties=["l1"], seed=seed, **FAST) for seed in (5, 5, 6))
 
-    pd.testing.assert_frame_equal(first.table, again.table, check_exact=True)
-    pd.testing.assert_frame_equal(first.outcomes[1].forces, again.outcomes[1].forces, check_exact=True)
-    assert not np.allclose(first.table["val_loss"], other.table["val_loss"])
-
-
-def test_the_table_has_one_row_a_recipe(small):
-    assert list(small.table.index) == ["No penalty", "L2 0.001", "L1 0.05", "Elastic net 0.0005", "Group lasso 0.05"]
-    np.testing.assert_allclose(small.table["total"], small.table["loss"] + small.table["penalty"])
-    np.testing.assert_allclose(small.table["gap"], small.table["val_loss"] - small.table["loss"])
-    assert small.table["penalty"].iloc[0] == 0.0
-    assert (small.table["penalty"].iloc[1:] > 0.0).all()
+    results = first.results.drop(columns="seconds")
+    pd.testing.assert_frame_equal(results, again.results.drop(columns="seconds"), check_exact=True)
+    pd.testing.assert_frame_equal(first.watched["l1"].history, again.watched["l1"].history, check_exact=True)
+    assert not np.allclose(first.results["val_loss"], other.results["val_loss"])
 
 
-def test_losses_and_penalty_are_those_of_the_final_weights(small):
-    rows, outcome = small.rows, small.outcomes[1]
+def test_what_matters_is_found_and_stands_out():
+    found = study(planted(400), "y", penalties=["adaptive"])
 
-    trained = outcome.model.evaluate(rows.x_train, rows.y_train, verbose=0)
-    kernels = [weights for weights in outcome.model.get_weights() if weights.ndim == 2]
-    np.testing.assert_allclose(outcome.row.loss, trained, rtol=1e-5)
-    np.testing.assert_allclose(outcome.row.penalty, 0.001 * sum((w**2).sum() for w in kernels), rtol=1e-5)
-    np.testing.assert_allclose(outcome.history["val_loss"].iloc[-1], outcome.row.val_loss, rtol=1e-5)
-
-
-def test_histories_hold_the_losses_apart_for_every_epoch(small):
-    for outcome in small.outcomes:
-        assert list(outcome.history.index) == [1, 2]
-        history = outcome.history
-        np.testing.assert_allclose(history["total_loss"], history["loss"] + history["penalty"], rtol=1e-5)
+    one = found.best
+    assert set(one.kept) == {"curved", "colour"}
+    assert one.stability[["curved", "colour"]].min() == 1.0
+    assert one.stability.drop(["curved", "colour"]).max() <= 0.25
+    assert found.selector is one
+    assert one.gain.low > 0
 
 
-def test_forces_are_kept_per_epoch_and_layer(small):
-    for outcome in small.outcomes:
-        assert len(outcome.forces) == 2 * 2
-        assert (outcome.forces["prediction"] > 0.0).all()
-        assert len(outcome.balance) == 2
-    assert (small.baseline.forces["penalty"] == 0.0).all()
-    assert (small.outcomes[1].forces["penalty"] > 0.0).all()
+def test_test_rows_have_no_say_before_the_scores():
+    frame = planted()
+    table = study(frame, "y", penalties=["l2"], **FAST)
+    _, testing = put_aside(table.table, 0.2, 0)
+    changed = frame.copy()
+    changed.loc[testing, "curved"] = 1000.0
+    changed.loc[testing, "y"] = -7.0
+
+    other = study(changed, "y", penalties=["l2"], **FAST)
+
+    columns = ["strength", "val_loss", "loss", "penalty", "zeros"]
+    pd.testing.assert_frame_equal(table.results[columns], other.results[columns], check_exact=True)
+    assert other.results["test_loss"].iloc[1] != table.results["test_loss"].iloc[1]
 
 
-def test_zeros_are_counted_and_dropped_columns_named():
-    found = study("wine", recipes=["group=0.3"], hidden=(4,), epochs=12, learning_rate=0.02)
+@pytest.mark.parametrize("task", ["binary", "counts", "regression"])
+def test_every_task_is_learnt(task):
+    frame = planted()
+    made = {"binary": frame["y"] > 1.5, "counts": np.exp(frame["y"].clip(upper=3)).round(), "regression": frame["y"]}
+    frame["y"] = made[task].astype(str) if task == "binary" else made[task]
 
-    group = found.outcomes[1]
-    kernel = group.model.get_layer("hidden_1").get_weights()[0]
-    dead = [name for name, row in zip(found.rows.table.features.columns, kernel, strict=True) if not row.any()]
-    assert group.dropped == tuple(dead)
-    assert dead
-    assert group.row.zeros == sum(int((weights == 0.0).sum()) for weights in group.weights.values())
-    assert found.baseline.row.zeros == 0
+    found = study(frame, "y", task=None if task == "regression" else task, penalties=["l2"], folds=2, steps=300)
 
-
-@pytest.mark.parametrize("name", ["diabetes", "breast_cancer", "wine"])
-def test_row_losses_are_those_of_keras(name):
-    rows = split(read(name))
-    losses = {
-        "regression": keras.losses.MeanSquaredError(),
-        "binary": keras.losses.BinaryCrossentropy(from_logits=True),
-        "multiclass": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    }
-    units = max(1, len(rows.table.classes) - (rows.table.task == "binary"))
-    outputs = np.random.default_rng(0).normal(size=(len(rows.x_train), units)).astype("float32")
-
-    ours = row_losses(rows.table.task, rows.y_train, outputs)
-
-    assert ours.shape == (len(rows.x_train),)
-    np.testing.assert_allclose(ours.mean(), losses[rows.table.task](rows.y_train, outputs), rtol=1e-5)
+    assert found.table.task == task
+    assert found.best.score.value > {"binary": 0.8, "counts": 0.5, "regression": 0.6}[task]
+    assert found.best.score.low < found.best.score.value < found.best.score.high
 
 
-def test_the_gain_is_paired_over_rows(small):
-    outcome = small.outcomes[1]
+def test_groups_time_and_weights_are_heeded():
+    frame = planted().assign(subject=lambda f: np.arange(len(f)) % 40, day=lambda f: np.arange(len(f)), w=1.0)
+    frame.loc[::3, "w"] = 0.0
 
-    gain, error = small.gain(outcome)
+    grouped = study(frame, "y", groups="subject", weight="w", drop=["day"], penalties=["l2"], **FAST)
+    timed = study(frame, "y", time_column="day", drop=["subject", "w"], penalties=["l2"], **FAST)
 
-    np.testing.assert_allclose(gain, small.baseline.row.val_loss - outcome.row.val_loss, rtol=1e-9)
-    assert error > 0.0
-    assert small.gain(small.baseline) == (0.0, 0.0)
-
-
-def test_the_best_recipe_has_the_lowest_validation_loss(small):
-    assert small.best.recipe.title == small.table["val_loss"].idxmin()
+    assert set(grouped.table.features) == set(planted()) - {"y"}
+    assert np.isfinite(grouped.best.test_loss.value)
+    assert np.isfinite(timed.best.val_loss)
 
 
-def test_a_linear_model_of_a_frame():
-    random = np.random.default_rng(0)
-    frame = pd.DataFrame(random.normal(size=(50, 3)), columns=["a", "b", "c"])
-
-    found = study(frame, target="c", recipes=[], hidden=(), epochs=1)
-
-    assert found.rows.table.task == "regression"
-    assert {name: kernel.shape for name, kernel in found.baseline.weights.items()} == {"output": (2, 1)}
+def own_network(inputs, outputs):
+    layers = [keras.layers.Dense(6, "tanh"), keras.layers.Dense(outputs)]
+    model = keras.Sequential([keras.Input((inputs,)), *layers], name="mine")
+    model.compile(keras.optimizers.Adam(0.02), "mse")
+    return model
 
 
-def test_a_deeper_network():
-    found = study("diabetes", recipes=[], hidden=(6, 5), epochs=1)
+def test_a_network_of_ones_own():
+    found = study("diabetes", model=own_network, penalties=["group"], **FAST)
 
-    assert [kernel.shape for kernel in found.baseline.weights.values()] == [(10, 6), (6, 5), (5, 1)]
-
-
-def test_each_recipe_is_trained_once_and_reports_after_every_epoch():
-    calls = []
-
-    study("wine", recipes=["l1", "none", "l1=0.0005"], progress=lambda *call: calls.append(call), **FAST)
-
-    assert calls == [(title, epoch, 2) for title in ("No penalty", "L1 0.0005") for epoch in (1, 2)]
+    assert found.best.model.name == "mine"
+    assert found.best.kept is not None
+    assert found.settings.model == "own_network"
 
 
-def test_it_prints_as_a_table(small):
-    text = str(small)
+def test_a_forced_choice_and_no_penalty_at_all():
+    forced = study("diabetes", penalties=["l2", "l1"], choose="none", **FAST)
+    alone = study("diabetes", penalties=[], **FAST)
 
-    assert text.splitlines()[0].strip() == "wine: multiclass"
-    assert "prediction loss, validation" in text
-    assert "exact zeros" in text
-    assert "<table" in small._repr_html_()
-
-
-def test_strengths_follow_the_task_unless_given():
-    assert Recipe.parse("l2", "regression").strength > Recipe.parse("l2", "multiclass").strength
-    assert Recipe.parse("l2=0.5", "regression") == Recipe.parse("l2=.5", "binary")
+    assert forced.chosen == "none"
+    assert [one.name for one in alone.candidates] == [alone.chosen] == ["none"]
+    assert alone.selector is None
 
 
-def test_no_penalty_has_no_strength():
-    with pytest.raises(DataError, match="asks for no penalty with a strength"):
-        study("wine", recipes=["none=0.1"])
+def test_seeds_count_for_stability():
+    found = study("diabetes", penalties=["group"], seeds=2, **FAST)
+
+    assert found.best.path.lanes.features.shape[0] == 2 * (2 + 1)
 
 
-def test_a_training_that_diverges_is_refused():
-    with pytest.raises(DataError, match=r"The training of 'No penalty' diverged.* Lower learning_rate"):
-        study("diabetes", learning_rate=1e30, **FAST)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"penalties": ["ridge"]}, "Penalty 'ridge' is unknown"),
+        ({"choose": "l1", "penalties": ["l2"]}, "choose is 'l1' and must be one of l2, none"),
+        ({"hidden": (0,)}, "hidden is"),
+        ({"folds": 1}, "folds is 1"),
+        ({"strengths": 1}, "strengths is 1"),
+        ({"steps": 0}, "steps is 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"test": 1.0}, "test is 1.0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"model": "nowhere:net"}, "The model nowhere:net cannot be imported"),
+        ({"model": "nothing"}, "there is no colon in it"),
+        ({"model": lambda inputs, outputs: None}, "returned NoneType for 10 inputs and 1 outputs"),
+        ({"model": lambda inputs, outputs: own_network(inputs, 3)}, r"outputs have the shape \(None, 3\)"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(given, message):
+    with pytest.raises(DataError, match=message):
+        study("diabetes", **{**FAST, **given})
 
 
-@pytest.mark.parametrize("module", ["data", "run"])
-def test_examples_in_docstrings_print_what_they_say(module):
+def test_it_goes_on_from_a_checkpoint(tmp_path):
+    told = []
+
+    def stop(share, what):
+        told.append(what)
+        if what == "L1" and share > 0.5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study("diabetes", penalties=["l2", "l1"], checkpoint=tmp_path, progress=stop, **FAST)
+    kept = [*tmp_path.glob("l2/chunk-*")]
+    written = {file: file.stat().st_mtime_ns for file in kept}
+    again = study("diabetes", penalties=["l2", "l1"], checkpoint=tmp_path, **FAST)
+    whole = study("diabetes", penalties=["l2", "l1"], **FAST)
+
+    assert kept
+    assert written == {file: file.stat().st_mtime_ns for file in kept}
+    results = [found.results.drop(columns="seconds") for found in (again, whole)]
+    pd.testing.assert_frame_equal(*results, check_exact=True)
+
+
+@pytest.mark.parametrize("module", ["run", "tables", "encoding"])
+def test_the_examples_of_the_docstrings(module):
     found = doctest.testmod(importlib.import_module(f"poise.studies.{module}"))
 
-    assert found.attempted
     assert found.failed == 0

@@ -1,6 +1,7 @@
 """`poise.path`: every strength of a grid, in every fold, in one call."""
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -159,13 +160,14 @@ def solved(
     """What `path` does once its arguments are checked, in this process, on JAX."""
     start = time.perf_counter()
     table = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
+    architecture = keras.saving.serialize_keras_object(model)
     kept = None
     if checkpoint is not None:
         kept = Checkpoint(
             checkpoint,
             data=table.digest if isinstance(table, Stream) else table,
-            model=[model.to_json(), *model.get_weights()],
-            compilation=[repr(model.get_compile_config()), *_plain_attributes(model.loss)],
+            model=[repr({**architecture, "compile_config": None}), *model.get_weights()],
+            compilation=[repr(_compilation(model)), *_plain_attributes(model.loss)],
             rules=[repr(keras.saving.serialize_keras_object(rule)) for rule in rules],
             folds=replicas,
             training=training,
@@ -181,10 +183,13 @@ def solved(
     parts = (1 if is_found else 0) + 1 + adaptive + bool(relax)
     finished = 0
 
-    def part(share):
-        report((finished + share) / parts)
+    reached = 0.0
 
-    architecture = keras.saving.serialize_keras_object(model)
+    def part(share):
+        nonlocal reached
+        reached = max(reached, (finished + share) / parts)  # a grid that is extended begins anew
+        report(reached)
+
     grid = strengths
     if is_found:
         grid = found_grid(engine, strengths - 1 if adaptive and strengths > 1 else strengths)
@@ -240,6 +245,16 @@ def _bar(is_shown: bool):
     with Progress(*columns, disable=not is_shown, transient=True) as progress:
         task = progress.add_task("path", total=1.0)
         yield lambda share: progress.update(task, completed=share)
+
+
+def _compilation(model):
+    """What the model was compiled with, but for the optimizers' names, which Keras counts up within a process."""
+    config = copy.deepcopy(model.get_compile_config())
+    optimizer = config.get("optimizer")
+    while isinstance(optimizer, dict):
+        optimizer["config"].pop("name", None)
+        optimizer = optimizer["config"].get("inner")
+    return config
 
 
 def _plain_attributes(loss) -> list[str]:

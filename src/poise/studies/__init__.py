@@ -1,21 +1,27 @@
-"""From a table to a report: does a penalty help on these data?"""
+"""From a table to a report: does a penalty help on these data, which, how strong, and what survives it?"""
 
-from poise.studies.data import DataError, Split, Table, read, split
-from poise.studies.report import answer, check_folder
-from poise.studies.run import DEFAULT_RECIPES, Outcome, Recipe, Settings, Study, study
+from poise.studies.answer import answer
+from poise.studies.candidates import DEFAULTS, KINDS
+from poise.studies.result import Candidate, Settings, Study
+from poise.studies.run import study
+from poise.studies.storage import Run, check_folder, load_run, save
+from poise.studies.tables import Column, DataError, Table, load, read
 
 __all__ = [
-    "DEFAULT_RECIPES",
+    "DEFAULTS",
+    "KINDS",
+    "Candidate",
+    "Column",
     "DataError",
-    "Outcome",
-    "Recipe",
+    "Run",
     "Settings",
-    "Split",
     "Study",
     "Table",
     "answer",
     "check_folder",
+    "load",
+    "load_run",
     "read",
-    "split",
+    "save",
     "study",
 ]

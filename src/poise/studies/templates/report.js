@@ -1,30 +1,34 @@
 "use strict";
 (() => {
   const root = document.documentElement;
-  const names = ["losses", "forces", "weights"];
-  const figures = new Map(names.map((name) => [name, JSON.parse(document.getElementById(name + "-data").textContent)]));
+  const data = [...document.querySelectorAll("script[type='application/json']")];
+  const figures = new Map(data.map((one) => [one.id.replace(/-data$/, ""), JSON.parse(one.textContent)]));
   // In pixels: margins, the space between panels, the least width of a panel beside others, the width on paper.
-  const LEFT = 70, RIGHT = 12, BOTTOM = 46, GAP = 18, NARROWEST = 180, PAPER = 660;
+  const LEFT = 66, RIGHT = 12, BOTTOM = 46, GAP = 18, NARROWEST = 210, PAPER = 660;
 
   const colour = (role) => getComputedStyle(root).getPropertyValue("--" + role).trim();
 
-  // Python says how many panels belong in a row; where there is no room for that, they stand below each other.
+  // Python says how many panels belong in a row at most; where there is less room, they stand below each other.
   function arrange(layout, width) {
-    const panels = layout.annotations, room = width - LEFT - RIGHT;
-    let columns = layout.meta.columns;
-    while (columns > 1 && (layout.meta.columns % columns || room / columns < NARROWEST)) columns -= 1;
+    const { shared, columns: most } = layout.meta, panels = layout.annotations;
+    const gap = shared.includes("y") ? GAP : LEFT, room = width - LEFT - RIGHT;
+    let columns = Math.max(1, Math.min(most, Math.floor((room + gap) / (NARROWEST + gap))));
+    const rows = Math.ceil(panels.length / columns);
+    columns = most === layout.meta.columns && columns < most ? Math.ceil(panels.length / rows) : columns;
     const title = panels.some((panel) => panel.text.includes("<br>")) ? 54 : 38;
-    const panel = columns > 1 ? 240 : 190, rows = Math.ceil(panels.length / columns), area = rows * (panel + title);
-    const across = (room - GAP * (columns - 1)) / columns;
+    const below = shared.includes("x") ? 0 : BOTTOM - 10;
+    const panel = columns > 1 ? 240 : 190, row = panel + title + below, area = rows * row - below;
+    const across = (room - gap * (columns - 1)) / columns;
     panels.forEach((heading, i) => {
-      const column = i % columns, row = Math.floor(i / columns), number = i ? i + 1 : "";
-      const left = column * (across + GAP) / room, top = 1 - (row * (panel + title) + title) / area;
+      const column = i % columns, number = i ? i + 1 : "";
+      const left = column * (across + gap) / room, top = 1 - (Math.floor(i / columns) * row + title) / area;
       const x = layout["xaxis" + number], y = layout["yaxis" + number];
-      const isLast = i + columns >= panels.length, isFirst = column === 0;
-      Object.assign(x, { domain: [left, left + across / room], anchor: "y" + number, showticklabels: isLast });
-      Object.assign(y, { domain: [Math.max(0, top - panel / area), top], anchor: "x" + number, showticklabels: isFirst });
-      x.title.font = { size: 12, color: isLast ? colour("soft") : "transparent" };
-      y.title.font = { size: 12, color: isFirst ? colour("soft") : "transparent" };
+      const hasX = !shared.includes("x") || i + columns >= panels.length, hasY = !shared.includes("y") || column === 0;
+      Object.assign(x, { domain: [left, Math.min(1, left + across / room)], anchor: "y" + number, showticklabels: hasX });
+      Object.assign(y, { domain: [Math.max(0, top - panel / area), top], anchor: "x" + number, showticklabels: hasY });
+      x.title.font = { size: 12, color: hasX ? colour("soft") : "transparent" };
+      x.title.standoff = 4;
+      y.title.font = { size: 12, color: hasY ? colour("soft") : "transparent" };
       y.title.standoff = 6;
       Object.assign(heading, {
         x: left, y: top, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", yshift: 6, align: "left",
@@ -36,11 +40,15 @@
 
   function dress(data, layout) {
     for (const trace of data) {
+      const own = colour(trace.meta);
       if (trace.type === "bar") {
-        trace.marker = { color: colour(trace.meta), line: { width: 0 } };
+        trace.marker = { color: own, line: { width: 0 } };
+      } else if (trace.fill) {
+        Object.assign(trace, { fillcolor: own, line: { width: 0 } });
       } else {
-        trace.line = { ...trace.line, color: colour(trace.meta), width: 2 };
-        trace.marker = { ...trace.marker, color: colour(trace.meta) };
+        trace.line = { width: 2, ...trace.line, color: own };
+        trace.marker = { ...trace.marker, color: own };
+        if (String(trace.marker.symbol).endsWith("-open")) trace.marker.line = { width: 2, color: own };
       }
     }
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis/.test(name))) {
@@ -50,13 +58,15 @@
         tickfont: { size: 11, color: colour("soft") },
         showspikes: key[0] === "x" && layout.hovermode === "x unified",
         spikecolor: colour("soft"), spikethickness: 1, spikedash: "solid", spikemode: "across",
-        unifiedhovertitle: { text: "epoch %{x}" },
+        unifiedhovertitle: { text: layout.meta.over + " %{x}" },
       });
     }
     Object.assign(layout, {
       paper_bgcolor: colour("card"), plot_bgcolor: colour("card"), dragmode: false,
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("ink") },
-      hoverlabel: { bgcolor: colour("card"), bordercolor: colour("rule"), font: { color: colour("ink"), size: 12 } },
+      hoverlabel: {
+        bgcolor: colour("card"), bordercolor: colour("rule"), font: { color: colour("ink"), size: 12 }, namelength: -1,
+      },
     });
   }
 
@@ -69,6 +79,44 @@
       Plotly.react(element, data, layout, { displayModeBar: false, responsive: false });
     }
   }
+
+  // Numbers by their value, text by the alphabet; what is missing stays at the end.
+  function sort(heading) {
+    const table = heading.closest("table"), body = table.tBodies[0];
+    const at = [...heading.parentElement.children].indexOf(heading);
+    const isUp = heading.getAttribute("aria-sort") !== "ascending", sign = isUp ? 1 : -1;
+    const keyed = [...body.rows].map((row) => {
+      const cell = row.cells[at], isNumber = cell.dataset.value !== undefined;
+      const text = isNumber ? cell.dataset.value : cell.textContent.trim();
+      return { row, key: text === "" ? null : isNumber ? Number(text) : text };
+    });
+    keyed.sort((a, b) => {
+      if (a.key === null || b.key === null) return (a.key === null) - (b.key === null);
+      return sign * (typeof a.key === "number" ? a.key - b.key : a.key.localeCompare(b.key, "en", { numeric: true }));
+    });
+    body.append(...keyed.map((one) => one.row));
+    for (const other of heading.parentElement.children) other.setAttribute("aria-sort", "none");
+    heading.setAttribute("aria-sort", isUp ? "ascending" : "descending");
+  }
+
+  async function copy() {
+    const lines = document.getElementById("lines"), said = document.getElementById("copied");
+    try {
+      await navigator.clipboard.writeText(lines.textContent);
+      said.textContent = "Copied.";
+    } catch {
+      const range = document.createRange();
+      range.selectNodeContents(lines);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+      said.textContent = document.execCommand("copy") ? "Copied." : "Selected: copy it with the keyboard.";
+    }
+  }
+
+  for (const button of document.querySelectorAll("th button")) {
+    button.addEventListener("click", () => sort(button.closest("th")));
+  }
+  document.getElementById("copy").addEventListener("click", copy);
 
   let width = root.clientWidth;
   draw(false);

@@ -1,0 +1,126 @@
+"""The penalties that a study compares, by name, and the network that they are put on."""
+
+import glob
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from poise.paths.inputs import first_kernels
+from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, SparseGroupLasso
+from poise.rules import WEIGHTS, Rule, path_of
+from poise.studies.tables import DataError
+
+REST = 0.5
+"""The strength of L2 on the later kernels, in units of the first: ReLU could else shrink a layer and grow the next."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A penalty that a study can be asked for.
+
+    Args:
+        title: as people read it.
+        meaning: what it does, in a few words.
+        make: a function of the groups of inputs, for a penalty that drops whole columns, else of nothing.
+        by_column: whether it goes on the first kernels in groups of columns, with L2 on the rest.
+        adaptive: how many adaptive stages.
+    """
+
+    title: str
+    meaning: str
+    make: Callable
+    by_column: bool = False
+    adaptive: int = 0
+
+
+def _group(groups):
+    return GroupLasso(1.0, groups=groups, axis="inputs", weights=[1.0] * len(groups))
+
+
+def _sparse_group(groups):
+    return SparseGroupLasso(1.0, groups=groups, axis="inputs", weights=[1.0] * len(groups))
+
+
+KINDS = {
+    "l2": Kind("L2", "small weights", L2),
+    "l1": Kind("L1", "single weights become zero", L1),
+    "group": Kind("Group lasso", "whole columns are dropped, L2 on the rest", _group, by_column=True),
+    "adaptive": Kind("Adaptive group lasso", "the same, reweighted twice", _group, by_column=True, adaptive=2),
+    "elasticnet": Kind("Elastic net", "L1 and L2 together", lambda: ElasticNet(l1=1.0, l2=1.0)),
+    "sparse_group": Kind("Sparse group lasso", "columns and single weights", _sparse_group, by_column=True),
+    "mcp": Kind("MCP", "single weights become zero, large ones stay", MCP),
+    "scad": Kind("SCAD", "single weights become zero, large ones stay", SCAD),
+}
+DEFAULTS = ("l2", "l1", "group", "adaptive")
+
+
+def kind_of(name: str) -> Kind:
+    if name not in KINDS:
+        raise DataError(f"Penalty {name!r} is unknown. Use one of {', '.join(KINDS)}.")
+    return KINDS[name]
+
+
+def network(inputs: int, outputs: int, hidden: Sequence[int], task: str) -> keras.Model:
+    """Dense ReLU layers, and one output layer: a number, a logit, a logit a class, or a mean count."""
+    layers = [
+        keras.layers.Dense(units, activation="relu", kernel_initializer="glorot_normal", name=f"hidden_{number}")
+        for number, units in enumerate(hidden, 1)
+    ]
+    last = keras.layers.Dense(
+        outputs, activation="exponential" if task == "counts" else None, kernel_initializer="glorot_normal",
+        name="output",
+    )  # fmt: skip
+    return keras.Sequential([keras.Input((inputs,), name="inputs"), *layers, last], name="network")
+
+
+def loss_of(task: str) -> keras.losses.Loss:
+    if task == "regression":
+        return keras.losses.MeanSquaredError()
+    if task == "counts":
+        return keras.losses.Poisson()
+    if task == "binary":
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def first_bias(task: str, y: np.ndarray, outputs: int) -> np.ndarray:
+    """(outputs,) what the output layer says of every row at the start: the log odds or frequencies, or the log mean."""
+    if task == "binary":
+        share = float(np.mean(y))
+        return np.array([np.log(share / (1 - share))])
+    if task == "multiclass":
+        return np.log(np.maximum(np.bincount(y, minlength=outputs), 0.5) / len(y))
+    return np.array([np.log(max(float(np.mean(y)), 1e-6))]) if task == "counts" else np.zeros(outputs)
+
+
+def rules_of(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rule]:
+    """The rules of a penalty for a model whose inputs belong to columns.
+
+    Raises:
+        DataError: if the penalty drops columns, and it cannot be told which kernels of the model read them.
+    """
+    kind = kind_of(name)
+    if not kind.by_column:
+        return [Rule(WEIGHTS, kind.make())]
+    kernels = first_kernels(model)
+    if not kernels or any(axis != 0 or len(model.weights[at].shape) != 2 for _, at, axis in kernels):
+        raise DataError(
+            f"Penalty {name!r} drops columns, and it cannot be told which kernels of the model {model.name!r} read "
+            "them: its inputs do not go into dense layers. Use --penalty l2 or l1."
+        )
+    groups = [np.flatnonzero(np.asarray(owners) == column).tolist() for column in dict.fromkeys(owners)]
+    first = [_tail(path_of(model.weights[at]), model) for _, at, _ in kernels]
+    own = [id(model.weights[at]) for _, at, _ in kernels]
+    rest = [w for w in model.trainable_weights if id(w) not in own and len(w.shape) > 1]
+    rules = [Rule(first, kind.make(groups), name="columns")]
+    return [*rules, Rule(WEIGHTS, L2(REST), exclude=first, name="rest")] if rest else rules
+
+
+def _tail(path: str, model: keras.Model) -> str:
+    """The end of a variable's path that no other has: Keras leaves out its beginning when it rebuilds a model."""
+    parts = path.split("/")
+    others = [path_of(w).split("/") for w in model.weights if path_of(w) != path]
+    size = next(n for n in range(1, len(parts) + 1) if not any(other[-n:] == parts[-n:] for other in others))
+    return glob.escape("/".join(parts[-max(size, min(2, len(parts))) :]))

@@ -1,0 +1,301 @@
+"""A study as a folder, written whole or not at all, and read again for predictions.
+
+report.html          the report
+study.json           what was asked and what came out, by templates/study.schema.json
+table.parquet        every strength of every path
+model.keras          the chosen network, a plain Keras model
+preprocessing.skops  what brings columns to the network's inputs
+
+Nothing in it is a pickle: scikit-learn's parts are kept by skops, and only types that are listed here are built again.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import keras
+import numpy as np
+import pandas as pd
+import skops.io
+from skops.io.exceptions import UnsupportedTypeException, UntrustedTypesFoundException
+
+from poise.studies.description import FORMAT, VERSION, describe, fault, paths_table, schema
+from poise.studies.encoding import Encoder
+from poise.studies.report import page
+from poise.studies.result import Study
+from poise.studies.tables import Column, DataError, features_of
+
+REPORT, RECORD, TABLE, MODEL, PREPROCESSING = (
+    "report.html", "study.json", "table.parquet", "model.keras", "preprocessing.skops",
+)  # fmt: skip
+FILES = (REPORT, RECORD, TABLE, MODEL, PREPROCESSING)
+OLDER_FILES = ("table.csv",)
+NEEDED = (MODEL, PREPROCESSING)
+TRUSTED = ("numpy.dtype", "poise.studies.encoding.Encoder", "poise.studies.tables.Column")
+"""Types that may be built from preprocessing.skops, besides those of scikit-learn and NumPy that skops trusts."""
+BATCH = 1024
+
+
+def save(study: Study, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Writes a run, whole or not at all; returns the path of its report.
+
+    Args:
+        study: what `poise.studies.study` returned.
+        folder: where to; its parents are made.
+        overwrite: whether a run that is there may be replaced; nothing else ever is.
+
+    Raises:
+        FileExistsError: the folder holds something that may not be replaced.
+        OSError: it cannot be written.
+    """
+    check_folder(folder, overwrite=overwrite)
+    with _told(folder):
+        whole = Path(folder).resolve()
+        whole.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{whole.name[:100]}.", dir=whole.parent) as beside:
+            new, old = Path(beside, "new"), Path(beside, "old")
+            new.mkdir()
+            _write(study, new)
+            try:
+                if whole.exists():
+                    whole.rename(old)
+                new.rename(whole)
+            except BaseException:
+                if old.exists() and not whole.exists():
+                    old.rename(whole)
+                raise
+    return Path(folder) / REPORT
+
+
+def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Finds out, before anything is trained, whether a run can be saved in `folder`; leaves no trace.
+
+    Raises:
+        FileExistsError: the folder holds something that may not be replaced.
+        OSError: it cannot be written.
+    """
+    with _told(folder):
+        _check_place(Path(folder), overwrite)
+        whole = Path(folder).resolve()
+        nearest = next(parent for parent in whole.parents if parent.exists())
+        tempfile.TemporaryDirectory(dir=nearest).cleanup()
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A saved study, ready to predict.
+
+    Args:
+        folder: where it is.
+        describe: the content of study.json.
+        model: the chosen network; it takes encoded rows.
+        encoder: brings the columns in use to the network's inputs.
+        columns: every column of the data that were studied, with what it holds.
+    """
+
+    folder: Path
+    describe: dict
+    model: keras.Model
+    encoder: Encoder
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        return tuple(map(_column, self.describe["data"]["columns"]))
+
+    def encode(self, frame: pd.DataFrame, name: str = "the table of new rows") -> np.ndarray:
+        """(rows, inputs) float32, what the network takes.
+
+        Args:
+            frame: with the columns in use, in any order; others are ignored.
+            name: of the rows, for errors.
+
+        Raises:
+            DataError: a column is missing, or holds something else than when it was studied.
+        """
+        return self.encoder.transform(features_of(frame, self.columns, name))
+
+    def predict(self, frame: pd.DataFrame, name: str = "the table of new rows") -> pd.DataFrame:
+        """One row a row of `frame`: the target in its own units, or the mean count, or class and probabilities.
+
+        Args:
+            frame, name: as for `encode`.
+
+        Raises:
+            DataError: as for `encode`.
+        """
+        data = self.describe["data"]
+        if len(frame):
+            outputs = self.model.predict(self.encode(frame, name), batch_size=BATCH, verbose=0).astype("float64")
+        else:
+            outputs = np.zeros((0, self.model.output_shape[-1]))
+        if not data["classes"]:
+            values = outputs[:, 0] * self.describe["scale"] + self.describe["centre"]
+            return pd.DataFrame({data["target"]: values}, index=frame.index)
+        shares = _probabilities(outputs)
+        classes = np.asarray(data["classes"], object)
+        said = {data["target"]: classes[shares.argmax(axis=1)]}
+        said |= {f"probability of {label}": shares[:, number] for number, label in enumerate(classes)}
+        return pd.DataFrame(said, index=frame.index)
+
+
+def load_run(folder: str | os.PathLike[str], *, safe_mode: bool = True) -> Run:
+    """The run that `save` put into a folder, to predict with.
+
+    Args:
+        folder: where it is.
+        safe_mode: False to allow Python code in the model (a `Lambda` layer), if you trust its source.
+
+    Raises:
+        DataError: there is no run, or one of a newer poise, a damaged one, or one that cannot be rebuilt here.
+    """
+    found, folder = read_description(folder), Path(folder)
+    for name in NEEDED:
+        if not (folder / name).is_file():
+            raise _damaged(folder, f"{name} is missing")
+        if _checksum(folder / name) != found["files"].get(name):
+            raise _damaged(folder, f"{name} is not what was saved")
+    try:
+        model = keras.saving.load_model(folder / MODEL, compile=False, safe_mode=safe_mode)
+    except (OSError, TypeError, ValueError, KeyError, BadZipFile) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(
+            f"The network in {str(folder / MODEL)!r} cannot be rebuilt here: {reason} Import what registers its layers "
+            "first; for Python code in it, if you trust its source, use load_run(folder, safe_mode=False)."
+        ) from error
+    return Run(folder, found, model, _encoder(folder))
+
+
+def read_description(folder: str | os.PathLike[str]) -> dict:
+    """The content of study.json.
+
+    Raises:
+        DataError: there is no run, or one of a newer poise, or a damaged one.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(f"There is no folder {str(folder)!r}. `poise study` makes one.")
+    if not (folder / RECORD).is_file():
+        raise DataError(f"The folder {str(folder)!r} holds no run of poise: {RECORD} is missing.")
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(folder, f"{RECORD} cannot be read, {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise DataError(f"The folder {str(folder)!r} holds no run that this poise can read: {RECORD} is another's.")
+    version = found.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise DataError(
+            f"The run in {str(folder)!r} has the format {version}, and this poise reads up to {VERSION}. Update poise."
+        )
+    wrong = fault(found, schema())
+    if wrong:
+        raise _damaged(folder, f"in {RECORD} {wrong}")
+    return found
+
+
+def _write(study: Study, folder: Path) -> None:
+    study.best.model.save(folder / MODEL)
+    _bytes(folder / PREPROCESSING, skops.io.dumps(study.encoder))
+    paths_table(study).to_parquet(folder / TABLE, index=False)
+    _bytes(folder / REPORT, page(study).encode("utf-8", "replace"))
+    content = describe(study) | {"files": {name: _checksum(folder / name) for name in NEEDED}}
+    # A lone surrogate, which UTF-8 does not have, becomes the escape that JSON reads as the same.
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _bytes(folder / RECORD, text.encode("utf-8", "backslashreplace"))
+
+
+def _bytes(path: Path, content: bytes) -> None:
+    """Written to the disk before it is told to be there."""
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _check_place(target: Path, overwrite: bool) -> None:
+    """Raises FileExistsError unless the place is free, or holds nothing but a run that may be replaced."""
+    if not target.is_dir():
+        if target.exists():
+            raise FileExistsError(f"{str(target)!r} is a file, and a run is a folder. Give another name with --out.")
+        return
+    inside = {one.name for one in target.iterdir()}
+    name = str(target)
+    if not inside:
+        return
+    if RECORD not in inside:
+        raise FileExistsError(
+            f"The folder {name!r} holds something that is no run of poise, and it is left alone. Give another with "
+            "--out."
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f"The folder {name!r} already holds a run, and nothing is overwritten unasked. Use --force "
+            "(overwrite=True), or another folder."
+        )
+    strange = sorted(inside - {*FILES, *OLDER_FILES})
+    if strange:
+        raise FileExistsError(
+            f"The folder {name!r} holds a run and also {strange[0]!r}, which would be lost. Move that away, or give "
+            "another with --out."
+        )
+
+
+@contextmanager
+def _told(folder: str | os.PathLike[str]):
+    """What the system refuses, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileExistsError) and error.errno is None:
+            raise
+        reason = error.strerror or str(error).splitlines()[0]
+        raise OSError(
+            f"The folder {os.fspath(folder)!r} cannot be written: {reason}. Choose another with --out."
+        ) from error
+
+
+def _encoder(folder: Path) -> Encoder:
+    try:
+        found = skops.io.load(folder / PREPROCESSING, trusted=list(TRUSTED))
+    except UntrustedTypesFoundException as error:
+        raise DataError(
+            f"{str(folder / PREPROCESSING)!r} asks for types that poise does not trust, and was not loaded: {error}"
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, BadZipFile,
+            UnsupportedTypeException) as error:  # fmt: skip
+        raise _damaged(folder, f"{PREPROCESSING} cannot be read, {error}") from error
+    if not isinstance(found, Encoder):
+        raise _damaged(folder, f"{PREPROCESSING} holds {type(found).__name__}")
+    return found
+
+
+def _column(content: Mapping) -> Column:
+    known = {one.name for one in fields(Column)}
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in content.items() if name in known
+    }
+    return Column(**given)
+
+
+def _probabilities(outputs: np.ndarray) -> np.ndarray:
+    """(rows, classes) of logits: one of the second class, or one a class."""
+    logits = np.hstack([np.zeros_like(outputs), outputs]) if outputs.shape[1] == 1 else outputs
+    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def _damaged(folder: Path, reason: str) -> DataError:
+    return DataError(f"The run in {str(folder)!r} is damaged: {reason}. Take a copy of it, or run poise study again.")
+
+
+def _checksum(file: Path) -> str:
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
