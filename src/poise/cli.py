@@ -254,8 +254,8 @@ def compare(
     """
     with _plain_errors():
         from poise.studies.printed import compared_table, differences
+        from poise.studies.sources import DataError
         from poise.studies.storage import read_description
-        from poise.studies.tables import DataError
 
         if len(runs) < 2:
             raise DataError("One run has nothing to compare with. Give two or more, or use poise show.")
@@ -311,7 +311,7 @@ def _console() -> Console:
 
 
 def _check_output(out: Path, force: bool) -> None:
-    from poise.studies.tables import DataError
+    from poise.studies.sources import DataError
 
     if out.suffix.lower() not in (".csv", ".parquet"):
         raise DataError(f"--out {str(out)!r} does not tell how to write. End it in .csv or .parquet.")
@@ -368,7 +368,7 @@ def _plain_errors(unfinished: Path | None = None) -> Iterator[None]:
         _complain("There is not enough memory. Use fewer rows, --strengths, --folds or --hidden units.")
         raise typer.Exit(BAD_INPUT) from None
     except ValueError as error:
-        from poise.studies.tables import DataError
+        from poise.studies.sources import DataError
 
         if not isinstance(error, DataError):
             raise
@@ -384,7 +384,7 @@ def _checkpoint_errors(unfinished: Path) -> Iterator[None]:
     except ValueError as error:
         if not str(error).startswith("The checkpoint "):
             raise
-        from poise.studies.tables import DataError
+        from poise.studies.sources import DataError
 
         raise DataError(
             f"What an earlier call finished in {str(unfinished)!r} belongs to other data, or to another network. "

@@ -6,7 +6,7 @@ import pytest
 
 from poise import Penalized
 from poise.studies.candidates import KINDS, first_bias, kind_of, loss_of, network, rules_of
-from poise.studies.tables import DataError
+from poise.studies.sources import DataError
 
 OWNERS = ("a", "b", "b", "c")
 

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poise.studies.columns import Column
 from poise.studies.encoding import Encoder, folds_of
-from poise.studies.tables import Column, DataError, read
+from poise.studies.sources import DataError
+from poise.studies.tables import read
 
 ROWS = 60
 RANDOM = np.random.default_rng(0)
@@ -210,7 +212,7 @@ def test_skops_saves_an_encoder():
         saved = io.dumps(encoder)
         again = io.loads(saved, trusted=io.get_untrusted_types(data=saved))
 
-    ours = {"poise.studies.encoding.Encoder", "poise.studies.tables.Column"}
+    ours = {"poise.studies.encoding.Encoder", "poise.studies.columns.Column"}
     assert set(io.get_untrusted_types(data=saved)) == ours | {"numpy.dtype"}  # which scikit-learn's imputer keeps
     assert (again.inputs, again.owners) == (encoder.inputs, encoder.owners)
     np.testing.assert_array_equal(again.transform(table.features), encoder.transform(table.features))

@@ -10,8 +10,8 @@ import pytest
 
 from poise.studies.run import study
 from poise.studies.scores import row_losses
+from poise.studies.sources import DataError
 from poise.studies.splits import put_aside
-from poise.studies.tables import DataError
 
 FAST = {"strengths": 4, "folds": 2, "steps": 60}
 

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poise.studies.sources import DataError
 from poise.studies.splits import fold_pairs, put_aside
-from poise.studies.tables import DataError, Table
+from poise.studies.tables import Table
 
 ROWS = 100
 random = np.random.default_rng(0)

@@ -24,8 +24,9 @@ from poise.studies import storage
 from poise.studies.description import fault, paths_table, schema
 from poise.studies.encoding import Encoder
 from poise.studies.run import study
+from poise.studies.sources import DataError
 from poise.studies.storage import FILES, Run, check_folder, load_run, read_description, save
-from poise.studies.tables import DataError, read
+from poise.studies.tables import read
 
 PAGE = "<!doctype html><title>ü</title>"
 

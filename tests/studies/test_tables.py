@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poise.studies.tables import DataError, Table, features_of, load, read
+from poise.studies.columns import features_of
+from poise.studies.sources import DataError, load
+from poise.studies.tables import Table, read
 
 ROWS = 40
 RANDOM = np.random.default_rng(0)

@@ -2,10 +2,12 @@
 
 from poise.studies.answer import answer
 from poise.studies.candidates import DEFAULTS, KINDS
+from poise.studies.columns import Column
 from poise.studies.result import Candidate, Settings, Study
 from poise.studies.run import study
+from poise.studies.sources import DataError, load
 from poise.studies.storage import Run, check_folder, load_run, save
-from poise.studies.tables import Column, DataError, Table, load, read
+from poise.studies.tables import Table, read
 
 __all__ = [
     "DEFAULTS",

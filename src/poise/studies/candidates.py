@@ -10,7 +10,7 @@ import numpy as np
 from poise.paths.inputs import first_kernels
 from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, SparseGroupLasso
 from poise.rules import WEIGHTS, Rule, path_of
-from poise.studies.tables import DataError
+from poise.studies.sources import DataError
 
 REST = 0.5
 """The strength of L2 on the later kernels, in units of the first: ReLU could else shrink a layer and grow the next."""

@@ -16,7 +16,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from poise.paths.training import Replica
-from poise.studies.tables import Column, DataError, Table
+from poise.studies.columns import Column
+from poise.studies.sources import DataError
+from poise.studies.tables import Table
 
 MOST_INPUTS = 50
 LARGEST = float(np.finfo("float32").max)

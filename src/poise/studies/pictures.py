@@ -78,12 +78,13 @@ def columns_picture(study: Study, one: Candidate) -> go.Figure:
         picture.add_scatter(
             x=x, y=sizes.iloc[number].round(6), name=neutral(str(sizes.index[number])), mode="lines+markers",
             marker_size=4, meta=f"line{rank % COLOURS + 1}", line_dash=DASHES[rank // COLOURS], row=1, col=1,
-            customdata=strengths, hovertemplate="%{y:.3g} at strength %{customdata:.3g}",
+            customdata=strengths, text=[neutral(str(sizes.index[number]))] * len(x),
+            hovertemplate="%{text}<br>%{y:.3g} at strength %{customdata:.3g}<extra></extra>",
         )  # fmt: skip
     left = (sizes > 0).sum(axis=0).to_numpy()
     picture.add_scatter(
         x=x, y=left, customdata=strengths, mode="lines+markers", marker_size=5, meta="zeros", row=1, col=2,
-        line_shape="linear", name="", hovertemplate=f"%{{y:,}} of {len(sizes):,} at strength %{{customdata:.3g}}",
+        hovertemplate=f"%{{y:,}} of {len(sizes):,} at strength %{{customdata:.3g}}<extra></extra>",
     )  # fmt: skip
     at = x[int(np.argmin(np.abs(strengths - one.kept_at)))]
     for column, top in ((1, float(np.nanmax(sizes.to_numpy())) or 1.0), (2, len(sizes))):
@@ -178,13 +179,15 @@ def weights_picture(study: Study) -> go.Figure:
     zeros = {name: int((weights == 0.0).sum()) for name, weights in parts.items()}
     titles = [f"{name}\n{zeros[name]:,} of {len(weights):,} exactly zero" for name, weights in parts.items()]
     picture = _panels([titles], "weight", "number of weights", shared="xy", columns=3)
-    between, highest = "%{y:,} between %{customdata[0]:.3g} and %{customdata[1]:.3g}", 1
+    between, highest = "%{y:,} between %{customdata[0]:.3g} and %{customdata[1]:.3g}<extra></extra>", 1
     for column, (name, weights) in enumerate(parts.items(), start=1):
         cell = {"row": 1, "col": column, "width": edges[1] - edges[0], "name": ""}
         counts, _ = np.histogram(weights[weights != 0.0], edges)
         highest = max(highest, int(counts.max()))
         picture.add_bar(x=middles.round(6), y=counts, customdata=bounds, meta="weights", hovertemplate=between, **cell)
-        picture.add_bar(x=[0.0], y=[zeros[name]], meta="zeros", hovertemplate="%{y:,} exactly zero", **cell)
+        picture.add_bar(
+            x=[0.0], y=[zeros[name]], meta="zeros", hovertemplate="%{y:,} exactly zero<extra></extra>", **cell
+        )
     # The bar of zeros may go over the edge: it would else press everything against the floor.
     picture.update_yaxes(range=[0, 1.15 * highest])
     return picture.update_layout(barmode="stack", hovermode="closest")
@@ -230,10 +233,10 @@ def _add_path(picture: go.Figure, column: int, one: Candidate, baseline: float, 
             hoverinfo="skip", **cell,
         )  # fmt: skip
     line = {"customdata": np.column_stack([strengths, error]), "marker_size": 5, **cell}
-    hover = "%{y:.4g} at strength %{customdata[0]:.3g}"
+    hover = "{}<br>%{{y:.4g}}{} at strength %{{customdata{}:.3g}}<extra></extra>"
     picture.add_scatter(
         x=x, y=table["loss"], mode="lines", meta="prediction", line_dash="dot", name="rows that train",
-        hovertemplate=hover, **line,
+        hovertemplate=hover.format("rows that train", "", "[0]"), **line,
     )  # fmt: skip
     ends = [x]
     if one.path is not one.stage:
@@ -242,22 +245,22 @@ def _add_path(picture: go.Figure, column: int, one: Candidate, baseline: float, 
         picture.add_scatter(
             x=ends[-1], y=one.path.table["val_loss"], mode="lines", meta="prediction", line_dash="dash",
             name="rows held out, last adaptive stage", customdata=own,
-            hovertemplate="%{y:.4g} at strength %{customdata:.3g}", **cell,
+            hovertemplate=hover.format("rows held out, last adaptive stage", "", ""), **cell,
         )  # fmt: skip
     across = np.geomspace(min(part[0] for part in ends), max(part[-1] for part in ends), 25)
     picture.add_scatter(
         x=across, y=np.full(25, baseline), mode="lines", meta="total", line_dash="dash",
-        name="without a penalty", hovertemplate="%{y:.4g}", **cell,
+        name="without a penalty", hovertemplate="without a penalty<br>%{y:.4g}<extra></extra>", **cell,
     )  # fmt: skip
     picture.add_scatter(
         x=x, y=mean, mode="lines+markers", meta="prediction", name="rows held out",
-        hovertemplate="%{y:.4g} ± %{customdata[1]:.2g} at strength %{customdata[0]:.3g}", **line,
+        hovertemplate=hover.format("rows held out", " ± %{customdata[1]:.2g}", "[0]"), **line,
     )  # fmt: skip
     diverged = table["diverged"].to_numpy() > 0
     if diverged.any():
         picture.add_scatter(
             x=x[diverged], y=np.full(diverged.sum(), low), mode="markers", meta="penalty", name="",
-            marker={"symbol": "x", "size": 8}, hovertemplate="diverged", cliponaxis=False, **cell,
+            marker={"symbol": "x", "size": 8}, hovertemplate="diverged<extra></extra>", cliponaxis=False, **cell,
         )  # fmt: skip
     _add_mark(picture, cell, one.path, one.kept_at, "zeros", {"symbol": "diamond-open", "size": 14}, "what survives")
     _add_mark(picture, cell, one.stage, one.strength, "ink", {"symbol": "circle", "size": 9}, "taken to predict")
@@ -268,7 +271,8 @@ def _add_mark(picture: go.Figure, cell, path: Path, strength: float, role: str, 
     at = int(np.argmin(np.abs(path.strengths - strength)))
     picture.add_scatter(
         x=[places(path.strengths)[at]], y=[path.table["val_loss"].iloc[at]], mode="markers", meta=role, marker=marker,
-        name=name, customdata=[path.strengths[at]], hovertemplate="%{y:.4g} at strength %{customdata:.3g}", **cell,
+        name=name, customdata=[path.strengths[at]],
+        hovertemplate=f"{name}<br>%{{y:.4g}} at strength %{{customdata:.3g}}<extra></extra>", **cell,
     )  # fmt: skip
 
 

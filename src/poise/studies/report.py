@@ -64,6 +64,7 @@ def page(study: Study) -> str:
         balance_in_words=balance_in_words,
         layer_name=pictures.layer_name,
         meaning={one.name: kind_of(one.name).meaning for one in study.candidates[1:]},
+        folds=replicas_of(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
         trainings=0 if selector is None else len(replicas_of(selector.path.lanes)),
         survivors=None if survivors is None else survivors.head(LISTED),
         left_out=0 if survivors is None else max(len(survivors) - LISTED, 0),

@@ -12,7 +12,8 @@ from poise.paths.result import Path
 from poise.studies.candidates import DEFAULTS, kind_of
 from poise.studies.encoding import Encoder
 from poise.studies.scores import Estimate, Outcome, score_name
-from poise.studies.tables import DataError, Table
+from poise.studies.sources import DataError
+from poise.studies.tables import Table
 from poise.studies.watching import Watched
 
 NONE = "none"

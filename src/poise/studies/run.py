@@ -28,8 +28,9 @@ from poise.studies.candidates import DEFAULTS, first_bias, kind_of, loss_of, net
 from poise.studies.encoding import Folds, folds_of
 from poise.studies.result import NONE, Candidate, Settings, Study
 from poise.studies.scores import Estimate, Judge, Outcome, outcome
+from poise.studies.sources import DataError
 from poise.studies.splits import fold_pairs, put_aside
-from poise.studies.tables import DataError, Table, read
+from poise.studies.tables import Table, read
 from poise.studies.watching import watched
 
 Progress = Callable[[float, str], None]
@@ -104,7 +105,8 @@ def study(
     report = progress or (lambda share, what: None)
     settings = Settings(
         tuple(dict.fromkeys(name for name in penalties if name != NONE)), choose, tuple(hidden),
-        getattr(model, "__name__", model), folds, strengths, seeds, steps, learning_rate, test, seed, tuple(drop),
+        model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
+        folds, strengths, seeds, steps, learning_rate, test, seed, tuple(drop),
     )  # fmt: skip
     for name in settings.penalties:
         kind_of(name)

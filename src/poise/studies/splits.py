@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from sklearn import model_selection
 
-from poise.studies.tables import DataError, Table
+from poise.studies.sources import DataError
+from poise.studies.tables import Table
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
 

@@ -27,11 +27,12 @@ import pandas as pd
 import skops.io
 from skops.io.exceptions import UnsupportedTypeException, UntrustedTypesFoundException
 
+from poise.studies.columns import Column, features_of
 from poise.studies.description import FORMAT, VERSION, describe, fault, paths_table, schema
 from poise.studies.encoding import Encoder
 from poise.studies.report import page
 from poise.studies.result import Study
-from poise.studies.tables import Column, DataError, features_of
+from poise.studies.sources import DataError
 
 REPORT, RECORD, TABLE, MODEL, PREPROCESSING = (
     "report.html", "study.json", "table.parquet", "model.keras", "preprocessing.skops",
@@ -39,7 +40,7 @@ REPORT, RECORD, TABLE, MODEL, PREPROCESSING = (
 FILES = (REPORT, RECORD, TABLE, MODEL, PREPROCESSING)
 OLDER_FILES = ("table.csv",)
 NEEDED = (MODEL, PREPROCESSING)
-TRUSTED = ("numpy.dtype", "poise.studies.encoding.Encoder", "poise.studies.tables.Column")
+TRUSTED = ("numpy.dtype", "poise.studies.encoding.Encoder", "poise.studies.columns.Column")
 """Types that may be built from preprocessing.skops, besides those of scikit-learn and NumPy that skops trusts."""
 BATCH = 1024
 

@@ -67,7 +67,9 @@ def watched(stage: Path, strength: float, final: keras.Model, start: keras.Model
     ended = keras.models.clone_model(start)
     ended.set_weights(final.get_weights())
     ended.compile(Penalized("sgd", stage.rules_at(strength), update="proximal"), loss=start.loss)
-    x, y, weight = (*_given(rows, rows.replicas[-1].train), None)[:3]
+    every_row = rows.replicas[-1].train
+    x, y = rows.x[every_row], rows.y[every_row]
+    weight = None if rows.weight is None else rows.weight[every_row]
     balance = forces(ended, x, y, weight, batch_size=min(len(x), BLOCK))
     return Watched(pd.DataFrame(history.history, index=noted), moments, balance, _penalised(start), _penalised(final))
 
