@@ -666,3 +666,18 @@ def test_mixed_precision_penalises_the_float32_weights(update: str) -> None:
     share = 1.0 / (1.0 + 0.1) if update == "proximal" else 1.0 - 0.1
     np.testing.assert_allclose(weights(model)[0], start * share, rtol=1e-6)
     assert poise.find_penalized(model).strength["weights"] == 0.5
+
+
+@pytest.mark.parametrize("update", ["coupled", "proximal"])
+def test_listed_groups_with_factors_train_in_a_compiled_step(update):
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    groups = poise.GroupLasso(5.0, groups=[[0, 1], [3]], axis="inputs", weights=[1.0, 2.0])
+    model.compile(poise.Penalized(keras.optimizers.SGD(0.1), groups, update=update), "mse")
+
+    model.fit(x, x[:, :3], epochs=20, batch_size=32, verbose=0)
+
+    norms = np.linalg.norm(model.get_weights()[0], axis=1)
+    assert norms[2] > 0.1
+    if update == "proximal":
+        assert norms[[0, 1, 3]].tolist() == [0.0, 0.0, 0.0]

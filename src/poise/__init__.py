@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from typing import TYPE_CHECKING
 
 # JAX comes with poise and TensorFlow, Keras' own default, may be missing. Keras chooses when it is imported, below.
 if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is None:
@@ -16,6 +17,9 @@ from poise.paths import Path, Training, path
 from poise.penalties import *  # noqa: F403
 from poise.penalties import __all__ as _penalties
 from poise.rules import ALL, BIASES, EMBEDDINGS, SCALES, WEIGHTS, Role, Rule
+
+if TYPE_CHECKING:
+    from poise.studies import study
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,6 +40,16 @@ __all__ = [
     "find_penalized",
     "forces",
     "path",
+    "study",
     "summary",
     *_penalties,
 ]
+
+
+def __getattr__(name):
+    """`poise.study` is imported when it is first asked for: what it needs takes seconds, and few programs need it."""
+    if name == "study":
+        from poise.studies import study
+
+        return study
+    raise AttributeError(f"module 'poise' has no attribute {name!r}")

@@ -204,7 +204,7 @@ class Layout:
         totals = ops.sum(x, axis=self._others) if self._others else x
         if self.segments is None:
             return totals
-        count = len(self.factors)
+        count = self.factors.shape[0]
         return ops.segment_sum(totals, self.segments % (count + 1), count + 1)[:count]
 
     def largest(self, x):
@@ -212,14 +212,14 @@ class Layout:
         tops = ops.max(x, axis=self._others) if self._others else x
         if self.segments is None:
             return tops
-        count = len(self.factors)
+        count = self.factors.shape[0]
         return ops.segment_max(tops, self.segments % (count + 1), count + 1)[:count]
 
     def spread(self, per_group, outside=0.0):
         """One number per group, given to each of its entries, broadcastable to w; `outside` for entries in none."""
         if self.segments is not None:
             rest = ops.full((1,), outside, per_group.dtype)
-            per_group = ops.take(ops.concatenate([per_group, rest]), self.segments % (len(self.factors) + 1))
+            per_group = ops.take(ops.concatenate([per_group, rest]), self.segments % (self.factors.shape[0] + 1))
         return ops.reshape(per_group, self._along)
 
     def completed(self, residuals, w, gradient):

@@ -19,6 +19,8 @@ LOSSES = {
     "binary": "keras.losses.BinaryCrossentropy(from_logits=True)",
     "multiclass": "keras.losses.SparseCategoricalCrossentropy(from_logits=True)",
 }
+READ_ONCE = ("", "-")
+"""The sources that cannot be read again: a DataFrame and the standard input."""
 WIDTH = 100
 
 
@@ -48,7 +50,7 @@ def code(study: Study) -> str:
         settings=settings,
         module=module,
         function=function,
-        is_file=bool(table.source),
+        is_file=table.source not in READ_ONCE,
         task=table.task,
         centre=study.centre,
         scale=study.scale,
@@ -70,7 +72,7 @@ def _reading(study: Study) -> str:
         given["drop"] = [*study.settings.drop]
     roles = {"groups": table.groups, "time": table.time, "weight": table.weight}
     given |= {name: str(role.name) for name, role in roles.items() if role is not None}
-    source = _text(table.source) if table.source else "frame"
+    source = "frame" if table.source in READ_ONCE else _text(table.source)
     rest = [f"{name}={_python(value, 0)}" for name, value in given.items()]
     return ", ".join([source, _text(str(table.target.name)), *rest])
 
