@@ -13,6 +13,9 @@ export PYTHONHASHSEED := 0
 demo: .venv/.poise  ## the main job on real data
 	$(BIN)/poise study diabetes --out runs/diabetes --force
 
+# Tests compile the same small programs again and again.
+test: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.venv/.compiled
+test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 test: lint docs .venv/.tests  ## the tests, on all three backends
 	@set -e; for backend in $(BACKENDS); do \
 		echo "== the tests on $$backend"; \
@@ -32,6 +35,7 @@ bench: .venv/.tests  ## the ratios that README and docs quote
 	$(BIN)/python benchmarks/step.py --all
 	$(BIN)/python benchmarks/path.py
 	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/study.py
 
 clean:
 	rm -rf .venv site dist runs
