@@ -64,16 +64,20 @@ def test_a_gain_that_is_certain_is_said(diabetes):
 
 
 def test_a_gain_whose_interval_holds_zero_is_not_claimed(diabetes):
-    sentence = answer(with_gain(diabetes, 0.2, -0.1, 0.3))[0]
+    found = with_gain(diabetes, 0.2, -0.1, 0.3)
 
+    sentence = answer(found)[0]
+
+    own, without = figure(found.best.val_loss), figure(found.baseline.val_loss)
     assert sentence.startswith("These 89 test rows do not show that a penalty helps: with L2 the loss is ")
-    assert sentence.endswith("a paired gain of 0.2 (−0.1 to 0.3), whose interval contains zero.")
+    assert "a paired gain of 0.2 (−0.1 to 0.3), whose interval contains zero; in the folds" in sentence
+    assert sentence.endswith(f"the held-out loss is {own} with it and {without} without.")
 
 
 def test_a_gain_without_an_interval_is_not_claimed(diabetes):
     nan = float("nan")
 
-    assert answer(with_gain(diabetes, 0.2, nan, nan))[0].endswith("for which so few rows tell no interval.")
+    assert "for which so few rows tell no interval;" in answer(with_gain(diabetes, 0.2, nan, nan))[0]
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(-0.2, -0.3, -0.1), (-0.01, -0.2, 0.1), (0.0, -0.1, 0.1)])

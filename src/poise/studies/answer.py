@@ -146,7 +146,8 @@ def _verdict(study: Study) -> str:
         return f"{what} helps here: on the {rows} {numbers}."
     doubt = "whose interval contains zero" if interval(best.gain) else "for which so few rows tell no interval"
     subject = f"{called(best)}, taken as asked," if forced else "a penalty"
-    return f"These {rows} do not show that {subject} helps: {numbers}, {doubt}."
+    held = f"in the folds the held-out loss is {figure(best.val_loss)} with it and {figure(base.val_loss)} without"
+    return f"These {rows} do not show that {subject} helps: {numbers}, {doubt}; {held}."
 
 
 def _why_none(study: Study) -> str:
