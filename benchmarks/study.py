@@ -95,7 +95,7 @@ def searched(task, x, y, xt, yt, seed):
 
     kind = MLPRegressor if task == "regression" else MLPClassifier
     grid = {"alpha": np.logspace(-4, 2, 7)}
-    model = GridSearchCV(kind((64,), max_iter=500, random_state=seed), grid, cv=4).fit(x, y)
+    model = GridSearchCV(kind(hidden_layer_sizes=(64,), max_iter=500, random_state=seed), grid, cv=4).fit(x, y)
     return judged_model(task, model, xt, yt)
 
 
