@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 
 from poise.studies.columns import Column
 from poise.studies.encoding import Encoder, folds_of
@@ -203,20 +204,19 @@ def test_the_order_of_the_columns_given_does_not_matter():
 
 
 def test_skops_saves_an_encoder():
-    io = pytest.importorskip("skops.io")
     table = read(frame(), "price")
     encoder = Encoder(table.columns).fit(table.features)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of skops itself
-        saved = io.dumps(encoder)
-        again = io.loads(saved, trusted=io.get_untrusted_types(data=saved))
+        saved = skops.io.dumps(encoder)
+        again = skops.io.loads(saved, trusted=skops.io.get_untrusted_types(data=saved))
 
     ours = {"poise.studies.encoding.Encoder", "poise.studies.columns.Column"}
-    assert set(io.get_untrusted_types(data=saved)) == ours | {"numpy.dtype"}  # which scikit-learn's imputer keeps
+    assert set(skops.io.get_untrusted_types(data=saved)) == ours | {"numpy.dtype"}  # which scikit-learn's imputer keeps
     assert (again.inputs, again.owners) == (encoder.inputs, encoder.owners)
     np.testing.assert_array_equal(again.transform(table.features), encoder.transform(table.features))
-    assert io.get_untrusted_types(data=io.dumps(encoder.transformer)) == ["numpy.dtype"]
+    assert skops.io.get_untrusted_types(data=skops.io.dumps(encoder.transformer)) == ["numpy.dtype"]
 
 
 # ---------------------------------------------------------------- the folds

@@ -30,10 +30,11 @@ import keras
 import numpy as np
 
 from poise.paths.data import Data
+from poise.paths.parcels import pack_batch, unpack_batch
 from poise.paths.result import Path
 from poise.paths.run import solved
 from poise.paths.training import Replica
-from poise.paths.travel import WORK, imported, pack, pack_batch, unpack, unpack_batch
+from poise.paths.travel import WORK, imported, pack, unpack
 from poise.rules import Rule
 
 SOLUTION = "path"

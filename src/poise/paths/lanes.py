@@ -22,6 +22,7 @@ import numpy as np
 from poise.optimizer import Penalized
 from poise.paths.batches import batches_of
 from poise.paths.losses import loss_of, times
+from poise.paths.patience import Keeper, chosen
 from poise.paths.training import Replica, Training
 from poise.targets import measure, values
 
@@ -103,7 +104,7 @@ class Program:
         if training.start == "dense":
             free = self._begin(self._optimizer, anchors, anchors, lanes[:, :1], 0.0 * strengths[:1])
             began = [w[:, 0] for w in trained(free, {key: value[:, :1] for key, value in factors.items()})[0]]
-        keeper = _Keeper(self, replicas, lanes.shape, training.patience, limits) if training.patience else None
+        keeper = Keeper(self, replicas, lanes.shape, training.patience, limits) if training.patience else None
         state = trained(self._begin(self._optimizer, began, anchors, lanes, strengths), factors, keeper)
         # The optimizer's state is done with, and its memory is wanted for what follows.
         state = (*(state[:2] if keeper is None else keeper.best), [])
@@ -354,36 +355,6 @@ class Program:
         return [np.asarray(found[id(weight)]) for weight in self._model.weights]
 
 
-class _Keeper:
-    """The best weights that each lane has had, judged by the rows held out (`Training(patience=...)`).
-
-    Where nothing is held out, `limits` says per strength after how many epochs a lane stops.
-    """
-
-    def __init__(self, program, replicas, shape, patience, limits):
-        self._program, self._replicas, self._patience = program, replicas, patience
-        self._limits = None if limits is None else np.broadcast_to(limits, shape)
-        self._loss = np.full(shape, np.inf)
-        self._is_waiting = np.ones(shape, bool)
-        self.best_epochs = np.zeros(shape, int)
-        self.best: Any = None
-
-    def is_through(self, state, epoch) -> bool:
-        """Notes the lanes after so many epochs; returns whether all of them have stopped."""
-        if self._limits is None:
-            losses = self._program.held_losses(state, self._replicas)
-            better = self._is_waiting & (losses < self._loss)
-            self._loss = np.where(better, losses, self._loss)
-        else:
-            better = self._limits == epoch
-        self.best_epochs = np.where(better, epoch, self.best_epochs)
-        last = self._limits if self._limits is not None else self.best_epochs + self._patience
-        self._is_waiting &= epoch < last
-        # A copy, since the next epoch takes the state's memory.
-        self.best = jax.tree.map(jnp.copy, state[:2]) if self.best is None else chosen(better, state[:2], self.best)
-        return not self._is_waiting.any()
-
-
 def _tensors(factors):
     return {key: jnp.asarray(value, "float32") for key, value in factors.items()}
 
@@ -396,15 +367,6 @@ def _stacked_starts(starts):
 def _part(tree, number):
     """What belongs to one replica, its axis kept."""
     return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, number, 1), tree)
-
-
-def chosen(condition, new, old):
-    """`new` for the lanes where the condition holds, (replicas, strengths), and `old` for the others."""
-
-    def choice(new, old):
-        return jnp.where(jnp.reshape(condition, condition.shape + (1,) * (new.ndim - 2)), new, old)
-
-    return jax.tree.map(choice, new, old)
 
 
 def _placed(state):

@@ -5,8 +5,9 @@ import functools
 import jax
 import numpy as np
 
-from poise.paths.lanes import Program, chosen
+from poise.paths.lanes import Program
 from poise.paths.losses import times
+from poise.paths.patience import chosen
 from poise.paths.streams import Stream
 
 

@@ -6,11 +6,12 @@ arrays.npz    sizes, features and weights
 stage-1/ …    the adaptive stages before it, laid out alike
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import keras
@@ -38,11 +39,19 @@ def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lan
     """
     target = Path(folder).resolve()
     _check_place(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
+    with replacing(target) as new:
         for name, (record, lanes) in parts.items():
             _write_part(new / name, {**record, "parts": [] if name else [other for other in parts if other]}, lanes)
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A new folder beside the target, which takes its place in the end; after an error all is as it was."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name[:100]}.", dir=target.parent) as beside:
+        new, old = Path(beside, "new"), Path(beside, "old")
+        new.mkdir()
+        yield new
         try:
             if target.exists():
                 target.rename(old)

@@ -3,7 +3,6 @@
 work.json     the model, rules and optimizer as Keras configurations, the loss, the settings, and where the Python
               objects that they name can be imported from
 arrays.npz    the values of the model's variables, the data and the rows of the folds
-batch.npz     of data that pass by, the batch that was asked for last
 
 Whatever cannot travel is refused while it is written.
 """
@@ -16,7 +15,7 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,14 @@ from poise.paths.blueprint import restoring
 from poise.paths.data import Data
 from poise.paths.engines import inner_optimizer
 from poise.paths.nested import packed, unpacked
+from poise.paths.parcels import Parcel, packed_rows, reader, unpacked_rows
 from poise.paths.streams import Relayed, Stream
 from poise.paths.training import Replica, Training
 from poise.rules import Rule, path_of
 
 TOLD = ("rows", "batches", "largest", "digest")
 """What a stream tells of itself."""
-WORK, ARRAYS, BATCH = "work.json", "arrays.npz", "batch.npz"
+WORK, ARRAYS = "work.json", "arrays.npz"
 TO_A_MODULE = "Put it at the top level of a module of its own (a .py file), and import it from there."
 REGISTER = "keras.saving.register_keras_serializable()"
 
@@ -56,7 +56,7 @@ def pack(
     Raises:
         ValueError: for what cannot travel, with its name and what to do.
     """
-    parcel = _Parcel()
+    parcel = Parcel()
     work = {
         "path": [os.path.abspath(entry) for entry in sys.path],
         "floatx": keras.config.floatx(),
@@ -69,7 +69,7 @@ def pack(
         "loss_weights": packed(model._compile_config.config["loss_weights"], float),
         "rules": [_configuration(rule, f"Rule {rule.name!r}", parcel, is_kept=True) for rule in rules],
         "stream": {name: getattr(data.x, name) for name in TOLD} if isinstance(data.x, Stream) else None,
-        "data": None if isinstance(data.x, Stream) else _packed_rows((data.x, data.y, data.sample_weight), parcel),
+        "data": None if isinstance(data.x, Stream) else packed_rows((data.x, data.y, data.sample_weight), parcel),
         "rows": data.rows,
         "names": data.names,
         "replicas": [[int(r.fold), int(r.seed), parcel.keep(r.train), parcel.keep(r.held)] for r in replicas],
@@ -83,19 +83,6 @@ def pack(
     }
     Path(folder, WORK).write_text(json.dumps(work, default=_plain), encoding="utf-8")
     parcel.write(Path(folder, ARRAYS))
-
-
-def pack_batch(folder: str, batch: tuple) -> list:
-    """Writes down the arrays of a batch (x, y, sample_weight or None), and tells its structure."""
-    parcel = _Parcel()
-    structure = _packed_rows(batch, parcel)
-    parcel.write(Path(folder, BATCH))
-    return structure
-
-
-def unpack_batch(structure: list, folder: str) -> tuple:
-    """The batch that `pack_batch` wrote down."""
-    return _unpacked_rows(structure, _reader(Path(folder, BATCH)))
 
 
 def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, Any]:
@@ -115,7 +102,7 @@ def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, An
     keras.config.set_dtype_policy(work["dtype_policy"])
     if work["has_lambdas"]:
         keras.config.enable_unsafe_deserialization()
-    read = _reader(Path(folder, ARRAYS))
+    read = reader(Path(folder, ARRAYS))
     model = keras.saving.deserialize_keras_object(work["model"])
     _check_shapes(model, [tuple(shape) for shape in work["shapes"]])
     for variable, leaf, is_trained in zip(model.variables, work["values"], work["are_trained"], strict=True):
@@ -129,7 +116,7 @@ def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, An
         loss_weights=unpacked(work["loss_weights"], float),
     )
     strengths, stream = work["strengths"], work["stream"]
-    rows = (Relayed(ask, **stream), None, None) if stream else _unpacked_rows(work["data"], read)
+    rows = (Relayed(ask, **stream), None, None) if stream else unpacked_rows(work["data"], read)
     return {
         "model": model,
         "rules": [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]],
@@ -149,46 +136,6 @@ def imported(places: dict[str, tuple[str, str]]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------- objects
-
-
-@dataclass
-class _Parcel:
-    """What is found while objects are written down.
-
-    Attributes:
-        places: by Keras' name for it the (module, name in it) of every custom class and function.
-        arrays: those that stay arrays.
-        has_lambdas: whether there are Python lambdas, which Keras' safe mode forbids.
-    """
-
-    places: dict[str, tuple[str, str]] = field(default_factory=dict)
-    arrays: list[np.ndarray] = field(default_factory=list)
-    has_lambdas: bool = False
-
-    def keep(self, array) -> dict:
-        array = np.asarray(array)
-        is_known = array.dtype.kind != "V"  # NumPy's own files know no bfloat16; float32 holds it exactly
-        self.arrays.append(array if is_known else array.astype("float32"))
-        return {"array": len(self.arrays) - 1, "dtype": str(array.dtype)}
-
-    def write(self, file: Path) -> None:
-        stored: Any = {str(number): array for number, array in enumerate(self.arrays)}
-        np.savez(file, **stored)
-
-
-def _reader(file: Path) -> Callable[[dict], np.ndarray]:
-    """A function that gives the array of what `keep` told."""
-    with np.load(file, allow_pickle=False) as stored:
-        arrays = dict(stored)
-    return lambda leaf: arrays[str(leaf["array"])].astype(leaf["dtype"], copy=False)
-
-
-def _packed_rows(parts, parcel) -> list:
-    return [packed(part, parcel.keep) for part in parts]
-
-
-def _unpacked_rows(parts, read) -> tuple:
-    return tuple(unpacked(part, read) for part in parts)
 
 
 def _packed_model(model, parcel):

@@ -27,6 +27,7 @@ import pandas as pd
 import skops.io
 from skops.io.exceptions import UnsupportedTypeException, UntrustedTypesFoundException
 
+from poise.paths.storage import replacing
 from poise.studies.columns import Column, features_of
 from poise.studies.description import FORMAT, VERSION, describe, fault, paths_table, schema
 from poise.studies.encoding import Encoder
@@ -38,7 +39,6 @@ REPORT, RECORD, TABLE, MODEL, PREPROCESSING = (
     "report.html", "study.json", "table.parquet", "model.keras", "preprocessing.skops",
 )  # fmt: skip
 FILES = (REPORT, RECORD, TABLE, MODEL, PREPROCESSING)
-OLDER_FILES = ("table.csv",)
 NEEDED = (MODEL, PREPROCESSING)
 TRUSTED = ("numpy.dtype", "poise.studies.encoding.Encoder", "poise.studies.columns.Column")
 """Types that may be built from preprocessing.skops, besides those of scikit-learn and NumPy that skops trusts."""
@@ -58,21 +58,8 @@ def save(study: Study, folder: str | os.PathLike[str], *, overwrite: bool = Fals
         OSError: it cannot be written.
     """
     check_folder(folder, overwrite=overwrite)
-    with _told(folder):
-        whole = Path(folder).resolve()
-        whole.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{whole.name[:100]}.", dir=whole.parent) as beside:
-            new, old = Path(beside, "new"), Path(beside, "old")
-            new.mkdir()
-            _write(study, new)
-            try:
-                if whole.exists():
-                    whole.rename(old)
-                new.rename(whole)
-            except BaseException:
-                if old.exists() and not whole.exists():
-                    old.rename(whole)
-                raise
+    with _told(folder), replacing(Path(folder).resolve()) as new:
+        _write(study, new)
     return Path(folder) / REPORT
 
 
@@ -241,7 +228,7 @@ def _check_place(target: Path, overwrite: bool) -> None:
             f"The folder {name!r} already holds a run, and nothing is overwritten unasked. Use --force "
             "(overwrite=True), or another folder."
         )
-    strange = sorted(inside - {*FILES, *OLDER_FILES})
+    strange = sorted(inside - {*FILES})
     if strange:
         raise FileExistsError(
             f"The folder {name!r} holds a run and also {strange[0]!r}, which would be lost. Move that away, or give "
