@@ -255,6 +255,15 @@ CASES = {
 }
 
 
+def test_the_script_reads_a_file_as_it_was_read(tmp_path):
+    file = tmp_path / "odd.csv"
+    counts().to_csv(file, index=False, sep="|", decimal=",", encoding="utf-16")
+
+    found = study(file, "d", penalties=[], delimiter="|", decimal=",", encoding="utf-16", **SMALL)
+
+    assert 'delimiter="|", decimal=",", encoding="utf-16")' in code(found)
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_the_script_trains_the_same_network(case, tmp_path, monkeypatch):
     module = ModuleType("own_networks")

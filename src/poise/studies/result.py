@@ -35,6 +35,9 @@ class Settings:
     test: float = 0.2
     seed: int = 0
     drop: tuple[str, ...] = ()
+    delimiter: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
 
     def __post_init__(self):
         known = {NONE, *self.penalties}

@@ -106,7 +106,7 @@ def study(
     settings = Settings(
         tuple(dict.fromkeys(name for name in penalties if name != NONE)), choose, tuple(hidden),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
-        folds, strengths, seeds, steps, learning_rate, test, seed, tuple(drop),
+        folds, strengths, seeds, steps, learning_rate, test, seed, tuple(drop), delimiter, decimal, encoding,
     )  # fmt: skip
     for name in settings.penalties:
         kind_of(name)

@@ -72,6 +72,8 @@ def _reading(study: Study) -> str:
         given["drop"] = [*study.settings.drop]
     roles = {"groups": table.groups, "time": table.time, "weight": table.weight}
     given |= {name: str(role.name) for name, role in roles.items() if role is not None}
+    written = ("delimiter", "decimal", "encoding")
+    given |= {name: value for name in written if (value := getattr(study.settings, name)) is not None}
     source = "frame" if table.source in READ_ONCE else _text(table.source)
     rest = [f"{name}={_python(value, 0)}" for name, value in given.items()]
     return ", ".join([source, _text(str(table.target.name)), *rest])
