@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -217,16 +216,17 @@ def predict(
     """
     with _plain_errors():
         from poise import studies
+        from poise.studies.storage import check_output, write_predictions
 
         if out is not None:
-            _check_output(out, force)
+            check_output(out, overwrite=force)
         loaded = studies.load_run(run)
         name, _, frame = studies.load(data, delimiter=delimiter, decimal=decimal, encoding=encoding)
         predictions = loaded.predict(frame, name)
         if out is None:
             typer.echo(predictions.to_csv(index=False, lineterminator="\n"), nl=False)
         else:
-            _write(predictions, out)
+            write_predictions(predictions, out)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -310,32 +310,6 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=WIDEST)
 
 
-def _check_output(out: Path, force: bool) -> None:
-    from poise.studies.sources import DataError
-
-    if out.suffix.lower() not in (".csv", ".parquet"):
-        raise DataError(f"--out {str(out)!r} does not tell how to write. End it in .csv or .parquet.")
-    if out.is_dir():
-        raise DataError(f"--out {str(out)!r} is a folder. Give the name of a file.")
-    if out.exists() and not force:
-        raise DataError(f"The file {str(out)!r} exists, and nothing is overwritten unasked. Use --force.")
-
-
-def _write(frame, out: Path) -> None:
-    """Beside its place first, then moved onto it: a reader never finds half a file."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".poise-", dir=out.parent) as beside:
-            part = Path(beside, out.name)
-            if out.suffix.lower() == ".csv":
-                frame.to_csv(part, index=False, lineterminator="\n")
-            else:
-                frame.to_parquet(part, index=False)
-            part.replace(out)
-    except OSError as error:
-        raise OSError(f"The file {str(out)!r} cannot be written: {error.strerror or error}.") from error
-
-
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[float, str], None]]:
     """A bar on the terminal's error stream, with what is being done and the time left."""
@@ -345,8 +319,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[float, str], None]]:
         bar = bars.add_task("starting", total=1.0)
 
         def advance(share: float, doing: str) -> None:
-            further = max(share, bars.tasks[bar].completed)  # a path that finds its grid too short begins a part anew
-            bars.update(bar, completed=further, description=doing)
+            bars.update(bar, completed=share, description=doing)
 
         yield advance
 

@@ -153,9 +153,7 @@ def _verdict(study: Study) -> str:
 def _why_none(study: Study) -> str:
     if len(study.candidates) == 1:
         return "Only a network without a penalty was trained"
-    if study.settings.choose == NONE:
-        return "No penalty was taken, as asked"
-    return "No training with a penalty stayed finite, so that none was taken"
+    return "No penalty was taken, as asked"
 
 
 def _survival(study: Study) -> str:

@@ -134,8 +134,7 @@ def study(
         found.append(_candidate(name, title, solved, rows, judge, x_test, found[0].outcome if found else None))
         done += costs[name]
     report(done / sum(costs.values()), "watching")
-    penalised = [one for one in found[1:] if np.isfinite(one.val_loss)]
-    chosen = settings.choose or (min(penalised, key=lambda one: one.val_loss).name if penalised else NONE)
+    chosen = settings.choose or min(found[1:] or found, key=lambda one: one.val_loss).name
     traced = {
         one.name: watched(one.stage, one.strength, one.model, start, rows, steps)
         for one in found

@@ -77,6 +77,39 @@ def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
         tempfile.TemporaryDirectory(dir=nearest).cleanup()
 
 
+def check_output(out: Path, *, overwrite: bool = False) -> None:
+    """Finds out, before anything is predicted, whether predictions can be written to a file.
+
+    Raises:
+        DataError: its name does not tell how, it is a folder, or it exists and `overwrite` is false.
+    """
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(f"--out {str(out)!r} does not tell how to write. End it in .csv or .parquet.")
+    if out.is_dir():
+        raise DataError(f"--out {str(out)!r} is a folder. Give the name of a file.")
+    if out.exists() and not overwrite:
+        raise DataError(f"The file {str(out)!r} exists, and nothing is overwritten unasked. Use --force.")
+
+
+def write_predictions(predictions: pd.DataFrame, out: Path) -> None:
+    """Writes a .csv or .parquet file beside its place first, and then moves it there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".poise-", dir=out.parent) as beside:
+            part = Path(beside, out.name)
+            if out.suffix.lower() == ".csv":
+                predictions.to_csv(part, index=False, lineterminator="\n")
+            else:
+                predictions.to_parquet(part, index=False)
+            part.replace(out)
+    except OSError as error:
+        raise OSError(f"The file {str(out)!r} cannot be written: {error.strerror or error}.") from error
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A saved study, ready to predict.
