@@ -119,7 +119,7 @@ def balance_in_words(candidate: Candidate) -> str:
         return f"the two forces are in balance ({share})"
     if residual <= NEARLY:
         return f"the two forces are nearly in balance ({share})"
-    return f"the two forces are not yet in balance ({share}; more steps would tell more)"
+    return f"the two forces are not in balance ({share}: more steps lower it, but for rows on the corner of a ReLU)"
 
 
 def _verdict(study: Study) -> str:
