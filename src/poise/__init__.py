@@ -11,6 +11,7 @@ if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") 
 from poise.adoption import adopt
 from poise.balance import forces
 from poise.callbacks import ForceHistory, LossSplit
+from poise.compaction import compact, dead_units, savings, structure
 from poise.inventory import Summary, summary
 from poise.optimizer import Penalized, find_penalized
 from poise.paths import Path, Training, path
@@ -37,9 +38,13 @@ __all__ = [
     "Summary",
     "Training",
     "adopt",
+    "compact",
+    "dead_units",
     "find_penalized",
     "forces",
     "path",
+    "savings",
+    "structure",
     "study",
     "summary",
     *_penalties,

@@ -30,7 +30,8 @@ def forces(model, x=None, y=None, sample_weight=None, batch_size=256) -> pd.Data
         batch_size: how many rows go through the model at once; it does not change the result.
 
     Returns:
-        A DataFrame, one row a penalised variable: `variable` (its path), `rule` (the names of its rules),
+        A DataFrame, one row a penalised variable: `variable` (its path; the rule's name where a joint penalty acts on
+        several together), `rule` (the names of its rules),
         `prediction` and `penalty` (the norms of the two gradients), `ratio` (penalty / prediction), `cosine` between
         them, `winner` ("prediction", "penalty", or "balanced" within 5%), `residual` (its norm), `relative_residual`
         (residual / prediction), `zeros` (the share of exact zeros) and `weight_norm`. The last two are those of now.
@@ -54,20 +55,21 @@ def forces(model, x=None, y=None, sample_weight=None, batch_size=256) -> pd.Data
                 "poise.forces(model, x, y)."
             )
         return _table(optimizer, sums / samples)
-    variables = [optimizer.weights_of(target) for target in optimizer.targets]
-    gradients = mean_gradients(model, variables, _batches(x, y, sample_weight, batch_size)) if variables else []
+    numbers = [number for target in optimizer.targets for number in target.members]
+    variables = [variable for target in optimizer.targets for variable in optimizer.variables_of(target)]
+    found = mean_gradients(model, variables, _batches(x, y, sample_weight, batch_size)) if variables else []
+    gradients = {number: gradient.astype("float32") for number, gradient in zip(numbers, found, strict=True)}
     strengths = optimizer.current_strengths()
     rows = [
-        ops.convert_to_numpy(measure(target, ops.convert_to_tensor(variable), gradient.astype("float32"), strengths))
-        for target, variable, gradient in zip(optimizer.targets, variables, gradients, strict=True)
+        ops.convert_to_numpy(measure(target, w, target.gathered(gradients.__getitem__), strengths))
+        for target, w in zip(optimizer.targets, _weights(optimizer).values(), strict=True)
     ]
     return _table(optimizer, np.array(rows).reshape(-1, 4))
 
 
 def current_values(optimizer: Penalized) -> dict[str, float]:
     """What each rule's penalty is worth at the current weights, by the rule's name."""
-    weights = {target.index: ops.convert_to_tensor(optimizer.weights_of(target)) for target in optimizer.targets}
-    totals = values(optimizer.targets, weights, optimizer.current_strengths())
+    totals = values(optimizer.targets, _weights(optimizer), optimizer.current_strengths())
     return {rule.name: float(ops.convert_to_numpy(total)) for rule, total in zip(optimizer.rules, totals, strict=True)}
 
 
@@ -93,11 +95,21 @@ def check_built(model):
         )
 
 
+def _weights(optimizer):
+    """By the index of a target what its penalties act on."""
+    found = {}
+    for target in optimizer.targets:
+        of = dict(zip(target.members, map(ops.convert_to_tensor, optimizer.variables_of(target)), strict=True))
+        found[target.index] = target.gathered(of.__getitem__)
+    return found
+
+
 def _table(optimizer, squares):
     rules = [rule.name for rule in optimizer.rules]
+    weights = _weights(optimizer)
     rows = []
     for target, (prediction, penalty, inner, residual) in zip(optimizer.targets, squares, strict=True):
-        w = ops.convert_to_numpy(optimizer.weights_of(target)).astype("float64")
+        w = ops.convert_to_numpy(weights[target.index]).astype("float64")
         prediction, penalty, residual = np.sqrt([prediction, penalty, residual])
         rows.append(
             {

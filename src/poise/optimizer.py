@@ -25,12 +25,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from poise.metric import Before, Metric, metric_of
+from poise.building import Builder
+from poise.metric import Metric, metric_of
 from poise.penalties.base import PACKAGE, Schedule
 from poise.records import Records
 from poise.rules import Rule, as_rules, path_of, resolve
+from poise.steps import gated, step_after, with_momentum
 from poise.strengths import Strengths
-from poise.targets import Target, anchored, check_actions, dense, divide, pull
+from poise.targets import Target, dense, pull
 
 UPDATES = ("coupled", "decoupled", "proximal")
 
@@ -98,7 +100,7 @@ class Penalized(keras.optimizers.Optimizer):
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """The variables that are penalised, known once the optimizer is built."""
+        """What is penalised, known once the optimizer is built: a variable each, or those of a joint penalty."""
         return tuple(self._state.targets)
 
     def recorded_values(self) -> np.ndarray:
@@ -136,9 +138,9 @@ class Penalized(keras.optimizers.Optimizer):
         """The strength of every rule as a tensor, in the order of the rules."""
         return self._state.strengths.tensors()
 
-    def weights_of(self, target):
-        """The variable of a target."""
-        return self._trainable_variables[target.index]
+    def variables_of(self, target) -> list:
+        """The variables of a target, in its order."""
+        return [self._trainable_variables[number] for number in target.members]
 
     def build(self, variables, frozen=None):
         """Resolves the rules and makes the optimizer's variables.
@@ -163,7 +165,7 @@ class Penalized(keras.optimizers.Optimizer):
         if getattr(self, "_distribution_strategy", None) is not None:
             _check_one_replica(self._distribution_strategy)
         state.strengths.build(self.add_variable)
-        state.targets = [self._target(i, variables[i], numbers) for i, numbers in sorted(plan.rules_of.items())]
+        state.targets = Builder(self, state.rules, self.update, state.metric).targets(plan, variables)
         state.records = Records(self.add_variable, len(state.rules), state.targets, self.observe)
         self.inner_optimizer.build(variables)
         super().build(variables)
@@ -237,41 +239,49 @@ class Penalized(keras.optimizers.Optimizer):
             self._check_variables_are_known(trainable_variables)
         variables = trainable_variables or self._trainable_variables
         inner, state = self.inner_optimizer, self._state
-        positions = {self._get_variable_index(variable): j for j, variable in enumerate(variables)}
-        targets = [(positions[target.index], target) for target in state.targets if target.index in positions]
+        places = {self._get_variable_index(variable): j for j, variable in enumerate(variables)}
+        targets = [target for target in state.targets if self._has_all(target, places)]
         strengths = self.current_strengths()
-        for j, _ in targets:
+        for j in [places[number] for target in targets for number in target.members]:
             grads[j] = dense(grads[j], variables[j])
+
+        def weight_of(number):
+            return _value_of(variables[places[number]])
+
+        def gradient_of(number):
+            return grads[places[number]] / scale
 
         # All of this is read before the inner update, which advances the iterations and the schedules with them.
         rate = None if self.update == "coupled" else ops.copy(ops.convert_to_tensor(inner.learning_rate))
         is_update, is_first, overwrites = self._phase()
         scale = inner.loss_scale_factor or 1.0
-        weights = {target.index: _value_of(variables[j]) for j, target in targets}
+        weights = {target.index: target.gathered(weight_of) for target in targets}
         if state.keeps_values:
-            self._records.record_values([target for _, target in targets], weights, strengths)
+            self._records.record_values(targets, weights, strengths)
         if self.observe:
-            observed = [(t, weights[t.index], grads[j] / scale) for j, t in targets]
+            observed = [(target, weights[target.index], target.gathered(gradient_of)) for target in targets]
             self._records.record_forces(observed, strengths, inner.iterations)
         pending = []
-        for j, target in targets:
-            w, variable, g = weights[target.index], variables[j], grads[j]
+        for target in targets:
+            w = weights[target.index]
             if target.shrinking:
-                step = _gated(ops.cast(rate, w.dtype), is_update)
-                self.assign(variable, w - step * pull(target.shrinking, w, strengths))
+                step = gated(ops.cast(rate, w.dtype), is_update)
+                self._assign(target, w - step * pull(target.shrinking, w, strengths), variables, places)
             if target.after:
-                pending.append((target, variable, self._step(target, w, g / scale, rate)))
+                pending.append((target, step_after(target, state.metric, inner, weight_of, gradient_of, rate)))
             if target.joining:
-                grads[j] = g + ops.cast(scale * pull(target.joining, w, strengths), g.dtype)
+                for number, force in target.scattered(scale * pull(target.joining, w, strengths)):
+                    j = places[number]
+                    grads[j] = grads[j] + ops.cast(force, grads[j].dtype)
 
         inner.apply(grads, trainable_variables)
 
-        for target, variable, step in pending:
-            h = _gated(self._with_momentum(target, step(), is_update), is_update)
-            w = _value_of(variable)
+        for target, step in pending:
+            h = gated(with_momentum(target, state.metric, step(), is_update, self.assign), is_update)
+            w = target.gathered(weight_of)
             for number, penalty in target.after:
                 w = penalty.prox(w, h, strengths[number])
-            self.assign(variable, w)
+            self._assign(target, w, variables, places)
         if self.use_ema:
             self._average(is_first, overwrites)
 
@@ -284,33 +294,23 @@ class Penalized(keras.optimizers.Optimizer):
             )
         return self._state.records
 
-    def _target(self, index, variable, numbers):
-        state = self._state
-        penalties = tuple(
-            (number, anchored(state.rules[number].penalty, variable, self._copy_of)) for number in numbers
-        )
-        joining, shrinking, after = divide(penalties, self.update, state.metric)
-        trace = None
-        if after and state.metric is not None and state.metric.momentum:
-            trace = (
-                self.add_variable((), "zeros", dtype=variable.dtype, name=f"step_trace_{index}")
-                if state.metric.kind == "scalar"
-                else self.add_variable_from_reference(variable, "step_trace")
-            )
-        target = Target(index, path_of(variable), penalties, joining, shrinking, after, trace)
-        check_actions(target, state.rules, state.metric, self.inner_optimizer)
-        if after and variable.constraint is not None:
+    def _has_all(self, target, places):
+        """Whether all variables of a target are among those of a step, and not none.
+
+        Raises:
+            ValueError: if only some are.
+        """
+        missing = [variable for variable in target.members if variable not in places]
+        if missing and len(missing) < len(target.members):
             raise ValueError(
-                f"{target.path!r} has the constraint {type(variable.constraint).__name__}, which acts before the prox, "
-                "and the prox would leave it. Drop the constraint, or use update='coupled'."
+                f"{target.path!r} penalises {len(target.members)} variables together, and "
+                f"{path_of(self._trainable_variables[missing[0]])!r} is not in this step. Apply the gradients of all."
             )
-        return target
+        return not missing
 
-    def _copy_of(self, variable):
-        def value(shape, dtype):
-            return ops.cast(ops.copy(ops.convert_to_tensor(variable)), dtype)
-
-        return self.add_variable_from_reference(variable, "start", initializer=value)
+    def _assign(self, target, whole, variables, places):
+        for number, w in target.scattered(whole):
+            self.assign(variables[places[number]], w)
 
     def _phase(self):
         """(is this a real update, is it the first, does the average overwrite), None where the answer is always yes."""
@@ -324,25 +324,6 @@ class Penalized(keras.optimizers.Optimizer):
             if self.ema_overwrite_frequency:
                 overwrites = ops.equal((inner.iterations + 1) % self.ema_overwrite_frequency, 0)
         return is_update, is_first, overwrites
-
-    def _step(self, target, w, gradient, rate):
-        """A function that gives, after the inner update, the step of this target's prox."""
-        rate = ops.cast(rate, w.dtype)
-        if self._state.metric is None:
-            return lambda: rate
-        w = ops.copy(w)
-        return self._state.metric.step(Before(self.inner_optimizer, target.index, w, ops.cast(gradient, w.dtype), rate))
-
-    def _with_momentum(self, target, h, is_update):
-        """The trace s ← μ·s + h of the steps, which an optimizer with momentum moves by."""
-        metric = self._state.metric
-        if target.trace is None or metric is None:
-            return h
-        momentum = metric.momentum
-        kept = ops.convert_to_tensor(target.trace)
-        trace = momentum * kept + h
-        self.assign(target.trace, trace if is_update is None else ops.where(is_update, trace, kept))
-        return momentum * trace + h if metric.nesterov else trace
 
     def _average(self, is_first, overwrites):
         for variable in self._trainable_variables:
@@ -514,11 +495,6 @@ def _frozen_variables():
 def _value_of(variable):
     """Its value without a tape: in a PyTorch loop the weights still record gradients here."""
     return ops.stop_gradient(ops.convert_to_tensor(variable))
-
-
-def _gated(step, is_update):
-    """The step, or 0 while gradients are accumulated: there a prox is the identity. (A cond could not hold assigns.)"""
-    return step if is_update is None else ops.where(is_update, step, ops.zeros_like(step))
 
 
 def _innermost(penalty_config):

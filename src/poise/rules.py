@@ -10,12 +10,14 @@ import collections
 import difflib
 import enum
 import fnmatch
+import glob
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, Union
 
 import keras
 
+from poise.members import check_alone, numbers_of_members, path_of
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE
 
@@ -115,6 +117,14 @@ class Plan:
     rules_of: dict[int, list[int]]
     asleep: list[int]
     """The rules of which every variable is frozen."""
+    together: dict[int, list[int]]
+    """By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order."""
+
+    @property
+    def alone(self) -> dict[int, list[int]]:
+        """`rules_of` without the variables of joint penalties."""
+        joint = {number for members in self.together.values() for number in members}
+        return {number: rules for number, rules in self.rules_of.items() if number not in joint}
 
 
 def as_rules(rules) -> list[Rule]:
@@ -132,7 +142,7 @@ def as_rules(rules) -> list[Rule]:
         raise TypeError(
             f"rules={rules!r} is a {type(rules).__name__}; give a penalty, a poise.Rule, or a list of those."
         )
-    rules = [rule if isinstance(rule, Rule) else Rule(WEIGHTS, rule) for rule in rules]
+    rules = [rule if isinstance(rule, Rule) else _rule_of(rule) for rule in rules]
     named = collections.Counter(rule.name for rule in rules)
     rules = [_with_class_in_name(rule) if named[rule.name] > 1 else rule for rule in rules]
     for name, times in collections.Counter(rule.name for rule in rules).items():
@@ -153,13 +163,18 @@ def resolve(rules: Sequence[Rule], variables, frozen=()) -> Plan:
 
     Raises:
         ValueError: if a rule matches nothing, or a variable that no penalty can act on; if a penalty does not fit its
-            variable; if two non-smooth penalties meet; if a Keras regularizer and a rule do.
+            variable; if two non-smooth penalties meet, or another one and a joint one; if a Keras regularizer and a
+            rule do; if a joint penalty's members are not the variables that its rule selects.
     """
     variables = list(variables)
     rules_of = collections.defaultdict(list)
-    asleep = []
+    asleep, together = [], {}
     for number, rule in enumerate(rules):
         matched = [i for i, variable in enumerate(variables) if rule.applies_to(variable)]
+        if rule.penalty.members is not None:
+            together[number] = numbers_of_members(rule, variables, frozen)
+            _check_members(rule, [variables[i] for i in matched], [variables[i] for i in together[number]])
+            matched = together[number]
         if not matched:
             if not any(rule.applies_to(variable) for variable in frozen):
                 raise ValueError(_why_nothing_matches(rule, variables, frozen))
@@ -167,13 +182,11 @@ def resolve(rules: Sequence[Rule], variables, frozen=()) -> Plan:
         for i in matched:
             _check_variable(rule, variables[i])
             rules_of[i].append(number)
+    for number in together:
+        check_alone(number, together, rules, rules_of, variables)
     for i, numbers in rules_of.items():
         _check_meeting([rules[k] for k in numbers], path_of(variables[i]))
-    return Plan(dict(rules_of), asleep)
-
-
-def path_of(variable) -> str:
-    return getattr(variable, "path", None) or variable.name
+    return Plan(dict(rules_of), asleep, together)
 
 
 def kind_of(variable) -> str:
@@ -225,6 +238,13 @@ def _text_of(select, argument):
     )
 
 
+def _rule_of(penalty):
+    """A bare penalty is one of kernels and embeddings, and a joint one that of its members."""
+    if isinstance(penalty, Penalty) and penalty.members is not None:
+        return Rule([glob.escape(path) for path in penalty.members], penalty, name="joint groups")
+    return Rule(WEIGHTS, penalty)
+
+
 def _with_class_in_name(rule):
     return Rule(rule.select, rule.penalty, rule.exclude, f"{rule.name} {type(rule.penalty).__name__}")
 
@@ -264,10 +284,30 @@ def _check_variable(rule, variable):
             f"{type(regularizer).__name__}: it would be penalised twice. Move it into a rule with poise.adopt(model), "
             "or build the layer without it."
         )
+    if rule.penalty.members is not None:
+        return
     try:
         rule.penalty.check(variable.shape)
     except ValueError as error:
         raise ValueError(f"Rule {rule.name!r} cannot act on {path!r}: {error}") from error
+
+
+def _check_members(rule, matched, members):
+    """Raises ValueError unless a rule with a joint penalty selects its members and nothing else."""
+    named = _globs(rule.select)
+    for path, variable in zip(rule.penalty.members, members, strict=True):
+        is_selected = rule.selects(variable) or path in named or glob.escape(path) in named
+        if not is_selected or rule.excludes(variable):
+            raise ValueError(
+                f"Rule {rule.name!r} leaves out {path!r}, which is a member of its penalty. Select all members: "
+                "poise.Rule([*penalty.members], penalty)."
+            )
+    for variable in matched:
+        if not any(variable is member for member in members):
+            raise ValueError(
+                f"Rule {rule.name!r} selects {path_of(variable)!r}, which is no member of its penalty, so that it has "
+                "no groups there. Select the members alone: poise.Rule([*penalty.members], penalty)."
+            )
 
 
 def _check_meeting(rules, path):

@@ -1,7 +1,12 @@
-"""What a penalised variable undergoes in a step: which of its penalties act by their gradient, which by their prox."""
+"""What is penalised undergoes in a step: which of its penalties act by their gradient, which by their prox.
+
+A target is a variable, or several that a penalty takes as one vector.
+"""
 
 import dataclasses
 import functools
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +19,13 @@ from poise.penalties import Anchored, Penalty
 
 @dataclass(frozen=True)
 class Target:
-    """A penalised variable. The penalties come as pairs of the number of their rule and the penalty itself.
+    """What is penalised as one. The penalties come as pairs of the number of their rule and the penalty itself.
 
     Attributes:
-        index: the variable's number in the optimizer.
-        path: its path.
+        members: the numbers of its variables in the optimizer: one, or those of a joint penalty in its order.
+        shapes: their shapes.
+        path: its variable's path, or the name of the rule of a joint penalty.
+        is_joint: whether a penalty acts on all members as on one vector, their entries one after the other.
         penalties: all of them.
         joining: those whose gradient joins the prediction's.
         shrinking: smooth ones that take a step of their own before the inner update.
@@ -26,13 +33,42 @@ class Target:
         trace: the running sum of steps of an optimizer with momentum, or None.
     """
 
-    index: int
+    members: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     path: str
+    is_joint: bool
     penalties: tuple[tuple[int, Penalty], ...]
     joining: tuple[tuple[int, Penalty], ...] = ()
     shrinking: tuple[tuple[int, Penalty], ...] = ()
     after: tuple[tuple[int, Penalty], ...] = ()
     trace: Any = field(default=None)
+
+    @property
+    def index(self) -> int:
+        """The number of its first variable, by which it is known: no variable belongs to two targets."""
+        return self.members[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of what its penalties act on."""
+        return (sum(map(math.prod, self.shapes)),) if self.is_joint else self.shapes[0]
+
+    def gathered(self, of: Callable[[int], Any]) -> Any:
+        """What its penalties act on, of tensors that belong to its variables: `of` gives that of a number."""
+        if not self.is_joint:
+            return of(self.index)
+        return ops.concatenate([ops.reshape(of(number), (-1,)) for number in self.members])
+
+    def scattered(self, whole) -> list[tuple[int, Any]]:
+        """(number, tensor) of each of its variables: what `gathered` put together, taken apart."""
+        if not self.is_joint:
+            return [(self.index, whole)]
+        parts, first = [], 0
+        for number, shape in zip(self.members, self.shapes, strict=True):
+            size = math.prod(shape)
+            parts.append((number, ops.reshape(whole[first : first + size], shape)))
+            first += size
+        return parts
 
     @property
     def anchors(self) -> list:

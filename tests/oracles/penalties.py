@@ -121,23 +121,17 @@ def entrywise(
     )
 
 
-def groupwise(
-    name: str, groups: Any, shapes: Sequence[Shape] = FEW, *, axis: int | None = None, weights: Any = None,
-    l1_ratio: float | None = None, start: Array | float = 0.0, **facts: Any,
-) -> Case:  # fmt: skip
-    """GroupLasso, or with an l1_ratio SparseGroupLasso."""
-    ratio = l1_ratio or 0.0
-
-    def make(strength: Any) -> poise.Penalty:
-        if l1_ratio is None:
-            penalty = poise.GroupLasso(strength, groups=groups, axis=axis, weights=weights)
-        else:
-            penalty = poise.SparseGroupLasso(strength, l1_ratio, groups=groups, axis=axis, weights=weights)
-        return penalty if np.ndim(start) == 0 else poise.Anchored(penalty, start=start)
-
-    def described(shape: Shape) -> tuple[Array, Array]:
-        labels = values.group_labels(shape, groups, axis)
-        return labels, values.group_factors(labels, weights)
+def of_groups(
+    name: str,
+    make: Callable[[Any], poise.Penalty],
+    described: Callable[[Shape], tuple[Array, Array]],
+    shapes: Sequence[Shape],
+    *,
+    ratio: float = 0.0,
+    start: Array | float = 0.0,
+    **facts: Any,
+) -> Case:
+    """A penalty of groups: `described` gives for a shape the group of each entry, −1 for none, and the factors."""
 
     def entries_of(shape: Shape, of_these: Callable[[Array], Array]) -> Array:
         labels, factors = described(shape)
@@ -150,7 +144,7 @@ def groupwise(
     return Case(
         name,
         make,
-        value=lambda w, s: values.grouped(w - start, s, groups, axis, weights, ratio),
+        value=lambda w, s: values.of_groups(w - start, s, *described(w.shape), ratio),
         distance=lambda w, g, s: subdifferential.grouped(w - start, g, s, *described(w.shape), ratio),
         prox=lambda w, h, s: (start + prox.grouped(w - start, h, s, *described(w.shape), ratio), True),
         shapes=shapes,
@@ -160,6 +154,39 @@ def groupwise(
         free=free,
         **facts,
     )
+
+
+def groupwise(
+    name: str, groups: Any, shapes: Sequence[Shape] = FEW, *, axis: int | None = None, weights: Any = None,
+    l1_ratio: float | None = None, start: Array | float = 0.0, **facts: Any,
+) -> Case:  # fmt: skip
+    """GroupLasso, or with an l1_ratio SparseGroupLasso."""
+
+    def make(strength: Any) -> poise.Penalty:
+        if l1_ratio is None:
+            penalty = poise.GroupLasso(strength, groups=groups, axis=axis, weights=weights)
+        else:
+            penalty = poise.SparseGroupLasso(strength, l1_ratio, groups=groups, axis=axis, weights=weights)
+        return penalty if np.ndim(start) == 0 else poise.Anchored(penalty, start=start)
+
+    def described(shape: Shape) -> tuple[Array, Array]:
+        labels = values.group_labels(shape, groups, axis)
+        return labels, values.group_factors(labels, weights)
+
+    return of_groups(name, make, described, shapes, ratio=l1_ratio or 0.0, start=start, **facts)
+
+
+def joint(name: str, members: Mapping[str, tuple], labels: Sequence[int], weights: Any = None) -> Case:
+    """JointGroupLasso; `labels` are the groups of its 12 entries, written out."""
+
+    def described(shape: Shape) -> tuple[Array, Array]:
+        of_entries = np.reshape(labels, shape)
+        return of_entries, values.group_factors(of_entries, weights)
+
+    def make(strength: Any) -> poise.Penalty:
+        return poise.JointGroupLasso(strength, members, weights)
+
+    return of_groups(f"JointGroupLasso-{name}", make, described, (MATRIX, (12,)))
 
 
 def spectral(name: str, kind: Callable, value: Callable, of_one: Callable, weight: float | None = None,
@@ -355,6 +382,17 @@ def _sparse_group_lasso() -> list[Case]:
     ]
 
 
+def _joint_group_lasso() -> list[Case]:
+    columns = {"a/kernel": ((3, 3), 1, [0, 1, 2]), "a/bias": ((3,), 0, [0, 1, 2])}
+    crossed = {"a/kernel": ((2, 3), 1, [1, -1, 0]), "a/bias": ((2,), -1, [2, 1]), "b/kernel": ((2, 1, 2), 0, [0, -1])}
+    return [
+        joint("columns", columns, [0, 1, 2] * 4),
+        joint("crossed", crossed, [1, -1, 0, 1, -1, 0, 2, 1, 0, 0, -1, -1]),
+        joint("weights", columns, [0, 1, 2] * 4, GENERIC),
+        joint("held-and-free", columns, [0, 1, 2] * 4, GROUPS_MIXED),
+    ]
+
+
 def _matrices() -> list[Case]:
     def nuclear(name: str, weight: float | None) -> Case:
         known = {"distance": subdifferential.nuclear, "peer_prox": peers.prox_nuclear(weight or 1.0)}
@@ -404,6 +442,7 @@ CASES: list[Case] = [
     *_l0(),
     *_group_lasso(),
     *_sparse_group_lasso(),
+    *_joint_group_lasso(),
     *_matrices(),
     *_shapes(),
 ]

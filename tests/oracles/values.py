@@ -80,10 +80,15 @@ def grouped(
     weights: object = None,
     l1_ratio: float = 0.0,
 ) -> float:
-    """s Σ_g (ρ Σ|w_g| + (1 − ρ) c_g‖w_g‖): group lasso at ρ = 0; held groups count 0."""
+    """`of_groups` of slices along an axis."""
     labels = group_labels(w.shape, groups, axis)
+    return of_groups(w, strength, labels, group_factors(labels, weights), l1_ratio)
+
+
+def of_groups(w: Array, strength: float, labels: Array, factors: Array, l1_ratio: float = 0.0) -> float:
+    """s Σ_g (ρ Σ|w_g| + (1 − ρ) c_g‖w_g‖): group lasso at ρ = 0; held groups count 0."""
     total = 0.0
-    for group, factor in enumerate(group_factors(labels, weights)):
+    for group, factor in enumerate(factors):
         if np.isfinite(factor):
             members = w[labels == group]
             total += l1_ratio * np.abs(members).sum() + (1.0 - l1_ratio) * factor * np.sqrt(members @ members)

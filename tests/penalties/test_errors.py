@@ -1,5 +1,7 @@
 """Bad input: what was given, why it cannot be, and what to do instead, all three in the message."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from oracles.penalties import CASES, MATRIX, Case
 
 import poise
 
+MEMBERS = {"hidden/kernel": ((2, 3), 1, [0, 1, 2]), "hidden/bias": ((3,), 0, [0, 1, 2])}
 KINDS = {
     "L1": poise.L1,
     "L2": poise.L2,
@@ -18,6 +21,7 @@ KINDS = {
     "L0": poise.L0,
     "GroupLasso": poise.GroupLasso,
     "SparseGroupLasso": poise.SparseGroupLasso,
+    "JointGroupLasso": partial(poise.JointGroupLasso, members=MEMBERS),
     "Nuclear": poise.Nuclear,
     "Orthogonal": poise.Orthogonal,
     "Coherence": poise.Coherence,
@@ -84,6 +88,11 @@ def test_weights_of_groups_are_one_a_group(kind: type) -> None:
 def test_weights_of_listed_groups_are_one_a_list(kind: type) -> None:
     with pytest.raises(ValueError, match=r"(?s)weights.*3.*2"):
         kind(1.0, groups=[[0], [1]], weights=np.ones(3)).value(tensor(np.ones(MATRIX)), 1.0)
+
+
+def test_weights_of_joint_groups_are_one_a_group() -> None:
+    with pytest.raises(ValueError, match=r"(?s)weights of shape \(2,\) for 3 groups"):
+        poise.JointGroupLasso(1.0, MEMBERS, weights=np.ones(2)).value(tensor(np.ones(9)), 1.0)
 
 
 @pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal, poise.Coherence])
@@ -288,3 +297,34 @@ def test_repr_names_the_class_and_the_strength(case: Case) -> None:
     text = repr(case.make(0.375))
     assert type(case.make(0.375)).__name__ in text
     assert "0.375" in text
+
+
+# ---------------------------------------------------------------- members of joint groups
+
+
+WRONG_MEMBERS = {
+    "nothing": (None, TypeError, "members=None must tell, by the paths of variables"),
+    "empty": ({}, TypeError, "members={} must tell"),
+    "a pair": ({"a": (0, [0, 1])}, TypeError, r"\(shape, axis, groups\)"),
+    "a number for a path": ({3: ((2,), 0, [0, 1])}, TypeError, "a path leads to"),
+    "no shape": ({"a": ((), 0, [])}, ValueError, r"members\['a'\] has the shape \(\)"),
+    "an axis too far": ({"a": ((2, 3), 2, [0, 1])}, ValueError, "has the axis 2, which a variable of shape"),
+    "no axis": ({"a": ((2, 3), "outputs", [0, 1])}, ValueError, "has the axis 'outputs'"),
+    "too few groups": ({"a": ((2, 3), 1, [0, 1])}, ValueError, r"has the groups \[0, 1\]. Give 3 whole numbers"),
+    "a group of -2": ({"a": ((2,), 0, [0, -2])}, ValueError, "−1 for none"),
+    "half a group": ({"a": ((2,), 0, [0.0, 1.5])}, ValueError, "whole numbers"),
+    "a gap": ({"a": ((2,), 0, [0, 2])}, ValueError, "group 1 has no entries, and the numbers run to 2"),
+    "no group at all": ({"a": ((2,), 0, [-1, -1])}, ValueError, "every slice is in no group"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_MEMBERS)
+def test_members_are_shapes_axes_and_groups(case: str) -> None:
+    members, error, message = WRONG_MEMBERS[case]
+    with pytest.raises(error, match=message):
+        poise.JointGroupLasso(1.0, members)
+
+
+def test_a_joint_penalty_acts_on_as_many_entries_as_its_members_have() -> None:
+    with pytest.raises(ValueError, match=r"acts on 9 entries.*not on a tensor of shape \(4, 3\).*poise.Rule"):
+        poise.JointGroupLasso(1.0, MEMBERS).value(tensor(np.ones(MATRIX)), 1.0)

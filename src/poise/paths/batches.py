@@ -4,6 +4,16 @@ import numpy as np
 
 from poise.paths.training import Replica
 
+WHOLE = 8192
+"""Rows that go through a lane at once where all are wanted, at most."""
+PART = 4096
+"""Rows of a step of settling where there are more: the noise of so many is small, and time goes by rows."""
+
+
+def at_once(rows: int) -> int:
+    """How many of so many rows a step of settling takes: all of them if they are few."""
+    return rows if rows <= WHOLE else PART
+
 
 def batches_of(replicas: list[Replica], batch_size: int | None, epoch: int):
     """The rows of every batch of an epoch and whether each counts, (replicas, steps, rows in a batch) both.

@@ -8,9 +8,10 @@ from functools import cached_property
 import keras
 import numpy as np
 
+from poise.members import alike, path_of
 from poise.paths.inputs import first_kernels
 from poise.paths.training import Lanes
-from poise.rules import path_of
+from poise.rules import Rule
 
 
 class Blueprint:
@@ -20,13 +21,22 @@ class Blueprint:
         architecture: the model as `keras.saving.serialize_keras_object` tells it. How it was compiled is left out, and
             with it the optimizer.
         lanes: what the lanes left behind.
+        rules: under which they were trained; of them the joint penalties say which variables theirs are.
         names: of the inputs; None for their positions.
         safe_mode: whether an architecture that holds Python code is refused, as for `keras.saving.load_model`.
     """
 
-    def __init__(self, architecture: dict, lanes: Lanes, names: Sequence[str] | None, safe_mode: bool):
+    def __init__(
+        self,
+        architecture: dict,
+        lanes: Lanes,
+        rules: Sequence[Rule],
+        names: Sequence[str] | None,
+        safe_mode: bool,
+    ):
         self.architecture = {key: value for key, value in architecture.items() if key != "compile_config"}
         self._lanes = lanes
+        self._joint = {rule.name: [*rule.penalty.members] for rule in rules if rule.penalty.members is not None}
         self._names = names
         self._safe_mode = safe_mode
 
@@ -55,10 +65,12 @@ class Blueprint:
     def totals(self) -> dict[str, float]:
         """How many inputs (`features`), `units` and `weights` there are; NaN where that is unknown."""
         totals = {"features": np.nan, "units": np.nan, "weights": np.nan}
-        shapes = [self._lanes.weights[at].shape[2:] for at in self._penalised.values() if at is not None]
-        if shapes and len(shapes) == len(self._penalised):
-            totals["weights"] = float(sum(np.prod(shape) for shape in shapes))
-            totals["units"] = float(sum(shape[-1] for shape in shapes if len(shape) > 1))
+        if self._penalised and all(self._penalised.values()):
+            shapes = {path: [self._shape(at) for at in places] for path, places in self._penalised.items()}
+            totals["weights"] = float(sum(np.prod(shape) for own in shapes.values() for shape in own))
+            matrices = [own[0] for path, own in shapes.items() if path not in self._joint and len(own[0]) > 1]
+            joint = sum(self._groups(path)[0] for path in shapes if path in self._joint)
+            totals["units"] = float(sum(shape[-1] for shape in matrices) + joint)
         if self._lanes.features is not None:
             totals["features"] = float(self._lanes.features.shape[2])
         return totals
@@ -66,16 +78,21 @@ class Blueprint:
     @property
     def grouped(self) -> list[str]:
         """The paths of the penalised variables whose sizes are those of groups."""
-        shapes = {path: self._lanes.weights[at].shape[2:] for path, at in self._penalised.items() if at is not None}
-        return [path for path, shape in shapes.items() if self._lanes.sizes[path].shape[2:] != shape]
+        return [
+            path
+            for path, places in self._penalised.items()
+            if path in self._joint or (places and self._groups(path) != self._shape(places[0]))
+        ]
 
     def label(self, path: str, index: tuple[int, ...]) -> str:
         """What a group or an entry of `Lanes.sizes[path]` is called: by its input, if it belongs to one."""
+        if path in self._joint:
+            return f"{path} {index[0]}"
         plain = f"{'/'.join(path.split('/')[-2:])} {', '.join(map(str, index))}"
         for first, number, axis in self._kernels:
-            if number != self._penalised[path]:
+            if [number] != self._penalised[path]:
                 continue
-            shape, groups = self._lanes.weights[number].shape[2:], self._lanes.sizes[path].shape[2:]
+            shape, groups = self._shape(number), self._groups(path)
             if groups == shape:
                 rest = [str(i) for other, i in enumerate(index) if other != axis and shape[other] > 1]
                 return " → ".join([self._input(first + index[axis]), *([", ".join(rest)] if rest else [])])
@@ -85,9 +102,13 @@ class Blueprint:
         return plain
 
     def by_own_paths(self, sizes: dict) -> dict:
-        """Sizes by the paths that the variables have in the rebuilt model."""
+        """Sizes by the paths that the variables have in the rebuilt model, those of a joint rule by its name."""
         weights = self.model.weights
-        return {path_of(weights[at]): sizes[path] for path, at in self._penalised.items() if at is not None}
+        return {
+            path if path in self._joint else path_of(weights[places[0]]): sizes[path]
+            for path, places in self._penalised.items()
+            if places
+        }
 
     @cached_property
     def _kernels(self):
@@ -95,17 +116,24 @@ class Blueprint:
 
     @cached_property
     def _penalised(self):
-        """The positions of the penalised variables in `model.weights`, by their paths; None where one is not found.
-
-        The paths of a rebuilt model may lack the first segments of the original's, or have more.
-        """
-        free = [(number, path_of(weight)) for number, weight in enumerate(self.model.weights)]
+        """By the paths of `Lanes.sizes` the positions of its variables in `model.weights`; [] if one is not found."""
+        free = dict(enumerate(self.model.weights))
         found = {}
         for path in self._lanes.sizes:
-            alike = [pair for pair in free if _has_same_tail(path, pair[1])]
-            found[path] = alike[0][0] if alike else None
-            free = [pair for pair in free if pair not in alike[:1]]
+            members = self._joint.get(path, [path])
+            places = []
+            for member in members:
+                near = alike(member, free.values())
+                places += [[*free][near[0]]] if near else []
+                free = {place: weight for place, weight in free.items() if place not in places}
+            found[path] = places if len(places) == len(members) else []
         return found
+
+    def _shape(self, position):
+        return self._lanes.weights[position].shape[2:]
+
+    def _groups(self, path):
+        return self._lanes.sizes[path].shape[2:]
 
     def _input(self, number):
         return f"input {number}" if self._names is None else str(self._names[number])
@@ -131,9 +159,3 @@ def restoring(what: str):
         # Keras quotes the whole architecture, with the reason behind it.
         reason = str(error).rsplit("Exception encountered: ", 1)[-1].split(" Full object config: ")[0].split("\n")[0]
         raise ValueError(f"{what} cannot be rebuilt: {reason}") from error
-
-
-def _has_same_tail(one, other):
-    """Whether two paths agree, segment by segment from their ends, as far as the shorter one goes."""
-    pairs = zip(reversed(one.split("/")), reversed(other.split("/")), strict=False)
-    return all(a == b for a, b in pairs)

@@ -18,16 +18,16 @@ import pandas as pd
 
 from poise.balance import check_built
 from poise.optimizer import Penalized, find_penalized
-from poise.paths.batches import steps_of
+from poise.paths.batches import at_once, steps_of
 from poise.paths.checkpoints import Checkpoint
 from poise.paths.folds import kept
 from poise.paths.inputs import first_kernels, live_inputs
-from poise.paths.lanes import BLOCK, Program
+from poise.paths.lanes import Program
 from poise.paths.losses import is_mean_loss
 from poise.paths.passing import Passing
+from poise.paths.sizes import is_empty, live_units, sizes
 from poise.paths.streams import Stream
 from poise.paths.training import Lanes, Replica, Training
-from poise.penalties.groups import layout
 from poise.rules import Rule, path_of
 
 MANY = 20_000_000
@@ -173,7 +173,8 @@ class Local:
         for number, replica in enumerate(replicas):
             comes_last = training.patience is not None and not len(replica.held)
             is_passing = isinstance(self.job.data, Stream)
-            steps = () if is_passing else (steps_of(replica, training.batch_size), steps_of(replica, BLOCK))
+            sizes = (training.batch_size, at_once(len(replica.train)))
+            steps = () if is_passing else tuple(steps_of(replica, size) for size in sizes)
             families.setdefault((comes_last, *steps), []).append(number)
         plan = []
         for key in sorted(families):
@@ -187,7 +188,7 @@ class Local:
     def _size(self, replica, members, count, training):
         """How many lanes to run at once: all that the memory holds if they are small, else as many as go fastest."""
         values = sum(int(np.prod(v.shape)) for v in [*self.job.model.weights, *self.optimizer.variables])
-        whole = min(len(replica.train), BLOCK)
+        whole = at_once(len(replica.train))
         rows = whole if training.settle or training.batch_size is None else min(training.batch_size, whole)
         limit = min(SHARE_OF_MEMORY * _memory() / (12 * values), ACTIVE / max(rows * _outputs(self.job.model), 1))
         limit = max(int(limit), 1)
@@ -221,17 +222,18 @@ class Local:
         weights = chunk.weights
         position = {id(weight): number for number, weight in enumerate(self.job.model.weights)}
         targets = self.optimizer.targets
-        penalised = [weights[position[id(self.optimizer.weights_of(target))]] for target in targets]
+        penalised = [[weights[position[id(v)]] for v in self.optimizer.variables_of(target)] for target in targets]
         found = {f"measure/{name}": value for name, value in chunk.measures.items()}
         none = np.zeros(weights[0].shape[:2], int)
-        found["measure/zeros"] = sum(((w == 0).reshape(*none.shape, -1).sum(-1) for w in penalised), none)
-        matrices = [w for w in penalised if w.ndim > 3]
-        found["measure/units"] = sum(((w != 0).any(axis=tuple(range(2, w.ndim - 1))).sum(-1) for w in matrices), none)
+        every = [w for members in penalised for w in members]
+        found["measure/zeros"] = sum(((w == 0).reshape(*none.shape, -1).sum(-1) for w in every), none)
+        found["measure/units"] = none
         found["measure/is_empty"] = none == 0
-        for target, w in zip(targets, penalised, strict=True):
-            found[f"size/{target.path}"] = sizes(target, w)
+        for target, members in zip(targets, penalised, strict=True):
+            size = found[f"size/{target.path}"] = sizes(target, members)
+            found["measure/units"] = found["measure/units"] + live_units(target, members, size)
             if not all(penalty.smooth for _, penalty in target.penalties):
-                found["measure/is_empty"] &= (w == 0).all(axis=tuple(range(2, w.ndim)))
+                found["measure/is_empty"] &= is_empty(target, members, size)
         if all(penalty.smooth for target in targets for _, penalty in target.penalties):
             found["measure/is_empty"] = none > 0
         if self._kernels:
@@ -327,21 +329,6 @@ def drawn(model, seed: int) -> list:
         raise ValueError(f"seeds > 1 draws new initial weights, and the model cannot be cloned: {error}") from error
     finally:
         random.setstate(before)
-
-
-def sizes(target, w) -> np.ndarray:
-    """‖w_g‖ of every group of a target's non-smooth penalty, or |w| where it has none: (..., groups or *shape)."""
-    groups = next((penalty for _, penalty in target.penalties if hasattr(penalty, "groups")), None)
-    if groups is None:
-        return np.abs(w)
-    shape = w.shape[2:]
-    at = layout(groups.with_factors(None), shape)
-    across = tuple(2 + axis for axis in range(len(shape)) if axis != at.axis)
-    squares = np.square(w.astype("float64")).sum(axis=across)
-    if at.segments is not None:
-        members = at.segments == np.arange(len(groups.groups))[:, None]
-        squares = squares @ members.T
-    return np.sqrt(squares).astype("float32")
 
 
 def _first_rate(optimizer):

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 from poise.optimizer import Penalized
-from poise.paths.batches import batches_of
+from poise.paths.batches import WHOLE, at_once, batches_of
 from poise.paths.losses import loss_of, times
 from poise.paths.patience import Keeper, chosen
 from poise.paths.training import Replica, Training
@@ -28,8 +28,8 @@ from poise.targets import measure, values
 
 SEGMENT = 100
 """Steps of settling between two looks at the residuals."""
-BLOCK = 8192
-"""Rows that go through a lane at once where all rows are wanted."""
+LOOK = 10
+"""A look takes all rows, and settling at least so many times the rows of one look before the next."""
 
 
 @dataclass(eq=False)
@@ -212,8 +212,9 @@ class Program:
         begun = self._begin(self._settler, anchors, anchors, np.zeros(shape, int), strengths)[2]
         state = (trained, fixed, begun)
         done = np.zeros(shape, bool)
-        for first in range(0, self._steps_to_settle, SEGMENT):
-            steps = min(SEGMENT, self._steps_to_settle - first)
+        segment = max(SEGMENT, LOOK * self._parts(replicas))
+        for first in range(0, self._steps_to_settle, segment):
+            steps = min(segment, self._steps_to_settle - first)
             state = self._moved(state, replicas, first, steps, factors, done)
             taken += np.where(done, 0, steps)
             advanced(steps)
@@ -226,9 +227,14 @@ class Program:
 
     def _moved(self, state, replicas, first, steps, factors, done):
         """The state after so many steps of settling, that of the lanes that are done as it was."""
-        rows, counted = batches_of(replicas, BLOCK, 0)
+        rows, counted = batches_of(replicas, at_once(max(len(replica.train) for replica in replicas)), 0)
         numbers = np.arange(first, first + steps) % rows.shape[1]
         return self._segment(state, rows, counted, numbers, factors, done)
+
+    def _parts(self, replicas):
+        """In how many steps of settling every row comes once."""
+        rows = max(len(replica.train) for replica in replicas)
+        return -(-rows // at_once(rows))
 
     @functools.partial(jax.jit, static_argnums=0)
     def _segment(self, state, rows, counted, numbers, factors, done):
@@ -311,8 +317,8 @@ class Program:
         for number, replica in enumerate(replicas):
             np.add.at(masks["loss"][number], replica.train, 1.0)
             np.add.at(masks["held_loss"][number], replica.held, 1.0)
-        for first in range(0, count, BLOCK):
-            part = slice(first, first + BLOCK)
+        for first in range(0, count, WHOLE):
+            part = slice(first, first + WHOLE)
             yield (
                 jax.tree.map(lambda a: a[part], self._data),  # noqa: B023
                 {name: mask[:, part] for name, mask in masks.items()},
@@ -342,8 +348,9 @@ class Program:
             targets = [target.reweighted(factors) for target in self._optimizer.targets]
             if not targets:
                 return jnp.zeros((0, 4)), jnp.zeros(())
-            rows = [measure(t, trained[t.index], gradients[t.index], strengths) for t in targets]
-            worth = values(targets, {t.index: trained[t.index] for t in targets}, strengths)
+            weights = {target.index: target.gathered(trained.__getitem__) for target in targets}
+            rows = [measure(t, weights[t.index], t.gathered(gradients.__getitem__), strengths) for t in targets]
+            worth = values(targets, weights, strengths)
             return jnp.stack(rows), sum(worth)
 
         return jax.vmap(jax.vmap(lane), in_axes=(0, 0, None, 0))(trained, gradients, strengths, factors)

@@ -39,6 +39,9 @@ class Passing(Program):
                     break
         return chosen(done, before, state)
 
+    def _parts(self, replicas):
+        return self._data.batches
+
     def _blocks(self, replicas):
         member = _members(replicas, self._data.rows)
         for first, batch in self._data.passes():

@@ -48,11 +48,11 @@ class Path:
         table: a DataFrame, one row a strength. From the folds (the seeds of a fold averaged): `val_loss` and `loss`,
             the mean prediction losses on the rows held out and on those that trained, and their standard errors
             `val_se` and `loss_se` (NaN with a single fold). From the lane of `model(strength)`: `penalty`, `zeros` and
-            `zero_share` (exact zeros of the penalised weights), `units` (live columns of the penalised kernels),
-            `features` (inputs that are read; NaN where that cannot be told), `residual` and `relative_residual` (its
-            share of the prediction gradient), `settled` (full-batch steps taken). `diverged` counts the lanes that
-            did; where one did, the strength is never chosen. `seconds` is what its lanes took, each an equal share of
-            what its chunk took.
+            `zero_share` (exact zeros of the penalised weights), `units` (live columns of the penalised kernels, and
+            live groups of a joint penalty), `features` (inputs that are read; NaN where that cannot be told),
+            `residual` and `relative_residual` (its share of the prediction gradient), `settled` (full-batch steps
+            taken). `diverged` counts the lanes that did; where one did, the strength is never chosen. `seconds` is
+            what its lanes took, each an equal share of what its chunk took.
 
     Raises:
         ValueError: if there is not one name for every input.
@@ -181,7 +181,9 @@ class Path:
                 given: dict = {"strength": float(strength * ratios[number])}
                 if (target.index, number) in factors:
                     given["weights"] = factors[target.index, number][own, 0].tolist()
-                rules.append(Rule(glob.escape(target.path), _changed(penalty, **given), name=f"{target.path} {number}"))
+                changed = _changed(penalty, **given)
+                alone = Rule(glob.escape(target.path), changed, name=f"{target.path} {number}")
+                rules.append(replace(self.rules[number], penalty=changed) if target.is_joint else alone)
         return rules
 
     def weights(self, strength: float, seed: int = 0) -> list[np.ndarray]:
@@ -288,7 +290,7 @@ class Path:
 
     @cached_property
     def _blueprint(self):
-        return Blueprint(self.architecture, self.lanes, self.names, self.safe_mode)
+        return Blueprint(self.architecture, self.lanes, self.rules, self.names, self.safe_mode)
 
     @cached_property
     def _judged(self):

@@ -8,7 +8,6 @@ Every lane is weighted by its own fold's solution, so that no row that is held o
 import numpy as np
 
 from poise.penalties.base import Separable
-from poise.penalties.groups import layout
 
 FLOOR = 0.03
 """ε in a = (1 + ε)/(size/largest + ε): nothing is penalised more than about 1/ε times the largest group."""
@@ -32,10 +31,9 @@ def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int) -> dict:
         largest = size.max(axis=across, keepdims=True)
         shares = size / np.where(largest > 0, largest, 1.0)
         weights = np.where(size > 0, (1.0 + FLOOR) / (shares + FLOOR), np.inf)
-        shape = tuple(optimizer.weights_of(target).shape)
         for number, penalty in target.penalties:
             if not penalty.smooth:
-                own = np.broadcast_to(_own_factors(penalty, shape), weights.shape)
+                own = np.broadcast_to(_own_factors(penalty, target.shape), weights.shape)
                 together = np.multiply(weights, own, where=own > 0, out=np.zeros_like(weights))  # what is free stays so
                 factors[target.index, number] = together.astype("float32")[:, None]
     return factors
@@ -50,7 +48,7 @@ def check_reweightable(optimizer, argument: str):
             "poise.L1 or poise.GroupLasso and Training(update='proximal')."
         )
     for target, penalty in rough:
-        if not isinstance(penalty, Separable) and not hasattr(penalty, "groups"):
+        if not isinstance(penalty, Separable) and not hasattr(penalty, "layout_of"):
             raise ValueError(
                 f"{argument} gives every group or entry a factor, and {type(penalty).__name__} on {target.path!r} has "
                 "none. Use poise.L1 or poise.GroupLasso."
@@ -68,6 +66,6 @@ def held_at_zero(targets, sizes: dict[str, np.ndarray]) -> dict:
 
 
 def _own_factors(penalty, shape):
-    if hasattr(penalty, "groups"):
-        return np.asarray(layout(penalty, shape).factors)
+    if hasattr(penalty, "layout_of"):
+        return np.asarray(penalty.layout_of(shape).factors)
     return 1.0 if penalty.weights is None else np.asarray(penalty.weights)

@@ -95,11 +95,13 @@ class Lanes:
         table: one row a lane, sorted by replica, then by strength: `fold` (−1: all rows), `seed`, `strength`, `loss`
             and `held_loss` (the prediction losses on the rows that train and on those held out, with dropout off),
             `penalty`, `residual`, `gradient` (norms over all penalised variables), `zeros` (exact zeros among the
-            penalised weights), `units` (live columns of the penalised kernels), `settled` (full-batch steps taken),
-            `epochs` (of the best weights, with patience), `diverged`, `is_empty` (nothing is left under a non-smooth
-            penalty; False where there is none), `seconds` (an equal share of those that its chunk took).
+            penalised weights), `units` (live columns of the penalised kernels, and live groups of a joint penalty),
+            `settled` (full-batch steps taken), `epochs` (of the best weights, with patience), `diverged`, `is_empty`
+            (nothing is left under a non-smooth penalty; False where there is none), `seconds` (an equal share of those
+            that its chunk took).
         sizes: per penalised variable (its path) the size of every group of its non-smooth penalty, or of every entry
-            where that has no groups: (replicas, strengths, groups or *shape).
+            where that has no groups: (replicas, strengths, groups or *shape). The variables of a joint penalty are one,
+            by the name of its rule.
         features: (replicas, strengths, inputs): is the input still read?; None where that cannot be told.
         weights: per weight of the model, in the order of `model.weights`, (kept, strengths, *shape): those of the
             replicas that hold nothing out, one a seed.

@@ -3,6 +3,7 @@
 from poise.penalties.base import Penalty
 from poise.penalties.concave import L0, MCP, SCAD, LogSum
 from poise.penalties.groups import GroupLasso, SparseGroupLasso
+from poise.penalties.joint import JointGroupLasso
 from poise.penalties.matrices import Coherence, Nuclear, Orthogonal
 from poise.penalties.norms import L1, L2, ElasticNet
 from poise.penalties.shapes import Anchored, Smoothness
@@ -17,6 +18,7 @@ __all__ = [
     "Coherence",
     "ElasticNet",
     "GroupLasso",
+    "JointGroupLasso",
     "LogSum",
     "Nuclear",
     "Orthogonal",

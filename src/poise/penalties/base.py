@@ -37,6 +37,8 @@ class Penalty(keras.regularizers.Regularizer):
         metric: the steps that `prox` accepts: `"diagonal"` (a scalar or one step an entry), `"scalar"`, or None where
             no proximal operator is known.
         has_force: whether the gradient of R is of any use (that of L0 is zero wherever it exists).
+        members: None, or, if it acts on several variables as on one vector, by the path of each its shape, axis and
+            groups (see `JointGroupLasso`).
 
     Raises:
         TypeError: if the strength is neither a real number nor a schedule.
@@ -46,6 +48,7 @@ class Penalty(keras.regularizers.Regularizer):
     smooth: ClassVar[bool] = False
     metric: ClassVar[Literal["diagonal", "scalar"] | None] = "diagonal"
     has_force: ClassVar[bool] = True
+    members: dict[str, tuple] | None = None
 
     def __init__(self, strength=1.0, weights=None):
         self.strength = checked_strength(strength)

@@ -1,7 +1,4 @@
-"""Penalties of groups of weights that live or die together, and what a group is.
-
-The groups of a variable are slices along one axis: each index of the axis, or given lists of indices. Everything is
-then vectorised over that axis: squares are summed over the other axes, and where lists are given over the segments.
+"""Penalties of groups of weights that live or die together. What a group is, `layouts.py` says.
 
 With a step per entry the group prox has no closed form. Its norm θ solves one secular equation per group,
 Σ_i w_i²/(θ + t·h_i)² = 1 (t = strength · c_g; Yun, Lozano and Yang 2021, ProxGen; Deleu and Bengio 2021), and then
@@ -11,20 +8,60 @@ u_i = w_i·θ/(θ + t·h_i). 1/√Σ is concave and increasing in θ, so Newton'
 import math
 import numbers
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from poise.penalties.base import PACKAGE, Penalty, checked_number, soft_threshold
+from poise.penalties.layouts import Groups, Layout, layout
 
 NEWTON_STEPS = 10
 
 
+class Grouped(Penalty):
+    """strength · Σ_g c_g ‖w_g‖₂ over groups that do not overlap. A subclass says by `layout_of` what they are."""
+
+    def layout_of(self, shape) -> Groups:
+        """The groups of a variable of this shape.
+
+        Raises:
+            ValueError: if the groups do not fit it.
+        """
+        raise NotImplementedError
+
+    def check(self, shape):
+        self.layout_of(shape)
+
+    def _value(self, w, strength):
+        at = self.layout_of(w.shape)
+        return strength * ops.sum(at.price(w) * at.norms(w))
+
+    def _gradient(self, w, strength):
+        at = self.layout_of(w.shape)
+        norms = at.norms(w)
+        return at.spread(strength * at.price(w)) * (w / at.spread(ops.where(norms > 0, norms, 1.0), outside=1.0))
+
+    def _prox(self, w, step, strength):
+        at = self.layout_of(w.shape)
+        return _shrink_groups(at, w, step, strength * at.price(w))
+
+    def _residual(self, w, gradient, strength):
+        at = self.layout_of(w.shape)
+        inside = ops.maximum(at.norms(gradient) - strength * at.price(w), 0.0)
+        away = at.norms(gradient + self._gradient(w, strength))
+        return at.completed(ops.where(at.norms(w) == 0, inside, away), w, gradient)
+
+    def _critical_strength(self, gradient):
+        """max_g ‖g_g‖ / c_g."""
+        at = self.layout_of(gradient.shape)
+        norms = at.norms(gradient)
+        needed = ops.where(norms == 0, 0.0, norms / at.price(gradient))
+        return ops.max(ops.where(at.is_free, needed, 0.0))
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
-class GroupLasso(Penalty):
+class GroupLasso(Grouped):
     """strength · Σ_g c_g ‖w_g‖₂ over groups of weights (Yuan and Lin 2006): whole groups become exactly zero.
 
     Args:
@@ -51,34 +88,8 @@ class GroupLasso(Penalty):
     def get_config(self):
         return {"groups": self.groups, "axis": self.axis, **super().get_config()}
 
-    def check(self, shape):
-        layout(self, shape)
-
-    def _value(self, w, strength):
-        at = layout(self, w.shape)
-        return strength * ops.sum(at.price(w) * at.norms(w))
-
-    def _gradient(self, w, strength):
-        at = layout(self, w.shape)
-        norms = at.norms(w)
-        return at.spread(strength * at.price(w)) * (w / at.spread(ops.where(norms > 0, norms, 1.0), outside=1.0))
-
-    def _prox(self, w, step, strength):
-        at = layout(self, w.shape)
-        return _shrink_groups(at, w, step, strength * at.price(w))
-
-    def _residual(self, w, gradient, strength):
-        at = layout(self, w.shape)
-        inside = ops.maximum(at.norms(gradient) - strength * at.price(w), 0.0)
-        away = at.norms(gradient + self._gradient(w, strength))
-        return at.completed(ops.where(at.norms(w) == 0, inside, away), w, gradient)
-
-    def _critical_strength(self, gradient):
-        """max_g ‖g_g‖ / c_g."""
-        at = layout(self, gradient.shape)
-        norms = at.norms(gradient)
-        needed = ops.where(norms == 0, 0.0, norms / at.price(gradient))
-        return ops.max(ops.where(at.is_free, needed, 0.0))
+    def layout_of(self, shape) -> Layout:
+        return layout(self, shape)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -113,8 +124,11 @@ class SparseGroupLasso(Penalty):
     def get_config(self):
         return {"l1_ratio": self.l1_ratio, "groups": self.groups, "axis": self.axis, **super().get_config()}
 
+    def layout_of(self, shape) -> Layout:
+        return layout(self, shape)
+
     def check(self, shape):
-        layout(self, shape)
+        self.layout_of(shape)
 
     def _value(self, w, strength):
         at, l1, group = self._shares(w, strength)
@@ -139,7 +153,7 @@ class SparseGroupLasso(Penalty):
 
     def _critical_strength(self, gradient):
         """The smallest s with ‖soft(g_g, sρ)‖ ≤ s(1 − ρ)c_g in every group, by bisection to float precision."""
-        at = layout(self, gradient.shape)
+        at = self.layout_of(gradient.shape)
         price = at.price(gradient)
         low = ops.zeros_like(at.norms(gradient))
         largest = ops.max(ops.abs(gradient)) / self.l1_ratio if self.l1_ratio > 0 else math.inf
@@ -154,135 +168,10 @@ class SparseGroupLasso(Penalty):
 
     def _shares(self, w, strength):
         """The layout, the price of |w_i| per entry (0 outside all groups and where held) and of ‖w_g‖ per group."""
-        at = layout(self, w.shape)
-        l1 = ops.where(ops.logical_or(at.is_outside, at.is_held), 0.0, strength * self.l1_ratio)
+        at = self.layout_of(w.shape)
+        unpriced = at.is_held if at.is_outside is None else ops.logical_or(at.is_outside, at.is_held)
+        l1 = ops.where(unpriced, 0.0, strength * self.l1_ratio)
         return at, l1, strength * (1.0 - self.l1_ratio) * at.price(w)
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """The groups of one variable: slices along `axis` of an array of shape `shape`.
-
-    `segments` maps the indices of the axis to groups, −1 for none (all None: index i is group i); `factors` are c per
-    group, an array or a tensor, inf where the group is held at zero.
-    """
-
-    shape: tuple[int, ...]
-    axis: int
-    segments: np.ndarray | None
-    factors: Any
-
-    @property
-    def is_free(self):
-        """Per group: whether it is not held at zero."""
-        return ops.isfinite(self.factors)
-
-    @property
-    def is_held(self):
-        """Per entry, broadcastable to w: whether its group is held at zero."""
-        return self.spread(ops.logical_not(self.is_free), outside=False)
-
-    @property
-    def is_outside(self):
-        """Per entry, broadcastable to w: whether it is in no group."""
-        outside = np.zeros(self.shape[self.axis], bool) if self.segments is None else self.segments < 0
-        return outside.reshape(self._along)
-
-    def price(self, w):
-        """c per group as a tensor of w's dtype, 0 in the place of inf."""
-        return ops.cast(ops.where(self.is_free, self.factors, 0.0), w.dtype)
-
-    def norms(self, x):
-        """‖x_g‖₂ per group; scaled by its largest entry, so that no square overflows or vanishes."""
-        x = ops.abs(x)
-        top = self.largest(x)
-        top = ops.where(ops.logical_and(top > 0, ops.isfinite(top)), top, 1.0)
-        return top * ops.sqrt(self.sums(ops.square(x / self.spread(top, outside=1.0))))
-
-    def sums(self, x):
-        """Σ x per group."""
-        totals = ops.sum(x, axis=self._others) if self._others else x
-        if self.segments is None:
-            return totals
-        count = self.factors.shape[0]
-        return ops.segment_sum(totals, self.segments % (count + 1), count + 1)[:count]
-
-    def largest(self, x):
-        """max x per group."""
-        tops = ops.max(x, axis=self._others) if self._others else x
-        if self.segments is None:
-            return tops
-        count = self.factors.shape[0]
-        return ops.segment_max(tops, self.segments % (count + 1), count + 1)[:count]
-
-    def spread(self, per_group, outside=0.0):
-        """One number per group, given to each of its entries, broadcastable to w; `outside` for entries in none."""
-        if self.segments is not None:
-            rest = ops.full((1,), outside, per_group.dtype)
-            per_group = ops.take(ops.concatenate([per_group, rest]), self.segments % (self.factors.shape[0] + 1))
-        return ops.reshape(per_group, self._along)
-
-    def completed(self, residuals, w, gradient):
-        """Residuals per group, those of held groups set, with that of the entries in no group as the last."""
-        residuals = ops.where(self.is_free, residuals, ops.where(self.norms(w) == 0, 0.0, math.inf))
-        if not self.is_outside.any():
-            return residuals
-        rest = ops.where(self.is_outside, gradient, 0.0)
-        return ops.concatenate([residuals, ops.reshape(ops.sqrt(ops.sum(ops.square(rest))), (1,))])
-
-    @property
-    def _others(self):
-        return tuple(i for i in range(len(self.shape)) if i != self.axis)
-
-    @property
-    def _along(self):
-        return [-1 if i == self.axis else 1 for i in range(len(self.shape))]
-
-
-def layout(penalty, shape):
-    """The groups of a penalty (its `groups`, `axis` and `weights`) on a variable of the given shape.
-
-    Raises:
-        ValueError: if the variable lacks the axis, an index runs past its end, or there is not one factor per group.
-    """
-    shape = tuple(shape)
-    name = type(penalty).__name__
-    listed = isinstance(penalty.groups, list)
-    axis = _axis_number(name, penalty.axis if listed else penalty.groups, shape)
-    length = shape[axis]
-    segments = None
-    count = length
-    if listed:
-        count = len(penalty.groups)
-        segments = np.full(length, -1)
-        for number, indices in enumerate(penalty.groups):
-            if max(indices) >= length:
-                raise ValueError(
-                    f"{name}: group {number} holds the index {max(indices)}, past the end of axis {axis} of a variable "
-                    f"of shape {shape}. Indices run from 0 to {length - 1}."
-                )
-            segments[indices] = number
-    members = np.ones(length, int) if segments is None else np.bincount(segments[segments >= 0], minlength=count)
-    factors = np.sqrt(members * (math.prod(shape) / max(length, 1)))
-    if penalty.weights is not None:
-        if penalty.weights.shape not in ((), (1,), (count,)):
-            raise ValueError(
-                f"{name} has weights of shape {penalty.weights.shape} for {count} groups of a variable of shape "
-                f"{shape}. Give one factor per group, or a rule for each variable."
-            )
-        factors = ops.broadcast_to(penalty.weights, (count,))
-    return Layout(shape, axis, segments, factors)
-
-
-def _axis_number(name, axis, shape):
-    named = {"outputs": -1, "inputs": -2 if len(shape) > 1 else -1}
-    number: int = named[axis] if isinstance(axis, str) else axis
-    if not -len(shape) <= number < len(shape):
-        raise ValueError(
-            f"{name}: groups along axis {axis!r} need a variable that has this axis; this one has the shape {shape}. "
-            f"Use an axis between {-len(shape)} and {len(shape) - 1}, or exclude the variable from the rule."
-        )
-    return number % len(shape)
 
 
 def _checked_groups(groups, axis):
@@ -345,12 +234,21 @@ def _kept_share(at, size, pull):
     at_zero = at.norms(ops.where(has_pull, size / ops.where(has_pull, pull, 1.0), ops.where(size > 0, math.inf, 0.0)))
     theta = ops.maximum(at.largest(size - pull), at.norms(size) - at.largest(pull))
     theta = ops.maximum(theta, 0.0)
+
+    def square_of(size, pull, theta):
+        return ops.square(size / _or_one(theta + pull))
+
+    def slope_of(size, pull, theta):
+        return square_of(size, pull, theta) / _or_one(theta + pull)
+
     for _ in range(NEWTON_STEPS):
-        shifted = at.spread(theta) + pull
-        shifted = ops.where(shifted > 0, shifted, 1.0)
-        ratio = size / shifted
-        square, slope = at.sums(ops.square(ratio)), at.sums(ops.square(ratio) / shifted)
+        square, slope = (at.summed(of, [size, pull], [theta]) for of in (square_of, slope_of))
         move = square * (ops.sqrt(square) - 1.0) / ops.where(slope > 0, slope, 1.0)
         theta = ops.maximum(theta + move, 0.0)
     theta = at.spread(ops.where(at_zero <= 1.0, 0.0, theta), outside=1.0)
-    return theta / ops.where(theta + pull > 0, theta + pull, 1.0)
+    return theta / _or_one(theta + pull)
+
+
+def _or_one(x):
+    """x where it is positive, else 1: a divisor of what is zero there."""
+    return ops.where(x > 0, x, 1.0)

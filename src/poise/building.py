@@ -1,0 +1,71 @@
+"""Which targets an optimizer has: its rules, resolved against the variables, made ready to act."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from keras import ops
+
+from poise.metric import Metric
+from poise.rules import Plan, Rule, path_of
+from poise.targets import Target, anchored, check_actions, divide
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Makes the targets of an optimizer.
+
+    Args:
+        optimizer: whose variables hold what a target keeps.
+        rules: its rules.
+        update: its update.
+        metric: that of the inner optimizer, or None where one learning rate is the step.
+    """
+
+    optimizer: Any
+    rules: list[Rule]
+    update: str
+    metric: Metric | None
+
+    def targets(self, plan: Plan, variables) -> list[Target]:
+        """In the order of the variables; those of a joint penalty stand where the first of them does.
+
+        Raises:
+            ValueError: if a penalty cannot act in the way that the update gives it.
+        """
+        found = [
+            self._target((number,), [variables[number]], path_of(variables[number]), False, numbers)
+            for number, numbers in sorted(plan.alone.items())
+        ]
+        found += [
+            self._target(members, [variables[number] for number in members], self.rules[rule].name, True, [rule])
+            for rule, members in plan.together.items()
+        ]
+        return sorted(found, key=lambda target: target.index)
+
+    def _target(self, members, variables, path, is_joint, numbers):
+        given = [(number, self.rules[number].penalty) for number in numbers]
+        penalties = tuple((number, anchored(penalty, variables[0], self._copy)) for number, penalty in given)
+        shapes = tuple(tuple(variable.shape) for variable in variables)
+        target = Target(tuple(members), shapes, path, is_joint, penalties, *divide(penalties, self.update, self.metric))
+        check_actions(target, self.rules, self.metric, self.optimizer.inner_optimizer)
+        for variable in variables if target.after else ():
+            if variable.constraint is not None:
+                raise ValueError(
+                    f"{path_of(variable)!r} has the constraint {type(variable.constraint).__name__}, which acts before "
+                    "the prox, and the prox would leave it. Drop the constraint, or use update='coupled'."
+                )
+        return replace(target, trace=self._trace(target, variables))
+
+    def _trace(self, target, variables):
+        if not target.after or self.metric is None or not self.metric.momentum:
+            return None
+        if self.metric.kind == "diagonal" and not target.is_joint:
+            return self.optimizer.add_variable_from_reference(variables[0], "step_trace")
+        shape = () if self.metric.kind == "scalar" else target.shape
+        return self.optimizer.add_variable(shape, "zeros", dtype=variables[0].dtype, name=f"step_trace_{target.index}")
+
+    def _copy(self, variable):
+        def value(shape, dtype):
+            return ops.cast(ops.copy(ops.convert_to_tensor(variable)), dtype)
+
+        return self.optimizer.add_variable_from_reference(variable, "start", initializer=value)

@@ -1,0 +1,117 @@
+"""Which units of a model are dead.
+
+Forward: what is constant (a unit without incoming weights is its activated bias, a sum of constants is one). Backward:
+what is needed, from the outputs of the model on; a constant is needed only where it cannot be folded into a bias. A
+unit goes if nothing that is joined with it is needed. One pass each is the fixed point, since a graph has no circles:
+what dies by another's death is met later in the same pass. (A recurrent layer goes round by itself.)
+"""
+
+import numpy as np
+
+from poise.compaction import linear, normalising, passing, places, products, sequences
+from poise.compaction.graph import Call, Graph, Tensor
+from poise.compaction.kinds import WALL, describe, kind_of
+
+FAMILIES = (linear, normalising, passing, places, products, sequences)
+"""The modules that register their kinds when they are imported."""
+
+INPUT = "an input of the model"
+OUTPUT = "an output of the model"
+
+
+class Findings:
+    """What is known of the units of a model.
+
+    Args:
+        model: a built functional or sequential model.
+        tolerance: weights whose size is at most this count as zero.
+        drops_inputs: whether features of the inputs can go.
+
+    Raises:
+        TypeError, ValueError: if the model cannot be compacted (see `Graph`), or the tolerance is no number ≥ 0.
+    """
+
+    def __init__(self, model, tolerance: float = 0.0, drops_inputs: bool = False):
+        self.graph = Graph(model, checked_tolerance(tolerance))
+        self._link(drops_inputs)
+        self.joined = self.graph.units.settle()
+        for call in self.graph.calls:
+            call.kind.constants(call)
+        for tensor in self.graph.outputs:
+            tensor.needed[:] = True
+        for call in reversed(self.graph.calls):
+            call.kind.needs(call)
+        self._stays = self._kept()
+
+    def stays(self, units: np.ndarray) -> np.ndarray:
+        """Which of some units stay."""
+        return self._stays[self.joined.root[units]]
+
+    def count(self, units: np.ndarray) -> int:
+        return int(self.stays(units).sum())
+
+    def why_pinned(self, units: np.ndarray) -> str:
+        """The first reason why any of some units has to stay; "" if there is none."""
+        reasons = self.joined.why[self.joined.root[units]]
+        return next((reason for reason in reasons if reason), "")
+
+    def _link(self, drops_inputs: bool):
+        graph = self.graph
+        for tensor in graph.inputs:
+            last = tensor.shape[-1] if len(tensor.shape) > 1 else None
+            tensor.carry(len(tensor.shape) - 1 if last else None, graph.units.fresh(last or 0))
+            if not drops_inputs:
+                graph.units.pin(tensor.units, INPUT)
+        for call in graph.calls:
+            kind = kind_of(call.layer)
+            call.kind = kind if kind.follows(call) else WALL
+            call.kind.link(call)
+            first = graph.calls_of(call.layer)[0]
+            if call is not first and kind.is_sized:
+                self._tie(call, first)
+        for first, *others in graph.entered.values():
+            for other in others:
+                for here, there in zip(first, other, strict=True):
+                    if here.axis == there.axis and len(here.units) == len(there.units):
+                        graph.units.join(here.units, there.units)
+                    else:
+                        graph.units.pin(here.units, "a model is called on it and on tensors of other shapes")
+                        graph.units.pin(there.units, "a model is called on it and on tensors of other shapes")
+        for tensor in graph.outputs:
+            graph.units.pin(tensor.units, OUTPUT)
+
+    def _tie(self, call: Call, first: Call):
+        """The weights of a layer are the same in two calls, and so are their units."""
+        units = self.graph.units
+        if call.kind is not first.kind:
+            for one in (call, first):
+                for own in [*one.given.values(), *(tensor.units for tensor in (*one.outputs, *one.within.values()))]:
+                    units.pin(own, f"{describe(call.layer)} is also called in a way that is not known to compact")
+            return
+        for number in call.given:
+            units.join(call.given[number], first.given[number])
+        made, other = ([*one.outputs, *one.within.values()] for one in (call, first))
+        for own, same in zip(made, other, strict=True):
+            units.join(own.units, same.units)
+
+    def _kept(self) -> np.ndarray:
+        """Per set of joined units whether it stays: what is needed or pinned, and of every tensor one unit at least."""
+        stays = self.joined.is_pinned.copy()
+        tensors = self._tensors()
+        for tensor in tensors:
+            stays[self.joined.root[tensor.units[tensor.needed]]] = True
+        for tensor in tensors:
+            roots = self.joined.root[tensor.units]
+            if len(roots) and not stays[roots].any():
+                stays[roots[0]] = True
+        return stays
+
+    def _tensors(self) -> list[Tensor]:
+        inside = [tensor for call in self.graph.calls for tensor in call.within.values()]
+        return [*self.graph.inputs, *(tensor for call in self.graph.calls for tensor in call.outputs), *inside]
+
+
+def checked_tolerance(tolerance) -> float:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < np.inf:
+        raise ValueError(f"tolerance={tolerance!r}: give a number ≥ 0; weights of at most that size count as zero.")
+    return float(tolerance)

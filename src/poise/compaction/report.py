@@ -1,0 +1,112 @@
+"""What is dead in a model and why (poise.dead_units), and what compaction saves (poise.savings)."""
+
+import os
+import tempfile
+
+import numpy as np
+import pandas as pd
+
+from poise.compaction.analysis import Findings
+from poise.compaction.graph import Graph, Tensor
+from poise.compaction.kinds import WALL
+
+
+def dead_units(model, *, tolerance: float = 0.0) -> pd.DataFrame:
+    """Which units `poise.compact` would remove, layer by layer, and why, or why not.
+
+    Args:
+        model: a built functional or sequential Keras model.
+        tolerance: weights whose size is at most this count as zero.
+
+    Returns:
+        A DataFrame, one row a layer that makes units (the heads of an attention have a row of their own): `layer`,
+        `units` (how many it makes), `dead` (how many of them go) and `why` (what they died of, or why others stay).
+
+    Raises:
+        TypeError, ValueError: as `poise.compact`.
+
+    Example:
+        >>> import keras, poise
+        >>> model = keras.Sequential(
+        ...     [keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="zeros"), keras.layers.Dense(1)]
+        ... )
+        >>> poise.dead_units(model)["dead"].tolist()
+        [1, 0]
+    """
+    findings = Findings(model, tolerance)
+    rows = []
+    for layer in findings.graph.layers:
+        rows += [_row(findings, name, tensor) for name, tensor in _made(findings.graph, layer)]
+        if findings.graph.calls_of(layer)[0].kind is WALL and getattr(layer, "weights", None):
+            rows += [_row(findings, layer.name, tensor) for tensor in findings.graph.calls_of(layer)[0].outputs]
+    return pd.DataFrame(rows, columns=["layer", "units", "dead", "why"])
+
+
+def _row(findings: Findings, name: str, tensor: Tensor) -> dict:
+    stays = findings.stays(tensor.units)
+    is_constant = ~np.isnan(tensor.constants)
+    constant, unread = int((~stays & is_constant).sum()), int((~stays & ~is_constant).sum())
+    left = int((stays & ~tensor.needed).sum())
+    pinned = findings.why_pinned(tensor.units)
+    reasons = [
+        f"{constant} constant" if constant else "",
+        f"{unread} read by nobody" if unread else "",
+        f"all stay: {pinned}" if pinned else "",
+        f"{left} more could go but for units that go with them" if left and not pinned else "",
+    ]
+    return {"layer": name, "units": len(stays), "dead": constant + unread, "why": "; ".join(filter(None, reasons))}
+
+
+def savings(before, after) -> pd.DataFrame:
+    """What a smaller model saves: parameters, operations, bytes, units.
+
+    Args:
+        before, after: two built functional or sequential Keras models.
+
+    Returns:
+        A DataFrame with the columns `before`, `after` and `ratio` (before / after): the rows "parameters", "FLOPs per
+        sample" (two for every product of layers with kernels and of attention; activations and normalisation are not
+        counted; NaN where a length is not known), "file size" (bytes of the .keras file, without an optimizer), and
+        the units of every layer that both have.
+
+    Raises:
+        TypeError, ValueError: if a model is not built, or has no graph of layers.
+
+    Example:
+        >>> import keras, poise
+        >>> def model(units):
+        ...     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(units, name="hidden")])
+        >>> poise.savings(model(8), model(2)).loc[["parameters", "FLOPs per sample", "hidden"], "ratio"].tolist()
+        [4.0, 4.0, 4.0]
+    """
+    pair = [_sizes(before), _sizes(after)]
+    table = pd.DataFrame({"before": pair[0], "after": pair[1]}).reindex([name for name in pair[0] if name in pair[1]])
+    return table.assign(ratio=table["before"] / table["after"])
+
+
+def _sizes(model) -> dict[str, float]:
+    graph = Findings(model).graph
+    sizes = {
+        "parameters": float(model.count_params()),
+        "FLOPs per sample": 2.0 * sum(call.kind.products(call) for call in graph.calls),
+        "file size": float(_bytes(model)),
+    }
+    for layer in graph.layers:
+        for name, tensor in _made(graph, layer):
+            sizes[name] = float(len(tensor.units))
+    return sizes
+
+
+def _made(graph: Graph, layer) -> list[tuple[str, Tensor]]:
+    """The units that a layer makes, by name: its outputs, and the heads within."""
+    call = graph.calls_of(layer)[0]
+    if not call.kind.makes_units:
+        return []
+    return [(layer.name, call.outputs[0]), *((f"{layer.name}, {name}", one) for name, one in call.within.items())]
+
+
+def _bytes(model) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.keras")
+        model.save(path, include_optimizer=False)
+        return os.path.getsize(path)

@@ -1,0 +1,158 @@
+"""The groups of poise.structure: what belongs together by hand, and that a group at zero is a unit that goes."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import poise
+
+from .zeroing import assert_same, randomised
+
+
+def dense_chain():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(3, activation="relu", name="first")(inputs)
+    hidden = layers.Dense(2, activation="tanh", name="second")(hidden)
+    return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
+
+
+def normalised_convolutions():
+    inputs = keras.Input((6, 6, 1))
+    hidden = layers.Conv2D(3, 3, padding="same", use_bias=False, name="first")(inputs)
+    hidden = layers.ReLU()(layers.BatchNormalization(name="norm")(hidden))
+    hidden = layers.Conv2D(2, 3, padding="same", name="second")(hidden)
+    hidden = layers.Flatten()(layers.MaxPooling2D()(layers.ReLU()(hidden)))
+    return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
+
+
+def residual():
+    inputs = keras.Input((6, 6, 1))
+    stem = layers.ReLU()(
+        layers.BatchNormalization(name="norm")(layers.Conv2D(3, 3, padding="same", name="stem")(inputs))
+    )
+    branch = layers.Conv2D(4, 3, padding="same", activation="relu", name="inner")(stem)
+    branch = layers.BatchNormalization(name="outer_norm")(layers.Conv2D(3, 3, padding="same", name="outer")(branch))
+    hidden = layers.GlobalAveragePooling2D()(layers.Add()([stem, branch]))
+    return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
+
+
+def separable():
+    inputs = keras.Input((6, 6, 1))
+    hidden = layers.Conv2D(3, 3, activation="relu", name="first")(inputs)
+    hidden = layers.DepthwiseConv2D(3, depth_multiplier=2, activation="relu", name="deep")(hidden)
+    hidden = layers.SeparableConv2D(3, 2, activation="relu", name="apart")(hidden)
+    return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(hidden)), name="net")
+
+
+def attention():
+    inputs = keras.Input((5, 4))
+    hidden = layers.Add()([inputs, layers.MultiHeadAttention(3, 2, name="attend")(inputs, inputs)])
+    normal = layers.LayerNormalization(name="norm")(hidden)
+    hidden = layers.Dense(6, activation="gelu", name="wide")(normal)
+    hidden = layers.Add()([normal, layers.Dense(4, name="narrow")(hidden)])
+    return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
+
+
+def recurrent():
+    inputs = keras.Input((5, 3))
+    hidden = layers.GRU(4, return_sequences=True, name="below")(inputs)
+    return keras.Model(inputs, layers.Dense(2, name="head")(layers.LSTM(3, name="above")(hidden)), name="net")
+
+
+MODELS = [dense_chain, normalised_convolutions, residual, separable, attention, recurrent]
+
+
+def groups_of(model):
+    """[{path of a variable: mask of its entries}] of every group."""
+    members = poise.structure(model).penalty.members
+    count = 1 + max(max(groups) for _, _, groups in members.values())
+    found = [{} for _ in range(count)]
+    for path, (shape, axis, groups) in members.items():
+        along = np.reshape(groups, [-1 if i == axis else 1 for i in range(len(shape))])
+        for number, group in enumerate(found):
+            if (np.asarray(groups) == number).any():
+                group[path] = np.broadcast_to(along == number, shape)
+    return found
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_each_group_at_zero_is_units_that_go(make):
+    model = make()
+    groups = groups_of(model)
+    rows = np.random.default_rng(1).normal(size=(3, *model.input_shape[1:])).astype("float32")
+    for group in groups:
+        randomised(model, seed=0)
+        assert poise.dead_units(model)["dead"].sum() == 0
+        for variable in model.trainable_variables:
+            if variable.path in group:
+                variable.assign(np.where(group[variable.path], 0.0, keras.ops.convert_to_numpy(variable)))
+
+        smaller = poise.compact(model)
+
+        assert poise.dead_units(model)["dead"].sum() >= 1
+        assert smaller.count_params() < model.count_params()
+        assert_same(model, smaller, [rows])
+
+
+def test_a_dense_unit_has_its_column_and_bias_and_the_rows_of_the_head():
+    members = poise.structure(dense_chain()).penalty.members
+
+    axes = {path.removeprefix("net/"): axis for path, (_, axis, _) in members.items()}
+    assert axes == {"first/kernel": 1, "first/bias": 0, "second/kernel": 1, "second/bias": 0, "head/kernel": 0}
+
+
+def test_a_filter_takes_its_normalisation_along():
+    groups = groups_of(normalised_convolutions())
+
+    first = [sorted(path.split("/")[-2] + "/" + path.split("/")[-1] for path in group) for group in groups]
+    assert first.count(["first/kernel", "norm/beta", "norm/gamma"]) == 3
+    assert first.count(["head/kernel", "second/bias", "second/kernel"]) == 2
+
+
+def test_what_meets_in_a_sum_is_one_group():
+    groups = groups_of(residual())
+
+    shared = [group for group in groups if any(path.endswith("stem/kernel") for path in group)]
+    assert len(shared) == 3
+    for group in shared:
+        assert any(path.endswith("outer/kernel") for path in group)
+        assert any(path.endswith("outer_norm/gamma") for path in group)
+        assert any(path.endswith("head/kernel") for path in group)
+
+
+def test_a_head_is_one_group_through_all_its_projections():
+    groups = groups_of(attention())
+
+    heads = [group for group in groups if any("attend" in path for path in group)]
+    assert len(heads) == 3
+    assert all(sum("attend" in path for path in group) == 7 for group in heads)
+
+
+def test_what_cannot_go_is_not_penalised():
+    members = poise.structure(attention()).penalty.members
+
+    assert not any("norm" in path or "narrow/bias" in path for path in members)
+
+
+def test_a_model_without_removable_units_is_an_error():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+
+    with pytest.raises(ValueError, match="No unit of the model"):
+        poise.structure(model)
+
+
+def test_training_under_the_rule_makes_units_that_go():
+    model = randomised(dense_chain())
+    rows = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    target = np.stack([rows[:, 0], rows[:, 1]], axis=1)
+    model.compile(
+        poise.Penalized(keras.optimizers.Adam(0.03), poise.structure(model, 0.05), update="proximal"), loss="mse"
+    )
+    model.fit(rows, target, epochs=60, batch_size=64, verbose=0)
+
+    smaller = poise.compact(model)
+
+    assert poise.dead_units(model)["dead"].sum() >= 1
+    assert smaller.count_params() < model.count_params()
+    assert_same(model, smaller, [rows])

@@ -1,0 +1,375 @@
+"""`poise compact`: what it prints and writes, and one sentence with exit code 2 for what cannot be compacted."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from keras import layers
+from typer.testing import CliRunner
+
+from poise import cli
+from poise.terminal import compaction, printed
+from tests.compaction.zeroing import assert_same, outputs, randomised, silent, unread
+
+COLUMNS = ["age", "sex", "bmi", "bp", "s1"]
+
+
+def poise(*arguments, **given):
+    return CliRunner().invoke(cli.app, list(map(str, arguments)), **given)
+
+
+def refused(*arguments, exit_code=2) -> str:
+    """What is said on the error stream when nothing is written."""
+    before = _files()
+    result = poise("compact", *arguments)
+    assert result.exit_code == exit_code, result.output
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert _files() == before
+    return result.stderr.strip()
+
+
+def _files():
+    return {one: one.read_bytes() for one in Path.cwd().rglob("*") if one.is_file()}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a model of which 2 of 4 and 1 of 3 hidden units are dead, and input 1 is read by nobody."""
+    place = tmp_path_factory.mktemp("place")
+    model = keras.Sequential(
+        [
+            keras.Input((5,), name="patients"),
+            layers.Dense(4, activation="relu", name="first"),
+            layers.Dense(3, activation="tanh", name="second"),
+            layers.Dense(1, name="head"),
+        ]
+    )
+    first, second, head = randomised(model).layers
+    unread(first, [1])
+    silent(first, [0, 2])
+    unread(head, [1])
+    model.save(place / "net.keras")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def net(place, tmp_path, monkeypatch):
+    """The model, in an empty folder in which the command runs."""
+    monkeypatch.chdir(tmp_path)
+    Path("net.keras").write_bytes((place / "net.keras").read_bytes())
+    return Path("net.keras")
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(size=(7, 5)).astype("float32")
+
+
+def loaded(path):
+    return keras.saving.load_model(path, compile=False)
+
+
+def test_the_smaller_model_lies_beside_the_other_and_predicts_the_same(net, x):
+    said = " ".join(poise("compact", net).stdout.split())
+
+    assert said.startswith("net.keras: 3 of 8 units are dead.")
+    assert "first 4 2 2 constant" in said
+    assert "second 3 1 1 read by nobody" in said
+    assert "head 1 0 all stay: an output of the model" in said
+    assert "parameters 43 20 2.15" in said
+    assert said.endswith("Model: net-compact.keras")
+    small = loaded("net-compact.keras")
+    assert [layer.units for layer in small.layers] == [2, 2, 1]
+    assert_same(loaded(net), small, [x])
+
+
+def test_quiet_prints_the_path_alone(net):
+    assert poise("compact", net, "--out", "new/small.keras", "-q").output == f"{Path('new/small.keras')}\n"
+    assert [one.name for one in Path("new").iterdir()] == ["small.keras"]
+
+
+def test_json_is_all_that_is_printed(net, x):
+    np.save("x.npy", x)
+
+    found = json.loads(poise("compact", net, "--check", "x.npy", "--drop-inputs", "--json").stdout)
+
+    assert found["check"].pop("difference") < 1e-5
+    assert found["savings"]["parameters"] == {"before": 43, "after": 18, "ratio": pytest.approx(43 / 18)}
+    assert found["savings"]["second"] == {"before": 3, "after": 2, "ratio": 1.5}
+    del found["savings"]
+    assert found == {
+        "format": "poise compact", "model": "net.keras", "out": "net-compact.keras", "tolerance": 0.0,
+        "layers": [
+            {"layer": "first", "units": 4, "dead": 2, "why": "2 constant"},
+            {"layer": "second", "units": 3, "dead": 1, "why": "1 read by nobody"},
+            {"layer": "head", "units": 1, "dead": 0, "why": "all stay: an output of the model"},
+        ],
+        "inputs": [{"input": "patients", "features": 5, "kept": [0, 2, 3, 4], "columns": []}],
+        "check": {"data": "x.npy", "rows": 7},
+    }  # fmt: skip
+    assert_same_of(net, x, x[:, [0, 2, 3, 4]])
+
+
+def assert_same_of(net, x, cut):
+    (before,), (after,) = outputs(loaded(net), [x]), outputs(loaded("net-compact.keras"), [cut])
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_what_is_unknown_is_null_in_json(net):
+    series = keras.Sequential([keras.Input((None, 3)), layers.Dense(2), layers.GlobalAveragePooling1D()])
+    randomised(series).save(net)
+
+    result = poise("compact", net, "--json")
+
+    flops = json.loads(result.stdout)["savings"]["FLOPs per sample"]
+    assert flops == {"before": None, "after": None, "ratio": None}
+    assert "FLOPs per sample unknown unknown unknown" in " ".join(poise("compact", net, "--force").stdout.split())
+
+
+def test_a_model_without_dead_units_is_said_to_have_none(net):
+    randomised(keras.Sequential([keras.Input((3,)), layers.Dense(2)])).save(net)
+
+    assert poise("compact", net).stdout.startswith("net.keras: 0 of 2 units are dead. There is nothing to remove.")
+
+
+def test_weights_within_the_tolerance_count_as_zero(net):
+    assert poise("compact", net, "--tolerance", "100", "-q").exit_code == 0
+    assert loaded("net-compact.keras").count_params() < 20
+    assert refused(net, "--force", "--tolerance", "-1").startswith("tolerance=-1.0: give a number ≥ 0")
+
+
+# ---------------------------------------------------------------- rows to compare on
+
+
+def _npy(x):
+    np.save("rows.npy", x)
+    return "rows.npy"
+
+
+def _npz(x):
+    np.savez("rows.npz", x=x, y=x[:, 0])
+    return "rows.npz"
+
+
+def _named(x):
+    np.savez("rows.npz", patients=x, weights=x[:, 0])
+    return "rows.npz"
+
+
+def _csv(x):
+    pd.DataFrame(x, columns=COLUMNS).to_csv("rows.csv", sep=";", decimal=",", index=False)
+    return "rows.csv"
+
+
+def _parquet(x):
+    pd.DataFrame(x, columns=COLUMNS).to_parquet("rows.parquet")
+    return "rows.parquet"
+
+
+@pytest.mark.parametrize("written", [_npy, _npz, _named, _csv, _parquet])
+def test_both_models_are_compared_on_rows(written, net, x):
+    said = " ".join(poise("compact", net, "--check", written(x)).stdout.split())
+
+    assert f"On 7 rows of {written(x)} the outputs " in said
+
+
+def test_inputs_that_are_still_needed_are_told_by_their_columns(net, x):
+    said = " ".join(poise("compact", net, "--drop-inputs", "--check", _csv(x)).stdout.split())
+
+    assert "Inputs: 4 of 5 are still needed, and the new model takes these alone: age, bmi, bp, s1." in said
+    assert_same_of(net, x, x[:, [0, 2, 3, 4]])
+
+
+def test_inputs_that_are_still_needed_are_told_by_their_positions(net):
+    assert "these alone: 0, 2-4." in " ".join(poise("compact", net, "--drop-inputs").stdout.split())
+
+
+def test_a_model_with_several_inputs_is_compared_on_an_array_each(net):
+    words = keras.Input((4,), dtype="int32", name="words")
+    numbers = keras.Input((3,), name="numbers")
+    mean = layers.GlobalAveragePooling1D()(layers.Embedding(9, 2)(words))
+    both = layers.Concatenate()([mean, layers.Dense(2, name="dense")(numbers)])
+    model = keras.Model({"w": words, "n": numbers}, {"one": layers.Dense(1)(both), "two": layers.Dense(2)(both)})
+    unread(randomised(model).get_layer("dense"), [2])
+    model.save(net)
+    w, n = np.arange(8).reshape(2, 4), np.ones((2, 3))
+    np.savez("named.npz", words=w, numbers=n)
+    np.savez("ordered.npz", n, w)
+    np.savez("three.npz", n, w, n)
+    np.savez("unequal.npz", numbers=n, words=w[:1])
+    np.savez("fractions.npz", numbers=n, words=w + 0.5)
+
+    said = " ".join(poise("compact", net, "--check", "named.npz", "--drop-inputs").stdout.split())
+
+    assert "Inputs of 'numbers': 2 of 3 are still needed, and the new model takes these alone: 0-1." in said
+    assert "Inputs of 'words': all 4 are still needed." in said
+    assert poise("compact", net, "--check", "ordered.npz", "--force").exit_code == 0
+    assert refused(net, "--check", "three.npz", "--force") == (
+        "'three.npz' holds 3 arrays (arr_0, arr_1, arr_2), and the model takes 'numbers' (any, 3), 'words' (any, 4). "
+        "Give one an input, named numbers, words or in this order."
+    )
+    assert "have 2, 1 rows" in refused(net, "--check", "unequal.npz", "--force")
+    assert "holds fractions, and the input 'words'" in refused(net, "--check", "fractions.npz", "--force")
+    assert "is a table, and the model takes 'numbers' (any, 3)" in refused(net, "--check", _csv(np.ones((1, 5))), "--force")
+
+
+@pytest.mark.parametrize(
+    ("array", "sentence"),
+    [
+        (np.ones((7, 6)), "'rows.npy' has shape (7, 6), and the input 'patients' takes (any, 5)."),
+        (np.ones(5), "'rows.npy' has shape (5), and the input 'patients' takes (any, 5)."),
+        (np.ones((0, 5)), "'rows.npy' holds no rows, and nothing can be compared."),
+        (np.full((2, 5), "a"), "'rows.npy' holds values of type <U1, and the model takes numbers."),
+        (np.array([{}], object), "cannot be read as arrays of numbers: it is damaged, or holds Python objects."),
+    ],
+)
+def test_rows_that_do_not_fit_are_one_sentence(array, sentence, net):
+    assert sentence in refused(net, "--check", _npy(array))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("rows.csv", "a,b\n1,2\n", "'rows.csv' has shape (1, 2), and the input 'patients' takes (any, 5)."),
+        ("rows.csv", "a,b,c,d,e\n1,2,x,4,5\n", "Column 'c' of 'rows.csv' holds no numbers."),
+        ("rows.csv", "a,b,c,d,e\n1,2,,4,5\n", "Column 'c' of 'rows.csv' has gaps."),
+        ("rows.csv", "", "'rows.csv' is empty."),
+        ("rows.npy", "no array", "'rows.npy' cannot be read as arrays of numbers"),
+        ("rows.npz", "PK no archive", "'rows.npz' cannot be read as arrays of numbers"),
+        ("rows.json", "{}", "'rows.json' is of a kind that is not read. Give the path of an .npy, .npz, .csv"),
+    ],
+)
+def test_files_that_hold_no_rows_are_one_sentence(name, content, sentence, net):
+    Path(name).write_text(content)
+
+    assert sentence in refused(net, "--check", name)
+
+
+def test_rows_that_are_not_there_are_one_sentence(net):
+    assert refused(net, "--check", "none.npy").startswith("There is no file 'none.npy'.")
+    assert refused(net, "--check", ".").startswith("'.' is a folder.")
+
+
+def test_outputs_that_differ_are_a_fault_and_nothing_is_written(net, x, monkeypatch):
+    other = randomised(loaded(net), seed=1)
+    monkeypatch.setattr(compaction, "compact", lambda *_, **__: other)
+
+    said = refused(net, "--check", _npy(x), exit_code=1)
+
+    assert said.startswith("On 'rows.npy' the outputs of the smaller model differ by ")
+    assert "more than 0.0001. Nothing is written." in said
+
+
+def test_outputs_may_differ_where_a_tolerance_is_given(net, x, monkeypatch):
+    other = randomised(loaded(net), seed=1)
+    monkeypatch.setattr(compaction, "compact", lambda *_, **__: other)
+
+    result = poise("compact", net, "--check", _npy(x), "--tolerance", "1e-3", "--json")
+
+    assert json.loads(result.stdout)["check"]["difference"] > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "apart"),
+    [
+        ([2.0, -4.0], [2.0, -3.0], 0.25),
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+        ([0.0, 0.0], [0.0, 1e-9], np.inf),
+        ([np.nan, np.inf, 2.0], [np.nan, np.inf, 1.0], 0.5),
+        ([1.0, 2.0], [np.nan, 2.0], np.inf),
+    ],
+)
+def test_the_difference_is_relative_to_the_largest_output(before, after, apart):
+    assert compaction._apart(np.array(before), np.array(after)) == apart
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_an_existing_file_is_not_overwritten_unless_asked(net):
+    Path("net-compact.keras").write_text("precious")
+
+    assert refused(net) == (
+        "The file 'net-compact.keras' exists, and nothing is overwritten unasked. Use --force."
+    )
+    assert poise("compact", net, "--force", "-q").exit_code == 0
+    assert loaded("net-compact.keras").count_params() == 20
+
+
+def test_the_output_is_checked(net):
+    Path("folder.keras").mkdir()
+
+    assert refused(net, "--out", "small.h5") == "--out 'small.h5' is no name of a Keras model. End it in .keras."
+    assert refused(net, "--out", "folder.keras").startswith("--out 'folder.keras' is a folder.")
+    assert refused(net, "--out", "net.keras/a.keras").startswith("The file 'net.keras/a.keras' cannot be written: ")
+
+
+def test_a_full_disk_leaves_nothing_half_written(net, monkeypatch):
+    def full(self, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keras.Model, "save", full)
+    monkeypatch.setattr(compaction, "savings", lambda *_: pd.DataFrame())
+
+    assert refused(net) == "The file 'net-compact.keras' cannot be written: No space left on device."
+
+
+class Halving(layers.Layer):
+    def call(self, x):
+        return x / 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        (Halving(), "has a part of its own, 'Halving', which is not known here. In Python, import what defines it"),
+        (layers.Dense(2, activation=lambda x: x), "has a part of its own, '<lambda>', which is not known here."),
+        (layers.Lambda(lambda x: x / 2), "holds Python code (a Lambda layer), which is not run from a file unasked."),
+    ],
+)
+def test_a_layer_that_is_not_known_is_one_sentence(layer, sentence, net):
+    keras.Sequential([keras.Input((3,)), layer]).save(net)
+
+    assert sentence in refused(net)
+
+
+def test_a_file_that_is_no_model_is_one_sentence(net):
+    Path("text.keras").write_text("no model")
+    Path("short.keras").write_bytes(net.read_bytes()[:2000])
+    with zipfile.ZipFile("other.keras", "w") as archive:
+        archive.writestr("notes.txt", "no model")
+
+    for name in ("text.keras", "short.keras"):
+        assert refused(name) == f"{name!r} is no Keras model, or a damaged one. Give a file that model.save wrote."
+    assert refused("other.keras").startswith("'other.keras' cannot be read as a Keras model: ")
+    assert refused("none.keras").startswith("There is no file 'none.keras'.")
+    assert refused(".").startswith("'.' is a folder.")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
+def test_a_model_that_cannot_be_compacted_says_why(net):
+    keras.Sequential([layers.Dense(3)], name="open").save(net)
+
+    assert refused(net).startswith("The model 'open' is not built, and has no weights yet.")
+
+
+def test_tables_fit_a_narrow_terminal(net):
+    from rich.console import Console
+
+    names = "a_layer_whose_name_is_rather_long_for_a_table"
+    inputs = keras.Input((3,))
+    hidden = layers.Dense(4, name=names)(inputs)
+    keras.Model(inputs, layers.LayerNormalization(name="another_with_a_long_name")(hidden)).save(net)
+    screen = Console(width=80, record=True, file=open("/dev/null", "w"))
+
+    screen.print(*printed.told(compaction.compacted(net)), sep="\n")
+
+    said = screen.export_text()
+    assert max(map(len, said.splitlines())) <= 80
+    assert names in said
