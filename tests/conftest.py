@@ -23,6 +23,7 @@ LANES = ["lanes", "run", "grid", "stages", "checkpoints", "inputs", "pictures", 
 collect_ignore = []
 if BACKEND != "jax":
     collect_ignore += ["studies", "docs/test_guide.py", "docs/test_readme.py", "docs/test_path_page.py", "test_cli.py"]
+    collect_ignore += ["docs/test_compaction_page.py"]
     collect_ignore += [f"paths/test_{name}.py" for name in LANES]
 if BACKEND != "tensorflow":
     collect_ignore += ["test_examples.py"]

@@ -438,7 +438,7 @@ def test_comparing_needs_two_runs(finished, place):
 # ---------------------------------------------------------------- the command itself
 
 
-@pytest.mark.parametrize("command", ["study", "predict", "show", "compare"])
+@pytest.mark.parametrize("command", ["study", "predict", "show", "compare", "compact"])
 def test_help_shows_examples_and_exit_codes(command):
     said = poise(command, "--help").stdout
 
@@ -469,4 +469,4 @@ def test_the_version():
 
 def test_alone_it_prints_help():
     said = poise().output
-    assert all(command in said for command in ("study", "predict", "show", "compare"))
+    assert all(command in said for command in ("study", "predict", "show", "compare", "compact"))

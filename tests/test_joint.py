@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops, optimizers
+from oracles.autodiff import BACKEND
 from oracles.compare import array, assert_close, sample, spread_steps, tensor
 from oracles.joint import (
     ByHand,
@@ -80,6 +81,10 @@ def test_steps_are_those_of_numpy(kind, update):
     assert (expected[2] == 0).any() or update != "proximal"
 
 
+EAGER = {"run_eagerly": BACKEND == "tensorflow"}
+"""A few steps: there it is faster than compiling them."""
+
+
 def accumulating():
     return optimizers.Adam(0.05, gradient_accumulation_steps=2)
 
@@ -90,7 +95,7 @@ def averaging():
 
 @pytest.mark.parametrize(
     ("inner", "update"),
-    [(accumulating, "proximal"), (averaging, "proximal"), (averaging, "decoupled"), (accumulating, "coupled")],
+    [(accumulating, "proximal"), (averaging, "proximal"), (averaging, "decoupled")],
 )
 def test_groups_of_one_variable_each_are_ordinary_rules(inner, update):
     """Units that share nothing: a group lasso on each variable alone does the same, whatever the inner optimizer."""
@@ -99,7 +104,7 @@ def test_groups_of_one_variable_each_are_ordinary_rules(inner, update):
     members = {MEMBERS[0]: ((6, 5), 1, [*range(5)]), MEMBERS[2]: ((5, 1), 0, [*range(5, 10)])}
     together = poise.JointGroupLasso(0.1, {by_tail(joint, path): m for path, m in members.items()})
     for model, given in ((plain, rules), (joint, together)):
-        fitted(compiled(poise.Penalized(inner(), given, update, observe=1), model), epochs=3)
+        fitted(compiled(poise.Penalized(inner(), given, update, observe=1), model, **EAGER), epochs=2)
 
     assert_same_weights(joint, plain, relative=1e-6)
     assert_same_weights([*map(array, joint.optimizer.inner_optimizer.variables)], [*map(array, plain.optimizer.inner_optimizer.variables)])  # fmt: skip
@@ -117,7 +122,7 @@ def test_a_scaled_loss_steps_as_an_unscaled_one():
     plain, scaled = net(), net()
     for model in (plain, scaled):
         inner = poise.Penalized(optimizers.Adam(0.05), units_of(model, 0.2), "proximal")
-        compiled(inner if model is plain else optimizers.LossScaleOptimizer(inner, initial_scale=64.0), model)
+        compiled(inner if model is plain else optimizers.LossScaleOptimizer(inner, initial_scale=64.0), model, **EAGER)
         fitted(model, epochs=2)
     assert_same_weights(scaled, plain, relative=1e-6)
 

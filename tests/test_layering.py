@@ -10,15 +10,17 @@ import poise
 SOURCE = Path(poise.__file__).parent
 ORDER = [
     ("penalties",),
+    ("members",),
     ("rules",),
     ("metric", "targets", "strengths"),
-    ("records",),
+    ("records", "steps", "building"),
     ("optimizer",),
     ("gradients",),
     ("balance",),
-    ("callbacks", "inventory", "adoption"),
+    ("callbacks", "inventory", "adoption", "compaction"),
     ("paths",),
     ("studies",),
+    ("terminal",),
     ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

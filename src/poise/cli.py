@@ -9,20 +9,15 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-BAD_INPUT, INTERRUPTED = 2, 130
-EXIT_CODES = "Exit codes: 0 done, 1 a fault of poise, 2 bad input, 130 interrupted."
-WIDEST = 160
-"""Columns of a table that is not written to a terminal."""
+from poise.terminal.screen import EXIT_CODES, BadInputError, complain, console, plain_errors, progress_bar
 
 app = typer.Typer(
     help="Penalties in the optimizer, and what they do to a network.",
@@ -166,7 +161,7 @@ def study(
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = _unfinished(folder)
-    with _plain_errors(unfinished):
+    with plain_errors(unfinished):
         from poise import studies
         from poise.studies.storage import RECORD
 
@@ -176,7 +171,7 @@ def study(
         if model is not None:
             sys.path.insert(0, os.getcwd())  # as `python -m` does, and a console script does not
         checkpoint = unfinished / _digest(data, target, asked)
-        with _progress(quiet) as progress, _checkpoint_errors(unfinished):
+        with progress_bar(quiet) as progress, _checkpoint_errors(unfinished):
             found = studies.study(data, target, **asked, checkpoint=checkpoint, progress=progress)
         report = studies.save(found, folder, overwrite=force)
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -214,7 +209,7 @@ def predict(
       poise predict runs/sales new.csv
       poise predict runs/sales new.csv --out predictions.parquet
     """
-    with _plain_errors():
+    with plain_errors():
         from poise import studies
         from poise.studies.storage import check_output, write_predictions
 
@@ -237,7 +232,7 @@ def show(run: RunFolder) -> None:
     Example:
       poise show runs/diabetes
     """
-    with _plain_errors():
+    with plain_errors():
         _print_run(run)
         typer.echo(f"Report: {run / 'report.html'}")
 
@@ -252,17 +247,69 @@ def compare(
     Example:
       poise compare runs/sales runs/sales-without-date
     """
-    with _plain_errors():
+    with plain_errors():
         from poise.studies.printed import compared_table, differences
-        from poise.studies.sources import DataError
         from poise.studies.storage import read_description
 
         if len(runs) < 2:
-            raise DataError("One run has nothing to compare with. Give two or more, or use poise show.")
+            raise BadInputError("One run has nothing to compare with. Give two or more, or use poise show.")
         names, found = [str(run) for run in runs], [read_description(run) for run in runs]
-        _console().print(compared_table(names, found))
+        console().print(compared_table(names, found))
         for sentence in differences(names, found):
-            _complain(f"Warning: {sentence}", style="yellow")
+            complain(f"Warning: {sentence}", style="yellow")
+
+
+@app.command(epilog=EXIT_CODES)
+def compact(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A file that model.save wrote: MODEL.keras.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file to write.  [default: MODEL-compact.keras]", metavar="FILE", show_default=False),
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Rows on which both models predict, to compare their outputs: .npy, .npz (an array an input), .csv or "
+            ".parquet (a column a feature).",
+            metavar="DATA",
+            show_default=False,
+        ),
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="Weights of at most this size count as zero.")] = 0.0,
+    drop_inputs: Annotated[
+        bool,
+        typer.Option("--drop-inputs", help="Remove features of the inputs that nobody reads, and say which stay."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the path of the new file alone.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON, alone.")] = False,
+) -> None:
+    """Makes a model smaller whose weights have zeros: the units that are dead go, and the outputs stay.
+
+    Prints what died and why, and what that saves, and writes a plain Keras model.
+
+    \b
+    Examples:
+      poise compact model.keras
+      poise compact model.keras --check rows.npy --out small.keras
+      poise compact model.keras --drop-inputs --check rows.csv --json
+    """
+    small = out or model.parent / f"{model.stem}-compact.keras"
+    with plain_errors():
+        from poise.terminal import compaction, printed
+
+        compaction.check_output(small, overwrite=force)
+        done = compaction.compacted(model, check, tolerance=tolerance, drop_inputs=drop_inputs)
+        compaction.write(done.smaller, small)
+        if as_json:
+            typer.echo(json.dumps(printed.record(done, small), indent=2, allow_nan=False))
+        elif quiet:
+            typer.echo(str(small))
+        else:
+            console().print(*printed.told(done), sep="\n")
+            typer.echo(f"Model: {small}")
 
 
 def _names(given: Sequence[str] | None) -> tuple[str, ...]:
@@ -275,9 +322,7 @@ def _units(text: str) -> tuple[int, ...]:
     try:
         return () if text == "none" else tuple(int(units) for units in text.split(","))
     except ValueError:
-        from poise.studies import DataError
-
-        raise DataError(f"--hidden {text!r} is not a list of numbers. Write it like 64,32, or none.") from None
+        raise BadInputError(f"--hidden {text!r} is not a list of numbers. Write it like 64,32, or none.") from None
 
 
 def _unfinished(folder: Path) -> Path:
@@ -298,55 +343,10 @@ def _print_run(folder: Path) -> None:
     from poise.studies.printed import candidates_table, task_line
     from poise.studies.storage import read_description
 
-    found, console = read_description(folder), _console()
-    console.print(Text(task_line(found)), candidates_table(found), *map(Text, found["answer"]), sep="\n")
+    found, screen = read_description(folder), console()
+    screen.print(Text(task_line(found)), candidates_table(found), *map(Text, found["answer"]), sep="\n")
     for note in found["data"]["notes"]:
-        console.print(Text(f"Note: {note}"))
-
-
-def _console() -> Console:
-    """As wide as the terminal; wide enough for a table where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDEST)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """A bar on the terminal's error stream, with what is being done and the time left."""
-    console, what = Console(stderr=True), TextColumn("{task.description}", markup=False)
-    columns = (what, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
-        bar = bars.add_task("starting", total=1.0)
-
-        def advance(share: float, doing: str) -> None:
-            bars.update(bar, completed=share, description=doing)
-
-        yield advance
-
-
-@contextmanager
-def _plain_errors(unfinished: Path | None = None) -> Iterator[None]:
-    """One sentence instead of a traceback, for what a user can mend."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _complain(_farewell(unfinished))
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        raise  # who read the output has enough: Click ends quietly
-    except OSError as error:
-        _complain(str(error))
-        raise typer.Exit(BAD_INPUT) from None
-    except MemoryError:
-        _complain("There is not enough memory. Use fewer rows, --strengths, --folds or --hidden units.")
-        raise typer.Exit(BAD_INPUT) from None
-    except ValueError as error:
-        from poise.studies.sources import DataError
-
-        if not isinstance(error, DataError):
-            raise
-        _complain(str(error))
-        raise typer.Exit(BAD_INPUT) from None
+        screen.print(Text(f"Note: {note}"))
 
 
 @contextmanager
@@ -357,22 +357,7 @@ def _checkpoint_errors(unfinished: Path) -> Iterator[None]:
     except ValueError as error:
         if not str(error).startswith("The checkpoint "):
             raise
-        from poise.studies.sources import DataError
-
-        raise DataError(
+        raise BadInputError(
             f"What an earlier call finished in {str(unfinished)!r} belongs to other data, or to another network. "
             "Delete that folder to begin anew."
         ) from error
-
-
-def _farewell(unfinished: Path | None) -> str:
-    if unfinished is None:
-        return "Stopped."
-    if any(unfinished.rglob("*.npz")):
-        return f"Stopped. What is finished is kept in {str(unfinished)!r}; the same command goes on from there."
-    shutil.rmtree(unfinished, ignore_errors=True)
-    return "Stopped before anything was finished; nothing is kept."
-
-
-def _complain(sentence: str, style: str = "red") -> None:
-    Console(stderr=True).print(Text(sentence, style=style), soft_wrap=True)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import pytest
 from keras import layers
 
@@ -14,9 +13,6 @@ from .test_passing_kinds import IMAGE, SEQUENCE, UNITS, VECTOR, VOLUME, layer_of
 from .zeroing import (
     assert_same,
     constant,
-    cut,
-    inputs_of,
-    outputs,
     randomised,
     silent,
     unread,
@@ -129,31 +125,6 @@ def test_units_of_the_layer_that_are_constant_go(kind, kill):
     assert widths(smaller, ["first", "middle"]) == [6, 3]
 
 
-@pytest.mark.parametrize("layer", [layers.LSTM, layers.GRU, layers.SimpleRNN])
-def test_a_recurrent_unit_that_only_its_own_layer_reads_stays(layer):
-    model = stack(SEQUENCE, layer(UNITS, name="middle"))
-    unread(model.get_layer("last"), (0, 2, 5))
-
-    smaller = poise.compact(model)
-
-    assert_same(model, smaller)
-    assert width(smaller.get_layer("middle")) == UNITS
-
-
-@pytest.mark.parametrize("layer", [layers.LSTM, layers.GRU, layers.SimpleRNN])
-def test_recurrent_units_that_read_only_each_other_go_together(layer):
-    model = stack(SEQUENCE, layer(UNITS, name="middle", return_sequences=True))
-    middle = model.get_layer("middle")
-    unread(model.get_layer("last"), (0, 2, 5))
-    recurrent = middle.cell.recurrent_kernel
-    cut(recurrent, [0, 2, 5], [column for column in range(recurrent.shape[1]) if column % UNITS not in (0, 2, 5)])
-
-    smaller = poise.compact(model)
-
-    assert_same(model, smaller)
-    assert width(smaller.get_layer("middle")) == 3
-
-
 @pytest.mark.parametrize("layer", [layers.Dense, layers.Conv1D])
 def test_a_reader_without_a_bias_gets_one_for_what_is_folded(layer):
     settings = {} if layer is layers.Dense else {"kernel_size": 2}
@@ -235,19 +206,6 @@ def test_columns_of_an_embedding_go(way):
     assert width(smaller.get_layer("embedding")) == 4
 
 
-def test_columns_of_a_masking_embedding_go():
-    inputs = keras.Input((4,), dtype="int32")
-    vectors = layers.Embedding(9, UNITS, mask_zero=True, name="embedding")(inputs)
-    model = randomised(keras.Model(inputs, layers.LSTM(3, name="last")(vectors)))
-    unread(model.get_layer("last"), (0, 3))
-    tokens = [np.array([[3, 5, 0, 0], [1, 2, 3, 4], [7, 0, 0, 0]])]
-
-    smaller = poise.compact(model)
-
-    assert_same(model, smaller, tokens)
-    assert width(smaller.get_layer("embedding")) == 4
-
-
 @pytest.mark.backends("jax", "torch")
 @pytest.mark.parametrize("kill", [unread, constant, silent])
 def test_channels_may_come_first(kill):
@@ -304,17 +262,3 @@ def test_wrapped_layers_give_the_same_outputs(wrapper):
     constant(model.get_layer("first"), (2, 5))
 
     assert_same(model, poise.compact(model))
-
-
-def test_stateful_recurrent_layers_continue_as_before():
-    inputs = keras.Input(batch_shape=(2, 4, 3))
-    x = layers.GRU(UNITS, stateful=True, name="first")(inputs)
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
-    silent(model.get_layer("first"), (1, 4))
-    (steps,) = inputs_of(model, rows=2)
-
-    smaller = poise.compact(model)
-
-    first, second = ([outputs(m, [steps]) for _ in range(2)] for m in (model, smaller))
-    for ours, theirs in zip(second, first, strict=True):
-        np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=1e-6)

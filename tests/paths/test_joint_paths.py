@@ -71,7 +71,7 @@ def test_sizes_are_those_of_groups_across_variables(path):
     assert found["zeros"].tolist() == zeros
     np.testing.assert_allclose(found["zero_share"], np.array(zeros) / 40)
     assert 0 < found["units"].min() < 5
-    np.testing.assert_allclose(found["penalty"], STRENGTHS * np.sqrt(8) * own.sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(found["penalty"], np.array(STRENGTHS) * np.sqrt(8) * own.sum(-1), rtol=1e-5)
     assert path.stability.shape == (6, 2)
 
 

@@ -11,12 +11,13 @@ from poise.compaction.graph import Graph, Tensor
 from poise.compaction.kinds import WALL
 
 
-def dead_units(model, *, tolerance: float = 0.0) -> pd.DataFrame:
+def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False) -> pd.DataFrame:
     """Which units `poise.compact` would remove, layer by layer, and why, or why not.
 
     Args:
         model: a built functional or sequential Keras model.
         tolerance: weights whose size is at most this count as zero.
+        drop_inputs: whether features of the inputs can go, and with them the units that are added to them.
 
     Returns:
         A DataFrame, one row a layer that makes units (the heads of an attention have a row of their own): `layer`,
@@ -33,7 +34,7 @@ def dead_units(model, *, tolerance: float = 0.0) -> pd.DataFrame:
         >>> poise.dead_units(model)["dead"].tolist()
         [1, 0]
     """
-    findings = Findings(model, tolerance)
+    findings = Findings(model, tolerance, drop_inputs)
     rows = []
     for layer in findings.graph.layers:
         rows += [_row(findings, name, tensor) for name, tensor in _made(findings.graph, layer)]
@@ -66,7 +67,7 @@ def savings(before, after) -> pd.DataFrame:
     Returns:
         A DataFrame with the columns `before`, `after` and `ratio` (before / after): the rows "parameters", "FLOPs per
         sample" (two for every product of layers with kernels and of attention; activations and normalisation are not
-        counted; NaN where a length is not known), "file size" (bytes of the .keras file, without an optimizer), and
+        counted; NaN where a length is not known), "file size" (bytes of the saved weights), and
         the units of every layer that both have.
 
     Raises:
@@ -107,6 +108,6 @@ def _made(graph: Graph, layer) -> list[tuple[str, Tensor]]:
 
 def _bytes(model) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "model.keras")
-        model.save(path, include_optimizer=False)
+        path = os.path.join(folder, "model.weights.h5")
+        model.save_weights(path)
         return os.path.getsize(path)

@@ -77,7 +77,7 @@ class Recurrent(Kind):
     def parts(self, call: Call) -> list[Part]:
         cell, made = call.layer.cell, call.outputs[0].units
         gates = np.tile(made, cell.kernel.shape[1] // len(made))
-        bias_axis = len(cell.bias.shape) - 1 if cell.use_bias else 0
+        bias_axis = 1 if getattr(cell, "reset_after", False) else 0
         return [
             Part("cell.kernel", (0, call.given[0]), (1, gates)),
             Part("cell.recurrent_kernel", (0, made), (1, gates)),

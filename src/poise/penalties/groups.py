@@ -235,14 +235,13 @@ def _kept_share(at, size, pull):
     theta = ops.maximum(at.largest(size - pull), at.norms(size) - at.largest(pull))
     theta = ops.maximum(theta, 0.0)
 
-    def square_of(size, pull, theta):
-        return ops.square(size / _or_one(theta + pull))
-
-    def slope_of(size, pull, theta):
-        return square_of(size, pull, theta) / _or_one(theta + pull)
+    def square_and_slope(size, pull, theta):
+        shifted = _or_one(theta + pull)
+        square = ops.square(size / shifted)
+        return square, square / shifted
 
     for _ in range(NEWTON_STEPS):
-        square, slope = (at.summed(of, [size, pull], [theta]) for of in (square_of, slope_of))
+        square, slope = at.summed(square_and_slope, [size, pull], [theta])
         move = square * (ops.sqrt(square) - 1.0) / ops.where(slope > 0, slope, 1.0)
         theta = ops.maximum(theta + move, 0.0)
     theta = at.spread(ops.where(at_zero <= 1.0, 0.0, theta), outside=1.0)

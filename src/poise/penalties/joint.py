@@ -123,13 +123,15 @@ class JointLayout(Groups):
         return self.spread(ops.zeros(self.factors.shape, "bool"), outside=True)
 
     def sums(self, x):
-        return self.summed(lambda x: x, [x], [])
+        (total,) = self.summed(lambda x: (x,), [x], [])
+        return total
 
     def summed(self, of, entries, per_group):
         """Member by member, so that nothing is put together to be taken apart."""
         numbers = [self._spread_parts(number, outside=1.0) for number in per_group]
-        parts = zip(*map(self._parts, entries), *numbers, strict=True)
-        return ops.segment_sum(self._per_slice(ops.sum, [of(*part) for part in parts]), *self._places)[: self._count]
+        found = [of(*parts) for parts in zip(*map(self._parts, entries), *numbers, strict=True)]
+        rows = [self._per_slice(ops.sum, parts) for parts in zip(*found, strict=True)]
+        return [ops.segment_sum(row, *self._places)[: self._count] for row in rows]
 
     def largest(self, x):
         return ops.segment_max(self._per_slice(ops.max, self._parts(x)), *self._places)[: self._count]

@@ -47,15 +47,17 @@ class Groups:
         x = ops.abs(x)
         top = self.largest(x)
         top = ops.where(ops.logical_and(top > 0, ops.isfinite(top)), top, 1.0)
-        return top * ops.sqrt(self.summed(lambda x, top: ops.square(x / top), [x], [top]))
+        (squares,) = self.summed(lambda x, top: (ops.square(x / top),), [x], [top])
+        return top * ops.sqrt(squares)
 
     def sums(self, x):
         """Σ x per group."""
         raise NotImplementedError
 
     def summed(self, of, entries, per_group):
-        """Σ of(x, …, n, …) per group, for tensors x of w's shape and numbers n per group, given to each entry."""
-        return self.sums(of(*entries, *(self.spread(number, outside=1.0) for number in per_group)))
+        """Σ per group of each tensor that of(x, …, n, …) gives, x of w's shape and n per group, given to each entry."""
+        spread = [self.spread(number, outside=1.0) for number in per_group]
+        return [self.sums(found) for found in of(*entries, *spread)]
 
     def largest(self, x):
         """max x per group."""

@@ -48,6 +48,7 @@ def describe(study: Study) -> dict:
         "settings": asdict(study.settings),
         "candidates": [_described(study, one) for one in study.candidates],
         "chosen": study.chosen,
+        "parameters": {"trained": study.best.model.count_params(), "saved": study.smaller.count_params()},
         "selector": None if selector is None else selector.name,
         "answer": answer(study),
         "centre": study.centre,

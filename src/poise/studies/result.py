@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise.compaction import compact
 from poise.paths.result import Path
 from poise.studies.candidates import DEFAULTS, kind_of
 from poise.studies.encoding import Encoder
@@ -144,6 +145,17 @@ class Study:
     def best(self) -> Candidate:
         """The chosen candidate."""
         return self[self.chosen]
+
+    @cached_property
+    def smaller(self) -> keras.Model:
+        """The network of the chosen candidate without its dead units: the same outputs from fewer parameters.
+
+        The network itself where its layers have no graph that could be followed.
+        """
+        try:
+            return compact(self.best.model)
+        except TypeError:
+            return self.best.model
 
     @property
     def selector(self) -> Candidate | None:

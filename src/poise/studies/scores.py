@@ -7,6 +7,8 @@ import numpy as np
 from scipy.stats import bootstrap
 
 RESAMPLES = 2000
+MOST = 5000
+"""Rows that are drawn one by one; where there are more, so many random bins of rows are drawn, which vary alike."""
 LEVEL = 0.95
 
 
@@ -116,6 +118,9 @@ class Judge:
         sums = [weight, *(weight * column for column in columns)]
         if self.groups is not None:
             numbers = np.unique(self.groups, return_inverse=True)[1]
+            sums = [np.bincount(numbers, one) for one in sums]
+        if len(sums[0]) > MOST:
+            numbers = np.random.default_rng(self.seed).permutation(len(sums[0])) % MOST
             sums = [np.bincount(numbers, one) for one in sums]
 
         def statistic(*parts, axis=-1):

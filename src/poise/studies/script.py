@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from poise.paths.lanes import BLOCK
+from poise.paths.batches import at_once
 from poise.rules import Role, Rule, path_of
 from poise.studies.result import NONE, Study
 
@@ -60,7 +60,7 @@ def code(study: Study) -> str:
         activation=', activation="exponential"' if table.task == "counts" else "",
         rules=[_rule(rule, own) for rule in rules],
         loss=LOSSES[table.task],
-        most=BLOCK,
+        most=at_once(study.rows["training"]),
     )
 
 

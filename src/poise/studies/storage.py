@@ -3,7 +3,7 @@
 report.html          the report
 study.json           what was asked and what came out, by templates/study.schema.json
 table.parquet        every strength of every path
-model.keras          the chosen network, a plain Keras model
+model.keras          the chosen network without its dead units, a plain Keras model
 preprocessing.skops  what brings columns to the network's inputs
 
 Nothing in it is a pickle: scikit-learn's parts are kept by skops, and only types that are listed here are built again.
@@ -223,7 +223,7 @@ def read_description(folder: str | os.PathLike[str]) -> dict:
 
 
 def _write(study: Study, folder: Path) -> None:
-    study.best.model.save(folder / MODEL)
+    study.smaller.save(folder / MODEL)
     _bytes(folder / PREPROCESSING, skops.io.dumps(study.encoder))
     paths_table(study).to_parquet(folder / TABLE, index=False)
     _bytes(folder / REPORT, page(study).encode("utf-8", "replace"))

@@ -9,7 +9,7 @@ import pandas as pd
 from poise.balance import forces
 from poise.callbacks import ForceHistory, LossSplit
 from poise.optimizer import Penalized
-from poise.paths.lanes import BLOCK
+from poise.paths.batches import WHOLE, at_once
 from poise.paths.result import Path
 from poise.paths.training import Replica
 from poise.studies.encoding import Folds
@@ -60,7 +60,7 @@ def watched(stage: Path, strength: float, final: keras.Model, start: keras.Model
     epochs = max(steps // every, 1)
     history = model.fit(
         _endless(rows, first), steps_per_epoch=every, epochs=epochs, verbose=0, shuffle=False,
-        callbacks=[LossSplit(), remembered], validation_data=_given(rows, first.held), validation_batch_size=BLOCK,
+        callbacks=[LossSplit(), remembered], validation_data=_given(rows, first.held), validation_batch_size=WHOLE,
     )  # fmt: skip
     noted = pd.RangeIndex(every, every * epochs + 1, every, name="step")
     moments = remembered.table.assign(step=(remembered.table["epoch"] + 1) * every).drop(columns="epoch")
@@ -70,14 +70,14 @@ def watched(stage: Path, strength: float, final: keras.Model, start: keras.Model
     every_row = rows.replicas[-1].train
     x, y = rows.x[every_row], rows.y[every_row]
     weight = None if rows.weight is None else rows.weight[every_row]
-    balance = forces(ended, x, y, weight, batch_size=min(len(x), BLOCK))
+    balance = forces(ended, x, y, weight, batch_size=min(len(x), WHOLE))
     return Watched(pd.DataFrame(history.history, index=noted), moments, balance, _penalised(start), _penalised(final))
 
 
 def _endless(rows: Folds, replica: Replica):
     """The batches of settling: all rows, or as many at once as settling takes, again and again."""
     train = np.random.default_rng([replica.fold + 1, replica.seed, 0]).permutation(replica.train)
-    parts = np.array_split(train, -(-len(train) // BLOCK))
+    parts = np.array_split(train, -(-len(train) // at_once(len(train))))
     while True:
         for part in parts:
             yield _given(rows, part)

@@ -1,0 +1,123 @@
+"""Features of the input stay, unless they are to be dropped: then the positions that are still read come along."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import poise
+
+from .networks import UNITS, dense_net
+from .zeroing import assert_same, cut, inputs_of, outputs, randomised, unread
+
+
+def test_input_features_stay_unless_asked():
+    model = dense_net("first")
+    unread(model.get_layer("first"), (0, 3))
+
+    smaller = poise.compact(model)
+
+    assert smaller.input_shape == (None, 5)
+    assert_same(model, smaller)
+
+
+def test_features_that_nobody_reads_are_dropped_when_asked():
+    model = dense_net("first")
+    unread(model.get_layer("first"), (0, 3))
+
+    smaller, needed = poise.compact(model, drop_inputs=True)
+
+    (x,) = inputs_of(model)
+    assert needed.tolist() == [1, 2, 4]
+    np.testing.assert_allclose(outputs(smaller, [x[:, needed]])[0], outputs(model, [x])[0], rtol=1e-5, atol=1e-6)
+
+
+def test_features_that_only_dead_units_read_are_dropped():
+    model = dense_net("first")
+    cut(model.get_layer("first").kernel, [2], [0, 1, 2, 3])
+    unread(model.get_layer("last"), (4, 5))
+
+    smaller, needed = poise.compact(model, drop_inputs=True)
+
+    (x,) = inputs_of(model)
+    assert needed.tolist() == [0, 1, 3, 4]
+    np.testing.assert_allclose(outputs(smaller, [x[:, needed]])[0], outputs(model, [x])[0], rtol=1e-5, atol=1e-6)
+
+
+def test_all_features_are_needed_where_all_are_read():
+    smaller, needed = poise.compact(dense_net("first"), drop_inputs=True)
+
+    assert needed.tolist() == [0, 1, 2, 3, 4]
+    assert smaller.input_shape == (None, 5)
+
+
+def test_several_inputs_lose_their_features_apart():
+    image, table = keras.Input((4, 4, 3)), keras.Input((5,))
+    x = layers.Flatten()(layers.Conv2D(UNITS, 3, name="conv")(image))
+    y = layers.BatchNormalization()(table)
+    joined = layers.Concatenate()([x, layers.Dense(UNITS, name="table")(y)])
+    model = randomised(keras.Model([image, table], layers.Dense(3)(joined)))
+    unread(model.get_layer("conv"), (1,))
+    unread(model.get_layer("table"), (0, 4))
+
+    smaller, needed = poise.compact(model, drop_inputs=True)
+
+    given = inputs_of(model)
+    assert [positions.tolist() for positions in needed] == [[0, 2], [1, 2, 3]]
+    chosen = [x[..., positions] for x, positions in zip(given, needed, strict=True)]
+    np.testing.assert_allclose(outputs(smaller, chosen)[0], outputs(model, given)[0], rtol=1e-5, atol=1e-6)
+
+
+def flat_sequence():
+    inputs = keras.Input((2, 6))
+    return keras.Model(inputs, layers.Dense(2, name="first")(layers.Flatten()(inputs)))
+
+
+def nested():
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="inner")
+    return keras.Sequential([keras.Input((6,)), layers.Rescaling(0.5), layers.Dense(6, name="first"), inner])
+
+
+def image():
+    inputs = keras.Input((5, 5, 6))
+    return keras.Model(inputs, layers.Conv2D(2, 3, name="first")(layers.Permute((2, 1, 3))(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("make", "zeros", "expected"),
+    [(flat_sequence, (1, 3, 9), [0, 1, 2, 4, 5]), (nested, (1, 5), [0, 2, 3, 4]), (image, (0,), [1, 2, 3, 4, 5])],
+)
+def test_features_are_followed_from_the_input_to_who_reads_them(make, zeros, expected):
+    """A feature of a sequence is read by somebody if it is read at one of the steps."""
+    model = randomised(make())
+    unread(model.get_layer("first"), zeros)
+
+    smaller, needed = poise.compact(model, drop_inputs=True)
+
+    (x,) = inputs_of(model)
+    assert needed.tolist() == expected
+    expected = outputs(model, [x])[0]
+    np.testing.assert_allclose(outputs(smaller, [x[..., needed]])[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_tokens_are_no_features():
+    inputs = keras.Input((4,), dtype="int32")
+    model = keras.Model(inputs, layers.Dense(2, name="last")(layers.Flatten()(layers.Embedding(9, 3)(inputs))))
+    randomised(model)
+    unread(model.get_layer("last"), range(3))
+
+    smaller, needed = poise.compact(model, drop_inputs=True)
+
+    assert needed.tolist() == [0, 1, 2, 3]
+    assert_same(model, smaller)
+
+
+def test_one_feature_stays_where_none_is_read():
+    model = dense_net("first")
+    unread(model.get_layer("first"), range(5))
+
+    smaller, needed = poise.compact(model, drop_inputs=True)
+
+    (x,) = inputs_of(model)
+    assert len(needed) == 1
+    np.testing.assert_allclose(outputs(smaller, [x[:, needed]])[0], outputs(model, [x])[0], rtol=1e-5, atol=1e-6)
