@@ -36,6 +36,7 @@ bench: .venv/.tests  ## the ratios that README and docs quote
 	$(BIN)/python benchmarks/path.py
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/study.py
+	$(BIN)/python benchmarks/compact.py
 
 clean:
 	rm -rf .venv site dist runs

@@ -1,4 +1,4 @@
-"""The three recipes: each ends at the weights of its poise twin. They are written with tf.keras."""
+"""The recipes, written with tf.keras: each ends at the weights of its poise twin. And the network that shrinks."""
 
 import os
 import re
@@ -21,6 +21,18 @@ def test_recipe_is_its_twin_weight_for_weight(recipe):
     difference = re.search(r"100 steps, 769 weights: largest relative difference (\S+)", printed)
     assert difference, printed
     assert float(difference[1]) <= 1e-5
+
+
+@pytest.mark.backends("torch")
+def test_shrinking_prints_the_same_accuracy_before_and_after():
+    command = [sys.executable, str(EXAMPLES / "shrinking.py"), "--epochs", "2", "--strengths", "2"]
+
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ, timeout=300).stdout
+
+    rows = re.findall(r"^ *([\d.]+) +([\d.]+) +([\d.]+) +[\d,]+ / ", printed, flags=re.MULTILINE)
+    assert [float(strength) for strength, _, _ in rows] == [0.0, 0.0002], printed
+    assert all(before == after for _, before, after in rows)
+    assert "times fewer operations" in printed
 
 
 def test_every_recipe_is_tested():

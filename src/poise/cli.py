@@ -278,6 +278,9 @@ def compact(
         ),
     ] = None,
     tolerance: Annotated[float, typer.Option(help="Weights of at most this size count as zero.")] = 0.0,
+    multiple: Annotated[
+        int, typer.Option(help="Keep so many dead units that every layer makes a multiple of this.", min=1)
+    ] = 1,
     drop_inputs: Annotated[
         bool,
         typer.Option("--drop-inputs", help="Remove features of the inputs that nobody reads, and say which stay."),
@@ -301,7 +304,7 @@ def compact(
         from poise.terminal import compaction, printed
 
         compaction.check_output(small, overwrite=force)
-        done = compaction.compacted(model, check, tolerance=tolerance, drop_inputs=drop_inputs)
+        done = compaction.compacted(model, check, tolerance=tolerance, drop_inputs=drop_inputs, multiple=multiple)
         compaction.write(done.smaller, small)
         if as_json:
             typer.echo(json.dumps(printed.record(done, small), indent=2, allow_nan=False))

@@ -192,3 +192,36 @@ def test_mixed_precision_stays_and_gives_nearly_the_same():
     assert_same(model, smaller, relative=5e-3)
     assert [layer.dtype_policy.name for layer in smaller.layers] == ["mixed_float16", "mixed_float16", "float32"]
     assert widths(smaller, ["first", "second"]) == [4, 5]
+
+
+# ---------------------------------------------------------------- a multiple of units
+
+
+def residual_net(dead):
+    """A stem of 10 channels, 10 within the branch, of both the same number dead."""
+    inputs = layers.Input((6, 6, 2))
+    stem = layers.Conv2D(10, 3, padding="same", activation="relu", name="stem")(inputs)
+    inner = layers.Conv2D(10, 3, padding="same", activation="relu", name="inner")(stem)
+    outer = layers.Conv2D(10, 3, padding="same", activation="relu", name="outer")(inner)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(layers.Add()([stem, outer]))))
+    randomised(model)
+    for name in ("stem", "inner", "outer"):
+        silent(model.get_layer(name), range(dead))
+    return model
+
+
+@pytest.mark.parametrize(("dead", "multiple", "kept"), [(5, 4, 8), (6, 4, 4), (7, 4, 4), (1, 4, 10), (5, 1, 5)])
+def test_so_many_dead_units_stay_that_every_layer_makes_a_multiple(dead, multiple, kept):
+    model = residual_net(dead)
+
+    smaller = poise.compact(model, multiple=multiple)
+
+    assert widths(smaller, ["stem", "inner", "outer"]) == [kept] * 3
+    assert poise.dead_units(model, multiple=multiple)["dead"].tolist() == [10 - kept] * 3 + [0]
+    assert_same(model, smaller)
+
+
+@pytest.mark.parametrize("multiple", [0, -8, 1.5, True])
+def test_a_multiple_is_a_whole_number(multiple):
+    with pytest.raises(ValueError, match="multiple="):
+        poise.compact(dense_net(), multiple=multiple)

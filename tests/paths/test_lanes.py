@@ -12,6 +12,7 @@ from keras import layers, ops, optimizers
 from oracles.models import assert_same_weights, table, weights
 
 import poise
+from poise.paths import batches as batching
 from poise.paths import engines, lanes
 from poise.paths.engines import Job, Local
 from poise.paths.training import Replica, Training
@@ -329,8 +330,9 @@ def test_losses_of_a_lane_are_what_keras_evaluates():
 def test_losses_of_many_rows_are_summed_over_blocks(monkeypatch):
     data = weighted_table(True)
     whole = in_lanes(compiled(net()), data, poise.L1())
-    monkeypatch.setattr(lanes, "BLOCK", 5)
-    monkeypatch.setattr(engines, "BLOCK", 5)
+    monkeypatch.setattr(lanes, "WHOLE", 5)
+    monkeypatch.setattr(batching, "WHOLE", 5)
+    monkeypatch.setattr(batching, "PART", 5)
     parts = in_lanes(compiled(net()), data, poise.L1())
     for name in ("loss", "held_loss", "residual", "gradient", "penalty"):
         np.testing.assert_allclose(parts.table[name], whole.table[name], rtol=1e-4, atol=1e-6)
@@ -383,8 +385,8 @@ def test_chunk_is_measured_where_lanes_are_large(together, monkeypatch):
 
 
 def test_replicas_settle_on_different_numbers_of_blocks(monkeypatch):
-    for module in (lanes, engines):
-        monkeypatch.setattr(module, "BLOCK", 18)
+    for name in ("WHOLE", "PART"):
+        monkeypatch.setattr(batching, name, 18)
     training = Training(epochs=0, batch_size=None, settle=5)
     found = in_lanes(compiled(net()), weighted_table(False), poise.L1(), training, replicas=REPLICAS)
     assert (found.table["settled"] == 5).all()

@@ -26,12 +26,15 @@ class Findings:
         model: a built functional or sequential model.
         tolerance: weights whose size is at most this count as zero.
         drops_inputs: whether features of the inputs can go.
+        multiple: dead units stay where a layer would else make a number of units that is no multiple of this.
 
     Raises:
-        TypeError, ValueError: if the model cannot be compacted (see `Graph`), or the tolerance is no number ≥ 0.
+        TypeError, ValueError: if the model cannot be compacted (see `Graph`), the tolerance is no number ≥ 0, or
+            `multiple` no whole number ≥ 1.
     """
 
-    def __init__(self, model, tolerance: float = 0.0, drops_inputs: bool = False):
+    def __init__(self, model, tolerance: float = 0.0, drops_inputs: bool = False, multiple: int = 1):
+        check_multiple(multiple)
         self.graph = Graph(model, checked_tolerance(tolerance))
         self._link(drops_inputs)
         self.joined = self.graph.units.settle()
@@ -42,6 +45,8 @@ class Findings:
         for call in reversed(self.graph.calls):
             call.kind.needs(call)
         self._stays = self._kept()
+        if multiple > 1:
+            self._fill_up(multiple)
 
     def stays(self, units: np.ndarray) -> np.ndarray:
         """Which of some units stay."""
@@ -106,6 +111,16 @@ class Findings:
                 stays[roots[0]] = True
         return stays
 
+    def _fill_up(self, multiple: int):
+        """Keeps so many dead units that every layer makes a multiple of units, or all of its own."""
+        made = [tensor for call in self.graph.calls if call.kind.makes_units for tensor in call.outputs]
+        before = -1
+        while before != self._stays.sum():  # what one layer keeps, another one may have to keep with it
+            before = self._stays.sum()
+            for tensor in made:
+                dead = self.joined.root[tensor.units[~self.stays(tensor.units)]]
+                self._stays[dead[: -self.count(tensor.units) % multiple]] = True
+
     def _tensors(self) -> list[Tensor]:
         inside = [tensor for call in self.graph.calls for tensor in call.within.values()]
         return [*self.graph.inputs, *(tensor for call in self.graph.calls for tensor in call.outputs), *inside]
@@ -115,3 +130,8 @@ def checked_tolerance(tolerance) -> float:
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance={tolerance!r}: give a number ≥ 0; weights of at most that size count as zero.")
     return float(tolerance)
+
+
+def check_multiple(multiple):
+    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+        raise ValueError(f"multiple={multiple!r}: give a whole number ≥ 1, such as 8.")

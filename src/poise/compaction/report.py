@@ -11,13 +11,14 @@ from poise.compaction.graph import Graph, Tensor
 from poise.compaction.kinds import WALL
 
 
-def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False) -> pd.DataFrame:
+def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1) -> pd.DataFrame:
     """Which units `poise.compact` would remove, layer by layer, and why, or why not.
 
     Args:
         model: a built functional or sequential Keras model.
         tolerance: weights whose size is at most this count as zero.
         drop_inputs: whether features of the inputs can go, and with them the units that are added to them.
+        multiple: of which every layer keeps a number of units.
 
     Returns:
         A DataFrame, one row a layer that makes units (the heads of an attention have a row of their own): `layer`,
@@ -34,7 +35,7 @@ def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False) -> p
         >>> poise.dead_units(model)["dead"].tolist()
         [1, 0]
     """
-    findings = Findings(model, tolerance, drop_inputs)
+    findings = Findings(model, tolerance, drop_inputs, multiple)
     rows = []
     for layer in findings.graph.layers:
         rows += [_row(findings, name, tensor) for name, tensor in _made(findings.graph, layer)]
@@ -53,7 +54,7 @@ def _row(findings: Findings, name: str, tensor: Tensor) -> dict:
         f"{constant} constant" if constant else "",
         f"{unread} read by nobody" if unread else "",
         f"all stay: {pinned}" if pinned else "",
-        f"{left} more could go but for units that go with them" if left and not pinned else "",
+        f"{left} dead ones stay, with others or to fill up" if left and not pinned else "",
     ]
     return {"layer": name, "units": len(stays), "dead": constant + unread, "why": "; ".join(filter(None, reasons))}
 

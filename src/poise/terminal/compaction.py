@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from poise.compaction import compact, dead_units, savings
-from poise.compaction.analysis import checked_tolerance
+from poise.compaction.analysis import check_multiple, checked_tolerance
 from poise.compaction.graph import check_model, graph_of
 from poise.terminal.rows import Rows, read_rows
 from poise.terminal.screen import BadInputError, FaultError
@@ -81,7 +81,12 @@ class Compaction:
 
 
 def compacted(
-    source: Path, data: Path | None = None, *, tolerance: float = 0.0, drop_inputs: bool = False
+    source: Path,
+    data: Path | None = None,
+    *,
+    tolerance: float = 0.0,
+    drop_inputs: bool = False,
+    multiple: int = 1,
 ) -> Compaction:
     """Reads a model, makes it smaller, and compares the two.
 
@@ -90,6 +95,7 @@ def compacted(
         data: a file of rows to compare on (see `read_rows`).
         tolerance: weights of at most this size count as zero.
         drop_inputs: whether features of the inputs that nobody reads go as well.
+        multiple: of which every layer keeps a number of units.
 
     Raises:
         BadInputError, poise.studies.DataError: the model or the rows cannot be read, or the model not be compacted.
@@ -99,12 +105,13 @@ def compacted(
     try:
         check_model(model)
         checked_tolerance(tolerance)
+        check_multiple(multiple)
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from None
     rows = None if data is None else read_rows(data, model)
-    smaller, needed = compact(model, tolerance=tolerance), None
+    smaller, needed = compact(model, tolerance=tolerance, multiple=multiple), None
     if drop_inputs:
-        smaller, positions = compact(model, tolerance=tolerance, drop_inputs=True)
+        smaller, positions = compact(model, tolerance=tolerance, drop_inputs=True, multiple=multiple)
         needed = _needed(model, positions, rows)
     check = None
     if rows is not None:
@@ -115,7 +122,7 @@ def compacted(
                 f"On {check.data!r} the outputs of the smaller model differ by {check.difference:.2g} of the largest "
                 f"output, more than {allowed:g}. Nothing is written. That is a fault of poise: please report it."
             )
-    dead = dead_units(model, tolerance=tolerance, drop_inputs=drop_inputs)
+    dead = dead_units(model, tolerance=tolerance, drop_inputs=drop_inputs, multiple=multiple)
     return Compaction(source, smaller, tolerance, dead, savings(model, smaller), needed, check)
 
 
