@@ -13,13 +13,13 @@ export PYTHONHASHSEED := 0
 demo: .venv/.poise  ## the main job on real data
 	$(BIN)/poise study diabetes --out runs/diabetes --force
 
-# Tests compile the same small programs again and again.
+# Tests compile the same small programs again and again, those of a file most of all.
 test: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.venv/.compiled
 test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 test: lint docs .venv/.tests  ## the tests, on all three backends
 	@set -e; for backend in $(BACKENDS); do \
 		echo "== the tests on $$backend"; \
-		KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 --durations=8; \
+		KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=8; \
 	done
 
 lint: .venv/.tests  ## style and types

@@ -20,9 +20,9 @@ class Training:
         update: how the penalty acts, as in `poise.Penalized`.
         start: `"fresh"` (every lane from the same initial weights) or `"dense"` (one training without the penalty
             first, every lane from its solution: the dense-to-sparse path of LassoNet, Lemhadri et al. 2021).
-        settle: full-batch steps after the epochs, at most. A proximal step on noisy gradients never settles on its
-            zeros. None for 2000 where a penalty has exact zeros and 0 elsewhere. They start the optimizer anew, with
-            its first learning rate falling to zero by a cosine.
+        settle: full-batch steps after the epochs, at most (on 4096 rows in turn where there are more than 8192). A
+            proximal step on noisy gradients never settles on its zeros. None for 2000 where a penalty has exact zeros
+            and 0 elsewhere. They start the optimizer anew, with its first learning rate falling to zero by a cosine.
         tolerance: a lane has settled when its residual is at most this share of its prediction gradient.
         patience: stop a lane after so many epochs without a lower held-out loss, and go back to its best weights;
             None trains to the end (the strength is then the only regularizer).
