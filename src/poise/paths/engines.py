@@ -139,6 +139,11 @@ class Local:
             parts.append((rows, columns, found))
         return self._gathered(parts, replicas, np.asarray(strengths, "float64"))
 
+    def close(self):
+        """Lets go of the data, once all is trained."""
+        for program in self._programs.values():
+            program.forget()
+
     def _built(self, inner, rate=None):
         config = inner.get_config()
         if rate is not None:

@@ -114,14 +114,18 @@ class Program:
             measures["epochs"] = keeper.best_epochs
         return Chunk(self._weights(state), measures)
 
+    def forget(self):
+        """Lets go of the data: JAX keeps a program, and with it this object, for as long as the process lives."""
+        self._data = None
+
     def seconds_of_a_step(self, replicas, starts, lanes, strengths, factors) -> float:
         """How long one training step of these lanes takes, compilation apart."""
         began, factors = _stacked_starts(starts), _tensors(factors)
         state = self._begin(self._optimizer, began, began, lanes, strengths)
         batches = batches_of(replicas, self._training.batch_size, 0)
-        state = jax.block_until_ready(self._epoch(state, *batches, factors))
+        state = jax.block_until_ready(self._epoch(state, self._data, *batches, factors))
         start = time.perf_counter()
-        jax.block_until_ready(self._epoch(state, *batches, factors))
+        jax.block_until_ready(self._epoch(state, self._data, *batches, factors))
         return (time.perf_counter() - start) / batches[0].shape[1]
 
     def _begin(self, optimizer, began, anchors, lanes, strengths):
@@ -150,15 +154,18 @@ class Program:
 
     def _passed(self, state, replicas, epoch, factors):
         """The state after an epoch."""
-        return self._epoch(state, *batches_of(replicas, self._training.batch_size, epoch), factors)
+        return self._epoch(state, self._data, *batches_of(replicas, self._training.batch_size, epoch), factors)
 
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-    def _epoch(self, state, rows, counted, factors):
-        """All batches of an epoch. `rows`, `counted`: (replicas, steps, rows in a batch)."""
+    def _epoch(self, state, data, rows, counted, factors):
+        """All batches of an epoch. `rows`, `counted`: (replicas, steps, rows in a batch).
+
+        The data are an argument: what a program reads from `self` is written into it, a copy for every compilation.
+        """
 
         def step(state, batch):
             rows, counted = batch
-            x, y, given = jax.tree.map(lambda a: a[rows], self._data)
+            x, y, given = jax.tree.map(lambda a: a[rows], data)
             weights = times(self._weighed(counted), given)
             return self._stepped(self._optimizer, state, x, y, weights, factors), None
 
@@ -229,7 +236,7 @@ class Program:
         """The state after so many steps of settling, that of the lanes that are done as it was."""
         rows, counted = batches_of(replicas, at_once(max(len(replica.train) for replica in replicas)), 0)
         numbers = np.arange(first, first + steps) % rows.shape[1]
-        return self._segment(state, rows, counted, numbers, factors, done)
+        return self._segment(state, self._data, rows, counted, numbers, factors, done)
 
     def _parts(self, replicas):
         """In how many steps of settling every row comes once."""
@@ -237,13 +244,13 @@ class Program:
         return -(-rows // at_once(rows))
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _segment(self, state, rows, counted, numbers, factors, done):
+    def _segment(self, state, data, rows, counted, numbers, factors, done):
         whole = rows.shape[1] == 1
-        gathered: Any = jax.tree.map(lambda a: a[rows[:, 0]], self._data) if whole else None
+        gathered: Any = jax.tree.map(lambda a: a[rows[:, 0]], data) if whole else None
 
         def step(state, number):
             here = rows[:, number]
-            x, y, given = gathered if whole else jax.tree.map(lambda a: a[here], self._data)
+            x, y, given = gathered if whole else jax.tree.map(lambda a: a[here], data)
             weights = times(self._weighed(counted[:, number]), given)
             return self._stepped(self._settler, state, x, y, weights, factors), None
 
@@ -258,15 +265,15 @@ class Program:
         size = max(map(len, held))
         rows = np.stack([np.resize(h, size) for h in held]).astype("int32")
         counted = np.stack([np.arange(size) < len(h) for h in held])
-        return np.asarray(self._held(trained, fixed, rows, counted), "float64")
+        return np.asarray(self._held(trained, fixed, self._data, rows, counted), "float64")
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _held(self, trained, fixed, rows, counted):
+    def _held(self, trained, fixed, data, rows, counted):
         def lane(trained, fixed, x, y, weights):
             with self._scope(trained, fixed):
                 return loss_of(self._model, x, y, self._model(x, training=False), weights, False)
 
-        x, y, given = jax.tree.map(lambda a: a[rows], self._data)
+        x, y, given = jax.tree.map(lambda a: a[rows], data)
         inside = jax.vmap(lane, in_axes=(0, 0, None, None, None))
         return jax.vmap(inside)(trained, fixed, x, y, times(self._weighed(counted), given))
 

@@ -174,64 +174,64 @@ def solved(
             strengths=strengths,
             stages=[adaptive, relax],
         )
-    engine = Local(Job(model, rules, table, replicas, training, kept))
-    if adaptive:
-        check_reweightable(engine.optimizer, "adaptive")
-    if relax:
-        check_reweightable(engine.optimizer, "relax=True")
-    is_found = isinstance(strengths, int)
-    parts = (1 if is_found else 0) + 1 + adaptive + bool(relax)
-    finished = 0
+    with contextlib.closing(Local(Job(model, rules, table, replicas, training, kept))) as engine:
+        if adaptive:
+            check_reweightable(engine.optimizer, "adaptive")
+        if relax:
+            check_reweightable(engine.optimizer, "relax=True")
+        is_found = isinstance(strengths, int)
+        parts = (1 if is_found else 0) + 1 + adaptive + bool(relax)
+        finished = 0
 
-    reached = 0.0
+        reached = 0.0
 
-    def part(share):
-        nonlocal reached
-        reached = max(reached, (finished + share) / parts)  # a grid that is extended begins anew
-        report(reached)
+        def part(share):
+            nonlocal reached
+            reached = max(reached, (finished + share) / parts)  # a grid that is extended begins anew
+            report(reached)
 
-    grid = strengths
-    if is_found:
-        grid = found_grid(engine, strengths - 1 if adaptive and strengths > 1 else strengths)
-        finished += 1
-    stages: list[Path] = []
-    factors = None
-    for stage in range(adaptive + 1):
-        here = grid
-        if is_found and adaptive:
-            if stage:
-                here = np.geomspace(grid[-1] / 10**LATER_DECADES, grid[-1], len(grid))
-            here = np.append(here, NULL * grid[-1])
-        lanes = engine.run(here, _repeated(factors, len(here)), part)
-        for _ in range(EXTENSIONS if is_found and adaptive else 0):
-            if chosen_position(lanes) > 0 or len(here) < 3:
-                break
-            more = below(here)
-            lanes = _joined(engine.run(more, _repeated(factors, len(more)), part), lanes)
-            here = np.concatenate([more, here])
-        finished += 1
-        relaxed = None
-        is_last = stage == adaptive or _is_nothing_left(lanes, here)
-        if relax and is_last:
-            held = held_at_zero(engine.optimizer.targets, lanes.sizes)
-            refit = engine.run(here, held, part, is_free=True)
-            relaxed = Path(refit, architecture, tuple(rules), training, 0.0, names=data.names)
-        stages.append(
-            Path(
-                lanes,
-                architecture,
-                tuple(rules),
-                training,
-                time.perf_counter() - start,
-                stages=tuple(stages),
-                names=data.names,
-                relaxed=relaxed,
+        grid = strengths
+        if is_found:
+            grid = found_grid(engine, strengths - 1 if adaptive and strengths > 1 else strengths)
+            finished += 1
+        stages: list[Path] = []
+        factors = None
+        for stage in range(adaptive + 1):
+            here = grid
+            if is_found and adaptive:
+                if stage:
+                    here = np.geomspace(grid[-1] / 10**LATER_DECADES, grid[-1], len(grid))
+                here = np.append(here, NULL * grid[-1])
+            lanes = engine.run(here, _repeated(factors, len(here)), part)
+            for _ in range(EXTENSIONS if is_found and adaptive else 0):
+                if chosen_position(lanes) > 0 or len(here) < 3:
+                    break
+                more = below(here)
+                lanes = _joined(engine.run(more, _repeated(factors, len(more)), part), lanes)
+                here = np.concatenate([more, here])
+            finished += 1
+            relaxed = None
+            is_last = stage == adaptive or _is_nothing_left(lanes, here)
+            if relax and is_last:
+                held = held_at_zero(engine.optimizer.targets, lanes.sizes)
+                refit = engine.run(here, held, part, is_free=True)
+                relaxed = Path(refit, architecture, tuple(rules), training, 0.0, names=data.names)
+            stages.append(
+                Path(
+                    lanes,
+                    architecture,
+                    tuple(rules),
+                    training,
+                    time.perf_counter() - start,
+                    stages=tuple(stages),
+                    names=data.names,
+                    relaxed=relaxed,
+                )
             )
-        )
-        if is_last:
-            break
-        factors = reweighted(engine.optimizer, lanes.sizes, chosen_position(lanes))
-    report(1.0)
+            if is_last:
+                break
+            factors = reweighted(engine.optimizer, lanes.sizes, chosen_position(lanes))
+        report(1.0)
     return stages[-1]
 
 
