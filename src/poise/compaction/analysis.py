@@ -6,6 +6,8 @@ unit goes if nothing that is joined with it is needed. One pass each is the fixe
 what dies by another's death is met later in the same pass. (A recurrent layer goes round by itself.)
 """
 
+import numbers
+
 import numpy as np
 
 from poise.compaction import linear, normalising, passing, places, products, sequences
@@ -25,7 +27,7 @@ class Findings:
     Args:
         model: a built functional or sequential model.
         tolerance: weights whose size is at most this count as zero.
-        drops_inputs: whether features of the inputs can go.
+        drop_inputs: whether features of the inputs can go.
         multiple: dead units stay where a layer would else make a number of units that is no multiple of this.
 
     Raises:
@@ -33,10 +35,10 @@ class Findings:
             `multiple` no whole number ≥ 1.
     """
 
-    def __init__(self, model, tolerance: float = 0.0, drops_inputs: bool = False, multiple: int = 1):
+    def __init__(self, model, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1):
         check_multiple(multiple)
         self.graph = Graph(model, checked_tolerance(tolerance))
-        self._link(drops_inputs)
+        self._link(drop_inputs)
         self.joined = self.graph.units.settle()
         for call in self.graph.calls:
             call.kind.constants(call)
@@ -44,6 +46,8 @@ class Findings:
             tensor.needed[:] = True
         for call in reversed(self.graph.calls):
             call.kind.needs(call)
+            for number in call.others:
+                call.inputs[number].needed[:] = True
         self._stays = self._kept()
         if multiple > 1:
             self._fill_up(multiple)
@@ -60,17 +64,18 @@ class Findings:
         reasons = self.joined.why[self.joined.root[units]]
         return next((reason for reason in reasons if reason), "")
 
-    def _link(self, drops_inputs: bool):
+    def _link(self, drop_inputs: bool):
         graph = self.graph
         for tensor in graph.inputs:
             last = tensor.shape[-1] if len(tensor.shape) > 1 else None
             tensor.carry(len(tensor.shape) - 1 if last else None, graph.units.fresh(last or 0))
-            if not drops_inputs:
+            if not drop_inputs:
                 graph.units.pin(tensor.units, INPUT)
         for call in graph.calls:
             kind = kind_of(call.layer)
             call.kind = kind if kind.follows(call) else WALL
             call.kind.link(call)
+            self._keep_others(call)
             first = graph.calls_of(call.layer)[0]
             if call is not first and kind.is_sized:
                 self._tie(call, first)
@@ -85,10 +90,23 @@ class Findings:
         for tensor in graph.outputs:
             graph.units.pin(tensor.units, OUTPUT)
 
+    def _keep_others(self, call: Call):
+        """What a layer reads beside its units, such as a mask, stays whole; so must all its weights be known."""
+        for number in call.others:
+            self.graph.units.pin(call.inputs[number].units, f"{describe(call.layer)} reads it beside its units")
+        parts = call.kind.parts(call)
+        known = {id(part.of(call.layer)) for part in parts}
+        unknown = [weight for weight in getattr(call.layer, "weights", ()) if id(weight) not in known]
+        if parts and unknown:
+            raise ValueError(
+                f"The layer {describe(call.layer)} has weights that are not known to compact: {unknown[0].path!r}. If "
+                "its activation is a layer with weights, put that behind it as a layer of its own."
+            )
+
     def _tie(self, call: Call, first: Call):
         """The weights of a layer are the same in two calls, and so are their units."""
         units = self.graph.units
-        if call.kind is not first.kind:
+        if call.form != first.form:
             for one in (call, first):
                 for own in [*one.given.values(), *(tensor.units for tensor in (*one.outputs, *one.within.values()))]:
                     units.pin(own, f"{describe(call.layer)} is also called in a way that is not known to compact")
@@ -127,11 +145,11 @@ class Findings:
 
 
 def checked_tolerance(tolerance) -> float:
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < np.inf:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real) or not 0 <= float(tolerance) < np.inf:
         raise ValueError(f"tolerance={tolerance!r}: give a number ≥ 0; weights of at most that size count as zero.")
     return float(tolerance)
 
 
 def check_multiple(multiple):
-    if isinstance(multiple, bool) or not isinstance(multiple, int) or multiple < 1:
+    if isinstance(multiple, bool) or not isinstance(multiple, numbers.Integral) or multiple < 1:
         raise ValueError(f"multiple={multiple!r}: give a whole number ≥ 1, such as 8.")

@@ -9,6 +9,10 @@ import numpy as np
 
 from poise.compaction.units import Units
 
+_INPUT = keras.Input((1,))
+CALLS = (type(keras.Model(_INPUT, _INPUT)).call, keras.Sequential.call)
+"""How models run that are nothing but their graphs; one with a `call` of its own may do something else."""
+
 
 @dataclass(eq=False)
 class Tensor:
@@ -44,7 +48,8 @@ class Call:
         inputs: the tensors among its arguments, in their order.
         outputs: the tensors that it gives.
         arguments: Keras' record of the call's arguments.
-        given: per input the units along the axis that the layer works on (see `enter`).
+        given: per input the units along the axis that the layer works on (see `enter`); where the tensor carries units
+            along another axis, they are new and pinned, and their constants are not known.
         kind: what is known of its layer (see `poise.compaction.kinds`).
         within: units inside the layer, by name, with what is known of them: the heads of an attention.
     """
@@ -70,6 +75,18 @@ class Call:
         ]
         return [*[None] * (len(self.inputs) - len(named)), *named]
 
+    @property
+    def others(self) -> list[int]:
+        """The inputs that the layer does not take units from, such as a mask; those of a wall are all kept anyway."""
+        return [number for number in range(len(self.inputs)) if number not in self.given]
+
+    @property
+    def form(self) -> tuple:
+        """What two calls of a layer must have in common, for their units to be the same."""
+        entered = [(number, len(units), self.inputs[number].axis) for number, units in self.given.items()]
+        made = [(tensor.axis, len(tensor.units)) for tensor in self.outputs]
+        return self.kind, self.given_names, entered, made
+
     def enter(self, number: int, axis: int) -> np.ndarray:
         """The units of an input along an axis; where it carries others, those stay and so do these."""
         tensor = self.inputs[number]
@@ -91,10 +108,14 @@ class Call:
 
     def foldable(self, number: int) -> np.ndarray:
         """Those constants that are the same in all calls of the layer, so that its bias can take them in."""
-        first, *others = [call.entering(number) for call in self.graph.calls_of(self.layer)]
-        for other in others:
-            first = np.where(first == other, first, np.nan)
-        return first
+        own = self.entering(number)
+        for call in self.graph.calls_of(self.layer):
+            own = (
+                np.where(own == call.entering(number), own, np.nan)
+                if call.form == self.form
+                else np.full(len(own), np.nan)
+            )
+        return own
 
     def leaving(self, number: int, stays) -> np.ndarray:
         """The constants that go, and 0 for the others."""
@@ -160,7 +181,7 @@ class Graph:
         for node in nodes_of(model):
             given = [found[id(symbol)] for symbol in node.arguments.keras_tensors]
             if is_graph(node.operation):
-                made = self._opened(node.operation, given)
+                made = self._opened(node.operation, [found[id(symbol)] for symbol in _in_order(node)])
             else:
                 made = [Tensor(tuple(symbol.shape), symbol.dtype) for symbol in node.outputs]
                 call = Call(node.operation, given, made, node.arguments, self)
@@ -177,6 +198,21 @@ def nodes_of(model) -> Iterator:
         yield from (node for node in graph._nodes_by_depth[depth] if node.operation and not node.is_input)
 
 
+def _in_order(node) -> list:
+    """What a model inside is called on, in the order of its inputs."""
+    model, arguments = node.operation, node.arguments
+    given = arguments.args[0] if arguments.args else arguments.kwargs.get("inputs")
+    if isinstance(given, dict) and not isinstance(graph_of(model)._inputs_struct, dict):
+        given = [given[symbol._keras_history.operation.name] for symbol in model.inputs]
+    given = keras.tree.flatten(given)
+    if len(given) != len(model.inputs) or len(given) != len(arguments.keras_tensors):
+        raise ValueError(
+            f"The model {model.name!r} is called with a mask or another argument beside its inputs, which cannot be "
+            "followed. Give the mask to the layers inside that use it."
+        )
+    return given
+
+
 def graph_of(model):
     """The functional model inside a sequential one, or the functional model itself."""
     return model._functional if isinstance(model, keras.Sequential) else model
@@ -184,9 +220,9 @@ def graph_of(model):
 
 def is_graph(layer) -> bool:
     """Whether a layer is a model whose graph can be followed."""
-    if isinstance(layer, keras.Sequential):
-        return layer.built and layer._functional is not None
-    return isinstance(layer, keras.Model) and hasattr(layer, "_nodes_by_depth")
+    if getattr(type(layer), "call", None) not in CALLS:
+        return False
+    return not isinstance(layer, keras.Sequential) or (layer.built and layer._functional is not None)
 
 
 def check_model(model):
@@ -202,8 +238,8 @@ def check_model(model):
         )
     if not is_graph(model):
         raise TypeError(
-            f"The model {model.name!r} is a {type(model).__name__} without a graph of layers, so that it cannot "
-            "be told who reads a unit. Write it as a functional model, keras.Model(inputs, outputs)."
+            f"The model {model.name!r} is a {type(model).__name__} without a graph of layers, or with a call of its "
+            "own, and it cannot be told who reads a unit. Write it as a functional model, keras.Model(inputs, outputs)."
         )
     for layer in model._flatten_layers():
         if getattr(layer, "quantization_mode", None) is not None:

@@ -53,6 +53,9 @@ class Batch(Normalising):
 
     names = ("gamma", "beta", "moving_mean", "moving_variance")
 
+    def follows(self, call: Call) -> bool:
+        return super().follows(call) and not call.arguments.kwargs.get("training")
+
     def passed(self, call: Call) -> np.ndarray:
         layer = call.layer
         mean, variance = (call.value(v, is_exact=True) for v in (layer.moving_mean, layer.moving_variance))

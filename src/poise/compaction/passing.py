@@ -23,7 +23,7 @@ def class_of(function, arguments: int) -> type:
 
 
 class Passing(Kind):
-    """The output is the input, as far as constants and units go. Further tensors (a mask) say nothing about them."""
+    """The output is the input, as far as constants and units go. Further tensors (a mask) stay whole."""
 
     def follows(self, call: Call) -> bool:
         return call.inputs[0].axis is not None and len(call.outputs) == 1

@@ -8,7 +8,7 @@ from keras import layers, ops
 
 from poise.compaction.graph import Call
 from poise.compaction.kinds import Kind, register
-from poise.compaction.passing import class_of
+from poise.compaction.passing import Passing, class_of
 
 
 class Moved(Kind):
@@ -16,7 +16,8 @@ class Moved(Kind):
 
     def follows(self, call: Call) -> bool:
         tensor = call.inputs[0]
-        return tensor.axis is not None and None not in (*tensor.shape[1:], *call.outputs[0].shape[1:])
+        shape = call.outputs[0].shape
+        return tensor.axis is not None and len(shape) > 1 and None not in (*tensor.shape[1:], *shape[1:])
 
     def link(self, call: Call):
         tensor, output = call.inputs[0], call.outputs[0]
@@ -66,10 +67,10 @@ class Flattened(Moved):
 
 @register(layers.Reshape)
 class Reshaped(Moved):
+    is_sized = True
+
     def places(self, call: Call, entries: np.ndarray) -> np.ndarray:
         return entries.reshape(call.outputs[0].shape[1:])
-
-    is_sized = True
 
     def resized(self, call: Call, config: dict, count) -> dict:
         axis = call.outputs[0].axis
@@ -80,23 +81,14 @@ class Reshaped(Moved):
 
 
 @register(layers.Permute)
-class Permuted(Kind):
-    def follows(self, call: Call) -> bool:
-        return call.inputs[0].axis is not None
-
+class Permuted(Passing):
     def link(self, call: Call):
-        tensor = call.inputs[0]
-        call.outputs[0].carry(1 + call.layer.dims.index(tensor.axis), call.enter(0, tensor.axis))
-
-    def constants(self, call: Call):
-        call.outputs[0].constants = call.entering(0)
-
-    def needs(self, call: Call):
-        call.need(0, call.outputs[0].needed)
+        axis = call.inputs[0].axis
+        call.outputs[0].carry(1 + call.layer.dims.index(axis), call.enter(0, axis))
 
 
 @register(layers.RepeatVector)
-class Repeated(Permuted):
+class Repeated(Passing):
     def link(self, call: Call):
         call.outputs[0].carry(2, call.enter(0, 1))
 
@@ -115,16 +107,16 @@ class Merged(Kind):
         """Whether all that is merged is a tensor of the graph or a single number, and one of them carries units."""
         flat = keras.tree.flatten((call.arguments.args, call.arguments.kwargs))
         are_known = all(isinstance(one, keras.KerasTensor) or one is None or np.ndim(one) == 0 for one in flat)
-        return are_known and any(tensor.axis is not None for tensor in call.inputs)
+        are_followed = any(tensor.axis is not None for tensor in call.inputs)
+        return are_known and are_followed and call.outputs[0].shape[self._axis(call)] is not None
 
     def link(self, call: Call):
         rank = len(call.outputs[0].shape)
-        axes = [tensor.axis - len(tensor.shape) for tensor in call.inputs if tensor.axis is not None]
-        axis = max(set(axes), key=axes.count)
+        axis = self._axis(call)
         size = call.outputs[0].shape[axis]
         shares = []
         for number, tensor in enumerate(call.inputs):
-            if len(tensor.shape) < -axis:
+            if len(tensor.shape) <= -axis:
                 continue  # broadcast along the axis, as an input of one index is
             units = call.enter(number, axis)
             if len(units) == size:
@@ -146,13 +138,13 @@ class Merged(Kind):
 
     def needs(self, call: Call):
         needed = call.outputs[0].needed
-        for number, tensor in enumerate(call.inputs):
-            if number not in call.given:
-                tensor.needed |= needed.any()
-            elif len(call.given[number]) == len(needed):
-                call.need(number, needed)
-            else:
-                call.need(number, np.full(len(call.given[number]), needed.any()))
+        for number, units in call.given.items():
+            call.need(number, needed if len(units) == len(needed) else np.full(len(units), needed.any()))
+
+    def _axis(self, call: Call) -> int:
+        """The axis, counted from the last, along which most of the inputs carry their units."""
+        axes = [tensor.axis - len(tensor.shape) for tensor in call.inputs if tensor.axis is not None]
+        return max(set(axes), key=axes.count)
 
 
 def _product(*factors):

@@ -16,8 +16,9 @@ class Letters:
 
     Attributes:
         taken, kernel, given: the letters of the input, the kernel and the output.
-        read: the letter along which units are read: the one that the input carries, or else the first that is summed.
-        made: the letter along which units are made: the first new one.
+        summed: the letters of the input that the kernel sums over.
+        new: the letters that the kernel brings.
+        made: the one of those along which units are made: the first.
     """
 
     taken: str
@@ -37,6 +38,7 @@ class Letters:
         return self.new[0]
 
     def read(self, axis: int | None) -> str:
+        """The letter along which units are read: that of the axis that carries them, or else the first summed one."""
         is_summed = axis is not None and self.taken[axis] in self.summed
         return self.taken[axis] if axis is not None and is_summed else self.summed[0]
 
@@ -52,6 +54,8 @@ class Einsum(Kind):
         if len(call.inputs) != 1 or call.layer.equation.split(",")[0].strip().endswith("..."):
             return False
         letters = _letters(call)
+        if any(one not in letters.kernel and one not in letters.given for one in letters.taken):
+            return False  # a sum that the kernel has no part in
         is_product = len(set(letters.kernel)) == len(letters.kernel) == len(letters.summed) + len(letters.new)
         is_last = bool(letters.summed and letters.new) and letters.given.endswith(letters.new)
         return is_product and is_last and call.layer.bias_axes in (None, letters.new)

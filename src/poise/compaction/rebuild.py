@@ -1,5 +1,7 @@
 """The smaller model: the same layers with other sizes, and the weights that stay."""
 
+import tempfile
+
 import keras
 import numpy as np
 
@@ -66,7 +68,7 @@ class _Rebuilt:
         for holder, name, value in self._initializers:
             setattr(holder, name, value)
         for layer in findings.graph.layers:
-            if isinstance(layer, keras.layers.Layer) and layer.weights:
+            if isinstance(layer, keras.layers.Layer):
                 self._fill(layer, self._layers[id(layer)])
 
     def _anew(self, model):
@@ -92,7 +94,8 @@ class _Rebuilt:
         if tensor.axis is not None:
             shape[tensor.axis] = self._findings.count(tensor.units)
         name = symbol._keras_history.operation.name
-        return keras.Input(batch_shape=shape, dtype=symbol.dtype, sparse=symbol.sparse, name=name)
+        is_optional = symbol._keras_history.operation.optional
+        return keras.Input(batch_shape=shape, dtype=symbol.dtype, sparse=symbol.sparse, name=name, optional=is_optional)
 
     def _other(self, layer):
         """The layer in the place of another one, the same for all its calls."""
@@ -102,14 +105,17 @@ class _Rebuilt:
 
     def _resized(self, layer):
         call = self._findings.graph.calls_of(layer)[0]
-        config = call.kind.resized(call, layer.get_config(), self._findings.count)
-        if config.get("use_bias") is False and any(added.any() for added in self._added(call).values()):
-            config["use_bias"] = True
-        if isinstance(layer, keras.layers.Lambda):
-            other = type(layer).from_config(config, safe_mode=False)
-            other.function = layer.function  # the configuration has its code without what it refers to
-            return other
-        other = type(layer).from_config(config)
+        try:
+            config = call.kind.resized(call, layer.get_config(), self._findings.count)
+            if config.get("use_bias") is False and any(added.any() for added in self._added(call).values()):
+                config["use_bias"] = True
+            other = _of_config(layer, config)
+        except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+            raise TypeError(
+                f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its configuration: "
+                f"{str(error).splitlines()[0]} Give its class a get_config, and register it and its functions with "
+                "keras.saving.register_keras_serializable."
+            ) from error
         for holder in (other, getattr(other, "cell", None)):
             for name, value in list(getattr(holder, "__dict__", {}).items()):
                 if isinstance(value, keras.initializers.Initializer):
@@ -120,10 +126,16 @@ class _Rebuilt:
 
     def _fill(self, layer, other):
         """Gives a layer the weights that stay, and its biases the constants that went."""
+        if hasattr(layer, "save_assets"):  # a vocabulary
+            with tempfile.TemporaryDirectory() as folder:
+                layer.save_assets(folder)
+                other.load_assets(folder)
+            return
         call = self._findings.graph.calls_of(layer)[0]
         parts = call.kind.parts(call)
         if not parts:
             other.set_weights(layer.get_weights())
+            return
         added = self._added(call)
         for part in parts:
             new, old = part.of(other), part.of(layer)
@@ -142,3 +154,19 @@ class _Rebuilt:
             if along is not None:
                 value = np.compress(self._findings.stays(along[1]), value, axis=along[0])
         return value
+
+
+OBJECTS = ("activation", "_activation", "_initializer", "_regularizer", "_constraint")
+
+
+def _of_config(layer, config: dict):
+    """A layer of the same class with this configuration, but with the functions and objects that the layer has.
+
+    Those need not be known to Keras, nor survive its serialisation.
+    """
+    own = {name: getattr(layer, name) for name in config if name.endswith(OBJECTS) and hasattr(layer, name)}
+    if isinstance(layer, keras.layers.Lambda):
+        other = type(layer).from_config(config, safe_mode=False)
+        other.function = layer.function
+        return other
+    return type(layer).from_config({**config, **own})

@@ -38,17 +38,20 @@ def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False, mult
     findings = Findings(model, tolerance, drop_inputs, multiple)
     rows = []
     for layer in findings.graph.layers:
-        rows += [_row(findings, name, tensor) for name, tensor in _made(findings.graph, layer)]
+        rows += [_row(findings, name, tensors) for name, tensors in _made(findings.graph, layer)]
         if findings.graph.calls_of(layer)[0].kind is WALL and getattr(layer, "weights", None):
-            rows += [_row(findings, layer.name, tensor) for tensor in findings.graph.calls_of(layer)[0].outputs]
+            rows += [_row(findings, layer.name, [tensor]) for tensor in findings.graph.calls_of(layer)[0].outputs]
     return pd.DataFrame(rows, columns=["layer", "units", "dead", "why"])
 
 
-def _row(findings: Findings, name: str, tensor: Tensor) -> dict:
+def _row(findings: Findings, name: str, tensors: list[Tensor]) -> dict:
+    """What is said of the units that a layer makes, in all of its calls."""
+    tensor = tensors[0]
     stays = findings.stays(tensor.units)
-    is_constant = ~np.isnan(tensor.constants)
+    is_constant = ~np.isnan([one.constants for one in tensors]).any(axis=0)
+    is_needed = np.any([one.needed for one in tensors], axis=0)
     constant, unread = int((~stays & is_constant).sum()), int((~stays & ~is_constant).sum())
-    left = int((stays & ~tensor.needed).sum())
+    left = int((stays & ~is_needed).sum())
     pinned = findings.why_pinned(tensor.units)
     reasons = [
         f"{constant} constant" if constant else "",
@@ -69,7 +72,7 @@ def savings(before, after) -> pd.DataFrame:
         A DataFrame with the columns `before`, `after` and `ratio` (before / after): the rows "parameters", "FLOPs per
         sample" (two for every product of layers with kernels and of attention; activations and normalisation are not
         counted; NaN where a length is not known), "file size" (bytes of the saved weights), and
-        the units of every layer that both have.
+        the units of every layer that both have (those of one name together).
 
     Raises:
         TypeError, ValueError: if a model is not built, or has no graph of layers.
@@ -94,17 +97,19 @@ def _sizes(model) -> dict[str, float]:
         "file size": float(_bytes(model)),
     }
     for layer in graph.layers:
-        for name, tensor in _made(graph, layer):
-            sizes[name] = float(len(tensor.units))
+        for name, (tensor, *_) in _made(graph, layer):
+            sizes[name] = sizes.get(name, 0.0) + len(tensor.units)
     return sizes
 
 
-def _made(graph: Graph, layer) -> list[tuple[str, Tensor]]:
-    """The units that a layer makes, by name: its outputs, and the heads within."""
-    call = graph.calls_of(layer)[0]
-    if not call.kind.makes_units:
+def _made(graph: Graph, layer) -> list[tuple[str, list[Tensor]]]:
+    """The units that a layer makes, by name, call by call: its outputs, and the heads within."""
+    calls = graph.calls_of(layer)
+    if not calls[0].kind.makes_units:
         return []
-    return [(layer.name, call.outputs[0]), *((f"{layer.name}, {name}", one) for name, one in call.within.items())]
+    alike = [call for call in calls if call.form == calls[0].form]
+    inside = [(f"{layer.name}, {name}", [call.within[name] for call in alike]) for name in calls[0].within]
+    return [(layer.name, [call.outputs[0] for call in alike]), *inside]
 
 
 def _bytes(model) -> int:

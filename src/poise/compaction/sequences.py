@@ -15,14 +15,16 @@ from poise.compaction.kinds import (
     register,
 )
 
+CANDIDATE = {layers.LSTM: 2, layers.GRU: 2, layers.SimpleRNN: 0}
+"""Which gate is the candidate for the next state."""
 
-@register(layers.LSTM, layers.GRU, layers.SimpleRNN)
+
+@register(*CANDIDATE)
 class Recurrent(Kind):
     """A unit lives on in its own state, so that it is constant only as 0, from the first step on.
 
-    That is so where its candidate state (the last gate of a GRU, the third of an LSTM, the only one of a SimpleRNN)
-    has no weights and no bias: h = 0 is then kept by every step. A unit listens to another one if any of its gates
-    does.
+    That is so where its candidate for the next state has no weights and no bias: h = 0 is then kept by every step. A
+    unit listens to another one if any of its gates does.
     """
 
     is_sized = True
@@ -43,7 +45,7 @@ class Recurrent(Kind):
 
     def constants(self, call: Call):
         cell, (kernel, recurrent) = call.layer.cell, self._gates(call)
-        gate = {"LSTM": 2, "GRU": 2, "SimpleRNN": 0}[type(call.layer).__name__]
+        gate = CANDIDATE[type(call.layer)]
         fed = (kernel[call.entering(0) != 0][:, gate] != 0).any(axis=0)
         if cell.use_bias:
             bias = call.value(cell.bias).reshape(-1, kernel.shape[1], kernel.shape[2])

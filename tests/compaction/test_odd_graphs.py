@@ -1,0 +1,232 @@
+"""Legal uses of Keras that a careless walk through the graph gets wrong."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import poise
+
+from .zeroing import assert_same, constant, randomised, unread
+
+
+def masked_mean():
+    rows, given = layers.Input((5, 3)), layers.Input((5,))
+    mask = 1.0 + ops.round(layers.Dense(5, activation="sigmoid")(given))
+    return keras.Model(
+        [rows, given], layers.Dense(2)(layers.GlobalAveragePooling1D()(layers.Dense(4)(rows), mask=mask))
+    )
+
+
+def masked_attention():
+    rows, given = layers.Input((5, 3)), layers.Input((5, 5))
+    mask = ops.round(layers.Dense(5, activation="sigmoid")(given))
+    attended = layers.MultiHeadAttention(2, 3)(rows, rows, attention_mask=mask)
+    return keras.Model([rows, given], layers.Dense(2)(attended))
+
+
+def masked_recurrence():
+    rows, given = layers.Input((5, 3)), layers.Input((5,))
+    mask = ops.round(layers.Dense(5, activation="sigmoid")(given))
+    return keras.Model([rows, given], layers.Dense(2)(layers.LSTM(4)(rows, mask=mask)))
+
+
+def sums_of_other_ranks():
+    rows, vector = layers.Input((5, 3)), layers.Input((3,))
+    turned = layers.Permute((2, 1))(layers.Dense(4)(rows))
+    return keras.Model([rows, vector], layers.Dense(2)(layers.Add()([turned, layers.Dense(5)(vector)])))
+
+
+def reshapes_of_two_shapes():
+    one, other = layers.Input((4, 3)), layers.Input((2, 3))
+    shared = layers.Reshape((8,))
+    return keras.Model(
+        [one, other], layers.Dense(2)(layers.Add()([shared(layers.Dense(2)(one)), shared(layers.Dense(4)(other))]))
+    )
+
+
+def attentions_of_two_forms():
+    one, other = layers.Input((4, 3)), layers.Input((4, 3))
+    shared = layers.MultiHeadAttention(2, 3)
+    wide = layers.Dense(3)(other)
+    return keras.Model([one, other], layers.Dense(2)(layers.Add()([shared(one, wide), shared(one, wide, one)])))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        masked_mean,
+        masked_attention,
+        masked_recurrence,
+        sums_of_other_ranks,
+        reshapes_of_two_shapes,
+        attentions_of_two_forms,
+    ],
+)
+def test_outputs_stay(make):
+    model = randomised(make())
+    for layer in model.layers:
+        if isinstance(layer, layers.Dense) and layer.units > 2:
+            constant(layer, [1])
+
+    assert_same(model, poise.compact(model))
+
+
+def test_masks_among_the_inputs_are_needed():
+    rows, mask = layers.Input((5, 3)), layers.Input((5,), dtype="bool")
+    model = keras.Model([rows, mask], layers.Dense(2)(layers.GlobalAveragePooling1D()(rows, mask=mask)))
+
+    _, needed = poise.compact(randomised(model), drop_inputs=True)
+
+    assert [positions.tolist() for positions in needed] == [[0, 1, 2], [0, 1, 2, 3, 4]]
+
+
+def test_a_sum_without_the_kernel_is_left_alone():
+    rows = layers.Input((3, 4))
+    product = layers.EinsumDense("abc,cd->ad", output_shape=(5,), bias_axes="d")
+    model = randomised(keras.Model(rows, layers.Dense(2)(product(layers.Dense(4, name="below")(rows)))))
+    constant(model.get_layer("below"), [1])
+
+    assert_same(model, poise.compact(model))
+
+
+def test_a_model_inside_that_is_called_by_names_gets_what_is_its_own():
+    one, other = layers.Input((2,), name="z"), layers.Input((3,), name="a")
+    inside = keras.Model([one, other], layers.Add()([layers.Dense(4)(one), layers.Dense(4)(other)]))
+    rows = layers.Input((3,))
+    below, beside = layers.Dense(2, name="below"), layers.Dense(3, name="beside")
+    model = randomised(keras.Model(rows, layers.Dense(2)(inside({"z": below(rows), "a": beside(rows)}))))
+    constant(below, [1])
+    constant(beside, [1])
+
+    smaller = poise.compact(model)
+
+    assert smaller.get_layer("below").units == 1
+    assert smaller.get_layer("beside").units == 2
+    assert_same(model, smaller)
+
+
+class Doubling(keras.Model):
+    """A model with a graph, and a call that is more than that."""
+
+    def __init__(self, name="doubling"):
+        rows = layers.Input((3,))
+        super().__init__(rows, layers.Dense(3)(rows), name=name)
+
+    def call(self, inputs, training=None, mask=None):
+        return 2.0 * super().call(inputs)
+
+    def get_config(self):
+        return {"name": self.name}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+def test_a_model_with_a_call_of_its_own_is_no_graph():
+    with pytest.raises(TypeError, match="call of its own"):
+        poise.compact(Doubling())
+
+
+def test_inside_another_it_is_a_wall():
+    rows = layers.Input((3,))
+    model = randomised(keras.Model(rows, layers.Dense(2)(Doubling()(layers.Dense(3, name="below")(rows)))))
+    constant(model.get_layer("below"), [1])
+
+    smaller = poise.compact(model)
+
+    assert smaller.get_layer("below").units == 3
+    assert_same(model, smaller)
+
+
+def doubled(x):
+    return 2.0 * x
+
+
+class Squares(keras.regularizers.Regularizer):
+    """Nobody has told Keras about it."""
+
+    def __call__(self, w):
+        return ops.sum(ops.square(w))
+
+    def get_config(self):
+        return {}
+
+
+def test_functions_and_objects_that_keras_does_not_know_come_along():
+    rows = layers.Input((3,))
+    hidden = layers.Dense(4, activation=doubled, kernel_regularizer=Squares(), name="hidden")(rows)
+    model = randomised(keras.Model(rows, layers.Dense(2, name="head")(layers.Dense(4, name="next")(hidden))))
+    unread(model.get_layer("head"), [1])
+
+    smaller = poise.compact(model)
+
+    assert smaller.get_layer("next").units == 3
+    assert smaller.get_layer("hidden").kernel_regularizer is model.get_layer("hidden").kernel_regularizer
+    assert_same(model, smaller)
+
+
+class Unknown(layers.Layer):
+    """It cannot be made from a configuration."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(inputs)
+
+
+def test_a_layer_that_cannot_be_made_anew_is_named():
+    rows = layers.Input((3,))
+
+    with pytest.raises(TypeError, match="Unknown.*get_config"):
+        poise.compact(keras.Model(rows, layers.Dense(2)(Unknown(ops.square)(rows))))
+
+
+def test_an_activation_with_weights_of_its_own_is_refused():
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=layers.PReLU()), layers.Dense(2)])
+    model(np.zeros((1, 3), "float32"))
+
+    with pytest.raises(ValueError, match="a layer of its own"):
+        poise.compact(model)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+def test_a_mask_for_a_model_inside_is_refused():
+    inner = layers.Input((5, 3))
+    inside = keras.Model(inner, layers.GlobalAveragePooling1D()(inner))
+    rows, mask = layers.Input((5, 3)), layers.Input((5,), dtype="bool")
+
+    with pytest.raises(ValueError, match="called with a mask"):
+        poise.compact(keras.Model([rows, mask], layers.Dense(2)(inside(rows, mask=mask))))
+
+
+def test_optional_inputs_stay_optional():
+    rows = keras.Input((3,), optional=True)
+
+    assert poise.compact(keras.Model(rows, layers.Dense(2)(rows))).inputs[0]._keras_history.operation.optional
+
+
+@pytest.mark.backends("tensorflow", "torch")  # Keras' IntegerLookup has 64 bits, and warns on JAX
+def test_a_vocabulary_comes_along():
+    lookup = layers.IntegerLookup(vocabulary=[3, 5, 7])
+    model = keras.Sequential([layers.Input((2,), dtype="int64"), lookup, layers.Embedding(5, 4), layers.Dense(2)])
+    rows = np.array([[3, 7], [5, 9]])
+
+    smaller = poise.compact(randomised(model))
+
+    np.testing.assert_allclose(smaller.predict(rows, verbose=0), model.predict(rows, verbose=0), rtol=1e-5)
+
+
+def test_what_one_call_of_a_shared_layer_reads_is_alive():
+    rows, other = layers.Input((3,)), layers.Input((3,))
+    shared, first, second = layers.Dense(3, name="shared"), layers.Dense(2), layers.Dense(2)
+    model = randomised(keras.Model([rows, other], [first(shared(rows)), second(shared(other))]))
+    unread(first, [1])
+
+    told = poise.dead_units(model).set_index("layer").loc["shared"]
+
+    assert told["dead"] == 0
+    assert told["why"] == ""
