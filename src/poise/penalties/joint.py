@@ -193,6 +193,8 @@ def _checked_member(path, member):
     if not isinstance(path, str) or not isinstance(member, Sequence) or len(member) != 3:
         raise TypeError(f"members holds {path!r}: {member!r}, and a path leads to (shape, axis, groups): {EXAMPLE}.")
     shape, axis, groups = member
+    if hasattr(shape, "as_list"):
+        shape = shape.as_list()  # TensorFlow's variables have a TensorShape, which is no sequence
     if not _are_whole(shape) or min(shape) < 1:
         raise ValueError(f"members[{path!r}] has the shape {shape!r}: give the variable's shape, such as (10, 3).")
     shape = tuple(int(size) for size in shape)
