@@ -33,7 +33,7 @@ import pandas as pd
 import poise
 
 RATE = 0.01
-WAYS = {"poise": None, "even": [1.0]}
+WAYS = {"poise": None, "even": 1.0}
 
 # the kind of convolution, its kernel, filters in each block, the blocks behind which is pooled; epochs with the
 # penalty and afterwards; the strength of each way
@@ -88,7 +88,7 @@ def compared(name, seed, validation, multiple):
     rows = [judged(full, full, x, y, seed=seed, strength=0.0, way="full")]
     for (own, weights), strength in zip(WAYS.items(), strengths, strict=True):
         sparse = copied(start)
-        train(sparse, training, epochs, rule_for(sparse, strength, weights))
+        train(sparse, training, epochs, poise.structure(sparse, strength, weights))
         ours = poise.compact(sparse, multiple=multiple)
         theirs = poise.compact(pruned(dense, filters_like(name, ours, multiple)))
         narrow = network(name, filters_of(theirs))
@@ -143,14 +143,6 @@ def copied(model):
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     return copy
-
-
-def rule_for(model, strength, weights):
-    rule = poise.structure(model, strength)
-    if weights is None:
-        return rule
-    members = rule.penalty.members
-    return poise.Rule([*members], poise.JointGroupLasso(strength, members, weights), name="structure")
 
 
 def train(model, rows, epochs, rule=None):

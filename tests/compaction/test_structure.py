@@ -135,6 +135,15 @@ def test_what_cannot_go_is_not_penalised():
     assert not any("norm" in path or "narrow/bias" in path for path in members)
 
 
+@pytest.mark.parametrize(("weights", "price"), [(None, np.sqrt(4 + 1)), (1.0, 1.0), ([3.0] * 5, 3.0)])
+def test_a_group_weighs_as_told(weights, price):
+    penalty = poise.structure(dense_chain(), 2.0, weights).penalty
+    only_one = np.zeros(sum(int(np.prod(shape)) for shape, _, _ in penalty.members.values()), "float32")
+    only_one[0] = 1.0  # an entry of the first unit
+
+    assert float(penalty.value(only_one, 2.0)) == pytest.approx(2.0 * price)
+
+
 def test_a_model_without_removable_units_is_an_error():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
 

@@ -11,7 +11,7 @@ from poise.rules import Rule
 NAME = "structure"
 
 
-def structure(model, strength=1.0) -> Rule:
+def structure(model, strength=1.0, weights=None) -> Rule:
     """A rule under which whole units of a model become exactly zero, and `poise.compact` removes them.
 
     A group is all that makes a unit: a column of a Dense kernel, a filter, its bias, the scale and shift of a batch
@@ -27,9 +27,11 @@ def structure(model, strength=1.0) -> Rule:
     Args:
         model: a built functional or sequential Keras model.
         strength: s ≥ 0 or a schedule.
+        weights: factors per group, or one for all; None for √(number of entries in the group). With 1 the layers of a
+            convolutional network shrink more evenly, which saves more time at the same accuracy.
 
     Returns:
-        A `poise.Rule` named "structure" with a `poise.JointGroupLasso`; a group weighs √(number of its entries).
+        A `poise.Rule` named "structure" with a `poise.JointGroupLasso`.
 
     Raises:
         TypeError, ValueError: as `poise.compact`, and if no unit of the model can be removed.
@@ -67,7 +69,7 @@ def structure(model, strength=1.0) -> Rule:
     members = {
         path: (shape, axis, np.where(roots < 0, -1, numbers[roots])) for path, (shape, axis, roots) in owned.items()
     }
-    return Rule([*members], JointGroupLasso(strength, members), name=NAME)
+    return Rule([*members], JointGroupLasso(strength, members, weights), name=NAME)
 
 
 def _owner(part: Part, root: np.ndarray, is_free: np.ndarray) -> tuple[int, np.ndarray] | None:
