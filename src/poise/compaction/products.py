@@ -74,7 +74,7 @@ class Einsum(Kind):
     def needs(self, call: Call):
         needed = before_activation(call.layer.activation, call.outputs[0].needed) | ~np.isnan(self._sums(call))
         is_read = (_matrices(call)[:, needed] != 0).any(axis=(1, 2, 3))
-        call.need(0, is_read & np.isnan(_swallowed(call, call.foldable(0))))
+        call.need(0, is_read & np.isnan(_taken_in(call, call.foldable(0))))
 
     def resized(self, call: Call, config: dict, count) -> dict:
         shape = list(call.layer.partial_output_shape)
@@ -89,7 +89,7 @@ class Einsum(Kind):
     def folded(self, call: Call, stays) -> dict[str, np.ndarray]:
         if call.layer.bias is None:
             return {}
-        added = np.einsum("r,rmsn->mn", np.nan_to_num(_swallowed(call, call.leaving(0, stays))), _matrices(call))
+        added = np.einsum("r,rmsn->mn", np.nan_to_num(_taken_in(call, call.leaving(0, stays))), _matrices(call))
         return {"bias": added.reshape(call.layer.bias.shape)}
 
     def products(self, call: Call) -> float:
@@ -98,7 +98,7 @@ class Einsum(Kind):
 
     def _sums(self, call: Call) -> np.ndarray:
         """Per made unit its constant value before the activation; NaN if it varies or is not the same throughout."""
-        matrices, constants = _matrices(call), _swallowed(call, call.entering(0))
+        matrices, constants = _matrices(call), _taken_in(call, call.entering(0))
         varies = (matrices[np.isnan(constants)] != 0).any(axis=(0, 2, 3))
         values = np.einsum("r,rmsn->mn", np.nan_to_num(constants), matrices)
         if call.layer.bias is not None:
@@ -125,6 +125,6 @@ def _matrices(call: Call) -> np.ndarray:
     return value.reshape(*value.shape[:2], math.prod(value.shape[2 : 2 + len(summed)]), -1)
 
 
-def _swallowed(call: Call, constants: np.ndarray) -> np.ndarray:
-    """The constants that the bias can take in."""
+def _taken_in(call: Call, constants: np.ndarray) -> np.ndarray:
+    """The constants that the bias can take in; a new one would need letters, so that without it that is 0 alone."""
     return constants if call.layer.bias is not None else np.where(constants == 0, 0.0, np.nan)

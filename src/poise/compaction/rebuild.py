@@ -30,9 +30,9 @@ def compact(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multipl
         the features that it takes, an array, or a list of arrays if the model has several inputs.
 
     Raises:
-        TypeError: if the model has no graph of layers.
-        ValueError: if it is not built, or has quantized layers or LoRA weights, if `tolerance` is no number ≥ 0, or
-            `multiple` no whole number ≥ 1.
+        TypeError: if the model has no graph of layers, or a layer that cannot be made anew from its configuration.
+        ValueError: if it is not built, has quantized layers, LoRA weights or an activation with weights of its own, if
+            a model inside is called with a mask, if `tolerance` is no number ≥ 0, or `multiple` no whole number ≥ 1.
 
     References:
         Fang et al. 2023, "DepGraph: towards any structural pruning" (units that go together).
@@ -111,9 +111,10 @@ class _Rebuilt:
                 config["use_bias"] = True
             other = _of_config(layer, config)
         except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise TypeError(
-                f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its configuration: "
-                f"{str(error).splitlines()[0]} Give its class a get_config, and register it and its functions with "
+                f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its configuration: {reason}. "
+                "Give its class a get_config, and register it and its functions with "
                 "keras.saving.register_keras_serializable."
             ) from error
         for holder in (other, getattr(other, "cell", None)):

@@ -62,6 +62,23 @@ def replacing(target: Path) -> Iterator[Path]:
             raise
 
 
+@contextlib.contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """The path of a new file beside the target, of the same name, which takes its place in the end.
+
+    Raises:
+        OSError: it cannot be written; the target is then as it was.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".poise-", dir=target.parent) as beside:
+            new = Path(beside, target.name)
+            yield new
+            new.replace(target)
+    except OSError as error:
+        raise OSError(f"The file {str(target)!r} cannot be written: {error.strerror or error}.") from error
+
+
 def read(folder: str | os.PathLike[str]) -> dict[str, tuple[dict, Lanes]]:
     """The parts that `write` put into a folder.
 

@@ -27,7 +27,7 @@ import pandas as pd
 import skops.io
 from skops.io.exceptions import UnsupportedTypeException, UntrustedTypesFoundException
 
-from poise.paths.storage import replacing
+from poise.paths.storage import replacing, replacing_file
 from poise.studies.columns import Column, features_of
 from poise.studies.description import FORMAT, VERSION, describe, fault, paths_table, schema
 from poise.studies.encoding import Encoder
@@ -97,17 +97,11 @@ def write_predictions(predictions: pd.DataFrame, out: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".poise-", dir=out.parent) as beside:
-            part = Path(beside, out.name)
-            if out.suffix.lower() == ".csv":
-                predictions.to_csv(part, index=False, lineterminator="\n")
-            else:
-                predictions.to_parquet(part, index=False)
-            part.replace(out)
-    except OSError as error:
-        raise OSError(f"The file {str(out)!r} cannot be written: {error.strerror or error}.") from error
+    with replacing_file(out) as new:
+        if out.suffix.lower() == ".csv":
+            predictions.to_csv(new, index=False, lineterminator="\n")
+        else:
+            predictions.to_parquet(new, index=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,6 @@
 """`poise compact`: a model in a file becomes a smaller one in another file."""
 
 import re
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pandas as pd
 from poise.compaction import compact, dead_units, savings
 from poise.compaction.analysis import check_multiple, checked_tolerance
 from poise.compaction.graph import check_model, graph_of
+from poise.paths.storage import replacing_file
 from poise.terminal.rows import Rows, read_rows
 from poise.terminal.screen import BadInputError, FaultError
 
@@ -109,10 +109,12 @@ def compacted(
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from None
     rows = None if data is None else read_rows(data, model)
-    smaller, needed = compact(model, tolerance=tolerance, multiple=multiple), None
+    needed = None
     if drop_inputs:
         smaller, positions = compact(model, tolerance=tolerance, drop_inputs=True, multiple=multiple)
         needed = _needed(model, positions, rows)
+    else:
+        smaller = compact(model, tolerance=tolerance, multiple=multiple)
     check = None
     if rows is not None:
         check = Check(str(data), rows.count, _difference(model, smaller, rows, needed or ()))
@@ -167,14 +169,8 @@ def write(model: keras.Model, out: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".poise-", dir=out.parent) as beside:
-            part = Path(beside, f"model{ENDING}")
-            model.save(part)
-            part.replace(out)
-    except OSError as error:
-        raise OSError(f"The file {str(out)!r} cannot be written: {error.strerror or error}.") from error
+    with replacing_file(out) as new:
+        model.save(new)
 
 
 def _why_not_loaded(name: str, reason: str) -> str:
