@@ -113,8 +113,8 @@ class _Rebuilt:
         except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise TypeError(
-                f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its configuration: {reason}. "
-                "Give its class a get_config, and register it and its functions with "
+                f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its configuration: "
+                f"{reason}. Give its class a get_config, and register it and its functions with "
                 "keras.saving.register_keras_serializable."
             ) from error
         for holder in (other, getattr(other, "cell", None)):
