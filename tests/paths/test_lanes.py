@@ -421,6 +421,22 @@ def test_lanes_do_not_depend_on_devices(tmp_path):
             np.testing.assert_allclose(stored[name], expected, rtol=1e-5, atol=1e-6)
 
 
+TOLD = """
+import sys
+import keras
+from poise.paths.blueprint import architecture_of
+model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+told = architecture_of(model)
+assert "tensorflow" not in sys.modules
+assert told == keras.saving.serialize_keras_object(model)
+assert "tensorflow" in sys.modules
+"""
+
+
+def test_a_path_does_not_import_tensorflow():
+    subprocess.run([sys.executable, "-c", TOLD], check=True, timeout=120)
+
+
 def test_every_lane_has_its_own_dropout():
     def found():
         keras.utils.set_random_seed(3)

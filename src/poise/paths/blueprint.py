@@ -1,12 +1,14 @@
 """The model of a path, rebuilt from its architecture, and what its weights are called."""
 
 import contextlib
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cached_property
 
 import keras
 import numpy as np
+from keras.src.utils import module_utils
 
 from poise.members import alike, path_of
 from poise.paths.inputs import first_kernels
@@ -137,6 +139,23 @@ class Blueprint:
 
     def _input(self, number):
         return f"input {number}" if self._names is None else str(self._names[number])
+
+
+def architecture_of(model: keras.Model) -> dict:
+    """The model as `keras.saving.serialize_keras_object` tells it.
+
+    Keras asks of every value whether it is TensorFlow's, and imports TensorFlow for that, which takes seconds. Nothing
+    can be TensorFlow's where it has not been imported yet, so that the answer is given at once.
+    """
+    lazy = module_utils.tensorflow
+    is_unknown = "tensorflow" not in sys.modules and getattr(lazy, "_available", False) is None
+    if is_unknown:
+        lazy._available = False
+    try:
+        return keras.saving.serialize_keras_object(model)
+    finally:
+        if is_unknown:
+            lazy._available = None
 
 
 def rebuilt(architecture: dict, safe_mode: bool) -> keras.Model:

@@ -281,21 +281,21 @@ class Program:
         """By name (replicas, strengths): the losses, the penalty, the residual and its like, with dropout off."""
         trained, fixed, _ = state
         counts = {
-            "loss": np.array([[len(replica.train)] for replica in replicas]),
-            "held_loss": np.array([[len(replica.held)] for replica in replicas]),
+            "loss": np.array([len(replica.train) for replica in replicas]),
+            "held_loss": np.array([len(replica.held) for replica in replicas]),
         }
         # Each replica alone: their activations would not fit the cache together, and one program does for any number.
-        alone = [_part((trained, fixed, factors), number) for number in range(len(replicas))]
+        whole = jax.tree.map(np.asarray, (trained, fixed, factors))
+        alone = [_placed(jax.tree.map(lambda a, n=n: a[n : n + 1], whole)) for n in range(len(replicas))]
         sums: list[Any] = [None] * len(replicas)
         for block, masks in self._blocks(replicas):
-            shares = {name: mask * self._factor(mask.shape[1], counts[name]) for name, mask in masks.items()}
             for number, (own, others, _) in enumerate(alone):
                 if not any(mask[number].any() for mask in masks.values()):
                     continue
-                share = {name: share[number : number + 1] for name, share in shares.items()}
-                found = self._block(own, others, block, share)
+                here = {name: (mask[number : number + 1], counts[name][number]) for name, mask in masks.items()}
+                found = self._block(own, others, block, here)
                 sums[number] = found if sums[number] is None else jax.tree.map(jnp.add, sums[number], found)
-        strengths = jnp.asarray(strengths, "float32")
+        strengths = np.asarray(strengths, "float32")
         found = [
             (losses, *self._balance(own, gradients, strengths, here))
             for (own, _, here), (losses, gradients) in zip(alone, sums, strict=True)
@@ -312,7 +312,7 @@ class Program:
         measures["held_loss"][[len(replica.held) == 0 for replica in replicas]] = np.nan
         shape = measures["loss"].shape
         is_finite = functools.reduce(
-            np.logical_and, [np.isfinite(np.asarray(w, "float32")).reshape(*shape, -1).all(-1) for w in trained]
+            np.logical_and, [np.isfinite(np.asarray(w, "float32")).reshape(*shape, -1).all(-1) for w in whole[0]]
         )
         measures["diverged"] = ~(is_finite & np.isfinite(measures["loss"]))
         return measures
@@ -336,8 +336,9 @@ class Program:
         return rows / jnp.maximum(counted, 1.0) if self._is_mean else jnp.ones(counted.shape, "float32")
 
     @functools.partial(jax.jit, static_argnums=0)
-    def _block(self, trained, fixed, data, shares):
+    def _block(self, trained, fixed, data, masks):
         x, y, given = data
+        shares = {name: mask * self._factor(mask.shape[1], count) for name, (mask, count) in masks.items()}
 
         def lane(trained, fixed, shares):
             (loss, (predicted, _)), gradient = self._gradient(trained, fixed, x, y, times(shares["loss"], given), False)
@@ -377,16 +378,10 @@ def _stacked_starts(starts):
     return [np.stack(values) for values in zip(*starts, strict=True)]
 
 
-@jax.jit
-def _part(tree, number):
-    """What belongs to one replica, its axis kept."""
-    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, number, 1), tree)
-
-
 def _placed(state):
     """The state with its strengths shared out over the local devices, if their number divides evenly."""
     devices = jax.local_devices()
     if len(devices) == 1 or state[0][0].shape[1] % len(devices):
-        return jax.tree.map(jnp.array, state)
+        return jax.device_put(jax.tree.map(np.array, state))
     mesh = jax.sharding.Mesh(np.array(devices), ("lanes",))
     return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "lanes")))

@@ -1,5 +1,6 @@
 """The prediction loss of a batch in which some rows count and others do not."""
 
+import jax
 import keras
 import numpy as np
 from keras import ops
@@ -25,11 +26,13 @@ def is_mean_loss(model, data) -> bool:
     mask = np.arange(rows) < half
     first = keras.tree.map_structure(lambda a: None if a is None else a[:half], (x, y, predicted))
 
+    @jax.jit
     def loss(x, y, predicted, weights):
         with keras.StatelessScope(collect_losses=True):
-            return float(loss_of(model, x, y, predicted, weights, False))
+            return loss_of(model, x, y, predicted, weights, False)
 
-    model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=None, training=False)  # builds the loss
+    with keras.StatelessScope():  # builds the loss
+        jax.eval_shape(lambda: model.compute_loss(x=x, y=y, y_pred=predicted, training=False))
     alone = loss(first[0], first[1], first[2], np.ones(half, "float32"))
     for is_mean, scale in ((True, rows / half), (False, 1.0)):
         if np.isclose(loss(x, y, predicted, (scale * mask).astype("float32")), alone, rtol=1e-3, atol=1e-6):

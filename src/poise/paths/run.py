@@ -12,6 +12,7 @@ import pandas as pd
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from poise.optimizer import find_penalized
+from poise.paths.blueprint import architecture_of
 from poise.paths.checkpoints import Checkpoint
 from poise.paths.data import Data, checked_data
 from poise.paths.engines import Job, Local, check_model
@@ -160,7 +161,7 @@ def solved(
     """What `path` does once its arguments are checked, in this process, on JAX."""
     start = time.perf_counter()
     table = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
-    architecture = keras.saving.serialize_keras_object(model)
+    architecture = architecture_of(model)
     kept = None
     if checkpoint is not None:
         kept = Checkpoint(
