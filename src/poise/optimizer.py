@@ -174,6 +174,8 @@ class Penalized(keras.optimizers.Optimizer):
             begun = getattr(self.inner_optimizer, "_model_variables_moving_average", [])
             for average, before in zip(self._model_variables_moving_average, begun, strict=False):
                 average.assign(ops.copy(ops.convert_to_tensor(before)))
+            # keras.callbacks.SwapEMAWeights looks for them there; as an attribute that Keras does not track once more.
+            vars(self.inner_optimizer)["_model_variables_moving_average"] = self._model_variables_moving_average
 
     def with_rules(self, rules, variables, frozen=()) -> "Penalized":
         """An optimizer with further rules that goes on where this one is, around the same inner optimizer.
@@ -366,11 +368,29 @@ class Penalized(keras.optimizers.Optimizer):
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
+        self.inner_optimizer.finalize_variable_values(var_list)  # a MultiOptimizer keeps the averages of its own
         if self.use_ema:
             # Else a weight and its average share a buffer on JAX, which the next fit donates twice.
             for average in self._model_variables_moving_average:
                 if average is not None:
                     average.assign(ops.copy(ops.convert_to_tensor(average)))
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        if self.built and len(trainable_variables) != len(self._trainable_variables):
+            raise ValueError(self._why_other_variables(f"{len(trainable_variables)} variables"))
+        return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+
+    def _check_variables_are_known(self, variables):
+        for variable in variables:
+            if self._var_key(variable) not in self._trainable_variables_indices:
+                raise ValueError(self._why_other_variables(repr(path_of(variable))))
+
+    def _why_other_variables(self, given):
+        return (
+            f"{self.name!r} was built for {len(self._trainable_variables)} variables and cannot step on {given}: layers "
+            "were frozen or thawed since, or the model is another. Compile with a new one, which has the same rules at "
+            "their current strengths: poise.Penalized.from_config(poise.find_penalized(model).get_config())."
+        )
 
     def set_weights(self, weights):
         for variable, value in zip(self.variables, weights, strict=True):
