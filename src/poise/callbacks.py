@@ -1,4 +1,4 @@
-"""What acts once an epoch: the losses told apart, the forces remembered."""
+"""What acts once an epoch: the losses told apart, the forces remembered, the zeros of averaged weights kept."""
 
 import math
 
@@ -133,3 +133,49 @@ class ForceHistory(keras.callbacks.Callback):
             table = forces(self.model)
             table.insert(0, "epoch", epoch)
             self._tables.append(table)
+
+
+class KeepZeros(keras.callbacks.Callback):
+    """Ends a training of averaged weights (`use_ema=True`) with the exact zeros that the last step left.
+
+    At the end of `fit` Keras puts the average of every weight in its place, and an entry of that average is zero only
+    if the weight was zero in every step. This then sets those penalised entries to zero that were zero at the end of
+    the last epoch; all others keep their average. Put it before `keras.callbacks.SwapEMAWeights` if you use that. With
+    `ema_overwrite_frequency` let a step that does not overwrite the weights be the last.
+
+    A model that `ModelCheckpoint` saves while training goes on has the weights of that step, with their zeros; under
+    `SwapEMAWeights(swap_on_epoch=True)` it has the averages as they are.
+
+    Raises:
+        ValueError: when training begins, if the weights are not averaged.
+
+    Example:
+        >>> import keras, numpy as np, poise
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> averaged = keras.optimizers.SGD(0.1, use_ema=True)
+        >>> model.compile(poise.Penalized(averaged, poise.L1(5.0), update="proximal"), loss="mse")
+        >>> history = model.fit(np.ones((64, 2)), np.ones(64), verbose=0, callbacks=[poise.KeepZeros()])
+        >>> int(np.count_nonzero(model.get_weights()[0]))
+        0
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._are_zero = []
+
+    def on_train_begin(self, logs=None):
+        self._are_zero = []
+        if not find_penalized(self.model).use_ema:
+            raise ValueError(
+                "KeepZeros is for averaged weights: without keras.optimizers.Adam(use_ema=True), or another average, "
+                "training ends with the zeros of its last step by itself."
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = find_penalized(self.model)
+        variables = [variable for target in optimizer.targets for variable in optimizer.variables_of(target)]
+        self._are_zero = [(variable, ops.convert_to_numpy(variable) == 0) for variable in variables]
+
+    def on_train_end(self, logs=None):
+        for variable, is_zero in self._are_zero:
+            variable.assign(ops.where(is_zero, 0.0, ops.convert_to_tensor(variable)))

@@ -5,7 +5,6 @@ The proximal update refuses it: test_metric.py.
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 
 import keras
 import numpy as np

@@ -142,6 +142,22 @@ def _train_by_hand_in_jax(model: keras.Model, optimizer: Any, batches: Sequence[
     _assign(optimizer.variables, state)
 
 
+def counted_traces(model: keras.Model) -> list[int]:
+    """A list that grows by one whenever the training step of the model is traced (on PyTorch: run).
+
+    The optimizer is built here: Keras on TensorFlow does that in the first trace, and then traces once more.
+    """
+    model.optimizer.build(model.trainable_variables)
+    step, traces = model.train_step, []
+
+    def counted(*given: Any) -> Any:
+        traces.append(1)
+        return step(*given)
+
+    model.train_step = counted
+    return traces
+
+
 def descend(model: keras.Model, optimizer: Any, gradients: Callable[[list], list], steps: int) -> None:
     """Many full-batch steps, fast: one compiled loop on JAX and TensorFlow, a plain one on PyTorch.
 
