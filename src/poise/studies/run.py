@@ -134,7 +134,7 @@ def study(
         found.append(_candidate(name, title, solved, rows, judge, x_test, found[0].outcome if found else None))
         done += costs[name]
     report(done / sum(costs.values()), "watching")
-    chosen = settings.choose or min(found[1:] or found, key=lambda one: one.val_loss).name
+    chosen = settings.choose or _preferred(found[1:] or found).name
     traced = {
         one.name: watched(one.stage, one.strength, one.model, start, rows, steps)
         for one in found
@@ -239,6 +239,26 @@ def _candidate(name, title, path: Path, rows: Folds, judge: Judge, x_test, basel
         model, said, judge.loss(said), judge.score(said),
         nothing if baseline is None else judge.gain(said, baseline),
     )  # fmt: skip
+
+
+def _preferred(found: Sequence[Candidate]) -> Candidate:
+    """The first, in the order given, whose held-out loss is within one standard error of the lowest.
+
+    The error is that of the difference over the folds. The lowest of several noisy losses is often so by chance.
+    """
+    losses = [_by_fold(one) for one in found]
+    lowest = losses[int(np.argmin([one.val_loss for one in found]))]
+    more = [loss - lowest for loss in losses]
+    return next(
+        one for one, extra in zip(found, more, strict=True) if extra.mean() <= extra.std(ddof=1) / np.sqrt(len(extra))
+    )
+
+
+def _by_fold(one: Candidate) -> np.ndarray:
+    """(folds,) the held-out losses where a candidate predicts, the mean over its draws of initial weights."""
+    lanes = one.stage.lanes.table
+    held = lanes[(lanes["strength"] == one.strength) & (lanes["fold"] >= 0)]
+    return held.groupby("fold")["held_loss"].mean().to_numpy()
 
 
 def _val(stage: Path) -> pd.Series:
