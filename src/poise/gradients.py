@@ -59,9 +59,11 @@ def _compiled(model, variables):
         import tensorflow as tf
 
         def gradient_on(*data):
+            strategy = tf.distribute.get_strategy()
+            one_of_each = [strategy.experimental_local_results(variable.value)[0] for variable in variables]
             with tf.GradientTape() as tape:
-                loss = loss_on(*data)
-            found = tape.gradient(loss, [variable.value for variable in variables])
+                loss = loss_on(*data) * strategy.num_replicas_in_sync  # by which Keras divides it in their scope
+            found = tape.gradient(loss, one_of_each)
             return [None if g is None else tf.convert_to_tensor(g) for g in found]
 
         return gradient_on

@@ -16,6 +16,7 @@ too; `poise.callbacks` and `poise.balance` read them.
 """
 
 import contextlib
+import functools
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from poise import replicas
 from poise.building import Builder
 from poise.metric import Metric, metric_of
 from poise.penalties.base import PACKAGE, Schedule
@@ -163,10 +165,12 @@ class Penalized(keras.optimizers.Optimizer):
                 stacklevel=2,
             )
         if getattr(self, "_distribution_strategy", None) is not None:
-            _check_one_replica(self._distribution_strategy)
-        state.strengths.build(self.add_variable)
+            replicas.check(self._distribution_strategy, self.inner_optimizer)
+        # Several replicas compute the same, so that what the first one assigns is right for all.
+        add_variable = functools.partial(self.add_variable, aggregation="only_first_replica")
+        state.strengths.build(add_variable)
         state.targets = Builder(self, state.rules, self.update, state.metric).targets(plan, variables)
-        state.records = Records(self.add_variable, len(state.rules), state.targets, self.observe)
+        state.records = Records(add_variable, len(state.rules), state.targets, self.observe)
         self.inner_optimizer.build(variables)
         super().build(variables)
         if self.use_ema:
@@ -246,6 +250,7 @@ class Penalized(keras.optimizers.Optimizer):
         strengths = self.current_strengths()
         for j in [places[number] for target in targets for number in target.members]:
             grads[j] = dense(grads[j], variables[j])
+        grads = replicas.summed(grads)
 
         def weight_of(number):
             return _value_of(variables[places[number]])
@@ -276,7 +281,7 @@ class Penalized(keras.optimizers.Optimizer):
                     j = places[number]
                     grads[j] = grads[j] + ops.cast(force, grads[j].dtype)
 
-        inner.apply(grads, trainable_variables)
+        inner.apply(replicas.of_the_first(grads), trainable_variables)
 
         for target, step in pending:
             h = gated(with_momentum(target, state.metric, step(), is_update, self.assign), is_update)
@@ -309,6 +314,10 @@ class Penalized(keras.optimizers.Optimizer):
                 f"{path_of(self._trainable_variables[missing[0]])!r} is not in this step. Apply the gradients of all."
             )
         return not missing
+
+    def assign(self, variable, value):
+        if not replicas.assign(variable, value):
+            super().assign(variable, value)
 
     def _assign(self, target, whole, variables, places):
         for number, w in target.scattered(whole):
@@ -387,9 +396,9 @@ class Penalized(keras.optimizers.Optimizer):
 
     def _why_other_variables(self, given):
         return (
-            f"{self.name!r} was built for {len(self._trainable_variables)} variables and cannot step on {given}: layers "
-            "were frozen or thawed since, or the model is another. Compile with a new one, which has the same rules at "
-            "their current strengths: poise.Penalized.from_config(poise.find_penalized(model).get_config())."
+            f"{self.name!r} was built for {len(self._trainable_variables)} variables and cannot step on {given}: "
+            "layers were frozen or thawed since, or the model is another. Compile with a new one, which has the same "
+            "rules at their current strengths: poise.Penalized.from_config(poise.find_penalized(model).get_config())."
         )
 
     def set_weights(self, weights):
@@ -486,14 +495,6 @@ def _check_inner(inner, update):
     if update != "coupled" and isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):
         raise ValueError(
             f"update={update!r} needs one learning rate, and a MultiOptimizer has several. Use update='coupled'."
-        )
-
-
-def _check_one_replica(strategy):
-    if strategy.num_replicas_in_sync > 1:
-        raise ValueError(
-            f"poise.Penalized does not yet train under a tf.distribute strategy with {strategy.num_replicas_in_sync} "
-            "replicas, which would count the penalty once for each. Use one device, or JAX with DataParallel."
         )
 
 

@@ -1,0 +1,133 @@
+"""Two devices give what one gives with the same batches: tf.distribute's MirroredStrategy and Keras' distributions on
+JAX. (Keras on PyTorch has none.) One process with two devices trains all that is compared here.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from oracles import devices, models
+from oracles.autodiff import BACKEND
+from oracles.models import assert_same_weights
+
+BY_DATA = devices.SHARDED["data"] if BACKEND == "jax" else [*devices.CASES, *devices.MIRRORED]
+OBSERVED = [name for name, case in devices.CASES.items() if case.observe]
+on_both = pytest.mark.backends("jax", "tensorflow")
+on_jax = pytest.mark.backends("jax")
+on_tensorflow = pytest.mark.backends("tensorflow")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What `oracles.devices` tells, in a process with two devices."""
+    file = tmp_path_factory.mktemp("devices") / "found.json"
+    tests = pathlib.Path(devices.__file__).parents[1]
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"} if BACKEND == "jax" else {}
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND, **two}
+    subprocess.run([sys.executable, "-m", "oracles.devices", file], cwd=tests, env=environment, check=True)
+    return json.loads(file.read_text("utf-8"))
+
+
+def arrays(lists: list) -> list[np.ndarray]:
+    return [np.array(values) for values in lists]
+
+
+def assert_same(actual: dict, expected: dict) -> None:
+    assert_same_weights(arrays(actual["weights"]), arrays(expected["weights"]))
+    np.testing.assert_allclose(actual["forces"], expected["forces"], rtol=1e-4, atol=1e-6)
+    assert actual["history"].keys() == expected["history"].keys()
+    for key, values in expected["history"].items():
+        np.testing.assert_allclose(actual["history"][key], values, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- the batch is split
+
+
+@on_both
+@pytest.mark.parametrize("name", BY_DATA)
+def test_two_devices_that_share_a_batch_give_the_weights_of_one(found: dict, name: str) -> None:
+    """And the losses, the penalties' values, the observed forces."""
+    assert_same(found["data"][name], found["one"][name])
+
+
+@on_both
+def test_the_penalty_counts_once_as_the_keras_regularizer_of_one_device(found: dict) -> None:
+    stock = devices.net(kernel_regularizer=keras.regularizers.L2(0.05), bias_regularizer=keras.regularizers.L1(0.5))
+    models.fitted(models.compiled(keras.optimizers.Adam(0.02), stock), **devices.TWELVE_STEPS)
+
+    assert_same_weights(arrays(found["data"]["coupled Adam"]["weights"]), stock)
+
+
+@on_both
+@pytest.mark.parametrize("name", OBSERVED)
+def test_there_is_something_to_compare(found: dict, name: str) -> None:
+    told = found["data"][name]
+    assert all(value > 0 for value in told["history"]["penalty"])
+    assert (np.array(told["forces"])[:, :2] > 0).all()
+    assert name != "proximal Adam" or 0.0 < np.mean(np.array(told["weights"][0]) == 0.0) < 1.0
+
+
+@on_both
+def test_forces_on_data_are_those_of_one_device(found: dict) -> None:
+    np.testing.assert_allclose(found["data"]["on data"], found["one"]["on data"], rtol=1e-4, atol=1e-6)
+
+
+@on_tensorflow
+def test_forces_on_data_are_the_same_outside_the_scope(found: dict) -> None:
+    outside = found["data"]["on data, outside the scope"]
+    np.testing.assert_allclose(outside, found["one"]["on data"], rtol=1e-4, atol=1e-6)
+
+
+@on_tensorflow
+def test_the_replicas_hold_the_same_to_the_bit(found: dict) -> None:
+    assert len(found["copies"]) > 100
+    for one, other in found["copies"]:
+        assert one == other
+
+
+@on_tensorflow
+def test_an_embedding_without_a_penalty_is_trained_the_same(found: dict) -> None:
+    assert_same_weights(arrays(found["data"]["words"]), arrays(found["one"]["words"]))
+
+
+@on_tensorflow
+def test_a_loop_by_hand_in_a_strategy_gives_what_fit_gives(found: dict) -> None:
+    assert_same_weights(arrays(found["by hand"]), arrays(found["one"]["proximal SGD"]["weights"]))
+
+
+@on_tensorflow
+def test_what_is_not_shown_is_refused(found: dict) -> None:
+    assert "Keras cannot accumulate gradients under MirroredStrategy" in found["accumulated"]
+    assert "poise.Penalized does not train under CollectiveAllReduceStrategy" in found["of workers"]
+    assert found["on one"] == ""
+
+
+# ---------------------------------------------------------------- the kernels are split
+
+
+@on_jax
+@pytest.mark.parametrize("name", devices.SHARDED["model"])
+def test_sharded_kernels_give_the_weights_of_whole_ones(found: dict, name: str) -> None:
+    assert_same(found["model"][name], found["one"][name])
+
+
+@on_jax
+def test_forces_on_data_are_those_of_whole_kernels(found: dict) -> None:
+    np.testing.assert_allclose(found["model"]["on data"], found["one"]["on data"], rtol=1e-4, atol=1e-6)
+
+
+@on_jax
+def test_start_trace_and_average_are_sharded_as_their_kernel(found: dict) -> None:
+    shards = {path.split("/", 1)[1]: shapes for path, shapes in found["model"]["shards"].items()}
+
+    assert shards["features/kernel"] == [[6, 4], [6, 4]]
+    assert shards["net_features_kernel_start"] == [[6, 4], [6, 4]]
+    assert shards["net_features_kernel_average"] == [[6, 4], [6, 4]]
+    assert shards["net_features_bias_step_trace"] == [[4], [4]]
+    assert shards["net_middle_kernel_average"] == [[4, 4], [4, 4]]
