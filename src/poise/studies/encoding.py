@@ -204,12 +204,15 @@ def _parts_shown(dates: pd.Series) -> list[str]:
 
 def _scaled_keys(part: Pipeline, fitted: list[Key]) -> list[Key]:
     """What a scaling gives out; and what is constant is made 0 for every row, those not fitted on too."""
-    scaler = part.named_steps["scale"]
-    # scikit-learn gives the scale 1 to what has no spread beyond rounding.
-    scaler.scale_[(scaler.scale_ == 1.0) & ~np.isclose(scaler.var_, 1.0)] = np.inf
+    constants_to_zero(part.named_steps["scale"])
     indicator = part.named_steps["fill"].indicator_
     missing = [] if indicator is None else [(fitted[place][0], "missing", None) for place in indicator.features_]
     return [*fitted, *missing]
+
+
+def constants_to_zero(scaler: StandardScaler) -> None:
+    """What was constant in the fitted rows becomes 0 in all: scikit-learn gives it the scale 1."""
+    scaler.scale_[(scaler.scale_ == 1.0) & ~np.isclose(scaler.var_, 1.0)] = np.inf
 
 
 def _category_keys(part: OneHotEncoder, column: str) -> list[Key]:
@@ -272,12 +275,12 @@ def _targets(
         return _finite_float32(np.tile(values, len(trained)), name)[:, None], 0.0, 1.0
     blocks, centre, scale = [], 0.0, 1.0
     for train in trained:
-        y, centre, scale = _standardise(values, train, None if weight is None else weight[train])
+        y, centre, scale = standardised(values, train, None if weight is None else weight[train])
         blocks.append(y)
     return _finite_float32(np.concatenate(blocks), name)[:, None], centre, scale
 
 
-def _standardise(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, float, float]:
+def standardised(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, float, float]:
     """The values less the mean and over the standard deviation of those that train; the unit keeps squares finite."""
     unit = float(np.abs(values[train]).max()) or 1.0
     if weight is not None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from poise.compaction import compact
 from poise.paths.result import Path
-from poise.studies.candidates import DEFAULTS, kind_of
+from poise.studies.candidates import DEFAULTS, kind_of, row_of
 from poise.studies.encoding import Encoder
 from poise.studies.scores import Estimate, Outcome, score_name
 from poise.studies.sources import DataError
@@ -103,8 +103,7 @@ class Candidate:
     @property
     def row(self) -> pd.Series:
         """The strength's row of the table of its path."""
-        table = self.stage.table
-        return table.iloc[int((table["strength"] - self.strength).abs().argmin())]
+        return row_of(self.stage, self.strength)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ largest strength within one standard error of it (after adaptive stages, at the 
 strength has seen all training rows, and is compared with that without a penalty on the same test rows.
 """
 
-import importlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -18,13 +17,12 @@ import numpy as np
 import pandas as pd
 
 from poise.paths.data import Data
-from poise.paths.engines import check_model
 from poise.paths.result import Path
 from poise.paths.run import solved_by
 from poise.paths.training import Training
 from poise.penalties import L2
 from poise.rules import WEIGHTS, Rule
-from poise.studies.candidates import DEFAULTS, first_bias, kind_of, loss_of, network, rules_of
+from poise.studies.candidates import DEFAULTS, best_stage, kind_of, row_of, rules_of, started
 from poise.studies.encoding import Folds, folds_of
 from poise.studies.result import NONE, Candidate, Settings, Study
 from poise.studies.scores import Estimate, Judge, Outcome, outcome
@@ -166,45 +164,11 @@ def _judge(table: Table, testing: np.ndarray, rows: Folds, settings: Settings) -
 def _start(table: Table, rows: Folds, settings: Settings, model) -> keras.Model:
     """The compiled network from which every lane starts."""
     keras.utils.set_random_seed(settings.seed)
-    inputs, outputs = rows.x.shape[1], len(table.classes) if table.task == "multiclass" else 1
-    if model is None:
-        made = network(inputs, outputs, settings.hidden, table.task)
-        own = rows.y[rows.replicas[-1].train]
-        made.layers[-1].bias.assign(first_bias(table.task, own, outputs))
-    else:
-        made = _own_model(model, inputs, outputs)
-    optimizer = getattr(made, "optimizer", None) or keras.optimizers.Adam(settings.learning_rate)
-    made.compile(optimizer=optimizer, loss=loss_of(table.task))
-    try:
-        check_model(made)
-    except ValueError as error:
-        raise DataError(f"The model {made.name!r} cannot be trained in lanes. {error}") from None
-    return made
-
-
-def _own_model(model, inputs: int, outputs: int) -> keras.Model:
-    if isinstance(model, str):
-        module, found, name = model.partition(":")
-        try:
-            if not found:
-                raise ImportError("there is no colon in it")
-            model = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
-            raise DataError(
-                f"The model {module}:{name} cannot be imported: {error}. Write it as MODULE:FUNCTION, with the module "
-                "in this folder or on PYTHONPATH."
-            ) from None
-    made = model(inputs, outputs)
-    if not isinstance(made, keras.Model) or not made.built:
-        raise DataError(
-            f"The model's function returned {type(made).__name__} for {inputs} inputs and {outputs} outputs. Return a "
-            "built Keras model, such as keras.Sequential([keras.Input((inputs,)), ...])."
-        )
-    if tuple(made.output_shape) != (None, outputs):
-        raise DataError(
-            f"The model's outputs have the shape {made.output_shape}, and the task needs (None, {outputs})."
-        )
-    return made
+    every = rows.replicas[-1].train
+    return started(
+        table.task, rows.x.shape[1], len(table.classes), rows.y[every],
+        None if rows.weight is None else rows.weight[every], settings.hidden, settings.learning_rate, model,
+    )  # fmt: skip
 
 
 def _solved(name, start, rows: Folds, settings: Settings, checkpoint, report) -> Path:
@@ -222,13 +186,12 @@ def _solved(name, start, rows: Folds, settings: Settings, checkpoint, report) ->
 
 
 def _candidate(name, title, path: Path, rows: Folds, judge: Judge, x_test, baseline: Outcome | None) -> Candidate:
-    stages = [*path.stages, path]
     try:
-        losses = [_val(stage)["val_loss"] for stage in stages]
+        stage = best_stage(path)
     except ValueError as error:
         raise DataError(f"{title}: {error}") from None
-    stage = stages[int(np.argmin(losses))]
-    strength, own = stage.best, _val(stage)
+    strength = stage.best
+    own = row_of(stage, strength)
     kept_at = path.best if path.stages or name == NONE else path.one_se
     kept, stability = _survivors(path, kept_at, rows.encoder.owners)
     model = stage.model(strength)
@@ -259,11 +222,6 @@ def _by_fold(one: Candidate) -> np.ndarray:
     lanes = one.stage.lanes.table
     held = lanes[(lanes["strength"] == one.strength) & (lanes["fold"] >= 0)]
     return held.groupby("fold")["held_loss"].mean().to_numpy()
-
-
-def _val(stage: Path) -> pd.Series:
-    table = stage.table
-    return table[table["strength"] == stage.best].iloc[0]
 
 
 def _survivors(path: Path, strength: float, owners: Sequence[str]):

@@ -28,6 +28,7 @@ import skops.io
 from skops.io.exceptions import UnsupportedTypeException, UntrustedTypesFoundException
 
 from poise.paths.storage import replacing, replacing_file
+from poise.studies.candidates import probabilities
 from poise.studies.columns import Column, features_of
 from poise.studies.description import FORMAT, VERSION, describe, fault, paths_table, schema
 from poise.studies.encoding import Encoder
@@ -154,7 +155,7 @@ class Run:
         if not data["classes"]:
             values = outputs[:, 0] * self.describe["scale"] + self.describe["centre"]
             return pd.DataFrame({data["target"]: values}, index=frame.index)
-        shares = _probabilities(outputs)
+        shares = probabilities(outputs)
         classes = np.asarray(data["classes"], object)
         said = {data["target"]: classes[shares.argmax(axis=1)]}
         said |= {f"probability of {label}": shares[:, number] for number, label in enumerate(classes)}
@@ -298,13 +299,6 @@ def _column(content: Mapping) -> Column:
         name: tuple(value) if isinstance(value, list) else value for name, value in content.items() if name in known
     }
     return Column(**given)
-
-
-def _probabilities(outputs: np.ndarray) -> np.ndarray:
-    """(rows, classes) of logits: one of the second class, or one a class."""
-    logits = np.hstack([np.zeros_like(outputs), outputs]) if outputs.shape[1] == 1 else outputs
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return shares / shares.sum(axis=1, keepdims=True)
 
 
 def _damaged(folder: Path, reason: str) -> DataError:
