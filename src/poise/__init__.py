@@ -10,7 +10,7 @@ if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") 
 
 from poise.adoption import adopt
 from poise.balance import forces
-from poise.callbacks import ForceHistory, KeepZeros, LossSplit
+from poise.callbacks import ForceHistory, KeepZeros, LossSplit, ToSparsity
 from poise.compaction import compact, dead_units, savings, structure
 from poise.inventory import Summary, summary
 from poise.optimizer import Penalized, find_penalized
@@ -37,6 +37,7 @@ __all__ = [
     "Role",
     "Rule",
     "Summary",
+    "ToSparsity",
     "Training",
     "adopt",
     "compact",

@@ -62,15 +62,24 @@ def forces(model, x=None, y=None, sample_weight=None, batch_size=256) -> pd.Data
     strengths = optimizer.current_strengths()
     rows = [
         ops.convert_to_numpy(measure(target, w, target.gathered(gradients.__getitem__), strengths))
-        for target, w in zip(optimizer.targets, _weights(optimizer).values(), strict=True)
+        for target, w in zip(optimizer.targets, current_weights(optimizer).values(), strict=True)
     ]
     return _table(optimizer, np.array(rows).reshape(-1, 4))
 
 
 def current_values(optimizer: Penalized) -> dict[str, float]:
     """What each rule's penalty is worth at the current weights, by the rule's name."""
-    totals = values(optimizer.targets, _weights(optimizer), optimizer.current_strengths())
+    totals = values(optimizer.targets, current_weights(optimizer), optimizer.current_strengths())
     return {rule.name: float(ops.convert_to_numpy(total)) for rule, total in zip(optimizer.rules, totals, strict=True)}
+
+
+def current_weights(optimizer: Penalized) -> dict:
+    """By the index of a target what its penalties act on."""
+    found = {}
+    for target in optimizer.targets:
+        of = dict(zip(target.members, map(ops.convert_to_tensor, optimizer.variables_of(target)), strict=True))
+        found[target.index] = target.gathered(of.__getitem__)
+    return found
 
 
 def built_optimizer(model) -> Penalized:
@@ -95,18 +104,9 @@ def check_built(model):
         )
 
 
-def _weights(optimizer):
-    """By the index of a target what its penalties act on."""
-    found = {}
-    for target in optimizer.targets:
-        of = dict(zip(target.members, map(ops.convert_to_tensor, optimizer.variables_of(target)), strict=True))
-        found[target.index] = target.gathered(of.__getitem__)
-    return found
-
-
 def _table(optimizer, squares):
     rules = [rule.name for rule in optimizer.rules]
-    weights = _weights(optimizer)
+    weights = current_weights(optimizer)
     rows = []
     for target, (prediction, penalty, inner, residual) in zip(optimizer.targets, squares, strict=True):
         w = ops.convert_to_numpy(weights[target.index]).astype("float64")

@@ -1,13 +1,16 @@
-"""What acts once an epoch: the losses told apart, the forces remembered, the zeros of averaged weights kept."""
+"""What acts once an epoch: losses told apart, forces remembered, zeros kept, a strength raised to a sparsity."""
 
 import math
+import numbers
 
 import keras
+import numpy as np
 import pandas as pd
 from keras import ops
 
-from poise.balance import current_values, forces
+from poise.balance import built_optimizer, current_values, current_weights, forces
 from poise.optimizer import find_penalized
+from poise.penalties.base import Schedule
 
 
 class LossSplit(keras.callbacks.Callback):
@@ -151,7 +154,7 @@ class KeepZeros(keras.callbacks.Callback):
 
     Example:
         >>> import keras, numpy as np, poise
-        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
         >>> averaged = keras.optimizers.SGD(0.1, use_ema=True)
         >>> model.compile(poise.Penalized(averaged, poise.L1(5.0), update="proximal"), loss="mse")
         >>> history = model.fit(np.ones((64, 2)), np.ones(64), verbose=0, callbacks=[poise.KeepZeros()])
@@ -179,3 +182,95 @@ class KeepZeros(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         for variable, is_zero in self._are_zero:
             variable.assign(ops.where(is_zero, 0.0, ops.convert_to_tensor(variable)))
+
+
+class ToSparsity(keras.callbacks.Callback):
+    """Raises a strength until a wanted share of what its rule penalises is exactly zero, and holds the share there.
+
+    After every epoch the strength is multiplied by a factor: by `growth` while nothing is zero, by less the nearer the
+    share is, by 1 where it is reached, and beyond it by less than 1, at least 1/growth. So a share that falls back is
+    raised again, and one that went too far, because the weights follow a strength late, comes down, as far as zeros
+    come back at all: a dead unit may not. With z the share and t the target the factor is growth^((t − z)/t) below the
+    target and growth^((t − z)/(1 − t)) above it.
+
+    What is counted is what the penalty brings to zero one by one, over all variables of the rule together: single
+    entries, but with `GroupLasso` and `JointGroupLasso` groups (units, inputs). What has the factor 0 is not penalised
+    and not counted. The logs get `zeros/<rule>` and `strength/<rule>` of every epoch; put it first in `callbacks`, so
+    that those after it see them, and `BackupAndRestore` last, so that what it saves is up to date.
+
+    Args:
+        rule: the name of the rule.
+        target: the wanted share of zeros, between 0 and 1.
+        growth: the largest factor by which the strength grows in an epoch, above 1. A small one takes longer to find
+            the strength and oversteps the target less.
+
+    Raises:
+        TypeError, ValueError: for a target or a growth out of these bounds; and, when training begins, for a rule that
+            brings nothing to zero (a smooth penalty, update="coupled", all of it frozen), that follows a schedule, or
+            that begins with the strength 0.
+        KeyError: when training begins, for a rule that is not there.
+
+    Example:
+        >>> import keras, numpy as np, poise
+        >>> x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
+        >>> model.compile(poise.Penalized(keras.optimizers.SGD(0.1), poise.L1(0.01), update="proximal"), loss="mse")
+        >>> half = poise.ToSparsity("weights", 0.5)
+        >>> history = model.fit(x, x[:, :4].sum(axis=1), epochs=40, verbose=0, callbacks=[half])
+        >>> history.history["zeros/weights"][-1]
+        0.5
+    """
+
+    def __init__(self, rule, target, growth=1.5):
+        super().__init__()
+        if isinstance(target, bool) or not isinstance(target, numbers.Real):
+            raise TypeError(f"target={target!r} is a {type(target).__name__}; it is a share of zeros, such as 0.8.")
+        if not 0 < float(target) < 1:
+            raise ValueError(f"target={target!r} is not allowed: it is a share of zeros between 0 and 1, such as 0.8.")
+        if not 1 < growth < math.inf:
+            raise ValueError(f"growth={growth!r} is not allowed: it is a finite factor above 1, such as 1.5.")
+        self.rule = rule
+        self.target = float(target)
+        self.growth = growth
+
+    def on_train_begin(self, logs=None):
+        optimizer = built_optimizer(self.model)
+        strength, penalty = optimizer.strength[self.rule], self._penalty(optimizer)
+        who, name = f"ToSparsity({self.rule!r})", type(penalty).__name__
+        if isinstance(penalty.strength, Schedule):
+            raise ValueError(f"{who}: this rule's strength follows a schedule and cannot be set. Give it a number.")
+        if strength == 0:
+            raise ValueError(f"{who}: a strength of 0 grows by no factor. Give the rule a small one, such as 1e-5.")
+        if optimizer.update == "coupled":
+            raise ValueError(f"{who}: update='coupled' brings nothing to exactly zero. Use update='proximal'.")
+        sizes = self._sizes(optimizer)
+        if any(one is None for one in sizes):
+            raise ValueError(
+                f"{who}: {name} brings nothing to exactly zero. Use poise.L1, poise.GroupLasso, or another."
+            )
+        if not sum(map(len, sizes)):
+            raise ValueError(f"{who}: there is nothing to bring to zero. All is frozen, or has the factor 0.")
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = find_penalized(self.model)
+        share, strength = self._share(optimizer), optimizer.strength[self.rule]
+        if logs is not None:
+            logs[f"zeros/{self.rule}"] = share
+            logs[f"strength/{self.rule}"] = strength
+        missing = self.target - share
+        room = self.target if missing > 0 else 1.0 - self.target
+        optimizer.strength[self.rule] = strength * self.growth ** (missing / room)
+
+    def _share(self, optimizer):
+        sizes = [ops.convert_to_numpy(one) for one in self._sizes(optimizer)]
+        return float(np.mean(np.concatenate(sizes) == 0))
+
+    def _sizes(self, optimizer):
+        """Of every target of the rule, what its penalty can bring to zero."""
+        number = [rule.name for rule in optimizer.rules].index(self.rule)
+        weights = current_weights(optimizer)
+        found = [(penalty, target) for target in optimizer.targets for n, penalty in target.penalties if n == number]
+        return [penalty.sizes(weights[target.index]) for penalty, target in found]
+
+    def _penalty(self, optimizer):
+        return next(rule.penalty for rule in optimizer.rules if rule.name == self.rule)

@@ -81,10 +81,9 @@ def train(kind: str, folder: Path, *watch: callbacks.Callback) -> None:
     else:
         model = BACKED_UP[kind]()
         save = callbacks.BackupAndRestore(str(folder / "backup"))
+    raises = poise.ToSparsity("weights", 0.5) if kind == half_and_accumulated.__name__ else Stronger()
     fit = {"initial_epoch": done, "verbose": 0, "shuffle": False}
-    history = model.fit(
-        *table(ROWS), BATCH, EPOCHS, **fit, callbacks=[poise.LossSplit(), *watch, Stronger(), save]
-    ).history
+    history = model.fit(*table(ROWS), BATCH, EPOCHS, **fit, callbacks=[poise.LossSplit(), *watch, raises, save]).history
     values = [*model.variables, *model.optimizer.variables]
     np.savez(folder / "state.npz", *[keras.ops.convert_to_numpy(value) for value in values])
     (folder / "logs.json").write_text(json.dumps(history))

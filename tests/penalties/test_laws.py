@@ -287,3 +287,19 @@ def test_a_weight_in_a_list_is_a_weight(kind: type) -> None:
     w = tensor(sample(MATRIX, 11))
     plain, weighted = array(kind(1.0, weights=2.5).value(w, 1.0)), kind(1.0, weights=[2.5]).value(w, 1.0)
     np.testing.assert_array_equal(array(weighted), plain)
+
+
+@over(CASES)
+def test_sizes_are_those_of_what_a_large_strength_brings_to_zero(case: Case) -> None:
+    """Also of what is held at zero; nothing where a penalty brings nothing to zero."""
+    penalty, w = case.make(1e6), tensor(sample(MATRIX, 3))
+    sizes = penalty.sizes(w)
+    if sizes is None:
+        assert case.smooth or isinstance(penalty, (poise.Nuclear, poise.Coherence, poise.Anchored))
+        return
+    assert not case.smooth
+    assert np.all(array(sizes) > 0)
+
+    vanished = penalty.sizes(penalty.prox(w, 1.0, 1e6))
+
+    assert np.all(array(vanished) == 0)

@@ -11,7 +11,7 @@ The public methods of `Penalty` fix the precision and the dtypes once; a subclas
 import copy
 import math
 import numbers
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
@@ -117,6 +117,13 @@ class Penalty(keras.regularizers.Regularizer):
         gradient, _ = _working(gradient, 0.0)
         return self._critical_strength(gradient)
 
+    def sizes(self, w) -> Any:
+        """What the penalty can bring to zero one by one: |w_i| per entry or ‖w_g‖₂ per group, (numbers,).
+
+        Without those that have the factor 0. None where nothing becomes exactly zero (a smooth penalty).
+        """
+        return None
+
     def with_factors(self, factors) -> "Penalty":
         """The penalty with other `weights`, unchecked: they may be a traced tensor, one for each lane of a path."""
         other = copy.copy(self)
@@ -192,6 +199,14 @@ class Separable(Penalty):
     A subclass gives ρ: its value, its slope, its proximal step, and how wide its subdifferential is at zero, each
     for the whole tensor at once. The factors c are applied here, since c·ρ has the prox of ρ with the step c·step.
     """
+
+    def sizes(self, w):
+        if self.smooth:
+            return None
+        sizes = ops.reshape(ops.abs(w), (-1,))
+        if self.weights is None:
+            return sizes
+        return ops.take(sizes, np.flatnonzero(np.broadcast_to(self.weights, w.shape)))
 
     def _value(self, w, strength):
         if self.weights is None:

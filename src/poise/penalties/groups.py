@@ -33,6 +33,10 @@ class Grouped(Penalty):
     def check(self, shape):
         self.layout_of(shape)
 
+    def sizes(self, w):
+        at = self.layout_of(w.shape)
+        return ops.take(at.norms(w), np.flatnonzero(ops.convert_to_numpy(at.factors)))
+
     def _value(self, w, strength):
         at = self.layout_of(w.shape)
         return strength * ops.sum(at.price(w) * at.norms(w))
@@ -129,6 +133,12 @@ class SparseGroupLasso(Penalty):
 
     def check(self, shape):
         self.layout_of(shape)
+
+    def sizes(self, w):
+        """Per entry: a group that vanishes counts with all of its entries."""
+        outside = self.layout_of(w.shape).is_outside
+        sizes = ops.reshape(ops.abs(w), (-1,))
+        return sizes if outside is None else ops.take(sizes, np.flatnonzero(~np.broadcast_to(outside, w.shape)))
 
     def _value(self, w, strength):
         at, l1, group = self._shares(w, strength)

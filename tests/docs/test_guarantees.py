@@ -1,0 +1,16 @@
+"""The table docs/guarantees.md: every test that it names is there."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "guarantees.md").read_text()
+
+
+def test_tests_named_in_the_table_exist():
+    files = re.findall(r"`(tests/[\w/]+\.py)`", PAGE)
+    named = re.findall(r"`(test_\w+)`", PAGE)
+
+    assert len(files) > 10
+    source = "".join((ROOT / file).read_text() for file in files)
+    assert [name for name in named if f"def {name}(" not in source] == []
