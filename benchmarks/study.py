@@ -6,7 +6,8 @@
     python benchmarks/study.py --without-lassonet
 
 Every seed puts other test rows aside, and all ways see the same. Printed are means over the seeds: R² or accuracy, and
-the cross-entropy where there are classes, on the test rows; the time is the median of one run, imports apart.
+the cross-entropy where there are classes, on the test rows; the time is the median of one run, imports apart. Last
+comes the mean of the paired differences in score, with its standard error over the seeds.
 """
 
 import argparse
@@ -53,10 +54,16 @@ def compared(name, seeds, with_lassonet):
             start = time.perf_counter()
             score, loss = run(study.table.task, *rows, seed)
             found.setdefault(way, []).append((score, loss, time.perf_counter() - start))
-    print(f"{name}, {seeds} seeds: score, loss on the test rows, seconds")
+    print(f"{name}, {seeds} seeds: score, loss on the test rows, seconds; the study's score less theirs")
+    own = np.array(found["poise study"])[:, 0]
     for way, results in found.items():
         score, loss, _ = np.mean(results, axis=0)
-        print(f"  {way:<28} {score:>7.4f}  {loss:>7.4f}  {np.median(results, axis=0)[2]:>7.1f}", flush=True)
+        more = own - np.array(results)[:, 0]
+        print(
+            f"  {way:<28} {score:>7.4f}  {loss:>7.4f}  {np.median(results, axis=0)[2]:>7.1f}"
+            f"   {more.mean():>+8.4f} ± {more.std(ddof=1) / seeds**0.5 if seeds > 1 else np.nan:.4f}",
+            flush=True,
+        )
 
 
 def studied(name, seed, **given):

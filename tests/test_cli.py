@@ -470,3 +470,15 @@ def test_the_version():
 def test_alone_it_prints_help():
     said = poise().output
     assert all(command in said for command in ("study", "predict", "show", "compare", "compact"))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--address", "10.0.0.1:6379"], "Add --engine ray"),
+        (["--engine", "dask"], "engine='dask' is not one of 'auto', 'local', 'process', 'ray'"),
+    ],
+)
+def test_an_engine_that_does_not_fit_is_refused(tmp_path, options, said):
+    assert said in refused("study", "wine", "--out", tmp_path / "run", *options)
+    assert not (tmp_path / "run").exists()

@@ -14,7 +14,7 @@ from poise.callbacks import ForceHistory, KeepZeros, LossSplit, ToSparsity
 from poise.compaction import compact, dead_units, savings, structure
 from poise.inventory import Summary, summary
 from poise.optimizer import Penalized, find_penalized
-from poise.paths import Path, Training, path
+from poise.paths import Cluster, Path, Training, path
 from poise.penalties import *  # noqa: F403
 from poise.penalties import __all__ as _penalties
 from poise.rules import ALL, BIASES, EMBEDDINGS, SCALES, WEIGHTS, Role, Rule
@@ -29,6 +29,7 @@ __all__ = [
     "EMBEDDINGS",
     "SCALES",
     "WEIGHTS",
+    "Cluster",
     "ForceHistory",
     "KeepZeros",
     "LossSplit",

@@ -5,6 +5,7 @@ import what they need when they run.
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
@@ -133,6 +134,13 @@ def study(
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
+    engine: Annotated[
+        str, typer.Option(help="auto, local, process (a process of its own) or ray (the machines of a Ray cluster).")
+    ] = "auto",
+    address: Annotated[
+        str | None,
+        typer.Option(help="Of the Ray cluster; this machine alone if not given, nor RAY_ADDRESS.", show_default=False),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder to write.  [default: runs/NAME]", metavar="DIR", show_default=False)
     ] = None,
@@ -151,6 +159,7 @@ def study(
       poise study sales.csv --target revenue
       poise study sales.csv --target revenue --penalty l1,group --hidden 64,32 --drop "order number"
       poise study visits.parquet --target visits --task counts --groups patient --out runs/visits
+      poise study sales.csv --target revenue --engine ray --address ray://head:10001
       cat sales.csv | poise study - --target revenue --json
     """
     asked = {
@@ -171,8 +180,9 @@ def study(
         if model is not None:
             sys.path.insert(0, os.getcwd())  # as `python -m` does, and a console script does not
         checkpoint = unfinished / _digest(data, target, asked)
+        where = _engine(engine, address)
         with progress_bar(quiet) as progress, _checkpoint_errors(unfinished):
-            found = studies.study(data, target, **asked, checkpoint=checkpoint, progress=progress)
+            found = studies.study(data, target, **asked, engine=where, checkpoint=checkpoint, progress=progress)
         report = studies.save(found, folder, overwrite=force)
         shutil.rmtree(unfinished, ignore_errors=True)
         if as_json:
@@ -326,6 +336,19 @@ def _units(text: str) -> tuple[int, ...]:
         return () if text == "none" else tuple(int(units) for units in text.split(","))
     except ValueError:
         raise BadInputError(f"--hidden {text!r} is not a list of numbers. Write it like 64,32, or none.") from None
+
+
+def _engine(name: str, address: str | None):
+    """What --engine and --address ask for, as `poise.study` takes it."""
+    if address is not None and name != "ray":
+        raise BadInputError("--address is that of a Ray cluster. Add --engine ray, or leave it out.")
+    if name != "ray":
+        return name
+    if importlib.util.find_spec("ray") is None:
+        raise BadInputError("--engine ray needs Ray, which is not installed. Use pip install 'poise[ray]'.")
+    from poise import Cluster
+
+    return Cluster(address)
 
 
 def _unfinished(folder: Path) -> Path:

@@ -68,6 +68,7 @@ def path_of(
             "units": int((every[0][number, at] != 0).any(axis=0).sum()) + 1,
             "settled": 100 * at,
             "diverged": (fold, seed, at) in set(diverged),
+            "failed": False,
             "seconds": 0.5,
         }
         for number, (fold, seed) in enumerate(replicas)

@@ -20,7 +20,7 @@ from poise.paths import engines
 from poise.paths.engines import Local
 
 def solved(checkpoint=None, x_0=None, **changed):
-    engines.MANY, Local._fastest = 0, lambda self, *_: 2
+    engines.MANY, Local.fastest = 0, lambda self, *_: 2
     keras.utils.clear_session()  # layers get the same names again
     keras.utils.set_random_seed(3)
     dense = [keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.2), keras.layers.Dense(1)]
@@ -51,7 +51,7 @@ solved = globals()["solved"]
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch):
     monkeypatch.setattr(engines, "MANY", engines.MANY)
-    monkeypatch.setattr(Local, "_fastest", Local._fastest)
+    monkeypatch.setattr(Local, "fastest", Local.fastest)
 
 
 @pytest.fixture(scope="module")

@@ -267,7 +267,7 @@ REFUSED = {
     "adaptive with L2": (compiled, poise.L2(), {"adaptive": 1}, "^adaptive works on what a penalty drops"),
     "relax coupled": (compiled, L1, {"relax": True, "training": Training(update="coupled")}, "^relax=True works on what a penalty drops"),
     "loss of the batch": (lambda: compiled(loss=whole_batch), L1, {}, "^The loss is neither a mean nor a sum"),
-    "engine": (compiled, L1, {"engine": "ray"}, "^engine='ray' is not one of 'auto', 'local', 'process'"),
+    "engine": (compiled, L1, {"engine": "dask"}, "^engine='dask' is not one of 'auto', 'local', 'process'"),
     "folds": (compiled, L1, {"folds": 31}, "^folds=31 needs at least as many rows"),
 }  # fmt: skip
 

@@ -257,3 +257,10 @@ def test_a_rule_that_cannot_travel_is_refused(tmp_path):
     rules = [poise.Rule(lambda variable: True, poise.L1(), name="all")]
     with pytest.raises(ValueError, match="Rule 'all' "):
         sent(tmp_path, net(), rules)
+
+
+def test_the_cluster_travels(tmp_path):
+    for number, cluster in enumerate([None, poise.Cluster("10.0.0.1:6379", num_gpus=0.5)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert sent(folder, net(), cluster=cluster)["cluster"] == cluster

@@ -141,18 +141,19 @@ class Blueprint:
         return f"input {number}" if self._names is None else str(self._names[number])
 
 
-def architecture_of(model: keras.Model) -> dict:
-    """The model as `keras.saving.serialize_keras_object` tells it.
+@contextlib.contextmanager
+def without_tensorflow():
+    """Within it Keras writes objects down without TensorFlow, where nothing has imported that yet.
 
-    Keras asks of every value whether it is TensorFlow's, and imports TensorFlow for that, which takes seconds. Nothing
-    can be TensorFlow's where it has not been imported yet, so that the answer is given at once.
+    Keras asks of every value whether it is TensorFlow's, and imports TensorFlow for that, which takes seconds. Before
+    it is imported no value can be.
     """
     lazy = module_utils.tensorflow
     is_unknown = "tensorflow" not in sys.modules and getattr(lazy, "_available", False) is None
     if is_unknown:
         lazy._available = False
     try:
-        return keras.saving.serialize_keras_object(model)
+        yield
     finally:
         if is_unknown:
             lazy._available = None

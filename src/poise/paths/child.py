@@ -27,8 +27,8 @@ from pathlib import Path as Folder
 from typing import Any
 
 import keras
-import numpy as np
 
+from poise.paths.blueprint import without_tensorflow
 from poise.paths.data import Data
 from poise.paths.parcels import pack_batch, unpack_batch
 from poise.paths.result import Path
@@ -225,15 +225,14 @@ def main(folder: str) -> None:
         send("warning", str(message), f"{category.__module__}.{category.__qualname__}", filename, lineno)
 
     try:
-        _keep_tensorflow_out()
         work = json.loads(Folder(folder, WORK).read_text(encoding="utf-8"))
         sys.path[:] = work["path"]
-        with warnings.catch_warnings():
+        with without_tensorflow(), warnings.catch_warnings():
             warnings.simplefilter("default")
             warnings.showwarning = send_warning
             with keras.saving.custom_object_scope(imported(work["places"])):
                 path = solved(**unpack(work, folder, ask), report=_paused(lambda share: send("share", share)))
-        path.save(Folder(folder, SOLUTION))
+            path.save(Folder(folder, SOLUTION))
         last: tuple = ("done",)
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -243,17 +242,6 @@ def main(folder: str) -> None:
         last = ("error", type(error).__name__, [*filter(_is_plain, error.args)], str(error), trace)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     send(*last)
-
-
-def _keep_tensorflow_out():
-    """Keras imports TensorFlow, which takes seconds, the first time it writes down an object; it looks only once.
-
-    A module of the user's may still import it.
-    """
-    sys.modules.setdefault("tensorflow", None)  # pyright: ignore[reportArgumentType]
-    keras.saving.serialize_keras_object(np.float32(0))
-    if sys.modules["tensorflow"] is None:
-        del sys.modules["tensorflow"]
 
 
 def _follow_parent(folder, replies):

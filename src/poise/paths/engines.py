@@ -8,7 +8,7 @@ written to the checkpoint in one move, so that a call that was killed goes on wi
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,15 @@ ACTIVE = 4_000_000
 SHARE_OF_MEMORY = 0.3
 
 Report = Callable[[float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One chunk: how its lanes are trained, the arguments of `Program.run`, and whose weights are kept."""
+
+    training: Training
+    lanes: dict[str, Any]
+    is_kept: list[bool]
 
 
 @dataclass(eq=False)
@@ -108,36 +117,59 @@ class Local:
         training = self.job.training if training is None else training
         per_rule = np.asarray(strengths, "float64")[:, None] * (0.0 * self.shares if is_free else self.shares)
         plan = self._plan(replicas, len(strengths), training)
-        parts = []
-        for number, (rows, columns) in enumerate(plan):
+        parts: dict[int, tuple] = {}
 
-            def part_done(done, number=number):
-                if report is not None:
-                    report((number + done) / len(plan))
-
+        def task(number):
+            rows, columns = plan[number]
             chosen = [replicas[row] for row in rows]
-            holds_nothing = not any(len(replica.held) for replica in chosen)
-            task = {
+            lanes = {
                 "replicas": chosen,
                 "starts": [self._start(replica.seed) for replica in chosen],
                 "lanes": np.array([[_number(replica, strengths[column]) for column in columns] for replica in chosen]),
                 "strengths": per_rule[columns],
                 "factors": {key: value[np.ix_(rows, columns)] for key, value in (factors or {}).items()},
-                "limits": _limits(parts, columns) if training.patience and holds_nothing else None,
+                "limits": _limits(parts, columns) if training.patience and not _holds_rows(chosen) else None,
             }
-            checkpoint = self.job.checkpoint
-            found = checkpoint.read(task, training) if checkpoint else None
-            if found is None:
-                start = time.perf_counter()
-                chunk = self._program(training).run(**task, report=part_done)
-                each = (time.perf_counter() - start) / task["lanes"].size
-                chunk.measures["seconds"] = np.full(task["lanes"].shape, each)
-                found = self._summed(chunk, [row in kept(replicas) for row in rows])
-                if checkpoint:
-                    checkpoint.write(task, training, found)
-            part_done(1.0)
-            parts.append((rows, columns, found))
+            return Task(training, lanes, [row in kept(replicas) for row in rows])
+
+        def told(done):
+            if report is not None:
+                report(done / len(plan))
+
+        # Without rows held out patience needs to know when the lanes of the folds stopped.
+        first = [number for number, (rows, _) in enumerate(plan) if _holds_rows([replicas[row] for row in rows])]
+        rest = [number for number in range(len(plan)) if number not in first]
+        for wave in (first, rest) if training.patience else ([*range(len(plan))],):
+            for number, found in self._finished(((number, task(number)) for number in wave), told, len(parts)):
+                parts[number] = (*plan[number], found)
+                told(len(parts))
         return self._gathered(parts, replicas, np.asarray(strengths, "float64"))
+
+    def _finished(self, tasks: Iterator[tuple[int, "Task"]], told: Report, done: int) -> Iterator[tuple[int, dict]]:
+        """(number, what is kept) of every task in the order in which they are done, from the checkpoint if it is there.
+
+        Args:
+            tasks: with their numbers, made when they are asked for.
+            told: called with the number of chunks that are done, parts of one included.
+            done: how many were before.
+        """
+        checkpoint = self.job.checkpoint
+        for count, (number, task) in enumerate(tasks, done):
+            found = checkpoint.read(task.lanes, task.training) if checkpoint else None
+            if found is None:
+                found = self.solved(task, lambda share, count=count: told(count + share))
+                if checkpoint:
+                    checkpoint.write(task.lanes, task.training, found)
+            yield number, found
+
+    def solved(self, task: "Task", report: Report | None = None) -> dict[str, np.ndarray]:
+        """What is kept of a chunk, by name, each with the leading axes (replicas, strengths)."""
+        start = time.perf_counter()
+        chunk = self._program(task.training).run(**task.lanes, report=report)
+        shape = task.lanes["lanes"].shape
+        chunk.measures["seconds"] = np.full(shape, (time.perf_counter() - start) / task.lanes["lanes"].size)
+        chunk.measures["failed"] = np.zeros(shape, bool)
+        return self._summed(chunk, task.is_kept)
 
     def close(self):
         """Lets go of the data, once all is trained."""
@@ -195,7 +227,7 @@ class Local:
         values = sum(int(np.prod(v.shape)) for v in [*self.job.model.weights, *self.optimizer.variables])
         whole = at_once(len(replica.train))
         rows = whole if training.settle or training.batch_size is None else min(training.batch_size, whole)
-        limit = min(SHARE_OF_MEMORY * _memory() / (12 * values), ACTIVE / max(rows * _outputs(self.job.model), 1))
+        limit = min(self._memory() / (12 * values), ACTIVE / max(rows * _outputs(self.job.model), 1))
         limit = max(int(limit), 1)
         if values * members * count <= MANY or isinstance(self.job.data, Stream):
             return min(members * count, limit)
@@ -204,14 +236,18 @@ class Local:
             checkpoint = self.job.checkpoint
 
             def measured():
-                return self._fastest(replica, training, {min(size, count, limit) for size in (1, 4, 16, 64)})
+                return self.fastest(replica, training, {min(size, count, limit) for size in (1, 4, 16, 64)})
 
             # A resumed call must make the same chunks, to find them.
             name = "lanes-" + "-".join(map(str, key))
             self._best_size[key] = checkpoint.remembered(name, measured) if checkpoint else measured()
         return self._best_size[key]
 
-    def _fastest(self, replica, training, sizes):
+    def _memory(self):
+        """The bytes of memory that a chunk may take."""
+        return SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+    def fastest(self, replica, training, sizes):
         """The number of lanes, of the given ones, that takes the least time a lane."""
         program = self._program(replace(training, start="fresh"))
         few = replace(replica, train=replica.train[: 3 * (training.batch_size or len(replica.train))])
@@ -234,8 +270,8 @@ class Local:
         found["measure/zeros"] = sum(((w == 0).reshape(*none.shape, -1).sum(-1) for w in every), none)
         found["measure/units"] = none
         found["measure/is_empty"] = none == 0
-        for target, members in zip(targets, penalised, strict=True):
-            size = found[f"size/{target.path}"] = sizes(target, members)
+        for number, (target, members) in enumerate(zip(targets, penalised, strict=True)):
+            size = found[f"size/{number}"] = sizes(target, members)
             found["measure/units"] = found["measure/units"] + live_units(target, members, size)
             if not all(penalty.smooth for _, penalty in target.penalties):
                 found["measure/is_empty"] &= is_empty(target, members, size)
@@ -251,8 +287,8 @@ class Local:
         """The chunks put together in the order of the replicas and the strengths."""
         whole = {}
         own = kept(replicas)
-        while parts:
-            rows, columns, found = parts.pop(0)
+        for number in sorted(parts):
+            rows, columns, found = parts.pop(number)
             for name in [*found]:
                 value = found.pop(name)
                 is_weight = name.startswith("weight/")
@@ -273,7 +309,7 @@ class Local:
                 table[name] = whole[f"measure/{name}"].ravel()
         return Lanes(
             table,
-            {name.removeprefix("size/"): value for name, value in whole.items() if name.startswith("size/")},
+            {target.path: whole[f"size/{number}"] for number, target in enumerate(self.optimizer.targets)},
             whole.get("features"),
             [whole[f"weight/{number}"] for number in range(len(self.job.model.weights))],
         )
@@ -281,7 +317,7 @@ class Local:
 
 MEASURES = [
     *("loss", "held_loss", "penalty", "residual", "gradient", "zeros", "units", "settled", "epochs"),
-    *("diverged", "is_empty", "seconds"),
+    *("diverged", "failed", "is_empty", "seconds"),
 ]
 
 
@@ -362,17 +398,16 @@ def _parts(numbers, most):
     return [filled[first : first + size] for first in range(0, len(filled), size)]
 
 
+def _holds_rows(replicas) -> bool:
+    return any(len(replica.held) for replica in replicas)
+
+
 def _limits(parts, columns):
     """(columns,) the mean number of epochs after which the lanes of the folds stopped, by strength."""
     epochs = [[] for _ in columns]
-    for rows, other, found in parts:
+    for rows, other, found in (parts[number] for number in sorted(parts)):
         own = [rows.index(row) for row in dict.fromkeys(rows)]
         for here, column in enumerate(columns):
             if column in other:
                 epochs[here] += found["measure/epochs"][own, other.index(column)].tolist()
     return np.array([max(round(np.mean(some)), 1) for some in epochs])
-
-
-def _memory():
-    """The bytes of memory that this machine has."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

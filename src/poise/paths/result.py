@@ -51,8 +51,8 @@ class Path:
             `zero_share` (exact zeros of the penalised weights), `units` (live columns of the penalised kernels, and
             live groups of a joint penalty), `features` (inputs that are read; NaN where that cannot be told),
             `residual` and `relative_residual` (its share of the prediction gradient), `settled` (full-batch steps
-            taken). `diverged` counts the lanes that did; where one did, the strength is never chosen. `seconds` is
-            what its lanes took, each an equal share of what its chunk took.
+            taken). `diverged` counts the lanes that did, and those that `failed` on a cluster; where one did, the
+            strength is never chosen. `seconds` is what its lanes took, each an equal share of what its chunk took.
 
     Raises:
         ValueError: if there is not one name for every input.

@@ -12,8 +12,9 @@ import pandas as pd
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from poise.optimizer import find_penalized
-from poise.paths.blueprint import architecture_of
+from poise.paths.blueprint import without_tensorflow
 from poise.paths.checkpoints import Checkpoint
+from poise.paths.cluster import Cluster
 from poise.paths.data import Data, checked_data
 from poise.paths.engines import Job, Local, check_model
 from poise.paths.folds import split
@@ -73,7 +74,8 @@ def path(
         training: a `poise.Training`; None for its defaults.
         sample_weight: (rows,) as for `model.fit`.
         groups: (rows,) for the folds: rows of one group stay together.
-        engine: `"auto"`, `"local"` (this process, which must run on JAX) or `"process"` (a JAX process of its own).
+        engine: `"auto"`, `"local"` (this process, which must run on JAX), `"process"` (a JAX process of its own), or
+            `"ray"` or a `poise.Cluster` (the machines of a Ray cluster).
         checkpoint: a folder for finished chunks; the same call resumes from it.
         progress: whether to show a progress bar.
 
@@ -100,15 +102,18 @@ def path(
     """
     training = Training() if training is None else training
     check_model(model)
-    if engine not in ("auto", "local", "process"):
-        raise ValueError(f"engine={engine!r} is not one of 'auto', 'local', 'process'.")
-    rules = _rules_for(model, rules)
-    strengths = _checked_strengths(strengths)
-    if isinstance(adaptive, bool) or not isinstance(adaptive, int) or adaptive < 0:
-        raise ValueError(f"adaptive={adaptive!r}: give a number of stages ≥ 0.")
+    engine = checked_engine(engine)
+    rules = checked_rules(model, rules)
+    strengths = checked_strengths(strengths)
+    check_stages(adaptive)
     if is_stream(x):
         if y is not None or sample_weight is not None or groups is not None:
             raise ValueError("x gives batches (x, y) by itself: leave y, sample_weight and groups out.")
+        if isinstance(engine, Cluster):
+            raise ValueError(
+                "x gives batches that pass by, which would pass through every machine of the cluster. Give arrays, or "
+                "use engine='auto'."
+            )
         stream = Stream(x)
         data = Data(stream, None, None, rows=stream.rows)
         replicas = split_by_hash(stream.rows, folds, seeds)
@@ -128,16 +133,30 @@ def path(
         "training": training,
         "checkpoint": checkpoint,
     }
-    if engine == "local" and keras.backend.backend() != "jax":
-        raise ValueError(
-            f"engine='local' needs Keras on JAX, and it runs on {keras.backend.backend()}. Use engine='process'."
-        )
     with _bar(progress) as report:
         return solved_by(engine, model, rules, data, replicas, report=report, **work)
 
 
-def solved_by(engine: str, model, rules: list[Rule], data: Data, replicas: list[Replica], **work) -> Path:
+def checked_engine(engine) -> str | Cluster:
+    """ "auto", "local", "process" or a `poise.Cluster`, which "ray" is short for.
+
+    Raises:
+        ValueError: for anything else, or if this process cannot run it.
+    """
+    if engine == "ray":
+        return Cluster()
+    if not isinstance(engine, Cluster) and engine not in ("auto", "local", "process"):
+        raise ValueError(f"engine={engine!r} is not one of 'auto', 'local', 'process', 'ray', and no poise.Cluster.")
+    if engine == "local" and keras.backend.backend() != "jax":
+        raise ValueError(
+            f"engine='local' needs Keras on JAX, and it runs on {keras.backend.backend()}. Use engine='process'."
+        )
+    return engine
+
+
+def solved_by(engine: str | Cluster, model, rules: list[Rule], data: Data, replicas: list[Replica], **work) -> Path:
     """What `solved` does, in this process if it runs JAX, and else, or if the engine is "process", in one that does."""
+    work["cluster"] = engine if isinstance(engine, Cluster) else None
     if engine == "process" or keras.backend.backend() != "jax":
         from poise.paths.child import solved_in_child
 
@@ -157,11 +176,13 @@ def solved(
     training: Training,
     checkpoint,
     report: Callable[[float], None],
+    cluster: Cluster | None = None,
 ) -> Path:
     """What `path` does once its arguments are checked, in this process, on JAX."""
     start = time.perf_counter()
     table = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
-    architecture = architecture_of(model)
+    with without_tensorflow():
+        architecture = keras.saving.serialize_keras_object(model)
     kept = None
     if checkpoint is not None:
         kept = Checkpoint(
@@ -175,7 +196,7 @@ def solved(
             strengths=strengths,
             stages=[adaptive, relax],
         )
-    with contextlib.closing(Local(Job(model, rules, table, replicas, training, kept))) as engine:
+    with contextlib.closing(_engine(Job(model, rules, table, replicas, training, kept), data, cluster)) as engine:
         if adaptive:
             check_reweightable(engine.optimizer, "adaptive")
         if relax:
@@ -236,6 +257,14 @@ def solved(
     return stages[-1]
 
 
+def _engine(job: Job, data: Data, cluster: Cluster | None) -> Local:
+    if cluster is None:
+        return Local(job)
+    from poise.paths.remote import Remote  # which needs Ray
+
+    return Remote(job, data, cluster)
+
+
 @contextlib.contextmanager
 def _bar(is_shown: bool):
     """A progress bar, as a function of the share that is done."""
@@ -293,7 +322,7 @@ def _joined(low: Lanes, high: Lanes) -> Lanes:
     return Lanes(table, sizes, features, [both(a, b) for a, b in zip(low.weights, high.weights, strict=True)])
 
 
-def _rules_for(model, rules) -> list[Rule]:
+def checked_rules(model, rules) -> list[Rule]:
     if rules is None:
         try:
             rules = find_penalized(model).rules
@@ -319,7 +348,7 @@ def _rules_for(model, rules) -> list[Rule]:
     return rules
 
 
-def _checked_strengths(strengths):
+def checked_strengths(strengths):
     if isinstance(strengths, (int, np.integer)) and not isinstance(strengths, bool):
         if strengths < 1:
             raise ValueError(f"strengths={strengths}: give a number ≥ 1, or the strengths themselves.")
@@ -334,6 +363,11 @@ def _checked_strengths(strengths):
         worst = found[~np.isfinite(found) | (found < 0)][0]
         raise ValueError(f"strengths holds {worst!r}: a strength is a finite number ≥ 0.")
     return np.unique(found)
+
+
+def check_stages(adaptive) -> None:
+    if isinstance(adaptive, bool) or not isinstance(adaptive, (int, np.integer)) or adaptive < 0:
+        raise ValueError(f"adaptive={adaptive!r}: give a number of stages ≥ 0.")
 
 
 def _are_classes(model) -> bool | None:

@@ -53,6 +53,7 @@ def path_table(lanes: Lanes, weights: float) -> pd.DataFrame:
             **{"penalty": penalty, "zeros": zeros, "zero_share": zeros / weights, "units": units},
             **{"features": features, "residual": residual, "relative_residual": relative, "settled": settled},
             "diverged": _by_replica(lanes, "diverged").sum(axis=0, dtype=int),
+            "failed": _by_replica(lanes, "failed").sum(axis=0, dtype=int),
             "seconds": _by_replica(lanes, "seconds").sum(axis=0),
         }
     )

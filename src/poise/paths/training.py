@@ -96,9 +96,10 @@ class Lanes:
             and `held_loss` (the prediction losses on the rows that train and on those held out, with dropout off),
             `penalty`, `residual`, `gradient` (norms over all penalised variables), `zeros` (exact zeros among the
             penalised weights), `units` (live columns of the penalised kernels, and live groups of a joint penalty),
-            `settled` (full-batch steps taken), `epochs` (of the best weights, with patience), `diverged`, `is_empty`
-            (nothing is left under a non-smooth penalty; False where there is none), `seconds` (an equal share of those
-            that its chunk took).
+            `settled` (full-batch steps taken), `epochs` (of the best weights, with patience), `diverged`, `failed` (on
+            a cluster: its chunk could not be trained, and the lane counts as diverged), `is_empty` (nothing is left
+            under a non-smooth penalty; False where there is none), `seconds` (an equal share of those that its chunk
+            took).
         sizes: per penalised variable (its path) the size of every group of its non-smooth penalty, or of every entry
             where that has no groups: (replicas, strengths, groups or *shape). The variables of a joint penalty are one,
             by the name of its rule.

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 
 from poise.paths.blueprint import restoring
+from poise.paths.cluster import Cluster
 from poise.paths.data import Data
 from poise.paths.engines import inner_optimizer
 from poise.paths.nested import packed, unpacked
@@ -50,6 +51,7 @@ def pack(
     relax: bool,
     training: Training,
     checkpoint: str | os.PathLike[str] | None,
+    cluster: Cluster | None = None,
 ) -> None:
     """Writes down what `poise.paths.run.solved` is called with; only the call for progress stays behind.
 
@@ -58,6 +60,26 @@ def pack(
     """
     parcel = Parcel()
     work = {
+        **packed_problem(model, rules, data, parcel),
+        "replicas": [[int(r.fold), int(r.seed), parcel.keep(r.train), parcel.keep(r.held)] for r in replicas],
+        "strengths": strengths if isinstance(strengths, int) else parcel.keep(strengths),
+        "adaptive": adaptive,
+        "relax": bool(relax),
+        "training": asdict(training),
+        "checkpoint": None if checkpoint is None else os.path.abspath(os.fspath(checkpoint)),
+        "cluster": None if cluster is None else asdict(cluster),
+    }
+    Path(folder, WORK).write_text(json.dumps(work, default=_plain), encoding="utf-8")
+    parcel.write(Path(folder, ARRAYS))
+
+
+def packed_problem(model: keras.Model, rules: list[Rule], data: Data, parcel: Parcel) -> dict[str, Any]:
+    """What is trained, as JSON holds it; its arrays go into the parcel.
+
+    Raises:
+        ValueError: for what cannot travel, with its name and what to do.
+    """
+    problem = {
         "path": [os.path.abspath(entry) for entry in sys.path],
         "floatx": keras.config.floatx(),
         "epsilon": keras.config.epsilon(),
@@ -72,17 +94,8 @@ def pack(
         "data": None if isinstance(data.x, Stream) else packed_rows((data.x, data.y, data.sample_weight), parcel),
         "rows": data.rows,
         "names": data.names,
-        "replicas": [[int(r.fold), int(r.seed), parcel.keep(r.train), parcel.keep(r.held)] for r in replicas],
-        "strengths": strengths if isinstance(strengths, int) else parcel.keep(strengths),
-        "adaptive": adaptive,
-        "relax": bool(relax),
-        "training": asdict(training),
-        "checkpoint": None if checkpoint is None else os.path.abspath(os.fspath(checkpoint)),
-        "places": parcel.places,
-        "has_lambdas": parcel.has_lambdas,
     }
-    Path(folder, WORK).write_text(json.dumps(work, default=_plain), encoding="utf-8")
-    parcel.write(Path(folder, ARRAYS))
+    return {**problem, "places": parcel.places, "has_lambdas": parcel.has_lambdas}
 
 
 def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, Any]:
@@ -96,13 +109,40 @@ def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, An
     Raises:
         ValueError: if Keras rebuilds another model here.
     """
+    read = reader(Path(folder, ARRAYS))
+    model, rules, data = unpacked_problem(work, read, ask)
+    strengths, cluster = work["strengths"], work["cluster"]
+    return {
+        "model": model,
+        "rules": rules,
+        "data": data,
+        "replicas": [Replica(fold, seed, read(train), read(held)) for fold, seed, train, held in work["replicas"]],
+        "strengths": strengths if isinstance(strengths, int) else read(strengths),
+        "training": Training(**work["training"]),
+        "cluster": None if cluster is None else Cluster(**cluster),
+        **{name: work[name] for name in ("adaptive", "relax", "checkpoint")},
+    }
+
+
+def unpacked_problem(
+    work: dict, read: Callable[[dict], np.ndarray], ask: Callable[[int], tuple] | None = None
+) -> tuple[keras.Model, list[Rule], Data]:
+    """The compiled model, the rules and the data of `packed_problem`.
+
+    Args:
+        work: what that returned, its `places` imported and in Keras' scope of custom objects.
+        read: gives the array of what the parcel told.
+        ask: as for `unpack`; only data that pass by need it.
+
+    Raises:
+        ValueError: if Keras rebuilds another model here.
+    """
     keras.config.set_floatx(work["floatx"])
     keras.config.set_epsilon(work["epsilon"])
     keras.config.set_image_data_format(work["image_data_format"])
     keras.config.set_dtype_policy(work["dtype_policy"])
     if work["has_lambdas"]:
         keras.config.enable_unsafe_deserialization()
-    read = reader(Path(folder, ARRAYS))
     model = keras.saving.deserialize_keras_object(work["model"])
     _check_shapes(model, [tuple(shape) for shape in work["shapes"]])
     for variable, leaf, is_trained in zip(model.variables, work["values"], work["are_trained"], strict=True):
@@ -115,17 +155,10 @@ def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, An
         loss=unpacked(work["loss"], _unpacked_loss),
         loss_weights=unpacked(work["loss_weights"], float),
     )
-    strengths, stream = work["strengths"], work["stream"]
-    rows = (Relayed(ask, **stream), None, None) if stream else unpacked_rows(work["data"], read)
-    return {
-        "model": model,
-        "rules": [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]],
-        "data": Data(*rows, rows=work["rows"], names=work["names"] and tuple(work["names"])),
-        "replicas": [Replica(fold, seed, read(train), read(held)) for fold, seed, train, held in work["replicas"]],
-        "strengths": strengths if isinstance(strengths, int) else read(strengths),
-        "training": Training(**work["training"]),
-        **{name: work[name] for name in ("adaptive", "relax", "checkpoint")},
-    }
+    stream = work["stream"]
+    rows = (Relayed(ask, **stream), None, None) if stream and ask else unpacked_rows(work["data"], read)
+    data = Data(*rows, rows=work["rows"], names=work["names"] and tuple(work["names"]))
+    return model, [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]], data
 
 
 def imported(places: dict[str, tuple[str, str]]) -> dict[str, Any]:

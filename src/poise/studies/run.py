@@ -16,9 +16,10 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise.paths.cluster import Cluster
 from poise.paths.data import Data
 from poise.paths.result import Path
-from poise.paths.run import solved_by
+from poise.paths.run import checked_engine, solved_by
 from poise.paths.training import Training
 from poise.penalties import L2
 from poise.rules import WEIGHTS, Rule
@@ -58,6 +59,7 @@ def study(
     delimiter: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    engine: str | Cluster = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Study:
@@ -84,6 +86,7 @@ def study(
         test: the share of rows that is put aside for the last scores.
         seed: decides test rows, folds and initial weights; Keras' and NumPy's global seeds are set to it.
         delimiter, decimal, encoding: of a CSV file; None finds them.
+        engine: where the paths run, as for `poise.path`; the answer does not depend on it.
         checkpoint: a folder for what is finished; the same call goes on from it.
         progress: called with the share of the work that is done, and with what is being done.
 
@@ -108,6 +111,10 @@ def study(
     )  # fmt: skip
     for name in settings.penalties:
         kind_of(name)
+    try:
+        engine = checked_engine(engine)
+    except ValueError as error:
+        raise DataError(str(error)) from None
     report(0.0, "reading")
     table = read(
         data, target, task=task, drop=drop, groups=groups, time=time_column, weight=weight,
@@ -128,7 +135,7 @@ def study(
             report((done + share * costs[name]) / sum(costs.values()), title)
 
         folder = None if checkpoint is None else os.path.join(os.fspath(checkpoint), name)
-        solved = _solved(name, start, rows, settings, folder, part)
+        solved = _solved(name, start, rows, settings, engine, folder, part)
         found.append(_candidate(name, title, solved, rows, judge, x_test, found[0].outcome if found else None))
         done += costs[name]
     report(done / sum(costs.values()), "watching")
@@ -171,11 +178,11 @@ def _start(table: Table, rows: Folds, settings: Settings, model) -> keras.Model:
     )  # fmt: skip
 
 
-def _solved(name, start, rows: Folds, settings: Settings, checkpoint, report) -> Path:
+def _solved(name, start, rows: Folds, settings: Settings, engine, checkpoint, report) -> Path:
     rules = [Rule(WEIGHTS, L2())] if name == NONE else rules_of(name, start, rows.encoder.owners)
     replicas = [replace(one, seed=seed) for seed in range(settings.seeds) for one in rows.replicas]
     return solved_by(
-        "auto", start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
+        engine, start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
         report=report,
         strengths=np.array([0.0]) if name == NONE else settings.strengths,
         adaptive=0 if name == NONE else kind_of(name).adaptive,
