@@ -37,6 +37,8 @@ bench: .venv/.tests  ## the ratios that README and docs quote
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/study.py
 	$(BIN)/python benchmarks/compact.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/scale.py
 
 clean:
 	rm -rf .venv site dist runs

@@ -10,6 +10,7 @@ two before it is asked about a thousand.
 """
 
 import argparse
+import functools
 import heapq
 import json
 import os
@@ -22,9 +23,9 @@ import time
 import numpy as np
 
 SIZES, ROWS, BATCH = (64, 128, 10), 1797, 32
-EPOCHS = 40
+EPOCHS = 20
 NODES = 1000
-LANES = 1_000_000
+FEW, MANY, LANES = 100, 1000, 1_000_000
 LOST = 0.01
 """The share of tasks whose machine fails while they run."""
 
@@ -33,7 +34,7 @@ def main():
     parser = argparse.ArgumentParser(description="Scaling of a path on Ray.")
     parser.add_argument("parts", nargs="*", help="efficiency, overhead, simulated; all without one")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument("--lanes", type=int, default=100)
+    parser.add_argument("--lanes", type=int, default=FEW, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print("RESULT " + json.dumps(timed(given.one, given.lanes)))
@@ -43,7 +44,7 @@ def main():
     )
     wanted = given.parts or ["efficiency", "overhead", "simulated"]
     if "overhead" in wanted:
-        for lanes in (100, 1000):
+        for lanes in (FEW, MANY):
             here, there = measured("local", lanes), measured("1", lanes)
             print(
                 f"{lanes} lanes: one core without Ray {here['seconds']:.1f} s, a Ray worker {there['seconds']:.1f} s: "
@@ -51,17 +52,17 @@ def main():
                 flush=True,
             )
     if {"efficiency", "simulated"} & {*wanted}:
-        lanes = 400
-        one, two = measured("1", lanes), measured("2", lanes)
+        one, two = measured("1", MANY), measured("2", MANY)
         print(
-            f"{lanes} lanes: one worker {one['seconds']:.1f} s, two {two['seconds']:.1f} s: "
+            f"{MANY} lanes: one worker {one['seconds']:.1f} s, two {two['seconds']:.1f} s: "
             f"{one['seconds'] / two['seconds']:.2f} times the work",
             flush=True,
         )
         if "simulated" in wanted:
-            simulated(one, two, lanes)
+            simulated(one, two)
 
 
+@functools.cache
 def measured(engine, lanes):
     here = [sys.executable, os.path.abspath(__file__), "--one", engine, "--lanes", str(lanes)]
     # A worker of one core is one thread, and so is the process without Ray that it is compared with.
@@ -108,7 +109,7 @@ def timed(engine, lanes):
     return {"seconds": time.perf_counter() - start, "tasks": ended}
 
 
-def simulated(one, two, lanes):
+def simulated(one, two):
     """The makespan of the run with two workers, predicted, and that of a million lanes on a thousand machines."""
     # The first task of a worker compiles; what it takes beyond the others, and before it, is the price of a new worker.
     first, *others = one["tasks"]
