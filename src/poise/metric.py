@@ -21,7 +21,8 @@ class Before:
     """What a step function may look at, before the optimizer's update and after it.
 
     `w` and `gradient` are the variable's value and its gradient before the update, `rate` the learning rate of the
-    update, `index` the variable's number.
+    update, `index` the variable's number. A step that needs `w` after the update copies it before: PyTorch updates in
+    place.
     """
 
     optimizer: Any
@@ -193,12 +194,12 @@ def nadam(before):
 @step_of(keras.optimizers.Lamb)
 def lamb(before):
     """(‖w before‖/‖update‖)·lr/(√v̂ + ε), the ratio 1 where either norm is zero."""
-    inner = before.optimizer
+    inner, w_norm = before.optimizer, _norm(before.w)
 
     def step():
         scale = ops.sqrt(before.state("_velocities") / before.remaining(inner.beta_2)) + inner.epsilon
         update = before.state("_momentums") / before.remaining(inner.beta_1) / scale
-        w_norm, update_norm = (ops.sqrt(ops.sum(ops.square(x))) for x in (before.w, update))
+        update_norm = _norm(update)
         both = ops.logical_and(w_norm > 0, update_norm > 0)
         ratio = ops.where(both, w_norm / ops.where(both, update_norm, 1.0), 1.0)
         return ratio * before.rate / scale
@@ -209,15 +210,19 @@ def lamb(before):
 @step_of(keras.optimizers.Adafactor)
 def adafactor(before):
     """α_t/√v/max(1, rms(g/√v)/d), α_t from the weights before the update."""
-    inner = before.optimizer
+    inner, size = before.optimizer, _rms(before.w)
 
     def step():
         rho = ops.minimum(before.rate, 1.0 / ops.sqrt(before.count))
-        alpha = ops.maximum(ops.cast(inner.epsilon_2, rho.dtype), _rms(before.w)) * rho
+        alpha = ops.maximum(ops.cast(inner.epsilon_2, rho.dtype), size) * rho
         root = ops.sqrt(before.state("_v"))
         return alpha / root / ops.maximum(1.0, _rms(before.gradient / root) / inner.clip_threshold)
 
     return step
+
+
+def _norm(x):
+    return ops.sqrt(ops.sum(ops.square(x)))
 
 
 def _rms(x):

@@ -256,12 +256,13 @@ class Penalized(keras.optimizers.Optimizer):
             return _value_of(variables[places[number]])
 
         def gradient_of(number):
-            return grads[places[number]] / scale
+            gradient = grads[places[number]]
+            return gradient if scale is None else gradient / scale
 
         # All of this is read before the inner update, which advances the iterations and the schedules with them.
         rate = None if self.update == "coupled" else ops.copy(ops.convert_to_tensor(inner.learning_rate))
         is_update, is_first, overwrites = self._phase()
-        scale = inner.loss_scale_factor or 1.0
+        scale = inner.loss_scale_factor
         weights = {target.index: target.gathered(weight_of) for target in targets}
         if state.keeps_values:
             self._records.record_values(targets, weights, strengths)
@@ -277,9 +278,9 @@ class Penalized(keras.optimizers.Optimizer):
             if target.after:
                 pending.append((target, step_after(target, state.metric, inner, weight_of, gradient_of, rate)))
             if target.joining:
-                for number, force in target.scattered(scale * pull(target.joining, w, strengths)):
+                for number, force in target.scattered(pull(target.joining, w, strengths)):
                     j = places[number]
-                    grads[j] = grads[j] + ops.cast(force, grads[j].dtype)
+                    grads[j] = grads[j] + ops.cast(force if scale is None else scale * force, grads[j].dtype)
 
         inner.apply(replicas.of_the_first(grads), trainable_variables)
 

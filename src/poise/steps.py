@@ -25,7 +25,7 @@ def step_after(target: Target, metric: Metric | None, inner, weight_of, gradient
         rate_here = ops.cast(rate, w.dtype)
         if metric is None:
             return lambda: rate_here
-        return metric.step(Before(inner, number, ops.copy(w), ops.cast(gradient_of(number), w.dtype), rate_here))
+        return metric.step(Before(inner, number, w, ops.cast(gradient_of(number), w.dtype), rate_here))
 
     if metric is None or metric.kind == "scalar" or not target.is_joint:
         return before(target.index)  # one step does for all members, or there is one member

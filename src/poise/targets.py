@@ -191,4 +191,5 @@ def dense(gradient, variable):
     """The gradient as a tensor: zeros where there is none, an embedding's rows put in their places."""
     if gradient is None:
         return ops.zeros(variable.shape, variable.dtype)
-    return gradient if hasattr(gradient, "shape") and not hasattr(gradient, "values") else ops.add(gradient, 0.0)
+    is_tensor = hasattr(gradient, "shape") and not hasattr(gradient, "dense_shape")
+    return gradient if is_tensor else ops.add(gradient, 0.0)
