@@ -21,6 +21,7 @@ from poise.rules import ALL, BIASES, EMBEDDINGS, SCALES, WEIGHTS, Role, Rule
 
 if TYPE_CHECKING:
     from poise.studies import study
+    from poise.studies.estimators import PathClassifier, PathRegressor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
     "KeepZeros",
     "LossSplit",
     "Path",
+    "PathClassifier",
+    "PathRegressor",
     "Penalized",
     "Role",
     "Rule",
@@ -54,10 +57,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    """`poise.study` is imported when it is first asked for: what it needs takes seconds, and few programs need it."""
-    if name == "study":
-        from poise.studies import study
+_LATER = {
+    "PathClassifier": "poise.studies.estimators",
+    "PathRegressor": "poise.studies.estimators",
+    "study": "poise.studies",
+}
+"""Names that are imported when they are first asked for: what they need takes seconds, and few programs need it."""
 
-        return study
+
+def __getattr__(name):
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'poise' has no attribute {name!r}")

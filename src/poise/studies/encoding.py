@@ -210,8 +210,8 @@ def _scaled_keys(part: Pipeline, fitted: list[Key]) -> list[Key]:
     return [*fitted, *missing]
 
 
-def constants_to_zero(scaler: StandardScaler) -> None:
-    """What was constant in the fitted rows becomes 0 in all: scikit-learn gives it the scale 1."""
+def constants_to_zero(scaler) -> None:
+    """Under a fitted StandardScaler what was constant becomes 0 in all rows: scikit-learn gives it the scale 1."""
     scaler.scale_[(scaler.scale_ == 1.0) & ~np.isclose(scaler.var_, 1.0)] = np.inf
 
 
