@@ -235,6 +235,9 @@ def test_a_driver_that_was_killed_goes_on(machines, undisturbed, tmp_path, monke
     after = {file.name for file in tmp_path.glob("chunk-*")}
     assert before < after
     assert len(begun) == len(after) - len(before)
+    assert len(after) > 4  # more than are given out at once
+    assert_same(trained("ray", tmp_path), undisturbed)
+    assert len(begun) == len(after) - len(before)
 
 
 def test_the_same_from_a_process_of_its_own(machines, undisturbed, monkeypatch):

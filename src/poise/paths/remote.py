@@ -9,7 +9,6 @@ every time leaves lanes that are told as failed.
 """
 
 import collections
-import itertools
 import math
 import sys
 import uuid
@@ -101,7 +100,8 @@ class Remote(Local):
         has_succeeded = False
         try:
             while True:
-                for number, task in itertools.islice(tasks, max(2 * self._slots - len(running) - len(waiting), 0)):
+                while len(running) + len(waiting) < 2 * self._slots and (following := next(tasks, None)) is not None:
+                    number, task = following
                     found = checkpoint.read(task.lanes, task.training) if checkpoint else None
                     if found is None:
                         waiting.append(_Piece(task, number))
