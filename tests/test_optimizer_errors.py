@@ -162,7 +162,10 @@ def test_unknown_variable_is_refused() -> None:
     model, other = net(), net()
     optimizer = poise.Penalized("sgd", poise.L2(0.1))
     optimizer.build(model.trainable_variables)
-    with pytest.raises(ValueError, match=r"built for 4 variables and cannot step on 'net/features/kernel': layers were frozen or thawed"):
+    with pytest.raises(
+        ValueError,
+        match=r"built for 4 variables and cannot step on 'net/features/kernel': layers were frozen or thawed",
+    ):
         optimizer.apply([ops.zeros(v.shape) for v in other.trainable_variables], other.trainable_variables)
 
 
