@@ -9,6 +9,7 @@ every time leaves lanes that are told as failed.
 """
 
 import collections
+import logging
 import math
 import sys
 import uuid
@@ -265,7 +266,7 @@ def connected(cluster: Cluster) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # Ray's processes become others at once
-            ray.init(cluster.address, log_to_driver=False, logging_level="error")
+            ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise ConnectionError(
             f"No Ray cluster can be reached at {cluster.address!r}: {_first_line(error)} Start one with `ray start "
