@@ -1,7 +1,9 @@
 """The command line: what it prints, where it writes, and one sentence with exit code 2 for bad input."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,17 +11,21 @@ import time
 from io import StringIO
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from poise import cli, studies
+from poise.studies import tracking
 
 FAST = ["--penalty", "l2", "--steps", "50", "--strengths", "3", "--folds", "2", "--hidden", "4"]
 FILES = {"report.html", "study.json", "table.parquet", "model.keras", "preprocessing.skops"}
 # A shell that runs the tests in the background hands on an ignored SIGINT.
-HEEDING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom poise.cli import main; main()"
+HEEDING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom poise_command import main; main()"
+)
 
 
 def poise(*arguments: str, **given):
@@ -127,7 +133,7 @@ def test_options_reach_the_study(asked, tmp_path):
         "data": "sales.csv", "target": "price", "task": "counts", "penalties": ("l1", "group", "mcp"), "choose": "l1",
         "model": "nets:wide", "hidden": (64, 32), "groups": "g", "time_column": "t", "weight": "w",
         "drop": ("a", "b, c"), "folds": 3, "strengths": 5, "seeds": 2, "steps": 7, "learning_rate": 0.5, "test": 0.3,
-        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252",
+        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252", "engine": "auto",
     }  # fmt: skip
 
 
@@ -210,6 +216,40 @@ def test_a_network_of_ones_own_is_found_in_the_folder(tmp_path, monkeypatch):
     (tmp_path / "poise_own_nets.py").write_text("def net(inputs, outputs):\n    return 'no model'\n")
 
     assert "The model's function returned str" in refused("study", "wine", "--model", "poise_own_nets:net")
+
+
+# ---------------------------------------------------------------- TensorBoard and MLflow
+
+
+def test_a_run_is_handed_on_to_tensorboard_and_mlflow(asked, tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(tracking, "check_mlflow", lambda: "http://here")
+    monkeypatch.setattr(tracking, "to_mlflow", lambda folder: logged.append(folder) or "run-1")
+
+    result = poise("study", "wine", "--tensorboard", "logs", "--mlflow")
+    quiet = poise("study", "wine", "--tensorboard", "other", "--mlflow", "--force", "--quiet")
+
+    lines = result.stdout.splitlines()[-3:]
+    assert lines == [
+        f"Report: {Path('runs/wine/report.html')}", "TensorBoard: tensorboard --logdir logs",
+        "MLflow: run run-1 at http://here",
+    ]  # fmt: skip
+    assert quiet.stdout == f"{Path('runs/wine/report.html')}\n"
+    assert logged == [Path("runs/wine"), Path("runs/wine")]
+    assert {one.name for one in (tmp_path / "logs").iterdir()} == {"none", "l2"}
+    assert {one.name for one in (tmp_path / "other").iterdir()} == {"none", "l2"}
+
+
+def test_what_would_stop_tensorboard_or_mlflow_is_said_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(studies, "study", lambda *_, **__: pytest.fail("it trained"))
+    (tmp_path / "logs" / "l2").mkdir(parents=True)
+    (tmp_path / "logs" / "l2" / "events.out.tfevents.1.mine").write_bytes(b"")
+
+    assert "already holds events of TensorBoard" in refused("study", "wine", "--tensorboard", "logs")
+    for package, option in (("tensorboard.summary.writer.record_writer", "--tensorboard=x"), ("mlflow", "--mlflow")):
+        monkeypatch.setitem(sys.modules, package, None)
+        assert "is not installed. Use pip install 'poise[" in refused("study", "wine", option)
+    assert [one.name for one in tmp_path.iterdir()] == ["logs"]
 
 
 # ---------------------------------------------------------------- stopping and going on
@@ -302,6 +342,36 @@ def test_other_settings_and_other_data_begin_anew(asked, tmp_path):
     assert len({first, other, changed}) == 3
 
 
+PAUSED = """import sys, time
+
+class Pausing:
+    def find_spec(self, name, *_):
+        if name == "{module}":
+            print("importing", flush=True)
+            time.sleep(60)
+
+sys.meta_path.insert(0, Pausing())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "said"),
+    [
+        ("keras", -signal.SIGINT, ""),
+        ("poise.studies", 130, "Stopped before anything was finished; nothing is kept.\n"),
+    ],
+)
+def test_ctrl_c_during_imports_shows_no_traceback(module, code, said):
+    command = [sys.executable, "-c", PAUSED.format(module=module) + HEEDING, "study", "wine"]
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+
+    assert (process.returncode, told) == (code, said)
+
+
 def test_what_belongs_to_other_rows_is_told(monkeypatch):
     error = ValueError("The checkpoint 'x' was written for another path: data changed since.")
     monkeypatch.setattr(studies, "study", _failing(error, writes=True))
@@ -339,6 +409,59 @@ def test_predictions_go_into_a_file(name, finished, place, tmp_path):
 
     assert refused(*command) == f"The file {name!r} exists, and nothing is overwritten unasked. Use --force."
     assert poise(*command, "--force").exit_code == 0
+
+
+LAYERS = """import keras
+
+@keras.saving.register_keras_serializable("{name}")
+class Twice(keras.layers.Layer):
+    def call(self, x):
+        return 2.0 * x
+"""
+
+
+def test_layers_of_ones_own_are_imported_for_predictions(finished, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    shutil.copytree(place / "run", "run")
+    (tmp_path / "poise_own_layers.py").write_text(LAYERS.format(name="poise_own_layers"))
+    scope: dict = {}
+    exec(LAYERS.format(name="poise_own_layers"), scope)
+    network = finished[1].smaller
+    keras.Sequential([keras.Input(network.input_shape[1:]), network, scope["Twice"]()]).save("run/model.keras")
+    _sign("run")
+    keras.saving.get_custom_objects().pop("poise_own_layers>Twice")
+
+    command = ["predict", "run", place / "sales.csv"]
+    refusal = refused(*command)
+    imported = poise(*command, "--import", "poise_own_layers")
+
+    assert "cannot be rebuilt here" in refusal
+    assert "(--import MODULE)" in refusal
+    plain = pd.read_csv(StringIO(poise("predict", place / "run", place / "sales.csv").stdout))["price"]
+    centre = finished[1].centre
+    twice = pd.read_csv(StringIO(imported.stdout))["price"]
+    np.testing.assert_allclose(twice - centre, 2.0 * (plain - centre), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "ModuleNotFoundError: No module named 'poise_absent'"), ("x =", "SyntaxError: invalid syntax")],
+)
+def test_a_module_that_cannot_be_imported_is_one_sentence(content, reason, finished, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    if content is not None:
+        (tmp_path / "poise_absent.py").write_text(content)
+
+    said = refused("predict", place / "run", place / "sales.csv", "--import", "poise_absent")
+
+    assert said.startswith(f"--import poise_absent fails: {reason}")
+
+
+def _sign(run):
+    """As if study.json had been written with the files that are there now."""
+    found = json.loads(Path(run, "study.json").read_text(encoding="utf-8"))
+    found["files"] = {name: hashlib.sha256(Path(run, name).read_bytes()).hexdigest() for name in found["files"]}
+    Path(run, "study.json").write_text(json.dumps(found), encoding="utf-8")
 
 
 def test_new_rows_may_be_written_in_another_way(finished, place, tmp_path):
@@ -455,7 +578,7 @@ def test_it_runs_on_jax_unless_told_otherwise(chosen, found, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
     environment |= {"KERAS_BACKEND": chosen} if chosen else {}
     (tmp_path / "told.py").write_text("import keras\ndef net(*_):\n    print(keras.backend.backend())\n")
-    study = [sys.executable, "-c", "from poise.cli import main; main()", "study", "wine", "--model", "told:net"]
+    study = [sys.executable, "-c", "from poise_command import main; main()", "study", "wine", "--model", "told:net"]
 
     result = subprocess.run(study, env=environment, capture_output=True, text=True)
 

@@ -1,15 +1,10 @@
-"""The commands `poise` has: thin, without mathematics.
-
-Keras chooses its backend when it is first imported. The commands run on JAX unless KERAS_BACKEND says otherwise, and
-import what they need when they run.
-"""
+"""The commands `poise` has: thin, without mathematics. They import what they need when they run."""
 
 import hashlib
 import importlib.util
 import json
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,16 +33,16 @@ Decimal = Annotated[
 Encoding = Annotated[
     str | None, typer.Option(help="Of CSV, such as utf-8 or cp1252; found if not given.", show_default=False)
 ]
+Import = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        help="A module that registers layers of one's own; repeatable.",
+        metavar="MODULE",
+        show_default=False,
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a study.", show_default=False)]
-
-
-def main() -> None:
-    """The console script `poise`."""
-    if "KERAS_BACKEND" not in os.environ:
-        os.environ["KERAS_BACKEND"] = "jax"
-        if "keras" in sys.modules:  # imported with the package, before this choice: begin again with it made
-            os.execv(sys.executable, [sys.executable, "-c", "from poise.cli import main; main()", *sys.argv[1:]])
-    app(prog_name="poise")
 
 
 def _print_version(wanted: bool) -> None:
@@ -144,6 +139,16 @@ def study(
     out: Annotated[
         Path | None, typer.Option(help="The folder to write.  [default: runs/NAME]", metavar="DIR", show_default=False)
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the training of the chosen network for TensorBoard.", metavar="DIR", show_default=False
+        ),
+    ] = None,
+    mlflow: Annotated[
+        bool,
+        typer.Option("--mlflow", help="Log the run to MLflow: at MLFLOW_TRACKING_URI, or in mlflow.db in this folder."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a run that is there.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the report's path alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print study.json alone.")] = False,
@@ -159,6 +164,7 @@ def study(
       poise study sales.csv --target revenue
       poise study sales.csv --target revenue --penalty l1,group --hidden 64,32 --drop "order number"
       poise study visits.parquet --target visits --task counts --groups patient --out runs/visits
+      poise study sales.csv --target revenue --tensorboard logs --mlflow
       poise study sales.csv --target revenue --engine ray --address ray://head:10001
       cat sales.csv | poise study - --target revenue --json
     """
@@ -172,13 +178,18 @@ def study(
     unfinished = _unfinished(folder)
     with plain_errors(unfinished):
         from poise import studies
+        from poise.studies import tracking
         from poise.studies.storage import RECORD
+        from poise.terminal.modules import look_here
 
         asked["hidden"] = _units(hidden)
         asked["penalties"] = asked["penalties"] or studies.DEFAULTS
         studies.check_folder(folder, overwrite=force)
+        if tensorboard is not None:
+            tracking.check_tensorboard(tensorboard, overwrite=force)
+        server = tracking.check_mlflow() if mlflow else None
         if model is not None:
-            sys.path.insert(0, os.getcwd())  # as `python -m` does, and a console script does not
+            look_here()
         checkpoint = unfinished / _digest(data, target, asked)
         where = _engine(engine, address)
         with progress_bar(quiet) as progress, _checkpoint_errors(unfinished):
@@ -192,6 +203,9 @@ def study(
         else:
             _print_run(folder)
             typer.echo(f"Report: {report}")
+        for line in _tracked(found, folder, tensorboard, server, force):
+            if not (as_json or quiet):
+                typer.echo(line)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -208,6 +222,7 @@ def predict(
         typer.Option(help="A .csv or .parquet file to write instead of CSV on standard output.", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    imports: Import = None,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
@@ -218,13 +233,16 @@ def predict(
     Examples:
       poise predict runs/sales new.csv
       poise predict runs/sales new.csv --out predictions.parquet
+      poise predict runs/sales new.csv --import my_layers
     """
     with plain_errors():
         from poise import studies
         from poise.studies.storage import check_output, write_predictions
+        from poise.terminal.modules import import_modules
 
         if out is not None:
             check_output(out, overwrite=force)
+        import_modules(imports)
         loaded = studies.load_run(run)
         name, _, frame = studies.load(data, delimiter=delimiter, decimal=decimal, encoding=encoding)
         predictions = loaded.predict(frame, name)
@@ -295,6 +313,7 @@ def compact(
         bool,
         typer.Option("--drop-inputs", help="Remove features of the inputs that nobody reads, and say which stay."),
     ] = False,
+    imports: Import = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the path of the new file alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON, alone.")] = False,
@@ -312,8 +331,10 @@ def compact(
     small = out or model.parent / f"{model.stem}-compact.keras"
     with plain_errors():
         from poise.terminal import compaction, printed
+        from poise.terminal.modules import import_modules
 
         compaction.check_output(small, overwrite=force)
+        import_modules(imports)
         done = compaction.compacted(model, check, tolerance=tolerance, drop_inputs=drop_inputs, multiple=multiple)
         compaction.write(done.smaller, small)
         if as_json:
@@ -349,6 +370,17 @@ def _engine(name: str, address: str | None):
     from poise import Cluster
 
     return Cluster(address)
+
+
+def _tracked(found, folder: Path, tensorboard: Path | None, server: str | None, force: bool) -> Iterator[str]:
+    """Hands the run, which is saved, on to TensorBoard and MLflow, and tells where it is to be seen."""
+    from poise.studies.tracking import to_mlflow, to_tensorboard
+
+    if tensorboard is not None:
+        to_tensorboard(found, tensorboard, overwrite=force)
+        yield f"TensorBoard: tensorboard --logdir {tensorboard}"
+    if server is not None:
+        yield f"MLflow: run {to_mlflow(folder)} at {server}"
 
 
 def _unfinished(folder: Path) -> Path:

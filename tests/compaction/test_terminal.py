@@ -1,6 +1,7 @@
 """`poise compact`: what it prints and writes, and one sentence with exit code 2 for what cannot be compacted."""
 
 import json
+import sys
 import zipfile
 from io import StringIO
 from pathlib import Path
@@ -349,7 +350,7 @@ def halved(x):
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
-        (Halving(), "has a part of its own, 'Halving', which is not known here. In Python, import what defines it"),
+        (Halving(), "has a part of its own, 'Halving', which is not known here. Name the module that registers it: --"),
         (layers.Dense(2, activation=halved), "has a part of its own, 'halved', which is not known here."),
         (layers.Lambda(lambda x: x / 2), "holds Python code (a Lambda layer), which is not run from a file unasked."),
     ],
@@ -358,6 +359,25 @@ def test_a_layer_that_is_not_known_is_one_sentence(layer, sentence, net):
     keras.Sequential([keras.Input((3,)), layer]).save(net)
 
     assert sentence in refused(net)
+
+
+def test_a_module_that_registers_it_is_imported(net, monkeypatch):
+    source = """import keras
+
+@keras.saving.register_keras_serializable("poise_own_halves")
+class Halved(keras.layers.Layer):
+    def call(self, x):
+        return x / 2
+"""
+    scope: dict = {}
+    exec(source, scope)
+    keras.Sequential([keras.Input((3,)), layers.Dense(2), scope["Halved"]()]).save(net)
+    keras.saving.get_custom_objects().pop("poise_own_halves>Halved")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("poise_own_halves.py").write_text(source)
+
+    assert "'Halved', which is not known here." in refused(net)
+    assert poise("compact", net, "--import", "poise_own_halves").exit_code == 0
 
 
 def test_a_file_that_is_no_model_is_one_sentence(net):

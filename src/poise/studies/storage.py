@@ -73,6 +73,12 @@ def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
     """
     with _told(folder):
         _check_place(Path(folder), overwrite)
+    check_writable(folder)
+
+
+def check_writable(folder: str | os.PathLike[str], option: str = "--out") -> None:
+    """Raises OSError if nothing could be written beside a folder, and names the option by which to choose another."""
+    with _told(folder, option):
         whole = Path(folder).resolve()
         nearest = next(parent for parent in whole.parents if parent.exists())
         tempfile.TemporaryDirectory(dir=nearest).cleanup()
@@ -184,7 +190,8 @@ def load_run(folder: str | os.PathLike[str], *, safe_mode: bool = True) -> Run:
         reason = str(error).strip().splitlines()[0]
         raise DataError(
             f"The network in {str(folder / MODEL)!r} cannot be rebuilt here: {reason} Import what registers its layers "
-            "first; for Python code in it, if you trust its source, use load_run(folder, safe_mode=False)."
+            "first (--import MODULE); for Python code in it, if you trust its source, use load_run(folder, "
+            "safe_mode=False)."
         ) from error
     return Run(folder, found, model, _encoder(folder))
 
@@ -265,7 +272,7 @@ def _check_place(target: Path, overwrite: bool) -> None:
 
 
 @contextmanager
-def _told(folder: str | os.PathLike[str]):
+def _told(folder: str | os.PathLike[str], option: str = "--out"):
     """What the system refuses, in one sentence."""
     try:
         yield
@@ -274,7 +281,7 @@ def _told(folder: str | os.PathLike[str]):
             raise
         reason = error.strerror or str(error).splitlines()[0]
         raise OSError(
-            f"The folder {os.fspath(folder)!r} cannot be written: {reason}. Choose another with --out."
+            f"The folder {os.fspath(folder)!r} cannot be written: {reason}. Choose another with {option}."
         ) from error
 
 

@@ -177,8 +177,8 @@ def _why_not_loaded(name: str, reason: str) -> str:
     unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", reason)
     if unknown:
         return (
-            f"{name!r} has a part of its own, {unknown[1].removeprefix('Custom>')!r}, which is not known here. In "
-            "Python, import what defines it, load the model and use poise.compact."
+            f"{name!r} has a part of its own, {unknown[1].removeprefix('Custom>')!r}, which is not known here. "
+            "Name the module that registers it: --import MODULE."
         )
     if "`Lambda`" in reason:
         return (
