@@ -9,38 +9,17 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from oracles.hostile import CLASSES, KIND, NAMES, TARGET
 from plotly.offline import get_plotlyjs
 
 from poise.studies import pictures, study
 from poise.studies.answer import answer, code, figure
 from poise.studies.report import embedded, neutral, page, survivors_table
 
-SMALL = {"steps": 60, "strengths": 4, "folds": 2}
-HOSTILE = ["<script>alert(1)</script>", "</script><b>\"quoted\" & 'more'</b>", "{{ 7 * 7 }} %{y} $x$\n{% raise %}"]
-TARGET = "</script><script>alert(3)</script>"
 
-
-def hostile_frame(rows: int = 80) -> pd.DataFrame:
-    random = np.random.default_rng(0)
-    frame = pd.DataFrame(random.normal(size=(rows, 3)), columns=HOSTILE)
-    frame["<img src=x onerror=alert(2)>"] = random.choice(["<i>a</i>", "b\n{{ 1 }}"], rows)
-    frame[TARGET] = np.where(frame[HOSTILE[0]] + 0.3 * random.normal(size=rows) > 0, "<u>yes</u>", "</script>no")
-    return frame
-
-
-@pytest.fixture(scope="module")
-def diabetes():
-    return study("diabetes", penalties=["l2", "adaptive"], hidden=(16, 4), **SMALL)
-
-
-@pytest.fixture(scope="module")
-def hostile():
-    return study(hostile_frame(), TARGET, penalties=["group"], hidden=(4,), **SMALL)
-
-
-@pytest.fixture(scope="module")
-def alone():
-    return study("wine", penalties=[], hidden=(4,), **SMALL)
+@pytest.fixture
+def diabetes(diabetes_study):
+    return diabetes_study
 
 
 def own_part(found) -> str:
@@ -95,7 +74,7 @@ def test_hostile_names_are_text_everywhere(hostile):
     own = own_part(hostile)
     text = text_of(own)
 
-    for name in [*HOSTILE, "<img src=x onerror=alert(2)>", TARGET, "<u>yes</u>", "</script>no"]:
+    for name in [*NAMES, KIND, TARGET, *CLASSES]:
         assert " ".join(name.split()) in text
     assert "alert(1)</script>" not in own
     assert "<script>alert" not in own
@@ -139,16 +118,15 @@ def test_survivors_come_first_with_share_and_size(diabetes):
 
 
 def test_a_column_of_several_inputs_has_one_size(hostile):
-    column = "<img src=x onerror=alert(2)>"
     owners = np.array(hostile.encoder.owners)
     one = hostile.selector
 
     sizes = pictures.column_sizes(one, hostile.encoder.owners)
 
-    assert (owners == column).sum() > 1
-    assert sizes.shape == (4, 4)
+    assert (owners == KIND).sum() > 1
+    assert sizes.shape == (len(NAMES) + 1, len(one.path.strengths))
     kernel = one.path.weights(float(sizes.columns[0]))[0]
-    assert sizes.loc[column].iloc[0] == pytest.approx(float(np.linalg.norm(kernel[owners == column])), rel=1e-5)
+    assert sizes.loc[KIND].iloc[0] == pytest.approx(float(np.linalg.norm(kernel[owners == KIND])), rel=1e-5)
 
 
 def test_without_a_penalty_there_is_still_a_report(alone):
@@ -166,7 +144,7 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes):
     assert [note.text for note in picture.layout.annotations] == [
         f"{one.title}{', chosen' if one.name == diabetes.chosen else ''}" for one in diabetes.candidates[1:]
     ]
-    for axis, one in zip(("x", "x2"), diabetes.candidates[1:], strict=True):
+    for axis, one in zip(("x", "x2", "x3"), diabetes.candidates[1:], strict=True):
         traces = {trace.name: trace for trace in picture.data if trace.xaxis == axis and trace.name}
         np.testing.assert_allclose(traces["rows held out"].y, one.stage.table["val_loss"])
         np.testing.assert_allclose(traces["rows that train"].y, one.stage.table["loss"])
@@ -240,7 +218,7 @@ def test_a_lane_that_diverged_leaves_a_gap_and_a_cross(diabetes):
     table.loc[lost, ["diverged", "held_loss"]] = [True, np.nan]
     path = replace(one.path, lanes=replace(one.path.lanes, table=table))
     changed = replace(one, path=path, stage=path)
-    found = replace(diabetes, candidates=(diabetes.baseline, changed, diabetes.candidates[2]))
+    found = replace(diabetes, candidates=(diabetes.baseline, changed, *diabetes.candidates[2:]))
 
     picture = pictures.paths_picture(found)
 
