@@ -65,7 +65,7 @@ class Path:
         >>> training = poise.Training(epochs=5, settle=0)
         >>> path = poise.path(model, x, x[:, 0], poise.L1(), strengths=[0.01, 0.1], training=training, progress=False)
         >>> path.table.shape, path.model(path.best).count_params()
-        ((2, 15), 4)
+        ((2, 16), 4)
     """
 
     lanes: Lanes
