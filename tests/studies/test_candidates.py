@@ -58,6 +58,17 @@ def test_a_network_begins_with_the_frequencies_of_the_classes():
     assert first_bias("regression", np.ones((3, 1)), 1) == 0.0
 
 
+def test_a_network_begins_as_if_rows_stood_there_as_often_as_they_weigh():
+    y, weight = np.array([0, 1, 1, 2, 2]), np.array([3.0, 0.0, 1.0, 2.0, 2.0], "float32")
+    repeated = np.repeat(y, weight.astype(int))
+
+    np.testing.assert_allclose(first_bias("multiclass", y, 3, weight), first_bias("multiclass", repeated, 3))
+    for task, values, copies in (("counts", y, repeated), ("binary", y > 1, repeated > 1)):
+        np.testing.assert_allclose(first_bias(task, values[:, None], 1, weight), first_bias(task, copies[:, None], 1))
+    alone = first_bias("binary", (y > 1)[:, None].astype("float32"), 1, (y > 1).astype("float32"))
+    assert np.isfinite(alone).all()
+
+
 @pytest.mark.parametrize("task", ["regression", "binary", "multiclass", "counts"])
 def test_the_loss_of_a_task_is_that_of_its_scores(task):
     from poise.studies.scores import row_losses
