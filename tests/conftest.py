@@ -46,6 +46,16 @@ def pytest_report_header():
     return f"Keras {keras.__version__} on {BACKEND}{missing}"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs_at_a_time():
+    """A process may map so many places of memory, and every program that JAX keeps compiled takes some."""
+    yield
+    if BACKEND == "jax":
+        import jax
+
+        jax.clear_caches()
+
+
 @pytest.fixture(autouse=True)
 def _same_seed_for_every_test():
     keras.utils.set_random_seed(0)
