@@ -122,7 +122,7 @@ class _PathEstimator(BaseEstimator):
     def _stacked(self, X, y, task, weight, replicas: list[Replica]) -> tuple[Data, list[Replica]]:
         """The rows as every fold sees them, block by block, and the replicas in them; the last block is that of all."""
         blocks = len(replicas) // self.seeds
-        xs, ys = [], []
+        xs, ys, weights = [], [], []
         for replica in replicas[:blocks]:
             own = None if weight is None else weight[replica.train]
             self.scaler_ = None
@@ -134,17 +134,18 @@ class _PathEstimator(BaseEstimator):
                 values, self.centre_, self.scale_ = standardised(y, replica.train, own)
             xs.append(self._inputs(X))
             ys.append(values)
+            if weight is not None:
+                weights.append(_of_mean_one(weight, replica))
         targets = np.concatenate(ys)
         targets = targets.astype("int32") if task == "multiclass" else targets.astype("float32")[:, None]
-        weights = None if weight is None else np.tile(weight.astype("float32"), blocks)
         names = getattr(self, "feature_names_in_", None)
         starts = [len(X) * (number % blocks) for number in range(len(replicas))]
         moved = [
             replace(one, train=one.train + at, held=one.held + at) for one, at in zip(replicas, starts, strict=True)
         ]
-        return Data(
-            np.concatenate(xs), targets, weights, blocks * len(X), None if names is None else tuple(names)
-        ), moved
+        given = np.concatenate(weights) if weights else None
+        names = None if names is None else tuple(names)
+        return Data(np.concatenate(xs), targets, given, blocks * len(X), names), moved
 
     def _inputs(self, X) -> np.ndarray:
         """What the network takes."""
@@ -293,14 +294,21 @@ class PathClassifier(ClassifierMixin, _PathEstimator):
 
 
 def _checked_weight(given, X) -> np.ndarray | None:
-    """(rows,) with the mean 1."""
     if given is None:
         return None
     weight = column_or_1d(check_array(given, ensure_2d=False, dtype="float64", input_name="sample_weight"))
     check_consistent_length(X, weight)
     if (weight < 0).any() or not weight.any():
         raise ValueError("sample_weight is negative, or zero for all rows. Give weights ≥ 0; 0 leaves a row out.")
-    return weight / weight.mean()
+    return weight
+
+
+def _of_mean_one(weight: np.ndarray, replica: Replica) -> np.ndarray:
+    """(rows,) float32, of the mean 1 over the rows that train and over those held out: losses are weighted means."""
+    found = weight.copy()
+    for rows in filter(len, (replica.train, replica.held)):
+        found[rows] /= weight[rows].mean()
+    return found.astype("float32")
 
 
 @contextmanager
