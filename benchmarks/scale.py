@@ -4,7 +4,8 @@
     python benchmarks/scale.py overhead      # some of it: efficiency, overhead, simulated
 
 A worker has one core. Every run is a process of its own with a Ray that is started for it, and the whole call of
-`poise.path` is timed, compilation included, after Ray has started. The simulation gives tasks to machines as Ray does,
+`poise.path` is timed, compilation included, after Ray has started. Contenders take turns, and the run of the median
+time is told. The simulation gives tasks to machines as Ray does,
 the next to whichever is free, with the times that the run with one worker measured; it is checked against the run with
 two before it is asked about a thousand.
 """
@@ -33,6 +34,7 @@ LOST = 0.01
 def main():
     parser = argparse.ArgumentParser(description="Scaling of a path on Ray.")
     parser.add_argument("parts", nargs="*", help="efficiency, overhead, simulated; all without one")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--lanes", type=int, default=FEW, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -40,19 +42,20 @@ def main():
         print("RESULT " + json.dumps(timed(given.one, given.lanes)))
         return
     print(
-        f"{platform.machine()} with {os.cpu_count()} cores, Python {platform.python_version()}; a worker has one core"
+        f"{platform.machine()} with {os.cpu_count()} cores, Python {platform.python_version()}, {given.repeats} "
+        "repeats; a worker has one core"
     )
     wanted = given.parts or ["efficiency", "overhead", "simulated"]
     if "overhead" in wanted:
         for lanes in (FEW, MANY):
-            here, there = measured("local", lanes), measured("1", lanes)
+            here, there = middle(lanes, given.repeats, "local", "1")
             print(
                 f"{lanes} lanes: one core without Ray {here['seconds']:.1f} s, a Ray worker {there['seconds']:.1f} s: "
                 f"{there['seconds'] / here['seconds'] - 1:+.1%}",
                 flush=True,
             )
     if {"efficiency", "simulated"} & {*wanted}:
-        one, two = measured("1", MANY), measured("2", MANY)
+        one, two = middle(MANY, given.repeats, "1", "2")
         print(
             f"{MANY} lanes: one worker {one['seconds']:.1f} s, two {two['seconds']:.1f} s: "
             f"{one['seconds'] / two['seconds']:.2f} times the work",
@@ -62,8 +65,14 @@ def main():
             simulated(one, two)
 
 
+def middle(lanes, repeats, *engines):
+    """Of every engine the run of the median time."""
+    runs = [[measured(engine, lanes, number) for engine in engines] for number in range(repeats)]
+    return [sorted(own, key=lambda run: run["seconds"])[repeats // 2] for own in zip(*runs, strict=True)]
+
+
 @functools.cache
-def measured(engine, lanes):
+def measured(engine, lanes, number):
     here = [sys.executable, os.path.abspath(__file__), "--one", engine, "--lanes", str(lanes)]
     # A worker of one core is one thread, and so is the process without Ray that it is compared with.
     known = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3", "NPROC": "1", "JAX_PLATFORMS": "cpu"}

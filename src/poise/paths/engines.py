@@ -34,6 +34,8 @@ MANY = 20_000_000
 """Numbers in the weights of all lanes together, above which the size of a chunk is found by measuring."""
 ACTIVE = 4_000_000
 """Numbers in the layers' outputs of all lanes of a chunk at one step: more do not stay in a processor's cache."""
+AS_GOOD = 1.05
+"""Chunks that take so much longer a lane than the fastest are as good: fewer chunks cost less between them."""
 SHARE_OF_MEMORY = 0.3
 
 Report = Callable[[float], None]
@@ -248,7 +250,7 @@ class Local:
         return SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
     def fastest(self, replica, training, sizes):
-        """The number of lanes, of the given ones, that takes the least time a lane."""
+        """The number of lanes, of the given ones, that takes the least time a lane; the largest of those as good."""
         program = self._program(replace(training, start="fresh"))
         few = replace(replica, train=replica.train[: 3 * (training.batch_size or len(replica.train))])
         seconds = {}
@@ -256,7 +258,7 @@ class Local:
             strengths, numbers = np.repeat(self.shares[None], lanes, 0), np.zeros((1, lanes), int)
             step = program.seconds_of_a_step([few], [self._start(replica.seed)], numbers, strengths, {})
             seconds[lanes] = step / lanes
-        return min(seconds, key=lambda lanes: seconds[lanes])
+        return max(lanes for lanes in seconds if seconds[lanes] <= AS_GOOD * min(seconds.values()))
 
     def _summed(self, chunk, is_kept):
         """What is kept of a chunk, by name, each with the leading axes (replicas, strengths)."""
