@@ -24,7 +24,7 @@ import time
 import numpy as np
 
 SIZES, ROWS, BATCH = (64, 128, 10), 1797, 32
-EPOCHS = 20
+EPOCHS = 25
 NODES = 1000
 FEW, MANY, LANES = 100, 1000, 1_000_000
 LOST = 0.01

@@ -85,7 +85,10 @@ class Remote(Local):
 
     def fastest(self, replica, training, sizes):
         task = self._ray.remote(_fastest).options(**self._options, memory=self._share)
-        return self._ray.get(task.remote(self._problem, replica, training, sizes))
+        found = task.remote(self._problem, replica, training, sizes)
+        for _ in range(self._slots - 1):  # the other workers start meanwhile
+            self._ray.remote(_begun).options(**self._options).remote(self._problem)
+        return self._ray.get(found)
 
     def _memory(self):
         return SHARE_OF_MEMORY * max(self._share - PROCESS - self._size_of_data, self._share / 4)
@@ -332,6 +335,11 @@ def _solved(problem: list, task: Task) -> dict[str, np.ndarray]:
 def _fastest(problem: list, replica, training, sizes) -> int:
     with without_tensorflow():
         return _engine(*problem).fastest(replica, training, sizes)
+
+
+def _begun(problem: list) -> None:
+    with without_tensorflow():
+        _engine(*problem)
 
 
 def _engine(name, place, training, needed) -> Local:
