@@ -18,7 +18,7 @@ BACKEND = keras.backend.backend()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NEEDS_BROWSER = ["studies/test_report_in_browser.py"]
 
-LANES = ["lanes", "run", "grid", "stages", "checkpoints", "inputs", "pictures", "data", "folds", "remote"]
+LANES = ["lanes", "run", "grid", "stages", "checkpoints", "inputs", "pictures", "data", "folds", "remote", "ahead"]
 
 collect_ignore = []
 if BACKEND != "jax":

@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from poise.optimizer import Penalized
+from poise.paths.ahead import Ahead
 from poise.paths.batches import WHOLE, at_once, batches_of
 from poise.paths.losses import loss_of, times
 from poise.paths.patience import Keeper, chosen
@@ -65,6 +66,7 @@ class Program:
         self._training = training
         self._steps_to_settle = training.settle or 0
         self._is_mean = is_mean
+        self._ahead = Ahead()
 
     def _placed_data(self, data):
         return jax.tree.map(jnp.asarray, data)
@@ -116,8 +118,30 @@ class Program:
             measures["epochs"] = keeper.best_epochs
         return Chunk(self._weights(state), measures)
 
+    def prepare(self, replicas: list[Replica], starts, lanes, strengths, factors, limits=None):
+        """Begins to compile what `run` will call with these arguments."""
+        if len(jax.local_devices()) > 1:
+            return
+        began, numbers = _stacked_starts(starts), np.asarray(strengths, "float32")
+        trained, fixed, state = self._first(self._optimizer, began, began, lanes, strengths)
+        if self._training.epochs:
+            batches = batches_of(replicas, self._training.batch_size, 0)
+            self._ahead.compile(Program._epoch, self, (trained, fixed, state), self._data, *batches, factors)
+        if self._steps_to_settle:
+            steps = min(self._segment_steps(replicas), self._steps_to_settle)
+            settling = (trained, fixed, self._first(self._settler, began, began, lanes, strengths)[2])
+            batches = self._settling_batches(replicas, 0, steps)
+            done = np.zeros(lanes.shape, bool)
+            self._ahead.compile(Program._segment, self, settling, self._data, *batches, factors, done)
+        own, others, here = jax.tree.map(lambda a: a[:1], (trained, fixed, factors))
+        block, masks = next(self._blocks(replicas))
+        counted = {name: (mask[:1], np.int64(0)) for name, mask in masks.items()}
+        self._ahead.compile(Program._block, self, own, others, block, counted)
+        self._ahead.compile(Program._balance, self, own, own, numbers, here)
+
     def forget(self):
         """Lets go of the data: JAX keeps a program, and with it this object, for as long as the process lives."""
+        self._ahead.close()
         self._data = None
 
     def seconds_of_a_step(self, replicas, starts, lanes, strengths, factors) -> float:
@@ -133,7 +157,10 @@ class Program:
         return min(taken[1:]) / batches[0].shape[1]
 
     def _begin(self, optimizer, began, anchors, lanes, strengths):
-        """The state of the lanes: trained values, other values, optimizer's values, each (replicas, strengths, ...)."""
+        return _placed(self._first(optimizer, began, anchors, lanes, strengths))
+
+    def _first(self, optimizer, began, anchors, lanes, strengths):
+        """The first trained values, other values and values of the optimizer, each (replicas, strengths, ...)."""
         shape = lanes.shape
         trained = [np.broadcast_to(np.asarray(w)[:, None], (*shape, *w.shape[1:])) for w in began]
         fixed = []
@@ -150,7 +177,7 @@ class Program:
                 own[id(variable)] = np.asarray(anchors[target.index])[:, None]
         first = [own.get(id(variable), np.asarray(variable.value)) for variable in optimizer.variables]
         state = [np.broadcast_to(w, (*shape, *v.shape)) for v, w in zip(optimizer.variables, first, strict=True)]
-        return _placed((trained, fixed, state))
+        return trained, fixed, state
 
     def _steps(self, replicas):
         """How many batches an epoch has."""
@@ -158,7 +185,8 @@ class Program:
 
     def _passed(self, state, replicas, epoch, factors):
         """The state after an epoch."""
-        return self._epoch(state, self._data, *batches_of(replicas, self._training.batch_size, epoch), factors)
+        batches = batches_of(replicas, self._training.batch_size, epoch)
+        return self._ahead.call(Program._epoch, self, state, self._data, *batches, factors)
 
     @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
     def _epoch(self, state, data, rows, counted, factors):
@@ -223,7 +251,7 @@ class Program:
         begun = self._begin(self._settler, anchors, anchors, np.zeros(shape, int), strengths)[2]
         state = (trained, fixed, begun)
         done = np.zeros(shape, bool)
-        segment = max(SEGMENT, LOOK * self._parts(replicas))
+        segment = self._segment_steps(replicas)
         for first in range(0, self._steps_to_settle, segment):
             steps = min(segment, self._steps_to_settle - first)
             state = self._moved(state, replicas, first, steps, factors, done)
@@ -238,9 +266,16 @@ class Program:
 
     def _moved(self, state, replicas, first, steps, factors, done):
         """The state after so many steps of settling, that of the lanes that are done as it was."""
+        batches = self._settling_batches(replicas, first, steps)
+        return self._ahead.call(Program._segment, self, state, self._data, *batches, factors, done)
+
+    def _settling_batches(self, replicas, first, steps):
+        """The rows, whether they count, and the number of the batch for every step."""
         rows, counted = batches_of(replicas, at_once(max(len(replica.train) for replica in replicas)), 0)
-        numbers = np.arange(first, first + steps) % rows.shape[1]
-        return self._segment(state, self._data, rows, counted, numbers, factors, done)
+        return rows, counted, np.arange(first, first + steps) % rows.shape[1]
+
+    def _segment_steps(self, replicas):
+        return max(SEGMENT, LOOK * self._parts(replicas))
 
     def _parts(self, replicas):
         """In how many steps of settling every row comes once."""
@@ -297,11 +332,11 @@ class Program:
                 if not any(mask[number].any() for mask in masks.values()):
                     continue
                 here = {name: (mask[number : number + 1], counts[name][number]) for name, mask in masks.items()}
-                found = self._block(own, others, block, here)
+                found = self._ahead.call(Program._block, self, own, others, block, here)
                 sums[number] = found if sums[number] is None else jax.tree.map(jnp.add, sums[number], found)
         strengths = np.asarray(strengths, "float32")
         found = [
-            (losses, *self._balance(own, gradients, strengths, here))
+            (losses, *self._ahead.call(Program._balance, self, own, gradients, strengths, here))
             for (own, _, here), (losses, gradients) in zip(alone, sums, strict=True)
         ]
         losses, squares, penalty = jax.tree.map(lambda *parts: np.concatenate(parts), *found)

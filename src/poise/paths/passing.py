@@ -21,6 +21,9 @@ class Passing(Program):
     def _placed_data(self, data: Stream):
         return data
 
+    def prepare(self, replicas, starts, lanes, strengths, factors, limits=None):
+        """Nothing: a batch would have to pass for it."""
+
     def _steps(self, replicas):
         return self._data.batches
 

@@ -1,0 +1,64 @@
+"""Programs that are compiled in a thread are those that are called."""
+
+import logging
+import re
+
+import jax
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import poise
+from poise.paths.engines import Job, Local
+from poise.paths.lanes import Program
+from poise.paths.training import Replica, Training
+from poise.rules import as_rules
+
+ROWS = np.random.default_rng(1).permutation(50)
+FOLDS = [Replica(fold, 0, np.delete(ROWS, slice(10 * fold, 10 * fold + 10)), ROWS[10 * fold :][:10]) for fold in (0, 1)]
+WHOLE = Replica(-1, 0, ROWS, ROWS[:0])
+PROGRAMS = re.compile(r"Finished XLA compilation of jit\((_epoch|_segment|_block|_balance)\)")
+
+
+def compiled_here(penalty, factors=None, **training):
+    """The names of a path's programs that the calling thread had to compile."""
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu"), layers.BatchNormalization(), layers.Dense(1)])
+    model.compile("adam", "mse")
+    draw = np.random.default_rng(0)
+    data = (draw.normal(size=(50, 4)).astype("float32"), draw.normal(size=(50, 1)).astype("float32"), None)
+    training = Training(**{"epochs": 2, "batch_size": 16, **training})
+    engine = Local(Job(model, as_rules(penalty), data, [*FOLDS, WHOLE], training))
+    names = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            names.extend(PROGRAMS.findall(record.getMessage()))
+
+    logger, listener = logging.getLogger("jax._src.dispatch"), Listener()
+    logger.addHandler(listener)
+    try:
+        with jax.log_compiles():  # which holds for this thread
+            engine.run(np.array([0.01, 0.1]), factors)
+    finally:
+        logger.removeHandler(listener)
+        engine.close()
+    return names
+
+
+@pytest.mark.parametrize(
+    ("penalty", "given"),
+    [
+        (poise.L2(), {"settle": 0}),
+        (poise.L1(), {"settle": 100}),
+        (poise.L1(), {"settle": 100, "epochs": 0}),
+        (poise.L1(), {"settle": 100, "factors": {(0, 0): np.full((3, 2, 4, 3), 0.5)}}),
+    ],
+    ids=["smooth", "settled", "settled only", "with factors"],
+)
+def test_what_is_called_was_compiled_in_the_thread(penalty, given, monkeypatch):
+    assert compiled_here(penalty, **given) == []
+
+    monkeypatch.setattr(Program, "prepare", lambda *_, **__: None)
+
+    assert compiled_here(penalty, **given)
