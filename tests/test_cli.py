@@ -10,6 +10,7 @@ import sys
 import time
 from io import StringIO
 from pathlib import Path
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 from poise import cli, studies
 from poise.studies import tracking
+from poise.terminal.screen import progress_bar
 
 FAST = ["--penalty", "l2", "--steps", "50", "--strengths", "3", "--folds", "2", "--hidden", "4"]
 FILES = {"report.html", "study.json", "table.parquet", "model.keras", "preprocessing.skops"}
@@ -269,7 +271,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(finished, pl
         process.send_signal(signal.SIGINT)
         printed, said = process.communicate(timeout=60)
 
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert printed == ""
     assert said.endswith(
         "Stopped. What is finished is kept in 'runs/.sales.unfinished'; the same command goes on from there.\n"
@@ -280,6 +282,24 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(finished, pl
 
     assert [one.name for one in (tmp_path / "runs").iterdir()] == ["sales"]
     assert _numbers(json.loads(again.stdout)) == _numbers(json.loads((place / "run/study.json").read_text("utf-8")))
+
+
+def test_a_ctrl_c_that_python_drops_is_heeded_with_the_next_advance(monkeypatch):
+    class Callback:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(sys, "unraisablehook", dropped := Mock())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with progress_bar(quiet=True) as advance:
+            Callback()
+            assert dropped.called
+            with pytest.raises(KeyboardInterrupt):
+                advance(0.5, "training")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _numbers(found):

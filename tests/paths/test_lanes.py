@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import joblib
 import keras
 import numpy as np
 import pytest
@@ -376,6 +377,41 @@ def test_lanes_do_not_depend_on_chunks(size, together, monkeypatch):
     monkeypatch.setattr(Local, "fastest", lambda self, *_: size)
     parts = in_lanes(compiled(net()), weighted_table(True), poise.L1(), strengths=FIVE, replicas=REPLICAS)
     assert_equal_lanes(parts, together)
+
+
+@pytest.mark.parametrize(
+    "training", [TRAINING, Training(epochs=1, batch_size=8, settle=130)], ids=["epochs", "settled"]
+)
+@pytest.mark.parametrize("start", ["fresh", "dense"])
+def test_lanes_do_not_depend_on_threads(training, start, monkeypatch):
+    widths, passed = set(), lanes.Program._passed
+
+    def noted(self, state, *args, **given):
+        widths.add(state[0][0].shape[1])
+        return passed(self, state, *args, **given)
+
+    def found(cores):
+        widths.clear()
+        monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+        keras.utils.set_random_seed(0)
+        with_state = keras.Sequential(
+            [keras.Input((6,)), layers.Dense(5), layers.BatchNormalization(), layers.Dropout(0.3), layers.Dense(1)]
+        )
+        factors = {(0, 0): np.linspace(0.5, 2.0, 2 * 6 * 30).reshape(2, 6, 6, 5)}
+        return in_lanes(
+            compiled(with_state), weighted_table(True), poise.L1(), replace(training, start=start),
+            np.geomspace(0.01, 1.0, 6), [EVEN, replace(EVEN, fold=1)], factors=factors,
+        )  # fmt: skip
+
+    monkeypatch.setattr(lanes.Program, "_passed", noted)
+    monkeypatch.setattr(lanes, "FEWEST", 2)
+    one = found(1)
+    assert widths - {1} == {6}  # from dense weights one strength comes first
+    assert_equal_lanes(found(4), one)
+    assert widths - {1} == {2}  # 6 strengths go into 3 parts, not into 4
+    monkeypatch.setenv("NPROC", "1")  # so many cores a worker on a cluster has
+    found(4)
+    assert widths - {1} == {6}
 
 
 def test_chunk_is_measured_where_lanes_are_large(together, monkeypatch):

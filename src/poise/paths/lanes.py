@@ -10,12 +10,15 @@ multiplied by (rows in the batch / rows that count), which makes it the mean ove
 """
 
 import functools
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import joblib
 import keras
 import numpy as np
 
@@ -31,6 +34,10 @@ SEGMENT = 100
 """Steps of settling between two looks at the residuals."""
 LOOK = 10
 """A look takes all rows, and settling at least so many times the rows of one look before the next."""
+SMALL = 20_000_000
+"""Numbers in the state of all lanes together, up to which XLA is taken to use one core for them."""
+FEWEST = 16
+"""Strengths of a thread: fewer do not fill its core."""
 TIMED = 3
 """How often the steps are timed of which the fastest counts."""
 
@@ -67,6 +74,7 @@ class Program:
         self._steps_to_settle = training.settle or 0
         self._is_mean = is_mean
         self._ahead = Ahead()
+        self._threads = ThreadPoolExecutor(thread_name_prefix="lanes")
 
     def _placed_data(self, data):
         return jax.tree.map(jnp.asarray, data)
@@ -84,6 +92,7 @@ class Program:
             limits: (strengths,) epochs after which a lane stops, where nothing is held out to tell; or None.
             report: called with the share of the work that is done.
         """
+        self.prepare(replicas, starts, lanes, strengths, factors)
         training = self._training
         anchors, factors = _stacked_starts(starts), _tensors(factors)
         steps = self._steps(replicas)
@@ -97,12 +106,14 @@ class Program:
                 report(min(done / max(total, 1), 1.0))
 
         def trained(state, factors, keeper=None):
+            count = 1 if keeper else self._shares(state[0][0].shape[:2])
+            states, own = _parted(state, count), _parted(factors, count)
             for epoch in range(training.epochs):
-                state = self._passed(state, replicas, epoch, factors)
+                states = self._each(functools.partial(self._passed, replicas=replicas, epoch=epoch), states, own)
                 advanced(steps)
-                if keeper is not None and keeper.is_through(state, epoch + 1):
+                if keeper is not None and keeper.is_through(states[0], epoch + 1):
                     break
-            return state
+            return _joined(states)
 
         began = anchors
         if training.start == "dense":
@@ -126,13 +137,15 @@ class Program:
         trained, fixed, state = self._first(self._optimizer, began, began, lanes, strengths)
         if self._training.epochs:
             batches = batches_of(replicas, self._training.batch_size, 0)
-            self._ahead.compile(Program._epoch, self, (trained, fixed, state), self._data, *batches, factors)
+            some, own = self._some(((trained, fixed, state), factors), lanes.shape)
+            self._ahead.compile(Program._epoch, self, some, self._data, *batches, own)
         if self._steps_to_settle:
-            steps = min(self._segment_steps(replicas), self._steps_to_settle)
             settling = (trained, fixed, self._first(self._settler, began, began, lanes, strengths)[2])
-            batches = self._settling_batches(replicas, 0, steps)
-            done = np.zeros(lanes.shape, bool)
-            self._ahead.compile(Program._segment, self, settling, self._data, *batches, factors, done)
+            state, own, done = self._some((settling, factors, np.zeros(lanes.shape, bool)), lanes.shape)
+            segment = self._segment_steps(replicas)
+            for steps in {min(segment, self._steps_to_settle), self._steps_to_settle % segment} - {0}:
+                batches = self._settling_batches(replicas, 0, steps)
+                self._ahead.compile(Program._segment, self, state, self._data, *batches, own, done)
         own, others, here = jax.tree.map(lambda a: a[:1], (trained, fixed, factors))
         block, masks = next(self._blocks(replicas))
         counted = {name: (mask[:1], np.int64(0)) for name, mask in masks.items()}
@@ -142,6 +155,7 @@ class Program:
     def forget(self):
         """Lets go of the data: JAX keeps a program, and with it this object, for as long as the process lives."""
         self._ahead.close()
+        self._threads.shutdown(wait=False)
         self._data = None
 
     def seconds_of_a_step(self, replicas, starts, lanes, strengths, factors) -> float:
@@ -183,7 +197,27 @@ class Program:
         """How many batches an epoch has."""
         return batches_of(replicas, self._training.batch_size, 0)[0].shape[1]
 
-    def _passed(self, state, replicas, epoch, factors):
+    def _shares(self, shape) -> int:
+        """Among how many threads the strengths are shared out: where lanes are small, XLA uses one core for them."""
+        replicas, strengths = shape
+        values = sum(int(np.prod(v.shape)) for v in [*self._model.weights, *self._optimizer.variables])
+        if len(jax.local_devices()) > 1 or values * replicas * strengths > SMALL:
+            return 1
+        cores = int(os.environ.get("NPROC", 0)) or joblib.cpu_count()
+        return max((n for n in range(2, cores + 1) if strengths % n == 0 and strengths // n >= FEWEST), default=1)
+
+    def _some(self, tree, shape):
+        """The part that one thread has of what has the leading axes (replicas, strengths)."""
+        own = shape[1] // self._shares(shape)
+        return jax.tree.map(lambda a: a[:, :own], tree)
+
+    def _each(self, change, *parts):
+        """`change` of every part, side by side."""
+        if len(parts[0]) == 1:
+            return [change(*(part[0] for part in parts))]
+        return [*self._threads.map(change, *parts)]
+
+    def _passed(self, state, factors, replicas, epoch):
         """The state after an epoch."""
         batches = batches_of(replicas, self._training.batch_size, epoch)
         return self._ahead.call(Program._epoch, self, state, self._data, *batches, factors)
@@ -251,10 +285,12 @@ class Program:
         begun = self._begin(self._settler, anchors, anchors, np.zeros(shape, int), strengths)[2]
         state = (trained, fixed, begun)
         done = np.zeros(shape, bool)
-        segment = self._segment_steps(replicas)
+        count, segment = self._shares(shape), self._segment_steps(replicas)
         for first in range(0, self._steps_to_settle, segment):
             steps = min(segment, self._steps_to_settle - first)
-            state = self._moved(state, replicas, first, steps, factors, done)
+            parts = (_parted(tree, count) for tree in (state, factors, done))
+            move = functools.partial(self._moved, replicas=replicas, first=first, steps=steps)
+            state = _joined(self._each(move, *parts))
             taken += np.where(done, 0, steps)
             advanced(steps)
             measures = self.measured(state, replicas, strengths, factors)
@@ -264,7 +300,7 @@ class Program:
                 break
         return state, taken, measures
 
-    def _moved(self, state, replicas, first, steps, factors, done):
+    def _moved(self, state, factors, done, replicas, first, steps):
         """The state after so many steps of settling, that of the lanes that are done as it was."""
         batches = self._settling_batches(replicas, first, steps)
         return self._ahead.call(Program._segment, self, state, self._data, *batches, factors, done)
@@ -415,6 +451,20 @@ def _tensors(factors):
 
 def _stacked_starts(starts):
     return [np.stack(values) for values in zip(*starts, strict=True)]
+
+
+def _parted(tree, count: int) -> list:
+    """Parts of equally many strengths of what has the leading axes (replicas, strengths)."""
+    if count == 1:
+        return [tree]
+    parts = range(count)
+    return [jax.device_put(jax.tree.map(lambda a, n=n: np.split(np.asarray(a), count, 1)[n], tree)) for n in parts]
+
+
+def _joined(parts: list):
+    if len(parts) == 1:
+        return parts[0]
+    return jax.device_put(jax.tree.map(lambda *own: np.concatenate(own, axis=1), *parts))
 
 
 def _placed(state):

@@ -24,15 +24,18 @@ class Passing(Program):
     def prepare(self, replicas, starts, lanes, strengths, factors, limits=None):
         """Nothing: a batch would have to pass for it."""
 
+    def _shares(self, shape):
+        return 1
+
     def _steps(self, replicas):
         return self._data.batches
 
-    def _passed(self, state, replicas, epoch, factors):
+    def _passed(self, state, factors, replicas, epoch):
         for batch, rows, counted in self._batches(replicas):
             state = self._step(state, batch, rows, counted, factors, False)
         return state
 
-    def _moved(self, state, replicas, first, steps, factors, done):
+    def _moved(self, state, factors, done, replicas, first, steps):
         before, number = state, 0
         while number < steps:
             for batch, rows, counted in self._batches(replicas):

@@ -1,6 +1,7 @@
 """What all commands do on a terminal: tables of its width, a bar, and one sentence where a user can mend something."""
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,16 +38,35 @@ def complain(sentence: str, style: str = "red") -> None:
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """A bar on the terminal's error stream, with what is being done and the time left."""
+    """A bar on the terminal's error stream, with what is being done and the time left.
+
+    Ctrl-C ends what advances it, also where Python drops a KeyboardInterrupt, as in one of its callbacks.
+    """
     console, what = Console(stderr=True), TextColumn("{task.description}", markup=False)
     columns = (what, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
         bar = bars.add_task("starting", total=1.0)
 
+        is_stopped = False
+
+        def stop(number, frame):
+            nonlocal is_stopped
+            is_stopped = True
+            raise KeyboardInterrupt
+
         def advance(share: float, doing: str) -> None:
+            if is_stopped:
+                raise KeyboardInterrupt
             bars.update(bar, completed=share, description=doing)
 
-        yield advance
+        before = signal.getsignal(signal.SIGINT)
+        if before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, stop)
+        try:
+            yield advance
+        finally:
+            if before is signal.default_int_handler:
+                signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
