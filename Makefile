@@ -19,7 +19,7 @@ test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
 test: lint docs .venv/.tests  ## the tests, on all three backends
 	@set -e; for backend in $(BACKENDS); do \
 		echo "== the tests on $$backend"; \
-		KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 --dist loadfile --durations=8; \
+		KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20; \
 	done
 
 lint: .venv/.tests  ## style and types

@@ -35,10 +35,25 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "backends(*names): a test of a feature that only these backends have")
 
 
+LONGEST = [
+    "paths/test_remote.py",
+    "studies/test_answer.py",
+    "studies/test_report_in_browser.py",
+    "studies/test_estimators.py",
+    "fit/test_real_models.py",
+    "test_cli.py",
+    "compaction/test_applications.py",
+    "paths/test_child.py",
+]
+"""These files come first, so that no process ends long after the other."""
+
+
 def pytest_collection_modifyitems(config, items):
     elsewhere = [item for item in items if (m := item.get_closest_marker("backends")) and BACKEND not in m.args]
     config.hook.pytest_deselected(items=elsewhere)
-    items[:] = [item for item in items if item not in elsewhere]
+    order = {str(config.rootpath / "tests" / name): number for number, name in enumerate(LONGEST)}
+    left = [item for item in items if item not in elsewhere]
+    items[:] = sorted(left, key=lambda item: order.get(str(item.path), len(LONGEST)))
 
 
 def pytest_report_header():
