@@ -52,9 +52,11 @@ def compiled_here(penalty, factors=None, **training):
         (poise.L2(), {"settle": 0}),
         (poise.L1(), {"settle": 100}),
         (poise.L1(), {"settle": 100, "epochs": 0}),
+        (poise.L1(), {"settle": 150, "tolerance": 1e-12}),
+        (poise.L2(), {"settle": 0, "patience": 1}),
         (poise.L1(), {"settle": 100, "factors": {(0, 0): np.full((3, 2, 4, 3), 0.5)}}),
     ],
-    ids=["smooth", "settled", "settled only", "with factors"],
+    ids=["smooth", "settled", "settled only", "last steps", "patient", "with factors"],
 )
 def test_what_is_called_was_compiled_in_the_thread(penalty, given, monkeypatch):
     assert compiled_here(penalty, **given) == []

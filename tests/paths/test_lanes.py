@@ -405,6 +405,7 @@ def test_lanes_do_not_depend_on_threads(training, start, monkeypatch):
 
     monkeypatch.setattr(lanes.Program, "_passed", noted)
     monkeypatch.setattr(lanes, "FEWEST", 2)
+    monkeypatch.delenv("NPROC", raising=False)
     one = found(1)
     assert widths - {1} == {6}  # from dense weights one strength comes first
     assert_equal_lanes(found(4), one)

@@ -18,9 +18,12 @@ class Ahead:
         self._begun: dict[tuple, Future] = {}
 
     def compile(self, method: Any, owner: Any, *arguments) -> None:
-        """Begins to compile a method under `jax.jit` for such arguments, of which only shapes and types matter."""
+        """Begins to compile a method under `jax.jit` for such arguments, of which only shapes and types matter.
+
+        Several devices share what only the arguments themselves tell: then it is compiled when it is called.
+        """
         key = _key(method, arguments)
-        if key not in self._begun:
+        if key not in self._begun and len(jax.local_devices()) == 1:
             self._begun[key] = self._compiler.submit(method.lower(owner, *jax.tree.map(_shaped, arguments)).compile)
 
     def call(self, method: Any, owner: Any, *arguments):
@@ -29,8 +32,9 @@ class Ahead:
         return method(owner, *arguments) if begun is None else begun.result()(*arguments)
 
     def close(self) -> None:
-        """Compiles nothing more."""
+        """Compiles nothing more, and lets go of what was compiled."""
         self._compiler.shutdown(wait=False, cancel_futures=True)
+        self._begun.clear()
 
 
 def _key(method, arguments):

@@ -161,17 +161,22 @@ class Local:
             (number, task), following = following, next(tasks, None)
             found = checkpoint.read(task.lanes, task.training) if checkpoint else None
             if found is None:
-                for soon in (task, *([following[1]] if following else [])):
-                    self._program(soon.training).prepare(**soon.lanes)
-                found = self.solved(task, lambda share, done=done: told(done + share))
+                found = self.solved(task, lambda share, done=done: told(done + share), following and following[1])
                 if checkpoint:
                     checkpoint.write(task.lanes, task.training, found)
             done += 1
             yield number, found
 
-    def solved(self, task: "Task", report: Report | None = None) -> dict[str, np.ndarray]:
-        """What is kept of a chunk, by name, each with the leading axes (replicas, strengths)."""
+    def solved(
+        self, task: "Task", report: Report | None = None, following: "Task | None" = None
+    ) -> dict[str, np.ndarray]:
+        """What is kept of a chunk, by name, each with the leading axes (replicas, strengths).
+
+        What `following` needs is compiled meanwhile.
+        """
         start = time.perf_counter()
+        for soon in filter(None, (task, following)):
+            self._program(soon.training).prepare(**soon.lanes)
         chunk = self._program(task.training).run(**task.lanes, report=report)
         shape = task.lanes["lanes"].shape
         chunk.measures["seconds"] = np.full(shape, (time.perf_counter() - start) / task.lanes["lanes"].size)

@@ -92,7 +92,6 @@ class Program:
             limits: (strengths,) epochs after which a lane stops, where nothing is held out to tell; or None.
             report: called with the share of the work that is done.
         """
-        self.prepare(replicas, starts, lanes, strengths, factors)
         training = self._training
         anchors, factors = _stacked_starts(starts), _tensors(factors)
         steps = self._steps(replicas)
@@ -106,7 +105,7 @@ class Program:
                 report(min(done / max(total, 1), 1.0))
 
         def trained(state, factors, keeper=None):
-            count = 1 if keeper else self._shares(state[0][0].shape[:2])
+            count = self._shares(state[0][0].shape[:2], bool(keeper))
             states, own = _parted(state, count), _parted(factors, count)
             for epoch in range(training.epochs):
                 states = self._each(functools.partial(self._passed, replicas=replicas, epoch=epoch), states, own)
@@ -130,27 +129,32 @@ class Program:
         return Chunk(self._weights(state), measures)
 
     def prepare(self, replicas: list[Replica], starts, lanes, strengths, factors, limits=None):
-        """Begins to compile what `run` will call with these arguments."""
-        if len(jax.local_devices()) > 1:
-            return
-        began, numbers = _stacked_starts(starts), np.asarray(strengths, "float32")
+        """Begins to compile what `run` will call with these arguments, in that order."""
+        began, shape = _stacked_starts(starts), lanes.shape
+        factors = {key: np.asarray(value, "float32") for key, value in factors.items()}
         trained, fixed, state = self._first(self._optimizer, began, began, lanes, strengths)
         if self._training.epochs:
             batches = batches_of(replicas, self._training.batch_size, 0)
-            some, own = self._some(((trained, fixed, state), factors), lanes.shape)
+            count = self._shares(shape, bool(self._training.patience))
+            some, own = _some(((trained, fixed, state), factors), count)
             self._ahead.compile(Program._epoch, self, some, self._data, *batches, own)
+        segment = self._segment_steps(replicas)
+
+        def settling(steps):
+            first = self._first(self._settler, began, began, lanes, strengths)[2]
+            state, own, done = _some(((trained, fixed, first), factors, np.zeros(shape, bool)), self._shares(shape))
+            batches = self._settling_batches(replicas, 0, steps)
+            self._ahead.compile(Program._segment, self, state, self._data, *batches, own, done)
+
         if self._steps_to_settle:
-            settling = (trained, fixed, self._first(self._settler, began, began, lanes, strengths)[2])
-            state, own, done = self._some((settling, factors, np.zeros(lanes.shape, bool)), lanes.shape)
-            segment = self._segment_steps(replicas)
-            for steps in {min(segment, self._steps_to_settle), self._steps_to_settle % segment} - {0}:
-                batches = self._settling_batches(replicas, 0, steps)
-                self._ahead.compile(Program._segment, self, state, self._data, *batches, own, done)
+            settling(min(segment, self._steps_to_settle))
         own, others, here = jax.tree.map(lambda a: a[:1], (trained, fixed, factors))
         block, masks = next(self._blocks(replicas))
         counted = {name: (mask[:1], np.int64(0)) for name, mask in masks.items()}
         self._ahead.compile(Program._block, self, own, others, block, counted)
-        self._ahead.compile(Program._balance, self, own, own, numbers, here)
+        self._ahead.compile(Program._balance, self, own, own, np.asarray(strengths, "float32"), here)
+        if self._steps_to_settle > segment and self._steps_to_settle % segment:
+            settling(self._steps_to_settle % segment)
 
     def forget(self):
         """Lets go of the data: JAX keeps a program, and with it this object, for as long as the process lives."""
@@ -163,10 +167,14 @@ class Program:
         began, factors = _stacked_starts(starts), _tensors(factors)
         state = self._begin(self._optimizer, began, began, lanes, strengths)
         batches = batches_of(replicas, self._training.batch_size, 0)
+        count = self._shares(lanes.shape)
+        states, own = _parted(state, count), _parted(factors, count)
+        self._ahead.compile(Program._epoch, self, states[0], self._data, *batches, own[0])
+        epoch = functools.partial(self._passed, replicas=replicas, epoch=0)
         taken = []
         for _ in range(1 + TIMED):  # the first compiles
             start = time.perf_counter()
-            state = jax.block_until_ready(self._epoch(state, self._data, *batches, factors))
+            states = jax.block_until_ready(self._each(epoch, states, own))
             taken.append(time.perf_counter() - start)
         return min(taken[1:]) / batches[0].shape[1]
 
@@ -197,19 +205,20 @@ class Program:
         """How many batches an epoch has."""
         return batches_of(replicas, self._training.batch_size, 0)[0].shape[1]
 
-    def _shares(self, shape) -> int:
-        """Among how many threads the strengths are shared out: where lanes are small, XLA uses one core for them."""
+    def _shares(self, shape, is_watched: bool = False) -> int:
+        """Among how many threads the strengths are shared out: where lanes are small, XLA uses one core for them.
+
+        Args:
+            shape: (replicas, strengths).
+            is_watched: whether somebody looks at all lanes after every epoch.
+        """
         replicas, strengths = shape
         values = sum(int(np.prod(v.shape)) for v in [*self._model.weights, *self._optimizer.variables])
-        if len(jax.local_devices()) > 1 or values * replicas * strengths > SMALL:
+        is_one = is_watched or len(jax.local_devices()) > 1 or jax.local_devices()[0].platform != "cpu"
+        if is_one or values * replicas * strengths > SMALL:
             return 1
-        cores = int(os.environ.get("NPROC", 0)) or joblib.cpu_count()
+        cores = int(os.environ.get("NPROC") or joblib.cpu_count())
         return max((n for n in range(2, cores + 1) if strengths % n == 0 and strengths // n >= FEWEST), default=1)
-
-    def _some(self, tree, shape):
-        """The part that one thread has of what has the leading axes (replicas, strengths)."""
-        own = shape[1] // self._shares(shape)
-        return jax.tree.map(lambda a: a[:, :own], tree)
 
     def _each(self, change, *parts):
         """`change` of every part, side by side."""
@@ -461,7 +470,13 @@ def _parted(tree, count: int) -> list:
     return [jax.device_put(jax.tree.map(lambda a, n=n: np.split(np.asarray(a), count, 1)[n], tree)) for n in parts]
 
 
+def _some(tree, count: int):
+    """The first of so many parts."""
+    return jax.tree.map(lambda a: a[:, : a.shape[1] // count], tree)
+
+
 def _joined(parts: list):
+    """What was parted."""
     if len(parts) == 1:
         return parts[0]
     return jax.device_put(jax.tree.map(lambda *own: np.concatenate(own, axis=1), *parts))
