@@ -48,10 +48,12 @@ exec(SOLVED)
 solved = globals()["solved"]
 
 
-@pytest.fixture(autouse=True)
-def _as_it_was(monkeypatch):
-    monkeypatch.setattr(engines, "MANY", engines.MANY)
-    monkeypatch.setattr(Local, "fastest", Local.fastest)
+@pytest.fixture(autouse=True, scope="module")
+def _as_it_was():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "MANY", engines.MANY)
+        patch.setattr(Local, "fastest", Local.fastest)
+        yield
 
 
 @pytest.fixture(scope="module")
