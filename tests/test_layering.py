@@ -25,7 +25,15 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 BACKENDS = {"jax", "tensorflow", "torch"}
-KNOWING = ["gradients.py", "replicas.py", "paths/ahead.py", "paths/lanes.py", "paths/losses.py", "paths/passing.py"]
+KNOWING = [
+    "gradients.py",
+    "replicas.py",
+    "paths/ahead.py",
+    "paths/lanes.py",
+    "paths/losses.py",
+    "paths/passing.py",
+    "paths/threads.py",
+]
 """The files that import them."""
 PRIVATE = {"paths/blueprint.py": ["keras.src.utils"]}
 """What has no public name: whether Keras may import TensorFlow."""

@@ -14,7 +14,7 @@ from oracles.models import assert_same_weights, table, weights
 
 import poise
 from poise.paths import batches as batching
-from poise.paths import engines, lanes
+from poise.paths import engines, lanes, threads
 from poise.paths.engines import Job, Local
 from poise.paths.training import Replica, Training
 from poise.rules import as_rules
@@ -404,7 +404,7 @@ def test_lanes_do_not_depend_on_threads(training, start, monkeypatch):
         )  # fmt: skip
 
     monkeypatch.setattr(lanes.Program, "_passed", noted)
-    monkeypatch.setattr(lanes, "FEWEST", 2)
+    monkeypatch.setattr(threads, "FEWEST", 2)
     monkeypatch.delenv("NPROC", raising=False)
     one = found(1)
     assert widths - {1} == {6}  # from dense weights one strength comes first

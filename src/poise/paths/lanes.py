@@ -10,15 +10,12 @@ multiplied by (rows in the batch / rows that count), which makes it the mean ove
 """
 
 import functools
-import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import joblib
 import keras
 import numpy as np
 
@@ -27,6 +24,7 @@ from poise.paths.ahead import Ahead
 from poise.paths.batches import WHOLE, at_once, batches_of
 from poise.paths.losses import loss_of, times
 from poise.paths.patience import Keeper, chosen
+from poise.paths.threads import Threads, first_part, joined, parted, shares
 from poise.paths.training import Replica, Training
 from poise.targets import measure, values
 
@@ -34,10 +32,6 @@ SEGMENT = 100
 """Steps of settling between two looks at the residuals."""
 LOOK = 10
 """A look takes all rows, and settling at least so many times the rows of one look before the next."""
-SMALL = 20_000_000
-"""Numbers in the state of all lanes together, up to which XLA is taken to use one core for them."""
-FEWEST = 16
-"""Strengths of a thread: fewer do not fill its core."""
 TIMED = 3
 """How often the steps are timed of which the fastest counts."""
 
@@ -74,7 +68,7 @@ class Program:
         self._steps_to_settle = training.settle or 0
         self._is_mean = is_mean
         self._ahead = Ahead()
-        self._threads = ThreadPoolExecutor(thread_name_prefix="lanes")
+        self._threads = Threads()
 
     def _placed_data(self, data):
         return jax.tree.map(jnp.asarray, data)
@@ -105,14 +99,17 @@ class Program:
                 report(min(done / max(total, 1), 1.0))
 
         def trained(state, factors, keeper=None):
-            count = self._shares(state[0][0].shape[:2], bool(keeper))
-            states, own = _parted(state, count), _parted(factors, count)
+            # Patience looks at all lanes after every epoch.
+            count = 1 if keeper else self._shares(state[0][0].shape[:2])
+            states, own = parted(state, count), parted(factors, count)
             for epoch in range(training.epochs):
-                states = self._each(functools.partial(self._passed, replicas=replicas, epoch=epoch), states, own)
+                states = self._threads.each(
+                    functools.partial(self._passed, replicas=replicas, epoch=epoch), states, own
+                )
                 advanced(steps)
                 if keeper is not None and keeper.is_through(states[0], epoch + 1):
                     break
-            return _joined(states)
+            return joined(states)
 
         began = anchors
         if training.start == "dense":
@@ -135,14 +132,16 @@ class Program:
         trained, fixed, state = self._first(self._optimizer, began, began, lanes, strengths)
         if self._training.epochs:
             batches = batches_of(replicas, self._training.batch_size, 0)
-            count = self._shares(shape, bool(self._training.patience))
-            some, own = _some(((trained, fixed, state), factors), count)
+            count = 1 if self._training.patience else self._shares(shape)
+            some, own = first_part(((trained, fixed, state), factors), count)
             self._ahead.compile(Program._epoch, self, some, self._data, *batches, own)
         segment = self._segment_steps(replicas)
 
         def settling(steps):
             first = self._first(self._settler, began, began, lanes, strengths)[2]
-            state, own, done = _some(((trained, fixed, first), factors, np.zeros(shape, bool)), self._shares(shape))
+            state, own, done = first_part(
+                ((trained, fixed, first), factors, np.zeros(shape, bool)), self._shares(shape)
+            )
             batches = self._settling_batches(replicas, 0, steps)
             self._ahead.compile(Program._segment, self, state, self._data, *batches, own, done)
 
@@ -159,7 +158,7 @@ class Program:
     def forget(self):
         """Lets go of the data: JAX keeps a program, and with it this object, for as long as the process lives."""
         self._ahead.close()
-        self._threads.shutdown(wait=False)
+        self._threads.close()
         self._data = None
 
     def seconds_of_a_step(self, replicas, starts, lanes, strengths, factors) -> float:
@@ -168,13 +167,13 @@ class Program:
         state = self._begin(self._optimizer, began, began, lanes, strengths)
         batches = batches_of(replicas, self._training.batch_size, 0)
         count = self._shares(lanes.shape)
-        states, own = _parted(state, count), _parted(factors, count)
+        states, own = parted(state, count), parted(factors, count)
         self._ahead.compile(Program._epoch, self, states[0], self._data, *batches, own[0])
         epoch = functools.partial(self._passed, replicas=replicas, epoch=0)
         taken = []
         for _ in range(1 + TIMED):  # the first compiles
             start = time.perf_counter()
-            states = jax.block_until_ready(self._each(epoch, states, own))
+            states = jax.block_until_ready(self._threads.each(epoch, states, own))
             taken.append(time.perf_counter() - start)
         return min(taken[1:]) / batches[0].shape[1]
 
@@ -205,26 +204,9 @@ class Program:
         """How many batches an epoch has."""
         return batches_of(replicas, self._training.batch_size, 0)[0].shape[1]
 
-    def _shares(self, shape, is_watched: bool = False) -> int:
-        """Among how many threads the strengths are shared out: where lanes are small, XLA uses one core for them.
-
-        Args:
-            shape: (replicas, strengths).
-            is_watched: whether somebody looks at all lanes after every epoch.
-        """
-        replicas, strengths = shape
-        values = sum(int(np.prod(v.shape)) for v in [*self._model.weights, *self._optimizer.variables])
-        is_one = is_watched or len(jax.local_devices()) > 1 or jax.local_devices()[0].platform != "cpu"
-        if is_one or values * replicas * strengths > SMALL:
-            return 1
-        cores = int(os.environ.get("NPROC") or joblib.cpu_count())
-        return max((n for n in range(2, cores + 1) if strengths % n == 0 and strengths // n >= FEWEST), default=1)
-
-    def _each(self, change, *parts):
-        """`change` of every part, side by side."""
-        if len(parts[0]) == 1:
-            return [change(*(part[0] for part in parts))]
-        return [*self._threads.map(change, *parts)]
+    def _shares(self, shape) -> int:
+        """Among how many threads the strengths of lanes, (replicas, strengths), are shared out."""
+        return shares(shape, sum(int(np.prod(v.shape)) for v in [*self._model.weights, *self._optimizer.variables]))
 
     def _passed(self, state, factors, replicas, epoch):
         """The state after an epoch."""
@@ -297,9 +279,9 @@ class Program:
         count, segment = self._shares(shape), self._segment_steps(replicas)
         for first in range(0, self._steps_to_settle, segment):
             steps = min(segment, self._steps_to_settle - first)
-            parts = (_parted(tree, count) for tree in (state, factors, done))
+            parts = (parted(tree, count) for tree in (state, factors, done))
             move = functools.partial(self._moved, replicas=replicas, first=first, steps=steps)
-            state = _joined(self._each(move, *parts))
+            state = joined(self._threads.each(move, *parts))
             taken += np.where(done, 0, steps)
             advanced(steps)
             measures = self.measured(state, replicas, strengths, factors)
@@ -460,26 +442,6 @@ def _tensors(factors):
 
 def _stacked_starts(starts):
     return [np.stack(values) for values in zip(*starts, strict=True)]
-
-
-def _parted(tree, count: int) -> list:
-    """Parts of equally many strengths of what has the leading axes (replicas, strengths)."""
-    if count == 1:
-        return [tree]
-    parts = range(count)
-    return [jax.device_put(jax.tree.map(lambda a, n=n: np.split(np.asarray(a), count, 1)[n], tree)) for n in parts]
-
-
-def _some(tree, count: int):
-    """The first of so many parts."""
-    return jax.tree.map(lambda a: a[:, : a.shape[1] // count], tree)
-
-
-def _joined(parts: list):
-    """What was parted."""
-    if len(parts) == 1:
-        return parts[0]
-    return jax.device_put(jax.tree.map(lambda *own: np.concatenate(own, axis=1), *parts))
 
 
 def _placed(state):

@@ -24,7 +24,7 @@ class Passing(Program):
     def prepare(self, replicas, starts, lanes, strengths, factors, limits=None):
         """Nothing: a batch would have to pass for it."""
 
-    def _shares(self, shape, is_watched=False):
+    def _shares(self, shape):
         return 1
 
     def _steps(self, replicas):

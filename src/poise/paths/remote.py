@@ -87,7 +87,7 @@ class Remote(Local):
         task = self._ray.remote(_fastest).options(**self._options, memory=self._share)
         found = task.remote(self._problem, replica, training, sizes)
         for _ in range(self._slots - 1):  # the other workers start meanwhile
-            self._ray.remote(_begun).options(**self._options).remote(self._problem)
+            self._ray.remote(_ready).options(**self._options).remote(self._problem)
         return self._ray.get(found)
 
     def _memory(self):
@@ -337,7 +337,7 @@ def _fastest(problem: list, replica, training, sizes) -> int:
         return _engine(*problem).fastest(replica, training, sizes)
 
 
-def _begun(problem: list) -> None:
+def _ready(problem: list) -> None:
     with without_tensorflow():
         _engine(*problem)
 
