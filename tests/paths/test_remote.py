@@ -15,7 +15,7 @@ import ray
 from ray import cluster_utils
 
 import poise
-from poise.paths import remote
+from poise.paths import engines, remote
 from poise.paths.remote import Remote
 
 # Ray starts its processes by a fork that becomes another program at once.
@@ -103,6 +103,15 @@ def test_adaptive_stages_and_patience_run_on_the_cluster(machines):
     assert_same(trained("ray", **changed), trained("local", **changed), exactly=False)
     changed = {"training": poise.Training(epochs=6, patience=1, settle=0)}
     assert_same(trained("ray", **changed), trained("local", **changed), exactly=False)
+
+
+def test_the_size_of_a_chunk_is_measured_on_a_machine(undisturbed, monkeypatch):
+    asked, fastest = [], Remote.fastest
+    monkeypatch.setattr(engines, "MANY", 0)
+    monkeypatch.setattr(Remote, "fastest", lambda *given: asked.append(fastest(*given)) or asked[-1])
+    assert_same(trained("ray"), undisturbed, exactly=False)
+    assert set(asked) <= {1, 4}
+    assert asked
 
 
 def test_a_worker_killed_in_the_middle_of_a_chunk_changes_nothing(undisturbed, monkeypatch, tmp_path):
