@@ -12,8 +12,9 @@ from sklearn.linear_model import LassoCV, LogisticRegression, enet_path, lasso_p
 from sklearn.model_selection import KFold
 
 import poise
-from poise.paths import lanes
+from poise.paths import lanes, run
 from poise.paths.batches import batches_of
+from poise.paths.grid import below
 from poise.paths.training import Replica, Training
 
 x, y = diabetes()
@@ -187,6 +188,23 @@ def test_diverged_everywhere_is_reported():
 
 
 # ---------------------------------------------------------------- arguments
+
+
+def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypatch):
+    inputs = table(30)[0]
+    exact = inputs @ np.array([[2.0], [1.0], [-1.0], [0.5], [1.0], [-2.0]], "float32")  # the less penalty the better
+    given = {"data": (inputs, exact), "strengths": 5, "folds": 2, "training": replace(SETTLED, settle=300)}
+    longer = path_of(linear(6), **given).strengths
+    monkeypatch.setattr(run, "EXTENSIONS", 0)
+    found = path_of(linear(6), **given).strengths
+    assert len(found) == 5
+    more = below(found)
+    np.testing.assert_allclose(longer, [*below(more), *more, *found], rtol=1e-6)
+
+
+def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is():
+    noise = np.random.default_rng(5).normal(size=(30, 1)).astype("float32")
+    assert len(path_of(linear(6), data=(table(30)[0], noise), strengths=5, folds=2).strengths) == 5
 
 
 def test_strengths_are_sorted_and_made_unique():

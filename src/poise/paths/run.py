@@ -64,7 +64,8 @@ def path(
         rules: a penalty, a `poise.Rule` or a list of those, with numbers as strengths; None for those of the
             `poise.Penalized` that the model was compiled with.
         strengths: how many, for a grid that is found by a coarse scan, or the strengths themselves, positive or zero.
-            A strength is that of the first rule; the others keep their ratio to it.
+            A grid that is found goes on below, by a decade and at most twice, while the lowest held-out loss is at its
+            smallest strength. A strength is that of the first rule; the others keep their ratio to it.
         folds: a number (stratified where y holds classes), a scikit-learn splitter, a list of pairs (train, held) of
             positions or masks, or a tuple (xv, yv) of rows to validate on.
         seeds: how many draws of initial weights; the first are the model's own.
@@ -225,7 +226,7 @@ def solved(
                     here = np.geomspace(grid[-1] / 10**LATER_DECADES, grid[-1], len(grid))
                 here = np.append(here, NULL * grid[-1])
             lanes = engine.run(here, _repeated(factors, len(here)), part)
-            for _ in range(EXTENSIONS if is_found and adaptive else 0):
+            for _ in range(EXTENSIONS if is_found else 0):
                 if chosen_position(lanes) > 0 or len(here) < 3:
                     break
                 more = below(here)
