@@ -114,7 +114,7 @@ class Study:
         table: the data.
         settings: what was asked for.
         candidates: without a penalty first, then each penalty in the order in which it was asked for.
-        chosen: the name of the first penalised candidate whose held-out loss is within two standard errors of the
+        chosen: the name of the first penalised candidate whose held-out loss is within one standard error of the
             lowest, or what was chosen by force.
         encoder: of the features, fitted on all training rows.
         centre, scale: what the target was standardised by; (0, 1) but in regression.

@@ -32,9 +32,6 @@ from poise.studies.splits import fold_pairs, put_aside
 from poise.studies.tables import Table, read
 from poise.studies.watching import watched
 
-CLEARLY = 2.0
-"""By so many standard errors one penalty is clearly better than another."""
-
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done and with what is being done."""
 
@@ -215,18 +212,15 @@ def _candidate(name, title, path: Path, rows: Folds, judge: Judge, x_test, basel
 
 
 def _preferred(found: Sequence[Candidate]) -> Candidate:
-    """The first, in the order given, whose held-out loss is within two standard errors of the lowest.
+    """The first, in the order given, whose held-out loss is within one standard error of the lowest.
 
-    The error is that of the difference over the folds. The lowest of several noisy losses is often so by chance: of
-    two penalties that are equally good one is more than one error ahead in four of ten cases (Student's t, four folds).
+    The error is that of the difference over the folds. The lowest of several noisy losses is often so by chance.
     """
     losses = [_by_fold(one) for one in found]
     lowest = losses[int(np.argmin([one.val_loss for one in found]))]
     more = [loss - lowest for loss in losses]
     return next(
-        one
-        for one, extra in zip(found, more, strict=True)
-        if extra.mean() <= CLEARLY * extra.std(ddof=1) / np.sqrt(len(extra))
+        one for one, extra in zip(found, more, strict=True) if extra.mean() <= extra.std(ddof=1) / np.sqrt(len(extra))
     )
 
 
