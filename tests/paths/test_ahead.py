@@ -1,5 +1,6 @@
 """Programs that are compiled in a thread are those that are called."""
 
+import gc
 import logging
 import re
 
@@ -64,3 +65,21 @@ def test_what_is_called_was_compiled_in_the_thread(penalty, given, monkeypatch):
     monkeypatch.setattr(Program, "prepare", lambda *_, **__: None)
 
     assert compiled_here(penalty, **given)
+
+
+def test_a_finished_path_leaves_nothing_that_was_compiled():
+    def left():
+        gc.collect()
+        modules = [one.hlo_modules()[0].name for one in jax.devices()[0].client.live_executables()]
+        return sum(
+            name.removeprefix("jit_") in ("_epoch", "_segment", "_block", "_balance", "_held") for name in modules
+        )
+
+    before = left()
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu"), layers.Dense(1)])
+    model.compile("adam", "mse")
+    training = poise.Training(epochs=2, settle=20)
+    x = np.random.default_rng(0).normal(size=(50, 4)).astype("float32")
+    path = poise.path(model, x, x[:, :1], poise.L1(), strengths=[0.1, 0.2], folds=2, training=training, progress=False)
+    assert len(path.table) == 2
+    assert left() <= before

@@ -10,6 +10,7 @@ multiplied by (rows in the batch / rows that count), which makes it the mean ove
 """
 
 import functools
+import inspect
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -156,10 +157,17 @@ class Program:
             settling(self._steps_to_settle % segment)
 
     def forget(self):
-        """Lets go of the data: JAX keeps a program, and with it this object, for as long as the process lives."""
+        """Lets go of the data and of all that was compiled.
+
+        JAX keeps a method's traces, and with them this object, and what was compiled of it for as long as the process
+        lives. Linux allows a process 65,530 places of memory, and those of ten studies are as many. What another
+        program has compiled goes too, and is compiled again when it is called.
+        """
         self._ahead.close()
         self._threads.close()
         self._data = None
+        for _, method in inspect.getmembers(type(self), lambda member: hasattr(member, "clear_cache")):
+            method.clear_cache()
 
     def seconds_of_a_step(self, replicas, starts, lanes, strengths, factors) -> float:
         """How long one training step of these lanes takes, compilation apart."""
