@@ -207,6 +207,18 @@ def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is():
     assert len(path_of(linear(6), data=(table(30)[0], noise), strengths=5, folds=2).strengths) == 5
 
 
+def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch):
+    def nothing(engine, strengths, *given, run=run.Local.run, **others):
+        found = run(engine, strengths, *given, **others)
+        if len(strengths) == 5:
+            found.table["diverged"] = True
+        return found
+
+    monkeypatch.setattr(run.Local, "run", nothing)
+    found = path_of(linear(6), data=table(30), strengths=5, folds=2)
+    assert (found.table["diverged"] > 0).all()
+
+
 def test_strengths_are_sorted_and_made_unique():
     found = path_of(net(), data=table(30), strengths=[0.1, 0.0, 1.0, 0.1], folds=2)
     assert found.strengths.tolist() == [0.0, 0.1, 1.0]

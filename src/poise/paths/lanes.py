@@ -160,8 +160,8 @@ class Program:
         """Lets go of the data and of all that was compiled.
 
         JAX keeps a method's traces, and with them this object, and what was compiled of it for as long as the process
-        lives. Linux allows a process 65,530 places of memory, and those of ten studies are as many. What another
-        program has compiled goes too, and is compiled again when it is called.
+        lives. Linux lets a process map 65,530 places of memory, and ten studies need as many. What other programs
+        have compiled goes too, and is compiled again when it is called.
         """
         self._ahead.close()
         self._threads.close()

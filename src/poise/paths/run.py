@@ -227,7 +227,7 @@ def solved(
                 here = np.append(here, NULL * grid[-1])
             lanes = engine.run(here, _repeated(factors, len(here)), part)
             for _ in range(EXTENSIONS if is_found else 0):
-                if chosen_position(lanes) > 0 or len(here) < 3:
+                if not _is_best_at_the_bottom(lanes, here):
                     break
                 more = below(here)
                 lanes = _joined(engine.run(more, _repeated(factors, len(more)), part), lanes)
@@ -296,6 +296,13 @@ def _plain_attributes(loss) -> list[str]:
         for name, value in getattr(one, "__dict__", {}).items()
         if isinstance(value, (bool, int, float, str))
     )
+
+
+def _is_best_at_the_bottom(lanes: Lanes, strengths) -> bool:
+    try:
+        return len(strengths) >= 3 and chosen_position(lanes) == 0
+    except ValueError:  # a lane diverged at every strength, of which the table tells
+        return False
 
 
 def _is_nothing_left(lanes: Lanes, strengths) -> bool:
