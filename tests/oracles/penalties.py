@@ -361,6 +361,7 @@ def _group_lasso() -> list[Case]:
         row("axis", 0),
         row("negative-axis", -2),
         row("lists", ROWS, ANY_AXES),
+        row("lists-of-one", [[0], [1], [2], [3]]),
         row("lists-along-an-axis", COLUMNS, axis=-1),
         row("weights", "outputs", weights=GENERIC),
         row("held-and-free", "outputs", weights=GROUPS_MIXED, peer_distance=None),

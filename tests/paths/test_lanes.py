@@ -397,22 +397,22 @@ def test_lanes_do_not_depend_on_threads(training, start, monkeypatch):
         with_state = keras.Sequential(
             [keras.Input((6,)), layers.Dense(5), layers.BatchNormalization(), layers.Dropout(0.3), layers.Dense(1)]
         )
-        factors = {(0, 0): np.linspace(0.5, 2.0, 2 * 6 * 30).reshape(2, 6, 6, 5)}
+        factors = {(0, 0): np.linspace(0.5, 2.0, 2 * 7 * 30).reshape(2, 7, 6, 5)}
         return in_lanes(
             compiled(with_state), weighted_table(True), poise.L1(), replace(training, start=start),
-            np.geomspace(0.01, 1.0, 6), [EVEN, replace(EVEN, fold=1)], factors=factors,
+            np.geomspace(0.01, 1.0, 7), [EVEN, replace(EVEN, fold=1)], factors=factors,
         )  # fmt: skip
 
     monkeypatch.setattr(lanes.Program, "_passed", noted)
     monkeypatch.setattr(threads, "FEWEST", 2)
     monkeypatch.delenv("NPROC", raising=False)
     one = found(1)
-    assert widths - {1} == {6}  # from dense weights one strength comes first
+    assert widths - {1} == {7}  # from dense weights one strength comes first
     assert_equal_lanes(found(4), one)
-    assert widths - {1} == {2}  # 6 strengths go into 3 parts, not into 4
+    assert widths - {1} == {3}  # 7 strengths go into 3 parts, of which the last is filled up
     monkeypatch.setenv("NPROC", "1")  # so many cores a worker on a cluster has
     found(4)
-    assert widths - {1} == {6}
+    assert widths - {1} == {7}
 
 
 def test_chunk_is_measured_where_lanes_are_large(together, monkeypatch):

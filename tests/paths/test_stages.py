@@ -173,7 +173,9 @@ def test_training_again_under_the_rules_of_a_strength_gives_its_weights():
     model.compile(keras.optimizers.Adam(0.01), "mse")
     groups = [[0, 1], [2], [3], [4], [5]]
     rules = [
-        poise.Rule("hidden/kernel", poise.GroupLasso(1.0, groups=groups, axis="inputs", weights=[1.0] * 5)),
+        poise.Rule(
+            "hidden/kernel", poise.GroupLasso(1.0, groups=groups, axis="inputs", weights=[1.0, 2.0, 1.0, 0.5, 1.0])
+        ),
         poise.Rule("output/kernel", poise.L2(0.5)),
     ]
     training = poise.Training(epochs=0, settle=200, tolerance=1e-12)

@@ -60,6 +60,17 @@ def test_every_penalty_is_a_candidate_and_none_comes_first(small):
     assert small.rows == {"training": 142, "test": 36}
 
 
+@pytest.mark.parametrize("names", [["group", "adaptive"], ["adaptive", "group"]])
+def test_group_is_the_first_stage_of_adaptive(names):
+    reported = []
+    found = study("wine", penalties=names, progress=lambda share, what: reported.append(share), **FAST)
+    assert [one.name for one in found.candidates] == ["none", *names]
+    one = {candidate.name: candidate for candidate in found.candidates}
+    assert one["group"].path is [*one["adaptive"].path.stages, one["adaptive"].path][0]
+    assert reported == sorted(reported)
+    assert reported[-1] == 1.0
+
+
 def test_the_results_are_those_of_the_networks(small):
     training, testing = put_aside(small.table, 0.2, 0)
     x = small.encoder.transform(small.table.features)

@@ -110,7 +110,7 @@ class Program:
                 advanced(steps)
                 if keeper is not None and keeper.is_through(states[0], epoch + 1):
                     break
-            return joined(states)
+            return joined(states, state[0][0].shape[1])
 
         began = anchors
         if training.start == "dense":
@@ -289,7 +289,7 @@ class Program:
             steps = min(segment, self._steps_to_settle - first)
             parts = (parted(tree, count) for tree in (state, factors, done))
             move = functools.partial(self._moved, replicas=replicas, first=first, steps=steps)
-            state = joined(self._threads.each(move, *parts))
+            state = joined(self._threads.each(move, *parts), shape[1])
             taken += np.where(done, 0, steps)
             advanced(steps)
             measures = self.measured(state, replicas, strengths, factors)

@@ -20,7 +20,7 @@ from poise.paths.engines import Job, Local, check_model
 from poise.paths.folds import split
 from poise.paths.grid import below, found_grid
 from poise.paths.result import Path
-from poise.paths.stages import check_reweightable, held_at_zero, reweighted
+from poise.paths.stages import check_reweightable, held_at_zero, reweighted, unweighted
 from poise.paths.streams import Stream, is_stream, split_by_hash
 from poise.paths.tables import chosen_position
 from poise.paths.training import Lanes, Replica, Training
@@ -218,7 +218,7 @@ def solved(
             grid = found_grid(engine, strengths - 1 if adaptive and strengths > 1 else strengths)
             finished += 1
         stages: list[Path] = []
-        factors = None
+        factors = unweighted(engine.optimizer, len(replicas)) if adaptive else None
         for stage in range(adaptive + 1):
             here = grid
             if is_found and adaptive:

@@ -13,6 +13,16 @@ FLOOR = 0.03
 """ε in a = (1 + ε)/(size/largest + ε): nothing is penalised more than about 1/ε times the largest group."""
 
 
+def unweighted(optimizer, replicas: int) -> dict:
+    """The factors that the penalties have, in the form of `reweighted`: all stages are then one compiled program."""
+    return {
+        (target.index, number): np.stack([_own_factors(penalty, target.shape)[None]] * replicas)
+        for target in optimizer.targets
+        for number, penalty in target.penalties
+        if not penalty.smooth
+    }
+
+
 def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int) -> dict:
     """The factors of the next stage, by (index of a target, number of a rule), (replicas, 1, groups or *shape).
 
@@ -66,6 +76,8 @@ def held_at_zero(targets, sizes: dict[str, np.ndarray]) -> dict:
 
 
 def _own_factors(penalty, shape):
+    """(groups,) or of the shape of a penalty of entries."""
     if hasattr(penalty, "layout_of"):
-        return np.asarray(penalty.layout_of(shape).factors)
-    return 1.0 if penalty.weights is None else np.asarray(penalty.weights)
+        return np.asarray(penalty.layout_of(shape).factors, "float32")
+    own = 1.0 if penalty.weights is None else penalty.weights
+    return np.broadcast_to(np.asarray(own, "float32"), shape)

@@ -9,7 +9,7 @@ import numpy as np
 
 SMALL = 20_000_000
 """Numbers in the state of all lanes together, up to which XLA is taken to use one core for them."""
-FEWEST = 16
+FEWEST = 6
 """Strengths of a thread: fewer do not fill its core."""
 
 
@@ -39,23 +39,31 @@ def shares(shape: tuple[int, int], values: int) -> int:
     if len(devices) > 1 or devices[0].platform != "cpu" or values * replicas * strengths > SMALL:
         return 1
     cores = int(os.environ.get("NPROC") or joblib.cpu_count())
-    return max((n for n in range(2, cores + 1) if strengths % n == 0 and strengths // n >= FEWEST), default=1)
+    size = -(-strengths // max(min(cores, strengths // FEWEST), 1))
+    return -(-strengths // size)
 
 
 def parted(tree, count: int) -> list:
-    """Parts of equally many strengths of what has the leading axes (replicas, strengths)."""
+    """Parts of equally many strengths of what has the leading axes (replicas, strengths).
+
+    What does not divide is filled up with the last strength.
+    """
     if count == 1:
         return [tree]
-    parts = range(count)
-    return [jax.device_put(jax.tree.map(lambda a, n=n: np.split(np.asarray(a), count, 1)[n], tree)) for n in parts]
+
+    def part(a, number):
+        size = -(-a.shape[1] // count)
+        return np.take(np.asarray(a), np.arange(number * size, (number + 1) * size), axis=1, mode="clip")
+
+    return [jax.device_put(jax.tree.map(lambda a, n=n: part(a, n), tree)) for n in range(count)]
 
 
 def first_part(tree, count: int):
-    return jax.tree.map(lambda a: a[:, : a.shape[1] // count], tree)
+    return jax.tree.map(lambda a: a[:, : -(-a.shape[1] // count)], tree)
 
 
-def joined(parts: list):
-    """What was parted."""
+def joined(parts: list, strengths: int):
+    """What was parted, of so many strengths."""
     if len(parts) == 1:
         return parts[0]
-    return jax.device_put(jax.tree.map(lambda *own: np.concatenate(own, axis=1), *parts))
+    return jax.device_put(jax.tree.map(lambda *own: np.concatenate(own, axis=1)[:, :strengths], *parts))

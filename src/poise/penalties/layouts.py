@@ -152,6 +152,8 @@ def layout(penalty, shape):
                     f"of shape {shape}. Indices run from 0 to {length - 1}."
                 )
             segments[indices] = number
+        if np.array_equal(segments, np.arange(length)):
+            segments = None  # index i is group i, which needs no look-up
     members = np.ones(length, int) if segments is None else np.bincount(segments[segments >= 0], minlength=count)
     factors = np.sqrt(members * (math.prod(shape) / max(length, 1)))
     if penalty.weights is not None:

@@ -30,6 +30,7 @@ class Kind:
         make: a function of the groups of inputs, for a penalty that drops whole columns, else of nothing.
         by_column: whether it goes on the first kernels in groups of columns, with L2 on the rest.
         adaptive: how many adaptive stages.
+        plain: the penalty whose path is the first of the stages.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Kind:
     make: Callable
     by_column: bool = False
     adaptive: int = 0
+    plain: str | None = None
 
 
 def _group(groups):
@@ -51,7 +53,9 @@ KINDS = {
     "l2": Kind("L2", "small weights", L2),
     "l1": Kind("L1", "single weights become zero", L1),
     "group": Kind("Group lasso", "whole columns are dropped, L2 on the rest", _group, by_column=True),
-    "adaptive": Kind("Adaptive group lasso", "the same, reweighted twice", _group, by_column=True, adaptive=2),
+    "adaptive": Kind(
+        "Adaptive group lasso", "the same, reweighted twice", _group, by_column=True, adaptive=2, plain="group"
+    ),
     "elasticnet": Kind("Elastic net", "L1 and L2 together", lambda: ElasticNet(l1=1.0, l2=1.0)),
     "sparse_group": Kind("Sparse group lasso", "columns and single weights", _sparse_group, by_column=True),
     "mcp": Kind("MCP", "single weights become zero, large ones stay", MCP),
@@ -64,6 +68,11 @@ def kind_of(name: str) -> Kind:
     if name not in KINDS:
         raise DataError(f"Penalty {name!r} is unknown. Use one of {', '.join(KINDS)}.")
     return KINDS[name]
+
+
+def trained_for(name: str, names: Sequence[str]) -> str:
+    """Of the penalties asked for the one whose path holds that of `name`: an adaptive one begins with the plain one."""
+    return next((other for other in names if kind_of(other).plain == name), name)
 
 
 def started(

@@ -23,7 +23,7 @@ from poise.paths.run import checked_engine, solved_by
 from poise.paths.training import Training
 from poise.penalties import L2
 from poise.rules import WEIGHTS, Rule
-from poise.studies.candidates import DEFAULTS, best_stage, kind_of, row_of, rules_of, started
+from poise.studies.candidates import DEFAULTS, best_stage, kind_of, row_of, rules_of, started, trained_for
 from poise.studies.encoding import Folds, folds_of
 from poise.studies.result import NONE, Candidate, Settings, Study
 from poise.studies.scores import Estimate, Judge, Outcome, outcome
@@ -125,19 +125,24 @@ def study(
     start = _start(table, rows, settings, model)
     judge, x_test = _judge(table, testing, rows, settings)
 
-    costs = {NONE: 0.3, **{name: 1.0 + kind_of(name).adaptive for name in settings.penalties}, "watching": 0.5}
+    sources = {name: trained_for(name, settings.penalties) for name in settings.penalties}
+    costs = {NONE: 0.3, **{name: 1.0 + kind_of(name).adaptive for name in sources.values()}, "watching": 0.5}
     done = 0.0
+    solved: dict[str, Path] = {}
     found: list[Candidate] = []
     for name in (NONE, *settings.penalties):
         title = "No penalty" if name == NONE else kind_of(name).title
+        source = sources.get(name, name)
+        if source not in solved:
 
-        def part(share, name=name, title=title, done=done):
-            report((done + share * costs[name]) / sum(costs.values()), title)
+            def part(share, source=source, title=title, done=done):
+                report((done + share * costs[source]) / sum(costs.values()), title)
 
-        folder = None if checkpoint is None else os.path.join(os.fspath(checkpoint), name)
-        solved = _solved(name, start, rows, settings, engine, folder, part)
-        found.append(_candidate(name, title, solved, rows, judge, x_test, found[0].outcome if found else None))
-        done += costs[name]
+            folder = None if checkpoint is None else os.path.join(os.fspath(checkpoint), source)
+            solved[source] = _solved(source, start, rows, settings, engine, folder, part)
+            done += costs[source]
+        path = solved[source] if source == name else [*solved[source].stages, solved[source]][0]
+        found.append(_candidate(name, title, path, rows, judge, x_test, found[0].outcome if found else None))
     report(done / sum(costs.values()), "watching")
     chosen = settings.choose or _preferred(found[1:] or found).name
     traced = {
