@@ -9,7 +9,7 @@ import numpy as np
 
 SMALL = 20_000_000
 """Numbers in the state of all lanes together, up to which XLA is taken to use one core for them."""
-FEWEST = 6
+FEWEST = 2
 """Strengths of a thread: fewer do not fill its core."""
 
 
