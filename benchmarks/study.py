@@ -6,9 +6,9 @@
     python benchmarks/study.py --without-lassonet
 
 Every seed puts other test rows aside, and all ways see the same. The study is that of all default penalties; beside it
-stands one of L2 alone, which is for who wants to predict and not to select. Printed are means over the seeds: R² or accuracy, and
-the cross-entropy where there are classes, on the test rows; the time is the median of one run, imports apart. Last
-comes the mean of the paired differences in score, with its standard error over the seeds.
+stands one of L2 alone, which is for who wants to predict and not to select. Printed are means over the seeds: R² or
+accuracy, and the cross-entropy where there are classes, on the test rows; the time is the median of one run, imports
+apart. Last comes the mean of the paired differences in score, with its standard error over the seeds.
 """
 
 import argparse
