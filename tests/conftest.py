@@ -11,8 +11,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
+import hypothesis
 import keras
 import pytest
+
+hypothesis.settings.register_profile("poise", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("poise")
 
 BACKEND = keras.backend.backend()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

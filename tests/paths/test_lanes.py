@@ -339,6 +339,26 @@ def test_losses_of_many_rows_are_summed_over_blocks(monkeypatch):
         np.testing.assert_allclose(parts.table[name], whole.table[name], rtol=1e-4, atol=1e-6)
 
 
+def test_replicas_with_rows_of_their_own_are_measured_on_them_alone(monkeypatch):
+    data = weighted_table(True)
+    expected = in_lanes(compiled(net()), data, poise.L1())
+    stacked = keras.tree.map_structure(lambda a: np.concatenate([a + 1.0, a, a - 1.0]), data)
+    count, sizes, block = len(ROWS), set(), lanes.Program._blocks
+
+    def noted(self, replicas):
+        for part, masks in block(self, replicas):
+            sizes.add(masks["loss"].shape[1])
+            yield part, masks
+
+    monkeypatch.setattr(lanes.Program, "_blocks", noted)
+    own = replace(REPLICA, train=count + REPLICA.train, held=count + REPLICA.held)
+    found = in_lanes(compiled(net()), stacked, poise.L1(), replicas=[own])
+
+    assert sizes == {count}
+    for name in ("loss", "held_loss", "residual", "gradient", "penalty"):
+        np.testing.assert_allclose(found.table[name], expected.table[name], rtol=1e-5)
+
+
 # ---------------------------------------------------------------- alone and together
 
 REPLICAS = [Replica(0, 0, ROWS[:16], ROWS[16:]), Replica(1, 0, ROWS[5:], ROWS[:5]), Replica(2, 0, ROWS, ROWS[:0])]

@@ -6,7 +6,6 @@ written to the checkpoint in one move, so that a call that was killed goes on wi
 """
 
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,19 +15,19 @@ import keras
 import numpy as np
 import pandas as pd
 
-from poise.balance import check_built
-from poise.optimizer import Penalized, find_penalized
+from poise.optimizer import Penalized
 from poise.paths.batches import at_once, steps_of
 from poise.paths.checkpoints import Checkpoint
 from poise.paths.folds import kept
 from poise.paths.inputs import first_kernels, live_inputs
 from poise.paths.lanes import Program
 from poise.paths.losses import is_mean_loss
+from poise.paths.models import check_model, drawn, first_rate, inner_optimizer, outputs_of
 from poise.paths.passing import Passing
 from poise.paths.sizes import is_empty, live_units, sizes
 from poise.paths.streams import Stream
 from poise.paths.training import Lanes, Replica, Training
-from poise.rules import Rule, path_of
+from poise.rules import Rule
 
 MANY = 20_000_000
 """Numbers in the weights of all lanes together, above which the size of a chunk is found by measuring."""
@@ -198,7 +197,7 @@ class Local:
 
     def _program(self, training):
         if training not in self._programs:
-            falling = keras.optimizers.schedules.CosineDecay(_first_rate(self._inner), max(training.settle or 0, 1))
+            falling = keras.optimizers.schedules.CosineDecay(first_rate(self._inner), max(training.settle or 0, 1))
             kind = Passing if isinstance(self.job.data, Stream) else Program
             self._programs[training] = kind(
                 self.job.model,
@@ -239,7 +238,7 @@ class Local:
         values = sum(int(np.prod(v.shape)) for v in [*self.job.model.weights, *self.optimizer.variables])
         whole = at_once(len(replica.train))
         rows = whole if training.settle or training.batch_size is None else min(training.batch_size, whole)
-        limit = min(self._memory() / (12 * values), ACTIVE / max(rows * _outputs(self.job.model), 1))
+        limit = min(self._memory() / (12 * values), ACTIVE / max(rows * outputs_of(self.job.model), 1))
         limit = max(int(limit), 1)
         if values * members * count <= MANY or isinstance(self.job.data, Stream):
             return min(members * count, limit)
@@ -333,72 +332,10 @@ MEASURES = [
 ]
 
 
-def check_model(model):
-    """Raises ValueError if the model cannot be trained in lanes, with the reason."""
-    if not getattr(model, "compiled", False):
-        raise ValueError("The model is not compiled. Call model.compile(optimizer, loss) before poise.path.")
-    check_built(model)
-    name = type(model).__name__
-    if type(model).train_step is not keras.Model.train_step:
-        raise ValueError(
-            f"{name} has a train_step of its own, which lanes would not run: they take the gradient of the compiled "
-            "loss. Put what it does into compute_loss or the layers, or train it with fit."
-        )
-    if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
-        raise ValueError(
-            "Lanes do not scale the loss, which float16 needs. Use the policy 'mixed_bfloat16' or 'float32'."
-        )
-    if inner_optimizer(model).use_ema or getattr(model.optimizer, "use_ema", False):
-        raise ValueError("An average of weights (use_ema=True) has no exact zeros. Compile the model without it.")
-    carried = [path_of(v) for v in model.trainable_variables if getattr(v, "regularizer", None) is not None]
-    if carried:
-        raise ValueError(
-            f"{carried[0]!r} carries a Keras regularizer, which would be part of the prediction loss of every lane. "
-            "Move it into a rule with poise.adopt(model)."
-        )
-
-
-def inner_optimizer(model):
-    """The optimizer that takes the steps: the compiled one, or the one inside a `Penalized`."""
-    try:
-        return find_penalized(model).inner_optimizer
-    except ValueError:
-        return model.optimizer
-
-
-def drawn(model, seed: int) -> list:
-    """The trained variables of the model for the seed 0, and of a new draw of its initial weights for another.
-
-    Raises:
-        ValueError: if the model cannot be drawn anew.
-    """
-    if seed == 0:
-        return model.trainable_variables
-    before = random.getstate()
-    random.seed(seed)
-    try:
-        return keras.models.clone_model(model).trainable_variables
-    except Exception as error:
-        raise ValueError(f"seeds > 1 draws new initial weights, and the model cannot be cloned: {error}") from error
-    finally:
-        random.setstate(before)
-
-
-def _first_rate(optimizer):
-    rate = optimizer._learning_rate
-    return float(keras.ops.convert_to_numpy(rate(0) if callable(rate) else rate))
-
-
 def _number(replica, strength):
     """A number for a lane that depends on nothing but its fold, its seed and its strength."""
     words = np.array([strength], "float64").view("uint32")
     return int(np.random.SeedSequence([replica.fold + 1, replica.seed, *words.tolist()]).generate_state(1)[0])
-
-
-def _outputs(model) -> int:
-    """How many numbers the layers give for one row; 0 where the layers are not a graph."""
-    shapes = [tensor.shape[1:] for layer in model.layers for tensor in keras.tree.flatten(getattr(layer, "output", []))]
-    return sum(int(np.prod([size or 1 for size in shape])) for shape in shapes)
 
 
 def _parts(numbers, most):

@@ -392,14 +392,19 @@ class Program:
         return measures
 
     def _blocks(self, replicas):
-        """All rows in parts: (x, y, sample weights) and how often each row trains and is held out, (replicas, rows)."""
+        """All rows in parts: (x, y, sample weights) and how often each row trains and is held out, (replicas, rows).
+
+        Where every replica has rows of its own, as those of a study, a part is no larger than the rows of one.
+        """
         count = len(jax.tree.leaves(self._data)[0])
         masks = {name: np.zeros((len(replicas), count), "float32") for name in ("loss", "held_loss")}
         for number, replica in enumerate(replicas):
             np.add.at(masks["loss"][number], replica.train, 1.0)
             np.add.at(masks["held_loss"][number], replica.held, 1.0)
-        for first in range(0, count, WHOLE):
-            part = slice(first, first + WHOLE)
+        span = max(np.ptp(np.concatenate([replica.train, replica.held])) + 1 for replica in replicas)
+        size = min(int(span), WHOLE) if 2 * span <= count else WHOLE
+        for first in range(0, count, size):
+            part = slice(first, first + size)
             yield (
                 jax.tree.map(lambda a: a[part], self._data),  # noqa: B023
                 {name: mask[:, part] for name, mask in masks.items()},

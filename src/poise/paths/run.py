@@ -16,9 +16,10 @@ from poise.paths.blueprint import without_tensorflow
 from poise.paths.checkpoints import Checkpoint
 from poise.paths.cluster import Cluster
 from poise.paths.data import Data, checked_data
-from poise.paths.engines import Job, Local, check_model
+from poise.paths.engines import Job, Local
 from poise.paths.folds import split
 from poise.paths.grid import below, found_grid
+from poise.paths.models import check_model
 from poise.paths.result import Path
 from poise.paths.stages import check_reweightable, held_at_zero, reweighted, unweighted
 from poise.paths.streams import Stream, is_stream, split_by_hash

@@ -25,7 +25,7 @@ import numpy as np
 from poise.paths.blueprint import restoring
 from poise.paths.cluster import Cluster
 from poise.paths.data import Data
-from poise.paths.engines import inner_optimizer
+from poise.paths.models import inner_optimizer
 from poise.paths.nested import packed, unpacked
 from poise.paths.parcels import Parcel, packed_rows, reader, unpacked_rows
 from poise.paths.streams import Relayed, Stream

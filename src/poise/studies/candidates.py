@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import pandas as pd
 
-from poise.paths.engines import check_model
 from poise.paths.inputs import first_kernels
+from poise.paths.models import check_model
 from poise.paths.result import Path
 from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, SparseGroupLasso
 from poise.rules import WEIGHTS, Rule, path_of
