@@ -312,7 +312,9 @@ def _is_nothing_left(lanes: Lanes, strengths) -> bool:
 
 
 def _repeated(factors, count):
-    return None if factors is None else {key: np.repeat(value, count, axis=1) for key, value in factors.items()}
+    if factors is None:
+        return None
+    return {key: np.broadcast_to(value, (len(value), count, *value.shape[2:])) for key, value in factors.items()}
 
 
 def _joined(low: Lanes, high: Lanes) -> Lanes:

@@ -15,12 +15,13 @@ FLOOR = 0.03
 
 def unweighted(optimizer, replicas: int) -> dict:
     """The factors that the penalties have, in the form of `reweighted`: all stages are then one compiled program."""
-    return {
-        (target.index, number): np.stack([_own_factors(penalty, target.shape)[None]] * replicas)
+    own = {
+        (target.index, number): _own_factors(penalty, target.shape)
         for target in optimizer.targets
         for number, penalty in target.penalties
         if not penalty.smooth
     }
+    return {key: np.broadcast_to(factors, (replicas, 1, *factors.shape)) for key, factors in own.items()}
 
 
 def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int) -> dict:
