@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from poise.studies.run import _preferred, study
 from poise.studies.scores import row_losses
@@ -43,14 +44,28 @@ def with_losses(name, *held):
     ("first", "second", "expected"),
     [
         ((1.0, 1.2, 1.1), (1.1, 1.3, 1.2), "first"),
-        ((1.2, 0.9, 1.4), (1.0, 1.1, 1.2), "first"),  # worse by 0.07 in the mean, and the error is 0.13
-        ((1.0, 1.2, 1.4), (1.0, 1.1, 1.2), "second"),  # worse by 0.1, and the error is 0.06
+        ((1.0, 1.2, 1.4), (1.0, 1.1, 1.2), "first"),  # worse by 0.1, and the error is 0.06: t = 1.7, p = 0.11
+        ((1.1, 1.25, 1.4), (1.0, 1.1, 1.2), "second"),  # worse by 0.15, and the error is 0.03: t = 5.2, p = 0.02
         ((1.1, 1.3, 1.2), (1.0, 1.2, 1.1), "second"),  # worse by as much, in every fold
         ((1.0, 1.2, 1.1), (1.0, 1.2, 1.1), "first"),
     ],
 )
 def test_the_first_penalty_that_is_not_plainly_worse_is_chosen(first, second, expected):
     assert _preferred([with_losses("first", *first), with_losses("second", *second)]).name == expected
+
+
+@pytest.mark.parametrize("folds", [2, 4, 10])
+def test_plainly_worse_is_what_a_paired_t_test_says(folds):
+    random = np.random.default_rng(folds)
+    seen = set()
+    for _ in range(200):
+        first, second = random.normal(1.0, 0.1, folds), random.normal(1.0, 0.1, folds)
+        first += 0.1 - min(0.0, (first - second).mean())
+        worse = scipy.stats.ttest_rel(first, second, alternative="greater").pvalue < 0.05
+        chosen = _preferred([with_losses("first", *first), with_losses("second", *second)]).name
+        assert (chosen == "second") == worse
+        seen.add(chosen)
+    assert seen == {"first", "second"}
 
 
 def test_every_penalty_is_a_candidate_and_none_comes_first(small):

@@ -114,8 +114,8 @@ class Study:
         table: the data.
         settings: what was asked for.
         candidates: without a penalty first, then each penalty in the order in which it was asked for.
-        chosen: the name of the first penalised candidate whose held-out loss is within one standard error of the
-            lowest, or what was chosen by force.
+        chosen: the name of the first penalised candidate that the folds do not show to be worse than that of the
+            lowest held-out loss (paired t test, one-sided, 5%), or what was chosen by force.
         encoder: of the features, fitted on all training rows.
         centre, scale: what the target was standardised by; (0, 1) but in regression.
         rows: how many rows train and how many test.

@@ -15,6 +15,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from poise.paths.cluster import Cluster
 from poise.paths.data import Data
@@ -34,6 +35,9 @@ from poise.studies.watching import watched
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done and with what is being done."""
+
+WORSE = 0.05
+"""The p-value below which the folds show that one penalty predicts worse than another."""
 
 
 def study(
@@ -217,16 +221,19 @@ def _candidate(name, title, path: Path, rows: Folds, judge: Judge, x_test, basel
 
 
 def _preferred(found: Sequence[Candidate]) -> Candidate:
-    """The first, in the order given, whose held-out loss is within one standard error of the lowest.
+    """The first, in the order given, that the folds do not show to be worse than that of the lowest held-out loss.
 
-    The error is that of the difference over the folds. The lowest of several noisy losses is often so by chance.
+    They show it where the paired t test of the losses by fold (Student 1908), one-sided, has p < `WORSE`. The lowest of
+    several noisy losses is often so by chance, and by more than one standard error where the folds are few.
     """
     losses = [_by_fold(one) for one in found]
     lowest = losses[int(np.argmin([one.val_loss for one in found]))]
-    more = [loss - lowest for loss in losses]
+    count = len(lowest)
+    doubt = scipy.stats.t.ppf(1 - WORSE, count - 1) / np.sqrt(count)
     return next(
-        one for one, extra in zip(found, more, strict=True) if extra.mean() <= extra.std(ddof=1) / np.sqrt(len(extra))
-    )
+        one for one, loss in zip(found, losses, strict=True)
+        if (loss - lowest).mean() <= doubt * (loss - lowest).std(ddof=1)
+    )  # fmt: skip
 
 
 def _by_fold(one: Candidate) -> np.ndarray:
