@@ -6,9 +6,10 @@
     python benchmarks/study.py --without-lassonet
 
 Every seed puts other test rows aside, and all ways see the same. The study is that of all default penalties; beside it
-stands one of L2 alone, which is for who wants to predict and not to select. Printed are means over the seeds: R² or
-accuracy, and the cross-entropy where there are classes, on the test rows; the time is the median of one run, imports
-apart. Last comes the mean of the paired differences in score, with its standard error over the seeds.
+stand one of L2 alone, which is for who wants to predict and not to select, and one of the adaptive group lasso alone,
+which does what LassoNet does. Printed are means over the seeds: R² or accuracy, and the cross-entropy where there are
+classes, on the test rows; the time is the median of one run, imports apart. Last comes the mean of the paired
+differences in score, with its standard error over the seeds.
 """
 
 import argparse
@@ -51,10 +52,11 @@ def compared(name, seeds, with_lassonet):
         found.setdefault("poise study", []).append((own.score.value, own.test_loss.value, seconds))
         alone = study.baseline
         found.setdefault("  of it, no penalty", []).append((alone.score.value, alone.test_loss.value, np.nan))
-        start = time.perf_counter()
-        only = studied(name, seed, penalties=["l2"])[0].best
-        quick = time.perf_counter() - start
-        found.setdefault("poise study --penalty l2", []).append((only.score.value, only.test_loss.value, quick))
+        for penalty in ("l2", "adaptive"):
+            start = time.perf_counter()
+            only = studied(name, seed, penalties=[penalty])[0].best
+            quick = time.perf_counter() - start
+            found.setdefault(f"  --penalty {penalty}", []).append((only.score.value, only.test_loss.value, quick))
         for way, run in ways.items():
             start = time.perf_counter()
             score, loss = run(study.table.task, *rows, seed)
