@@ -154,6 +154,20 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes):
         assert traces["what survives"].x[0] == pytest.approx(one.kept_at)
 
 
+def test_the_null_model_far_above_takes_no_room_but_where_it_is_marked(diabetes):
+    group = diabetes.candidates[2]
+    *_, last, far = group.stage.strengths
+    assert far == pytest.approx(100 * last)
+
+    def end_of(one):
+        picture = pictures.paths_picture(replace(diabetes, candidates=(*diabetes.candidates[:2], one)))
+        assert any(far in line.x for line in picture.data if line.name == "rows held out")
+        return 10 ** picture.layout.xaxis2.range[1]
+
+    assert last < end_of(group) < 10 * last
+    assert far < end_of(replace(group, kept_at=far))
+
+
 def test_the_picture_of_columns_counts_the_survivors(diabetes):
     one = diabetes.selector
 

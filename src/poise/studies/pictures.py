@@ -14,6 +14,7 @@ from plotly.subplots import make_subplots
 from poise.paths.inputs import first_kernels
 from poise.paths.pictures import neutral, places
 from poise.paths.result import Path
+from poise.paths.run import NULL
 from poise.studies.result import NONE, Candidate, Study
 
 LOSSES = (
@@ -93,8 +94,8 @@ def columns_picture(study: Study, one: Candidate) -> go.Figure:
             hoverinfo="skip",
         )  # fmt: skip
         picture.update_yaxes(range=[-0.03 * top, 1.08 * top], tickformat=",~g", row=1, col=column)
-    _on_strengths(picture, 1, strengths)
-    _on_strengths(picture, 2, strengths)
+    for column in (1, 2):
+        _on_strengths(picture, column, [strengths], [one.kept_at])
     return picture.update_layout(hovermode="closest")
 
 
@@ -264,7 +265,7 @@ def _add_path(picture: go.Figure, column: int, one: Candidate, baseline: float, 
         )  # fmt: skip
     _add_mark(picture, cell, one.path, one.kept_at, "zeros", {"symbol": "diamond-open", "size": 14}, "what survives")
     _add_mark(picture, cell, one.stage, one.strength, "ink", {"symbol": "circle", "size": 9}, "taken to predict")
-    _on_strengths(picture, column, np.concatenate([one.stage.strengths, one.path.strengths]))
+    _on_strengths(picture, column, [one.stage.strengths, one.path.strengths], [one.strength, one.kept_at])
 
 
 def _add_mark(picture: go.Figure, cell, path: Path, strength: float, role: str, marker: dict, name: str) -> None:
@@ -276,9 +277,13 @@ def _add_mark(picture: go.Figure, cell, path: Path, strength: float, role: str, 
     )  # fmt: skip
 
 
-def _on_strengths(picture: go.Figure, column: int, strengths: np.ndarray) -> None:
-    """A logarithmic axis, on which a strength of zero stands left of the others."""
-    x = places(np.unique(strengths))
+def _on_strengths(picture: go.Figure, column: int, grids: Sequence[np.ndarray], marks: Sequence[float]) -> None:
+    """A logarithmic axis, on which a strength of zero stands left of the others.
+
+    It ends before the strength of the null model, far above the others, unless a mark stands there.
+    """
+    strengths = np.unique(np.concatenate([_near(grid, marks) for grid in grids]))
+    x = places(strengths)
     across = x[-1] / x[0]
     margin = across**0.04 if across > 1 else 2.0
     axis = _on_logarithms(x[0] / margin, x[-1] * margin, 5)
@@ -286,6 +291,12 @@ def _on_strengths(picture: go.Figure, column: int, strengths: np.ndarray) -> Non
         inside = [tick for tick in axis["tickvals"] if tick >= x[1]]
         axis |= {"tickvals": [x[0], *inside], "ticktext": ["0", *(f"{tick:.3g}" for tick in inside)]}
     picture.update_xaxes(axis, row=1, col=column)
+
+
+def _near(strengths: np.ndarray, marks: Sequence[float]) -> np.ndarray:
+    """The strengths without that of the null model, which has no mark. The grid itself takes no steps so wide."""
+    is_far = len(strengths) > 3 and np.isclose(strengths[-1], NULL * strengths[-2]) and strengths[-1] not in marks
+    return strengths[:-1] if is_far else strengths
 
 
 def _on_logarithms(low: float, high: float, most: int) -> dict:
