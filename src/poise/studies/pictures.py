@@ -14,7 +14,6 @@ from plotly.subplots import make_subplots
 from poise.paths.inputs import first_kernels
 from poise.paths.pictures import neutral, places
 from poise.paths.result import Path
-from poise.paths.run import NULL
 from poise.studies.result import NONE, Candidate, Study
 
 LOSSES = (
@@ -294,9 +293,10 @@ def _on_strengths(picture: go.Figure, column: int, grids: Sequence[np.ndarray], 
 
 
 def _near(strengths: np.ndarray, marks: Sequence[float]) -> np.ndarray:
-    """The strengths without that of the null model, which has no mark. The grid itself takes no steps so wide."""
-    is_far = len(strengths) > 3 and np.isclose(strengths[-1], NULL * strengths[-2]) and strengths[-1] not in marks
-    return strengths[:-1] if is_far else strengths
+    """The strengths without the last, where a wider step than any other leads to it and no mark stands there."""
+    steps = np.diff(np.log(places(strengths)))
+    is_far = len(steps) > 1 and steps[-1] > 1.1 * steps[:-1].max()
+    return strengths[:-1] if is_far and strengths[-1] not in marks else strengths
 
 
 def _on_logarithms(low: float, high: float, most: int) -> dict:

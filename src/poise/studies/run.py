@@ -9,13 +9,14 @@ strength has seen all training rows, and is compared with that without a penalty
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import keras
 import numpy as np
 import pandas as pd
-import scipy.stats
+from scipy.stats import ttest_rel
 
 from poise.paths.cluster import Cluster
 from poise.paths.data import Data
@@ -228,12 +229,9 @@ def _preferred(found: Sequence[Candidate]) -> Candidate:
     """
     losses = [_by_fold(one) for one in found]
     lowest = losses[int(np.argmin([one.val_loss for one in found]))]
-    count = len(lowest)
-    doubt = scipy.stats.t.ppf(1 - WORSE, count - 1) / np.sqrt(count)
-    return next(
-        one for one, loss in zip(found, losses, strict=True)
-        if (loss - lowest).mean() <= doubt * (loss - lowest).std(ddof=1)
-    )  # fmt: skip
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of differences that are all the same
+        p_values = [ttest_rel(loss, lowest, alternative="greater").pvalue for loss in losses]
+    return next(one for one, p_value in zip(found, p_values, strict=True) if not p_value < WORSE)
 
 
 def _by_fold(one: Candidate) -> np.ndarray:
