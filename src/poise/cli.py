@@ -1,12 +1,9 @@
 """The commands `poise` has: thin, without mathematics. They import what they need when they run."""
 
-import hashlib
 import importlib.util
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +11,7 @@ import typer
 from rich.text import Text
 
 from poise.terminal.screen import EXIT_CODES, BadInputError, complain, console, plain_errors, progress_bar
+from poise.terminal.unfinished import checkpoint_errors, digest, unfinished_of
 
 app = typer.Typer(
     help="Penalties in the optimizer, and what they do to a network.",
@@ -175,7 +173,7 @@ def study(
         "delimiter": delimiter, "decimal": decimal, "encoding": encoding,
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
-    unfinished = _unfinished(folder)
+    unfinished = unfinished_of(folder)
     with plain_errors(unfinished):
         from poise import studies
         from poise.studies import tracking
@@ -190,9 +188,9 @@ def study(
         server = tracking.check_mlflow() if mlflow else None
         if model is not None:
             look_here()
-        checkpoint = unfinished / _digest(data, target, asked)
+        checkpoint = unfinished / digest(data, target, asked)
         where = _engine(engine, address)
-        with progress_bar(quiet) as progress, _checkpoint_errors(unfinished):
+        with progress_bar(quiet) as progress, checkpoint_errors(unfinished):
             found = studies.study(data, target, **asked, engine=where, checkpoint=checkpoint, progress=progress)
         report = studies.save(found, folder, overwrite=force)
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -383,20 +381,6 @@ def _tracked(found, folder: Path, tensorboard: Path | None, server: str | None, 
         yield f"MLflow: run {to_mlflow(folder)} at {server}"
 
 
-def _unfinished(folder: Path) -> Path:
-    """The hidden folder beside a run's in which what is finished is kept."""
-    named = folder.resolve() if folder.name in ("", "..") else folder
-    return named.with_name(f".{named.name}.unfinished")
-
-
-def _digest(data: str, target: str | None, asked: dict) -> str:
-    """A name for the same study of the same data: another begins anew beside it."""
-    state = os.stat(data) if os.path.isfile(data) else None
-    version = None if state is None else (state.st_size, state.st_mtime_ns)
-    told = json.dumps([os.path.abspath(data), version, target, asked], sort_keys=True)
-    return hashlib.sha256(told.encode("utf-8", "backslashreplace")).hexdigest()[:16]
-
-
 def _print_run(folder: Path) -> None:
     from poise.studies.printed import candidates_table, task_line
     from poise.studies.storage import read_description
@@ -405,17 +389,3 @@ def _print_run(folder: Path) -> None:
     screen.print(Text(task_line(found)), candidates_table(found), *map(Text, found["answer"]), sep="\n")
     for note in found["data"]["notes"]:
         screen.print(Text(f"Note: {note}"))
-
-
-@contextmanager
-def _checkpoint_errors(unfinished: Path) -> Iterator[None]:
-    """What is finished may belong to other rows or another network, where no option tells so."""
-    try:
-        yield
-    except ValueError as error:
-        if not str(error).startswith("The checkpoint "):
-            raise
-        raise BadInputError(
-            f"What an earlier call finished in {str(unfinished)!r} belongs to other data, or to another network. "
-            "Delete that folder to begin anew."
-        ) from error
