@@ -9,10 +9,12 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
+    ("_keras_internals",),
     ("penalties",),
     ("members",),
     ("rules",),
-    ("metric", "targets", "strengths", "replicas"),
+    ("inner", "plan", "targets", "strengths", "replicas"),
+    ("metric", "state"),
     ("records", "steps", "building"),
     ("optimizer",),
     ("gradients",),
@@ -35,8 +37,11 @@ KNOWING = [
     "paths/threads.py",
 ]
 """The files that import them."""
-PRIVATE = {"paths/blueprint.py": ["keras.src.utils"]}
-"""What has no public name: whether Keras may import TensorFlow."""
+PRIVATE = {
+    "_keras_internals.py": ["keras.src.saving.keras_saveable"],
+    "paths/blueprint.py": ["keras.src.utils"],
+}
+"""What has no public name: the base class of what Keras saves, and whether Keras may import TensorFlow."""
 
 
 def _imports(path):

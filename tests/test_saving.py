@@ -107,7 +107,7 @@ def test_the_inner_optimizer_keeps_its_own_settings():
     assert clone.use_ema
     assert clone.ema_momentum == 0.9
     assert clone.inner_optimizer.clipnorm == 1.0
-    assert not clone.inner_optimizer.use_ema
+    assert clone.inner_optimizer.use_ema
 
 
 def test_a_cloned_model_compiled_alike_trains_alike():
@@ -143,14 +143,56 @@ def test_a_model_saved_before_training_is_loaded(tmp_path):
     assert_same_weights(fitted(loaded, epochs=2), fitted(model, epochs=2), relative=1e-6)
 
 
-def test_a_state_of_other_rules_is_named_and_left():
-    saved = _trained("coupled").optimizer
-    store = {}
-    saved.save_own_variables(store)
-    other = fitted(compiled(poise.Penalized("adam", [])), epochs=1).optimizer
+def test_state_of_other_rules_is_refused_and_names_both(tmp_path):
+    _trained("coupled").save_weights(tmp_path / "s.weights.h5")
+    other = fitted(compiled(poise.Penalized("adam", [poise.L2(0.3)])), epochs=1)
 
-    with pytest.warns(UserWarning, match="4 variables were saved, and with its rules it has 1"):
-        other.load_own_variables(store)
+    with pytest.raises(ValueError, match=r"rules \['weights', 'even'\].*has the rules \['weights'\].*skip_mismatch=True"):
+        other.load_weights(tmp_path / "s.weights.h5")
+
+    assert dict(other.optimizer.strength) == {"weights": 0.3}
+    with pytest.warns(UserWarning, match="could not be loaded"):
+        other.load_weights(tmp_path / "s.weights.h5", skip_mismatch=True)
+    assert dict(other.optimizer.strength) == {"weights": 0.3}
+
+
+def test_strengths_anchors_and_traces_load_by_rule_and_variable(tmp_path):
+    rules = [
+        poise.Rule("head/kernel", poise.Anchored(poise.L1(0.02)), name="stay"),
+        poise.Rule("features/kernel", poise.L1(0.3), name="sparse"),
+    ]
+
+    def trained(order):
+        inner = keras.optimizers.RMSprop(0.01, momentum=0.5)
+        return fitted(compiled(poise.Penalized(inner, order, update="proximal", observe=1)), epochs=3)
+
+    saved, loaded = trained(rules), trained(rules[::-1])
+    saved.optimizer.strength["stay"] = 0.0625
+    saved.save_weights(tmp_path / "s.weights.h5")
+    loaded.load_weights(tmp_path / "s.weights.h5")
+
+    assert dict(loaded.optimizer.strength) == {"sparse": 0.3, "stay": 0.0625}
+    assert_same_weights(fitted(loaded, epochs=3), fitted(saved, epochs=3), relative=1e-6)
+
+
+@pytest.mark.parametrize("inner", ["sgd", "adam"])
+@pytest.mark.parametrize("is_built", [False, True])
+def test_weights_files_go_both_ways_between_stock_and_penalized(inner, is_built, tmp_path):
+    """As between two stock optimizers: the weights are loaded and the state of the optimizer is skipped."""
+    steps = 3 if is_built else 0
+    for count, (source, target) in enumerate([(inner, "ours"), ("ours", inner), ("adam", "ours"), ("ours", "adam")]):
+        made = [poise.Penalized(inner, poise.L2(0.25)) if one == "ours" else one for one in (source, target)]
+        saved, loaded = fitted(compiled(made[0]), epochs=5), fitted(compiled(made[1], net(seed=7)), epochs=steps)
+        saved.save_weights(tmp_path / f"{count}.weights.h5")
+
+        with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+            loaded.load_weights(tmp_path / f"{count}.weights.h5")
+
+        assert_same_weights(loaded, saved, relative=0)
+        assert int(loaded.optimizer.iterations) == (steps * 3)
+        if target == "ours":
+            assert dict(loaded.optimizer.strength) == {"weights": 0.25}
+        fitted(loaded, epochs=1)
 
 
 def test_the_anchor_is_saved(tmp_path):

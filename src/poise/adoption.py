@@ -175,13 +175,12 @@ def _recompile(model, old, rules):
         )
     is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
     inner = outer.inner_optimizer if is_scaled else outer
-    every = model.trainable_variables, model.non_trainable_variables
     if old is None:
         penalized = Penalized(inner, rules)
         if inner.built:
-            penalized.build(*every)
+            penalized.build(model.trainable_variables, model)
     else:
-        penalized = old.with_rules(rules, *every)
+        penalized = old.with_rules(rules, model.trainable_variables, model)
     if is_scaled:
         outer.inner_optimizer = penalized
     model.compile(**{**settings, "optimizer": outer if is_scaled else penalized})

@@ -91,7 +91,7 @@ def built_optimizer(model) -> Penalized:
     optimizer = find_penalized(model)
     check_built(model)
     if not optimizer.built:
-        optimizer.build(model.trainable_variables, model.non_trainable_variables)
+        optimizer.build(model.trainable_variables, model)
     return optimizer
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from keras import ops
 
+from poise.members import path_of
 from poise.metric import Metric
-from poise.rules import Plan, Rule, path_of
+from poise.plan import Plan
+from poise.rules import Rule
 from poise.targets import Target, anchored, check_actions, divide
 
 
