@@ -147,7 +147,9 @@ def test_state_of_other_rules_is_refused_and_names_both(tmp_path):
     _trained("coupled").save_weights(tmp_path / "s.weights.h5")
     other = fitted(compiled(poise.Penalized("adam", [poise.L2(0.3)])), epochs=1)
 
-    with pytest.raises(ValueError, match=r"rules \['weights', 'even'\].*has the rules \['weights'\].*skip_mismatch=True"):
+    with pytest.raises(
+        ValueError, match=r"rules \['weights', 'even'\].*has the rules \['weights'\].*skip_mismatch=True"
+    ):
         other.load_weights(tmp_path / "s.weights.h5")
 
     assert dict(other.optimizer.strength) == {"weights": 0.3}

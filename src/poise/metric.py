@@ -61,13 +61,15 @@ class Metric:
     """How an optimizer steps.
 
     `kind` is `"scalar"` (one step for the variable) or `"diagonal"`. With `momentum` μ the optimizer moves by a trace
-    of its steps, s ← μ·s + h, and with `nesterov` by μ·s + h.
+    of its steps, s ← μ·s + h, and with `nesterov` by μ·s + h. One that `forgets` lets its second moment decay where no
+    gradient arrives, so that its step grows there.
     """
 
     kind: str
     step: Callable[[Before], Callable[[], Any]]
     momentum: float
     nesterov: bool
+    forgets: bool
 
 
 STEPS: dict[type, tuple[str, Callable]] = {}
@@ -116,7 +118,8 @@ def metric_of(inner) -> Metric:
         )
     has_trace = registered in (keras.optimizers.SGD, keras.optimizers.RMSprop)
     momentum = float(inner.momentum) if has_trace else 0.0
-    return Metric(kind, step, momentum, bool(getattr(inner, "nesterov", False)))
+    forgets = registered in FORGETTING and not getattr(inner, "amsgrad", False)
+    return Metric(kind, step, momentum, bool(getattr(inner, "nesterov", False)), forgets)
 
 
 def _registered(inner):
@@ -263,6 +266,11 @@ def _norm(x):
 def _rms(x):
     return ops.sqrt(ops.mean(ops.square(x)))
 
+
+FORGETTING = (
+    *(keras.optimizers.Adam, keras.optimizers.Adamax, keras.optimizers.Nadam, keras.optimizers.Lamb),
+    *(keras.optimizers.RMSprop, keras.optimizers.Adafactor),
+)
 
 REFUSED[keras.optimizers.Lion] = "it moves by the sign of the gradient, which has no stationary point to keep"
 REFUSED[keras.optimizers.Ftrl] = "it is a proximal method of its own, with another objective"

@@ -455,6 +455,8 @@ class Penalized(keras.optimizers.Optimizer):
 
     @property
     def variables(self):
+        if keras.backend.backend() == "jax":
+            self._check_calling_model()
         return [*self._state.variables.values(), *self.inner_optimizer.variables]
 
     @property
@@ -485,12 +487,17 @@ class Penalized(keras.optimizers.Optimizer):
     def stateless_apply(self, optimizer_variables, grads, trainable_variables):
         if self.built and len(trainable_variables) != len(self._trainable_variables):
             raise ValueError(self._why_other_variables(f"{len(trainable_variables)} variables"))
+        return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+
+    def _check_calling_model(self):
+        """Raises ValueError if the model that asks for the variables has others than those of this optimizer.
+
+        JAX's trainer gives an optimizer only arrays, and asks for its variables before it takes a model apart.
+        """
         model = _calling_model()
         own = set() if model is None else {id(weight) for weight in model.weights}
-        others = [variable for variable in self._trainable_variables if own and id(variable) not in own]
-        if others:
+        if own and not all(id(variable) in own for variable in self._trainable_variables):
             raise ValueError(self._why_other_variables(f"the model {model.name!r}"))
-        return super().stateless_apply(optimizer_variables, grads, trainable_variables)
 
     def _check_variables_are_known(self, variables):
         for variable in variables:

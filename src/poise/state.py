@@ -62,9 +62,9 @@ class SavedState(KerasSaveable):
         index = json.loads(np.asarray(store[INDEX]).astype("uint8").tobytes())
         if sorted(index["rules"]) != sorted(self._rules):
             raise ValueError(
-                f"The saved optimizer state belongs to the rules {index['rules']}, and the optimizer {self._name!r} "
-                f"has the rules {self._rules}. Use the same rules to continue, or pass skip_mismatch=True to load only the "
-                "weights of the layers."
+                f"The saved optimizer state belongs to the rules {index['rules']}, and the optimizer "
+                f"{self._name!r} has the rules {self._rules}. Use the same rules to continue, or pass "
+                "skip_mismatch=True to load only the weights of the layers."
             )
         saved = {tuple(name): str(position) for position, name in enumerate(index["names"])}
         if index["rules"] != self._rules:  # what was recorded is listed in their order

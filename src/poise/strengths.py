@@ -1,5 +1,6 @@
 """The strengths of an optimizer's rules: numbers before it is built, variables after, schedules throughout."""
 
+import re
 from collections.abc import Callable, Mapping
 
 import keras
@@ -88,6 +89,6 @@ class Strengths(Mapping):
 
 
 def _variable_names(rules) -> list[str]:
-    """Names for the variables that hold the strengths: Keras allows no slash in one, and none twice in a file."""
-    names = [f"strength_{rule.replace('/', '_')}" for rule in rules]
+    """Names for the variables that hold the strengths, of the characters that TensorFlow allows, none of them twice."""
+    names = [f"strength_{re.sub('[^A-Za-z0-9_.-]', '_', rule)}" for rule in rules]
     return [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]
