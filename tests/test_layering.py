@@ -10,7 +10,7 @@ import poise
 SOURCE = Path(poise.__file__).parent
 ORDER = [
     ("penalties",),
-    ("members",),
+    ("members", "layer_state"),
     ("rules",),
     ("metric", "targets", "strengths", "replicas"),
     ("records", "steps", "building"),
