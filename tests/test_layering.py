@@ -11,7 +11,7 @@ SOURCE = Path(poise.__file__).parent
 ORDER = [
     ("_keras_internals",),
     ("penalties",),
-    ("members",),
+    ("members", "layer_state"),
     ("rules",),
     ("inner", "plan", "targets", "strengths", "replicas"),
     ("metric", "state"),

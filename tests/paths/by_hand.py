@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 import poise
+from poise.layer_state import state_of
 from poise.paths.result import Path
 from poise.paths.training import Lanes, Training
 
@@ -81,4 +82,6 @@ def path_of(
         poise.Rule("head/kernel", poise.L2(0.05)),
     )
     given = {"rules": rules, "training": Training(epochs=3, tolerance=0.1), "seconds": 1.5, **of_path}
-    return Path(lanes, keras.saving.serialize_keras_object(model), names=names and tuple(names), **given)
+    return Path(
+        lanes, keras.saving.serialize_keras_object(model), state_of(model), names=names and tuple(names), **given
+    )

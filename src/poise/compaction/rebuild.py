@@ -1,13 +1,12 @@
 """The smaller model: the same layers with other sizes, and the weights that stay."""
 
-import tempfile
-
 import keras
 import numpy as np
 
 from poise.compaction.analysis import Findings
 from poise.compaction.graph import is_graph, nodes_of
 from poise.compaction.kinds import Part
+from poise.layer_state import copy_seeds, copy_state
 
 
 def compact(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1):
@@ -127,16 +126,12 @@ class _Rebuilt:
 
     def _fill(self, layer, other):
         """Gives a layer the weights that stay, and its biases the constants that went."""
-        if hasattr(layer, "save_assets"):  # a vocabulary
-            with tempfile.TemporaryDirectory() as folder:
-                layer.save_assets(folder)
-                other.load_assets(folder)
-            return
         call = self._findings.graph.calls_of(layer)[0]
         parts = call.kind.parts(call)
         if not parts:
-            other.set_weights(layer.get_weights())
+            copy_state(layer, other)
             return
+        copy_seeds(layer, other)
         added = self._added(call)
         for part in parts:
             new, old = part.of(other), part.of(layer)

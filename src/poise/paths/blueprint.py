@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras.src.utils import module_utils
 
+from poise.layer_state import State
 from poise.members import alike, path_of
 from poise.paths.inputs import first_kernels
 from poise.paths.training import Lanes
@@ -22,6 +23,7 @@ class Blueprint:
     Args:
         architecture: the model as `keras.saving.serialize_keras_object` tells it. How it was compiled is left out, and
             with it the optimizer.
+        state: of its layers before training, in which the lanes' weights then take the places of the first ones.
         lanes: what the lanes left behind.
         rules: under which they were trained; of them the joint penalties say which variables theirs are.
         names: of the inputs; None for their positions.
@@ -31,19 +33,21 @@ class Blueprint:
     def __init__(
         self,
         architecture: dict,
+        state: State,
         lanes: Lanes,
         rules: Sequence[Rule],
         names: Sequence[str] | None,
         safe_mode: bool,
     ):
         self.architecture = {key: value for key, value in architecture.items() if key != "compile_config"}
+        self._state = state
         self._lanes = lanes
         self._joint = {rule.name: [*rule.penalty.members] for rule in rules if rule.penalty.members is not None}
         self._names = names
         self._safe_mode = safe_mode
 
     def build(self) -> keras.Model:
-        """A new model, with first weights of its own.
+        """A new model, in the state in which the lanes found theirs.
 
         Raises:
             ValueError: if Keras cannot rebuild it, or rebuilds another.
@@ -56,6 +60,7 @@ class Blueprint:
                 f"The model of the path was rebuilt with weights of the shapes {shapes}, and those trained have "
                 f"{trained}. A layer of it does not restore itself from its get_config."
             )
+        self._state.load_into(model)
         return model
 
     @cached_property

@@ -54,11 +54,20 @@ def drawn(model, seed: int) -> list:
     before = random.getstate()
     random.seed(seed)
     try:
-        return keras.models.clone_model(model).trainable_variables
+        clone = keras.models.clone_model(model)
     except Exception as error:
         raise ValueError(f"seeds > 1 draws new initial weights, and the model cannot be cloned: {error}") from error
     finally:
         random.setstate(before)
+    trained = {id(variable) for variable in model.trainable_variables}
+    shapes, others = ([tuple(v.shape) for v in one.variables] for one in (model, clone))
+    if shapes != others:
+        raise ValueError(
+            f"seeds > 1 draws new initial weights, and a clone of the model has variables of the shapes {others} where "
+            f"the model has {shapes}. A layer of it does not restore itself from its get_config."
+        )
+    # By position: a clone does not know which variables were frozen one by one.
+    return [theirs for ours, theirs in zip(model.variables, clone.variables, strict=True) if id(ours) in trained]
 
 
 def first_rate(optimizer) -> float:

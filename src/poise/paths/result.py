@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from poise.layer_state import State
 from poise.optimizer import Penalized
 from poise.paths import selection, storage
 from poise.paths.blueprint import Blueprint, restoring
@@ -35,6 +36,7 @@ class Path:
     Args:
         lanes: what all lanes left behind.
         architecture: the model as `keras.saving.serialize_keras_object` tells it.
+        state: of its layers before training.
         rules: those that were used. A strength is that of the first; the others keep their ratio to it.
         training: how the lanes were trained.
         seconds: how long it took.
@@ -70,6 +72,7 @@ class Path:
 
     lanes: Lanes
     architecture: dict
+    state: State
     rules: tuple[Rule, ...]
     training: Training
     seconds: float
@@ -254,7 +257,9 @@ class Path:
         parts = {"": self, **{f"stage-{number}": stage for number, stage in enumerate(self.stages, 1)}}
         if self.relaxed is not None:
             parts["relaxed"] = self.relaxed
-        storage.write(folder, {name: (part._record(), part.lanes) for name, part in parts.items()}, overwrite)
+        storage.write(
+            folder, {name: (part._record(), part.lanes, part.state) for name, part in parts.items()}, overwrite
+        )
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], safe_mode: bool = True) -> "Path":
@@ -290,7 +295,7 @@ class Path:
 
     @cached_property
     def _blueprint(self):
-        return Blueprint(self.architecture, self.lanes, self.rules, self.names, self.safe_mode)
+        return Blueprint(self.architecture, self.state, self.lanes, self.rules, self.names, self.safe_mode)
 
     @cached_property
     def _judged(self):
@@ -354,13 +359,14 @@ class Path:
 
     @classmethod
     def _restored(cls, part, stages, relaxed, safe_mode):
-        record, lanes = part
+        record, lanes, state = part
         with restoring("A rule of the path"):
             rules = [keras.saving.deserialize_keras_object(rule, safe_mode=safe_mode) for rule in record["rules"]]
         names = None if record["names"] is None else tuple(record["names"])
         path = cls(
             lanes,
             record["architecture"],
+            state,
             tuple(rules),
             Training(**record["training"]),
             record["seconds"],

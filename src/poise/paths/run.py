@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from poise.layer_state import state_of
 from poise.optimizer import find_penalized
 from poise.paths.blueprint import without_tensorflow
 from poise.paths.checkpoints import Checkpoint
@@ -185,12 +186,13 @@ def solved(
     table = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
     with without_tensorflow():
         architecture = keras.saving.serialize_keras_object(model)
+    state = state_of(model)
     kept = None
     if checkpoint is not None:
         kept = Checkpoint(
             checkpoint,
             data=table.digest if isinstance(table, Stream) else table,
-            model=[repr({**architecture, "compile_config": None}), *model.get_weights()],
+            model=[repr({**architecture, "compile_config": None}), *model.get_weights(), state.layers],
             compilation=[repr(_compilation(model)), *_plain_attributes(model.loss)],
             rules=[repr(keras.saving.serialize_keras_object(rule)) for rule in rules],
             folds=replicas,
@@ -239,11 +241,12 @@ def solved(
             if relax and is_last:
                 held = held_at_zero(engine.optimizer.targets, lanes.sizes)
                 refit = engine.run(here, held, part, is_free=True)
-                relaxed = Path(refit, architecture, tuple(rules), training, 0.0, names=data.names)
+                relaxed = Path(refit, architecture, state, tuple(rules), training, 0.0, names=data.names)
             stages.append(
                 Path(
                     lanes,
                     architecture,
+                    state,
                     tuple(rules),
                     training,
                     time.perf_counter() - start,

@@ -2,7 +2,7 @@
 
 path.json     rules, training, architecture of the model, and checksums of all files
 lanes.csv     one row a lane, every number exact
-arrays.npz    sizes, features and weights
+arrays.npz    sizes, features, weights, and the state of the model's layers
 stage-1/ …    the adaptive stages before it, laid out alike
 """
 
@@ -18,19 +18,22 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise.layer_state import State
+from poise.paths.parcels import Parcel
 from poise.paths.training import Lanes
 
 FORMAT = "poise path"
-VERSION = 1
+VERSION = 2
 RECORD, TABLE, ARRAYS = "path.json", "lanes.csv", "arrays.npz"
 
 
-def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lanes]], overwrite: bool) -> None:
+def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lanes, State]], overwrite: bool) -> None:
     """Writes a path, first beside the folder, which then takes its place as a whole.
 
     Args:
         folder: where to; its parents are made.
-        parts: by the name of a folder inside it what goes into its path.json, and its lanes; "" is the path itself.
+        parts: by the name of a folder inside it what goes into its path.json, its lanes, and the state of its model; ""
+            is the path itself.
         overwrite: whether a path that is saved there already may be replaced.
 
     Raises:
@@ -40,8 +43,9 @@ def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lan
     target = Path(folder).resolve()
     _check_place(target, overwrite)
     with replacing(target) as new:
-        for name, (record, lanes) in parts.items():
-            _write_part(new / name, {**record, "parts": [] if name else [other for other in parts if other]}, lanes)
+        for name, (record, lanes, state) in parts.items():
+            others = [] if name else [other for other in parts if other]
+            _write_part(new / name, {**record, "parts": others}, lanes, state)
 
 
 @contextlib.contextmanager
@@ -79,7 +83,7 @@ def replacing_file(target: Path) -> Iterator[Path]:
         raise OSError(f"The file {str(target)!r} cannot be written: {error.strerror or error}.") from error
 
 
-def read(folder: str | os.PathLike[str]) -> dict[str, tuple[dict, Lanes]]:
+def read(folder: str | os.PathLike[str]) -> dict[str, tuple[dict, Lanes, State]]:
     """The parts that `write` put into a folder.
 
     Raises:
@@ -105,12 +109,15 @@ def _read_part(folder):
             sizes = {name: arrays[f"size {number}"] for number, name in enumerate(record["sizes"])}
             features = arrays.get("features")
             weights = [arrays[f"weight {number}"].astype(dtype) for number, dtype in enumerate(record["weights"])]
+            state = State.from_record(
+                record["state"], lambda leaf: arrays[f"state {leaf['array']}"].astype(leaf["dtype"], copy=False)
+            )
     except (OSError, ValueError) as error:
         reason = f"{error.strerror}, {error.filename}" if isinstance(error, OSError) else error
         raise ValueError(
             f"The path saved in {str(folder)!r} is damaged: {reason}. Take a copy of it, or run poise.path again."
         ) from error
-    return record, Lanes(table, sizes, features, weights)
+    return record, Lanes(table, sizes, features, weights), state
 
 
 def _check_place(target, overwrite):
@@ -150,6 +157,11 @@ def _record_of(folder):
         version, is_whole = None, False
     if not isinstance(version, int) or not is_whole:
         raise ValueError(f"The folder {str(folder)!r} holds no path that poise saved, or its {RECORD} is damaged.")
+    if version < VERSION:
+        raise ValueError(
+            f"The path in {str(folder)!r} has the format {version}, without the state of layers such as Normalization. "
+            "Run poise.path again."
+        )
     if version > VERSION:
         raise ValueError(
             f"The path in {str(folder)!r} has the format {version}, and this poise reads up to {VERSION}. Update poise."
@@ -157,7 +169,7 @@ def _record_of(folder):
     return written["content"]
 
 
-def _write_part(folder, record, lanes):
+def _write_part(folder, record, lanes, state):
     folder.mkdir(parents=True, exist_ok=True)
     # The shortest text of a double gives back the double; which types the columns had is in the record.
     widened = {
@@ -168,11 +180,15 @@ def _write_part(folder, record, lanes):
     arrays |= {f"weight {number}": _storable(weight) for number, weight in enumerate(lanes.weights)}
     if lanes.features is not None:
         arrays["features"] = lanes.features
+    parcel = Parcel()
+    beside = state.to_record(parcel.keep)
+    arrays |= {f"state {number}": array for number, array in enumerate(parcel.arrays)}
     np.savez(folder / ARRAYS, **arrays)
     content = {
         **record,
         "keras": keras.__version__,
         "sizes": list(lanes.sizes),
+        "state": beside,
         "weights": [str(weight.dtype) for weight in lanes.weights],
         "columns": {name: str(dtype) for name, dtype in lanes.table.dtypes.items()},
         "files": {name: _checksum(folder / name) for name in (TABLE, ARRAYS)},

@@ -2,7 +2,7 @@
 
 work.json     the model, rules and optimizer as Keras configurations, the loss, the settings, and where the Python
               objects that they name can be imported from
-arrays.npz    the values of the model's variables, the data and the rows of the folds
+arrays.npz    the state of the model's layers, the data and the rows of the folds
 
 Whatever cannot travel is refused while it is written.
 """
@@ -22,6 +22,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise.layer_state import State, state_of
 from poise.paths.blueprint import restoring
 from poise.paths.cluster import Cluster
 from poise.paths.data import Data
@@ -145,8 +146,8 @@ def unpacked_problem(
         keras.config.enable_unsafe_deserialization()
     model = keras.saving.deserialize_keras_object(work["model"])
     _check_shapes(model, [tuple(shape) for shape in work["shapes"]])
-    for variable, leaf, is_trained in zip(model.variables, work["values"], work["are_trained"], strict=True):
-        variable.assign(read(leaf))
+    State.from_record(work["state"], read).load_into(model)
+    for variable, is_trained in zip(model.variables, work["are_trained"], strict=True):
         if variable.trainable != is_trained:
             variable.trainable = is_trained
         variable.regularizer = None  # check_model refuses it; what poise.adopt took off, a configuration may bring back
@@ -175,7 +176,7 @@ def _packed_model(model, parcel):
     return {
         "model": _configuration(model, "The model", parcel, is_kept=True),
         "shapes": _shapes(model),
-        "values": [parcel.keep(keras.ops.convert_to_numpy(variable)) for variable in model.variables],
+        "state": state_of(model).to_record(parcel.keep),
         "are_trained": [bool(variable.trainable) for variable in model.variables],
     }
 
