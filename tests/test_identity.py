@@ -6,32 +6,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from oracles.models import table
+from oracles.models import Block, table
 
 import poise
 
 RATE = 0.05
-
-
-@keras.saving.register_keras_serializable("poise-identity")
-class Block(layers.Layer):
-    """Sub-layers without names of their own, as the transformer examples of keras.io have them."""
-
-    def __init__(self, size: int, **given: Any) -> None:
-        super().__init__(**given)
-        self.size = size
-        self.up = layers.Dense(2 * size, activation="tanh")
-        self.down = layers.Dense(size)
-
-    def build(self, shape: Any) -> None:
-        self.up.build(shape)
-        self.down.build((*shape[:-1], 2 * self.size))
-
-    def call(self, x: Any) -> Any:
-        return x + self.down(self.up(x))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "size": self.size}
 
 
 @keras.saving.register_keras_serializable("poise-identity")

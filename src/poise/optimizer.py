@@ -120,7 +120,8 @@ class Penalized(keras.optimizers.Optimizer):
             return
         try:
             metric = metric_of(inner)
-            if self.built and bool(metric.momentum) != bool(self._state.metric.momentum):
+            current = self._state.metric
+            if self.built and current is not None and bool(metric.momentum) != bool(current.momentum):
                 raise ValueError(
                     f"{name}={value!r} cannot be set after the optimizer is built: the proximal step keeps a trace of "
                     "the steps only with momentum. Set it before training."
@@ -226,8 +227,9 @@ class Penalized(keras.optimizers.Optimizer):
             self.inner_optimizer.build(variables)
         # What the build of the base class does, without a second set of gradient accumulators. Past Keras' tracking,
         # for which these are no variables of the optimizer.
-        vars(self)["_trainable_variables"] = variables
-        vars(self)["_trainable_variables_indices"] = {self._var_key(v): number for number, v in enumerate(variables)}
+        places = {self._var_key(variable): number for number, variable in enumerate(variables)}
+        object.__setattr__(self, "_trainable_variables", variables)
+        object.__setattr__(self, "_trainable_variables_indices", places)
         averages = []
         if self.use_ema:
             averages = self.add_optimizer_variables(variables, "average")
@@ -238,7 +240,7 @@ class Penalized(keras.optimizers.Optimizer):
                     average.assign(copied(before))
             # keras.callbacks.SwapEMAWeights looks for them in the inner optimizer.
             for optimizer in (self, self.inner_optimizer):
-                vars(optimizer)["_model_variables_moving_average"] = averages
+                object.__setattr__(optimizer, "_model_variables_moving_average", averages)
         state.variables = self._named_variables(averages)
         state.resolved = plan.config
         if hasattr(self, "_track_trackable"):  # TensorFlow's checkpoints and saved models
@@ -258,6 +260,16 @@ class Penalized(keras.optimizers.Optimizer):
         """
         return resolve(self._state.rules, variables, weights, self._state.resolved)
 
+    @property
+    def resolved(self) -> dict | None:
+        """What the rules resolved to, with the variables by their positions; None before it is known."""
+        return self._state.resolved
+
+    def resolved_as(self, resolved: dict | None) -> "Penalized":
+        """Itself, with rules that resolve to what they did before (`resolved`) when it is built."""
+        self._state.resolved = resolved
+        return self
+
     def _named_variables(self, averages) -> dict:
         """By what they are, the rule and the number of the trained variable: all variables of the wrapper."""
         state, rules = self._state, self._state.rules
@@ -267,7 +279,7 @@ class Penalized(keras.optimizers.Optimizer):
             if target.trace is not None:
                 variables["step trace", target.index] = target.trace
         variables |= {("average", number): v for number, v in enumerate(averages) if v is not None}
-        return variables | {(RECORDS, name): v for name, v in state.records.variables.items()}
+        return variables | {(RECORDS, name): v for name, v in self._records.variables.items()}
 
     def _track_variable(self, variable):
         # Keras lists the variables by position; `_named_variables` names them.
@@ -495,8 +507,10 @@ class Penalized(keras.optimizers.Optimizer):
         JAX's trainer gives an optimizer only arrays, and asks for its variables before it takes a model apart.
         """
         model = _calling_model()
-        own = set() if model is None else {id(weight) for weight in model.weights}
-        if own and not all(id(variable) in own for variable in self._trainable_variables):
+        if model is None:
+            return
+        own = {id(weight) for weight in model.weights}
+        if not all(id(variable) in own for variable in self._trainable_variables):
             raise ValueError(self._why_other_variables(f"the model {model.name!r}"))
 
     def _check_variables_are_known(self, variables):
@@ -542,9 +556,7 @@ class Penalized(keras.optimizers.Optimizer):
         inner, rules, resolved = config.pop("inner"), config.pop("rules"), config.pop("resolved", None)
         inner = keras.saving.deserialize_keras_object(inner, custom_objects=custom_objects)
         rules = [keras.saving.deserialize_keras_object(rule, custom_objects=custom_objects) for rule in rules]
-        optimizer = cls(inner, rules, **config)
-        optimizer._state.resolved = resolved
-        return optimizer
+        return cls(inner, rules, **config).resolved_as(resolved)
 
 
 @dataclass

@@ -133,7 +133,7 @@ def _are_alike(before, now) -> bool:
     def form(path, shape):
         return re.sub(r"_\d+$", "", path.split("/")[-1]), tuple(shape)
 
-    return [form(*weight) for weight in before] == [form(path_of(weight), weight.shape) for weight in now]
+    return [form(path, shape) for path, shape in before] == [form(path_of(weight), weight.shape) for weight in now]
 
 
 def _is_permuted(before, places, now) -> bool:

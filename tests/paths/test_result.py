@@ -441,9 +441,8 @@ def with_layer(layer):
     """A path of a model that ends in the given layer."""
     path, model = path_of(), model_of(4)
     ending = keras.Sequential([keras.Input((4,)), *model.layers, layer], name="net")
-    return Path(
-        path.lanes, keras.saving.serialize_keras_object(ending), state_of(ending), path.rules, path.training, 0.0
-    )
+    architecture = keras.saving.serialize_keras_object(ending)
+    return Path(path.lanes, architecture, state_of(ending), path.rules, path.training, 0.0, resolved=path.resolved)
 
 
 def test_python_code_in_a_model_is_run_only_if_it_is_trusted(tmp_path):
@@ -481,7 +480,9 @@ def test_a_model_that_does_not_restore_itself_is_refused():
     with pytest.raises(
         ValueError, match="was rebuilt with weights of the shapes .*5, 3.*, and those trained have .*4, 3"
     ):
-        _ = Path(path.lanes, architecture, state_of(other), path.rules, path.training, 0.0).table
+        Path(path.lanes, architecture, state_of(other), path.rules, path.training, 0.0, resolved=path.resolved).model(
+            path.best
+        )
 
 
 SCRIPT = """

@@ -60,6 +60,7 @@ class Job:
         replicas: the rows of every family of lanes.
         training: how a lane is trained, its `settle` a number.
         checkpoint: keeps the finished chunks; None for none.
+        resolved: what the rules resolve to (`Plan.config`); None to match them with the model.
     """
 
     model: Any
@@ -68,6 +69,7 @@ class Job:
     replicas: list[Replica]
     training: Training
     checkpoint: Checkpoint | None = None
+    resolved: dict | None = None
 
 
 class Local:
@@ -192,7 +194,7 @@ class Local:
         if rate is not None:
             config.update(learning_rate=rate, gradient_accumulation_steps=None)
         optimizer = Penalized(type(inner).from_config(config), self.job.rules, self.job.training.update)
-        optimizer.build(self.job.model.trainable_variables, self.job.model.non_trainable_variables)
+        optimizer.resolved_as(self.job.resolved).build(self.job.model.trainable_variables, self.job.model)
         return optimizer
 
     def _program(self, training):

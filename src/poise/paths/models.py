@@ -7,6 +7,7 @@ import numpy as np
 
 from poise.balance import check_built
 from poise.optimizer import find_penalized
+from poise.plan import resolve
 from poise.rules import path_of
 
 
@@ -33,6 +34,22 @@ def check_model(model):
             f"{carried[0]!r} carries a Keras regularizer, which would be part of the prediction loss of every lane. "
             "Move it into a rule with poise.adopt(model)."
         )
+
+
+def resolved_rules(model, rules) -> dict:
+    """What rules resolve to on the model (`Plan.config`); those of its optimizer as the optimizer resolves them.
+
+    Raises:
+        ValueError: if the rules do not fit the model.
+    """
+    try:
+        own = find_penalized(model)
+    except ValueError:
+        own = None
+    variables, weights = model.trainable_variables, model.weights
+    if own is not None and all(any(rule is other for other in own.rules) for rule in rules):
+        return own.plan(variables, weights).config
+    return resolve(rules, variables, weights).config
 
 
 def inner_optimizer(model):

@@ -42,6 +42,7 @@ class Path:
         seconds: how long it took.
         stages: the adaptive stages before this one, each of which has those before it as its own.
         names: of the inputs; None for their positions.
+        resolved: what the rules resolved to (`Plan.config`).
         relaxed: the same strengths trained once more without the penalty on what survived, or None.
         safe_mode: whether an architecture that holds Python code is refused, as for `keras.saving.load_model`.
 
@@ -79,6 +80,7 @@ class Path:
     stages: tuple["Path", ...] = ()
     names: tuple[str, ...] | None = None
     relaxed: "Path | None" = None
+    resolved: dict = field(kw_only=True)
     safe_mode: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
@@ -172,8 +174,8 @@ class Path:
                 replace(rule, penalty=_changed(rule.penalty, strength=float(strength * ratio)))
                 for rule, ratio in zip(self.rules, ratios, strict=True)
             ]
-        optimizer = Penalized("sgd", [*self.rules], self.training.update)
-        optimizer.build(self._blueprint.model.trainable_variables)
+        optimizer = Penalized("sgd", [*self.rules], self.training.update).resolved_as(self.resolved)
+        optimizer.build(self._blueprint.model.trainable_variables, self._blueprint.model)
         before = self.stages[-1].lanes
         factors = reweighted(optimizer, self._blueprint.by_own_paths(before.sizes), chosen_position(before))
         replicas = replicas_of(before)
@@ -295,7 +297,9 @@ class Path:
 
     @cached_property
     def _blueprint(self):
-        return Blueprint(self.architecture, self.state, self.lanes, self.rules, self.names, self.safe_mode)
+        return Blueprint(
+            self.architecture, self.state, self.lanes, self.rules, self.resolved, self.names, self.safe_mode
+        )
 
     @cached_property
     def _judged(self):
@@ -351,6 +355,7 @@ class Path:
         """All but the lanes, as JSON holds it."""
         return {
             "rules": [_serialised(rule) for rule in self.rules],
+            "resolved": self.resolved,
             "training": asdict(self.training),
             "seconds": self.seconds,
             "names": self.names,
@@ -373,6 +378,7 @@ class Path:
             stages,
             names,
             relaxed,
+            resolved=record["resolved"],
             safe_mode=safe_mode,
         )
         _ = path._blueprint.model  # what cannot be rebuilt is said here

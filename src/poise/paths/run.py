@@ -20,7 +20,7 @@ from poise.paths.data import Data, checked_data
 from poise.paths.engines import Job, Local
 from poise.paths.folds import split
 from poise.paths.grid import below, found_grid
-from poise.paths.models import check_model
+from poise.paths.models import check_model, resolved_rules
 from poise.paths.result import Path
 from poise.paths.stages import check_reweightable, held_at_zero, reweighted, unweighted
 from poise.paths.streams import Stream, is_stream, split_by_hash
@@ -160,6 +160,7 @@ def checked_engine(engine) -> str | Cluster:
 def solved_by(engine: str | Cluster, model, rules: list[Rule], data: Data, replicas: list[Replica], **work) -> Path:
     """What `solved` does, in this process if it runs JAX, and else, or if the engine is "process", in one that does."""
     work["cluster"] = engine if isinstance(engine, Cluster) else None
+    work["resolved"] = resolved_rules(model, rules)
     if engine == "process" or keras.backend.backend() != "jax":
         from poise.paths.child import solved_in_child
 
@@ -180,6 +181,7 @@ def solved(
     checkpoint,
     report: Callable[[float], None],
     cluster: Cluster | None = None,
+    resolved: dict | None = None,
 ) -> Path:
     """What `path` does once its arguments are checked, in this process, on JAX."""
     start = time.perf_counter()
@@ -200,7 +202,8 @@ def solved(
             strengths=strengths,
             stages=[adaptive, relax],
         )
-    with contextlib.closing(_engine(Job(model, rules, table, replicas, training, kept), data, cluster)) as engine:
+    job = Job(model, rules, table, replicas, training, kept, resolved)
+    with contextlib.closing(_engine(job, data, cluster)) as engine:
         if adaptive:
             check_reweightable(engine.optimizer, "adaptive")
         if relax:
@@ -241,7 +244,16 @@ def solved(
             if relax and is_last:
                 held = held_at_zero(engine.optimizer.targets, lanes.sizes)
                 refit = engine.run(here, held, part, is_free=True)
-                relaxed = Path(refit, architecture, state, tuple(rules), training, 0.0, names=data.names)
+                relaxed = Path(
+                    refit,
+                    architecture,
+                    state,
+                    tuple(rules),
+                    training,
+                    0.0,
+                    names=data.names,
+                    resolved=engine.optimizer.resolved,
+                )
             stages.append(
                 Path(
                     lanes,
@@ -253,6 +265,7 @@ def solved(
                     stages=tuple(stages),
                     names=data.names,
                     relaxed=relaxed,
+                    resolved=engine.optimizer.resolved,
                 )
             )
             if is_last:

@@ -53,6 +53,7 @@ def pack(
     training: Training,
     checkpoint: str | os.PathLike[str] | None,
     cluster: Cluster | None = None,
+    resolved: dict | None = None,
 ) -> None:
     """Writes down what `poise.paths.run.solved` is called with; only the call for progress stays behind.
 
@@ -61,7 +62,7 @@ def pack(
     """
     parcel = Parcel()
     work = {
-        **packed_problem(model, rules, data, parcel),
+        **packed_problem(model, rules, resolved, data, parcel),
         "replicas": [[int(r.fold), int(r.seed), parcel.keep(r.train), parcel.keep(r.held)] for r in replicas],
         "strengths": strengths if isinstance(strengths, int) else parcel.keep(strengths),
         "adaptive": adaptive,
@@ -74,7 +75,9 @@ def pack(
     parcel.write(Path(folder, ARRAYS))
 
 
-def packed_problem(model: keras.Model, rules: list[Rule], data: Data, parcel: Parcel) -> dict[str, Any]:
+def packed_problem(
+    model: keras.Model, rules: list[Rule], resolved: dict | None, data: Data, parcel: Parcel
+) -> dict[str, Any]:
     """What is trained, as JSON holds it; its arrays go into the parcel.
 
     Raises:
@@ -91,6 +94,7 @@ def packed_problem(model: keras.Model, rules: list[Rule], data: Data, parcel: Pa
         "loss": packed(model.loss, lambda loss: _packed_loss(loss, parcel)),
         "loss_weights": packed(model._compile_config.config["loss_weights"], float),
         "rules": [_configuration(rule, f"Rule {rule.name!r}", parcel, is_kept=True) for rule in rules],
+        "resolved": resolved,
         "stream": {name: getattr(data.x, name) for name in TOLD} if isinstance(data.x, Stream) else None,
         "data": None if isinstance(data.x, Stream) else packed_rows((data.x, data.y, data.sample_weight), parcel),
         "rows": data.rows,
@@ -111,11 +115,12 @@ def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, An
         ValueError: if Keras rebuilds another model here.
     """
     read = reader(Path(folder, ARRAYS))
-    model, rules, data = unpacked_problem(work, read, ask)
+    model, rules, resolved, data = unpacked_problem(work, read, ask)
     strengths, cluster = work["strengths"], work["cluster"]
     return {
         "model": model,
         "rules": rules,
+        "resolved": resolved,
         "data": data,
         "replicas": [Replica(fold, seed, read(train), read(held)) for fold, seed, train, held in work["replicas"]],
         "strengths": strengths if isinstance(strengths, int) else read(strengths),
@@ -127,8 +132,8 @@ def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, An
 
 def unpacked_problem(
     work: dict, read: Callable[[dict], np.ndarray], ask: Callable[[int], tuple] | None = None
-) -> tuple[keras.Model, list[Rule], Data]:
-    """The compiled model, the rules and the data of `packed_problem`.
+) -> tuple[keras.Model, list[Rule], dict | None, Data]:
+    """The compiled model, the rules, what they resolve to and the data of `packed_problem`.
 
     Args:
         work: what that returned, its `places` imported and in Keras' scope of custom objects.
@@ -159,7 +164,8 @@ def unpacked_problem(
     stream = work["stream"]
     rows = (Relayed(ask, **stream), None, None) if stream and ask else unpacked_rows(work["data"], read)
     data = Data(*rows, rows=work["rows"], names=work["names"] and tuple(work["names"]))
-    return model, [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]], data
+    rules = [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]]
+    return model, rules, work["resolved"], data
 
 
 def imported(places: dict[str, tuple[str, str]]) -> dict[str, Any]:
