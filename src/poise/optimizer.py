@@ -502,12 +502,13 @@ class Penalized(keras.optimizers.Optimizer):
         return super().stateless_apply(optimizer_variables, grads, trainable_variables)
 
     def _check_calling_model(self):
-        """Raises ValueError if the model that asks for the variables has others than those of this optimizer.
+        """Raises ValueError if a model that is compiled with this optimizer trains and has other variables.
 
         JAX's trainer gives an optimizer only arrays, and asks for its variables before it takes a model apart.
         """
         model = _calling_model()
-        if model is None:
+        outer = getattr(model, "optimizer", None)
+        if model is None or (self is not outer and self is not getattr(outer, "inner_optimizer", None)):
             return
         own = {id(weight) for weight in model.weights}
         if not all(id(variable) in own for variable in self._trainable_variables):

@@ -120,7 +120,7 @@ def _restored(saved, rules, variables, weights, whole) -> dict[str, list]:
         if rule.name in saved["rules"]:
             of_rule = saved["rules"][rule.name]
             visible = [place for place in of_rule if whole or place in saved["trained"]]
-            restored[rule.name] = [_of_path(rule, *before[place], weights) for place in visible]
+            restored[rule.name] = [_of_path(rule, before[place], weights) for place in visible]
             if rule.penalty.members is None:  # the paths are those of before, so that new ones can be matched
                 paths = {path for path, _ in before}
                 restored[rule.name] += [w for w in weights if path_of(w) not in paths and rule.applies_to(w)]
@@ -142,7 +142,8 @@ def _is_permuted(before, places, now) -> bool:
     return any(path_of(weight) != path and path_of(weight) in paths for path, weight in zip(paths, now, strict=True))
 
 
-def _of_path(rule, path, shape, weights):
+def _of_path(rule, before, weights):
+    path, shape = before
     matches = [weight for weight in weights if path_of(weight) == path and tuple(weight.shape) == shape]
     if len(matches) != 1:
         count = "no variable" if not matches else f"{len(matches)} variables"
