@@ -15,6 +15,7 @@ ORDER = [
     ("metric", "targets", "strengths", "replicas"),
     ("records", "steps", "building"),
     ("optimizer",),
+    ("fit_data",),
     ("gradients",),
     ("balance",),
     ("callbacks", "inventory", "adoption", "compaction"),
