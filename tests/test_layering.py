@@ -17,6 +17,7 @@ ORDER = [
     ("metric", "state"),
     ("records", "steps", "building"),
     ("optimizer",),
+    ("fit_data",),
     ("gradients",),
     ("balance",),
     ("callbacks", "inventory", "adoption", "compaction"),
