@@ -11,6 +11,7 @@ SOURCE = Path(poise.__file__).parent
 ORDER = [
     ("penalties",),
     ("members",),
+    ("layers",),
     ("rules",),
     ("metric", "targets", "strengths", "replicas"),
     ("records", "steps", "building"),

@@ -9,6 +9,7 @@ import rich.table
 import rich.text
 
 from poise.balance import check_built
+from poise.layers import learn
 from poise.optimizer import find_penalized
 from poise.rules import kind_of, path_of, resolve
 
@@ -65,6 +66,7 @@ def summary(model) -> Summary:
         ['L2', '']
     """
     check_built(model)
+    learn([model])
     optimizer = _optimizer_of(model)
     trained, frozen = model.trainable_variables, model.non_trainable_variables
     rows, title = [], f"{model.name}: not compiled with poise.Penalized"

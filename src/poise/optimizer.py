@@ -28,6 +28,7 @@ from keras import ops
 
 from poise import replicas
 from poise.building import Builder
+from poise.layers import find_layers, is_learned, learn
 from poise.metric import Metric, metric_of
 from poise.penalties.base import PACKAGE, Schedule
 from poise.records import Records
@@ -156,12 +157,14 @@ class Penalized(keras.optimizers.Optimizer):
             return
         variables = list(variables)
         state = self._state
+        if not all(map(is_learned, variables)):
+            learn(find_layers(variables))
         frozen = _frozen_variables() if frozen is None else frozen
         plan = resolve(state.rules, variables, frozen)
         for number in plan.asleep:
             warnings.warn(
                 f"Rule {state.rules[number].name!r} sleeps: every variable that it matches is frozen "
-                "(trainable=False), so that it penalises nothing.",
+                "(trainable=False), or state such as a scale of float8, so that it penalises nothing.",
                 stacklevel=2,
             )
         if getattr(self, "_distribution_strategy", None) is not None:
@@ -177,6 +180,8 @@ class Penalized(keras.optimizers.Optimizer):
             # An inner optimizer that has trained before has an average already.
             begun = getattr(self.inner_optimizer, "_model_variables_moving_average", [])
             for average, before in zip(self._model_variables_moving_average, begun, strict=False):
+                if average is None:
+                    continue
                 average.assign(ops.copy(ops.convert_to_tensor(before)))
             # keras.callbacks.SwapEMAWeights looks for them there; as an attribute that Keras does not track once more.
             vars(self.inner_optimizer)["_model_variables_moving_average"] = self._model_variables_moving_average
@@ -340,6 +345,8 @@ class Penalized(keras.optimizers.Optimizer):
     def _average(self, is_first, overwrites):
         for variable in self._trainable_variables:
             average = self._model_variables_moving_average[self._get_variable_index(variable)]
+            if average is None:  # a scale of float8, which its gradient overwrites
+                continue
             w = ops.convert_to_tensor(variable)
             momentum = ops.where(is_first, 0.0, ops.cast(self.ema_momentum, w.dtype))
             mean = momentum * ops.convert_to_tensor(average) + (1.0 - momentum) * w

@@ -17,13 +17,14 @@ from typing import TypeAlias, Union
 
 import keras
 
+from poise.layers import KERNEL, STATE, info_of
 from poise.members import check_alone, numbers_of_members, path_of
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE
 
 
 class Role(enum.Enum):
-    """What a variable is for, judged by its name and, where the name is unknown, by its number of axes."""
+    """What a variable is for, by the type of its layer (see `poise.layers`), or by its name where that is unknown."""
 
     WEIGHTS = "weights"
     """Kernels and embeddings: what a bare penalty is put on."""
@@ -32,13 +33,13 @@ class Role(enum.Enum):
     """Scales of normalisation layers and every other vector or scalar of unknown name."""
     EMBEDDINGS = "embeddings"
     ALL = "all"
+    """Also slopes of `PReLU`, class tokens and position tables, which no other role selects."""
 
     def __repr__(self):
         return f"poise.{self.name}"
 
 
 WEIGHTS, BIASES, SCALES, EMBEDDINGS, ALL = Role
-KERNEL = "kernel"
 
 Select: TypeAlias = Union[str, Role, Callable[[keras.Variable], bool], Sequence["Select"]]  # noqa: UP007
 
@@ -116,7 +117,7 @@ class Plan:
 
     rules_of: dict[int, list[int]]
     asleep: list[int]
-    """The rules of which every variable is frozen."""
+    """The rules of which every variable is frozen, or state that training sets."""
     together: dict[int, list[int]]
     """By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order."""
 
@@ -176,7 +177,7 @@ def resolve(rules: Sequence[Rule], variables, frozen=()) -> Plan:
             _check_members(rule, [variables[i] for i in matched], [variables[i] for i in together[number]])
             matched = together[number]
         if not matched:
-            if not any(rule.applies_to(variable) for variable in frozen):
+            if not any(rule.applies_to(variable) for variable in frozen) and not _means_state(rule, variables):
                 raise ValueError(_why_nothing_matches(rule, variables, frozen))
             asleep.append(number)
         for i in matched:
@@ -190,23 +191,18 @@ def resolve(rules: Sequence[Rule], variables, frozen=()) -> Plan:
 
 
 def kind_of(variable) -> str:
-    """`"kernel"`, or the value of the role `EMBEDDINGS`, `BIASES` or `SCALES`."""
-    name = path_of(variable).split("/")[-1]
-    if "embedding" in name:
-        return EMBEDDINGS.value
-    if name in ("bias", "beta") or name.endswith("_bias"):
-        return BIASES.value
-    if name in ("gamma", "scale") or len(variable.shape) < 2:
-        return SCALES.value
-    return KERNEL
+    """`"kernel"`, the value of the role `EMBEDDINGS`, `BIASES` or `SCALES`, or one of the words of `poise.layers`."""
+    return info_of(variable).role
 
 
 def _matches(select, variable):
     if isinstance(select, str):
         return _matches_tail(select.split("/"), path_of(variable).split("/"))
     if isinstance(select, Role):
-        kinds = {WEIGHTS: (KERNEL, EMBEDDINGS.value), ALL: (kind_of(variable),)}.get(select, (select.value,))
-        return kind_of(variable) in kinds
+        kind = kind_of(variable)
+        if select is ALL:
+            return kind != STATE
+        return kind in ((KERNEL, EMBEDDINGS.value) if select is WEIGHTS else (select.value,))
     if callable(select):
         return bool(select(variable))
     return any(_matches(one, variable) for one in select)
@@ -270,12 +266,23 @@ def _globs(select):
     return [glob for one in select for glob in _globs(one)] if isinstance(select, (list, tuple)) else []
 
 
+def _means_state(rule, variables):
+    """Whether a rule for scales finds only those of float8, which no penalty can act on."""
+    select = rule.select if isinstance(rule.select, (list, tuple)) else [rule.select]
+    return SCALES in select and any(kind_of(variable) == STATE for variable in variables)
+
+
 def _check_variable(rule, variable):
     path = path_of(variable)
     dtype = keras.backend.standardize_dtype(variable.dtype)
     if "float" not in dtype:
         raise ValueError(
             f"Rule {rule.name!r} matches {path!r}, which is {dtype} and has no gradient. Exclude it from the rule."
+        )
+    if kind_of(variable) == STATE:
+        raise ValueError(
+            f"Rule {rule.name!r} matches {path!r}, which is state and no parameter: training sets it to a value of its "
+            "own, such as a scale of float8. Exclude it from the rule."
         )
     regularizer = getattr(variable, "regularizer", None)
     if regularizer is not None:
@@ -287,7 +294,7 @@ def _check_variable(rule, variable):
     if rule.penalty.members is not None:
         return
     try:
-        rule.penalty.check(variable.shape)
+        rule.penalty.bound(info_of(variable).sides).check(variable.shape)
     except ValueError as error:
         raise ValueError(f"Rule {rule.name!r} cannot act on {path!r}: {error}") from error
 

@@ -149,7 +149,9 @@ class Anchored(Penalty):
 
     def at(self, start):
         """The same penalty with the given array or variable as its anchor."""
-        return Anchored(self.penalty, start)
+        other = copy.copy(self)
+        other.start = start
+        return other
 
     def bound(self, sides):
         other = copy.copy(self)
