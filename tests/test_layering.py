@@ -12,6 +12,7 @@ ORDER = [
     ("_keras_internals",),
     ("penalties",),
     ("members", "layer_state"),
+    ("layers",),
     ("rules",),
     ("inner", "plan", "targets", "strengths", "replicas"),
     ("metric", "state"),

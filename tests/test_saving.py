@@ -308,3 +308,17 @@ def test_a_tensorflow_checkpoint_restores_weights_and_state_by_name(is_built, tm
 
     assert dict(other.optimizer.strength) == dict(model.optimizer.strength)
     assert_same_weights(fitted(other, epochs=2), fitted(model, epochs=2), relative=1e-6)
+
+
+@pytest.mark.parametrize("update", RULES)
+def test_an_h5_file_restores_a_training_too(update, tmp_path):
+    optimizer = poise.Penalized(INNER[update](), RULES[update], update=update)
+    model = fitted(compiled(optimizer, loss=keras.losses.MeanSquaredError()), epochs=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras calls the format legacy
+        model.save(tmp_path / "model.h5")
+
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+
+    assert [*loaded.optimizer.strength.items()] == [*model.optimizer.strength.items()]
+    assert_same_weights(fitted(loaded, epochs=3), fitted(model, epochs=3), relative=1e-6)

@@ -10,9 +10,10 @@ import numpy as np
 from keras import regularizers
 
 from poise.balance import check_built
+from poise.members import path_of
 from poise.optimizer import Penalized, find_penalized
 from poise.penalties import L1, L2, Coherence, ElasticNet, Penalty
-from poise.rules import Rule, path_of
+from poise.rules import Rule
 
 
 def adopt(model) -> list[Rule]:

@@ -126,7 +126,7 @@ class Penalties:
         if optimizer.built:
             return cls.of_built(optimizer)
         variables = model.trainable_variables
-        plan = optimizer.plan(variables, model.weights)
+        plan = optimizer.plan(variables, model)
         pairs = [((number,), numbers, False) for number, numbers in plan.alone.items()]
         pairs += [(tuple(members), [rule], True) for rule, members in plan.together.items()]
         names = [rule.name for rule in optimizer.rules]

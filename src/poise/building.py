@@ -6,6 +6,7 @@ from typing import Any
 
 from keras import ops
 
+from poise.layers import info_of
 from poise.members import path_of
 from poise.metric import Metric
 from poise.plan import Plan
@@ -47,6 +48,8 @@ class Builder:
 
     def _target(self, members, variables, path, is_joint, numbers):
         given = [(number, self.rules[number].penalty) for number in numbers]
+        if not is_joint:
+            given = [(number, penalty.bound(info_of(variables[0]).sides)) for number, penalty in given]
         penalties = tuple((number, anchored(penalty, variables[0], self._copy)) for number, penalty in given)
         shapes = tuple(tuple(variable.shape) for variable in variables)
         target = Target(tuple(members), shapes, path, is_joint, penalties, *divide(penalties, self.update, self.metric))

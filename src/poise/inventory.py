@@ -9,6 +9,7 @@ import rich.table
 import rich.text
 
 from poise.balance import check_built
+from poise.layers import learn
 from poise.members import path_of
 from poise.optimizer import find_penalized
 from poise.rules import kind_of
@@ -66,12 +67,13 @@ def summary(model) -> Summary:
         ['L2', '']
     """
     check_built(model)
+    learn([model])
     optimizer = _optimizer_of(model)
     trained, frozen = model.trainable_variables, model.non_trainable_variables
     rows, title = [], f"{model.name}: not compiled with poise.Penalized"
     rules_of, asleep = {}, set()
     if optimizer is not None:
-        plan = optimizer.plan(trained, model.weights)
+        plan = optimizer.plan(trained, model)
         rules_of = {id(trained[i]): numbers for i, numbers in plan.rules_of.items()}
         asleep = {optimizer.rules[number].name for number in plan.asleep}
         title = f"{model.name}: {len(rules_of)} of {len(trained)} trained variables penalised, {optimizer.update}"

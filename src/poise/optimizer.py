@@ -27,8 +27,10 @@ import numpy as np
 from keras import ops
 
 from poise import replicas
+from poise._keras_internals import model_of_h5_file
 from poise.building import Builder
 from poise.inner import InnerSetting, check_inner, loss_scale, without_average
+from poise.layers import find_layers, learn
 from poise.members import path_of
 from poise.metric import Metric, metric_of
 from poise.penalties.base import PACKAGE, Schedule
@@ -202,18 +204,20 @@ class Penalized(keras.optimizers.Optimizer):
         Raises:
             ValueError: if the rules do not fit the variables, or the optimizer or its inner one is built for others.
         """
-        model = _calling_model() if model is None else model
-        variables = list(variables) or _trained(model)
+        variables = list(variables)
+        model = _owner(variables) if model is None else model
+        if not variables and model is not None:
+            variables = list(model.trainable_variables)
         self._check_same(self, variables)
         if self.built:
             return
         self._check_same(self.inner_optimizer, variables)
         state = self._state
-        plan = self.plan(variables, [] if model is None else model.weights)
+        plan = self.plan(variables, model)
         for number in plan.asleep:
             warnings.warn(
                 f"Rule {state.rules[number].name!r} sleeps: every variable that it matches is frozen "
-                "(trainable=False), so that it penalises nothing.",
+                "(trainable=False), or state such as a scale of float8, so that it penalises nothing.",
                 stacklevel=2,
             )
         if getattr(self, "_distribution_strategy", None) is not None:
@@ -248,17 +252,19 @@ class Penalized(keras.optimizers.Optimizer):
                 self._track_trackable(variable, " ".join(map(str, variable_name)))
         self.built = True
 
-    def plan(self, variables, weights) -> Plan:
+    def plan(self, variables, model=None) -> Plan:
         """What the rules resolve to, as they were restored with the optimizer or by matching them.
 
         Args:
             variables: the variables that are trained.
-            weights: all weights of their model in its order; empty if it is not known.
+            model: the model that they belong to, or None if it is not known.
 
         Raises:
             ValueError: if the rules do not fit the variables.
         """
-        return resolve(self._state.rules, variables, weights, self._state.resolved)
+        if model is not None:
+            learn([model])
+        return resolve(self._state.rules, variables, [] if model is None else model.weights, self._state.resolved)
 
     @property
     def resolved(self) -> dict | None:
@@ -615,9 +621,17 @@ def _calling_model() -> keras.Model | None:
     return None
 
 
-def _trained(model):
-    """The trained variables of a model; Keras' loader of .h5 files gives an optimizer an empty list instead."""
-    return [] if model is None else list(model.trainable_variables)
+def _owner(variables) -> keras.layers.Layer | None:
+    """The model or layer that owns all of the variables, from the calling frames; None if none does.
+
+    Layers that own some of them are learned, so that the roles and the sides of those are known.
+    """
+    if not variables:
+        return model_of_h5_file() or _calling_model()
+    layers = find_layers(variables)
+    learn(layers)
+    owned = [{id(weight) for weight in layer.weights} for layer in layers]
+    return next((layer for layer, ids in zip(layers, owned, strict=True) if all(id(v) in ids for v in variables)), None)
 
 
 def _value_of(variable):

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 import keras
 
+from poise.layers import STATE, info_of
 from poise.members import check_alone, numbers_of_members, path_of
-from poise.rules import Rule
+from poise.rules import Role, Rule, kind_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Plan:
 
     rules_of: dict[int, list[int]]
     asleep: list[int]
-    """The rules of which every variable is frozen."""
+    """The rules of which every variable is frozen, or state that training sets."""
     together: dict[int, list[int]]
     """By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order."""
     config: dict
@@ -72,7 +73,7 @@ def resolve(rules: Sequence[Rule], variables, weights=(), saved: dict | None = N
             _check_members(rule, [variable for variable in variables if rule.applies_to(variable)], chosen)
         else:
             chosen = [weight for weight in weights if rule.applies_to(weight)]
-            if not chosen:
+            if not chosen and not _means_state(rule, variables):
                 raise ValueError(_why_nothing_matches(rule, variables, frozen))
         positions[rule.name] = [places[id(variable)] for variable in chosen]
         matched = [numbers[id(variable)] for variable in chosen if id(variable) in numbers]
@@ -185,12 +186,23 @@ def _globs(select):
     return [glob for one in select for glob in _globs(one)] if isinstance(select, (list, tuple)) else []
 
 
+def _means_state(rule, variables):
+    """Whether a rule for scales finds only those of float8, which no penalty can act on."""
+    select = rule.select if isinstance(rule.select, (list, tuple)) else [rule.select]
+    return Role.SCALES in select and any(kind_of(variable) == STATE for variable in variables)
+
+
 def _check_variable(rule, variable):
     path = path_of(variable)
     dtype = keras.backend.standardize_dtype(variable.dtype)
     if "float" not in dtype:
         raise ValueError(
             f"Rule {rule.name!r} matches {path!r}, which is {dtype} and has no gradient. Exclude it from the rule."
+        )
+    if kind_of(variable) == STATE:
+        raise ValueError(
+            f"Rule {rule.name!r} matches {path!r}, which is not a parameter: training sets it to a value of its own, "
+            "such as a scale of float8. Exclude it from the rule."
         )
     regularizer = getattr(variable, "regularizer", None)
     if regularizer is not None:
@@ -202,7 +214,7 @@ def _check_variable(rule, variable):
     if rule.penalty.members is not None:
         return
     try:
-        rule.penalty.check(variable.shape)
+        rule.penalty.bound(info_of(variable).sides).check(variable.shape)
     except ValueError as error:
         raise ValueError(f"Rule {rule.name!r} cannot act on {path!r}: {error}") from error
 

@@ -14,13 +14,14 @@ from typing import TypeAlias, Union
 
 import keras
 
+from poise.layers import KERNEL, STATE, info_of
 from poise.members import path_of
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE
 
 
 class Role(enum.Enum):
-    """What a variable is for, judged by its name and, where the name is unknown, by its number of axes."""
+    """What a variable is for, by the type of its layer (see `poise.layers`), or by its name where that is unknown."""
 
     WEIGHTS = "weights"
     """Kernels and embeddings: what a bare penalty is put on."""
@@ -29,13 +30,13 @@ class Role(enum.Enum):
     """Scales of normalisation layers and every other vector or scalar of unknown name."""
     EMBEDDINGS = "embeddings"
     ALL = "all"
+    """Also slopes of `PReLU`, class tokens and position tables, which no other role selects."""
 
     def __repr__(self):
         return f"poise.{self.name}"
 
 
 WEIGHTS, BIASES, SCALES, EMBEDDINGS, ALL = Role
-KERNEL = "kernel"
 
 Select: TypeAlias = Union[str, Role, Callable[[keras.Variable], bool], Sequence["Select"]]  # noqa: UP007
 
@@ -134,23 +135,18 @@ def as_rules(rules) -> list[Rule]:
 
 
 def kind_of(variable) -> str:
-    """`"kernel"`, or the value of the role `EMBEDDINGS`, `BIASES` or `SCALES`."""
-    name = path_of(variable).split("/")[-1]
-    if "embedding" in name:
-        return EMBEDDINGS.value
-    if name in ("bias", "beta") or name.endswith("_bias"):
-        return BIASES.value
-    if name in ("gamma", "scale") or len(variable.shape) < 2:
-        return SCALES.value
-    return KERNEL
+    """`"kernel"`, the value of the role `EMBEDDINGS`, `BIASES` or `SCALES`, or one of the words of `poise.layers`."""
+    return info_of(variable).role
 
 
 def _matches(select, variable):
     if isinstance(select, str):
         return _matches_tail(select.split("/"), path_of(variable).split("/"))
     if isinstance(select, Role):
-        kinds = {WEIGHTS: (KERNEL, EMBEDDINGS.value), ALL: (kind_of(variable),)}.get(select, (select.value,))
-        return kind_of(variable) in kinds
+        kind = kind_of(variable)
+        if select is ALL:
+            return kind != STATE
+        return kind in ((KERNEL, EMBEDDINGS.value) if select is WEIGHTS else (select.value,))
     if callable(select):
         return bool(select(variable))
     return any(_matches(one, variable) for one in select)

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 
 from poise.balance import check_built
+from poise.layers import learn
+from poise.members import path_of
 from poise.optimizer import find_penalized
 from poise.plan import resolve
-from poise.rules import path_of
 
 
 def check_model(model):
@@ -48,7 +49,8 @@ def resolved_rules(model, rules) -> dict:
         own = None
     variables, weights = model.trainable_variables, model.weights
     if own is not None and all(any(rule is other for other in own.rules) for rule in rules):
-        return own.plan(variables, weights).config
+        return own.plan(variables, model).config
+    learn([model])
     return resolve(rules, variables, weights).config
 
 

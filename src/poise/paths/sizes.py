@@ -16,9 +16,8 @@ def sizes(target: Target, members: list[np.ndarray]) -> np.ndarray:
     if groups is None:
         return np.abs(members[0])
     squares, labels = [], []
-    for w, (shape, axis, own) in zip(members, groups.with_factors(None).layout_of(target.shape).slices, strict=True):
-        across = tuple(w.ndim - len(shape) + other for other in range(len(shape)) if other != axis)
-        squares.append(np.square(w.astype("float64")).sum(axis=across))
+    for w, (axes, own) in zip(members, groups.with_factors(None).layout_of(target.shape).slices, strict=True):
+        squares.append(np.square(axes.columns(w).astype("float64")).sum(axis=-2))
         labels.append(own)
     in_order = np.concatenate(labels)
     order = np.argsort(in_order, kind="stable")[np.count_nonzero(in_order < 0) :]

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 
 from poise.layer_state import State, state_of
+from poise.members import path_of
 from poise.paths.blueprint import restoring
 from poise.paths.cluster import Cluster
 from poise.paths.data import Data
@@ -31,7 +32,7 @@ from poise.paths.nested import packed, unpacked
 from poise.paths.parcels import Parcel, packed_rows, reader, unpacked_rows
 from poise.paths.streams import Relayed, Stream
 from poise.paths.training import Replica, Training
-from poise.rules import Rule, path_of
+from poise.rules import Rule
 
 TOLD = ("rows", "batches", "largest", "digest")
 """What a stream tells of itself."""

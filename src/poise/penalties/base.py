@@ -17,6 +17,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from poise.penalties.axes import Sides
+
 PACKAGE = "poise"
 """The name under which poise registers its classes with Keras."""
 
@@ -39,6 +41,7 @@ class Penalty(keras.regularizers.Regularizer):
         has_force: whether the gradient of R is of any use (that of L0 is zero wherever it exists).
         members: None, or, if it acts on several variables as on one vector, by the path of each its shape, axis and
             groups (see `JointGroupLasso`).
+        sides: where the inputs and outputs of its variable lie, once it is bound to one (see `bound`); None before.
 
     Raises:
         TypeError: if the strength is neither a real number nor a schedule.
@@ -49,6 +52,7 @@ class Penalty(keras.regularizers.Regularizer):
     metric: ClassVar[Literal["diagonal", "scalar"] | None] = "diagonal"
     has_force: ClassVar[bool] = True
     members: dict[str, tuple] | None = None
+    sides: Sides | None = None
 
     def __init__(self, strength=1.0, weights=None):
         self.strength = checked_strength(strength)
@@ -58,14 +62,14 @@ class Penalty(keras.regularizers.Regularizer):
         """strength · R(w): a scalar, in w's dtype but float32 at least. `w`: a tensor of any shape."""
         w = ops.convert_to_tensor(w)
         w, strength = _working(w, strength)
-        return self._value(w, strength)
+        return ops.zeros((), w.dtype) if is_empty(w) else self._value(w, strength)
 
     def gradient(self, w, strength):
         """∇(strength · R)(w), of w's shape and dtype; where R is not smooth, the subgradient of minimum norm."""
         w = ops.convert_to_tensor(w)
         dtype = keras.backend.standardize_dtype(w.dtype)
         w, strength = _working(w, strength)
-        return ops.cast(self._gradient(w, strength), dtype)
+        return ops.cast(w if is_empty(w) else self._gradient(w, strength), dtype)
 
     def prox(self, w, step, strength):
         """The proximal operator, argmin_u ½‖u − w‖²_{1/step} + strength · R(u).
@@ -93,7 +97,7 @@ class Penalty(keras.regularizers.Regularizer):
                 f"{type(self).__name__}.prox takes one step for the whole matrix; received steps of shape "
                 f"{tuple(step.shape)}. Use an optimizer with a scalar step (SGD), or update='decoupled'."
             )
-        return ops.cast(self._prox(w, step, strength), dtype)
+        return ops.cast(w if is_empty(w) else self._prox(w, step, strength), dtype)
 
     def residual(self, w, gradient, strength):
         """The distance of −gradient from the subdifferential strength · ∂R(w), per entry or per group.
@@ -104,17 +108,22 @@ class Penalty(keras.regularizers.Regularizer):
             strength: a scalar ≥ 0.
 
         Returns:
-            Non-negative distances: zero everywhere if and only if w is a stationary point of prediction + penalty.
+            Non-negative distances: zero everywhere if and only if w is a stationary point of prediction + penalty. Of a
+            variable without entries there are none.
         """
         w, strength = _working(w, strength)
-        return self._residual(w, ops.cast(gradient, w.dtype), strength)
+        return ops.zeros((0,), w.dtype) if is_empty(w) else self._residual(w, ops.cast(gradient, w.dtype), strength)
 
     def critical_strength(self, gradient):
         """The smallest strength for which w = 0 is stationary under this prediction gradient, a scalar.
 
-        glmnet calls it λ_max. None where no finite strength does it (a smooth penalty) or any does (L0).
+        glmnet calls it λ_max. None where no finite strength does it (a smooth penalty) or any does (L0). 0 for a
+        variable without entries.
         """
         gradient, _ = _working(gradient, 0.0)
+        if is_empty(gradient):
+            has_none = self.smooth or not self.has_force or self.metric is None
+            return None if has_none else ops.zeros((), gradient.dtype)
         return self._critical_strength(gradient)
 
     def sizes(self, w) -> Any:
@@ -128,6 +137,16 @@ class Penalty(keras.regularizers.Regularizer):
         """The penalty with other `weights`, unchecked: they may be a traced tensor, one for each lane of a path."""
         other = copy.copy(self)
         other.weights = factors
+        return other
+
+    def bound(self, sides: Sides) -> "Penalty":
+        """The penalty for a variable of which it is known where its inputs and outputs lie.
+
+        An optimizer binds its penalties by the type of the layer. One that is not bound takes the last axis for the
+        outputs and the one before it for the inputs.
+        """
+        other = copy.copy(self)
+        other.sides = sides
         return other
 
     def check(self, shape):
@@ -275,8 +294,14 @@ def _working_dtype(w):
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
+def is_empty(w) -> bool:
+    """Whether a tensor has no entries, such as the kernel of a layer without inputs."""
+    return 0 in tuple(w.shape)
+
+
 def _working(w, strength):
     dtype = _working_dtype(w)
+    check_range(strength, dtype)
     return ops.cast(w, dtype), ops.convert_to_tensor(strength, dtype)
 
 
@@ -289,6 +314,15 @@ def checked_strength(strength):
             "LearningRateSchedule."
         )
     return checked_number("strength", float(strength))
+
+
+def check_range(strength, dtype: str):
+    """Raises ValueError if a number is finite and not so in the given dtype; a tensor is what it is."""
+    largest = float(np.finfo(dtype).max)
+    if isinstance(strength, numbers.Real) and largest < float(strength) < math.inf:
+        raise ValueError(
+            f"strength={strength!r} is beyond the range of {dtype}, which ends at {largest:.2g}. Use a smaller one."
+        )
 
 
 def checked_number(name, value, least=0.0, inclusive=True):

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from poise.penalties.axes import Axes
 from poise.penalties.base import PACKAGE
 from poise.penalties.groups import Grouped
 from poise.penalties.layouts import Groups
@@ -114,7 +115,7 @@ class JointLayout(Groups):
 
     @property
     def slices(self):
-        return self.members
+        return [(Axes.along(shape, axis), groups) for shape, axis, groups in self.members]
 
     @property
     def is_outside(self):

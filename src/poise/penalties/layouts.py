@@ -1,7 +1,7 @@
 """What a group of weights is, and how numbers go from entries to groups and back.
 
-The groups of a variable are slices along one axis: each index of the axis, or given lists of indices. Everything is
-then vectorised over that axis: squares are summed over the other axes, and where lists are given over the segments.
+The groups of a variable are its units along some axes (see `poise.penalties.axes`), each for itself or in lists.
+Everything is then vectorised: squares are summed over the other axes, and where lists are given over the segments.
 """
 
 import math
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from poise.penalties.axes import Axes, keras_sides
+
 
 class Groups:
     """Groups of the entries of a tensor w, by their `factors`: c per group, an array or a tensor, inf where the group
@@ -19,8 +21,8 @@ class Groups:
     factors: Any
 
     @property
-    def slices(self) -> list[tuple[tuple[int, ...], int, np.ndarray]]:
-        """(shape, axis, the group of each index of it, −1 for none) of each of the members that w is made of."""
+    def slices(self) -> list[tuple[Axes, np.ndarray]]:
+        """(axes, the group of each unit along them, −1 for none) of each of the members that w is made of."""
         raise NotImplementedError
 
     @property
@@ -79,36 +81,34 @@ class Groups:
 
 @dataclass(frozen=True, eq=False)
 class Layout(Groups):
-    """The groups of one variable: slices along `axis` of an array of shape `shape`.
+    """The groups of one variable: its units along `axes`.
 
-    `segments` maps the indices of the axis to groups, −1 for none (all None: index i is group i).
+    `segments` maps the units to groups, −1 for none (all None: unit i is group i).
     """
 
-    shape: tuple[int, ...]
-    axis: int
+    axes: Axes
     segments: np.ndarray | None
     factors: Any
 
     @property
     def slices(self):
-        segments = np.arange(self.shape[self.axis]) if self.segments is None else self.segments
-        return [(self.shape, self.axis, segments)]
+        return [(self.axes, np.arange(self.axes.count) if self.segments is None else self.segments)]
 
     @property
     def is_outside(self):
         if self.segments is None or (self.segments >= 0).all():
             return None
-        return (self.segments < 0).reshape(self._along)
+        return (self.segments < 0)[self.axes.numbers]
 
     def sums(self, x):
-        totals = ops.sum(x, axis=self._others) if self._others else x
+        totals = self.axes.reduced(ops.sum, x)
         if self.segments is None:
             return totals
         count = self.factors.shape[0]
         return ops.segment_sum(totals, self.segments % (count + 1), count + 1)[:count]
 
     def largest(self, x):
-        tops = ops.max(x, axis=self._others) if self._others else x
+        tops = self.axes.reduced(ops.max, x)
         if self.segments is None:
             return tops
         count = self.factors.shape[0]
@@ -118,19 +118,11 @@ class Layout(Groups):
         if self.segments is not None:
             rest = ops.full((1,), outside, per_group.dtype)
             per_group = ops.take(ops.concatenate([per_group, rest]), self.segments % (self.factors.shape[0] + 1))
-        return ops.reshape(per_group, self._along)
-
-    @property
-    def _others(self):
-        return tuple(i for i in range(len(self.shape)) if i != self.axis)
-
-    @property
-    def _along(self):
-        return [-1 if i == self.axis else 1 for i in range(len(self.shape))]
+        return self.axes.spread(per_group)
 
 
 def layout(penalty, shape):
-    """The groups of a penalty (its `groups`, `axis` and `weights`) on a variable of the given shape.
+    """The groups of a penalty (its `groups`, `axis`, `weights` and `sides`) on a variable of the given shape.
 
     Raises:
         ValueError: if the variable lacks the axis, an index runs past its end, or there is not one factor per group.
@@ -138,24 +130,25 @@ def layout(penalty, shape):
     shape = tuple(shape)
     name = type(penalty).__name__
     listed = isinstance(penalty.groups, list)
-    axis = _axis_number(name, penalty.axis if listed else penalty.groups, shape)
-    length = shape[axis]
+    side = penalty.axis if listed else penalty.groups
+    axes = _axes_of(penalty, side, shape)
     segments = None
-    count = length
+    count = axes.count
     if listed:
         count = len(penalty.groups)
-        segments = np.full(length, -1)
+        segments = np.full(axes.count, -1)
         for number, indices in enumerate(penalty.groups):
-            if max(indices) >= length:
+            if max(indices) >= axes.count:
+                where = f"axis {axes.chosen[0]}" if axes == Axes.along(shape, axes.chosen[0]) else f"the {side}"
                 raise ValueError(
-                    f"{name}: group {number} holds the index {max(indices)}, past the end of axis {axis} of a variable "
-                    f"of shape {shape}. Indices run from 0 to {length - 1}."
+                    f"{name}: group {number} holds the index {max(indices)}, past the end of {where} of a variable "
+                    f"of shape {shape}. Indices run from 0 to {axes.count - 1}."
                 )
             segments[indices] = number
-        if np.array_equal(segments, np.arange(length)):
+        if np.array_equal(segments, np.arange(axes.count)):
             segments = None  # index i is group i, which needs no look-up
-    members = np.ones(length, int) if segments is None else np.bincount(segments[segments >= 0], minlength=count)
-    factors = np.sqrt(members * (math.prod(shape) / max(length, 1)))
+    members = np.ones(axes.count, int) if segments is None else np.bincount(segments[segments >= 0], minlength=count)
+    factors = np.sqrt(members * (math.prod(shape) / max(axes.count, 1)))
     if penalty.weights is not None:
         if penalty.weights.shape not in ((), (1,), (count,)):
             raise ValueError(
@@ -163,15 +156,24 @@ def layout(penalty, shape):
                 f"{shape}. Give one factor per group, or a rule for each variable."
             )
         factors = ops.broadcast_to(penalty.weights, (count,))
-    return Layout(shape, axis, segments, factors)
+    return Layout(axes, segments, factors)
 
 
-def _axis_number(name, axis, shape):
-    named = {"outputs": -1, "inputs": -2 if len(shape) > 1 else -1}
-    number: int = named[axis] if isinstance(axis, str) else axis
-    if not -len(shape) <= number < len(shape):
-        raise ValueError(
-            f"{name}: groups along axis {axis!r} need a variable that has this axis; this one has the shape {shape}. "
-            f"Use an axis between {-len(shape)} and {len(shape) - 1}, or exclude the variable from the rule."
-        )
-    return number % len(shape)
+def _axes_of(penalty, side, shape):
+    """Those of "inputs" or "outputs", as the penalty was bound to its variable or else by Keras' layout, or an axis."""
+    name = type(penalty).__name__
+    if isinstance(side, str):
+        sides = keras_sides(shape) if penalty.sides is None else penalty.sides
+        axes = getattr(sides, side)
+        if axes is not None:
+            return axes
+        if sides.unknown:
+            raise ValueError(f"{name} with groups along the {side}: {sides.unknown}")
+    elif -len(shape) <= side < len(shape):
+        return Axes.along(shape, side)
+    if not shape:
+        raise ValueError(f"{name} needs a variable with axes; this one is a single number. Exclude it from the rule.")
+    raise ValueError(
+        f"{name}: groups along axis {side!r} need a variable that has this axis; this one has the shape {shape}. "
+        f"Use an axis between {-len(shape)} and {len(shape) - 1}, or exclude the variable from the rule."
+    )

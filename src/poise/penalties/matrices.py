@@ -1,13 +1,15 @@
 """Penalties of a whole matrix: its rank, its orthogonality, the angles between its rows.
 
-A variable with more than two axes is read as the matrix (everything else, last axis), so that the filters of a
-convolution are columns.
+A variable is read as the matrix (everything else, outputs), so that the filters of a convolution are columns. Which
+axes hold the outputs is known by the type of the layer (see `docs/penalties.md`); outside an optimizer it is the last
+axis.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
+from poise.penalties.axes import Axes, Sides
 from poise.penalties.base import PACKAGE, Penalty
 
 NEWTON_STEPS = 16
@@ -43,12 +45,12 @@ class Nuclear(Penalty):
     def _gradient(self, w, strength):
         u, sizes, v = _singular(_as_matrix(self, w))
         sign = ops.matmul(u * _is_live(sizes, w), v)
-        return _factor(self) * strength * ops.reshape(sign, w.shape)
+        return _factor(self) * strength * _as_tensor(self, sign, w.shape)
 
     def _prox(self, w, step, strength):
         u, sizes, v = _singular(_as_matrix(self, w))
         shrunk = ops.maximum(sizes - step * _factor(self) * strength, 0.0)
-        return ops.reshape(ops.matmul(u * shrunk, v), w.shape)
+        return _as_tensor(self, ops.matmul(u * shrunk, v), w.shape)
 
     def _residual(self, w, gradient, strength):
         """A scalar, ‖−G − sUVᵀ − M‖_F for the nearest M with UᵀM = 0, MV = 0 and ‖M‖₂ ≤ s (Watson 1992)."""
@@ -56,7 +58,7 @@ class Nuclear(Penalty):
         u, sizes, v = _singular(_as_matrix(self, w))
         live = _is_live(sizes, w)
         u, v = u * live, ops.transpose(v) * live
-        g = ops.reshape(gradient, _as_matrix(self, w).shape)
+        g = _as_matrix(self, gradient)
         without_u = g - ops.matmul(u, ops.matmul(ops.transpose(u), g))
         across = without_u - ops.matmul(ops.matmul(without_u, v), ops.transpose(v))
         tangent = g - across + threshold * ops.matmul(u, ops.transpose(v))
@@ -100,12 +102,12 @@ class Orthogonal(Penalty):
         matrix = _as_matrix(self, w)
         excess, is_tall = _gram_excess(matrix)
         product = ops.matmul(matrix, excess) if is_tall else ops.matmul(excess, matrix)
-        return 4.0 * _factor(self) * strength * ops.reshape(product, w.shape)
+        return 4.0 * _factor(self) * strength * _as_tensor(self, product, w.shape)
 
     def _prox(self, w, step, strength):
         u, sizes, v = _singular(_as_matrix(self, w))
         moved = _toward_one(sizes, 4.0 * step * _factor(self) * strength)
-        return ops.reshape(ops.matmul(u * moved, v), w.shape)
+        return _as_tensor(self, ops.matmul(u * moved, v), w.shape)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -117,7 +119,8 @@ class Coherence(Penalty):
 
     Args:
         strength: s ≥ 0 or a schedule (Keras' `factor`).
-        mode: `"rows"` or `"columns"` of a kernel with two axes.
+        mode: `"rows"` or `"columns"` of a variable with two axes, as it is stored: the rows of a `Dense` kernel belong
+            to inputs, those of the weight of a PyTorch `Linear` to outputs.
         weights: one finite factor c for the matrix, or None for 1.
 
     Example:
@@ -213,7 +216,17 @@ def _is_live(sizes, w):
 
 def _as_matrix(penalty, w):
     penalty.check(w.shape)
-    return ops.reshape(w, (-1, w.shape[-1]))
+    return _columns(penalty, w.shape).matrix(w)
+
+
+def _as_tensor(penalty, matrix, shape):
+    """The inverse of `_as_matrix`."""
+    return _columns(penalty, shape).from_matrix(matrix)
+
+
+def _columns(penalty, shape) -> Axes:
+    sides = penalty.sides or Sides()
+    return sides.columns or sides.outputs or Axes.along(tuple(shape), -1)
 
 
 def _factor(penalty):

@@ -1,5 +1,7 @@
 """Penalties of the shape of weights: smooth along an axis, or close to where they started."""
 
+import copy
+
 import keras
 import numpy as np
 from keras import ops
@@ -147,7 +149,14 @@ class Anchored(Penalty):
 
     def at(self, start):
         """The same penalty with the given array or variable as its anchor."""
-        return Anchored(self.penalty, start)
+        other = copy.copy(self)
+        other.start = start
+        return other
+
+    def bound(self, sides):
+        other = copy.copy(self)
+        other.penalty, other.sides = self.penalty.bound(sides), sides
+        return other
 
     def check(self, shape):
         self.penalty.check(shape)
