@@ -274,7 +274,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(finished, pl
     assert process.returncode == 130, said
     assert printed == ""
     assert said.endswith(
-        "Stopped. What is finished is kept in 'runs/.sales.unfinished'; the same command goes on from there.\n"
+        f"Stopped. What is finished is kept in '{_kept(unfinished)}'; the same command continues from there.\n"
     )
     assert [one.name for one in (tmp_path / "runs").iterdir()] == [".sales.unfinished"]
 
@@ -282,6 +282,12 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(finished, pl
 
     assert [one.name for one in (tmp_path / "runs").iterdir()] == ["sales"]
     assert _numbers(json.loads(again.stdout)) == _numbers(json.loads((place / "run/study.json").read_text("utf-8")))
+
+
+def _kept(unfinished):
+    """The folder of the only study in a folder of unfinished ones."""
+    (own,) = unfinished.iterdir()
+    return own
 
 
 def test_a_ctrl_c_that_python_drops_is_heeded_with_the_next_advance(monkeypatch):
@@ -311,7 +317,7 @@ def _failing(error, writes):
     """A study that stops in the middle, with something finished or nothing."""
 
     def study(*_, checkpoint, **__):
-        (checkpoint / "none").mkdir(parents=True)
+        (checkpoint / "none").mkdir()
         if writes:
             (checkpoint / "none" / "chunk-0.npz").write_bytes(b"")
         raise error
@@ -337,17 +343,27 @@ def test_a_fault_of_poise_keeps_its_traceback_and_what_is_finished(monkeypatch, 
     assert list((tmp_path / "runs/.wine.unfinished").rglob("*.npz"))
 
 
-def test_what_is_finished_is_kept_when_the_disk_is_full(asked, monkeypatch, tmp_path):
+def test_what_is_finished_is_kept_when_the_disk_is_full(finished, asked, monkeypatch, tmp_path):
+    def study(*_, checkpoint, **__):
+        (checkpoint / "chunk-0.npz").write_bytes(b"")
+        return finished[1]
+
     def full(study):
-        (tmp_path / "runs/.wine.unfinished").mkdir()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("poise.studies.storage.page", full)
+    monkeypatch.setattr(studies, "study", study)
+    with monkeypatch.context() as patch:
+        patch.setattr("poise.studies.storage.page", full)
+        said = refused("study", "wine")
 
-    assert refused("study", "wine") == (
-        "The folder 'runs/wine' cannot be written: No space left on device. Choose another with --out."
+    assert said == (
+        "The folder 'runs/wine' cannot be written: No space left on device. Free some space, or choose another with "
+        f"--out. What is finished is kept in '{_kept(Path('runs/.wine.unfinished'))}': the same command continues from "
+        "there."
     )
     assert [one.name for one in (tmp_path / "runs").iterdir()] == [".wine.unfinished"]
+    assert poise("study", "wine", "-q").exit_code == 0
+    assert [one.name for one in (tmp_path / "runs").iterdir()] == ["wine"]
 
 
 def test_other_settings_and_other_data_begin_anew(asked, tmp_path):
@@ -396,9 +412,11 @@ def test_what_belongs_to_other_rows_is_told(monkeypatch):
     error = ValueError("The checkpoint 'x' was written for another path: data changed since.")
     monkeypatch.setattr(studies, "study", _failing(error, writes=True))
 
-    assert refused("study", "-") == (
-        "What an earlier call finished in 'runs/.stdin.unfinished' belongs to other data, or to another network. "
-        "Delete that folder to begin anew."
+    said = refused("study", "-")
+
+    assert said == (
+        f"What an earlier call finished in '{_kept(Path('runs/.stdin.unfinished'))}' belongs to other data, or to "
+        "another network. Delete that folder to start from scratch."
     )
 
 
@@ -477,10 +495,12 @@ def test_a_module_that_cannot_be_imported_is_one_sentence(content, reason, finis
     assert said.startswith(f"--import poise_absent fails: {reason}")
 
 
-def _sign(run):
-    """As if study.json had been written with the files that are there now."""
-    found = json.loads(Path(run, "study.json").read_text(encoding="utf-8"))
+def _sign(run, **changed):
+    """As if study.json had been written with the files that are there now, and with what is changed."""
+    found = json.loads(Path(run, "study.json").read_text(encoding="utf-8")) | changed
     found["files"] = {name: hashlib.sha256(Path(run, name).read_bytes()).hexdigest() for name in found["files"]}
+    found.pop("checksum")
+    found["checksum"] = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
     Path(run, "study.json").write_text(json.dumps(found), encoding="utf-8")
 
 
@@ -569,8 +589,7 @@ def test_runs_that_do_not_compare_are_told(finished, place, asked):
 
 def _changed(file, part):
     found = json.loads(Path(file).read_text(encoding="utf-8"))
-    found[part]["digest"] = "another"
-    Path(file).write_text(json.dumps(found), encoding="utf-8")
+    _sign(Path(file).parent, **{part: found[part] | {"digest": "another"}})
 
 
 def test_comparing_needs_two_runs(finished, place):

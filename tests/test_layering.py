@@ -9,7 +9,7 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
-    ("penalties",),
+    ("escaping", "penalties"),
     ("members",),
     ("rules",),
     ("metric", "targets", "strengths", "replicas"),

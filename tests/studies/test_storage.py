@@ -1,6 +1,7 @@
 """The folder of a study: what is in it, that it is whole or not there, and what it predicts."""
 
 import errno
+import hashlib
 import json
 import os
 import resource
@@ -118,7 +119,8 @@ def test_study_json_holds_what_was_found(done, folder):
         (lambda found: found["rows"].update(test=True), "rows.test is no integer"),
         (lambda found: found.update(another=1), "another is unknown"),
         (lambda found: found["files"].update(model=3), "files.model is no string"),
-        (lambda found: found.update(version=99), "has the format 99, and this poise reads up to 1. Update poise."),
+        (lambda found: found.update(version=99), "has the format 99, and this poise reads 2. Update poise."),
+        (lambda found: found.update(version=1), "has the format 1, and this poise reads 2. Run poise study again."),
         (lambda found: found.update(format="poise path"), "holds no run that this poise can read"),
     ],
 )
@@ -323,17 +325,20 @@ def test_another_trusted_object_is_no_encoder(folder):
 
 def test_python_code_in_a_network_is_refused(folder):
     layer = keras.layers.Lambda(lambda x: x)
-    keras.Sequential([keras.Input((3,)), layer]).save(folder / "model.keras")
+    keras.Sequential([keras.Input((10,)), layer, keras.layers.Dense(1)]).save(folder / "model.keras")
     _sign(folder)
 
     with pytest.raises(DataError, match="cannot be rebuilt here"):
         load_run(folder)
-    assert load_run(folder, safe_mode=False).model.count_params() == 0
+    assert load_run(folder, safe_mode=False).model.count_params() == 11
 
 
-def _sign(folder):
-    found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    found["files"] = {name: storage._checksum(folder / name) for name in found["files"]}
+def _sign(folder, **changed):
+    """As if study.json had been written with the files that are there now."""
+    found = json.loads((folder / "study.json").read_text(encoding="utf-8")) | changed
+    found["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in found["files"]}
+    found.pop("checksum")
+    found["checksum"] = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
     (folder / "study.json").write_text(json.dumps(found))
 
 
@@ -416,7 +421,8 @@ def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, mo
     assert content_of(folder.parent) == before
     if isinstance(error, OSError):
         assert str(caught.value) == (
-            f"The folder '{folder}' cannot be written: No space left on device. Choose another with --out."
+            f"The folder '{folder}' cannot be written: No space left on device. Free some space, or choose another with "
+            "--out."
         )
 
 
@@ -440,7 +446,7 @@ def test_a_swap_that_fails_brings_the_old_run_back(done, folder, monkeypatch):
 def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "page", lambda study: "x" * 300_000)
 
-    sentence = r"^The folder .* cannot be written: .*\. Choose another with --out\.$"
+    sentence = r"^The folder .* cannot be written: .*\. (Free some space, or choose|Choose) another with --out\.$"
     with _little_room(tmp_path, size), pytest.raises(OSError, match=sentence):
         save(done, tmp_path / "run")
 

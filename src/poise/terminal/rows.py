@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from poise.paths.declared_sizes import check_arrays
 from poise.terminal.screen import BadInputError
 
 ARRAYS, TABLES = (".npy", ".npz"), (".csv", ".tsv", ".parquet")
@@ -74,6 +75,7 @@ def _table(path: Path, model: keras.Model) -> Rows:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """By name, of an .npy file under "x"."""
     try:
+        check_arrays(path)
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return {"x": found}
