@@ -8,6 +8,7 @@ import sys
 
 def main() -> None:
     """Runs on JAX unless KERAS_BACKEND says otherwise; Ctrl-C ends it without a word while modules are imported."""
+    fill_closed_streams()
     leave_out_working_directory()
     os.environ.setdefault("KERAS_BACKEND", "jax")
     before = signal.getsignal(signal.SIGINT)
@@ -19,6 +20,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, before)
     prepare_streams()
     app(prog_name="poise")
+
+
+def fill_closed_streams() -> None:
+    """Opens a stream that is closed to nowhere: the first file that is opened would otherwise become the output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
 
 
 def leave_out_working_directory() -> None:

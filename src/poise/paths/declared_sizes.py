@@ -6,6 +6,7 @@ A small file can declare arrays, archives and layers that fill the memory of a m
 import contextlib
 import math
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -25,6 +26,10 @@ LARGEST_JSON = 64 << 20
 """Bytes of a JSON file within an archive."""
 SPARE_WEIGHTS = 16 << 20
 """Entries that the weights of a model may have beyond the bytes of its file."""
+MOST_CELLS = 10_000_000
+"""Cells that any sheet may span."""
+ROWS = 128
+"""Rows for which the outputs of every layer of a model have to fit the memory."""
 LEGACY = (".h5", ".hdf5")
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
 _ONE_AT_A_TIME = threading.Lock()
@@ -79,6 +84,19 @@ def check_arrays(file: str | os.PathLike[str] | IO[bytes]) -> None:
     file.seek(0)
 
 
+def check_cells(workbook: str | os.PathLike[str]) -> None:
+    """Raises ValueError if a sheet of an .xlsx file spans far more cells than it holds: each would take room."""
+    with zipfile.ZipFile(workbook) as archive:
+        for name in archive.namelist():
+            if not re.fullmatch(r"xl/worksheets/[^/]*\.xml", name):
+                continue
+            cells = re.findall(rb'<c [^>]*?r="([A-Z]{1,3})(\d{1,7})"', archive.read(name))
+            columns = max((_number_of(letters) for letters in {letters for letters, _ in cells}), default=0)
+            rows = max((int(row) for _, row in cells), default=0)
+            if rows * columns > max(MOST_CELLS, EXPANSION * len(cells)):
+                raise ValueError(f"a sheet spans {rows:,} rows of {columns:,} columns, and holds {len(cells):,} cells")
+
+
 def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
     """A Keras model in a file, not compiled, if its archive and its layers are not larger than what the file holds.
 
@@ -104,7 +122,13 @@ def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
                         content.seek(0)
                         _check_hdf5(content, one.file_size)
     with _weights_up_to(held + SPARE_WEIGHTS, held):
-        return keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
+        model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
+    for operation in getattr(model, "operations", model.layers):
+        for output in keras.tree.flatten(operation.output):
+            row = math.prod(length or 1 for length in output.shape[1:])
+            if 4 * ROWS * row > memory():
+                raise ValueError(f"its layer {operation.name!r} returns {row:,} numbers for a row")
+    return model
 
 
 def memory() -> int:
@@ -119,6 +143,14 @@ def readable(size: float) -> str:
     """3.2 GB of 3200000000."""
     power = min(int(math.log(max(size, 1), 1000)), len(UNITS) - 1)
     return f"{size / 1000**power:.3g} {UNITS[power]}" if power else f"{size:.0f} bytes"
+
+
+def _number_of(letters: bytes) -> int:
+    """28 of AB, as the columns of a sheet are counted."""
+    number = 0
+    for letter in letters:
+        number = 26 * number + letter - 64
+    return number
 
 
 def _size(file: str | os.PathLike[str] | IO[bytes]) -> int:

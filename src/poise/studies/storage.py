@@ -46,6 +46,8 @@ NEEDED = (MODEL, PREPROCESSING)
 TRUSTED = ("numpy.dtype", "poise.studies.encoding.Encoder", "poise.studies.columns.Column")
 """Types that may be built from preprocessing.skops, besides those of scikit-learn and NumPy that skops trusts."""
 BATCH = 1024
+CODE = ("`Lambda`", "Python lambda")
+"""What Keras names where a network that is whole holds Python code."""
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that JSON has as they are, and that steer a terminal."""
@@ -185,10 +187,9 @@ class Run:
         except MemoryError:
             raise
         except Exception as error:  # whatever the layers of a network stumble over
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise DataError(
-                f"The network in {str(self.folder / MODEL)!r} cannot predict these rows: {reason}. If it computes "
-                "otherwise, run poise study again."
+                f"The network in {str(self.folder / MODEL)!r} cannot predict these rows: {_reason(error)}. Take a copy "
+                "of the run, or run poise study again."
             ) from error
 
 
@@ -332,10 +333,13 @@ def _network(folder: Path, safe_mode: bool) -> keras.Model:
     except MemoryError:
         raise
     except Exception as error:  # Keras, zipfile, h5py and JSON raise whatever the file makes them stumble over
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        unknown = re.search(r"Could not locate (?:class|function) '([^']+)'", str(error))
+        if unknown is None and not any(sign in str(error) for sign in CODE):
+            raise _damaged(folder, f"{MODEL} cannot be read, {_reason(error)}") from error
+        reason = f"{unknown[1]!r} in it is not known" if unknown else _reason(error)
         raise DataError(
-            f"The network in {str(folder / MODEL)!r} cannot be rebuilt here: {reason} Import what registers its layers "
-            "first (--import MODULE); for Python code in it, if you trust its source, use load_run(folder, "
+            f"The network in {str(folder / MODEL)!r} cannot be rebuilt here: {reason}. Import what registers its "
+            "layers first (--import MODULE); for Python code in it, if you trust its source, use load_run(folder, "
             "safe_mode=False)."
         ) from error
 
@@ -351,8 +355,7 @@ def _encoder(folder: Path) -> Encoder:
             f"{str(folder / PREPROCESSING)!r} asks for types that poise does not trust, and was not loaded: {error}"
         ) from error
     except Exception as error:  # skops, zipfile and NumPy raise whatever the file makes them stumble over
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _damaged(folder, f"{PREPROCESSING} cannot be read, {reason}") from error
+        raise _damaged(folder, f"{PREPROCESSING} cannot be read, {_reason(error)}") from error
     if not isinstance(found, Encoder):
         raise _damaged(folder, f"{PREPROCESSING} holds {type(found).__name__}")
     return found
@@ -370,7 +373,7 @@ def _what_does_not_fit(run: Run) -> str:
         names = list(run.encoder.inputs)
         encoded = run.encoder.transform(_row_of_gaps(run.encoder.columns))
     except Exception as error:  # whatever scikit-learn's parts stumble over
-        return f"{PREPROCESSING} does not encode rows, {(str(error).splitlines() or [type(error).__name__])[0]}"
+        return f"{PREPROCESSING} does not encode rows, {_reason(error)}"
     if columns != [(one.name, one.kind) for one in run.columns if one.kind != "set aside"]:
         return f"{RECORD} and {PREPROCESSING} name other columns"
     if names != inputs or encoded.shape != (1, len(inputs)):
@@ -413,6 +416,11 @@ def _column(content: Mapping) -> Column:
         name: tuple(value) if isinstance(value, list) else value for name, value in content.items() if name in known
     }
     return Column(**given)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library says, without a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _damaged(folder: Path, reason: str) -> DataError:

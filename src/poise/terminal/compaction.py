@@ -143,7 +143,10 @@ def load(source: Path) -> keras.Model:
     if source.suffix.lower() not in OLD_ENDINGS and not zipfile.is_zipfile(source):
         raise BadInputError(f"{name!r} is no Keras model, or a damaged one. Give a file that model.save wrote.")
     try:
-        return load_model(source)
+        model = load_model(source)
+        for layer in model._flatten_layers():
+            layer.name.encode("utf-8")
+        return model
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # Keras, zipfile, h5py and JSON raise whatever the file makes them stumble over

@@ -1,5 +1,6 @@
 """Rows in a file as the arrays that a model takes."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,6 +77,13 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     """By name, of an .npy file under "x"."""
     try:
         check_arrays(path)
+    except ValueError as error:
+        raise BadInputError(
+            f"{path.name!r} cannot be read as arrays of numbers: {error}. Write it with np.save or np.savez."
+        ) from None
+    except zipfile.BadZipFile:
+        pass  # which is said below
+    try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):
             return {"x": found}

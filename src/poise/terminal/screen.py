@@ -39,7 +39,7 @@ class FaultError(Exception):
 def prepare_streams() -> None:
     """Lets a console whose encoding lacks a character show another, and one that is closed take what is written."""
     codecs.register_error("poise.plain", _plainer)
-    sys.stdin, sys.stdout, sys.stderr = sys.stdin or io.StringIO(), _open(sys.stdout), _open(sys.stderr)
+    sys.stdout, sys.stderr = _open(sys.stdout), _open(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="poise.plain")
