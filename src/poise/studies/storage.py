@@ -103,12 +103,14 @@ def check_output(out: Path, *, overwrite: bool = False) -> None:
         raise DataError(f"--out {str(out)!r} does not tell how to write. End it in .csv or .parquet.")
     if out.is_dir():
         raise DataError(f"--out {str(out)!r} is a folder. Give the name of a file.")
-    try:
-        _check_name(out.resolve())
-    except OSError as error:
-        raise DataError(
-            f"The file {str(out)!r} cannot be written: {error.strerror}. Choose another with --out."
-        ) from None
+    if out.suffix.lower() == ".parquet":
+        try:
+            _check_name(out.resolve())
+        except OSError as error:
+            raise DataError(
+                f"The file {str(out)!r} cannot be written: {error.strerror}. Choose another with --out, or end it in "
+                ".csv."
+            ) from None
     if out.exists() and not overwrite:
         raise DataError(f"The file {str(out)!r} exists, and nothing is overwritten unasked. Use --force.")
 

@@ -118,7 +118,7 @@ def plain_errors(farewell: Callable[[], str] | None = None) -> Iterator[None]:
     except BrokenPipeError:
         raise  # who read the output has enough: Click ends quietly
     except OSError as error:
-        complain(_refusal(error))
+        complain(refusal(error))
         raise typer.Exit(BAD_INPUT) from None
     except MemoryError:
         complain("There is not enough memory. Use fewer rows, --strengths, --folds or --hidden units.")
@@ -133,7 +133,7 @@ def plain_errors(farewell: Callable[[], str] | None = None) -> Iterator[None]:
         raise typer.Exit(BAD_INPUT) from None
 
 
-def _refusal(error: OSError) -> str:
+def refusal(error: OSError) -> str:
     """What the system refuses, in a sentence; errors of poise are one already."""
     if error.errno is None:
         return str(error)

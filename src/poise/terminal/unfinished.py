@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from poise.paths.locks import Lock, take_lock
-from poise.terminal.screen import BadInputError
+from poise.terminal.screen import BadInputError, refusal
 
 LOCK = ".lock"
 
@@ -69,10 +69,11 @@ class Unfinished:
         try:
             yield
         except OSError as error:
-            if not self:
+            if not self or str(error).startswith("The checkpoint "):  # which says so itself
                 raise
             raise OSError(
-                f"{error} What is finished is kept in {str(self.folder)!r}: the same command continues from there."
+                f"{refusal(error)} What is finished is kept in {str(self.folder)!r}: the same command continues from "
+                "there."
             ) from error
 
     def discard(self, made: list[Path] | None = None) -> None:
