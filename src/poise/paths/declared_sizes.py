@@ -52,9 +52,9 @@ def check_archive(file: str | os.PathLike[str] | IO[bytes]) -> int:
     return unpacked
 
 
-def check_expansion(unpacked: int, held: int, floor: int = FLOOR, expansion: int = EXPANSION) -> None:
+def check_expansion(unpacked: int, held: int, *, floor: int | None = None, expansion: int = EXPANSION) -> None:
     """Raises ValueError if a file unpacks to far more than it holds, or to more than the memory of this machine."""
-    if unpacked > max(floor, expansion * held):
+    if unpacked > max(FLOOR if floor is None else floor, expansion * held):
         raise ValueError(f"it holds {readable(held)} and unpacks to {readable(unpacked)}, which is not safe to read")
     if unpacked > memory():
         raise ValueError(f"it unpacks to {readable(unpacked)}, and this machine has {readable(memory())} of memory")
@@ -124,7 +124,7 @@ def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
     with _weights_up_to(held + SPARE_WEIGHTS, held):
         model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
     for operation in getattr(model, "operations", model.layers):
-        for output in keras.tree.flatten(operation.output):
+        for output in keras.tree.flatten(getattr(operation, "output", ())):
             row = math.prod(length or 1 for length in output.shape[1:])
             if 4 * ROWS * row > memory():
                 raise ValueError(f"its layer {operation.name!r} returns {row:,} numbers for a row")
