@@ -10,7 +10,7 @@ import poise
 SOURCE = Path(poise.__file__).parent
 ORDER = [
     ("_keras_internals",),
-    ("penalties",),
+    ("escaping", "penalties"),
     ("members", "layer_state"),
     ("layers",),
     ("rules",),
@@ -40,10 +40,10 @@ KNOWING = [
 ]
 """The files that import them."""
 PRIVATE = {
-    "_keras_internals.py": ["keras.src.saving.keras_saveable"],
+    "_keras_internals.py": ["keras.src.models.functional", "keras.src.saving.keras_saveable"],
     "paths/blueprint.py": ["keras.src.utils"],
 }
-"""What has no public name: the base class of what Keras saves, and whether Keras may import TensorFlow."""
+"""What has no public name: functional models, the base class of what Keras saves, and whether Keras may import TensorFlow."""
 
 
 def _imports(path):

@@ -3,9 +3,10 @@
 import sys
 from typing import Any
 
+from keras.src.models.functional import Functional
 from keras.src.saving.keras_saveable import KerasSaveable
 
-__all__ = ["KerasSaveable", "model_of_h5_file"]
+__all__ = ["Functional", "KerasSaveable", "model_of_h5_file"]
 
 
 def model_of_h5_file() -> Any:

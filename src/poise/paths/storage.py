@@ -7,10 +7,13 @@ stage-1/ …    the adaptive stages before it, laid out alike
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,12 +22,16 @@ import numpy as np
 import pandas as pd
 
 from poise.layer_state import State
+from poise.paths.declared_sizes import check_arrays
+from poise.paths.locks import take_lock
 from poise.paths.parcels import Parcel
 from poise.paths.training import Lanes
 
 FORMAT = "poise path"
 VERSION = 2
 RECORD, TABLE, ARRAYS = "path.json", "lanes.csv", "arrays.npz"
+LOCK = "lock"
+"""The file in the temporary folder of a save that its process holds locked; it says what is saved."""
 
 
 def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lanes, State]], overwrite: bool) -> None:
@@ -41,6 +48,7 @@ def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lan
         OSError: it cannot be written.
     """
     target = Path(folder).resolve()
+    clear_leftovers(target)
     _check_place(target, overwrite)
     with replacing(target) as new:
         for name, (record, lanes, state) in parts.items():
@@ -51,9 +59,8 @@ def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lan
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A new folder beside the target, which takes its place in the end; after an error all is as it was."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name[:100]}.", dir=target.parent) as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
+    with _beside(target) as beside:
+        new, old = beside / "new", beside / "old"
         new.mkdir()
         yield new
         try:
@@ -74,13 +81,48 @@ def replacing_file(target: Path) -> Iterator[Path]:
         OSError: it cannot be written; the target is then as it was.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".poise-", dir=target.parent) as beside:
-            new = Path(beside, target.name)
+        with _beside(target) as beside:
+            new = beside / target.name
             yield new
             new.replace(target)
     except OSError as error:
         raise OSError(f"The file {str(target)!r} cannot be written: {error.strerror or error}.") from error
+
+
+def clear_leftovers(target: Path) -> None:
+    """Deletes what killed saves left beside the target, and brings back what one of them had already moved away.
+
+    What belongs to a process that still runs is left alone.
+    """
+    with contextlib.suppress(OSError):
+        for beside in target.parent.glob(f"{glob.escape(_prefix(target))}*"):
+            lock = take_lock(beside / LOCK, create=False)
+            if lock is None:
+                continue
+            with lock:
+                if (beside / LOCK).read_text(encoding="utf-8", errors="surrogateescape") != target.name:
+                    continue
+                if (beside / "old").exists() and not target.exists():
+                    (beside / "old").rename(target)
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A temporary folder in the target's, with a lock in it by which others see that its process runs."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(target)
+    with tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as beside:
+        file = Path(beside) / LOCK
+        while (lock := take_lock(file)) is None:  # a process that clears up looks at it just now
+            time.sleep(0.01)
+        with lock:
+            file.write_text(target.name, encoding="utf-8", errors="surrogateescape")
+            yield Path(beside)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:40]}.saving-"
 
 
 def read(folder: str | os.PathLike[str]) -> dict[str, tuple[dict, Lanes, State]]:
@@ -105,6 +147,7 @@ def _read_part(folder):
                 raise ValueError(f"{name} is not what was saved")
         numbers = np.loadtxt(folder / TABLE, delimiter=",", skiprows=1, ndmin=2)
         table = pd.DataFrame(numbers, columns=list(record["columns"])).astype(record["columns"])
+        check_arrays(folder / ARRAYS)
         with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
             sizes = {name: arrays[f"size {number}"] for number, name in enumerate(record["sizes"])}
             features = arrays.get("features")
