@@ -230,9 +230,7 @@ TRANSPOSED = {"kernel": _plain(KERNEL, inputs=-1, outputs=-2), "bias": _vector(B
 DEPTHWISE = {"kernel": _depthwise, "bias": _vector(BIASES)}
 SEPARABLE = {"depthwise_kernel": _depthwise, "pointwise_kernel": _plain(KERNEL), "bias": _vector(BIASES)}
 NORMALIZATION = {"gamma": _vector(SCALES), "scale": _vector(SCALES), "beta": _vector(BIASES)}
-STATISTICS = dict.fromkeys(
-    ["moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev"], _state
-)
+STATISTICS = dict.fromkeys(["moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev"], _state)
 
 
 def _recurrent(gates):
@@ -368,9 +366,9 @@ def _of_parameter(module, name, shape):
         if kind in TORCH_GATES and name.startswith(("weight_ih", "weight_hh")):
             units = Axes.blocks(shape, 0, TORCH_GATES[kind])
             return VariableInfo(KERNEL, Sides(Axes.along(shape, 1), units, columns=Axes.along(shape, 0)))
-        if (kind in TORCH_GATES and name.startswith("weight_hr")) or kind in ("Linear", "MultiheadAttention"):
-            if len(shape) == 2:
-                return _plain(KERNEL, inputs=1, outputs=0)(module, shape)
+        is_projection = kind in TORCH_GATES and name.startswith("weight_hr")
+        if len(shape) == 2 and (is_projection or kind in ("Linear", "MultiheadAttention")):
+            return _plain(KERNEL, inputs=1, outputs=0)(module, shape)
         if kind in ("Embedding", "EmbeddingBag"):
             return _plain(EMBEDDINGS)(module, shape)
         if re.fullmatch(r"ConvTranspose[123]d", kind):

@@ -321,7 +321,7 @@ def check_range(strength, dtype: str):
     largest = float(np.finfo(dtype).max)
     if isinstance(strength, numbers.Real) and largest < float(strength) < math.inf:
         raise ValueError(
-            f"strength={strength!r} is beyond the range of {dtype}, which ends at {largest:.2g}. Use a smaller strength."
+            f"strength={strength!r} is beyond the range of {dtype}, which ends at {largest:.2g}. Use a smaller one."
         )
 
 
