@@ -179,7 +179,7 @@ def _einsum_lora_b(layer, shape):
 
 def _letters(layer):
     """The letters of the inputs, the kernel and the outputs in the equation of an EinsumDense."""
-    return re.fullmatch(r"(.*),(.*)->(.*)", layer.equation.replace(" ", "")).groups()
+    return re.split(r",|->", layer.equation.replace(" ", ""))
 
 
 def _sides_by_letters(own, shape, inputs, outputs):

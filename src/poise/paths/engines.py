@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise.layers import info_of, learn
 from poise.optimizer import Penalized
 from poise.paths.batches import at_once, steps_of
 from poise.paths.checkpoints import Checkpoint
@@ -192,6 +193,7 @@ class Local:
         if rate is not None:
             config.update(learning_rate=rate, gradient_accumulation_steps=None)
         optimizer = Penalized(type(inner).from_config(config), self.job.rules, self.job.training.update)
+        learn([self.job.model])
         optimizer.build(self.job.model.trainable_variables, self.job.model.non_trainable_variables)
         return optimizer
 
@@ -283,7 +285,8 @@ class Local:
         found["measure/is_empty"] = none == 0
         for number, (target, members) in enumerate(zip(targets, penalised, strict=True)):
             size = found[f"size/{number}"] = sizes(target, members)
-            found["measure/units"] = found["measure/units"] + live_units(target, members, size)
+            outputs = info_of(self.optimizer.variables_of(target)[0]).sides.outputs
+            found["measure/units"] = found["measure/units"] + live_units(target, members, size, outputs)
             if not all(penalty.smooth for _, penalty in target.penalties):
                 found["measure/is_empty"] &= is_empty(target, members, size)
         if all(penalty.smooth for target in targets for _, penalty in target.penalties):
