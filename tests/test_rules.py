@@ -9,6 +9,7 @@ from keras import layers
 from oracles.models import net
 
 import poise
+from poise.layers import learn
 from poise.members import path_of
 from poise.plan import resolve
 from poise.rules import as_rules, kind_of
@@ -91,7 +92,7 @@ ROLES = {
     "BatchNormalization": (
         layers.BatchNormalization,
         (3,),
-        {"gamma": "scales", "beta": "biases", "moving_mean": "scales", "moving_variance": "scales"},
+        {"gamma": "scales", "beta": "biases", "moving_mean": "state", "moving_variance": "state"},
     ),
     "LayerNormalization": (layers.LayerNormalization, (3,), {"gamma": "scales", "beta": "biases"}),
     "RMSNormalization": (layers.RMSNormalization, (3,), {"scale": "scales"}),
@@ -102,13 +103,14 @@ ROLES = {
         {"kernel": "kernel", "recurrent_kernel": "kernel", "bias": "biases"},
     ),
     "GRU": (lambda: layers.GRU(2), (3, 2), {"kernel": "kernel", "recurrent_kernel": "kernel", "bias": "biases"}),
-    "PReLU": (layers.PReLU, (3,), {"alpha": "scales"}),
+    "PReLU": (layers.PReLU, (3,), {"alpha": "slope"}),
 }
 
 
 @pytest.mark.parametrize(("make", "shape", "expected"), ROLES.values(), ids=ROLES)
 def test_role_of_every_variable_of_a_layer(make: Any, shape: tuple[int, ...], expected: dict[str, str]) -> None:
     model = keras.Sequential([keras.Input(shape), make()])
+    learn([model])
 
     found = {v.name: kind_of(v) for v in model.variables if "seed" not in v.name}
 
@@ -140,8 +142,13 @@ def test_roles_select_what_they_are_named_for() -> None:
     assert names(poise.ALL) == {"embeddings", "kernel", "bias", "beta", "gamma"}
 
 
-def test_position_embeddings_are_embeddings() -> None:
-    assert kind_of(Named("net/position/position_embeddings", (8, 4))) == "embeddings"
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("embeddings", "embeddings"), ("token_embedding", "embeddings"), ("position_embeddings", "token")],
+)
+def test_tables_of_positions_are_tokens_and_those_of_words_embeddings(name: str, kind: str) -> None:
+    """Where the layer is not known; the table of an Embedding for positions is named `embeddings`."""
+    assert kind_of(Named(f"net/position/{name}", (8, 4))) == kind
 
 
 @pytest.mark.parametrize(("shape", "kind"), [((), "scales"), ((3,), "scales"), ((3, 2), "kernel")])

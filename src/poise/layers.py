@@ -179,7 +179,7 @@ def _einsum_lora_b(layer, shape):
 
 def _letters(layer):
     """The letters of the inputs, the kernel and the outputs in the equation of an EinsumDense."""
-    return re.fullmatch(r"(.*),(.*)->(.*)", layer.equation.replace(" ", "")).groups()
+    return re.split(r",|->", layer.equation.replace(" ", ""))
 
 
 def _sides_by_letters(own, shape, inputs, outputs):
@@ -366,9 +366,9 @@ def _of_parameter(module, name, shape):
         if kind in TORCH_GATES and name.startswith(("weight_ih", "weight_hh")):
             units = Axes.blocks(shape, 0, TORCH_GATES[kind])
             return VariableInfo(KERNEL, Sides(Axes.along(shape, 1), units, columns=Axes.along(shape, 0)))
-        if (kind in TORCH_GATES and name.startswith("weight_hr")) or kind in ("Linear", "MultiheadAttention"):
-            if len(shape) == 2:
-                return _plain(KERNEL, inputs=1, outputs=0)(module, shape)
+        is_projection = kind in TORCH_GATES and name.startswith("weight_hr")
+        if len(shape) == 2 and (is_projection or kind in ("Linear", "MultiheadAttention")):
+            return _plain(KERNEL, inputs=1, outputs=0)(module, shape)
         if kind in ("Embedding", "EmbeddingBag"):
             return _plain(EMBEDDINGS)(module, shape)
         if re.fullmatch(r"ConvTranspose[123]d", kind):

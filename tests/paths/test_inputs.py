@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+import poise
 from poise.paths.inputs import first_kernels, live_inputs
 
 TABLE = (4,)
@@ -111,3 +112,30 @@ def test_an_input_with_two_readers_is_read_while_one_reads_it():
     weights[kernels[0][1]][0, :2] = 0.0
     weights[kernels[1][1]][0, 1:] = 0.0
     assert live_inputs(model, kernels, weights).tolist() == [[True, False, True, True]]
+
+
+# ---------------------------------------------------------------- units that are not the last axis
+
+
+def test_a_path_counts_units_of_a_recurrent_layer_and_not_its_gates():
+    """Three inputs and three units with four columns each: the groups are units, and no input lends them its name."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((2, 3)), layers.LSTM(3, name="lstm"), layers.Dense(1, name="head")], name="net"
+    )
+    model.compile(poise.Penalized(keras.optimizers.SGD(0.1), poise.L2(0.1)), loss="mse")
+    rules = [poise.Rule("lstm_cell/kernel", poise.GroupLasso(1.0, groups="outputs"))]
+    x, y = np.random.default_rng(0).normal(size=(20, 2, 3)), np.ones((20, 1))
+    training = poise.Training(epochs=3, batch_size=None, settle=0)
+
+    path = poise.path(model, x, y, rules, strengths=[1e-3, 0.4], folds=2, training=training, progress=False)
+
+    (name,) = path.lanes.sizes
+    kernel = path.lanes.weights[0][0]
+    norms = np.sqrt((kernel.reshape(2, 3, 4, 3) ** 2).sum(axis=(1, 2)))
+    np.testing.assert_allclose(path.lanes.sizes[name][-1], norms, rtol=1e-5)
+    live = (kernel.reshape(2, 3, 4, 3) != 0).any(axis=(1, 2)).sum(axis=-1)
+    assert path.lanes.table["units"].tolist()[-2:] == live.tolist()
+    assert live[1] < live[0] == 3
+    assert path._blueprint.totals["units"] == 3
+    assert path._blueprint.label(name, (0,)).endswith("kernel 0")

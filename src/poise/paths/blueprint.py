@@ -11,6 +11,7 @@ import numpy as np
 from keras.src.utils import module_utils
 
 from poise.layer_state import State
+from poise.layers import info_of, learn
 from poise.members import path_of
 from poise.paths.inputs import first_kernels
 from poise.paths.training import Lanes
@@ -70,7 +71,9 @@ class Blueprint:
     @cached_property
     def model(self) -> keras.Model:
         """One model that is built once, for what its weights do not matter to."""
-        return self.build()
+        model = self.build()
+        learn([model])
+        return model
 
     @cached_property
     def totals(self) -> dict[str, float]:
@@ -79,9 +82,9 @@ class Blueprint:
         if self._penalised and all(self._penalised.values()):
             shapes = {path: [self._shape(at) for at in places] for path, places in self._penalised.items()}
             totals["weights"] = float(sum(np.prod(shape) for own in shapes.values() for shape in own))
-            matrices = [own[0] for path, own in shapes.items() if path not in self._joint and len(own[0]) > 1]
+            matrices = [path for path, own in shapes.items() if path not in self._joint and len(own[0]) > 1]
             joint = sum(self._groups(path)[0] for path in shapes if path in self._joint)
-            totals["units"] = float(sum(shape[-1] for shape in matrices) + joint)
+            totals["units"] = float(sum(self._outputs(self._penalised[path][0]) for path in matrices) + joint)
         if self._lanes.features is not None:
             totals["features"] = float(self._lanes.features.shape[2])
         return totals
@@ -107,8 +110,8 @@ class Blueprint:
             if groups == shape:
                 rest = [str(i) for other, i in enumerate(index) if other != axis and shape[other] > 1]
                 return " → ".join([self._input(first + index[axis]), *([", ".join(rest)] if rest else [])])
-            # As many groups as inputs and no other axis as long: they are the inputs, and not units or lists.
-            if groups == (shape[axis],) and shape.count(shape[axis]) == 1:
+            # As many groups as inputs, and neither an axis nor the outputs as many: they are not units or lists.
+            if groups == (shape[axis],) and shape.count(shape[axis]) == 1 and self._outputs(number) != shape[axis]:
                 return self._input(first + index[0])
         return plain
 
@@ -134,6 +137,11 @@ class Blueprint:
 
     def _shape(self, position):
         return self._lanes.weights[position].shape[2:]
+
+    def _outputs(self, position):
+        """How many outputs a kernel has."""
+        outputs = info_of(self.model.weights[position]).sides.outputs
+        return self._shape(position)[-1] if outputs is None else outputs.count
 
     def _groups(self, path):
         return self._lanes.sizes[path].shape[2:]

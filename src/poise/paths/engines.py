@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise.layers import info_of
 from poise.optimizer import Penalized
 from poise.paths.batches import at_once, steps_of
 from poise.paths.checkpoints import Checkpoint
@@ -285,7 +286,8 @@ class Local:
         found["measure/is_empty"] = none == 0
         for number, (target, members) in enumerate(zip(targets, penalised, strict=True)):
             size = found[f"size/{number}"] = sizes(target, members)
-            found["measure/units"] = found["measure/units"] + live_units(target, members, size)
+            outputs = info_of(self.optimizer.variables_of(target)[0]).sides.outputs
+            found["measure/units"] = found["measure/units"] + live_units(target, members, size, outputs)
             if not all(penalty.smooth for _, penalty in target.penalties):
                 found["measure/is_empty"] &= is_empty(target, members, size)
         if all(penalty.smooth for target in targets for _, penalty in target.penalties):

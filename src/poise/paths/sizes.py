@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from poise.penalties.axes import Axes
 from poise.targets import Target
 
 
@@ -26,19 +27,21 @@ def sizes(target: Target, members: list[np.ndarray]) -> np.ndarray:
     return np.sqrt(by_group).astype("float32")
 
 
-def live_units(target: Target, members: list[np.ndarray], size: np.ndarray) -> np.ndarray:
-    """(replicas, strengths): live groups of a joint penalty, live columns of the matrix of another target.
+def live_units(target: Target, members: list[np.ndarray], size: np.ndarray, outputs: Axes | None) -> np.ndarray:
+    """(replicas, strengths): live groups of a joint penalty, live outputs of the kernel of another target.
 
     Args:
         target, members: as for `sizes`, the leading axes being (replicas, strengths).
         size: what that gives.
+        outputs: where the outputs of its variable lie; None for the last axis.
     """
     if target.is_joint:
         return (size > 0).sum(axis=-1)
     (w,) = members
     if w.ndim < 4:
         return np.zeros(w.shape[:2], int)
-    return (w != 0).any(axis=tuple(range(2, w.ndim - 1))).sum(axis=-1)
+    outputs = outputs or Axes.along(w.shape[2:], -1)
+    return (outputs.columns(w) != 0).any(axis=-2).sum(axis=-1)
 
 
 def is_empty(target: Target, members: list[np.ndarray], size: np.ndarray) -> np.ndarray:

@@ -160,7 +160,7 @@ def layout(penalty, shape):
 
 
 def _axes_of(penalty, side, shape):
-    """Those of "inputs" or "outputs", as the penalty was bound to its variable or else by Keras' layout, or an axis."""
+    """Those of "inputs" or "outputs", as the penalty was bound or else as Keras has them; or an axis."""
     name = type(penalty).__name__
     if isinstance(side, str):
         sides = keras_sides(shape) if penalty.sides is None else penalty.sides
