@@ -9,6 +9,7 @@ import collections
 import csv
 import difflib
 import functools
+import importlib
 import io
 import itertools
 import os
@@ -297,6 +298,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _read_excel(path: Path) -> pd.DataFrame:
+    importlib.import_module("openpyxl")  # that it is missing is said before what is wrong with the file
     check_archive(path)
     check_cells(path)
     with warnings.catch_warnings():
