@@ -1,6 +1,8 @@
 """The command line: what it prints, where it writes, and one sentence with exit code 2 for bad input."""
 
+import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -18,9 +20,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import poise_command
 from poise import cli, studies
-from poise.studies import tracking
-from poise.terminal.screen import progress_bar
+from poise.studies import storage, tracking
+from poise.terminal.screen import BadInputError, progress_bar
+from poise.terminal.unfinished import Unfinished
 
 FAST = ["--penalty", "l2", "--steps", "50", "--strengths", "3", "--folds", "2", "--hidden", "4"]
 FILES = {"report.html", "study.json", "table.parquet", "model.keras", "preprocessing.skops"}
@@ -274,7 +278,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(finished, pl
     assert process.returncode == 130, said
     assert printed == ""
     assert said.endswith(
-        "Stopped. What is finished is kept in 'runs/.sales.unfinished'; the same command goes on from there.\n"
+        f"Stopped. What is finished is kept in '{_kept(unfinished)}'; the same command continues from there.\n"
     )
     assert [one.name for one in (tmp_path / "runs").iterdir()] == [".sales.unfinished"]
 
@@ -282,6 +286,12 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(finished, pl
 
     assert [one.name for one in (tmp_path / "runs").iterdir()] == ["sales"]
     assert _numbers(json.loads(again.stdout)) == _numbers(json.loads((place / "run/study.json").read_text("utf-8")))
+
+
+def _kept(unfinished):
+    """The folder of the only study in a folder of unfinished ones."""
+    (own,) = unfinished.iterdir()
+    return own
 
 
 def test_a_ctrl_c_that_python_drops_is_heeded_with_the_next_advance(monkeypatch):
@@ -311,7 +321,7 @@ def _failing(error, writes):
     """A study that stops in the middle, with something finished or nothing."""
 
     def study(*_, checkpoint, **__):
-        (checkpoint / "none").mkdir(parents=True)
+        (checkpoint / "none").mkdir()
         if writes:
             (checkpoint / "none" / "chunk-0.npz").write_bytes(b"")
         raise error
@@ -337,17 +347,27 @@ def test_a_fault_of_poise_keeps_its_traceback_and_what_is_finished(monkeypatch, 
     assert list((tmp_path / "runs/.wine.unfinished").rglob("*.npz"))
 
 
-def test_what_is_finished_is_kept_when_the_disk_is_full(asked, monkeypatch, tmp_path):
+def test_what_is_finished_is_kept_when_the_disk_is_full(finished, asked, monkeypatch, tmp_path):
+    def study(*_, checkpoint, **__):
+        (checkpoint / "chunk-0.npz").write_bytes(b"")
+        return finished[1]
+
     def full(study):
-        (tmp_path / "runs/.wine.unfinished").mkdir()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("poise.studies.storage.page", full)
+    monkeypatch.setattr(studies, "study", study)
+    with monkeypatch.context() as patch:
+        patch.setattr("poise.studies.storage.page", full)
+        said = refused("study", "wine")
 
-    assert refused("study", "wine") == (
-        "The folder 'runs/wine' cannot be written: No space left on device. Choose another with --out."
+    assert said == (
+        "The folder 'runs/wine' cannot be written: No space left on device. Free some space, or choose another with "
+        f"--out. What is finished is kept in '{_kept(Path('runs/.wine.unfinished'))}': the same command continues from "
+        "there."
     )
     assert [one.name for one in (tmp_path / "runs").iterdir()] == [".wine.unfinished"]
+    assert poise("study", "wine", "-q").exit_code == 0
+    assert [one.name for one in (tmp_path / "runs").iterdir()] == ["wine"]
 
 
 def test_other_settings_and_other_data_begin_anew(asked, tmp_path):
@@ -392,13 +412,55 @@ def test_ctrl_c_during_imports_shows_no_traceback(module, code, said):
     assert (process.returncode, told) == (code, said)
 
 
+def test_studies_that_share_a_folder_keep_their_own_work(finished, asked, monkeypatch):
+    """One is stopped with something finished; another, of other options, finishes first."""
+    with monkeypatch.context() as patch:
+        patch.setattr(studies, "study", _failing(KeyboardInterrupt(), writes=True))
+        assert poise("study", "wine", "--steps", 7).exit_code == 130
+    kept = _kept(Path("runs/.wine.unfinished"))
+
+    assert poise("study", "wine", "--steps", 8, "-q").exit_code == 0
+
+    assert _kept(Path("runs/.wine.unfinished")) == kept
+    assert (kept / "none" / "chunk-0.npz").exists()
+    assert poise("study", "wine", "--steps", 7, "--force", "-q").exit_code == 0
+    assert asked[-1]["checkpoint"] == kept
+    assert [one.name for one in Path("runs").iterdir()] == ["wine"]
+
+
+def test_a_study_is_not_run_twice_at_once():
+    with Unfinished(Path("runs/wine"), "wine", None, {"steps": 7}).claimed():
+        with pytest.raises(BadInputError, match="^The same study is running already, and keeps what is finished in "):
+            Unfinished(Path("runs/wine"), "wine", None, {"steps": 7}).claimed().__enter__()
+        with Unfinished(Path("runs/wine"), "wine", None, {"steps": 8}).claimed():
+            assert len([*Path("runs/.wine.unfinished").iterdir()]) == 2
+    assert [*Path().iterdir()] == []
+
+
+def test_a_full_disk_while_it_trains_says_how_to_continue(monkeypatch):
+    def study(*_, checkpoint, **__):
+        (checkpoint / "chunk-0.npz").write_bytes(b"")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(studies, "study", study)
+
+    said = refused("study", "wine")
+
+    assert said == (
+        "The output cannot be used: No space left on device. Free some space, and run the same command again. What is "
+        f"finished is kept in '{_kept(Path('runs/.wine.unfinished'))}': the same command continues from there."
+    )
+
+
 def test_what_belongs_to_other_rows_is_told(monkeypatch):
     error = ValueError("The checkpoint 'x' was written for another path: data changed since.")
     monkeypatch.setattr(studies, "study", _failing(error, writes=True))
 
-    assert refused("study", "-") == (
-        "What an earlier call finished in 'runs/.stdin.unfinished' belongs to other data, or to another network. "
-        "Delete that folder to begin anew."
+    said = refused("study", "-")
+
+    assert said == (
+        f"What an earlier call finished in '{_kept(Path('runs/.stdin.unfinished'))}' belongs to other data, or to "
+        "another network. Delete that folder to start from scratch."
     )
 
 
@@ -477,10 +539,12 @@ def test_a_module_that_cannot_be_imported_is_one_sentence(content, reason, finis
     assert said.startswith(f"--import poise_absent fails: {reason}")
 
 
-def _sign(run):
-    """As if study.json had been written with the files that are there now."""
-    found = json.loads(Path(run, "study.json").read_text(encoding="utf-8"))
+def _sign(run, **changed):
+    """As if study.json had been written with the files that are there now, and with what is changed."""
+    found = json.loads(Path(run, "study.json").read_text(encoding="utf-8")) | changed
     found["files"] = {name: hashlib.sha256(Path(run, name).read_bytes()).hexdigest() for name in found["files"]}
+    found.pop("checksum")
+    found["checksum"] = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
     Path(run, "study.json").write_text(json.dumps(found), encoding="utf-8")
 
 
@@ -532,6 +596,184 @@ def _made(name):
     return name
 
 
+# ---------------------------------------------------------------- what a folder or a file may do
+
+
+SHADOWING = "import pathlib\npathlib.Path(__file__ + '.ran').touch()\n"
+COMMAND = "from poise_command import main; main()"
+
+
+def test_files_in_the_working_directory_are_not_run(finished, place, tmp_path):
+    for name in ("json", "numpy", "jax_plugins", "psutil", "keras_hub"):
+        (tmp_path / f"{name}.py").write_text(SHADOWING)
+    command = [sys.executable, "-c", COMMAND, "predict", str(place / "run"), str(place / "sales.csv")]
+    source = str(Path(cli.__file__).parents[1])
+
+    predicted = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONPATH": f"{os.pathsep}{source}"})
+
+    assert predicted.returncode == 0, predicted.stderr
+    assert list(tmp_path.glob("*.ran")) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "named", "after"),
+    [
+        (["", "/lib"], "", ["/lib"]),
+        (["HERE", "/lib"], "", ["/lib"]),
+        (["", "HERE", "/a", "/lib"], ":/a", ["/a", "/lib"]),
+        (["/bin", "/a", "HERE", "/lib"], "/a:", ["/bin", "/a", "/lib"]),
+        (["/bin", "HERE", "/lib"], "HERE", ["/bin", "HERE", "/lib"]),
+        (["/bin", "/lib", "/packages", "HERE"], "", ["/bin", "/lib", "/packages", "HERE"]),
+    ],
+)
+def test_only_pythonpath_and_packages_put_the_working_directory_on_the_path(
+    before, named, after, tmp_path, monkeypatch
+):
+    def here(text):
+        return text.replace("HERE", str(tmp_path)).replace(":", os.pathsep)
+
+    monkeypatch.setattr(sys, "path", [here(one) for one in before])
+    monkeypatch.setenv("PYTHONPATH", here(named))
+
+    poise_command.leave_out_working_directory()
+
+    assert sys.path == [here(one) for one in after]
+
+
+def test_an_import_finds_what_is_installed_first(finished, place, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [one for one in sys.path if one])
+    for name in ("colorsys", "poise_found_here"):
+        (tmp_path / f"{name}.py").write_text(SHADOWING)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    command = ["predict", place / "run", place / "sales.csv", "--import", "colorsys", "--import", "poise_found_here"]
+
+    assert poise(*command).exit_code == 0
+    assert [one.name for one in tmp_path.glob("*.ran")] == ["poise_found_here.py.ran"]
+    assert sys.path[-1] == str(tmp_path)
+
+
+def _written(monkeypatch, *arguments, encoding="utf-8", stdout=None):
+    """The exit code of the console script, and what it writes to its two streams, in bytes."""
+    raw = [stdout or io.BytesIO(), io.BytesIO()]
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["poise", *map(str, arguments)])
+    for name, stream in zip(("stdout", "stderr"), raw, strict=True):
+        monkeypatch.setattr(sys, name, io.TextIOWrapper(stream, encoding=encoding, write_through=True))
+    with pytest.raises(SystemExit) as ended:
+        poise_command.main()
+    return ended.value.code, *(stream.getvalue() for stream in raw)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "minus", "squared"), [("ascii", "-", "R^2"), ("cp1252", "-", "R²"), ("utf-8", "−", "R²")]
+)
+def test_a_console_without_a_character_shows_another(encoding, minus, squared, finished, place, tmp_path, monkeypatch):
+    shutil.copytree(place / "run", "run")
+    _sign("run", answer=["−1 ≥ −2 …", "日"])
+
+    code, said, complained = _written(monkeypatch, "show", "run", encoding=encoding)
+
+    said = said.decode(encoding)
+    assert (code, complained) == (0, b"")
+    assert f"{minus}1 " in said
+    assert squared in said
+    assert ("日" if encoding == "utf-8" else r"\u65e5") in said
+
+
+def test_predictions_are_utf8_whatever_the_console(finished, place, monkeypatch):
+    shutil.copytree(place / "run", "run")
+    found = json.loads(Path("run/study.json").read_text("utf-8"))
+    _sign("run", data=found["data"] | {"target": "Preis−€"})
+
+    code, said, _ = _written(monkeypatch, "predict", "run", place / "sales.csv", encoding="ascii")
+
+    assert code == 0
+    assert said.decode("utf-8").startswith("Preis−€\n")
+
+
+@pytest.mark.parametrize("closed", [None, "closed"])
+def test_a_closed_standard_input_is_one_sentence(closed, finished, place, monkeypatch):
+    if closed:
+        closed = open(os.devnull)  # noqa: SIM115
+        closed.close()
+    monkeypatch.setattr(sys, "stdin", closed)
+    with pytest.raises(studies.DataError, match=r"^The standard input is closed and cannot be read\. Give the path"):
+        studies.load("-")
+
+
+def test_a_file_does_not_become_an_output_that_is_closed(tmp_path):
+    script = f"""
+import os, sys
+sys.path.insert(0, {str(Path(poise_command.__file__).parent)!r})
+for number in range(3):
+    os.close(number)
+from poise_command import fill_closed_streams
+fill_closed_streams()
+sys.exit(os.open("file", os.O_CREAT | os.O_WRONLY) < 3)
+"""
+    assert subprocess.run([sys.executable, "-I", "-c", script]).returncode == 0
+
+
+class _Full(io.BytesIO):
+    def write(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("command", ["show", "predict"])
+def test_an_output_that_is_full_is_one_sentence(command, finished, place, monkeypatch):
+    data = [place / "sales.csv"] if command == "predict" else []
+
+    code, _, said = _written(monkeypatch, command, place / "run", *data, stdout=_Full())
+
+    assert code == 2
+    assert said == (
+        b"The output cannot be used: No space left on device. Free some space, and run the same command again.\n"
+    )
+
+
+STEERING = "a\x1b[2J\x9b31m\u202eb\nc"
+
+
+def test_names_do_not_steer_the_terminal(finished, place, tmp_path):
+    shutil.copytree(place / "run", "run")
+    found = json.loads(Path("run/study.json").read_text("utf-8"))
+    found["data"] |= {"name": STEERING, "target": STEERING, "notes": [STEERING]}
+    found["candidates"][0]["title"] = STEERING
+    _sign("run", data=found["data"], candidates=found["candidates"], answer=[STEERING])
+    Path(f"{STEERING}.csv").write_text("size\n1\n")
+
+    shown = [poise("show", "run"), poise("compare", "run", "run"), poise("predict", "run", f"{STEERING}.csv")]
+    shown += [poise("show", STEERING), poise("predict", "run", place / "sales.csv", "--import", STEERING)]
+
+    assert [one.exit_code for one in shown] == [0, 0, 2, 2, 2]
+    for one in shown:
+        assert not {"\x1b", "\x9b", "\u202e"} & {*one.output}
+    assert r"a\x1b[2J\x9b31m\u202eb\nc" in shown[0].output
+    assert all(one.stderr.count("\n") == 1 for one in shown[2:])
+
+
+def test_a_saved_run_holds_no_steering_characters(finished, asked):
+    with pytest.MonkeyPatch.context() as patch:
+        described = storage.describe
+        patch.setattr(storage, "describe", lambda study: described(study) | {"answer": [STEERING]})
+        printed = poise("study", "wine", "--json").stdout
+
+    assert not {"\x1b", "\x9b", "\u202e"} & {*printed}
+    assert json.loads(printed)["answer"] == [STEERING]
+
+
+def test_names_that_are_not_utf8_are_refused_before_training(finished, place, monkeypatch):
+    monkeypatch.setattr(studies, "study", lambda *_, **__: pytest.fail("it trained"))
+    name = os.fsdecode(b"caf\xe9")
+
+    for command in (["study", f"{name}.csv"], ["study", "wine", "--out", name]):
+        said = refused(*command)
+        assert r"caf\udce9' cannot be written: its name, or that of a folder around it, is not UTF-8." in said
+    assert "is not UTF-8" in refused("predict", place / "run", place / "sales.csv", "--out", f"{name}.parquet")
+    shutil.copy(place / "sales.csv", f"{name}.csv")
+    assert poise("predict", place / "run", f"{name}.csv", "--out", f"{name}-out.csv").exit_code == 0
+
+
 # ---------------------------------------------------------------- show and compare
 
 
@@ -569,8 +811,7 @@ def test_runs_that_do_not_compare_are_told(finished, place, asked):
 
 def _changed(file, part):
     found = json.loads(Path(file).read_text(encoding="utf-8"))
-    found[part]["digest"] = "another"
-    Path(file).write_text(json.dumps(found), encoding="utf-8")
+    _sign(Path(file).parent, **{part: found[part] | {"digest": "another"}})
 
 
 def test_comparing_needs_two_runs(finished, place):

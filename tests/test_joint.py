@@ -315,7 +315,7 @@ def test_rules_that_do_not_fit_are_refused_before_training(case):
     model = net()
     rules = make(model)
     with pytest.raises(ValueError, match=message):
-        poise.Penalized("sgd", rules, "proximal").build(model.trainable_variables, model.non_trainable_variables)
+        poise.Penalized("sgd", rules, "proximal").build(model.trainable_variables, model)
 
 
 def test_members_are_found_under_paths_that_are_longer_or_shorter():

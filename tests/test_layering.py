@@ -9,13 +9,16 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
-    ("penalties",),
-    ("members",),
+    ("_keras_internals",),
+    ("escaping", "penalties"),
+    ("members", "layer_state"),
     ("layers",),
     ("rules",),
-    ("metric", "targets", "strengths", "replicas"),
+    ("inner", "plan", "targets", "strengths", "replicas"),
+    ("metric", "state"),
     ("records", "steps", "building"),
     ("optimizer",),
+    ("fit_data",),
     ("gradients",),
     ("balance",),
     ("callbacks", "inventory", "adoption", "compaction"),
@@ -36,8 +39,11 @@ KNOWING = [
     "paths/threads.py",
 ]
 """The files that import them."""
-PRIVATE = {"paths/blueprint.py": ["keras.src.utils"]}
-"""What has no public name: whether Keras may import TensorFlow."""
+PRIVATE = {
+    "_keras_internals.py": ["keras.src.models.functional", "keras.src.saving.keras_saveable"],
+    "paths/blueprint.py": ["keras.src.utils"],
+}
+"""What has no public name: functional models, the base class of what Keras saves, and whether Keras may import TensorFlow."""
 
 
 def _imports(path):

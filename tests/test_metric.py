@@ -1,6 +1,7 @@
 """The proximal update ends at the solutions that scikit-learn and skglm find, whatever the inner optimizer."""
 
 import dataclasses
+import warnings
 
 import celer
 import keras
@@ -57,6 +58,73 @@ def test_proximal_l1_is_the_lasso(inner) -> None:
 
     assert_solution(model, lasso.coef_)
     assert_certified(model, x, y)
+
+
+@every_optimizer
+def test_column_without_gradients_leaves_the_lasso_as_it_is(inner) -> None:
+    """A column of zeros never has a gradient, and its coefficient is 0 in every solution."""
+    x, y = models.diabetes()
+    lasso = Lasso(ALPHA, tol=1e-12, max_iter=100_000).fit(*_in_double(x, y))
+    wide = np.concatenate([x[:, :5], np.zeros_like(x[:, :1]), x[:, 5:]], axis=1)
+
+    model = settled(inner, poise.L1.from_sklearn(ALPHA), models.mean_squares, wide, y)
+
+    kernel = models.weights(model)[0][:, 0]
+    assert kernel[5] == 0
+    np.testing.assert_allclose(np.delete(kernel, 5), lasso.coef_, rtol=0.0, atol=1e-5)
+
+
+@every_optimizer
+@pytest.mark.parametrize("penalty", [poise.L1(0.5), poise.GroupLasso(0.5, groups="inputs")], ids=["l1", "group"])
+def test_weight_that_has_no_gradient_yet_moves_by_the_learning_rate_times_the_strength(inner, penalty) -> None:
+    """And not by rate/ε times the strength, which would set it to zero at once."""
+    model = models.linear(3)
+    model.set_weights([np.ones((3, 1)), np.zeros(1)])
+    optimizer = poise.Penalized(inner.make(0.01), penalty, update="proximal")
+    optimizer.build(model.trainable_variables)
+
+    for _ in range(3):
+        optimizer.apply(
+            [keras.ops.convert_to_tensor([[1.0], [0.0], [0.0]]), keras.ops.zeros(1)], model.trainable_variables
+        )
+
+    trace = {"SGD-momentum": 1 + 1.9 + 2.71, "SGD-nesterov": 1.9 + 2.71 + 3.439, "RMSprop-momentum": 1 + 1.5 + 1.75}
+    trace["Adagrad"] = 3 / np.sqrt(0.1)  # it starts from a second moment of 0.1
+    steps = next((trace[name] for name, one in SETTLING.items() if one is inner and name in trace), 3.0)
+    np.testing.assert_allclose(models.weights(model)[0][1:, 0], 1 - steps * 0.01 * 0.5, atol=1e-6)
+
+
+def test_branch_that_starts_at_zero_is_trained_and_not_wiped_out() -> None:
+    """The kernel behind a gate of zero has no gradient in the first step: Bachlechner et al. 2021, ReZero."""
+    x = models.table(64, 4)[0]
+    inputs = keras.Input((4,))
+    branch = keras.layers.Dense(8, use_bias=False, name="branch")
+    gate = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="gate")
+    model = keras.Model(inputs, gate(branch(inputs)))
+    before = np.abs(models.weights(model)[0]).max()
+    optimizer = poise.Penalized(optimizers.Adam(0.01), poise.Rule("branch/kernel", poise.L1(1e-3)), update="proximal")
+    models.compiled(optimizer, model)
+
+    model.fit(x, x @ np.array([[1.0], [-1.0], [0.5], [0.0]]), batch_size=64, epochs=300, verbose=0)
+
+    assert before > 0
+    assert np.count_nonzero(models.weights(model)[0]) > 8
+    assert model.evaluate(x, x @ np.array([[1.0], [-1.0], [0.5], [0.0]]), verbose=0) < 0.05
+
+
+FORGETFUL = {"Adam", "AdamW", "RMSprop", "RMSprop-momentum", "Adamax", "Nadam", "Lamb", "Adafactor"}
+
+
+@pytest.mark.parametrize("name", SETTLING)
+def test_rare_rows_of_an_embedding_are_warned_of_where_the_step_forgets_them(name: str) -> None:
+    model = keras.Sequential([keras.Input((2,), dtype="int32"), keras.layers.Embedding(5, 3), keras.layers.Flatten()])
+    optimizer = poise.Penalized(SETTLING[name].make(0.1), poise.L1(0.1), update="proximal")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        optimizer.build(model.trainable_variables)
+    messages = [str(one.message) for one in caught]
+    assert len(messages) == (name in FORGETFUL)
+    assert all("embedding" in text and "amsgrad=True" in text for text in messages)
 
 
 @some_optimizers

@@ -10,7 +10,9 @@ from oracles.models import net
 
 import poise
 from poise.layers import learn
-from poise.rules import as_rules, kind_of, path_of, resolve
+from poise.members import path_of
+from poise.plan import resolve
+from poise.rules import as_rules, kind_of
 
 
 def paths_of(rule: poise.Rule, model: keras.Model) -> set[str]:
@@ -293,7 +295,7 @@ def test_rule_for_frozen_variables_sleeps() -> None:
     plan = resolve(
         as_rules([poise.Rule("features/*", poise.L2()), poise.Rule("head/*", poise.L1())]),
         model.trainable_variables,
-        model.non_trainable_variables,
+        model.weights,
     )
 
     assert plan.asleep == [0]

@@ -107,7 +107,7 @@ def test_the_inner_optimizer_keeps_its_own_settings():
     assert clone.use_ema
     assert clone.ema_momentum == 0.9
     assert clone.inner_optimizer.clipnorm == 1.0
-    assert not clone.inner_optimizer.use_ema
+    assert clone.inner_optimizer.use_ema
 
 
 def test_a_cloned_model_compiled_alike_trains_alike():
@@ -143,14 +143,58 @@ def test_a_model_saved_before_training_is_loaded(tmp_path):
     assert_same_weights(fitted(loaded, epochs=2), fitted(model, epochs=2), relative=1e-6)
 
 
-def test_a_state_of_other_rules_is_named_and_left():
-    saved = _trained("coupled").optimizer
-    store = {}
-    saved.save_own_variables(store)
-    other = fitted(compiled(poise.Penalized("adam", [])), epochs=1).optimizer
+def test_state_of_other_rules_is_refused_and_names_both(tmp_path):
+    _trained("coupled").save_weights(tmp_path / "s.weights.h5")
+    other = fitted(compiled(poise.Penalized("adam", [poise.L2(0.3)])), epochs=1)
 
-    with pytest.warns(UserWarning, match="4 variables were saved, and with its rules it has 1"):
-        other.load_own_variables(store)
+    with pytest.raises(
+        ValueError, match=r"rules \['weights', 'even'\].*has the rules \['weights'\].*skip_mismatch=True"
+    ):
+        other.load_weights(tmp_path / "s.weights.h5")
+
+    assert dict(other.optimizer.strength) == {"weights": 0.3}
+    with pytest.warns(UserWarning, match="could not be loaded"):
+        other.load_weights(tmp_path / "s.weights.h5", skip_mismatch=True)
+    assert dict(other.optimizer.strength) == {"weights": 0.3}
+
+
+def test_strengths_anchors_and_traces_load_by_rule_and_variable(tmp_path):
+    rules = [
+        poise.Rule("head/kernel", poise.Anchored(poise.L1(0.02)), name="stay"),
+        poise.Rule("features/kernel", poise.L1(0.3), name="sparse"),
+    ]
+
+    def trained(order):
+        inner = keras.optimizers.RMSprop(0.01, momentum=0.5)
+        return fitted(compiled(poise.Penalized(inner, order, update="proximal", observe=1)), epochs=3)
+
+    saved, loaded = trained(rules), trained(rules[::-1])
+    saved.optimizer.strength["stay"] = 0.0625
+    saved.save_weights(tmp_path / "s.weights.h5")
+    loaded.load_weights(tmp_path / "s.weights.h5")
+
+    assert dict(loaded.optimizer.strength) == {"sparse": 0.3, "stay": 0.0625}
+    assert_same_weights(fitted(loaded, epochs=3), fitted(saved, epochs=3), relative=1e-6)
+
+
+@pytest.mark.parametrize("inner", ["sgd", "adam"])
+@pytest.mark.parametrize("is_built", [False, True])
+def test_weights_files_go_both_ways_between_stock_and_penalized(inner, is_built, tmp_path):
+    """As between two stock optimizers: the weights are loaded and the state of the optimizer is skipped."""
+    steps = 3 if is_built else 0
+    for count, (source, target) in enumerate([(inner, "ours"), ("ours", inner), ("adam", "ours"), ("ours", "adam")]):
+        made = [poise.Penalized(inner, poise.L2(0.25)) if one == "ours" else one for one in (source, target)]
+        saved, loaded = fitted(compiled(made[0]), epochs=5), fitted(compiled(made[1], net(seed=7)), epochs=steps)
+        saved.save_weights(tmp_path / f"{count}.weights.h5")
+
+        with pytest.warns(UserWarning, match="Skipping variable loading for optimizer"):
+            loaded.load_weights(tmp_path / f"{count}.weights.h5")
+
+        assert_same_weights(loaded, saved, relative=0)
+        assert int(loaded.optimizer.iterations) == (steps * 3)
+        if target == "ours":
+            assert dict(loaded.optimizer.strength) == {"weights": 0.25}
+        fitted(loaded, epochs=1)
 
 
 def test_the_anchor_is_saved(tmp_path):
@@ -166,3 +210,115 @@ def test_the_anchor_is_saved(tmp_path):
     fitted(loaded, epochs=20)
     for w, anchor in zip(weights(loaded)[::2], start[::2], strict=True):
         assert np.abs(w - anchor).max() < 0.2
+
+
+@keras.saving.register_keras_serializable("poise-saving")
+class Warm(keras.optimizers.SGD):
+    """An optimizer of a user, with only the arguments that it needs."""
+
+    def __init__(self, peak=0.1, name="warm"):
+        super().__init__(learning_rate=peak, name=name)
+        self.peak = peak
+
+    def get_config(self):
+        return {"peak": self.peak, "name": self.name}
+
+
+@keras.saving.register_keras_serializable("poise-saving")
+class Task(keras.Model):
+    """Compiles itself with a default optimizer, as the models of KerasHub do, so that Keras loads it with that one."""
+
+    def __init__(self, **given):
+        inputs = keras.Input((6,))
+        super().__init__(inputs, keras.layers.Dense(1, name="head")(inputs), **given)
+        self.compile()
+
+    def compile(self, optimizer="auto", loss="auto", **given):
+        optimizer = keras.optimizers.Adam(1e-3) if optimizer == "auto" else optimizer
+        super().compile(optimizer, "mse" if loss == "auto" else loss, **given)
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+def _several():
+    optimizers = keras.optimizers
+    return optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.Adam(0.01), {".*/bias": optimizers.SGD(0.1)}))
+
+
+NEW = hasattr(keras.optimizers, "OptimizerMap")
+
+
+@pytest.mark.parametrize("make", [Warm, *([_several] if NEW else [])])
+def test_inner_optimizer_whose_constructor_takes_few_arguments_is_saved_and_loaded(make, tmp_path):
+    model = fitted(compiled(poise.Penalized(make(), poise.L2(0.1))), epochs=2)
+    model.save(tmp_path / "m.keras")
+
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+
+    assert_same_weights(fitted(loaded, epochs=2), fitted(model, epochs=2), relative=1e-6)
+
+
+def test_model_that_compiles_itself_when_it_is_loaded_gets_its_weights(tmp_path):
+    model = fitted(compiled(poise.Penalized("adam", poise.L2(0.1)), Task()), epochs=1)
+    model.save(tmp_path / "task.keras")
+
+    with pytest.warns(UserWarning, match=r"compile\(\)` was not called|Skipping variable loading"):
+        loaded = keras.models.load_model(tmp_path / "task.keras")
+
+    assert_same_weights(loaded, model, relative=0)
+
+
+@pytest.mark.backends("tensorflow")
+@pytest.mark.parametrize("export", ["export", "saved_model"])
+def test_a_model_is_exported(export, tmp_path):
+    import tensorflow as tf
+
+    model = fitted(compiled(poise.Penalized("adam", poise.L2(0.1))), epochs=1)
+    if export == "export":
+        model.export(tmp_path / "m", verbose=False)
+    else:
+        tf.saved_model.save(model, str(tmp_path / "m"))
+
+    serve = tf.saved_model.load(str(tmp_path / "m")).signatures["serving_default"]
+    x = batches()[0][0]
+    (served,) = serve(tf.constant(x)).values()
+    np.testing.assert_allclose(served, model.predict(x, verbose=0), rtol=1e-5)
+
+
+@pytest.mark.backends("tensorflow")
+@pytest.mark.parametrize("is_built", [True, False])
+def test_a_tensorflow_checkpoint_restores_weights_and_state_by_name(is_built, tmp_path):
+    """In a training that is rebuilt with its rules in another order, before its first step or after one."""
+    import tensorflow as tf
+
+    def made(rules):
+        return compiled(poise.Penalized(keras.optimizers.SGD(0.05, momentum=0.9), rules, update="proximal"))
+
+    rules = RULES["proximal"]
+    model = fitted(made(rules), epochs=2)
+    model.optimizer.strength["stay"] = 0.0625
+    path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(str(tmp_path / "ck"))
+
+    other = fitted(made(rules[::-1]), epochs=1) if is_built else made(rules[::-1])
+    status = tf.train.Checkpoint(model=other, optimizer=other.optimizer).restore(path)
+    if not is_built:
+        other.optimizer.build(other.trainable_variables)
+    status.assert_existing_objects_matched()
+
+    assert dict(other.optimizer.strength) == dict(model.optimizer.strength)
+    assert_same_weights(fitted(other, epochs=2), fitted(model, epochs=2), relative=1e-6)
+
+
+@pytest.mark.parametrize("update", RULES)
+def test_an_h5_file_restores_a_training_too(update, tmp_path):
+    optimizer = poise.Penalized(INNER[update](), RULES[update], update=update)
+    model = fitted(compiled(optimizer, loss=keras.losses.MeanSquaredError()), epochs=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras calls the format legacy
+        model.save(tmp_path / "model.h5")
+
+    loaded = keras.models.load_model(tmp_path / "model.h5")
+
+    assert [*loaded.optimizer.strength.items()] == [*model.optimizer.strength.items()]
+    assert_same_weights(fitted(loaded, epochs=3), fitted(model, epochs=3), relative=1e-6)

@@ -10,9 +10,10 @@ import numpy as np
 from keras import regularizers
 
 from poise.balance import check_built
+from poise.members import path_of
 from poise.optimizer import Penalized, find_penalized
 from poise.penalties import L1, L2, Coherence, ElasticNet, Penalty
-from poise.rules import Rule, path_of
+from poise.rules import Rule
 
 
 def adopt(model) -> list[Rule]:
@@ -175,13 +176,12 @@ def _recompile(model, old, rules):
         )
     is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
     inner = outer.inner_optimizer if is_scaled else outer
-    every = model.trainable_variables, model.non_trainable_variables
     if old is None:
         penalized = Penalized(inner, rules)
         if inner.built:
-            penalized.build(*every)
+            penalized.build(model.trainable_variables, model)
     else:
-        penalized = old.with_rules(rules, *every)
+        penalized = old.with_rules(rules, model.trainable_variables, model)
     if is_scaled:
         outer.inner_optimizer = penalized
     model.compile(**{**settings, "optimizer": outer if is_scaled else penalized})

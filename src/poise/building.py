@@ -1,13 +1,16 @@
 """Which targets an optimizer has: its rules, resolved against the variables, made ready to act."""
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
 from keras import ops
 
 from poise.layers import info_of
+from poise.members import path_of
 from poise.metric import Metric
-from poise.rules import Plan, Rule, path_of
+from poise.plan import Plan
+from poise.rules import Role, Rule, kind_of
 from poise.targets import Target, anchored, check_actions, divide
 
 
@@ -57,7 +60,17 @@ class Builder:
                     f"{path_of(variable)!r} has the constraint {type(variable.constraint).__name__}, which acts before "
                     "the prox, and the prox would leave it. Drop the constraint, or use update='coupled'."
                 )
+            if self.metric is not None and self.metric.forgets and kind_of(variable) == Role.EMBEDDINGS.value:
+                warnings.warn(self._why_rare_rows_suffer(target, variable), stacklevel=2)
         return replace(target, trace=self._trace(target, variables))
+
+    def _why_rare_rows_suffer(self, target, variable):
+        names = ", ".join(repr(self.rules[number].name) for number, _ in target.after)
+        return (
+            f"Rule {names} on the embedding {path_of(variable)!r}: {type(self.optimizer.inner_optimizer).__name__} "
+            "forgets the gradient of a row that is not looked up, and then shrinks rare rows too much. Use "
+            "keras.optimizers.Adam(amsgrad=True) or Adagrad, or update='decoupled'."
+        )
 
     def _trace(self, target, variables):
         if not target.after or self.metric is None or not self.metric.momentum:

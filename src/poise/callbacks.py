@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from poise.balance import built_optimizer, current_values, current_weights, forces
+from poise.balance import build_penalized, current_values, current_weights, forces
 from poise.optimizer import find_penalized
 from poise.penalties.base import Schedule
 
@@ -234,7 +234,7 @@ class ToSparsity(keras.callbacks.Callback):
         self.growth = growth
 
     def on_train_begin(self, logs=None):
-        optimizer = built_optimizer(self.model)
+        optimizer = build_penalized(self.model)
         strength, penalty = optimizer.strength[self.rule], self._penalty(optimizer)
         who, name = f"ToSparsity({self.rule!r})", type(penalty).__name__
         if isinstance(penalty.strength, Schedule):

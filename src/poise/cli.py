@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +9,18 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from poise.terminal.screen import EXIT_CODES, BadInputError, complain, console, plain_errors, progress_bar
-from poise.terminal.unfinished import checkpoint_errors, digest, unfinished_of
+from poise.escaping import visible
+from poise.terminal.screen import (
+    EXIT_CODES,
+    BadInputError,
+    complain,
+    console,
+    plain_errors,
+    progress_bar,
+    say,
+    say_data,
+)
+from poise.terminal.unfinished import Unfinished
 
 app = typer.Typer(
     help="Penalties in the optimizer, and what they do to a network.",
@@ -173,8 +182,8 @@ def study(
         "delimiter": delimiter, "decimal": decimal, "encoding": encoding,
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
-    unfinished = unfinished_of(folder)
-    with plain_errors(unfinished):
+    unfinished = Unfinished(folder, data, target, {**asked, "hidden": hidden})
+    with plain_errors(unfinished.farewell):
         from poise import studies
         from poise.studies import tracking
         from poise.studies.storage import RECORD
@@ -188,22 +197,24 @@ def study(
         server = tracking.check_mlflow() if mlflow else None
         if model is not None:
             look_here()
-        checkpoint = unfinished / digest(data, target, asked)
         where = _engine(engine, address)
-        with progress_bar(quiet) as progress, checkpoint_errors(unfinished):
-            found = studies.study(data, target, **asked, engine=where, checkpoint=checkpoint, progress=progress)
-        report = studies.save(found, folder, overwrite=force)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with unfinished.claimed(), unfinished.continued():
+            with progress_bar(quiet) as progress:
+                found = studies.study(
+                    data, target, **asked, engine=where, checkpoint=unfinished.folder, progress=progress
+                )
+            report = studies.save(found, folder, overwrite=force)
+            unfinished.discard()
         if as_json:
-            typer.echo((folder / RECORD).read_text(encoding="utf-8"), nl=False)
+            say_data((folder / RECORD).read_text(encoding="utf-8"))
         elif quiet:
-            typer.echo(str(report))
+            say(report)
         else:
             _print_run(folder)
-            typer.echo(f"Report: {report}")
+            say(f"Report: {report}")
         for line in _tracked(found, folder, tensorboard, server, force):
             if not (as_json or quiet):
-                typer.echo(line)
+                say(line)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -245,7 +256,7 @@ def predict(
         name, _, frame = studies.load(data, delimiter=delimiter, decimal=decimal, encoding=encoding)
         predictions = loaded.predict(frame, name)
         if out is None:
-            typer.echo(predictions.to_csv(index=False, lineterminator="\n"), nl=False)
+            say_data(predictions.to_csv(index=False, lineterminator="\n"))
         else:
             write_predictions(predictions, out)
 
@@ -260,7 +271,7 @@ def show(run: RunFolder) -> None:
     """
     with plain_errors():
         _print_run(run)
-        typer.echo(f"Report: {run / 'report.html'}")
+        say(f"Report: {run / 'report.html'}")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -336,12 +347,12 @@ def compact(
         done = compaction.compacted(model, check, tolerance=tolerance, drop_inputs=drop_inputs, multiple=multiple)
         compaction.write(done.smaller, small)
         if as_json:
-            typer.echo(json.dumps(printed.record(done, small), indent=2, allow_nan=False))
+            say_data(json.dumps(printed.record(done, small), indent=2, allow_nan=False) + "\n")
         elif quiet:
-            typer.echo(str(small))
+            say(small)
         else:
             console().print(*printed.told(done), sep="\n")
-            typer.echo(f"Model: {small}")
+            say(f"Model: {small}")
 
 
 def _names(given: Sequence[str] | None) -> tuple[str, ...]:
@@ -386,6 +397,7 @@ def _print_run(folder: Path) -> None:
     from poise.studies.storage import read_description
 
     found, screen = read_description(folder), console()
-    screen.print(Text(task_line(found)), candidates_table(found), *map(Text, found["answer"]), sep="\n")
+    answer = [Text(visible(sentence)) for sentence in found["answer"]]
+    screen.print(Text(visible(task_line(found))), candidates_table(found), *answer, sep="\n")
     for note in found["data"]["notes"]:
-        screen.print(Text(f"Note: {note}"))
+        screen.print(Text(visible(f"Note: {note}")))

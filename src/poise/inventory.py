@@ -10,8 +10,9 @@ import rich.text
 
 from poise.balance import check_built
 from poise.layers import learn
+from poise.members import path_of
 from poise.optimizer import find_penalized
-from poise.rules import kind_of, path_of, resolve
+from poise.rules import kind_of
 
 COLUMNS = ["variable", "shape", "role", "penalty", "strength", "update", "note"]
 
@@ -72,7 +73,7 @@ def summary(model) -> Summary:
     rows, title = [], f"{model.name}: not compiled with poise.Penalized"
     rules_of, asleep = {}, set()
     if optimizer is not None:
-        plan = resolve(optimizer.rules, trained, frozen)
+        plan = optimizer.plan(trained, model)
         rules_of = {id(trained[i]): numbers for i, numbers in plan.rules_of.items()}
         asleep = {optimizer.rules[number].name for number in plan.asleep}
         title = f"{model.name}: {len(rules_of)} of {len(trained)} trained variables penalised, {optimizer.update}"

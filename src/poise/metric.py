@@ -15,6 +15,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from poise.inner import STEP_METHODS, overridden
+
 
 @dataclass(frozen=True)
 class Before:
@@ -40,6 +42,15 @@ class Before:
         """The number of updates, counting from 1 once the update is done."""
         return ops.maximum(ops.cast(self.optimizer.iterations, self.w.dtype), 1.0)
 
+    def where_seen(self, moment, step, least=0.0):
+        """The step where a gradient has arrived, so that the second moment is above `least`; elsewhere the rate.
+
+        Without a gradient so far an adaptive step is rate/ε, with which a prox would set to zero at once whatever has
+        not been trained yet: branches that start at zero, rows of an embedding that were not looked up. There, any
+        positive step has the same fixed points, because the prediction gradient is zero; the plain rate is a small one.
+        """
+        return ops.where(moment > least, step, self.rate)
+
     def remaining(self, beta):
         """1 − βᵗ, the bias correction after the update."""
         return 1.0 - ops.power(ops.cast(beta, self.w.dtype), self.count)
@@ -50,13 +61,15 @@ class Metric:
     """How an optimizer steps.
 
     `kind` is `"scalar"` (one step for the variable) or `"diagonal"`. With `momentum` μ the optimizer moves by a trace
-    of its steps, s ← μ·s + h, and with `nesterov` by μ·s + h.
+    of its steps, s ← μ·s + h, and with `nesterov` by μ·s + h. One that `forgets` lets its second moment decay where no
+    gradient arrives, so that its step grows there.
     """
 
     kind: str
     step: Callable[[Before], Callable[[], Any]]
     momentum: float
     nesterov: bool
+    forgets: bool
 
 
 STEPS: dict[type, tuple[str, Callable]] = {}
@@ -105,7 +118,8 @@ def metric_of(inner) -> Metric:
         )
     has_trace = registered in (keras.optimizers.SGD, keras.optimizers.RMSprop)
     momentum = float(inner.momentum) if has_trace else 0.0
-    return Metric(kind, step, momentum, bool(getattr(inner, "nesterov", False)))
+    forgets = registered in FORGETTING and not getattr(inner, "amsgrad", False)
+    return Metric(kind, step, momentum, bool(getattr(inner, "nesterov", False)), forgets)
 
 
 def _registered(inner):
@@ -116,10 +130,11 @@ def _registered(inner):
             why = REFUSED[optimizer_class]
             break
         if optimizer_class in STEPS:
+            override = overridden(inner, STEP_METHODS, until=optimizer_class)
+            if override:
+                why = f"it overrides {override}, and so steps in its own way; register that with poise.metric.step_of"
+                break
             return *STEPS[optimizer_class], optimizer_class
-        if "update_step" in vars(optimizer_class) and not optimizer_class.__module__.startswith("keras."):
-            why = "it steps in its own way; register that with poise.metric.step_of"
-            break
     raise ValueError(
         f"update='proximal' does not work with {type(inner).__name__}: {why}. Use one of "
         f"{', '.join(sorted(c.__name__ for c in STEPS))}, or update='decoupled'."
@@ -135,13 +150,23 @@ def sgd(before):
 def rmsprop(before):
     """lr/√(v + ε), with ε inside the root, as in Keras."""
     inner = before.optimizer
-    return lambda: before.rate / ops.sqrt(before.state("_velocities") + inner.epsilon)
+
+    def step():
+        v = before.state("_velocities")
+        return before.where_seen(v, before.rate / ops.sqrt(v + inner.epsilon))
+
+    return step
 
 
 @step_of(keras.optimizers.Adagrad)
 def adagrad(before):
     inner = before.optimizer
-    return lambda: before.rate / ops.sqrt(before.state("_accumulators") + inner.epsilon)
+
+    def step():
+        v = before.state("_accumulators")
+        return before.where_seen(v, before.rate / ops.sqrt(v + inner.epsilon))
+
+    return step
 
 
 @step_of(keras.optimizers.Adadelta)
@@ -161,7 +186,8 @@ def adam(before):
 
     def step():
         v = before.state("_velocity_hats" if inner.amsgrad else "_velocities")
-        return before.rate * ops.sqrt(before.remaining(inner.beta_2)) / (ops.sqrt(v) + inner.epsilon)
+        h = before.rate * ops.sqrt(before.remaining(inner.beta_2)) / (ops.sqrt(v) + inner.epsilon)
+        return before.where_seen(v, h)
 
     return step
 
@@ -169,7 +195,12 @@ def adam(before):
 @step_of(keras.optimizers.Adamax)
 def adamax(before):
     inner = before.optimizer
-    return lambda: before.rate / (before.state("_u") + inner.epsilon)
+
+    def step():
+        u = before.state("_u")
+        return before.where_seen(u, before.rate / (u + inner.epsilon))
+
+    return step
 
 
 @step_of(keras.optimizers.Nadam)
@@ -186,7 +217,7 @@ def nadam(before):
         following = u(t + 1.0)
         c = following * before.remaining(inner.beta_1) / (1.0 - product * following) + (1.0 - u(t)) / (1.0 - product)
         v = before.state("_velocities") / before.remaining(inner.beta_2)
-        return c * before.rate / (ops.sqrt(v) + inner.epsilon)
+        return before.where_seen(v, c * before.rate / (ops.sqrt(v) + inner.epsilon))
 
     return step
 
@@ -197,12 +228,13 @@ def lamb(before):
     inner, w_norm = before.optimizer, _norm(before.w)
 
     def step():
-        scale = ops.sqrt(before.state("_velocities") / before.remaining(inner.beta_2)) + inner.epsilon
+        v = before.state("_velocities")
+        scale = ops.sqrt(v / before.remaining(inner.beta_2)) + inner.epsilon
         update = before.state("_momentums") / before.remaining(inner.beta_1) / scale
         update_norm = _norm(update)
         both = ops.logical_and(w_norm > 0, update_norm > 0)
         ratio = ops.where(both, w_norm / ops.where(both, update_norm, 1.0), 1.0)
-        return ratio * before.rate / scale
+        return before.where_seen(v, ratio * before.rate / scale)
 
     return step
 
@@ -215,10 +247,16 @@ def adafactor(before):
     def step():
         rho = ops.minimum(before.rate, 1.0 / ops.sqrt(before.count))
         alpha = ops.maximum(ops.cast(inner.epsilon_2, rho.dtype), size) * rho
-        root = ops.sqrt(before.state("_v"))
-        return alpha / root / ops.maximum(1.0, _rms(before.gradient / root) / inner.clip_threshold)
+        v = before.state("_v")
+        root = ops.sqrt(v)
+        h = alpha / root / ops.maximum(1.0, _rms(before.gradient / root) / inner.clip_threshold)
+        return before.where_seen(v, h, least=UNSEEN * inner.epsilon_1)
 
     return step
+
+
+UNSEEN = 1e6
+"""Adafactor adds ε₁ to every squared gradient: second moments of up to so many times ε₁ count as none."""
 
 
 def _norm(x):
@@ -228,6 +266,11 @@ def _norm(x):
 def _rms(x):
     return ops.sqrt(ops.mean(ops.square(x)))
 
+
+FORGETTING = (
+    *(keras.optimizers.Adam, keras.optimizers.Adamax, keras.optimizers.Nadam, keras.optimizers.Lamb),
+    *(keras.optimizers.RMSprop, keras.optimizers.Adafactor),
+)
 
 REFUSED[keras.optimizers.Lion] = "it moves by the sign of the gradient, which has no stationary point to keep"
 REFUSED[keras.optimizers.Ftrl] = "it is a proximal method of its own, with another objective"

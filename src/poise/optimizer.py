@@ -27,17 +27,20 @@ import numpy as np
 from keras import ops
 
 from poise import replicas
+from poise._keras_internals import model_of_h5_file
 from poise.building import Builder
-from poise.layers import find_layers, is_learned, learn
+from poise.inner import InnerSetting, check_inner, loss_scale, without_average
+from poise.layers import find_layers, learn
+from poise.members import path_of
 from poise.metric import Metric, metric_of
 from poise.penalties.base import PACKAGE, Schedule
+from poise.plan import Plan, resolve
 from poise.records import Records
-from poise.rules import Rule, as_rules, path_of, resolve
+from poise.rules import Rule, as_rules
+from poise.state import RECORDS, SavedState, copied
 from poise.steps import gated, step_after, with_momentum
 from poise.strengths import Strengths
 from poise.targets import Target, dense, pull
-
-UPDATES = ("coupled", "decoupled", "proximal")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -64,29 +67,74 @@ class Penalized(keras.optimizers.Optimizer):
         >>> model.optimizer.strength["weights"] = 0.1
     """
 
+    weight_decay = InnerSetting()
+    clipnorm = InnerSetting()
+    clipvalue = InnerSetting()
+    global_clipnorm = InnerSetting()
+    use_ema = InnerSetting()
+    ema_momentum = InnerSetting()
+    ema_overwrite_frequency = InnerSetting()
+    gradient_accumulation_steps = InnerSetting()
+    loss_scale_factor = InnerSetting()
+
     def __init__(self, inner, rules, update="coupled", observe=0, name=None):
         inner = keras.optimizers.get(inner)
-        _check_inner(inner, update)
+        if isinstance(inner, Penalized):
+            raise ValueError("Penalized around a Penalized: give all rules to one, Penalized(inner, [rule, rule]).")
+        check_inner(inner, update)
         if isinstance(observe, bool) or not isinstance(observe, int) or observe < 0:
             raise ValueError(f"observe={observe!r} is not allowed: give a number of steps, or 0 for never.")
-        # The average must see the weights that the prox left, so it moves from the inner optimizer to this one.
-        super().__init__(
-            learning_rate=0.0,
-            name=name,
-            use_ema=inner.use_ema,
-            ema_momentum=inner.ema_momentum,
-            ema_overwrite_frequency=inner.ema_overwrite_frequency,
-        )
-        inner.use_ema = False
-        self.inner_optimizer = inner
+        # The inner optimizer counts the steps and holds the rate; those of the base class stay as they are.
+        super().__init__(learning_rate=0.0, name=name)
+        rules = as_rules(rules)
         self.update = update
         self.observe = observe
-        # The inner optimizer counts the steps and holds the rate; variables that idle would cost time at every step.
-        self._untrack_variable(self._iterations)
-        self._untrack_variable(self._learning_rate)
-        rules = as_rules(rules)
+        self.inner_optimizer = inner
         metric = metric_of(inner) if update == "proximal" else None
         self._state = _State(rules, metric, Strengths(rules, lambda: inner.iterations))
+        names = [rule.name for rule in rules]
+        self.penalty_state = SavedState(self.name, names, lambda: self._state.variables, lambda: self.built)
+
+    def __getattr__(self, name):
+        inner = vars(self).get("inner_optimizer")
+        if inner is None or name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(inner, name)
+
+    def __setattr__(self, name, value):
+        inner = vars(self).get("inner_optimizer")
+        is_own = inner is None or name.startswith("_") or name in vars(self) or hasattr(type(self), name)
+        if is_own or not hasattr(inner, name):
+            super().__setattr__(name, value)
+        else:
+            self.set_inner(name, value)
+
+    def set_inner(self, name, value):
+        """Sets an attribute of the inner optimizer, such as `beta_1` or `clipnorm`: what assigning to it here does.
+
+        Raises:
+            ValueError: if the proximal update does not work with it; the attribute is then as it was.
+        """
+        inner = self.inner_optimizer
+        before = getattr(inner, name)
+        setattr(inner, name, value)
+        if self.update != "proximal":
+            return
+        try:
+            metric = metric_of(inner)
+            current = self._state.metric
+            if self.built and current is not None and bool(metric.momentum) != bool(current.momentum):
+                raise ValueError(
+                    f"{name}={value!r} cannot be set after the optimizer is built: the proximal step keeps a trace of "
+                    "the steps only with momentum. Set it before training."
+                )
+        except ValueError:
+            setattr(inner, name, before)
+            raise
+        self._state.metric = metric
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -145,22 +193,27 @@ class Penalized(keras.optimizers.Optimizer):
         """The variables of a target, in its order."""
         return [self._trainable_variables[number] for number in target.members]
 
-    def build(self, variables, frozen=None):
+    def build(self, variables, model=None):
         """Resolves the rules and makes the optimizer's variables.
 
         Args:
             variables: the variables that are trained.
-            frozen: those of the model that are not, so that a rule for them is not taken for a mistake; None to look
-                for the model that builds this optimizer.
+            model: the model that they belong to, so that a rule for its frozen layers is not taken for a mistake; None
+                to look for it among the callers.
+
+        Raises:
+            ValueError: if the rules do not fit the variables, or the optimizer or its inner one is built for others.
         """
+        variables = list(variables)
+        model = _owner(variables) if model is None else model
+        if not variables and model is not None:
+            variables = list(model.trainable_variables)
+        self._check_same(self, variables)
         if self.built:
             return
-        variables = list(variables)
+        self._check_same(self.inner_optimizer, variables)
         state = self._state
-        if not all(map(is_learned, variables)):
-            learn(find_layers(variables))
-        frozen = _frozen_variables() if frozen is None else frozen
-        plan = resolve(state.rules, variables, frozen)
+        plan = self.plan(variables, model)
         for number in plan.asleep:
             warnings.warn(
                 f"Rule {state.rules[number].name!r} sleeps: every variable that it matches is frozen "
@@ -174,19 +227,84 @@ class Penalized(keras.optimizers.Optimizer):
         state.strengths.build(add_variable)
         state.targets = Builder(self, state.rules, self.update, state.metric).targets(plan, variables)
         state.records = Records(add_variable, len(state.rules), state.targets, self.observe)
-        self.inner_optimizer.build(variables)
-        super().build(variables)
+        with without_average(self.inner_optimizer):
+            self.inner_optimizer.build(variables)
+        # What the build of the base class does, without a second set of gradient accumulators. Past Keras' tracking,
+        # for which these are no variables of the optimizer.
+        places = {self._var_key(variable): number for number, variable in enumerate(variables)}
+        object.__setattr__(self, "_trainable_variables", variables)
+        object.__setattr__(self, "_trainable_variables_indices", places)
+        averages = []
         if self.use_ema:
+            averages = self.add_optimizer_variables(variables, "average")
             # An inner optimizer that has trained before has an average already.
-            begun = getattr(self.inner_optimizer, "_model_variables_moving_average", [])
-            for average, before in zip(self._model_variables_moving_average, begun, strict=False):
-                if average is None:
-                    continue
-                average.assign(ops.copy(ops.convert_to_tensor(before)))
-            # keras.callbacks.SwapEMAWeights looks for them there; as an attribute that Keras does not track once more.
-            vars(self.inner_optimizer)["_model_variables_moving_average"] = self._model_variables_moving_average
+            earlier = getattr(self.inner_optimizer, "_model_variables_moving_average", [])
+            for average, before in zip(averages, earlier, strict=False):
+                if average is not None:
+                    average.assign(copied(before))
+            # keras.callbacks.SwapEMAWeights looks for them in the inner optimizer.
+            for optimizer in (self, self.inner_optimizer):
+                object.__setattr__(optimizer, "_model_variables_moving_average", averages)
+        state.variables = self._named_variables(averages)
+        state.resolved = plan.config
+        if hasattr(self, "_track_trackable"):  # TensorFlow's checkpoints and saved models
+            for variable_name, variable in state.variables.items():
+                self._track_trackable(variable, " ".join(map(str, variable_name)))
+        self.built = True
 
-    def with_rules(self, rules, variables, frozen=()) -> "Penalized":
+    def plan(self, variables, model=None) -> Plan:
+        """What the rules resolve to, as they were restored with the optimizer or by matching them.
+
+        Args:
+            variables: the variables that are trained.
+            model: the model that they belong to, or None if it is not known.
+
+        Raises:
+            ValueError: if the rules do not fit the variables.
+        """
+        if model is not None:
+            learn([model])
+        return resolve(self._state.rules, variables, [] if model is None else model.weights, self._state.resolved)
+
+    @property
+    def resolved(self) -> dict | None:
+        """What the rules resolved to, with the variables by their positions; None before it is known."""
+        return self._state.resolved
+
+    def resolved_as(self, resolved: dict | None) -> "Penalized":
+        """Itself, with rules that resolve to what they did before (`resolved`) when it is built."""
+        self._state.resolved = resolved
+        return self
+
+    def _named_variables(self, averages) -> dict:
+        """By what they are, the rule and the number of the trained variable: all variables of the wrapper."""
+        state, rules = self._state, self._state.rules
+        variables = {("strength", rules[n].name): v for n, v in state.strengths.variables.items()}
+        for target in state.targets:
+            variables |= {("start", rules[n].name, target.index): v for n, v in target.anchors}
+            if target.trace is not None:
+                variables["step trace", target.index] = target.trace
+        variables |= {("average", number): v for number, v in enumerate(averages) if v is not None}
+        return variables | {(RECORDS, name): v for name, v in self._records.variables.items()}
+
+    def _track_variable(self, variable):
+        # Keras lists the variables by position; `_named_variables` names them.
+        if "_state" not in vars(self):
+            super()._track_variable(variable)
+
+    def _check_same(self, optimizer, variables):
+        """Raises ValueError if an optimizer is built for other variables than these."""
+        before = optimizer._trainable_variables if optimizer.built else variables
+        if [id(v) for v in before] == [id(v) for v in variables]:
+            return
+        if optimizer is self:
+            raise ValueError(self._why_other_variables(f"{len(variables)} others"))
+        raise ValueError(
+            f"The inner optimizer {optimizer.name!r} was already built for {len(before)} other variables, of "
+            "another model or another poise.Penalized. Give each an inner optimizer of its own."
+        )
+
+    def with_rules(self, rules, variables, model=None) -> "Penalized":
         """An optimizer with further rules that goes on where this one is, around the same inner optimizer.
 
         It takes over the strengths, the averages of the weights, the anchors and the momentum of the proximal steps;
@@ -195,33 +313,22 @@ class Penalized(keras.optimizers.Optimizer):
         Args:
             rules: rules whose names differ from those of this optimizer.
             variables: the variables that are trained.
-            frozen: those of the model that are not.
+            model: the model that they belong to.
 
         Raises:
             ValueError: as `Penalized` does when it is built; this optimizer is then as it was.
         """
-        inner = self.inner_optimizer
-        inner.use_ema = self.use_ema
-        try:
-            new = Penalized(inner, [*self.rules, *rules], self.update, self.observe, self.name)
-            for rule in self.rules:
-                if not isinstance(rule.penalty.strength, Schedule):
-                    new.strength[rule.name] = self.strength[rule.name]
-            new._state.keeps_values = self._state.keeps_values
-            if self.built:
-                new.build(variables, frozen)
-        finally:
-            inner.use_ema = False
-        successors = {target.index: target for target in new.targets}
-        pairs = [(target, successors[target.index]) for target in self.targets]
-        copies = [(before.trace, after.trace) for before, after in pairs]
-        for before, after in pairs:
-            copies += zip(before.anchors, after.anchors, strict=False)  # those of the new rules come last
-        if self.built and self.use_ema:
-            copies += zip(self._model_variables_moving_average, new._model_variables_moving_average, strict=True)
-        for before, after in copies:
-            if before is not None and after is not None:
-                after.assign(ops.copy(ops.convert_to_tensor(before)))
+        new = Penalized(self.inner_optimizer, [*self.rules, *rules], self.update, self.observe, self.name)
+        for rule in self.rules:
+            if not isinstance(rule.penalty.strength, Schedule):
+                new.strength[rule.name] = self.strength[rule.name]
+        new._state.keeps_values = self._state.keeps_values
+        new._state.resolved = self._state.resolved
+        if self.built:
+            new.build(variables, model)
+        for name, variable in new._state.variables.items():
+            if name in self._state.variables and name[0] != RECORDS:
+                variable.assign(copied(self._state.variables[name]))
         return new
 
     @contextlib.contextmanager
@@ -267,7 +374,8 @@ class Penalized(keras.optimizers.Optimizer):
         # All of this is read before the inner update, which advances the iterations and the schedules with them.
         rate = None if self.update == "coupled" else ops.copy(ops.convert_to_tensor(inner.learning_rate))
         is_update, is_first, overwrites = self._phase()
-        scale = inner.loss_scale_factor
+        self._anchor(targets, weight_of)
+        scale = loss_scale(inner)
         weights = {target.index: target.gathered(weight_of) for target in targets}
         if state.keeps_values:
             self._records.record_values(targets, weights, strengths)
@@ -287,7 +395,8 @@ class Penalized(keras.optimizers.Optimizer):
                     j = places[number]
                     grads[j] = grads[j] + ops.cast(force if scale is None else scale * force, grads[j].dtype)
 
-        inner.apply(replicas.of_the_first(grads), trainable_variables)
+        with without_average(inner):
+            inner.apply(replicas.of_the_first(grads), trainable_variables)
 
         for target, step in pending:
             h = gated(with_momentum(target, state.metric, step(), is_update, self.assign), is_update)
@@ -297,6 +406,14 @@ class Penalized(keras.optimizers.Optimizer):
             self._assign(target, w, variables, places)
         if self.use_ema:
             self._average(is_first, overwrites)
+
+    def _anchor(self, targets, weight_of):
+        """Before the first step of training sets the anchors to the weights, which may have been loaded since."""
+        for target in targets:
+            for _, start in target.anchors:
+                is_start = ops.equal(self.inner_optimizer._iterations, 0)
+                w = ops.cast(weight_of(target.index), start.dtype)
+                self.assign(start, ops.where(is_start, w, ops.convert_to_tensor(start)))
 
     @property
     def _records(self) -> Records:
@@ -345,7 +462,7 @@ class Penalized(keras.optimizers.Optimizer):
     def _average(self, is_first, overwrites):
         for variable in self._trainable_variables:
             average = self._model_variables_moving_average[self._get_variable_index(variable)]
-            if average is None:  # a scale of float8, which its gradient overwrites
+            if average is None:  # bookkeeping that is overwritten and not trained, as in float8 layers
                 continue
             w = ops.convert_to_tensor(variable)
             momentum = ops.where(is_first, 0.0, ops.cast(self.ema_momentum, w.dtype))
@@ -356,7 +473,9 @@ class Penalized(keras.optimizers.Optimizer):
 
     @property
     def variables(self):
-        return self._variables + self.inner_optimizer.variables
+        if keras.backend.backend() == "jax":
+            self._check_calling_model()
+        return [*self._state.variables.values(), *self.inner_optimizer.variables]
 
     @property
     def iterations(self):
@@ -370,22 +489,13 @@ class Penalized(keras.optimizers.Optimizer):
     def learning_rate(self, learning_rate):
         self.inner_optimizer.learning_rate = learning_rate
 
-    @property
-    def loss_scale_factor(self):
-        inner = getattr(self, "inner_optimizer", None)
-        return None if inner is None else inner.loss_scale_factor
-
-    @loss_scale_factor.setter
-    def loss_scale_factor(self, value):
-        if hasattr(self, "inner_optimizer"):
-            self.inner_optimizer.loss_scale_factor = value
-
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)
 
     def finalize_variable_values(self, var_list):
         super().finalize_variable_values(var_list)
-        self.inner_optimizer.finalize_variable_values(var_list)  # a MultiOptimizer keeps the averages of its own
+        with without_average(self.inner_optimizer):
+            self.inner_optimizer.finalize_variable_values(var_list)  # a MultiOptimizer keeps the averages of its own
         if self.use_ema:
             # Else a weight and its average share a buffer on JAX, which the next fit donates twice.
             for average in self._model_variables_moving_average:
@@ -396,6 +506,19 @@ class Penalized(keras.optimizers.Optimizer):
         if self.built and len(trainable_variables) != len(self._trainable_variables):
             raise ValueError(self._why_other_variables(f"{len(trainable_variables)} variables"))
         return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+
+    def _check_calling_model(self):
+        """Raises ValueError if a model that is compiled with this optimizer trains and has other variables.
+
+        JAX's trainer gives an optimizer only arrays, and asks for its variables before it takes a model apart.
+        """
+        model = _calling_model()
+        outer = getattr(model, "optimizer", None)
+        if model is None or (self is not outer and self is not getattr(outer, "inner_optimizer", None)):
+            return
+        own = {id(weight) for weight in model.weights}
+        if not all(id(variable) in own for variable in self._trainable_variables):
+            raise ValueError(self._why_other_variables(f"the model {model.name!r}"))
 
     def _check_variables_are_known(self, variables):
         for variable in variables:
@@ -414,25 +537,13 @@ class Penalized(keras.optimizers.Optimizer):
             variable.assign(value)
 
     def save_own_variables(self, store):
-        """Keras saves the inner optimizer by itself; here are the strengths, the records and the anchors."""
-        for i, variable in enumerate(self._variables):
-            store[str(i)] = variable.numpy()
+        """Nothing: `penalty_state` and the inner optimizer, which Keras saves by themselves, hold all variables."""
 
     def load_own_variables(self, store):
-        if len(store.keys()) != len(self._variables):
-            if self.built and store.keys():
-                warnings.warn(
-                    f"The state of {self.name!r} is not loaded: {len(store.keys())} variables were saved, and with its "
-                    f"rules it has {len(self._variables)}. Use the rules that were saved to go on with them.",
-                    stacklevel=2,
-                )
-            return
-        for i, variable in enumerate(self._variables):
-            variable.assign(store[str(i)])
+        """Nothing, and so the state of a stock optimizer is skipped, as the inner optimizer says in a warning."""
 
     def get_config(self):
         inner = keras.saving.serialize_keras_object(self.inner_optimizer)
-        inner["config"]["use_ema"] = self.use_ema
         rules = [keras.saving.serialize_keras_object(rule) for rule in self.rules]
         for rule, config in zip(self.rules, rules, strict=True):
             if not isinstance(rule.penalty.strength, Schedule):
@@ -443,15 +554,16 @@ class Penalized(keras.optimizers.Optimizer):
             "rules": rules,
             "update": self.update,
             "observe": self.observe,
+            "resolved": self._state.resolved,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        inner, rules = config.pop("inner"), config.pop("rules")
+        inner, rules, resolved = config.pop("inner"), config.pop("rules"), config.pop("resolved", None)
         inner = keras.saving.deserialize_keras_object(inner, custom_objects=custom_objects)
         rules = [keras.saving.deserialize_keras_object(rule, custom_objects=custom_objects) for rule in rules]
-        return cls(inner, rules, **config)
+        return cls(inner, rules, **config).resolved_as(resolved)
 
 
 @dataclass
@@ -464,6 +576,10 @@ class _State:
     targets: list[Target] = field(default_factory=list)
     records: Records | None = None
     keeps_values: bool = False
+    variables: dict[tuple, Any] = field(default_factory=dict)
+    """By name the variables of the wrapper."""
+    resolved: dict | None = None
+    """What the rules resolved to, or are restored to when the optimizer is built."""
 
 
 def find_penalized(model) -> Penalized:
@@ -490,35 +606,32 @@ def find_penalized(model) -> Penalized:
     return optimizer
 
 
-def _check_inner(inner, update):
-    if update not in UPDATES:
-        raise ValueError(f"update={update!r} is not one of {', '.join(map(repr, UPDATES))}.")
-    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
-        raise ValueError(
-            "Penalized around a LossScaleOptimizer would divide the penalty by the loss scale. Put them the other way "
-            "round, LossScaleOptimizer(Penalized(...)); compile does so by itself under a mixed_float16 policy."
-        )
-    if isinstance(inner, Penalized):
-        raise ValueError("Penalized around a Penalized: give all rules to one, Penalized(inner, [rule, rule]).")
-    if update != "coupled" and isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):
-        raise ValueError(
-            f"update={update!r} needs one learning rate, and a MultiOptimizer has several. Use update='coupled'."
-        )
+def _calling_model() -> keras.Model | None:
+    """The model in whose method the optimizer is called; None in a hand-written loop.
 
-
-def _frozen_variables():
-    """The variables that do not train, of the model that is building this optimizer; none in a hand-written loop.
-
-    Keras tells an optimizer the trained variables alone, and without the others a rule for frozen layers cannot be
-    told from a misspelt one.
+    Keras gives an optimizer only the trained variables, and without the others a rule for frozen layers cannot be
+    distinguished from a misspelled one.
     """
     frame = sys._getframe(1)
     while frame is not None:
         owner: Any = frame.f_locals.get("self")
         if isinstance(owner, keras.Model):
-            return list(owner.non_trainable_variables)
+            return owner
         frame = frame.f_back
-    return []
+    return None
+
+
+def _owner(variables) -> keras.layers.Layer | None:
+    """The model or layer that owns all of the variables, from the calling frames; None if none does.
+
+    Layers that own some of them are learned, so that the roles and the sides of those are known.
+    """
+    if not variables:
+        return model_of_h5_file() or _calling_model()
+    layers = find_layers(variables)
+    learn(layers)
+    owned = [{id(weight) for weight in layer.weights} for layer in layers]
+    return next((layer for layer, ids in zip(layers, owned, strict=True) if all(id(v) in ids for v in variables)), None)
 
 
 def _value_of(variable):

@@ -24,6 +24,11 @@ class Records:
             # The last row counts the samples: every variable costs time at every step.
             self._forces = add_variable((len(targets) + 1, 4), "zeros", dtype="float32", name="forces")
 
+    @property
+    def variables(self) -> dict:
+        """By their names."""
+        return {"values": self._values, **({"forces": self._forces} if self._observe else {})}
+
     def record_values(self, targets, weights, strengths):
         """Row 0: sums over steps of each rule's value, and of 1; row 1: those of the last step alone."""
         if not strengths:

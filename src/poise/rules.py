@@ -1,13 +1,10 @@
 """Which variables get which penalty.
 
 A rule selects variables by a glob on the tail of their path, by their role, or by a predicate, and gives them one
-penalty. `resolve` turns rules and variables into a plan, once, when the optimizer is built; everything that could be
-a mistake (a rule that matches nothing, two penalties that have no joint proximal step, an integer variable) is an
-error there, before the first step.
+penalty. `poise.plan` resolves rules against the variables of a model.
 """
 
 import collections
-import difflib
 import enum
 import fnmatch
 import glob
@@ -18,7 +15,7 @@ from typing import TypeAlias, Union
 import keras
 
 from poise.layers import KERNEL, STATE, info_of
-from poise.members import check_alone, numbers_of_members, path_of
+from poise.members import path_of
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE
 
@@ -111,23 +108,6 @@ class Rule:
         )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Rules resolved against variables: `rules_of[i]` are the numbers of the rules of variable i."""
-
-    rules_of: dict[int, list[int]]
-    asleep: list[int]
-    """The rules of which every variable is frozen, or state that training sets."""
-    together: dict[int, list[int]]
-    """By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order."""
-
-    @property
-    def alone(self) -> dict[int, list[int]]:
-        """`rules_of` without the variables of joint penalties."""
-        joint = {number for members in self.together.values() for number in members}
-        return {number: rules for number, rules in self.rules_of.items() if number not in joint}
-
-
 def as_rules(rules) -> list[Rule]:
     """A penalty, a rule, or any number of those, as rules with names that differ.
 
@@ -152,42 +132,6 @@ def as_rules(rules) -> list[Rule]:
                 f"{times} rules are named {name!r}, so that no strength can be set by name. Give each a name=."
             )
     return rules
-
-
-def resolve(rules: Sequence[Rule], variables, frozen=()) -> Plan:
-    """Finds the rules of every variable.
-
-    Args:
-        rules: the rules, with names that differ.
-        variables: the variables that are trained.
-        frozen: variables of the model that are not, if they are known.
-
-    Raises:
-        ValueError: if a rule matches nothing, or a variable that no penalty can act on; if a penalty does not fit its
-            variable; if two non-smooth penalties meet, or another one and a joint one; if a Keras regularizer and a
-            rule do; if a joint penalty's members are not the variables that its rule selects.
-    """
-    variables = list(variables)
-    rules_of = collections.defaultdict(list)
-    asleep, together = [], {}
-    for number, rule in enumerate(rules):
-        matched = [i for i, variable in enumerate(variables) if rule.applies_to(variable)]
-        if rule.penalty.members is not None:
-            together[number] = numbers_of_members(rule, variables, frozen)
-            _check_members(rule, [variables[i] for i in matched], [variables[i] for i in together[number]])
-            matched = together[number]
-        if not matched:
-            if not any(rule.applies_to(variable) for variable in frozen) and not _means_state(rule, variables):
-                raise ValueError(_why_nothing_matches(rule, variables, frozen))
-            asleep.append(number)
-        for i in matched:
-            _check_variable(rule, variables[i])
-            rules_of[i].append(number)
-    for number in together:
-        check_alone(number, together, rules, rules_of, variables)
-    for i, numbers in rules_of.items():
-        _check_meeting([rules[k] for k in numbers], path_of(variables[i]))
-    return Plan(dict(rules_of), asleep, together)
 
 
 def kind_of(variable) -> str:
@@ -243,96 +187,6 @@ def _rule_of(penalty):
 
 def _with_class_in_name(rule):
     return Rule(rule.select, rule.penalty, rule.exclude, f"{rule.name} {type(rule.penalty).__name__}")
-
-
-def _why_nothing_matches(rule, variables, frozen):
-    paths = [path_of(variable) for variable in [*variables, *frozen]]
-    tails = {"/".join(path.split("/")[-2:]): path for path in paths} | {path: path for path in paths}
-    near = [path for glob in _globs(rule.select) for path in difflib.get_close_matches(glob, tails, n=3, cutoff=0.5)]
-    nearest = f" Nearest: {', '.join(map(repr, dict.fromkeys(near)))}." if near else ""
-    excluded = [variable for variable in variables if rule.selects(variable)]
-    if excluded:
-        nearest = f" Its exclude leaves out all {len(excluded)} that it selects."
-    hint = "" if frozen else " A frozen variable is not trained and not seen here."
-    return (
-        f"Rule {rule.name!r} matches no variable of the {len(variables)} that are trained.{nearest}{hint} "
-        "poise.summary(model) lists all."
-    )
-
-
-def _globs(select):
-    if isinstance(select, str):
-        return [select]
-    return [glob for one in select for glob in _globs(one)] if isinstance(select, (list, tuple)) else []
-
-
-def _means_state(rule, variables):
-    """Whether a rule for scales finds only those of float8, which no penalty can act on."""
-    select = rule.select if isinstance(rule.select, (list, tuple)) else [rule.select]
-    return SCALES in select and any(kind_of(variable) == STATE for variable in variables)
-
-
-def _check_variable(rule, variable):
-    path = path_of(variable)
-    dtype = keras.backend.standardize_dtype(variable.dtype)
-    if "float" not in dtype:
-        raise ValueError(
-            f"Rule {rule.name!r} matches {path!r}, which is {dtype} and has no gradient. Exclude it from the rule."
-        )
-    if kind_of(variable) == STATE:
-        raise ValueError(
-            f"Rule {rule.name!r} matches {path!r}, which is state and no parameter: training sets it to a value of its "
-            "own, such as a scale of float8. Exclude it from the rule."
-        )
-    regularizer = getattr(variable, "regularizer", None)
-    if regularizer is not None:
-        raise ValueError(
-            f"Rule {rule.name!r} matches {path!r}, which still carries the Keras regularizer "
-            f"{type(regularizer).__name__}: it would be penalised twice. Move it into a rule with poise.adopt(model), "
-            "or build the layer without it."
-        )
-    if rule.penalty.members is not None:
-        return
-    try:
-        rule.penalty.bound(info_of(variable).sides).check(variable.shape)
-    except ValueError as error:
-        raise ValueError(f"Rule {rule.name!r} cannot act on {path!r}: {error}") from error
-
-
-def _check_members(rule, matched, members):
-    """Raises ValueError unless a rule with a joint penalty selects its members and nothing else."""
-    named = _globs(rule.select)
-    for path, variable in zip(rule.penalty.members, members, strict=True):
-        is_selected = rule.selects(variable) or path in named or glob.escape(path) in named
-        if not is_selected or rule.excludes(variable):
-            raise ValueError(
-                f"Rule {rule.name!r} leaves out {path!r}, which is a member of its penalty. Select all members: "
-                "poise.Rule([*penalty.members], penalty)."
-            )
-    for variable in matched:
-        if not any(variable is member for member in members):
-            raise ValueError(
-                f"Rule {rule.name!r} selects {path_of(variable)!r}, which is no member of its penalty, so that it has "
-                "no groups there. Select the members alone: poise.Rule([*penalty.members], penalty)."
-            )
-
-
-def _check_meeting(rules, path):
-    rough = [rule for rule in rules if not rule.penalty.smooth]
-    if len(rough) < 2:
-        return
-    kinds = {type(rule.penalty).__name__ for rule in rough}
-    if kinds == {"L1", "GroupLasso"}:
-        instead = "Use poise.SparseGroupLasso, which is their sum, in one rule"
-    elif kinds <= {"L1", "ElasticNet"}:
-        instead = "Add their strengths in one rule"
-    else:
-        instead = "Keep one of them"
-    names = " and ".join(repr(rule.name) for rule in rough)
-    raise ValueError(
-        f"Rules {names} put {len(rough)} non-smooth penalties on {path!r}, and their sum has no proximal step. "
-        f"{instead}, or exclude the variable from all but one."
-    )
 
 
 def _to_config(select):

@@ -1,5 +1,6 @@
 """The strengths of an optimizer's rules: numbers before it is built, variables after, schedules throughout."""
 
+import re
 from collections.abc import Callable, Mapping
 
 import keras
@@ -30,10 +31,11 @@ class Strengths(Mapping):
 
     def build(self, add_variable):
         """Makes a scalar variable for every strength that does not follow a schedule."""
+        names = _variable_names(self._numbers)
         for number, given in enumerate(self._given):
             if not isinstance(given, Schedule):
                 initial = keras.initializers.Constant(given)
-                self._variables[number] = add_variable((), initial, dtype="float32", name=f"strength_{number}")
+                self._variables[number] = add_variable((), initial, dtype="float32", name=names[number])
 
     @property
     def variables(self) -> dict:
@@ -84,3 +86,9 @@ class Strengths(Mapping):
         if number in self._variables:
             return ops.convert_to_tensor(self._variables[number])
         return self._given[number](self._iterations())
+
+
+def _variable_names(rules) -> list[str]:
+    """Names for the variables that hold the strengths, of the characters that TensorFlow allows, none of them twice."""
+    names = [f"strength_{re.sub('[^A-Za-z0-9_.-]', '_', rule)}" for rule in rules]
+    return [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]

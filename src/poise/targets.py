@@ -71,10 +71,10 @@ class Target:
         return parts
 
     @property
-    def anchors(self) -> list:
-        """The variables that hold the weights at which an `Anchored` penalty of it begins."""
-        starts = [getattr(penalty, "start", None) for _, penalty in self.penalties]
-        return [start for start in starts if isinstance(start, keras.Variable)]
+    def anchors(self) -> list[tuple[int, Any]]:
+        """(number of the rule, variable) for each variable that holds the weights at which `Anchored` begins."""
+        starts = [(number, getattr(penalty, "start", None)) for number, penalty in self.penalties]
+        return [(number, start) for number, start in starts if isinstance(start, keras.Variable)]
 
     def reweighted(self, factors) -> "Target":
         """The same with other factors of its penalties, by (index, number of a rule)."""

@@ -393,6 +393,47 @@ def test_a_file_that_is_no_model_is_one_sentence(net):
     assert refused(".").startswith("'.' is a folder.")
 
 
+def test_names_of_layers_do_not_steer_the_terminal(net):
+    steering = "a\x1b[2J\x9bb\u202e"
+    with zipfile.ZipFile(net) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    config["config"]["layers"][1]["config"]["name"] = steering
+    members["config.json"] = json.dumps(config)
+    with zipfile.ZipFile(net, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+    for option in ((), ("--json", "--force")):
+        result = poise("compact", net, *option)
+        assert result.exit_code == 0, result.output
+        assert not {"\x1b", "\x9b", "\u202e"} & {*result.output}
+    assert json.loads(result.stdout)["layers"][0]["layer"] == steering
+
+
+def test_a_model_that_would_fill_the_memory_is_one_sentence(net):
+    with zipfile.ZipFile(net) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    config["config"]["layers"][1]["config"]["units"] = 10**9
+    with zipfile.ZipFile(net, "w") as archive:
+        for name, content in {**members, "config.json": json.dumps(config)}.items():
+            archive.writestr(name, content)
+
+    assert "its layers ask for 5,000,000,000 weights or more" in refused(net)
+
+
+def test_rows_that_declare_more_than_the_file_holds_are_one_sentence(net):
+    with open("rows.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**9, 5)})
+        file.write(bytes(80))
+
+    assert refused(net, "--check", "rows.npy") == (
+        "'rows.npy' cannot be read as arrays of numbers: it declares an array of shape (1000000000, 5), 40 GB, and holds "
+        "80 bytes. Write it with np.save or np.savez."
+    )
+
+
 @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
 def test_a_model_that_cannot_be_compacted_says_why(net):
     keras.Sequential([layers.Dense(3)], name="open").save(net)

@@ -61,6 +61,27 @@ def net(inputs: int = 6, seed: int = 1, **of_layers: Any) -> keras.Model:
     return model
 
 
+@keras.saving.register_keras_serializable("poise-oracles")
+class Block(layers.Layer):
+    """Sub-layers without names of their own, as the transformer examples of keras.io have them."""
+
+    def __init__(self, size: int, **given: Any) -> None:
+        super().__init__(**given)
+        self.size = size
+        self.up = layers.Dense(2 * size, activation="tanh")
+        self.down = layers.Dense(size)
+
+    def build(self, shape: Any) -> None:
+        self.up.build(shape)
+        self.down.build((*shape[:-1], 2 * self.size))
+
+    def call(self, x: Any) -> Any:
+        return x + self.down(self.up(x))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "size": self.size}
+
+
 def compiled(optimizer: Any, model: keras.Model | None = None, **settings: Any) -> keras.Model:
     """The model (by default `net()`) compiled with mean squares; XLA only where Keras is slow without it."""
     model = net() if model is None else model

@@ -90,7 +90,10 @@ def without_step() -> dict[str, tuple[Callable[[], Any], str]]:
             lambda: optimizers.RMSprop(centered=True),
             r"RMSprop\(centered=True\).*Use centered=False, or update='decoupled'",
         ),
-        "own-step": (SignOfMomentum, r"SignOfMomentum: it steps in its own way.*register.*Use one of.*Adam"),
+        "own-step": (
+            SignOfMomentum,
+            r"SignOfMomentum: it overrides update_step, and so steps in its own way.*register.*Use one of.*Adam",
+        ),
         "clipnorm": (lambda: optimizers.Adam(clipnorm=0.5), r"clipnorm=0\.5.*wrong fixed point.*Drop the clipping"),
         "clipvalue": (lambda: optimizers.SGD(clipvalue=0.5), r"clipvalue=0\.5.*Drop the clipping"),
         "global_clipnorm": (lambda: optimizers.SGD(global_clipnorm=0.5), r"global_clipnorm=0\.5.*Drop the clipping"),

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 
 import poise
+from poise.layer_state import state_of
 from poise.paths.result import Path
 from poise.paths.training import Lanes, Training
+from poise.plan import resolve
 
 HIDDEN = 3
 
@@ -80,5 +82,14 @@ def path_of(
         poise.Rule("first/kernel", poise.GroupLasso(0.1, groups="inputs")),
         poise.Rule("head/kernel", poise.L2(0.05)),
     )
-    given = {"rules": rules, "training": Training(epochs=3, tolerance=0.1), "seconds": 1.5, **of_path}
-    return Path(lanes, keras.saving.serialize_keras_object(model), names=names and tuple(names), **given)
+    resolved = resolve(rules, model.trainable_variables, model.weights).config
+    given = {
+        "rules": rules,
+        "resolved": resolved,
+        "training": Training(epochs=3, tolerance=0.1),
+        "seconds": 1.5,
+        **of_path,
+    }
+    return Path(
+        lanes, keras.saving.serialize_keras_object(model), state_of(model), names=names and tuple(names), **given
+    )

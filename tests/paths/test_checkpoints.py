@@ -1,5 +1,7 @@
 """A path that is killed goes on where it was, to the same numbers; what belongs to another path is refused."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -152,4 +154,99 @@ def test_nothing_half_written_is_left_after_an_error(tmp_path):
 
     with pytest.raises(OSError, match="no space left"):
         checkpoint.write(TASK, Training(), {"loss": Broken()})
-    assert [file.name for file in tmp_path.iterdir()] == ["path.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "path.json"]
+
+
+# ---------------------------------------------------------------- damage and two processes
+
+
+FOUND = {"loss": np.arange(6.0).reshape(2, 3), "size/dense/kernel": np.ones((1, 2), "float32")}
+
+
+def _flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def test_a_damaged_chunk_is_trained_again(tmp_path):
+    checkpoint = Checkpoint(tmp_path, data=1)
+    checkpoint.write(TASK, Training(), FOUND)
+    (file,) = tmp_path.glob("chunk-*")
+    whole = file.read_bytes()
+    damages = [whole[:size] for size in range(0, len(whole), 97)]
+    damages += [_flipped(whole, place) for place in range(0, len(whole), 7)]
+
+    for damage in damages:
+        file.write_bytes(damage)
+        found = checkpoint.read(TASK, Training())
+        assert found is None or all(np.array_equal(found[name], FOUND[name]) for name in FOUND)
+    file.write_bytes(whole)
+    assert checkpoint.read(TASK, Training()) is not None
+
+
+def test_a_chunk_of_other_numbers_is_trained_again(tmp_path):
+    checkpoint = Checkpoint(tmp_path, data=1)
+    checkpoint.write(TASK, Training(), FOUND)
+    (file,) = tmp_path.glob("chunk-*")
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    np.savez(file, **{**arrays, "loss": arrays["loss"] + 1})
+
+    assert checkpoint.read(TASK, Training()) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b"null", b"\xff", b'{"content": {}, "checksum": 3}', b"[" * 99999]
+)
+def test_a_damaged_description_is_one_sentence(content, tmp_path):
+    Checkpoint(tmp_path, data=1)
+    (tmp_path / "path.json").write_bytes(content)
+
+    with pytest.raises(ValueError, match=r"^The checkpoint '.*' is damaged: its path\.json is not what was written\."):
+        Checkpoint(tmp_path, data=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"7", b'{"content": 7, "checksum": ""}'])
+def test_a_damaged_size_of_a_chunk_is_measured_again(content, tmp_path):
+    checkpoint = Checkpoint(tmp_path, data=1)
+    checkpoint.remembered("lanes-5", lambda: 4)
+    (tmp_path / "lanes-5.json").write_bytes(content)
+
+    assert checkpoint.remembered("lanes-5", lambda: 16) == 16
+
+
+HOLDING = """
+import sys
+from poise.paths.checkpoints import Checkpoint
+checkpoint = Checkpoint(sys.argv[1], data=1)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path):
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLDING, tmp_path], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=r"^The checkpoint '.*' is in use by another process\."):
+            Checkpoint(tmp_path, data=1)
+        (tmp_path / ".writing-x").write_bytes(b"half")
+        process.kill()
+        process.wait()
+    Checkpoint(tmp_path, data=1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "path.json"]
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_full_disk_is_one_sentence_that_says_how_to_continue(size, tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path, data=1)
+
+    def full(file, **_):
+        file.write(b"x" * size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(
+        OSError, match=r"^The checkpoint '.*' cannot be used: No space left on device\. Free some space"
+    ):
+        checkpoint.write(TASK, Training(), FOUND)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "path.json"]

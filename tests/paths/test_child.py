@@ -55,12 +55,14 @@ def waiting(y, predicted):
 
 def solve(loss, engine="process"):
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
-    h = layers.Dense(6, "tanh", name="features")(layers.Concatenate()([a, b]))
+    adapted = layers.Normalization()
+    h = layers.Dense(6, "tanh", name="features")(layers.Concatenate()([adapted(a), b]))
     h = layers.Dropout(0.2, seed=7)(layers.BatchNormalization()(h))
     h = layers.Dense(4, "tanh", name="frozen", trainable=False)(Scaled(0.5)(h))
     model = keras.Model([a, b], layers.Dense(1, name="head")(h))
     random = np.random.default_rng(0)
     model.set_weights([0.1 + random.uniform(size=w.shape) for w in model.get_weights()])
+    adapted.adapt(random.normal(5.0, 3.0, size=(20, 3)))
     model.compile(keras.optimizers.Adam(0.02), loss=loss)
     x, y, weights = random.normal(size=(60, 5)), random.normal(size=(60, 1)), random.uniform(0.5, 1.5, 60)
     rows = {"a": x[:, :3], "b": x[:, 3:]}, y, weights

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import poise
+from poise.layer_state import state_of
 from poise.paths.result import Path
 
 from .by_hand import HIDDEN, model_of, path_of
@@ -400,7 +401,7 @@ def test_a_folder_that_is_missing_or_foreign_is_named(tmp_path):
 
 def test_a_newer_format_asks_for_a_newer_poise(tmp_path):
     (tmp_path / "path.json").write_text('{"format": "poise path", "version": 99, "records": []}')
-    with pytest.raises(ValueError, match="has the format 99, and this poise reads up to 1. Update poise"):
+    with pytest.raises(ValueError, match="has the format 99, and this poise reads up to 2. Update poise"):
         Path.load(tmp_path)
 
 
@@ -440,7 +441,8 @@ def with_layer(layer):
     """A path of a model that ends in the given layer."""
     path, model = path_of(), model_of(4)
     ending = keras.Sequential([keras.Input((4,)), *model.layers, layer], name="net")
-    return Path(path.lanes, keras.saving.serialize_keras_object(ending), path.rules, path.training, 0.0)
+    architecture = keras.saving.serialize_keras_object(ending)
+    return Path(path.lanes, architecture, state_of(ending), path.rules, path.training, 0.0, resolved=path.resolved)
 
 
 def test_python_code_in_a_model_is_run_only_if_it_is_trusted(tmp_path):
@@ -473,11 +475,14 @@ def test_a_layer_that_cannot_be_found_is_named_when_the_path_is_loaded(tmp_path)
 
 def test_a_model_that_does_not_restore_itself_is_refused():
     path = path_of()
-    other = keras.saving.serialize_keras_object(model_of(5))
+    other = model_of(5)
+    architecture = keras.saving.serialize_keras_object(other)
     with pytest.raises(
         ValueError, match="was rebuilt with weights of the shapes .*5, 3.*, and those trained have .*4, 3"
     ):
-        _ = Path(path.lanes, other, path.rules, path.training, 0.0).table
+        Path(path.lanes, architecture, state_of(other), path.rules, path.training, 0.0, resolved=path.resolved).model(
+            path.best
+        )
 
 
 SCRIPT = """

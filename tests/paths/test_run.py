@@ -8,6 +8,7 @@ import pytest
 from celer import celer_path
 from keras import layers, ops, optimizers
 from oracles.models import assert_same_weights, breast_cancer, diabetes, linear, table
+from oracles.stateful import adapted_model, assert_same_model, predicted, rows_of
 from sklearn.linear_model import LassoCV, LogisticRegression, enet_path, lasso_path
 from sklearn.model_selection import KFold
 
@@ -15,6 +16,7 @@ import poise
 from poise.paths import lanes, run
 from poise.paths.batches import batches_of
 from poise.paths.grid import below
+from poise.paths.result import Path
 from poise.paths.training import Replica, Training
 
 x, y = diabetes()
@@ -325,3 +327,47 @@ def test_model_that_could_not_be_given_back_is_refused_before_anything_is_traine
     model(np.ones((1, 6)))
     with pytest.raises(NotImplementedError, match="get_config"):
         poise.path(compiled(model), *table(30), L1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """A model with an adapted layer and others with state beside their weights, and its path with two draws."""
+    rows = rows_of(40)
+    model = adapted_model(rows)
+    model.layers[-1].kernel.trainable = False  # by itself, of which a clone knows nothing
+    target = (rows[:, :1] - 50.0) / 10.0
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    training = poise.Training(epochs=20, batch_size=None, settle=0)
+    given = {"strengths": [0.01, 0.1], "folds": 2, "seeds": 2, "training": training, "progress": False}
+    return model, rows, target, poise.path(model, rows, target, poise.L2(), **given)
+
+
+def loss_of_all_rows(path, seed):
+    table = path.lanes.table
+    return table[(table["fold"] == -1) & (table["seed"] == seed)]["loss"].tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_models_of_a_path_have_the_state_with_which_its_lanes_were_trained(adapted, seed, tmp_path):
+    _, rows, target, path = adapted
+    path.save(tmp_path / "path")
+    for other in (path, Path.load(tmp_path / "path")):
+        losses = [np.mean((predicted(other.model(s, seed), rows) - target) ** 2) for s in other.strengths]
+        np.testing.assert_allclose(losses, loss_of_all_rows(path, seed), rtol=1e-4)
+    loss = np.mean((Path.load(tmp_path / "path").predict(0.1, rows) - target) ** 2)
+    np.testing.assert_allclose(loss, loss_of_all_rows(path, 0)[1], rtol=1e-4)
+
+
+def test_the_seeds_of_random_layers_are_those_of_the_model(adapted):
+    model, rows, _, path = adapted
+    copy = path.model(0.1)
+    copy.set_weights(model.get_weights())
+    assert_same_model(model, copy, rows)
+
+
+def test_a_weight_that_is_frozen_by_itself_is_so_in_another_draw(adapted):
+    model, _, _, path = adapted
+    frozen = [position for position, weight in enumerate(model.weights) if not weight.trainable]
+    for position in frozen:
+        expected = keras.ops.convert_to_numpy(model.weights[position])
+        np.testing.assert_array_equal(path.weights(0.1, 1)[position], expected)

@@ -18,7 +18,7 @@ GRID = np.geomspace(0.01, 1.0, 9)
 
 def built(model, rules, update="proximal"):
     optimizer = poise.Penalized("sgd", rules, update)
-    optimizer.build(model.trainable_variables, model.non_trainable_variables)
+    optimizer.build(model.trainable_variables, model)
     return optimizer
 
 

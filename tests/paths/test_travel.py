@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from oracles.stateful import adapted_model, assert_same_model, rows_of
 
 import poise
 from poise.paths.data import Data
@@ -115,6 +116,13 @@ def test_losses_and_their_weights_travel_by_output(tmp_path):
     assert float(found.compute_loss(None, y, predicted)) == pytest.approx(0.25 * 9 + 2 * 0.3 * (2 - 0.15), rel=1e-6)
 
 
+def test_state_beside_the_weights_and_seeds_travel(tmp_path):
+    rows = rows_of()
+    model = adapted_model(rows)
+    model.compile("adam", "mse")
+    assert_same_model(model, sent(tmp_path, model)["model"], rows)
+
+
 def test_values_flags_and_compilation_travel(parts, tmp_path):
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     inside = keras.Sequential([layers.Dense(4, activation=parts.bend), layers.Dense(4, name="frozen")])
@@ -162,7 +170,8 @@ def test_a_lambda_travels_where_keras_allows_it(tmp_path):
     code = """
 import os, sys, keras, numpy as np
 keras.config.enable_unsafe_deserialization()
-sys.path.insert(0, os.path.dirname(sys.argv[1]))
+tests = os.path.dirname(sys.argv[1])
+sys.path[:0] = [tests, os.path.dirname(tests)]
 from test_travel import layers, net, sent
 from pathlib import Path
 model = net(layers.Lambda(lambda x: 2 * x))

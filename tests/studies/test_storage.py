@@ -1,13 +1,14 @@
 """The folder of a study: what is in it, that it is whole or not there, and what it predicts."""
 
+import contextlib
 import errno
+import hashlib
 import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 import skops.io
 from scipy.special import expit, softmax
 
+from poise.paths.locks import take_lock
 from poise.studies import storage
 from poise.studies.description import fault, paths_table, schema
 from poise.studies.encoding import Encoder
@@ -118,7 +120,8 @@ def test_study_json_holds_what_was_found(done, folder):
         (lambda found: found["rows"].update(test=True), "rows.test is no integer"),
         (lambda found: found.update(another=1), "another is unknown"),
         (lambda found: found["files"].update(model=3), "files.model is no string"),
-        (lambda found: found.update(version=99), "has the format 99, and this poise reads up to 1. Update poise."),
+        (lambda found: found.update(version=99), "has the format 99, and this poise reads 2. Update poise."),
+        (lambda found: found.update(version=1), "has the format 1, and this poise reads 2. Run poise study again."),
         (lambda found: found.update(format="poise path"), "holds no run that this poise can read"),
     ],
 )
@@ -323,17 +326,124 @@ def test_another_trusted_object_is_no_encoder(folder):
 
 def test_python_code_in_a_network_is_refused(folder):
     layer = keras.layers.Lambda(lambda x: x)
-    keras.Sequential([keras.Input((3,)), layer]).save(folder / "model.keras")
+    keras.Sequential([keras.Input((10,)), layer, keras.layers.Dense(1)]).save(folder / "model.keras")
     _sign(folder)
 
     with pytest.raises(DataError, match="cannot be rebuilt here"):
         load_run(folder)
-    assert load_run(folder, safe_mode=False).model.count_params() == 0
+    assert load_run(folder, safe_mode=False).model.count_params() == 11
 
 
-def _sign(folder):
+def network(inputs, outputs, **config):
+    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs, **config)])
+
+
+def two_inputs():
+    inputs = [keras.Input((10,)), keras.Input((10,))]
+    return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Add()(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("model", "taken", "given"),
+    [
+        (lambda: network(9, 1), "(any, 9)", "(any, 1)"),
+        (lambda: network(10, 2), "(any, 10)", "(any, 2)"),
+        (lambda: keras.Sequential([keras.Input((10, 10)), keras.layers.Dense(1)]), "(any, 10, 10)", "(any, 10, 1)"),
+        (two_inputs, "(any, 10), (any, 10)", "(any, 1)"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(model, taken, given, folder):
+    model().save(folder / "model.keras")
+    _sign(folder)
+
+    with pytest.raises(DataError) as caught:
+        load_run(folder)
+    assert (
+        f"the network in model.keras takes {taken} and returns {given}, and by study.json it takes (any, 10) and "
+        "returns (any, 1)"
+    ) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: found["data"].update(classes=["a", "b"]), "2 classes do not fit the task regression"),
+        (lambda found: found["data"].update(task="multiclass"), "0 classes do not fit the task multiclass"),
+        (lambda found: found["data"].update(task="binary", classes=["a", "a"]), "2 classes do not fit the task binary"),
+        (
+            lambda found: found["data"].update(task="multiclass", classes=["a", "b", "c"]),
+            "by study.json it takes (any, 10) and returns (any, 3)",
+        ),
+        (lambda found: found["inputs"].reverse(), "study.json and preprocessing.skops name other inputs"),
+        (lambda found: found["inputs"].pop(), "study.json and preprocessing.skops name other inputs"),
+        (lambda found: found["data"]["columns"][0].update(name="b"), "preprocessing.skops name other columns"),
+        (lambda found: found["data"]["columns"][0].update(kind="set aside"), "preprocessing.skops name other columns"),
+        (lambda found: found.update(chosen="l3"), "chosen is 'l3', which is not a candidate"),
+        (lambda found: found.update(selector="l3"), "selector is 'l3', which is not a candidate"),
+        (lambda found: found.update(scale=10**400), "scale is not a finite number"),
+        (lambda found: found.update(centre=float("inf")), "centre is not a finite number"),
+    ],
+)
+def test_a_study_json_that_does_not_fit_the_network_is_refused(change, said, folder):
     found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    found["files"] = {name: storage._checksum(folder / name) for name in found["files"]}
+    change(found)
+    _sign(folder, **found)
+
+    with pytest.raises(DataError) as caught:
+        load_run(folder)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_changed_number_in_study_json_is_found(folder):
+    text = (folder / "study.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    (folder / "study.json").write_text(json.dumps(found))
+    assert read_description(folder) == found
+
+    (folder / "study.json").write_text(json.dumps(found | {"scale": found["scale"] + 1e-9}))
+    with pytest.raises(DataError, match=r"is damaged: study\.json is not what was saved"):
+        read_description(folder)
+
+
+def test_a_network_that_cannot_predict_is_one_sentence(folder, monkeypatch):
+    run = load_run(folder)
+
+    def predict(*_, **__):
+        raise RuntimeError("shapes differ\nin detail")
+
+    monkeypatch.setattr(run.model, "predict", predict)
+    with pytest.raises(DataError, match=r"cannot predict these rows: shapes differ\. Take a copy of the run, or run"):
+        run.predict(rows())
+
+
+def test_damage_anywhere_raises_nothing_else(folder):
+    """Truncated and flipped files, some with checksums that fit."""
+    rng = np.random.default_rng(0)
+    whole = {name: (folder / name).read_bytes() for name in ("model.keras", "preprocessing.skops", "study.json")}
+    description = whole["study.json"]
+    for number in range(60):
+        name = [*whole][number % 3]
+        content = bytearray(whole[name])
+        if number % 4:
+            content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        else:
+            del content[rng.integers(len(content)) :]
+        (folder / name).write_bytes(content)
+        if name != "study.json" and number % 2:
+            _sign(folder)
+        with contextlib.suppress(DataError):  # a flipped bit may lie where nothing is
+            load_run(folder)
+        (folder / name).write_bytes(whole[name])
+        (folder / "study.json").write_bytes(description)
+
+
+def _sign(folder, **changed):
+    """As if study.json had been written with the files that are there now."""
+    found = json.loads((folder / "study.json").read_text(encoding="utf-8")) | changed
+    found["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in found["files"]}
+    found.pop("checksum")
+    found["checksum"] = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
     (folder / "study.json").write_text(json.dumps(found))
 
 
@@ -416,7 +526,8 @@ def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, mo
     assert content_of(folder.parent) == before
     if isinstance(error, OSError):
         assert str(caught.value) == (
-            f"The folder '{folder}' cannot be written: No space left on device. Choose another with --out."
+            f"The folder '{folder}' cannot be written: No space left on device. Free some space, or choose another with "
+            "--out."
         )
 
 
@@ -436,18 +547,75 @@ def test_a_swap_that_fails_brings_the_old_run_back(done, folder, monkeypatch):
     assert content_of(folder.parent) == before
 
 
+def _left(target, **inside):
+    """What a save that was killed left beside a target."""
+    beside = target.with_name(f".{target.name}.saving-abc")
+    beside.mkdir()
+    (beside / "lock").write_text(target.name)
+    for name, folder in inside.items():
+        folder.rename(beside / name) if folder else (beside / name).mkdir()
+    return beside
+
+
+@pytest.mark.parametrize("act", [lambda done, folder: check_folder(folder), save], ids=["check", "save"])
+def test_what_a_killed_save_left_is_cleared_by_the_next(act, done, tmp_path):
+    beside = _left(tmp_path / "run", new=None)
+    (beside / "new" / "model.keras").write_bytes(b"half")
+    stranger = tmp_path / ".run.saving-mine"
+    stranger.mkdir()
+
+    act(done, tmp_path / "run")
+
+    assert not beside.exists()
+    assert stranger.exists()
+
+
+def test_what_a_save_that_still_runs_writes_is_left_alone(done, tmp_path):
+    beside = _left(tmp_path / "run", new=None)
+    other = _left(tmp_path / "run2", new=None)
+
+    with take_lock(beside / "lock"):
+        save(done, tmp_path / "run")
+        assert (beside / "new").exists()
+    assert (other / "new").exists()
+
+
+def test_a_run_that_a_killed_save_had_moved_away_comes_back(done, folder):
+    before = content_of(folder)
+    beside = _left(folder, old=folder, new=None)
+
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        check_folder(folder)
+
+    assert not beside.exists()
+    assert content_of(folder) == before
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    locking = (
+        "import os, sys; from poise.paths.locks import take_lock; l = take_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", locking, str(tmp_path / "lock")])
+
+    with take_lock(tmp_path / "lock") as held:
+        assert held is not None
+        assert take_lock(tmp_path / "lock") is None
+    assert take_lock(tmp_path / "lock", create=False) is not None
+    assert take_lock(tmp_path / "none", create=False) is None
+
+
 @pytest.mark.parametrize("size", [4, 64, 200])
 def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "page", lambda study: "x" * 300_000)
 
-    sentence = r"^The folder .* cannot be written: .*\. Choose another with --out\.$"
+    sentence = r"^The folder .* cannot be written: .*\. (Free some space, or choose|Choose) another with --out\.$"
     with _little_room(tmp_path, size), pytest.raises(OSError, match=sentence):
         save(done, tmp_path / "run")
 
     assert content_of(tmp_path) == {}
 
 
-@contextmanager
+@contextlib.contextmanager
 def _little_room(folder, kilobytes):
     """A small file system in the folder; where none can be mounted, no file can be larger."""
     options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
@@ -466,7 +634,7 @@ def _little_room(folder, kilobytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _nobody():
     """As who owns nothing, where the tests are run by who may do anything."""
     was = os.geteuid()

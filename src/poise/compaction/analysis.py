@@ -7,15 +7,20 @@ what dies by another's death is met later in the same pass. (A recurrent layer g
 """
 
 import numbers
+from typing import Any
 
+import keras
 import numpy as np
 
 from poise.compaction import linear, normalising, passing, places, products, sequences
 from poise.compaction.graph import Call, Graph, Tensor
-from poise.compaction.kinds import WALL, describe, kind_of
+from poise.compaction.kinds import WALL, Kind, describe, kind_of
 
 FAMILIES = (linear, normalising, passing, places, products, sequences)
 """The modules that register their kinds when they are imported."""
+
+ENTRYWISE = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)
+"""Regularizers that sum over entries, and give 0 for one that is 0."""
 
 INPUT = "an input of the model"
 OUTPUT = "an output of the model"
@@ -45,6 +50,7 @@ class Findings:
         for tensor in self.graph.outputs:
             tensor.needed[:] = True
         for call in reversed(self.graph.calls):
+            self._need_for_activity(call)
             call.kind.needs(call)
             for number in call.others:
                 call.inputs[number].needed[:] = True
@@ -73,7 +79,7 @@ class Findings:
                 graph.units.pin(tensor.units, INPUT)
         for call in graph.calls:
             kind = kind_of(call.layer)
-            call.kind = kind if kind.follows(call) else WALL
+            call.kind = kind if self._is_followed(kind, call) else WALL
             call.kind.link(call)
             self._keep_others(call)
             first = graph.calls_of(call.layer)[0]
@@ -89,6 +95,19 @@ class Findings:
                         graph.units.pin(there.units, "a model is called on it and on tensors of other shapes")
         for tensor in graph.outputs:
             graph.units.pin(tensor.units, OUTPUT)
+
+    def _is_followed(self, kind: Kind, call: Call) -> bool:
+        if call.is_training and kind.differs_in_training(call):
+            return False
+        within = call.layer._flatten_layers(include_self=False) if isinstance(call.layer, keras.layers.Layer) else []
+        return not any(_activity_regularizer(one) for one in within) and kind.follows(call)
+
+    def _need_for_activity(self, call: Call):
+        """What a layer's activity regularizer reads has to stay, since its value is a part of the loss."""
+        regularizer = _activity_regularizer(call.layer)
+        for tensor in call.outputs if regularizer else []:
+            # A sum over entries to which a zero adds nothing does without it.
+            tensor.needed |= (tensor.constants != 0) | (type(regularizer) not in ENTRYWISE)
 
     def _keep_others(self, call: Call):
         """What a layer reads beside its units, such as a mask, stays whole; so must all its weights be known."""
@@ -142,6 +161,10 @@ class Findings:
     def _tensors(self) -> list[Tensor]:
         inside = [tensor for call in self.graph.calls for tensor in call.within.values()]
         return [*self.graph.inputs, *(tensor for call in self.graph.calls for tensor in call.outputs), *inside]
+
+
+def _activity_regularizer(layer) -> Any:
+    return getattr(layer, "activity_regularizer", None)
 
 
 def checked_tolerance(tolerance) -> float:

@@ -1,5 +1,6 @@
 """The graph of a model as calls of layers on tensors, in the order in which they run; nested models are opened."""
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise._keras_internals import Functional
 from poise.compaction.units import Units
 
-_INPUT = keras.Input((1,))
-CALLS = (type(keras.Model(_INPUT, _INPUT)).call, keras.Sequential.call)
+CALLS = (Functional.call, keras.Sequential.call)
 """How models run that are nothing but their graphs; one with a `call` of its own may do something else."""
 
 
@@ -48,6 +49,8 @@ class Call:
         inputs: the tensors among its arguments, in their order.
         outputs: the tensors that it gives.
         arguments: Keras' record of the call's arguments.
+        is_training: whether `training` is set in the call, or in that of a model around it, so that also outside of
+            training a dropout drops, and a batch normalization takes the statistics of the batch.
         given: per input the units along the axis that the layer works on (see `enter`); where the tensor carries units
             along another axis, they are new and pinned, and their constants are not known.
         kind: what is known of its layer (see `poise.compaction.kinds`).
@@ -59,6 +62,7 @@ class Call:
     outputs: list[Tensor]
     arguments: Any
     graph: "Graph"
+    is_training: bool = False
     kind: Any = None
     given: dict[int, np.ndarray] = field(default_factory=dict)
     within: dict[str, Tensor] = field(default_factory=dict)
@@ -155,7 +159,7 @@ class Graph:
         self.inputs = [Tensor(tuple(tensor.shape), tensor.dtype) for tensor in model.inputs]
         self.entered: dict[int, list[list[Tensor]]] = {}
         """By the id of a model, this one or one inside, what it is called on, call by call."""
-        self.outputs = self._opened(model, self.inputs)
+        self.outputs = self._opened(model, self.inputs, is_training=False)
 
     def calls_of(self, layer) -> list[Call]:
         return self._by_layer[id(layer)]
@@ -174,17 +178,18 @@ class Graph:
         value = self.exact(variable)
         return np.where(np.abs(value) <= self._tolerance, 0.0, value) if self._tolerance else value
 
-    def _opened(self, model, inputs: list[Tensor]) -> list[Tensor]:
+    def _opened(self, model, inputs: list[Tensor], is_training: bool) -> list[Tensor]:
         """Adds the calls inside a model that is called on tensors, and gives what comes out."""
         self.entered.setdefault(id(model), []).append(inputs)
         found = {id(symbol): tensor for symbol, tensor in zip(model.inputs, inputs, strict=True)}
         for node in nodes_of(model):
             given = [found[id(symbol)] for symbol in node.arguments.keras_tensors]
+            training = _training_of(node, is_training)
             if is_graph(node.operation):
-                made = self._opened(node.operation, [found[id(symbol)] for symbol in _in_order(node)])
+                made = self._opened(node.operation, [found[id(symbol)] for symbol in _in_order(node)], training)
             else:
                 made = [Tensor(tuple(symbol.shape), symbol.dtype) for symbol in node.outputs]
-                call = Call(node.operation, given, made, node.arguments, self)
+                call = Call(node.operation, given, made, node.arguments, self, training)
                 self.calls.append(call)
                 self._by_layer.setdefault(id(node.operation), []).append(call)
             found |= {id(symbol): tensor for symbol, tensor in zip(node.outputs, made, strict=True)}
@@ -196,6 +201,19 @@ def nodes_of(model) -> Iterator:
     graph = graph_of(model)
     for depth in sorted(graph._nodes_by_depth, reverse=True):
         yield from (node for node in graph._nodes_by_depth[depth] if node.operation and not node.is_input)
+
+
+def _training_of(node, around: bool) -> bool:
+    """Whether a call runs as in training: as its argument says, or else as that of the model around it does."""
+    if not isinstance(node.operation, keras.layers.Layer):
+        return around
+    try:
+        bound = inspect.signature(node.operation.call).bind(*node.arguments.args, **node.arguments.kwargs)
+    except TypeError:  # not the arguments of `call`: a layer with a __call__ of its own
+        return True
+    training = bound.arguments.get("training", bound.kwargs.get("training"))
+    # A tensor may be true or false.
+    return around if training is None else training is not False
 
 
 def _in_order(node) -> list:
@@ -232,7 +250,13 @@ def check_model(model):
         )
     if isinstance(model, keras.Sequential) and not model.layers:
         raise ValueError(f"The model {model.name!r} has no layers, and nothing can be removed from it.")
-    if not model.built or (isinstance(model, keras.Sequential) and model._functional is None):
+    if model.built and isinstance(model, keras.Sequential) and model._functional is None:
+        raise ValueError(
+            f"Keras has no graph of the model {model.name!r}, because a layer of it does not say what shape its output "
+            "has. Give a TorchModuleWrapper its output_shape, or a custom layer a compute_output_shape, and begin the "
+            "model with a keras.Input."
+        )
+    if not model.built:
         raise ValueError(
             f"The model {model.name!r} is not built, and has no weights yet. Give it a keras.Input, or call it on data."
         )

@@ -68,6 +68,10 @@ class Kind:
         """Whether a call is one that this kind knows; else it is a wall."""
         return True
 
+    def differs_in_training(self, call: Call) -> bool:
+        """Whether the layer computes something else, or something random, in training; then it is a wall there."""
+        return False
+
     def link(self, call: Call):
         for tensor in call.inputs:
             call.graph.units.pin(tensor.units, f"{describe(call.layer)} reads it, and is not known to compact")
@@ -133,7 +137,7 @@ def applied(function, values: np.ndarray, dtype: str) -> np.ndarray:
     """A function of single entries, applied to constants in this dtype, float32 at least; NaN (not constant) stays."""
     known = np.where(np.isnan(values), 0.0, values).astype("float64" if dtype == "float64" else "float32")
     result = ops.convert_to_numpy(function(ops.convert_to_tensor(known[None])))[0].astype("float64")
-    return np.where(np.isnan(values), np.nan, result)
+    return np.where(np.isnan(values) | ~np.isfinite(result), np.nan, result)
 
 
 def activated(call: Call, activation, values: np.ndarray) -> np.ndarray:

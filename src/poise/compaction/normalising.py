@@ -53,8 +53,8 @@ class Batch(Normalising):
 
     names = ("gamma", "beta", "moving_mean", "moving_variance")
 
-    def follows(self, call: Call) -> bool:
-        return super().follows(call) and not call.arguments.kwargs.get("training")
+    def differs_in_training(self, call: Call) -> bool:
+        return True
 
     def passed(self, call: Call) -> np.ndarray:
         layer = call.layer

@@ -43,10 +43,18 @@ class Passing(Kind):
         return constants
 
 
-register(
-    *(layers.Dropout, layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout, layers.Identity),
-    *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D, layers.ActivityRegularization),
-)(Passing())
+register(layers.Identity, layers.ActivityRegularization)(Passing())
+
+
+@register(
+    *(layers.Dropout, layers.GaussianNoise, layers.GaussianDropout, layers.AlphaDropout),
+    *(layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D),
+)
+class Random(Passing):
+    """The identity outside of training; in training another draw for every number of units."""
+
+    def differs_in_training(self, call: Call) -> bool:
+        return True
 
 
 @register(layers.ReLU, layers.LeakyReLU, layers.ELU, *(class_of(function, 1) for function in FUNCTIONS))

@@ -106,7 +106,7 @@ class Merged(Kind):
     def follows(self, call: Call) -> bool:
         """Whether all that is merged is a tensor of the graph or a single number, and one of them carries units."""
         flat = keras.tree.flatten((call.arguments.args, call.arguments.kwargs))
-        are_known = all(isinstance(one, keras.KerasTensor) or one is None or np.ndim(one) == 0 for one in flat)
+        are_known = all(isinstance(one, keras.KerasTensor) or one is None or _is_number(one) for one in flat)
         are_followed = any(tensor.axis is not None for tensor in call.inputs)
         return are_known and are_followed and call.outputs[0].shape[self._axis(call)] is not None
 
@@ -114,27 +114,32 @@ class Merged(Kind):
         rank = len(call.outputs[0].shape)
         axis = self._axis(call)
         size = call.outputs[0].shape[axis]
-        shares = []
+        shares, is_open = [], False
         for number, tensor in enumerate(call.inputs):
-            if len(tensor.shape) <= -axis:
-                continue  # broadcast along the axis, as an input of one index is
+            if len(tensor.shape) < -axis or (len(tensor.shape) == -axis and isinstance(call.layer, layers.Layer)):
+                continue  # broadcast along the axis, as an input of one index is; layers keep the batch in front
             units = call.enter(number, axis)
             if len(units) == size:
                 shares.append(units)
             else:
                 call.graph.units.pin(units, f"{call.layer.name!r} spreads it over all units")
+            is_open |= tensor.shape[axis] is None
         for units in shares[1:]:
             call.graph.units.join(shares[0], units)
+        if is_open:  # it may be as long, and meet unit by unit
+            call.graph.units.pin(shares[0], f"{call.layer.name!r} brings it together with a tensor of unknown length")
         call.outputs[0].carry(rank + axis, shares[0])
 
     def constants(self, call: Call):
-        if len(call.given) < len(call.inputs):
+        if len(call.given) < len(call.inputs) or not all(map(len, call.given.values())):
             return
         entering = iter([call.entering(number) for number in range(len(call.inputs))])
-        args, kwargs = call.arguments.convert(lambda one: next(entering) if isinstance(one, keras.KerasTensor) else one)
-        call.outputs[0].constants = np.broadcast_to(
-            self.function(*args, **kwargs), call.outputs[0].constants.shape
-        ).astype("float64")
+        args, kwargs = call.arguments.convert(
+            lambda one: next(entering) if isinstance(one, keras.KerasTensor) else _number(one)
+        )
+        with np.errstate(all="ignore"):
+            values = np.broadcast_to(self.function(*args, **kwargs), call.outputs[0].constants.shape).astype("float64")
+        call.outputs[0].constants = np.where(np.isfinite(values), values, np.nan)
 
     def needs(self, call: Call):
         needed = call.outputs[0].needed
@@ -145,6 +150,15 @@ class Merged(Kind):
         """The axis, counted from the last, along which most of the inputs carry their units."""
         axes = [tensor.axis - len(tensor.shape) for tensor in call.inputs if tensor.axis is not None]
         return max(set(axes), key=axes.count)
+
+
+def _is_number(one) -> bool:
+    return np.ndim(one) == 0 and not isinstance(one, keras.Variable)
+
+
+def _number(one):
+    """A number, or a tensor of a single one as NumPy knows it."""
+    return ops.convert_to_numpy(one).astype("float64") if ops.is_tensor(one) else one
 
 
 def _product(*factors):

@@ -1,6 +1,6 @@
 """The smaller model: the same layers with other sizes, and the weights that stay."""
 
-import tempfile
+import copy
 
 import keras
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from poise.compaction.analysis import Findings
 from poise.compaction.graph import is_graph, nodes_of
 from poise.compaction.kinds import Part
+from poise.layer_state import copy_seeds, copy_state
 
 
 def compact(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1):
@@ -114,8 +115,8 @@ class _Rebuilt:
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise TypeError(
                 f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its configuration: "
-                f"{reason}. Give its class a get_config, and register it and its functions with "
-                "keras.saving.register_keras_serializable."
+                f"{reason}. Give its class a get_config and a from_config that restore it, and register the classes "
+                "and functions that it holds with keras.saving.register_keras_serializable."
             ) from error
         for holder in (other, getattr(other, "cell", None)):
             for name, value in list(getattr(holder, "__dict__", {}).items()):
@@ -127,16 +128,12 @@ class _Rebuilt:
 
     def _fill(self, layer, other):
         """Gives a layer the weights that stay, and its biases the constants that went."""
-        if hasattr(layer, "save_assets"):  # a vocabulary
-            with tempfile.TemporaryDirectory() as folder:
-                layer.save_assets(folder)
-                other.load_assets(folder)
-            return
         call = self._findings.graph.calls_of(layer)[0]
         parts = call.kind.parts(call)
         if not parts:
-            other.set_weights(layer.get_weights())
+            copy_state(layer, other)
             return
+        copy_seeds(layer, other)
         added = self._added(call)
         for part in parts:
             new, old = part.of(other), part.of(layer)
@@ -157,6 +154,28 @@ class _Rebuilt:
         return value
 
 
+def _jax_layer(layer):
+    """A JaxLayer of the same functions, which Keras finds again only if they are registered."""
+    given = {"init_fn": layer.init_fn} if layer.init_fn else {"params": layer.params, "state": layer.state}
+    given = {name: keras.tree.map_structure(_value, one) for name, one in given.items()}
+    platforms = layer.jax2tf_native_serialization_platforms
+    config = keras.layers.Layer.get_config(layer)
+    return type(layer)(layer.call_fn, **given, native_serialization_platforms=platforms, **config)
+
+
+def _value(one):
+    return keras.ops.convert_to_numpy(one) if isinstance(one, keras.Variable) else one
+
+
+def _torch_module(layer):
+    """A TorchModuleWrapper of a copy of the module, which Keras restores only where code in files is trusted."""
+    config = keras.layers.Layer.get_config(layer)
+    return type(layer)(copy.deepcopy(layer.module), output_shape=layer.output_shape, **config)
+
+
+REMADE = {keras.layers.JaxLayer: _jax_layer, keras.layers.TorchModuleWrapper: _torch_module}
+"""Layers around a function or module of another library: what they hold is given to the new layer as it is."""
+
 OBJECTS = ("activation", "_activation", "_initializer", "_regularizer", "_constraint")
 
 
@@ -165,6 +184,8 @@ def _of_config(layer, config: dict):
 
     Those need not be known to Keras, nor survive its serialisation.
     """
+    if type(layer) in REMADE:
+        return REMADE[type(layer)](layer)
     own = {name: getattr(layer, name) for name in config if name.endswith(OBJECTS) and hasattr(layer, name)}
     if isinstance(layer, keras.layers.Lambda):
         other = type(layer).from_config(config, safe_mode=False)

@@ -39,6 +39,9 @@ class Recurrent(Kind):
             and all(is_elementwise(getattr(layer.cell, name, None)) for name in activations)
         )
 
+    def differs_in_training(self, call: Call) -> bool:
+        return bool(call.layer.cell.dropout or call.layer.cell.recurrent_dropout)
+
     def link(self, call: Call):
         call.enter(0, 2)
         call.outputs[0].carry(len(call.outputs[0].shape) - 1, call.graph.units.fresh(call.layer.units))
@@ -125,6 +128,9 @@ class Attention(Kind):
             and len(call.layer._output_dense.kernel.shape) == 3
             and len(call.outputs[0].shape) == 3
         )
+
+    def differs_in_training(self, call: Call) -> bool:
+        return bool(call.layer._dropout)
 
     def link(self, call: Call):
         for number in self._tensors(call):

@@ -10,8 +10,9 @@ import keras
 import numpy as np
 from keras.src.utils import module_utils
 
+from poise.layer_state import State
 from poise.layers import info_of, learn
-from poise.members import alike, path_of
+from poise.members import path_of
 from poise.paths.inputs import first_kernels
 from poise.paths.training import Lanes
 from poise.rules import Rule
@@ -23,8 +24,10 @@ class Blueprint:
     Args:
         architecture: the model as `keras.saving.serialize_keras_object` tells it. How it was compiled is left out, and
             with it the optimizer.
+        state: of its layers before training, in which the lanes' weights then take the places of the first ones.
         lanes: what the lanes left behind.
-        rules: under which they were trained; of them the joint penalties say which variables theirs are.
+        rules: under which they were trained.
+        resolved: what the rules resolved to (`Plan.config`).
         names: of the inputs; None for their positions.
         safe_mode: whether an architecture that holds Python code is refused, as for `keras.saving.load_model`.
     """
@@ -32,19 +35,24 @@ class Blueprint:
     def __init__(
         self,
         architecture: dict,
+        state: State,
         lanes: Lanes,
         rules: Sequence[Rule],
+        resolved: dict,
         names: Sequence[str] | None,
         safe_mode: bool,
     ):
         self.architecture = {key: value for key, value in architecture.items() if key != "compile_config"}
+        self._state = state
         self._lanes = lanes
-        self._joint = {rule.name: [*rule.penalty.members] for rule in rules if rule.penalty.members is not None}
+        self._resolved = resolved
+        joint = [rule.name for rule in rules if rule.penalty.members is not None]
+        self._joint = {name: resolved["rules"][name] for name in joint}
         self._names = names
         self._safe_mode = safe_mode
 
     def build(self) -> keras.Model:
-        """A new model, with first weights of its own.
+        """A new model, in the state in which the lanes found theirs.
 
         Raises:
             ValueError: if Keras cannot rebuild it, or rebuilds another.
@@ -57,6 +65,7 @@ class Blueprint:
                 f"The model of the path was rebuilt with weights of the shapes {shapes}, and those trained have "
                 f"{trained}. A layer of it does not restore itself from its get_config."
             )
+        self._state.load_into(model)
         return model
 
     @cached_property
@@ -121,18 +130,10 @@ class Blueprint:
 
     @cached_property
     def _penalised(self):
-        """By the paths of `Lanes.sizes` the positions of its variables in `model.weights`; [] if one is not found."""
-        free = dict(enumerate(self.model.weights))
-        found = {}
-        for path in self._lanes.sizes:
-            members = self._joint.get(path, [path])
-            places = []
-            for member in members:
-                near = alike(member, free.values())
-                places += [[*free][near[0]]] if near else []
-                free = {place: weight for place, weight in free.items() if place not in places}
-            found[path] = places if len(places) == len(members) else []
-        return found
+        """By the paths of `Lanes.sizes` the positions of its variables in `model.weights`."""
+        weights, rules = self._resolved["weights"], self._resolved["rules"]
+        places = {weights[place][0]: [place] for name in rules if name not in self._joint for place in rules[name]}
+        return {path: places[path] for path in self._lanes.sizes if path not in self._joint} | self._joint
 
     def _shape(self, position):
         return self._lanes.weights[position].shape[2:]

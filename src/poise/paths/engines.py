@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from poise.layers import info_of, learn
+from poise.layers import info_of
 from poise.optimizer import Penalized
 from poise.paths.batches import at_once, steps_of
 from poise.paths.checkpoints import Checkpoint
@@ -61,6 +61,7 @@ class Job:
         replicas: the rows of every family of lanes.
         training: how a lane is trained, its `settle` a number.
         checkpoint: keeps the finished chunks; None for none.
+        resolved: what the rules resolve to (`Plan.config`); None to match them with the model.
     """
 
     model: Any
@@ -69,6 +70,7 @@ class Job:
     replicas: list[Replica]
     training: Training
     checkpoint: Checkpoint | None = None
+    resolved: dict | None = None
 
 
 class Local:
@@ -193,8 +195,7 @@ class Local:
         if rate is not None:
             config.update(learning_rate=rate, gradient_accumulation_steps=None)
         optimizer = Penalized(type(inner).from_config(config), self.job.rules, self.job.training.update)
-        learn([self.job.model])
-        optimizer.build(self.job.model.trainable_variables, self.job.model.non_trainable_variables)
+        optimizer.resolved_as(self.job.resolved).build(self.job.model.trainable_variables, self.job.model)
         return optimizer
 
     def _program(self, training):

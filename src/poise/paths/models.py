@@ -6,8 +6,10 @@ import keras
 import numpy as np
 
 from poise.balance import check_built
+from poise.layers import learn
+from poise.members import path_of
 from poise.optimizer import find_penalized
-from poise.rules import path_of
+from poise.plan import resolve
 
 
 def check_model(model):
@@ -35,6 +37,23 @@ def check_model(model):
         )
 
 
+def resolved_rules(model, rules) -> dict:
+    """What rules resolve to on the model (`Plan.config`); those of its optimizer as the optimizer resolves them.
+
+    Raises:
+        ValueError: if the rules do not fit the model.
+    """
+    try:
+        own = find_penalized(model)
+    except ValueError:
+        own = None
+    variables, weights = model.trainable_variables, model.weights
+    if own is not None and all(any(rule is other for other in own.rules) for rule in rules):
+        return own.plan(variables, model).config
+    learn([model])
+    return resolve(rules, variables, weights).config
+
+
 def inner_optimizer(model):
     """The optimizer that takes the steps: the compiled one, or the one inside a `Penalized`."""
     try:
@@ -54,11 +73,20 @@ def drawn(model, seed: int) -> list:
     before = random.getstate()
     random.seed(seed)
     try:
-        return keras.models.clone_model(model).trainable_variables
+        clone = keras.models.clone_model(model)
     except Exception as error:
         raise ValueError(f"seeds > 1 draws new initial weights, and the model cannot be cloned: {error}") from error
     finally:
         random.setstate(before)
+    trained = {id(variable) for variable in model.trainable_variables}
+    shapes, others = ([tuple(v.shape) for v in one.variables] for one in (model, clone))
+    if shapes != others:
+        raise ValueError(
+            f"seeds > 1 draws new initial weights, and a clone of the model has variables of the shapes {others} where "
+            f"the model has {shapes}. A layer of it does not restore itself from its get_config."
+        )
+    # By position: a clone does not know which variables were frozen one by one.
+    return [theirs for ours, theirs in zip(model.variables, clone.variables, strict=True) if id(ours) in trained]
 
 
 def first_rate(optimizer) -> float:

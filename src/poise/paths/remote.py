@@ -63,7 +63,7 @@ class Remote(Local):
         share = cluster.memory or min(node["memory"] / count for node, count in _with_resources(self._ray, slots))
         self._share = int(share)
         parcel = Parcel()
-        problem = packed_problem(job.model, job.rules, data, parcel)
+        problem = packed_problem(job.model, job.rules, self.optimizer.resolved, data, parcel)
         self._size_of_data = sum(array.nbytes for array in parcel.arrays)
         self._problem = [uuid.uuid4().hex, self._ray.put((problem, parcel.arrays)), job.training, version("poise")]
         self._placed: dict[int, tuple] = {}
@@ -357,8 +357,8 @@ def _engine(name, place, training, needed) -> Local:
         work, arrays = ray.get(place)
         sys.path.extend(entry for entry in work["path"] if entry not in sys.path)
         keras.saving.get_custom_objects().update(imported(work["places"]))
-        model, rules, data = unpacked_problem(
+        model, rules, resolved, data = unpacked_problem(
             work, lambda leaf: arrays[leaf["array"]].astype(leaf["dtype"], copy=False)
         )
-        _kept[name] = Local(Job(model, rules, (data.x, data.y, data.sample_weight), [], training))
+        _kept[name] = Local(Job(model, rules, (data.x, data.y, data.sample_weight), [], training, None, resolved))
     return _kept[name]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from poise.layer_state import State
 from poise.optimizer import Penalized
 from poise.paths import selection, storage
 from poise.paths.blueprint import Blueprint, restoring
@@ -35,11 +36,13 @@ class Path:
     Args:
         lanes: what all lanes left behind.
         architecture: the model as `keras.saving.serialize_keras_object` tells it.
+        state: of its layers before training.
         rules: those that were used. A strength is that of the first; the others keep their ratio to it.
         training: how the lanes were trained.
         seconds: how long it took.
         stages: the adaptive stages before this one, each of which has those before it as its own.
         names: of the inputs; None for their positions.
+        resolved: what the rules resolved to (`Plan.config`).
         relaxed: the same strengths trained once more without the penalty on what survived, or None.
         safe_mode: whether an architecture that holds Python code is refused, as for `keras.saving.load_model`.
 
@@ -70,12 +73,14 @@ class Path:
 
     lanes: Lanes
     architecture: dict
+    state: State
     rules: tuple[Rule, ...]
     training: Training
     seconds: float
     stages: tuple["Path", ...] = ()
     names: tuple[str, ...] | None = None
     relaxed: "Path | None" = None
+    resolved: dict = field(kw_only=True)
     safe_mode: bool = field(default=False, kw_only=True)
 
     def __post_init__(self):
@@ -169,8 +174,8 @@ class Path:
                 replace(rule, penalty=_changed(rule.penalty, strength=float(strength * ratio)))
                 for rule, ratio in zip(self.rules, ratios, strict=True)
             ]
-        optimizer = Penalized("sgd", [*self.rules], self.training.update)
-        optimizer.build(self._blueprint.model.trainable_variables)
+        optimizer = Penalized("sgd", [*self.rules], self.training.update).resolved_as(self.resolved)
+        optimizer.build(self._blueprint.model.trainable_variables, self._blueprint.model)
         before = self.stages[-1].lanes
         factors = reweighted(optimizer, self._blueprint.by_own_paths(before.sizes), chosen_position(before))
         replicas = replicas_of(before)
@@ -254,7 +259,9 @@ class Path:
         parts = {"": self, **{f"stage-{number}": stage for number, stage in enumerate(self.stages, 1)}}
         if self.relaxed is not None:
             parts["relaxed"] = self.relaxed
-        storage.write(folder, {name: (part._record(), part.lanes) for name, part in parts.items()}, overwrite)
+        storage.write(
+            folder, {name: (part._record(), part.lanes, part.state) for name, part in parts.items()}, overwrite
+        )
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], safe_mode: bool = True) -> "Path":
@@ -290,7 +297,9 @@ class Path:
 
     @cached_property
     def _blueprint(self):
-        return Blueprint(self.architecture, self.lanes, self.rules, self.names, self.safe_mode)
+        return Blueprint(
+            self.architecture, self.state, self.lanes, self.rules, self.resolved, self.names, self.safe_mode
+        )
 
     @cached_property
     def _judged(self):
@@ -346,6 +355,7 @@ class Path:
         """All but the lanes, as JSON holds it."""
         return {
             "rules": [_serialised(rule) for rule in self.rules],
+            "resolved": self.resolved,
             "training": asdict(self.training),
             "seconds": self.seconds,
             "names": self.names,
@@ -354,19 +364,21 @@ class Path:
 
     @classmethod
     def _restored(cls, part, stages, relaxed, safe_mode):
-        record, lanes = part
+        record, lanes, state = part
         with restoring("A rule of the path"):
             rules = [keras.saving.deserialize_keras_object(rule, safe_mode=safe_mode) for rule in record["rules"]]
         names = None if record["names"] is None else tuple(record["names"])
         path = cls(
             lanes,
             record["architecture"],
+            state,
             tuple(rules),
             Training(**record["training"]),
             record["seconds"],
             stages,
             names,
             relaxed,
+            resolved=record["resolved"],
             safe_mode=safe_mode,
         )
         _ = path._blueprint.model  # what cannot be rebuilt is said here

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from poise.layer_state import state_of
 from poise.optimizer import find_penalized
 from poise.paths.blueprint import without_tensorflow
 from poise.paths.checkpoints import Checkpoint
@@ -19,7 +20,7 @@ from poise.paths.data import Data, checked_data
 from poise.paths.engines import Job, Local
 from poise.paths.folds import split
 from poise.paths.grid import below, found_grid
-from poise.paths.models import check_model
+from poise.paths.models import check_model, resolved_rules
 from poise.paths.result import Path
 from poise.paths.stages import check_reweightable, held_at_zero, reweighted, unweighted
 from poise.paths.streams import Stream, is_stream, split_by_hash
@@ -159,6 +160,7 @@ def checked_engine(engine) -> str | Cluster:
 def solved_by(engine: str | Cluster, model, rules: list[Rule], data: Data, replicas: list[Replica], **work) -> Path:
     """What `solved` does, in this process if it runs JAX, and else, or if the engine is "process", in one that does."""
     work["cluster"] = engine if isinstance(engine, Cluster) else None
+    work["resolved"] = resolved_rules(model, rules)
     if engine == "process" or keras.backend.backend() != "jax":
         from poise.paths.child import solved_in_child
 
@@ -179,18 +181,20 @@ def solved(
     checkpoint,
     report: Callable[[float], None],
     cluster: Cluster | None = None,
+    resolved: dict | None = None,
 ) -> Path:
     """What `path` does once its arguments are checked, in this process, on JAX."""
     start = time.perf_counter()
     table = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
     with without_tensorflow():
         architecture = keras.saving.serialize_keras_object(model)
+    state = state_of(model)
     kept = None
     if checkpoint is not None:
         kept = Checkpoint(
             checkpoint,
             data=table.digest if isinstance(table, Stream) else table,
-            model=[repr({**architecture, "compile_config": None}), *model.get_weights()],
+            model=[repr({**architecture, "compile_config": None}), *model.get_weights(), state.layers],
             compilation=[repr(_compilation(model)), *_plain_attributes(model.loss)],
             rules=[repr(keras.saving.serialize_keras_object(rule)) for rule in rules],
             folds=replicas,
@@ -198,7 +202,8 @@ def solved(
             strengths=strengths,
             stages=[adaptive, relax],
         )
-    with contextlib.closing(_engine(Job(model, rules, table, replicas, training, kept), data, cluster)) as engine:
+    job = Job(model, rules, table, replicas, training, kept, resolved)
+    with contextlib.closing(_engine(job, data, cluster)) as engine:
         if adaptive:
             check_reweightable(engine.optimizer, "adaptive")
         if relax:
@@ -239,17 +244,28 @@ def solved(
             if relax and is_last:
                 held = held_at_zero(engine.optimizer.targets, lanes.sizes)
                 refit = engine.run(here, held, part, is_free=True)
-                relaxed = Path(refit, architecture, tuple(rules), training, 0.0, names=data.names)
+                relaxed = Path(
+                    refit,
+                    architecture,
+                    state,
+                    tuple(rules),
+                    training,
+                    0.0,
+                    names=data.names,
+                    resolved=engine.optimizer.resolved,
+                )
             stages.append(
                 Path(
                     lanes,
                     architecture,
+                    state,
                     tuple(rules),
                     training,
                     time.perf_counter() - start,
                     stages=tuple(stages),
                     names=data.names,
                     relaxed=relaxed,
+                    resolved=engine.optimizer.resolved,
                 )
             )
             if is_last:

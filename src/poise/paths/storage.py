@@ -2,15 +2,18 @@
 
 path.json     rules, training, architecture of the model, and checksums of all files
 lanes.csv     one row a lane, every number exact
-arrays.npz    sizes, features and weights
+arrays.npz    sizes, features, weights, and the state of the model's layers
 stage-1/ …    the adaptive stages before it, laid out alike
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,19 +21,26 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise.layer_state import State
+from poise.paths.declared_sizes import check_arrays
+from poise.paths.locks import take_lock
+from poise.paths.parcels import Parcel
 from poise.paths.training import Lanes
 
 FORMAT = "poise path"
-VERSION = 1
+VERSION = 2
 RECORD, TABLE, ARRAYS = "path.json", "lanes.csv", "arrays.npz"
+LOCK = "lock"
+"""The file in the temporary folder of a save that its process holds locked; it says what is saved."""
 
 
-def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lanes]], overwrite: bool) -> None:
+def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lanes, State]], overwrite: bool) -> None:
     """Writes a path, first beside the folder, which then takes its place as a whole.
 
     Args:
         folder: where to; its parents are made.
-        parts: by the name of a folder inside it what goes into its path.json, and its lanes; "" is the path itself.
+        parts: by the name of a folder inside it what goes into its path.json, its lanes, and the state of its model; ""
+            is the path itself.
         overwrite: whether a path that is saved there already may be replaced.
 
     Raises:
@@ -38,18 +48,19 @@ def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lan
         OSError: it cannot be written.
     """
     target = Path(folder).resolve()
+    clear_leftovers(target)
     _check_place(target, overwrite)
     with replacing(target) as new:
-        for name, (record, lanes) in parts.items():
-            _write_part(new / name, {**record, "parts": [] if name else [other for other in parts if other]}, lanes)
+        for name, (record, lanes, state) in parts.items():
+            others = [] if name else [other for other in parts if other]
+            _write_part(new / name, {**record, "parts": others}, lanes, state)
 
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A new folder beside the target, which takes its place in the end; after an error all is as it was."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name[:100]}.", dir=target.parent) as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
+    with _beside(target) as beside:
+        new, old = beside / "new", beside / "old"
         new.mkdir()
         yield new
         try:
@@ -70,16 +81,51 @@ def replacing_file(target: Path) -> Iterator[Path]:
         OSError: it cannot be written; the target is then as it was.
     """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".poise-", dir=target.parent) as beside:
-            new = Path(beside, target.name)
+        with _beside(target) as beside:
+            new = beside / target.name
             yield new
             new.replace(target)
     except OSError as error:
         raise OSError(f"The file {str(target)!r} cannot be written: {error.strerror or error}.") from error
 
 
-def read(folder: str | os.PathLike[str]) -> dict[str, tuple[dict, Lanes]]:
+def clear_leftovers(target: Path) -> None:
+    """Deletes what killed saves left beside the target, and brings back what one of them had already moved away.
+
+    What belongs to a process that still runs is left alone.
+    """
+    with contextlib.suppress(OSError):
+        for beside in target.parent.glob(f"{glob.escape(_prefix(target))}*"):
+            lock = take_lock(beside / LOCK, create=False)
+            if lock is None:
+                continue
+            with lock:
+                if (beside / LOCK).read_text(encoding="utf-8", errors="surrogateescape") != target.name:
+                    continue
+                if (beside / "old").exists() and not target.exists():
+                    (beside / "old").rename(target)
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A temporary folder in the target's, with a lock in it by which others see that its process runs."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(target)
+    with tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as beside:
+        file = Path(beside) / LOCK
+        while (lock := take_lock(file)) is None:  # a process that clears up looks at it just now
+            time.sleep(0.01)
+        with lock:
+            file.write_text(target.name, encoding="utf-8", errors="surrogateescape")
+            yield Path(beside)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:40]}.saving-"
+
+
+def read(folder: str | os.PathLike[str]) -> dict[str, tuple[dict, Lanes, State]]:
     """The parts that `write` put into a folder.
 
     Raises:
@@ -101,16 +147,20 @@ def _read_part(folder):
                 raise ValueError(f"{name} is not what was saved")
         numbers = np.loadtxt(folder / TABLE, delimiter=",", skiprows=1, ndmin=2)
         table = pd.DataFrame(numbers, columns=list(record["columns"])).astype(record["columns"])
+        check_arrays(folder / ARRAYS)
         with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
             sizes = {name: arrays[f"size {number}"] for number, name in enumerate(record["sizes"])}
             features = arrays.get("features")
             weights = [arrays[f"weight {number}"].astype(dtype) for number, dtype in enumerate(record["weights"])]
+            state = State.from_record(
+                record["state"], lambda leaf: arrays[f"state {leaf['array']}"].astype(leaf["dtype"], copy=False)
+            )
     except (OSError, ValueError) as error:
         reason = f"{error.strerror}, {error.filename}" if isinstance(error, OSError) else error
         raise ValueError(
             f"The path saved in {str(folder)!r} is damaged: {reason}. Take a copy of it, or run poise.path again."
         ) from error
-    return record, Lanes(table, sizes, features, weights)
+    return record, Lanes(table, sizes, features, weights), state
 
 
 def _check_place(target, overwrite):
@@ -150,6 +200,11 @@ def _record_of(folder):
         version, is_whole = None, False
     if not isinstance(version, int) or not is_whole:
         raise ValueError(f"The folder {str(folder)!r} holds no path that poise saved, or its {RECORD} is damaged.")
+    if version < VERSION:
+        raise ValueError(
+            f"The path in {str(folder)!r} has the format {version}, without the state of layers such as Normalization. "
+            "Run poise.path again."
+        )
     if version > VERSION:
         raise ValueError(
             f"The path in {str(folder)!r} has the format {version}, and this poise reads up to {VERSION}. Update poise."
@@ -157,7 +212,7 @@ def _record_of(folder):
     return written["content"]
 
 
-def _write_part(folder, record, lanes):
+def _write_part(folder, record, lanes, state):
     folder.mkdir(parents=True, exist_ok=True)
     # The shortest text of a double gives back the double; which types the columns had is in the record.
     widened = {
@@ -168,11 +223,15 @@ def _write_part(folder, record, lanes):
     arrays |= {f"weight {number}": _storable(weight) for number, weight in enumerate(lanes.weights)}
     if lanes.features is not None:
         arrays["features"] = lanes.features
+    parcel = Parcel()
+    beside = state.to_record(parcel.keep)
+    arrays |= {f"state {number}": array for number, array in enumerate(parcel.arrays)}
     np.savez(folder / ARRAYS, **arrays)
     content = {
         **record,
         "keras": keras.__version__,
         "sizes": list(lanes.sizes),
+        "state": beside,
         "weights": [str(weight.dtype) for weight in lanes.weights],
         "columns": {name: str(dtype) for name, dtype in lanes.table.dtypes.items()},
         "files": {name: _checksum(folder / name) for name in (TABLE, ARRAYS)},

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from poise.optimizer import UPDATES
+from poise.inner import UPDATES
 
 
 @dataclass(frozen=True)

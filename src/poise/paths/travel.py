@@ -2,7 +2,7 @@
 
 work.json     the model, rules and optimizer as Keras configurations, the loss, the settings, and where the Python
               objects that they name can be imported from
-arrays.npz    the values of the model's variables, the data and the rows of the folds
+arrays.npz    the state of the model's layers, the data and the rows of the folds
 
 Whatever cannot travel is refused while it is written.
 """
@@ -22,6 +22,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise.layer_state import State, state_of
+from poise.members import path_of
 from poise.paths.blueprint import restoring
 from poise.paths.cluster import Cluster
 from poise.paths.data import Data
@@ -30,7 +32,7 @@ from poise.paths.nested import packed, unpacked
 from poise.paths.parcels import Parcel, packed_rows, reader, unpacked_rows
 from poise.paths.streams import Relayed, Stream
 from poise.paths.training import Replica, Training
-from poise.rules import Rule, path_of
+from poise.rules import Rule
 
 TOLD = ("rows", "batches", "largest", "digest")
 """What a stream tells of itself."""
@@ -52,6 +54,7 @@ def pack(
     training: Training,
     checkpoint: str | os.PathLike[str] | None,
     cluster: Cluster | None = None,
+    resolved: dict | None = None,
 ) -> None:
     """Writes down what `poise.paths.run.solved` is called with; only the call for progress stays behind.
 
@@ -60,7 +63,7 @@ def pack(
     """
     parcel = Parcel()
     work = {
-        **packed_problem(model, rules, data, parcel),
+        **packed_problem(model, rules, resolved, data, parcel),
         "replicas": [[int(r.fold), int(r.seed), parcel.keep(r.train), parcel.keep(r.held)] for r in replicas],
         "strengths": strengths if isinstance(strengths, int) else parcel.keep(strengths),
         "adaptive": adaptive,
@@ -73,7 +76,9 @@ def pack(
     parcel.write(Path(folder, ARRAYS))
 
 
-def packed_problem(model: keras.Model, rules: list[Rule], data: Data, parcel: Parcel) -> dict[str, Any]:
+def packed_problem(
+    model: keras.Model, rules: list[Rule], resolved: dict | None, data: Data, parcel: Parcel
+) -> dict[str, Any]:
     """What is trained, as JSON holds it; its arrays go into the parcel.
 
     Raises:
@@ -90,6 +95,7 @@ def packed_problem(model: keras.Model, rules: list[Rule], data: Data, parcel: Pa
         "loss": packed(model.loss, lambda loss: _packed_loss(loss, parcel)),
         "loss_weights": packed(model._compile_config.config["loss_weights"], float),
         "rules": [_configuration(rule, f"Rule {rule.name!r}", parcel, is_kept=True) for rule in rules],
+        "resolved": resolved,
         "stream": {name: getattr(data.x, name) for name in TOLD} if isinstance(data.x, Stream) else None,
         "data": None if isinstance(data.x, Stream) else packed_rows((data.x, data.y, data.sample_weight), parcel),
         "rows": data.rows,
@@ -110,11 +116,12 @@ def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, An
         ValueError: if Keras rebuilds another model here.
     """
     read = reader(Path(folder, ARRAYS))
-    model, rules, data = unpacked_problem(work, read, ask)
+    model, rules, resolved, data = unpacked_problem(work, read, ask)
     strengths, cluster = work["strengths"], work["cluster"]
     return {
         "model": model,
         "rules": rules,
+        "resolved": resolved,
         "data": data,
         "replicas": [Replica(fold, seed, read(train), read(held)) for fold, seed, train, held in work["replicas"]],
         "strengths": strengths if isinstance(strengths, int) else read(strengths),
@@ -126,8 +133,8 @@ def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, An
 
 def unpacked_problem(
     work: dict, read: Callable[[dict], np.ndarray], ask: Callable[[int], tuple] | None = None
-) -> tuple[keras.Model, list[Rule], Data]:
-    """The compiled model, the rules and the data of `packed_problem`.
+) -> tuple[keras.Model, list[Rule], dict | None, Data]:
+    """The compiled model, the rules, what they resolve to and the data of `packed_problem`.
 
     Args:
         work: what that returned, its `places` imported and in Keras' scope of custom objects.
@@ -145,8 +152,8 @@ def unpacked_problem(
         keras.config.enable_unsafe_deserialization()
     model = keras.saving.deserialize_keras_object(work["model"])
     _check_shapes(model, [tuple(shape) for shape in work["shapes"]])
-    for variable, leaf, is_trained in zip(model.variables, work["values"], work["are_trained"], strict=True):
-        variable.assign(read(leaf))
+    State.from_record(work["state"], read).load_into(model)
+    for variable, is_trained in zip(model.variables, work["are_trained"], strict=True):
         if variable.trainable != is_trained:
             variable.trainable = is_trained
         variable.regularizer = None  # check_model refuses it; what poise.adopt took off, a configuration may bring back
@@ -158,7 +165,8 @@ def unpacked_problem(
     stream = work["stream"]
     rows = (Relayed(ask, **stream), None, None) if stream and ask else unpacked_rows(work["data"], read)
     data = Data(*rows, rows=work["rows"], names=work["names"] and tuple(work["names"]))
-    return model, [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]], data
+    rules = [keras.saving.deserialize_keras_object(rule) for rule in work["rules"]]
+    return model, rules, work["resolved"], data
 
 
 def imported(places: dict[str, tuple[str, str]]) -> dict[str, Any]:
@@ -175,7 +183,7 @@ def _packed_model(model, parcel):
     return {
         "model": _configuration(model, "The model", parcel, is_kept=True),
         "shapes": _shapes(model),
-        "values": [parcel.keep(keras.ops.convert_to_numpy(variable)) for variable in model.variables],
+        "state": state_of(model).to_record(parcel.keep),
         "are_trained": [bool(variable.trainable) for variable in model.variables],
     }
 

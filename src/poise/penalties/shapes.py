@@ -113,8 +113,8 @@ class Anchored(Penalty):
 
     Args:
         penalty: any penalty; its strength and weights are this one's.
-        start: the anchor, an array of w's shape, or None: the weights when training begins (when the optimizer is
-            built). The optimizer keeps those, and they are saved with it.
+        start: the anchor, an array of w's shape, or None: the weights before the first training step. The optimizer
+            keeps those, and they are saved with it.
 
     Example:
         >>> import keras, poise

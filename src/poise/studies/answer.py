@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from poise.escaping import visible
 from poise.paths.tables import replicas_of
 from poise.studies.result import NONE, Candidate, Study
 from poise.studies.scores import Estimate, score_name
@@ -51,18 +52,19 @@ def answer(study: Study) -> list[str]:
 def console_table(study: Study) -> RichTable:
     """All candidates beside each other, for a terminal; the chosen one is marked by a star."""
     table = RichTable(
-        title=Text(f"{study.table.name}: {study.table.task}, {study.rows['test']:,} test rows"),
+        title=Text(visible(f"{study.table.name}: {study.table.task}, {study.rows['test']:,} test rows")),
         title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
     for heading in ("", "strength", "held-out loss", "test loss", score_name(study.table.task), "gain", "columns"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_column("zeros", justify="right")
     for one in study.candidates:
-        zeros = f"{int(one.row['zeros']):,} ({one.row['zero_share']:.0%})"
+        share = one.row["zero_share"]
+        zeros = f"{int(one.row['zeros']):,} ({'?' if share is None else format(share, '.0%')})"
         cells = [figure(one.strength), spread(one.val_loss, one.val_error)]
         cells += [_brackets(estimate) for estimate in (one.test_loss, one.score, one.gain)]
         star = " *" if one.name == study.chosen else ""
-        table.add_row(Text(one.title + star), *cells, "?" if one.kept is None else f"{len(one.kept):,}", zeros)
+        table.add_row(Text(visible(one.title) + star), *cells, "?" if one.kept is None else f"{len(one.kept):,}", zeros)
     return table
 
 

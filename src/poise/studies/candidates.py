@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise.members import path_of
 from poise.paths.inputs import first_kernels
 from poise.paths.models import check_model
 from poise.paths.result import Path
 from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, SparseGroupLasso
-from poise.rules import WEIGHTS, Rule, path_of
+from poise.rules import WEIGHTS, Rule
 from poise.studies.sources import DataError
 
 REST = 0.5

@@ -20,7 +20,8 @@ from poise.studies.result import Candidate, Study
 from poise.studies.splits import put_aside
 
 FORMAT = "poise study"
-VERSION = 1
+VERSION = 2
+LARGEST = 1e300
 KINDS = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
 
 
@@ -95,6 +96,12 @@ def schema() -> dict:
     return json.loads((files("poise.studies") / "templates" / "study.schema.json").read_text(encoding="utf-8"))
 
 
+def checksum_of(content: Mapping) -> str:
+    """SHA-256 of the content of study.json without its checksum, however it is laid out."""
+    text = json.dumps({name: value for name, value in content.items() if name != "checksum"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def fault(value: object, rule: Mapping, place: str = "") -> str | None:
     """What is wrong with a value by a JSON Schema, as far as that of study.json goes; None for nothing."""
     if "const" in rule and value != rule["const"]:
@@ -105,6 +112,8 @@ def fault(value: object, rule: Mapping, place: str = "") -> str | None:
     allowed = [named] if isinstance(named, str) else named
     if allowed and not any(isinstance(value, KINDS[kind]) and not isinstance(value, bool) for kind in allowed):
         return f"{place or 'it'} is no {' or '.join(allowed)}"
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        return f"{place} is not a finite number"
     if isinstance(value, int | float) and value < rule.get("minimum", -math.inf):
         return f"{place} is below {rule['minimum']}"
     if isinstance(value, list):

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from poise.escaping import visible
 from poise.studies.answer import console_table, figure, interval
 from poise.studies.result import Study
 from poise.studies.scores import Estimate
@@ -45,9 +46,9 @@ def compared_table(names: Sequence[str], runs: Sequence[Mapping]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for name in names:
-        table.add_column(Text(name), justify="right", overflow="fold")
+        table.add_column(Text(visible(name)), justify="right", overflow="fold")
     for label, cells in _compared(runs):
-        table.add_row(label, *map(Text, cells))
+        table.add_row(label, *(Text(visible(cell)) for cell in cells))
     return table
 
 

@@ -9,8 +9,9 @@ import keras
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
+from poise.members import path_of
 from poise.paths.batches import at_once
-from poise.rules import Role, Rule, path_of
+from poise.rules import Role, Rule
 from poise.studies.result import NONE, Study
 
 LOSSES = {

@@ -23,6 +23,8 @@ import numpy as np
 import pandas as pd
 from sklearn import datasets
 
+from poise.paths.declared_sizes import check_archive, check_arrays, check_cells, check_expansion
+
 Source = str | os.PathLike[str] | pd.DataFrame
 BUILT_IN = {
     "diabetes": datasets.load_diabetes,
@@ -109,7 +111,7 @@ def _load(text: str, name: str, delimiter: str | None, decimal: str | None, enco
     if text in BUILT_IN:
         return _built_in(text)
     if text == "-":
-        return _read_csv(sys.stdin.buffer.read(), name, delimiter, decimal, encoding)
+        return _read_csv(_standard_input(), name, delimiter, decimal, encoding)
     path = Path(text)
     ending = path.suffix.lower()
     try:
@@ -119,6 +121,13 @@ def _load(text: str, name: str, delimiter: str | None, decimal: str | None, enco
         return _read_csv(path.read_bytes(), name, delimiter, decimal, encoding)
     except PermissionError:
         raise DataError(f"{text!r} may not be read. Change its permissions, or copy it.") from None
+
+
+def _standard_input() -> bytes:
+    try:
+        return sys.stdin.buffer.read()
+    except (AttributeError, OSError, ValueError):  # there is none, or it is closed
+        raise DataError("The standard input is closed and cannot be read. Give the path of a file.") from None
 
 
 def _built_in(name: str) -> pd.DataFrame:
@@ -263,18 +272,33 @@ def _read_binary(path: Path, ending: str) -> pd.DataFrame:
     kind, reader, needs = READERS[ending]
     try:
         return reader(path)
+    except MemoryError:
+        raise DataError(f"{path.name!r} needs more memory than there is. Give fewer rows or columns.") from None
     except ImportError:
         raise DataError(f"{path.name!r} is {kind}, which needs {needs}. Install it: pip install {needs}.") from None
     except (PermissionError, DataError):
         raise
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+    except Exception as error:  # libraries raise whatever a damaged file makes them stumble over
         raise DataError(
             f"{path.name!r} cannot be read as {kind}: {_reason(error)}. It may be damaged or of another kind; write "
             "it anew, or save it as CSV."
         ) from None
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path) as content:
+        about = content.metadata
+        groups = [about.row_group(number) for number in range(about.num_row_groups)]
+        size = max(8 * about.num_rows * about.num_columns, sum(group.total_byte_size for group in groups))
+    check_expansion(size, path.stat().st_size, floor=1 << 30, expansion=1000)  # a column that repeats takes no room
+    return pd.read_parquet(path)
+
+
 def _read_excel(path: Path) -> pd.DataFrame:
+    check_archive(path)
+    check_cells(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles and the like, which hold no values
         with pd.ExcelFile(path, engine="openpyxl") as book:
@@ -289,6 +313,7 @@ def _read_excel(path: Path) -> pd.DataFrame:
 def _read_npz(path: Path) -> pd.DataFrame:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is no archive of arrays")
+    check_arrays(path)
     with np.load(path, allow_pickle=False) as archive:
         parts = [_columns_of(name, archive, path.name) for name in archive.files]
     if not parts:
@@ -323,8 +348,8 @@ def _columns_of(name: str, archive: np.lib.npyio.NpzFile, file: str) -> pd.DataF
 
 
 READERS = {
-    ".parquet": ("Parquet", pd.read_parquet, "pyarrow"),
-    ".pq": ("Parquet", pd.read_parquet, "pyarrow"),
+    ".parquet": ("Parquet", _read_parquet, "pyarrow"),
+    ".pq": ("Parquet", _read_parquet, "pyarrow"),
     ".xlsx": ("Excel", _read_excel, "openpyxl"),
     ".xlsm": ("Excel", _read_excel, "openpyxl"),
     ".npz": ("NPZ", _read_npz, "numpy"),

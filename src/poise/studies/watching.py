@@ -8,6 +8,7 @@ import pandas as pd
 
 from poise.balance import forces
 from poise.callbacks import ForceHistory, LossSplit
+from poise.layer_state import copy_state
 from poise.optimizer import Penalized
 from poise.paths.batches import WHOLE, at_once
 from poise.paths.result import Path
@@ -48,7 +49,7 @@ def watched(stage: Path, strength: float, final: keras.Model, start: keras.Model
     """
     first = rows.replicas[0]
     model = keras.models.clone_model(start)
-    model.set_weights(start.get_weights())
+    copy_state(start, model)
     inner = start.optimizer.get_config()
     inner["learning_rate"] = keras.optimizers.schedules.CosineDecay(_rate(start.optimizer), steps)
     every = max(steps // MOMENTS, 1)
@@ -65,7 +66,7 @@ def watched(stage: Path, strength: float, final: keras.Model, start: keras.Model
     noted = pd.RangeIndex(every, every * epochs + 1, every, name="step")
     moments = remembered.table.assign(step=(remembered.table["epoch"] + 1) * every).drop(columns="epoch")
     ended = keras.models.clone_model(start)
-    ended.set_weights(final.get_weights())
+    copy_state(final, ended)
     ended.compile(Penalized("sgd", stage.rules_at(strength), update="proximal"), loss=start.loss)
     every_row = rows.replicas[-1].train
     x, y = rows.x[every_row], rows.y[every_row]

@@ -12,6 +12,7 @@ import pandas as pd
 from poise.compaction import compact, dead_units, savings
 from poise.compaction.analysis import check_multiple, checked_tolerance
 from poise.compaction.graph import check_model, graph_of
+from poise.paths.declared_sizes import load_model
 from poise.paths.storage import replacing_file
 from poise.terminal.rows import Rows, read_rows
 from poise.terminal.screen import BadInputError, FaultError
@@ -142,7 +143,10 @@ def load(source: Path) -> keras.Model:
     if source.suffix.lower() not in OLD_ENDINGS and not zipfile.is_zipfile(source):
         raise BadInputError(f"{name!r} is no Keras model, or a damaged one. Give a file that model.save wrote.")
     try:
-        return keras.saving.load_model(source, compile=False)
+        model = load_model(source)
+        for layer in model._flatten_layers():
+            layer.name.encode("utf-8")
+        return model
     except (MemoryError, PermissionError):
         raise
     except Exception as error:  # Keras, zipfile, h5py and JSON raise whatever the file makes them stumble over

@@ -9,21 +9,24 @@ from poise.terminal.screen import BadInputError
 
 
 def look_here() -> None:
-    """Modules in the working directory are found, as by `python -m` and not by a console script."""
-    sys.path.insert(0, os.getcwd())
+    """Modules in the working directory are found, after those that are installed: it shadows none of them."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def import_modules(names: Sequence[str] | None) -> None:
-    """Imports modules that register layers and functions with Keras.
+    """Imports modules that register layers and functions with Keras; without any the working directory stays out.
 
     Raises:
         BadInputError: one cannot be imported, for whatever reason.
     """
-    look_here()
+    if names:
+        look_here()
     for name in names or ():
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise BadInputError(
                 f"--import {name} fails: {type(error).__name__}: {error}. Give the name of a module in this folder or "
                 "on PYTHONPATH, such as nets for nets.py."

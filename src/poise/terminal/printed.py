@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from poise.escaping import visible
 from poise.terminal.compaction import Compaction, Needed
 
 SIZES = {"parameters": "parameters", "FLOPs per sample": "FLOPs per sample", "file size": "file size, bytes"}
@@ -23,16 +24,16 @@ LONG = 36
 def told(done: Compaction) -> Iterator[RenderableType]:
     """What died and why, what that saves, and how the two models agree."""
     units, dead = done.dead["units"].sum(), done.dead["dead"].sum()
-    yield Text(f"{done.source}: {dead} of {units} units are dead.")
+    yield Text(visible(f"{done.source}: {dead} of {units} units are dead."))
     if units:
         yield _layers(done)
     yield _sizes(done)
     for one in done.needed or ():
-        yield Text(_still_needed(one, is_only=len(done.needed or ()) == 1))
+        yield Text(visible(_still_needed(one, is_only=len(done.needed or ()) == 1)))
     if done.check is not None:
         apart = f"differ by at most {done.check.difference:.2g} of the largest output"
         agreement = apart if done.check.difference else "are the same to the last digit"
-        yield Text(f"On {done.check.rows:,} rows of {done.check.data} the outputs {agreement}.")
+        yield Text(visible(f"On {done.check.rows:,} rows of {done.check.data} the outputs {agreement}."))
 
 
 def record(done: Compaction, out: Path) -> dict:
@@ -60,7 +61,7 @@ def _layers(done: Compaction) -> Table:
     table.add_column("dead", justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
     for row in done.dead.itertuples():
-        cells = [str(row.layer), f"{row.units:,}", f"{row.dead:,}", str(row.why)]
+        cells = [visible(row.layer), f"{row.units:,}", f"{row.dead:,}", visible(row.why)]
         table.add_row(*map(Text, cells), style=None if row.dead else "dim")
     return table
 

@@ -1,11 +1,13 @@
 """Rows in a file as the arrays that a model takes."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from poise.paths.declared_sizes import check_arrays
 from poise.terminal.screen import BadInputError
 
 ARRAYS, TABLES = (".npy", ".npz"), (".csv", ".tsv", ".parquet")
@@ -73,6 +75,14 @@ def _table(path: Path, model: keras.Model) -> Rows:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """By name, of an .npy file under "x"."""
+    try:
+        check_arrays(path)
+    except ValueError as error:
+        raise BadInputError(
+            f"{path.name!r} cannot be read as arrays of numbers: {error}. Write it with np.save or np.savez."
+        ) from None
+    except zipfile.BadZipFile:
+        pass  # which is said below
     try:
         found = np.load(path, allow_pickle=False)
         if isinstance(found, np.ndarray):

@@ -1,0 +1,97 @@
+"""The optimizer inside a `Penalized`: what it may be, and how its settings are reached through the wrapper."""
+
+import contextlib
+from typing import Any
+
+import keras
+from keras import ops
+
+UPDATES = ("coupled", "decoupled", "proximal")
+
+BYPASSED = ("apply_gradients", "stateless_apply")
+"""Methods that Keras' trainers call on the wrapper, so that an override in the inner optimizer would never run."""
+
+STEP_METHODS = (
+    *("apply", "update_step", "assign", "assign_add", "assign_sub", "scale_loss"),
+    *("_backend_apply_gradients", "_backend_update_step", "_clip_gradients", "_apply_weight_decay"),
+    *("_parallel_update_step", "_distributed_tf_update_step", "_overwrite_variables_directly_with_gradients"),
+)
+"""Methods whose override changes the step that an optimizer takes."""
+
+
+class InnerSetting:
+    """A setting that Keras' base class stores, and that the wrapper reads from and writes to its inner optimizer."""
+
+    def __set_name__(self, owner, name):
+        self._name = name
+
+    def __get__(self, wrapper, owner=None) -> Any:
+        if wrapper is None:
+            return self
+        inner = vars(wrapper).get("inner_optimizer")
+        return None if inner is None else getattr(inner, self._name)
+
+    def __set__(self, wrapper, value):
+        # The constructor of the base class sets its defaults before there is an inner optimizer.
+        if "inner_optimizer" in vars(wrapper):
+            wrapper.set_inner(self._name, value)
+
+
+def check_inner(inner, update):
+    """Raises ValueError if an optimizer cannot work inside a `Penalized` with this update."""
+    if update not in UPDATES:
+        raise ValueError(f"update={update!r} is not one of {', '.join(map(repr, UPDATES))}.")
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "Penalized around a LossScaleOptimizer would divide the penalty by the loss scale. Put them the other way "
+            "round, LossScaleOptimizer(Penalized(...)); compile does so by itself under a mixed_float16 policy."
+        )
+    if update != "coupled" and isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):
+        raise ValueError(
+            f"update={update!r} needs one learning rate, and a MultiOptimizer has several. Use update='coupled'."
+        )
+    bypassed = overridden(inner, BYPASSED)
+    if bypassed:
+        raise ValueError(
+            f"{type(inner).__name__} overrides {bypassed}, which poise.Penalized would bypass. Override apply or "
+            "update_step instead, which poise.Penalized calls."
+        )
+
+
+def overridden(inner, names, until: type = keras.optimizers.Optimizer) -> str:
+    """The first of these methods that a class outside Keras overrides, or that is set on the object; "" for none.
+
+    Args:
+        inner: an optimizer.
+        names: names of methods.
+        until: the class at which the search along the inheritance stops.
+    """
+    for name in names:
+        if name in vars(inner):
+            return name
+    for optimizer_class in type(inner).__mro__:
+        if optimizer_class is until:
+            break
+        if not optimizer_class.__module__.startswith("keras."):
+            for name in names:
+                if name in vars(optimizer_class):
+                    return name
+    return ""
+
+
+def loss_scale(inner):
+    """The factor by which the inner optimizer scales the loss and so the gradients that arrive; None for 1."""
+    if overridden(inner, ["scale_loss"]):
+        return inner.scale_loss(ops.ones((), "float32"))
+    return inner.loss_scale_factor
+
+
+@contextlib.contextmanager
+def without_average(inner):
+    """Within it the inner optimizer keeps no average of the weights: the wrapper does, after its proximal step."""
+    use_ema = inner.use_ema
+    inner.use_ema = False
+    try:
+        yield
+    finally:
+        inner.use_ema = use_ema

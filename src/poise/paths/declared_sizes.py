@@ -1,0 +1,215 @@
+"""The sizes that a file declares, checked before anything of it is unpacked or built.
+
+A small file can declare arrays, archives and layers that fill the memory of a machine.
+"""
+
+import contextlib
+import math
+import os
+import re
+import shutil
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import keras
+import numpy as np
+
+FLOOR = 256 << 20
+"""Bytes that any file may unpack to."""
+EXPANSION = 100
+"""Times its own size that a larger one may; what NumPy, Keras and Excel write unpacks to less."""
+LARGEST_JSON = 64 << 20
+"""Bytes of a JSON file within an archive."""
+SPARE_WEIGHTS = 16 << 20
+"""Entries that the weights of a model may have beyond the bytes of its file."""
+MOST_CELLS = 10_000_000
+"""Cells that any sheet may span."""
+ROWS = 128
+"""Rows for which the outputs of every layer of a model have to fit the memory."""
+LEGACY = (".h5", ".hdf5")
+UNITS = ("bytes", "kB", "MB", "GB", "TB")
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def check_archive(file: str | os.PathLike[str] | IO[bytes]) -> int:
+    """The bytes that a zip archive unpacks to.
+
+    Raises:
+        ValueError: they are far more than it holds.
+        zipfile.BadZipFile: it is not a zip archive.
+    """
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+    for one in members:
+        if one.filename.endswith(".json") and one.file_size > LARGEST_JSON:
+            raise ValueError(f"{one.filename!r} in it unpacks to {readable(one.file_size)}")
+    unpacked = sum(one.file_size for one in members)
+    check_expansion(unpacked, _size(file))
+    return unpacked
+
+
+def check_expansion(unpacked: int, held: int, *, floor: int | None = None, expansion: int = EXPANSION) -> None:
+    """Raises ValueError if a file unpacks to far more than it holds, or to more than the memory of this machine."""
+    if unpacked > max(FLOOR if floor is None else floor, expansion * held):
+        raise ValueError(f"it holds {readable(held)} and unpacks to {readable(unpacked)}, which is not safe to read")
+    if unpacked > memory():
+        raise ValueError(f"it unpacks to {readable(unpacked)}, and this machine has {readable(memory())} of memory")
+
+
+def check_arrays(file: str | os.PathLike[str] | IO[bytes]) -> None:
+    """Checks the arrays of an .npy or .npz file.
+
+    Raises:
+        ValueError: one declares more than the file holds.
+        zipfile.BadZipFile: it is not an archive.
+    """
+    if isinstance(file, str | os.PathLike):
+        with open(file, "rb") as content:
+            check_arrays(content)
+        return
+    if not zipfile.is_zipfile(file):
+        _check_array(file, _size(file), "it")
+        file.seek(0)
+        return
+    check_archive(file)
+    with zipfile.ZipFile(file) as archive:
+        for one in archive.infolist():
+            if one.filename.endswith(".npy"):
+                with archive.open(one) as content:
+                    _check_array(content, one.file_size, repr(one.filename))
+    file.seek(0)
+
+
+def check_cells(workbook: str | os.PathLike[str]) -> None:
+    """Raises ValueError if a sheet of an .xlsx file spans far more cells than it holds: each would take room."""
+    with zipfile.ZipFile(workbook) as archive:
+        for name in archive.namelist():
+            if not re.fullmatch(r"xl/worksheets/[^/]*\.xml", name):
+                continue
+            cells = re.findall(rb'<c [^>]*?r="([A-Z]{1,3})(\d{1,7})"', archive.read(name))
+            columns = max((_number_of(letters) for letters in {letters for letters, _ in cells}), default=0)
+            rows = max((int(row) for _, row in cells), default=0)
+            if rows * columns > max(MOST_CELLS, EXPANSION * len(cells)):
+                raise ValueError(f"a sheet spans {rows:,} rows of {columns:,} columns, and holds {len(cells):,} cells")
+
+
+def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
+    """A Keras model in a file, not compiled, if its archive and its layers are not larger than what the file holds.
+
+    Args:
+        file: what `model.save` wrote.
+        safe_mode: as for `keras.saving.load_model`.
+
+    Raises:
+        ValueError: they are larger.
+        Exception: whatever Keras, zipfile, h5py and JSON raise for a file that is not a model.
+    """
+    path = Path(file)
+    if path.suffix.lower() in LEGACY:
+        held = path.stat().st_size
+        _check_hdf5(path, held)
+    else:
+        held = check_archive(path)
+        with zipfile.ZipFile(path) as archive:
+            for one in archive.infolist():
+                if one.filename.endswith(LEGACY):
+                    with archive.open(one) as packed, tempfile.SpooledTemporaryFile(FLOOR) as content:
+                        shutil.copyfileobj(packed, content)
+                        content.seek(0)
+                        _check_hdf5(content, one.file_size)
+    with _weights_up_to(held + SPARE_WEIGHTS, held):
+        model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
+    for operation in getattr(model, "operations", model.layers):
+        for output in keras.tree.flatten(getattr(operation, "output", ())):
+            row = math.prod(length or 1 for length in output.shape[1:])
+            if 4 * ROWS * row > memory():
+                raise ValueError(f"its layer {operation.name!r} returns {row:,} numbers for a row")
+    return model
+
+
+def memory() -> int:
+    """Bytes of memory of this machine; 16 GB where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 16 << 30
+
+
+def readable(size: float) -> str:
+    """3.2 GB of 3200000000."""
+    power = min(int(math.log(max(size, 1), 1000)), len(UNITS) - 1)
+    return f"{size / 1000**power:.3g} {UNITS[power]}" if power else f"{size:.0f} bytes"
+
+
+def _number_of(letters: bytes) -> int:
+    """28 of AB, as the columns of a sheet are counted."""
+    number = 0
+    for letter in letters:
+        number = 26 * number + letter - 64
+    return number
+
+
+def _size(file: str | os.PathLike[str] | IO[bytes]) -> int:
+    return os.path.getsize(file) if isinstance(file, str | os.PathLike) else file.seek(0, os.SEEK_END)
+
+
+def _check_array(content: IO[bytes], size: int, name: str) -> None:
+    content.seek(0)
+    if content.read(6) != b"\x93NUMPY":
+        return
+    content.seek(0)
+    version = np.lib.format.read_magic(content)
+    # The third version differs from the second in the encoding of field names alone.
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(content)
+    held = size - content.tell()
+    declared = max(1, dtype.itemsize) * math.prod(max(1, length) for length in shape)
+    spare = 1 << 20 if 0 in shape or dtype.hasobject else 0
+    if min(shape, default=0) < 0 or declared > held + spare:
+        raise ValueError(f"{name} declares an array of shape {shape}, {readable(declared)}, and holds {readable(held)}")
+
+
+def _check_hdf5(file: Any, size: int) -> None:
+    import h5py
+
+    declared = 0
+
+    def add(name: str, one: Any) -> None:
+        nonlocal declared
+        if isinstance(one, h5py.Dataset):
+            declared += math.prod(one.shape or ()) * one.dtype.itemsize
+
+    with h5py.File(file, "r") as content:
+        content.visititems(add)
+    check_expansion(declared, size, expansion=4)
+
+
+@contextlib.contextmanager
+def _weights_up_to(entries: int, held: int) -> Iterator[None]:
+    """Within it, layers that ask for more entries of weights than these are refused before they get any.
+
+    Keras has no hook between a layer's configuration and its weights but the method by which all layers ask for them.
+    """
+    original = keras.layers.Layer.add_weight
+    asked = 0
+
+    def add_weight(layer, shape=None, *arguments, **settings):
+        nonlocal asked
+        asked += math.prod(int(length) for length in np.atleast_1d(() if shape is None else shape))
+        if asked > entries:
+            raise ValueError(
+                f"its layers ask for {asked:,} weights or more, and the file holds {readable(held)}: it is damaged, or "
+                "made to fill the memory"
+            )
+        return original(layer, shape, *arguments, **settings)
+
+    with _ONE_AT_A_TIME:
+        keras.layers.Layer.add_weight = add_weight
+        try:
+            yield
+        finally:
+            keras.layers.Layer.add_weight = original
