@@ -128,7 +128,7 @@ def test_a_path_counts_units_of_a_recurrent_layer_and_not_its_gates():
     x, y = np.random.default_rng(0).normal(size=(20, 2, 3)), np.ones((20, 1))
     training = poise.Training(epochs=3, batch_size=None, settle=0)
 
-    path = poise.path(model, x, y, rules, strengths=[1e-3, 0.4], folds=2, training=training, progress=False)
+    path = poise.path(model, x, y, rules, strengths=[1e-3, 3.0], folds=2, training=training, progress=False)
 
     (name,) = path.lanes.sizes
     kernel = path.lanes.weights[0][0]
