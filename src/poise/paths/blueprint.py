@@ -11,7 +11,7 @@ import numpy as np
 from keras.src.utils import module_utils
 
 from poise.layer_state import State
-from poise.members import alike, path_of
+from poise.members import alike, path_of, unique_names, without_place
 from poise.paths.inputs import first_kernels
 from poise.paths.training import Lanes
 from poise.rules import Rule
@@ -111,11 +111,9 @@ class Blueprint:
     def by_own_paths(self, sizes: dict) -> dict:
         """Sizes by the paths that the variables have in the rebuilt model, those of a joint rule by its name."""
         weights = self.model.weights
-        return {
-            path if path in self._joint else path_of(weights[places[0]]): sizes[path]
-            for path, places in self._penalised.items()
-            if places
-        }
+        known = {path: places for path, places in self._penalised.items() if places}
+        own = [path if path in self._joint else path_of(weights[places[0]]) for path, places in known.items()]
+        return dict(zip(unique_names(own), (sizes[path] for path in known), strict=True))
 
     @cached_property
     def _kernels(self):
@@ -125,13 +123,18 @@ class Blueprint:
     def _penalised(self):
         """By the paths of `Lanes.sizes` the positions of its variables in `model.weights`; [] if one is not found."""
         free = dict(enumerate(self.model.weights))
+        position = {id(weight): place for place, weight in free.items()}
+        trained = self.model.trainable_variables
         found = {}
         for path in self._lanes.sizes:
-            members = self._joint.get(path, [path])
+            members = self._joint.get(path, [without_place(path)])
             places = []
             for member in members:
-                near = alike(member, free.values())
-                places += [[*free][near[0]]] if near else []
+                if without_place(member) != member:
+                    places += [position[id(trained[number])] for number in alike(member, trained)]
+                else:
+                    near = alike(member, free.values())
+                    places += [[*free][near[0]]] if near else []
                 free = {place: weight for place, weight in free.items() if place not in places}
             found[path] = places if len(places) == len(members) else []
         return found
