@@ -1,4 +1,14 @@
-"""The variables of a joint penalty: those that its members name by their paths."""
+"""The variables of a joint penalty: those that its members name by their paths.
+
+Layers of two models inside a model may have the same names, and so their variables the same paths. A member is then
+named by the path and its place among the variables that end alike, such as "fc/kernel (2 of 2)".
+"""
+
+import collections
+import re
+from collections.abc import Callable, Sequence
+
+NUMBERED = re.compile(r"(.+) \((\d+) of (\d+)\)")
 
 
 def path_of(variable) -> str:
@@ -14,9 +24,52 @@ def have_same_tail(one: str, other: str) -> bool:
     return all(a == b for a, b in pairs)
 
 
+def names_of_members(variables) -> list[str]:
+    """Per variable its path, followed by its place where others end with the same layer and variable.
+
+    Keras leaves out the models around a layer when it rebuilds a model, so that then paths may be the same.
+    """
+    return unique_names([path_of(variable) for variable in variables], _end)
+
+
+def unique_names(paths: Sequence[str], part: Callable[[str], str] = str) -> list[str]:
+    """The paths, those of which `part` gives the same followed by their places among these."""
+    counts, seen, names = collections.Counter(map(part, paths)), collections.Counter(), []
+    for path in paths:
+        seen[part(path)] += 1
+        count = counts[part(path)]
+        names.append(f"{path} ({seen[part(path)]} of {count})" if count > 1 else path)
+    return names
+
+
+def without_place(name: str) -> str:
+    numbered = NUMBERED.fullmatch(name)
+    return numbered[1] if numbered else name
+
+
+def _end(path: str) -> str:
+    return "/".join(path.split("/")[-2:])
+
+
 def alike(path: str, variables) -> list[int]:
-    """The numbers of the variables of this path, or, where there is none, of those whose paths have the same tail."""
+    """The numbers of the variables of this path, or, where there is none, of those whose paths have the same tail.
+
+    A path with a place is that of one variable at most, and of none if there are more or fewer variables that end alike
+    than there were: it is the variable of this path or, where that is not one, the variable at this place.
+    """
     paths = [path_of(variable) for variable in variables]
+    numbered = NUMBERED.fullmatch(path)
+    if numbered and path not in paths:
+        path, place, count = numbered[1], int(numbered[2]), int(numbered[3])
+        near = [number for number, other in enumerate(paths) if _end(other) == _end(path)]
+        if len(near) != count:
+            return []
+        same = [number for number in near if paths[number] == path]
+        return (
+            same
+            if len(same) == 1
+            else [number for number in near[place - 1 : place] if have_same_tail(path, paths[number])]
+        )
     same = [number for number, other in enumerate(paths) if other == path]
     return same or [number for number, other in enumerate(paths) if have_same_tail(path, other)]
 
@@ -46,7 +99,10 @@ def numbers_of_members(rule, variables, frozen) -> list[int]:
             )
         if len(numbers) > 1:
             paths = ", ".join(repr(path_of(variables[number])) for number in numbers)
-            raise ValueError(f"{who} may be any of {paths}. Give the whole path, and their layers different names.")
+            raise ValueError(
+                f"{who} may be any of {paths}. Give the whole path, or its place among those, such as "
+                f"{f'{path} (1 of {len(numbers)})'!r}."
+            )
         (number,) = numbers
         if number in found:
             raise ValueError(f"{who} is {path_of(variables[number])!r}, and so is {found[number]!r}. Leave one out.")

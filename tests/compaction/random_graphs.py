@@ -66,6 +66,22 @@ def _pooled(x: Any, y: Any, size: int) -> Any:
     return (layers.MaxPooling2D, layers.AveragePooling2D)[size % 2](2)(x)
 
 
+def _operate(x: Any, y: Any, size: int) -> Any:
+    y = y if y.shape == x.shape else keras.ops.tanh(x)
+    constant = np.linspace(0.5, 1.5, x.shape[-1], dtype="float32")
+    ways = [
+        lambda: x / (1.5 + keras.ops.tanh(y)),
+        lambda: 1.0 - x,
+        lambda: 1.0 / (2.0 + keras.ops.tanh(x)),
+        lambda: (2.0 + keras.ops.tanh(x)) ** 2,
+        lambda: keras.ops.where(x > y, x, 0.5 * y),
+        lambda: keras.ops.cast(x > 0.0, "float32") * y,
+        lambda: x * constant,
+        lambda: x + keras.ops.convert_to_tensor(constant),
+    ]
+    return ways[size % len(ways)]()
+
+
 ON_ALL: dict[str, Maker] = {
     "normalise": lambda x, y, size: layers.BatchNormalization(scale=size % 5 > 0, center=size % 3 > 0)(x),
     "activate": lambda x, y, size: layers.Activation(("relu", "tanh", "sigmoid", "gelu")[size % 4])(x),
@@ -77,6 +93,10 @@ ON_ALL: dict[str, Maker] = {
     "concatenate": _concatenate,
     "drop": lambda x, y, size: layers.Dropout(0.5)(x),
     "arithmetic": lambda x, y, size: 0.5 * x + keras.ops.relu(x),
+    "operate": _operate,
+    "scale": lambda x, y, size: x * keras.ops.sqrt(keras.ops.cast(1 + size, "float32")),
+    "subtract a mean": lambda x, y, size: x - keras.ops.mean(x, axis=tuple(range(len(x.shape) - 1))),
+    "drop always": lambda x, y, size: layers.Dropout(0.3, seed=size)(x, training=True),
 }
 ON_VECTORS = ON_ALL | {
     "dense": lambda x, y, size: layers.Dense(CHANNELS, ("relu", "tanh", None)[size % 3])(x),

@@ -91,7 +91,7 @@ ELEMENTWISE = [
     row(VOLUME, layers.SpatialDropout3D, rate=0.5),
     row(VECTOR, layers.GaussianNoise, stddev=0.5),
     row(VECTOR, layers.GaussianDropout, rate=0.5),
-    row(VECTOR, layers.ActivityRegularization, l2=0.1),
+    row(VECTOR, layers.ActivityRegularization, Kept(unheard=6, constant=6, zero=4), l2=0.1),
     row(VECTOR, layers.Rescaling, scale=0.5, offset=-0.3),
     row(VECTOR, layers.Identity),
 ]

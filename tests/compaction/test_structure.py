@@ -165,3 +165,78 @@ def test_training_under_the_rule_makes_units_that_go():
     assert poise.dead_units(model)["dead"].sum() >= 1
     assert smaller.count_params() < model.count_params()
     assert_same(model, smaller, [rows])
+
+
+def functional_tower(name):
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(5, activation="relu", name="fc")(inputs)
+    return keras.Model(inputs, layers.Dense(4, name="out")(hidden), name=name)
+
+
+def sequential_tower(name):
+    return keras.Sequential([layers.Dense(5, activation="relu", name="fc"), layers.Dense(4, name="out")], name=name)
+
+
+def two_towers(tower):
+    inputs = keras.Input((6,))
+    both = layers.Concatenate()([tower("left")(inputs), tower("right")(inputs)])
+    return randomised(keras.Model(inputs, layers.Dense(2, name="head")(both), name="net"))
+
+
+TOWERS = pytest.mark.parametrize("tower", [functional_tower, sequential_tower])
+
+
+def compiled(model, rule):
+    model.compile(poise.Penalized(keras.optimizers.SGD(0.01), rule, "proximal"), "mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def members_of(model):
+    """(position of the variable, groups) of every member, in the order of the penalty."""
+    target = model.optimizer.targets[0]
+    ((_, penalty),) = target.penalties
+    return [
+        (number, groups.tolist())
+        for number, (_, _, groups) in zip(target.members, penalty.members.values(), strict=True)
+    ]
+
+
+@TOWERS
+def test_towers_whose_layers_share_names_have_their_own_groups(tower, tmp_path):
+    model = two_towers(tower)
+    rule = poise.structure(model, 0.01)
+    expected = [(number, groups.tolist()) for number, (_, _, groups) in enumerate(rule.penalty.members.values())]
+    assert len(expected) == len(model.trainable_variables) - 1  # all but the bias of the head
+    assert members_of(compiled(model, rule)) == expected
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")  # where the paths of both towers are the same
+    loaded.optimizer.build(loaded.trainable_variables)
+    assert members_of(loaded) == expected
+
+    restored = poise.Rule.from_config(rule.get_config())
+    assert members_of(compiled(keras.models.clone_model(model), restored)) == expected
+
+
+@TOWERS
+def test_units_of_one_tower_vanish_and_those_of_the_other_stay(tower):
+    model = two_towers(tower)
+    for variable in model.trainable_variables[:4]:
+        variable.assign(0.01 * variable)  # small in the left tower
+    compiled(model, poise.structure(model, 50.0, weights=1.0))
+    model.fit(np.zeros((4, 6)), np.zeros((4, 2)), epochs=1, verbose=0)
+
+    smaller = poise.compact(model)
+
+    assert_same(model, smaller)
+    left, right = (smaller.get_layer(name).get_layer("fc").units for name in ("left", "right"))
+    assert (left, right) == (1, 5)
+
+
+def test_members_whose_places_are_no_longer_known_are_refused():
+    model = two_towers(functional_tower)
+    rule = poise.structure(model)
+    model.get_layer("left").trainable = False
+    with pytest.raises(ValueError, match=r"the member 'fc/kernel \(1 of 2\)' is no variable of the 6 that are trained"):
+        compiled(model, rule)

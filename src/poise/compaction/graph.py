@@ -1,6 +1,5 @@
 """The graph of a model as calls of layers on tensors, in the order in which they run; nested models are opened."""
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -204,16 +203,12 @@ def nodes_of(model) -> Iterator:
 
 
 def _training_of(node, around: bool) -> bool:
-    """Whether a call runs as in training: as its argument says, or else as that of the model around it does."""
-    if not isinstance(node.operation, keras.layers.Layer):
-        return around
-    try:
-        bound = inspect.signature(node.operation.call).bind(*node.arguments.args, **node.arguments.kwargs)
-    except TypeError:  # not the arguments of `call`: a layer with a __call__ of its own
-        return True
-    training = bound.arguments.get("training", bound.kwargs.get("training"))
-    # A tensor may be true or false.
-    return around if training is None else training is not False
+    """Whether a call may run as in training, because of its own argument or of that of a model around it, which wins.
+
+    Keras takes nothing but tensors by position.
+    """
+    training = node.arguments.kwargs.get("training")
+    return around or not (training is None or training is False)  # a tensor may be true
 
 
 def _in_order(node) -> list:

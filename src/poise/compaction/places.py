@@ -178,6 +178,8 @@ for layer_class, function in (
     (class_of(ops.subtract, 2), np.subtract),
     (class_of(ops.multiply, 2), _product),
     (class_of(ops.divide, 2), np.divide),
+    (class_of(ops.true_divide, 2), np.divide),  # the operator /
+    (class_of(ops.power, 2), np.power),
     (class_of(ops.maximum, 2), np.maximum),
     (class_of(ops.minimum, 2), np.minimum),
 ):

@@ -107,10 +107,13 @@ class _Rebuilt:
     def _resized(self, layer):
         call = self._findings.graph.calls_of(layer)[0]
         try:
-            config = call.kind.resized(call, layer.get_config(), self._findings.count)
-            if config.get("use_bias") is False and any(added.any() for added in self._added(call).values()):
-                config["use_bias"] = True
-            other = _of_config(layer, config)
+            if type(layer) in REMADE:
+                other = REMADE[type(layer)](layer)
+            else:
+                config = call.kind.resized(call, layer.get_config(), self._findings.count)
+                if config.get("use_bias") is False and any(added.any() for added in self._added(call).values()):
+                    config["use_bias"] = True
+                other = _of_config(layer, config)
         except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise TypeError(
@@ -184,8 +187,6 @@ def _of_config(layer, config: dict):
 
     Those need not be known to Keras, nor survive its serialisation.
     """
-    if type(layer) in REMADE:
-        return REMADE[type(layer)](layer)
     own = {name: getattr(layer, name) for name in config if name.endswith(OBJECTS) and hasattr(layer, name)}
     if isinstance(layer, keras.layers.Lambda):
         other = type(layer).from_config(config, safe_mode=False)

@@ -4,7 +4,7 @@ import numpy as np
 
 from poise.compaction.analysis import Findings
 from poise.compaction.kinds import Part
-from poise.members import path_of
+from poise.members import names_of_members
 from poise.penalties import JointGroupLasso
 from poise.rules import Rule
 
@@ -51,13 +51,15 @@ def structure(model, strength=1.0, weights=None) -> Rule:
     findings = Findings(model)
     is_free = ~findings.joined.is_pinned
     owned = {}
+    trained = model.trainable_variables
+    names = dict(zip(map(id, trained), names_of_members(trained), strict=True))
     for layer in findings.graph.layers:
         call = findings.graph.calls_of(layer)[0]
         for part in call.kind.parts(call):
             variable = part.of(layer)
             along = _owner(part, findings.joined.root, is_free)
-            if variable is not None and variable.trainable and along is not None:
-                owned[path_of(variable)] = (tuple(variable.shape), *along)
+            if variable is not None and id(variable) in names and along is not None:
+                owned[names[id(variable)]] = (tuple(variable.shape), *along)
     if not owned:
         raise ValueError(
             f"No unit of the model {model.name!r} can be removed, so that there is nothing to penalise as a whole. "

@@ -12,7 +12,7 @@ from keras.src.utils import module_utils
 
 from poise.layer_state import State
 from poise.layers import info_of, learn
-from poise.members import path_of
+from poise.members import path_of, unique_names
 from poise.paths.inputs import first_kernels
 from poise.paths.training import Lanes
 from poise.rules import Rule
@@ -118,11 +118,9 @@ class Blueprint:
     def by_own_paths(self, sizes: dict) -> dict:
         """Sizes by the paths that the variables have in the rebuilt model, those of a joint rule by its name."""
         weights = self.model.weights
-        return {
-            path if path in self._joint else path_of(weights[places[0]]): sizes[path]
-            for path, places in self._penalised.items()
-            if places
-        }
+        known = {path: places for path, places in self._penalised.items() if places}
+        own = [path if path in self._joint else path_of(weights[places[0]]) for path, places in known.items()]
+        return dict(zip(unique_names(own), (sizes[path] for path in known), strict=True))
 
     @cached_property
     def _kernels(self):
@@ -130,10 +128,16 @@ class Blueprint:
 
     @cached_property
     def _penalised(self):
-        """By the paths of `Lanes.sizes` the positions of its variables in `model.weights`."""
-        weights, rules = self._resolved["weights"], self._resolved["rules"]
-        places = {weights[place][0]: [place] for name in rules if name not in self._joint for place in rules[name]}
-        return {path: places[path] for path in self._lanes.sizes if path not in self._joint} | self._joint
+        """By the names of `Lanes.sizes` the positions of its variables in `model.weights`."""
+        weights, order = self._resolved["weights"], self._resolved["trained"]
+        targets = {}
+        for name, places in self._resolved["rules"].items():
+            if name in self._joint:
+                targets[tuple(places)] = name
+            else:
+                targets |= {(place,): weights[place][0] for place in places if place in order}
+        in_order = sorted(targets, key=lambda places: order.index(places[0]))
+        return dict(zip(unique_names([targets[places] for places in in_order]), map(list, in_order), strict=True))
 
     def _shape(self, position):
         return self._lanes.weights[position].shape[2:]

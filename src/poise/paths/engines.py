@@ -26,6 +26,7 @@ from poise.paths.losses import is_mean_loss
 from poise.paths.models import check_model, drawn, first_rate, inner_optimizer, outputs_of
 from poise.paths.passing import Passing
 from poise.paths.sizes import is_empty, live_units, sizes
+from poise.paths.stages import names_of
 from poise.paths.streams import Stream
 from poise.paths.training import Lanes, Replica, Training
 from poise.rules import Rule
@@ -324,7 +325,7 @@ class Local:
                 table[name] = whole[f"measure/{name}"].ravel()
         return Lanes(
             table,
-            {target.path: whole[f"size/{number}"] for number, target in enumerate(self.optimizer.targets)},
+            {name: whole[f"size/{number}"] for number, name in enumerate(names_of(self.optimizer.targets))},
             whole.get("features"),
             [whole[f"weight/{number}"] for number in range(len(self.job.model.weights))],
         )

@@ -181,6 +181,13 @@ class Path:
         replicas = replicas_of(before)
         own = kept_of(before)[0] if fold is None else replicas.index[replicas["fold"] == fold][0]
         rules = []
+        paths = [target.path for target in optimizer.targets]
+        same = next((path for path in paths if paths.count(path) > 1), None)
+        if same is not None:
+            raise ValueError(
+                f"{same!r} is the path of {paths.count(same)} variables, and no rule can give each its own factors. "
+                "Give their layers different names."
+            )
         for target in optimizer.targets:
             for number, penalty in target.penalties:
                 given: dict = {"strength": float(strength * ratios[number])}

@@ -7,6 +7,7 @@ Every lane is weighted by its own fold's solution, so that no row that is held o
 
 import numpy as np
 
+from poise.members import unique_names
 from poise.penalties.base import Separable
 
 FLOOR = 0.03
@@ -32,12 +33,12 @@ def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int) -> dict:
 
     Args:
         optimizer: the lanes' `Penalized`.
-        sizes: by the paths of its targets, (replicas, strengths, groups or *shape).
+        sizes: by the names of its targets, (replicas, strengths, groups or *shape).
         position: of the chosen strength.
     """
     factors = {}
-    for target in optimizer.targets:
-        size = sizes[target.path][:, position].astype("float64")
+    for target, name in zip(optimizer.targets, names_of(optimizer.targets), strict=True):
+        size = sizes[name][:, position].astype("float64")
         across = tuple(range(1, size.ndim))
         largest = size.max(axis=across, keepdims=True)
         shares = size / np.where(largest > 0, largest, 1.0)
@@ -48,6 +49,11 @@ def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int) -> dict:
                 together = np.multiply(weights, own, where=own > 0, out=np.zeros_like(weights))  # what is free stays so
                 factors[target.index, number] = together.astype("float32")[:, None]
     return factors
+
+
+def names_of(targets) -> list[str]:
+    """The names by which the sizes of targets are kept: their paths, with their places where several have the same."""
+    return unique_names([target.path for target in targets])
 
 
 def check_reweightable(optimizer, argument: str):
@@ -69,8 +75,8 @@ def check_reweightable(optimizer, argument: str):
 def held_at_zero(targets, sizes: dict[str, np.ndarray]) -> dict:
     """Factors that hold at zero what a path has dropped, (replicas, strengths, groups or *shape)."""
     return {
-        (target.index, number): np.where(sizes[target.path] > 0, 1.0, np.inf)
-        for target in targets
+        (target.index, number): np.where(sizes[name] > 0, 1.0, np.inf)
+        for target, name in zip(targets, names_of(targets), strict=True)
         for number, penalty in target.penalties
         if not penalty.smooth
     }

@@ -39,7 +39,8 @@ class JointGroupLasso(Grouped):
         strength: s ≥ 0 or a schedule.
         members: by the path of a variable (`variable.path`) the triple (shape, axis, groups): its shape, the axis
             along which it is cut into slices, and for each index of that axis the number of the group that the slice
-            belongs to, −1 for none. The numbers run from 0 without gaps, over all members together.
+            belongs to, −1 for none. The numbers run from 0 without gaps, over all members together. Where several
+            variables have the path, it is followed by the place of the one that is meant: "fc/kernel (2 of 2)".
         weights: factors c per group; None for √(number of entries in the group, in all members).
 
     Raises:
