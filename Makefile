@@ -7,7 +7,7 @@ BACKENDS := jax tensorflow torch
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONHASHSEED := 0
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test test-lowest lint bench docs clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/.poise  ## the main job on real data
@@ -21,6 +21,14 @@ test: lint docs .venv/.tests  ## the tests, on all three backends
 		echo "== the tests on $$backend"; \
 		KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20; \
 	done
+
+# What pyproject.toml calls the lowest versions, without TensorFlow and PyTorch, as after a plain `pip install poise`.
+LOWEST := test_optimizer.py test_inner.py test_identity.py test_saving.py test_rules.py test_layers.py \
+	penalties/test_errors.py penalties/test_oracles.py paths/test_stages.py paths/test_selection.py \
+	compaction/test_behaviour.py studies/test_scores.py docs/test_plain_install.py
+test-lowest: .venv-lowest/.tests  ## the core tests on JAX, with the lowest versions of what poise depends on
+	.venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile $(addprefix tests/,$(LOWEST))
+	.venv-lowest/bin/poise study diabetes --penalty l2 --strengths 3 --folds 2 --steps 20 --out runs/lowest --force --quiet
 
 lint: .venv/.tests  ## style and types
 	$(BIN)/ruff check .
@@ -41,7 +49,7 @@ bench: .venv/.tests  ## the ratios that README and docs quote
 	$(BIN)/python benchmarks/scale.py
 
 clean:
-	rm -rf .venv site dist runs
+	rm -rf .venv .venv-lowest site dist runs
 
 .venv/.pip:
 	$(PYTHON) -m venv .venv
@@ -54,4 +62,13 @@ clean:
 
 .venv/.tests: .venv/.poise
 	$(BIN)/python -m pip install --quiet $(TORCH) tensorflow-cpu --group test --group lint --group docs
+	touch $@
+
+.venv-lowest/.tests: pyproject.toml $(shell find src -type f -name '*.py' -o -type f -path '*templates*')
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --reinstall-package poise .
+	.venv-lowest/bin/uv pip freeze --python .venv-lowest --exclude poise > .venv-lowest/lowest.txt
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --constraint .venv-lowest/lowest.txt \
+		hypothesis pyproximal pytest pytest-xdist skglm
 	touch $@

@@ -1,6 +1,7 @@
 """The console script `poise`. It stands beside the package, so that it decides before anything of that is imported."""
 
 import contextlib
+import importlib.util
 import os
 import signal
 import sys
@@ -11,6 +12,10 @@ def main() -> None:
     fill_closed_streams()
     leave_out_working_directory()
     os.environ.setdefault("KERAS_BACKEND", "jax")
+    problem = backend_problem(os.environ["KERAS_BACKEND"])
+    if problem:
+        print(f"Error: {problem}", file=sys.stderr)
+        sys.exit(2)
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -20,6 +25,18 @@ def main() -> None:
     signal.signal(signal.SIGINT, before)
     prepare_streams()
     app(prog_name="poise")
+
+
+def backend_problem(backend: str) -> str:
+    """Why Keras cannot run on a backend, and what to do; "" if it can."""
+    if backend not in ("jax", "tensorflow", "torch"):
+        return f"KERAS_BACKEND is {backend!r}. Set it to 'jax', 'tensorflow' or 'torch', or unset it to run on JAX."
+    if importlib.util.find_spec(backend) is None:
+        return (
+            f'KERAS_BACKEND is {backend!r}, which is not installed. Install it with: pip install "poise[{backend}]", '
+            "or unset KERAS_BACKEND to run on JAX."
+        )
+    return ""
 
 
 def fill_closed_streams() -> None:

@@ -4,6 +4,7 @@ The lanes of a path, the study, the command and the pages of the documentation r
 poise, and their tests belong to that process; the examples are written with tf.keras and belong to TensorFlow's.
 """
 
+import importlib.util
 import os
 import shutil
 
@@ -27,10 +28,12 @@ LANES = ["lanes", "run", "grid", "stages", "checkpoints", "inputs", "pictures", 
 collect_ignore = []
 if BACKEND != "jax":
     collect_ignore += ["studies", "docs/test_guide.py", "docs/test_readme.py", "docs/test_path_page.py", "test_cli.py"]
-    collect_ignore += ["docs/test_compaction_page.py", "docs/test_study_page.py"]
+    collect_ignore += ["docs/test_compaction_page.py", "docs/test_study_page.py", "docs/test_as_pasted.py"]
     collect_ignore += [f"paths/test_{name}.py" for name in LANES]
 if BACKEND != "tensorflow":
     collect_ignore += ["test_examples.py"]
+if importlib.util.find_spec("tensorflow") is not None:
+    collect_ignore += ["docs/test_plain_install.py"]
 if CHROMIUM is None and not os.environ.get("CI"):
     collect_ignore += NEEDS_BROWSER
 
