@@ -78,6 +78,8 @@ def _operate(x: Any, y: Any, size: int) -> Any:
         lambda: keras.ops.cast(x > 0.0, "float32") * y,
         lambda: x * constant,
         lambda: x + keras.ops.convert_to_tensor(constant),
+        lambda: x - keras.ops.mean(x, axis=tuple(range(len(x.shape) - 1))),
+        lambda: layers.Dropout(0.3, seed=size)(x, training=True),
     ]
     return ways[size % len(ways)]()
 
@@ -95,8 +97,6 @@ ON_ALL: dict[str, Maker] = {
     "arithmetic": lambda x, y, size: 0.5 * x + keras.ops.relu(x),
     "operate": _operate,
     "scale": lambda x, y, size: x * keras.ops.sqrt(keras.ops.cast(1 + size, "float32")),
-    "subtract a mean": lambda x, y, size: x - keras.ops.mean(x, axis=tuple(range(len(x.shape) - 1))),
-    "drop always": lambda x, y, size: layers.Dropout(0.3, seed=size)(x, training=True),
 }
 ON_VECTORS = ON_ALL | {
     "dense": lambda x, y, size: layers.Dense(CHANNELS, ("relu", "tanh", None)[size % 3])(x),

@@ -134,3 +134,29 @@ def test_every_strength_ends_at_the_group_lasso_of_both_designs():
         np.testing.assert_allclose(bias, constant, atol=1e-3)
     assert path.table["relative_residual"].max() < 1e-4
     assert path.table["units"].tolist() == [(group_lasso(a, b, y, s)[0][0] != 0).sum() for s in (0.1, 0.25)]
+
+
+def tower(name):
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(3, "tanh", name="fc")(inputs)
+    return keras.Model(inputs, hidden, name=name)
+
+
+def test_towers_whose_layers_share_names_have_their_own_sizes():
+    inputs = keras.Input((4,))
+    joined = keras.layers.Concatenate()([tower("left")(inputs), tower("right")(inputs)])
+    model = keras.Model(inputs, keras.layers.Dense(1, name="head")(joined))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    rule = poise.Rule("fc/kernel", poise.GroupLasso(groups="inputs"))
+    training = poise.Training(epochs=2, settle=0)
+    path = poise.path(
+        model, x, x[:, :1], rule, strengths=[0.01, 0.1], folds=2, adaptive=1, training=training, progress=False
+    )
+
+    for number, name in enumerate(("fc/kernel (1 of 2)", "fc/kernel (2 of 2)")):
+        kernel = path.weights(0.1)[2 * number]
+        np.testing.assert_allclose(path.lanes.sizes[name][-1, 1], np.linalg.norm(kernel, axis=1), rtol=1e-5)
+    assert path.plot().data
+    with pytest.raises(ValueError, match="'fc/kernel' is the path of 2 variables.* Give their layers different names"):
+        path.rules_at(0.1)
