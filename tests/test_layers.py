@@ -537,16 +537,14 @@ TRAINED = {
 
 
 @pytest.mark.parametrize(("make", "shape", "axes"), TRAINED.values(), ids=TRAINED)
-@pytest.mark.parametrize("inner", ["sgd", "adam"])
-def test_whole_units_vanish_in_training(make: Any, shape: tuple, axes: Axes, inner: str) -> None:
-    """Under a prediction loss of zero a step is the prox alone, with the learning rate where Adam has seen no gradient."""
+def test_whole_units_vanish_in_training(make: Any, shape: tuple, axes: Axes) -> None:
+    """Under a prediction loss of zero a step is the prox alone."""
     model = keras.Sequential([keras.Input(shape), make()])
     kernel = model.trainable_variables[0]
     w = weak_and_strong(axes.count, kernel.shape, axes)
     kernel.assign(w)
-    optimizer = {"sgd": keras.optimizers.SGD(1.0), "adam": keras.optimizers.Adam(1.0, epsilon=1.0)}[inner]
     rule = poise.Rule("*/kernel", poise.GroupLasso(0.4, groups="outputs"))
-    model.compile(poise.Penalized(optimizer, rule, update="proximal"), loss="mse")
+    model.compile(poise.Penalized(keras.optimizers.SGD(1.0), rule, update="proximal"), loss="mse")
 
     model.fit(np.zeros((1, *shape)), np.zeros((1, *model.output_shape[1:])), sample_weight=np.zeros(1), verbose=0)
 

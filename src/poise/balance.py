@@ -14,6 +14,7 @@ from keras import ops
 
 from poise.fit_data import read_fit_data
 from poise.gradients import prediction_gradient
+from poise.layers import info_of
 from poise.members import path_of
 from poise.optimizer import Penalized, find_penalized
 from poise.targets import Target, anchored, measure, values
@@ -74,7 +75,7 @@ def forces(
     penalized = penalized_of(model, optimizer)
     sync(model)
     penalties = Penalties.of(penalized, model)
-    if x is None:
+    if x is None and penalties.targets:
         sums, samples = penalized.recorded_forces() if penalized.built else (np.zeros((0, 4)), 0.0)
         if not samples:
             raise ValueError(
@@ -82,6 +83,8 @@ def forces(
                 "poise.forces(model, x, y)."
             )
         return _table(penalties, sums / samples)
+    if x is None:
+        return _table(penalties, np.zeros((0, 4)))
     data = read_fit_data(x, y, sample_weight, batch_size, class_weight)
     numbers = [number for target in penalties.targets for number in target.members]
     variables = [penalties.variables[number] for number in numbers]
@@ -133,16 +136,16 @@ class Penalties:
         targets = []
         for members, numbers, is_joint in pairs:
             first = variables[members[0]]
+            own = [(number, optimizer.rules[number].penalty) for number in numbers]
+            if not is_joint:
+                own = [(number, penalty.bound(info_of(first).sides)) for number, penalty in own]
             targets.append(
                 Target(
                     members,
                     tuple(tuple(variables[number].shape) for number in members),
                     names[numbers[0]] if is_joint else path_of(first),
                     is_joint,
-                    tuple(
-                        (number, anchored(optimizer.rules[number].penalty, first, ops.convert_to_numpy))
-                        for number in numbers
-                    ),
+                    tuple((number, anchored(penalty, first, ops.convert_to_numpy)) for number, penalty in own),
                 )
             )
         targets.sort(key=lambda target: target.index)
@@ -167,9 +170,9 @@ class Penalties:
         }
 
 
-def current_values(optimizer: Penalized) -> dict[str, float]:
+def current_values(optimizer: Penalized, model) -> dict[str, float]:
     """What each rule's penalty is worth at the current weights, by the rule's name."""
-    penalties = Penalties.of_built(optimizer)
+    penalties = Penalties.of(optimizer, model)
     totals = values(penalties.targets, penalties.weights(), penalties.strengths)
     return {name: float(ops.convert_to_numpy(total)) for name, total in zip(penalties.rules, totals, strict=True)}
 
@@ -264,7 +267,7 @@ def _table(penalties, squares):
                 "winner": _winner(prediction, penalty),
                 "residual": residual,
                 "relative_residual": _over(residual, prediction),
-                "zeros": float(np.mean(w == 0)),
+                "zeros": float(np.mean(w == 0)) if w.size else float("nan"),
                 "weight_norm": float(np.linalg.norm(w)),
             }
         )

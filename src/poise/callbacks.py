@@ -65,9 +65,10 @@ class LossSplit(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
         optimizer = find_penalized(self.model)
-        sums, last = optimizer.recorded_values()
-        now = current_values(optimizer)
-        # Where loss scaling skipped every step of the epoch nothing was recorded, and the weights stayed.
+        now = current_values(optimizer, self.model)
+        # Without a step nothing was recorded and the weights stayed: loss scaling skipped all, or all is frozen, where
+        # TensorFlow does not even build the optimizer.
+        sums, last = optimizer.recorded_values() if optimizer.built else np.zeros((2, len(now) + 1))
         means = self._means(sums, last) if sums[-1] else list(now.values())
         logs["penalty"] = sum(means)
         logs["total_loss"] = logs["loss"] + logs["penalty"]
@@ -131,8 +132,8 @@ class ForceHistory(keras.callbacks.Callback):
         find_penalized(self.model).reset_forces()
 
     def on_epoch_end(self, epoch, logs=None):
-        _, samples = find_penalized(self.model).recorded_forces()
-        if samples:
+        optimizer = find_penalized(self.model)
+        if optimizer.built and optimizer.recorded_forces()[1]:
             table = forces(self.model)
             table.insert(0, "epoch", epoch)
             self._tables.append(table)

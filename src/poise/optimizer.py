@@ -224,7 +224,8 @@ class Penalized(keras.optimizers.Optimizer):
             replicas.check(self._distribution_strategy, self.inner_optimizer)
         # Several replicas compute the same, so that what the first one assigns is right for all.
         add_variable = functools.partial(self.add_variable, aggregation="only_first_replica")
-        state.strengths.build(add_variable)
+        is_double = any(keras.backend.standardize_dtype(variable.dtype) == "float64" for variable in variables)
+        state.strengths.build(add_variable, "float64" if is_double else "float32")
         state.targets = Builder(self, state.rules, self.update, state.metric).targets(plan, variables)
         state.records = Records(add_variable, len(state.rules), state.targets, self.observe)
         with without_average(self.inner_optimizer):

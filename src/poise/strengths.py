@@ -1,9 +1,9 @@
 """The strengths of an optimizer's rules: numbers before it is built, variables after, schedules throughout."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -29,13 +29,14 @@ class Strengths(Mapping):
         self._variables = {}
         self._iterations = iterations
 
-    def build(self, add_variable):
+    def build(self, add_variable, dtype="float32"):
         """Makes a scalar variable for every strength that does not follow a schedule."""
         names = _variable_names(self._numbers)
         for number, given in enumerate(self._given):
             if not isinstance(given, Schedule):
-                initial = keras.initializers.Constant(given)
-                self._variables[number] = add_variable((), initial, dtype="float32", name=names[number])
+                # Not keras.initializers.Constant, which rounds to float32 on its way to float64.
+                initial = functools.partial(_filled, given)
+                self._variables[number] = add_variable((), initial, dtype=dtype, name=names[number])
 
     @property
     def variables(self) -> dict:
@@ -51,9 +52,12 @@ class Strengths(Mapping):
         given = self._given[number]
         if not isinstance(given, Schedule) and number not in self._variables:
             return given
-        current = float(ops.convert_to_numpy(self._tensor(number)))
-        is_given = not isinstance(given, Schedule) and current == np.float32(given)
-        return given if is_given else current  # 0.1 reads as 0.1, and not as its nearest float32
+        held = ops.convert_to_numpy(self._tensor(number))
+        if isinstance(given, Schedule):
+            return float(held)
+        # 0.1 reads as 0.1, and not as its nearest float32; what is too small for float32 acts as 0.
+        is_given = held == held.dtype.type(given) or max(float(held), given) < np.finfo(held.dtype).tiny
+        return given if is_given else float(held)
 
     def __setitem__(self, name, strength):
         number = self._number(name)
@@ -86,6 +90,10 @@ class Strengths(Mapping):
         if number in self._variables:
             return ops.convert_to_tensor(self._variables[number])
         return self._given[number](self._iterations())
+
+
+def _filled(number, shape, dtype):
+    return ops.convert_to_tensor(number, dtype)
 
 
 def _variable_names(rules) -> list[str]:

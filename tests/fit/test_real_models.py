@@ -14,7 +14,7 @@ from oracles.penalties import CASES, Case
 from oracles.real import CONVOLUTIONAL, RATE, REAL, is_penalised, values
 
 import poise
-from poise.balance import built_optimizer, current_values
+from poise.balance import build_penalized, current_values
 
 Array = np.ndarray
 UPDATES = ("coupled", "decoupled", "proximal")
@@ -344,6 +344,6 @@ def test_a_convolutional_network_is_adopted(name: str) -> None:
     [rule] = poise.adopt(model)
 
     assert model.losses == []
-    assert current_values(built_optimizer(model)) == {rule.name: pytest.approx(worth, rel=1e-5)}
+    assert current_values(build_penalized(model), model) == {rule.name: pytest.approx(worth, rel=1e-5)}
     apply_gradient_of((before, after), model)
     assert_trained(model, with_l1_and_l2(before, after, "coupled"))

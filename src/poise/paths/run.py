@@ -26,7 +26,7 @@ from poise.paths.stages import check_reweightable, held_at_zero, reweighted, unw
 from poise.paths.streams import Stream, is_stream, split_by_hash
 from poise.paths.tables import chosen_position
 from poise.paths.training import Lanes, Replica, Training
-from poise.penalties.base import Schedule
+from poise.penalties.base import LARGEST, Schedule
 from poise.rules import Rule, as_rules
 
 SETTLE = 2000
@@ -389,6 +389,8 @@ def checked_strengths(strengths):
     if not np.isfinite(found).all() or (found < 0).any():
         worst = found[~np.isfinite(found) | (found < 0)][0]
         raise ValueError(f"strengths holds {worst!r}: a strength is a finite number ≥ 0.")
+    if found.max() > LARGEST:
+        raise ValueError(f"strengths holds {found.max()!r}, beyond the range of float32: give at most {LARGEST:.2g}.")
     return np.unique(found)
 
 

@@ -22,6 +22,8 @@ from poise.penalties.axes import Sides
 PACKAGE = "poise"
 """The name under which poise registers its classes with Keras."""
 
+LARGEST = float(np.finfo("float32").max)
+
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
 
@@ -301,7 +303,8 @@ def is_empty(w) -> bool:
 
 def _working(w, strength):
     dtype = _working_dtype(w)
-    check_range(strength, dtype)
+    if isinstance(strength, numbers.Real) and math.isfinite(strength):
+        _check_range("strength", float(strength))
     return ops.cast(w, dtype), ops.convert_to_tensor(strength, dtype)
 
 
@@ -316,18 +319,10 @@ def checked_strength(strength):
     return checked_number("strength", float(strength))
 
 
-def check_range(strength, dtype: str):
-    """Raises ValueError if a number is finite and not so in the given dtype; a tensor is what it is."""
-    largest = float(np.finfo(dtype).max)
-    if isinstance(strength, numbers.Real) and largest < float(strength) < math.inf:
-        raise ValueError(
-            f"strength={strength!r} is beyond the range of {dtype}, which ends at {largest:.2g}. Use a smaller one."
-        )
-
-
 def checked_number(name, value, least=0.0, inclusive=True):
     """`value` as a float, or a ValueError if it is not finite or below `least`."""
     value = float(value)
+    _check_range(name, value)
     above = value >= least if inclusive else value > least
     if not (above and math.isfinite(value)):
         sign = "≥" if inclusive else ">"
@@ -335,10 +330,18 @@ def checked_number(name, value, least=0.0, inclusive=True):
     return value
 
 
+def _check_range(name, value):
+    """Raises ValueError for a finite number that would be infinite in float32."""
+    if LARGEST < value < math.inf:
+        raise ValueError(f"{name}={value!r} is beyond the range of float32: give a number of at most {LARGEST:.2g}.")
+
+
 def _checked_factors(weights):
     if weights is None:
         return None
     factors = np.asarray(weights, dtype="float64")
+    if (np.isfinite(factors) & (factors > LARGEST)).any():
+        _check_range("a factor in weights", float(factors[np.isfinite(factors)].max()))
     if np.isnan(factors).any() or (factors < 0).any():
         worst = factors[np.isnan(factors) | (factors < 0)].flat[0]
         raise ValueError(f"weights contain {worst!r}: a factor is a number ≥ 0 (0: not penalised, inf: held at zero).")

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Penalty, checked_number, soft_threshold
+from poise.penalties.base import PACKAGE, Penalty, checked_number, is_empty, soft_threshold
 from poise.penalties.layouts import Groups, Layout, layout
 
 NEWTON_STEPS = 10
@@ -35,6 +35,8 @@ class Grouped(Penalty):
 
     def sizes(self, w):
         at = self.layout_of(w.shape)
+        if is_empty(w):
+            return ops.zeros((0,), w.dtype)
         return ops.take(at.norms(w), np.flatnonzero(ops.convert_to_numpy(at.factors)))
 
     def _value(self, w, strength):
