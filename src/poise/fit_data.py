@@ -16,26 +16,42 @@ class FitData:
     """Rows of data.
 
     Attributes:
-        parts: x in parts of few rows, each a structure of arrays.
+        x: the inputs, a structure of arrays; several if they differ in the shape of a row.
         y: the targets of all rows, or None.
         sample_weight: the weights of all rows, or None.
+        batch_size: how many rows a part has at most.
     """
 
-    parts: list
+    x: list
     y: Any
     sample_weight: Any
+    batch_size: int
 
     @property
     def rows(self) -> int:
-        return sum(map(count_rows, self.parts))
+        return sum(map(count_rows, self.x))
+
+    @property
+    def parts(self) -> list[tuple[Any, int]]:
+        """Parts of x, and how many of the last rows of each are new.
+
+        A last part that would be short repeats rows of the part before, so that all parts have one shape, for which a
+        program is compiled once.
+        """
+        return [
+            (_rows(x, max(0, stop - self.batch_size), stop), stop - start)
+            for x in self.x
+            for start in range(0, count_rows(x), self.batch_size)
+            for stop in [min(start + self.batch_size, count_rows(x))]
+        ]
 
     def whole_x(self) -> Any:
         """x of all rows in one structure.
 
         Raises:
-            ValueError: if the parts differ in the shape of a row.
+            ValueError: if they differ in the shape of a row.
         """
-        return _concatenate(self.parts, "x")
+        return _concatenate(self.x, "x")
 
 
 def read_fit_data(x, y=None, sample_weight=None, batch_size=None, class_weight=None) -> FitData:
@@ -68,14 +84,14 @@ def read_fit_data(x, y=None, sample_weight=None, batch_size=None, class_weight=N
         raise ValueError("The data have no rows, so that there is no gradient to measure.")
     for batch in batches:
         _check_rows(*batch)
-    parts = [x for x, _, _ in batches]
-    if len({_row_shapes(part) for part in parts}) == 1:
-        parts = [_concatenate(parts, "x")]
-    size = batch_size or (BATCH_SIZE if len(parts) == 1 else max(map(count_rows, parts)))
+    xs = [x for x, _, _ in batches]
+    if len({_row_shapes(each) for each in xs}) == 1:
+        xs = [_concatenate(xs, "x")]
     return FitData(
-        [_rows(part, start, start + size) for part in parts for start in range(0, count_rows(part), size)],
+        xs,
         _concatenate([y for _, y, _ in batches], "y"),
         _concatenate([weights for _, _, weights in batches], "sample_weight"),
+        batch_size or (BATCH_SIZE if len(xs) == 1 else max(map(count_rows, xs))),
     )
 
 

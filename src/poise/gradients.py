@@ -71,14 +71,16 @@ def _gradient_by_parts(model, variables, data):
     forward = _Forward(model)
     predict = _evaluated(model, forward)
     predictions = []
-    for part in data.parts:
+    for part, new in data.parts:
         leaves, masks = predict(tree.map_structure(_to_tensor, part))
         if forward.adds_losses:
             return None, "layers of the model add losses (add_loss or an activity regularizer)"
         rows = count_rows(part)
         if any(len(leaf.shape) == 0 or leaf.shape[0] != rows for leaf in leaves):
             return None, "an output of the model does not have one entry per row"
-        predictions.append((leaves, masks))
+        predictions.append(
+            ([leaf[rows - new :] for leaf in leaves], [mask if mask is None else mask[rows - new :] for mask in masks])
+        )
 
     def join(tensors):
         shapes = {tuple(tensor.shape[1:]) for tensor in tensors if tensor is not None}
@@ -124,9 +126,10 @@ def _gradient_by_parts(model, variables, data):
     gradients_of = _differentiated(model, variables, pulled_back)
     totals = [_to_float64(part, variable) for part, variable in zip(outside, variables, strict=True)]
     start = 0
-    for part in data.parts:
-        stop = start + count_rows(part)
-        found, _ = gradients_of([], tree.map_structure(_to_tensor, part), [pull[start:stop] for pull in pulls])
+    for part, new in data.parts:
+        stop = start + new
+        pulls_here = [_after_zeros(pull[start:stop], count_rows(part) - new) for pull in pulls]
+        found, _ = gradients_of([], tree.map_structure(_to_tensor, part), pulls_here)
         for total, gradient, variable in zip(totals, found, variables, strict=True):
             total += _to_float64(gradient, variable) / scale
         start = stop
@@ -157,16 +160,16 @@ class _Forward:
 
 def _loss(model, x, y, y_pred, sample_weight):
     """The loss as a scalar; one that is not reduced (reduction=None) is summed, as TensorFlow does."""
-    if "training" in inspect.signature(model.compute_loss).parameters:
-        loss = model.compute_loss(x, y, y_pred, sample_weight, training=False)
-    else:
-        loss = model.compute_loss(x, y, y_pred, sample_weight)
     has_stock_loss = not _why_at_once(model)
-    if loss is None or (has_stock_loss and getattr(model, "loss", None) is None and not model.losses):
+    if has_stock_loss and getattr(model, "loss", None) is None and not model.losses:
         raise ValueError(
             f"The model {model.name!r} has no loss whose gradient could be computed: its train_step is not looked at. "
             "Pass the loss to model.compile(loss=...), or override compute_loss."
         )
+    if "training" in inspect.signature(model.compute_loss).parameters:
+        loss = model.compute_loss(x, y, y_pred, sample_weight, training=False)
+    else:
+        loss = model.compute_loss(x, y, y_pred, sample_weight)
     return ops.sum(loss)
 
 
@@ -206,7 +209,7 @@ def _differentiated(model, variables, function: Callable) -> Callable:
     def gradients_in_torch(tensors, *data):
         # The parameters themselves, which a wrapped torch module reads; a frozen one does not record gradients.
         values = [value if value.requires_grad else value.detach().requires_grad_() for value in _values(variables)]
-        with torch.enable_grad():
+        with torch.enable_grad(), _same_randomness():
             tensors = [tensor.detach().requires_grad_() for tensor in tensors]
             result = function_at(values, _values(rest), tensors, data)
             if not result.requires_grad or not [*values, *tensors]:
@@ -235,11 +238,19 @@ def _evaluated(model, function: Callable) -> Callable:
         import torch
 
         def evaluated_in_torch(data):
-            with torch.no_grad():
+            with torch.no_grad(), _same_randomness():
                 return function_at(_values(variables), data)
 
         return evaluated_in_torch
     return lambda data: function_at(_values(variables), data)
+
+
+def _same_randomness():
+    """Within it PyTorch's global generators may be used; afterwards, and so at the next part, they are as before."""
+    import torch
+
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    return torch.random.fork_rng(devices)
 
 
 def _values(variables):
@@ -248,6 +259,10 @@ def _values(variables):
 
 def _to_tensor(array):
     return None if array is None else ops.convert_to_tensor(array)
+
+
+def _after_zeros(tensor, rows):
+    return ops.pad(tensor, [(rows, 0)] + [(0, 0)] * (len(tensor.shape) - 1)) if rows else tensor
 
 
 def _to_float64(gradient, variable):
@@ -298,7 +313,8 @@ class _Masked(layers.Layer):
 @contextlib.contextmanager
 def _kept_modes(model):
     """Within it wrapped torch modules may be switched to inference; afterwards they are in the mode they had."""
-    modules = list(model.modules()) if keras.backend.backend() == "torch" else []
+    on_torch = keras.backend.backend() == "torch"
+    modules = [module for layer in model._flatten_layers() for module in layer.modules()] if on_torch else []
     modes = [module.training for module in modules]
     try:
         yield

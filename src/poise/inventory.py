@@ -8,10 +8,10 @@ import rich.console
 import rich.table
 import rich.text
 
-from poise.balance import check_built
+from poise.balance import check_built, penalized_of, sync
 from poise.layers import learn
 from poise.members import path_of
-from poise.optimizer import find_penalized
+from poise.optimizer import Penalized
 from poise.rules import kind_of
 
 COLUMNS = ["variable", "shape", "role", "penalty", "strength", "update", "note"]
@@ -51,13 +51,20 @@ class Summary:
         return shown.to_html(index=False, escape=True, border=0)
 
 
-def summary(model) -> Summary:
+def summary(model, *, optimizer=None) -> Summary:
     """Every variable of a model: its shape, its role, its penalties with their strengths, or why it has none.
 
-    Works on any built model; rules are those of its `poise.Penalized`, if it is compiled with one.
+    Works on any built model.
+
+    Args:
+        model: the model.
+        optimizer: the `poise.Penalized` whose rules are shown, by default that of the model, if it has one. For models
+            with several optimizers and for custom training loops.
 
     Raises:
-        ValueError: if the model is not built, or its rules do not fit it.
+        TypeError: if `optimizer` is not a `poise.Penalized`.
+        ValueError: if the model is not built, has several `poise.Penalized` of which none is passed, or if the rules do
+            not fit it.
 
     Example:
         >>> import keras, poise
@@ -67,15 +74,14 @@ def summary(model) -> Summary:
         ['L2', '']
     """
     check_built(model)
+    optimizer = penalized_of(model, optimizer) if optimizer is not None else _optimizer_of(model)
+    sync(model)
     learn([model])
-    optimizer = _optimizer_of(model)
     trained, frozen = model.trainable_variables, model.non_trainable_variables
     rows, title = [], f"{model.name}: not compiled with poise.Penalized"
     rules_of, asleep = {}, set()
     if optimizer is not None:
-        plan = optimizer.plan(trained, model)
-        rules_of = {id(trained[i]): numbers for i, numbers in plan.rules_of.items()}
-        asleep = {optimizer.rules[number].name for number in plan.asleep}
+        rules_of, asleep = _rules_of(optimizer, model)
         title = f"{model.name}: {len(rules_of)} of {len(trained)} trained variables penalised, {optimizer.update}"
     for variable in [*trained, *frozen]:
         numbers = rules_of.get(id(variable), [])
@@ -91,9 +97,30 @@ def summary(model) -> Summary:
 
 def _optimizer_of(model):
     try:
-        return find_penalized(model)
+        return penalized_of(model)
     except ValueError:
+        if any(isinstance(value, Penalized) for value in vars(model).values()):
+            raise
         return None
+
+
+def _rules_of(optimizer, model):
+    """By the id of a variable the numbers of its rules, and the names of the rules that act on nothing.
+
+    For a built optimizer, what it does, which matching the paths again need not give.
+    """
+    if not optimizer.built:
+        trained = model.trainable_variables
+        plan = optimizer.plan(trained, model)
+        numbers_of = {id(trained[i]): numbers for i, numbers in plan.rules_of.items()}
+        return numbers_of, {optimizer.rules[number].name for number in plan.asleep}
+    numbers_of = {
+        id(variable): [number for number, _ in target.penalties]
+        for target in optimizer.targets
+        for variable in optimizer.variables_of(target)
+    }
+    acting = {number for numbers in numbers_of.values() for number in numbers}
+    return numbers_of, {rule.name for number, rule in enumerate(optimizer.rules) if number not in acting}
 
 
 def _about_rule(optimizer, rule):
