@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
+from poise.building import targets_of
 from poise.fit_data import read_fit_data
 from poise.gradients import prediction_gradient
-from poise.layers import info_of
 from poise.members import path_of
 from poise.optimizer import Penalized, find_penalized
-from poise.targets import Target, anchored, measure, values
+from poise.targets import Target, measure, values
 
 EVEN = 0.05
 """Forces whose norms differ by less than this share count as balanced."""
@@ -130,25 +130,8 @@ class Penalties:
             return cls.of_built(optimizer)
         variables = model.trainable_variables
         plan = optimizer.plan(variables, model)
-        pairs = [((number,), numbers, False) for number, numbers in plan.alone.items()]
-        pairs += [(tuple(members), [rule], True) for rule, members in plan.together.items()]
         names = [rule.name for rule in optimizer.rules]
-        targets = []
-        for members, numbers, is_joint in pairs:
-            first = variables[members[0]]
-            own = [(number, optimizer.rules[number].penalty) for number in numbers]
-            if not is_joint:
-                own = [(number, penalty.bound(info_of(first).sides)) for number, penalty in own]
-            targets.append(
-                Target(
-                    members,
-                    tuple(tuple(variables[number].shape) for number in members),
-                    names[numbers[0]] if is_joint else path_of(first),
-                    is_joint,
-                    tuple((number, anchored(penalty, first, ops.convert_to_numpy)) for number, penalty in own),
-                )
-            )
-        targets.sort(key=lambda target: target.index)
+        targets = targets_of(optimizer.rules, plan, variables, ops.convert_to_numpy)
         return cls(names, targets, variables, [optimizer.strength[name] for name in names])
 
     @classmethod

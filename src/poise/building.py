@@ -1,6 +1,7 @@
 """Which targets an optimizer has: its rules, resolved against the variables, made ready to act."""
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,36 @@ from poise.metric import Metric
 from poise.plan import Plan
 from poise.rules import Role, Rule, kind_of
 from poise.targets import Target, anchored, check_actions, divide
+
+
+def targets_of(rules: Sequence[Rule], plan: Plan, variables, anchor: Callable[[Any], Any]) -> list[Target]:
+    """What is penalized, in the order of the variables; those of a joint penalty stand where the first of them does.
+
+    Args:
+        rules: the rules.
+        plan: what they resolve to.
+        variables: the variables that are trained.
+        anchor: gives, for a variable, what holds its weights for an `Anchored` penalty without a start.
+    """
+    groups = [((number,), numbers) for number, numbers in plan.alone.items()]
+    groups += [(tuple(members), [rule]) for rule, members in plan.together.items()]
+    targets = []
+    for members, numbers in groups:
+        first = variables[members[0]]
+        is_joint = numbers[0] in plan.together
+        penalties = [(number, rules[number].penalty) for number in numbers]
+        if not is_joint:
+            penalties = [(number, penalty.bound(info_of(first).sides)) for number, penalty in penalties]
+        targets.append(
+            Target(
+                members,
+                tuple(tuple(variables[number].shape) for number in members),
+                str(rules[numbers[0]].name) if is_joint else path_of(first),
+                is_joint,
+                tuple((number, anchored(penalty, first, anchor)) for number, penalty in penalties),
+            )
+        )
+    return sorted(targets, key=lambda target: target.index)
 
 
 @dataclass(frozen=True)
@@ -31,28 +62,17 @@ class Builder:
     metric: Metric | None
 
     def targets(self, plan: Plan, variables) -> list[Target]:
-        """In the order of the variables; those of a joint penalty stand where the first of them does.
+        """The targets, with what their penalties do in a step and the variables that they need.
 
         Raises:
             ValueError: if a penalty cannot act in the way that the update gives it.
         """
-        found = [
-            self._target((number,), [variables[number]], path_of(variables[number]), False, numbers)
-            for number, numbers in sorted(plan.alone.items())
-        ]
-        found += [
-            self._target(members, [variables[number] for number in members], self.rules[rule].name, True, [rule])
-            for rule, members in plan.together.items()
-        ]
-        return sorted(found, key=lambda target: target.index)
+        targets = targets_of(self.rules, plan, variables, self._copy)
+        return [self._ready(target, [variables[number] for number in target.members]) for target in targets]
 
-    def _target(self, members, variables, path, is_joint, numbers):
-        given = [(number, self.rules[number].penalty) for number in numbers]
-        if not is_joint:
-            given = [(number, penalty.bound(info_of(variables[0]).sides)) for number, penalty in given]
-        penalties = tuple((number, anchored(penalty, variables[0], self._copy)) for number, penalty in given)
-        shapes = tuple(tuple(variable.shape) for variable in variables)
-        target = Target(tuple(members), shapes, path, is_joint, penalties, *divide(penalties, self.update, self.metric))
+    def _ready(self, target, variables):
+        joining, shrinking, after = divide(target.penalties, self.update, self.metric)
+        target = replace(target, joining=joining, shrinking=shrinking, after=after)
         check_actions(target, self.rules, self.metric, self.optimizer.inner_optimizer)
         for variable in variables if target.after else ():
             if variable.constraint is not None:

@@ -112,8 +112,8 @@ def _iterate(x):
         if x.num_batches is None:
             raise ValueError("The PyDataset has no number of batches (num_batches is None), so it has no end.")
         return [x[number] for number in range(x.num_batches)]
-    cardinality = getattr(x, "cardinality", None)
-    if callable(cardinality) and int(cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+    cardinality: Any = getattr(x, "cardinality", None)
+    if cardinality is not None and int(cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
         raise ValueError("The dataset repeats without end. Pass a number of its batches: dataset.take(10).")
     try:
         return iter(x)

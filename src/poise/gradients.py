@@ -82,7 +82,7 @@ def _gradient_by_parts(model, variables, data):
             ([leaf[rows - new :] for leaf in leaves], [mask if mask is None else mask[rows - new :] for mask in masks])
         )
 
-    def join(tensors):
+    def join(tensors) -> Any:
         shapes = {tuple(tensor.shape[1:]) for tensor in tensors if tensor is not None}
         if len(shapes) > 1:
             raise ValueError(
