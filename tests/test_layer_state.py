@@ -11,6 +11,10 @@ from oracles.stateful import adapted_model, assert_same_model, predicted, rows_o
 from poise.layer_state import State, copy_state, state_of
 
 
+def called(layer, rows):
+    return np.array(keras.ops.convert_to_numpy(layer(rows)))
+
+
 def cloned(model):
     clone = keras.models.clone_model(model)
     copy_state(model, clone)
@@ -28,6 +32,18 @@ def test_a_copy_computes_what_the_model_and_what_a_saved_and_loaded_one_compute(
         predicted(copy, rows), predicted(keras.models.load_model(tmp_path / "model.keras"), rows), rtol=1e-6, atol=1e-6
     )
     assert_same_model(model, copy, rows)
+
+
+def test_statistics_that_were_set_and_are_not_used_yet_are_not_used_by_the_copy_either():
+    rows = rows_of()
+    model = adapted_model(rows)
+    model.set_weights([0.5 + weight for weight in model.get_weights()])
+
+    copy = cloned(model)
+
+    for mine, theirs in zip(model.get_weights(), copy.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_allclose(called(copy.layers[0], rows), called(model.layers[0], rows), rtol=1e-6)
 
 
 def test_a_copy_shares_nothing_with_the_model():

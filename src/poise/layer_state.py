@@ -132,6 +132,10 @@ def _is_special(kind: type) -> bool:
 def _own_state(layer) -> LayerState:
     entries: dict[str, Any] = {}
     layer.save_own_variables(entries)
+    if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
+        # `assign` and `set_weights` change its variables, but not the statistics that it computes with.
+        for key, variable, value in zip("01", layer.weights, (layer.mean, layer.variance), strict=False):
+            entries[key] = keras.ops.reshape(value, variable.shape)
     assets: dict[str, bytes] = {}
     if hasattr(layer, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:

@@ -187,7 +187,9 @@ def _of_config(layer, config: dict):
 
     Those need not be known to Keras, nor survive its serialisation.
     """
-    own = {name: getattr(layer, name) for name in config if name.endswith(OBJECTS) and hasattr(layer, name)}
+    # An attention keeps its regularizer of activities under another name, and has None under this one.
+    named = {name: getattr(layer, name, None) for name in config if name.endswith(OBJECTS)}
+    own = {name: value for name, value in named.items() if value is not None}
     if isinstance(layer, keras.layers.Lambda):
         other = type(layer).from_config(config, safe_mode=False)
         other.function = layer.function
