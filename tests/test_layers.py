@@ -755,3 +755,20 @@ def test_a_factor_per_filter_goes_to_filters() -> None:
     wrong = poise.Rule("*/kernel", poise.GroupLasso(0.1, weights=[1.0, 2.0]), exclude="dense*/kernel")
     with pytest.raises(ValueError, match="for 3 groups"):
         poise.Penalized("sgd", wrong).build(model.trainable_variables)
+
+
+@pytest.mark.backends("tensorflow")
+def test_the_model_is_found_while_tensorflow_traces_a_step() -> None:
+    import tensorflow as tf
+
+    model, optimizer = fresh(), poise.Penalized("sgd", GROUPS)
+
+    @tf.function
+    def step(x: Any) -> None:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x))
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+    step(tf.ones((1, 4, 2)))
+
+    assert filters_of(optimizer) == Axes.along((2, 3, 2), 1)

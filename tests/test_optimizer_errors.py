@@ -197,13 +197,24 @@ def test_rule_for_some_frozen_layers_acts_on_the_others_in_silence() -> None:
     assert [target.path for target in model.optimizer.targets] == ["net/head/kernel"]
 
 
-def test_rule_for_frozen_layers_alone_is_an_error_in_a_loop_by_hand() -> None:
-    """There the optimizer never hears of the variables that do not train."""
+def test_rule_for_frozen_layers_only_sleeps_in_a_loop_by_hand_too() -> None:
+    """The model is found in the function that trains it."""
     model = frozen_features()
     optimizer = poise.Penalized("sgd", poise.Rule("features/kernel", poise.L1(0.1)))
     x, y = np.zeros((4, 6), "float32"), np.zeros((4, 1), "float32")
-    with pytest.raises(ValueError, match=r"matches no variable of the 2 that are trained.*A frozen variable is not"):
+    with pytest.warns(UserWarning, match=r"Rule 'features/kernel' sleeps"):
         train_by_hand(model, optimizer, [(x, y)])
+
+
+def test_rule_for_frozen_layers_is_an_error_where_the_model_is_not_found() -> None:
+    """There the optimizer never hears of the variables that do not train."""
+
+    def variables() -> list:
+        return frozen_features().trainable_variables
+
+    optimizer = poise.Penalized("sgd", poise.Rule("features/kernel", poise.L1(0.1)))
+    with pytest.raises(ValueError, match=r"matches no variable of the 2 that are trained.*A frozen variable is not"):
+        optimizer.build(variables())
 
 
 # ---------------------------------------------------------------- models that are not ready

@@ -72,9 +72,11 @@ class GroupLasso(Grouped):
 
     Args:
         strength: s ≥ 0 or a schedule.
-        groups: `"outputs"` (units, filters: the last axis), `"inputs"` (features, input channels: the axis before
-            it), an axis as an integer, or a list of lists of indices along `axis`, such as the one-hot columns of
-            one factor. Indices in no list are not penalised.
+        groups: `"outputs"` (one group per unit or filter), `"inputs"` (one per feature or input channel), an axis of
+            the variable as an integer, or a list of lists of indices along `axis`, such as the one-hot columns of
+            one factor. Indices in no list are not penalized. In an optimizer the layer type decides where inputs and
+            outputs lie (the table in docs/penalties.md); elsewhere, also as a `kernel_regularizer`, the outputs are
+            the last axis and the inputs the one before it.
         axis: the axis of listed groups, `"inputs"` (the default), `"outputs"` or an integer.
         weights: factors c per group; None for √(number of entries in the group).
 
