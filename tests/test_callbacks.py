@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from keras import callbacks, optimizers
+from keras import callbacks, layers, ops, optimizers
 from oracles.models import assert_same_weights, batches, compiled, fitted, net, table, weights
 
 import poise
@@ -382,3 +382,183 @@ def test_a_model_that_was_trained_without_it_is_split_from_then_on():
 
     np.testing.assert_allclose(both[0]["penalty"], both[1]["penalty"], rtol=1e-6)
     np.testing.assert_allclose(both[0]["total_loss"], np.add(both[0]["loss"], both[0]["penalty"]), rtol=1e-6)
+
+
+# ---------------------------------------------------------------- train steps and evaluations of others
+
+
+def renamed(keep: bool) -> type[keras.Model]:
+    """A model whose train_step logs its loss by another name, beside or instead of `loss`."""
+
+    class Renamed(keras.Sequential):
+        def train_step(self, *given: Any) -> Any:
+            out = super().train_step(*given)
+            logs, *state = out if isinstance(out, tuple) else (out,)
+            logs = {**(logs if keep else {}), "error": logs["loss"]}
+            return (logs, *state) if state else logs
+
+    return Renamed
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_train_step_that_logs_other_keys(keep: bool) -> None:
+    expected = replayed(model_of())
+    model = renamed(keep)(net().layers, name="net")
+    model.build((None, 6))
+    model.set_weights(net().get_weights())
+    compiled(poise.Penalized(optimizers.SGD(0.05), RULES, update="proximal"), model)
+
+    if keep:
+        history = split(model)
+        np.testing.assert_allclose(history["total_loss"], expected["total_loss"], rtol=2e-5)
+    else:
+        with pytest.warns(UserWarning, match=r"logs no 'loss' \(it logs 'error'.*but no total_loss") as warned:
+            history = split(model)
+        assert sum("no total_loss" in str(warning.message) for warning in warned) == 1
+        assert "total_loss" not in history
+    np.testing.assert_allclose(history["penalty"], expected["penalty"], rtol=2e-5)
+    np.testing.assert_allclose(history["error"], expected["loss"], rtol=2e-5)
+    np.testing.assert_allclose(history["val_total_loss"], expected["val_total_loss"], rtol=2e-5)
+
+
+class Evaluate(callbacks.Callback):
+    """Evaluates on 33 other rows, which resets Keras' count of rows."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.when = when
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self.when == "batch" and batch == 0:
+            self.model.evaluate(*table(33), verbose=0)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.when == "epoch":
+            self.model.evaluate(*table(33), verbose=0)
+
+
+def test_evaluation_by_a_callback_before_it_leaves_the_penalty() -> None:
+    model = model_of()
+    watch = [Evaluate("epoch"), poise.LossSplit()]
+
+    history = model.fit(*table(40), 16, 2, verbose=0, shuffle=False, callbacks=watch).history
+
+    np.testing.assert_allclose(history["penalty"], replayed(model_of(), 2)["penalty"], rtol=2e-5)
+
+
+def test_evaluation_in_the_middle_of_an_epoch_weights_the_batches_alike() -> None:
+    """Keras' own mean of the loss is then not that of the epoch."""
+    expected = []
+    twin = model_of()
+    for x, y in batches(1):
+        expected.append(worth(twin).sum())
+        twin.train_on_batch(x, y)
+
+    history = split(model_of(), epochs=1, callbacks=[Evaluate("batch")])
+
+    assert history["penalty"][0] == pytest.approx(np.mean(expected), rel=2e-5)
+
+
+def test_class_weights_leave_the_weighting_by_rows() -> None:
+    x, y = table(40)
+    labels, shares = (y > 0).astype("float32"), {0: 1.0, 1: 5.0}
+    model, twin, expected = model_of(), model_of(), []
+    for i in range(0, 40, 16):
+        expected.append(worth(twin).sum())
+        twin.train_on_batch(x[i : i + 16], labels[i : i + 16], class_weight=shares)
+
+    watch = [poise.LossSplit()]
+    history = model.fit(x, labels, 16, verbose=0, shuffle=False, class_weight=shares, callbacks=watch).history
+
+    assert history["penalty"][0] == pytest.approx(np.average(expected, weights=[16, 16, 8]), rel=2e-5)
+
+
+def test_callbacks_take_an_optimizer() -> None:
+    """One that is not the model's, but steps on its variables, as in a custom train_step."""
+    other = poise.Penalized(optimizers.SGD(0.05), RULES, observe=1)
+    other.build(net().trainable_variables)
+    remembered = poise.ForceHistory(optimizer=other)
+    watch = [poise.LossSplit(True, optimizer=other), remembered, poise.ToSparsity("features/kernel", 0.5)]
+    watch[-1].optimizer = "sgd"
+
+    with pytest.raises(TypeError, match=r"optimizer must be a poise\.Penalized"):
+        compiled("sgd").fit(*table(40), verbose=0, callbacks=watch)
+    history = compiled("sgd").fit(*table(40), verbose=0, callbacks=watch[:-1]).history
+
+    assert history["penalty"][0] == pytest.approx(worth(net()).sum(), rel=1e-5)
+    assert {f"penalty/{name}" for name in NAMES} < set(history)
+    assert remembered.table.empty
+
+
+# ---------------------------------------------------------------- KeepZeros
+
+
+class Raise(callbacks.Callback):
+    """Makes every epoch from the fourth on worse, by a stronger penalty."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.model.optimizer.strength["weights"] *= 1.0 if epoch < 3 else 3.0
+
+
+class Note(callbacks.Callback):
+    """The weights and their averages after the last step of every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights, self.averages = [], []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        optimizer = self.model.optimizer
+        [target] = optimizer.targets
+        for kept, variables in ((self.weights, optimizer.variables_of), (self.averages, optimizer.averages_of)):
+            kept.append(np.array(ops.convert_to_numpy(variables(target)[0])))
+
+
+def best_epoch(order: str) -> tuple[np.ndarray, Note, callbacks.EarlyStopping | None]:
+    """The kernel after a training with these callbacks (by a letter each), one step per epoch."""
+    x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+    y = (x @ np.array([1, 0.6, 0.3, 0.1, 0, 0, 0, 0])[:, None]).astype("float32")
+    dense = layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((8,)), dense])
+    inner = optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
+    model.compile(poise.Penalized(inner, poise.L1(0.3), "proximal"), loss="mse", jit_compile=False)
+    stop = callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
+    note = Note()
+    of = {"K": poise.KeepZeros(), "E": stop, "S": callbacks.SwapEMAWeights(swap_on_epoch=True)}
+    watch = [note, Raise(), *(of[letter] for letter in order)]
+    model.fit(x, y, 64, 12, verbose=0, validation_data=(x, y), callbacks=watch)
+    return ops.convert_to_numpy(dense.kernel), note, stop if "E" in order else None
+
+
+@pytest.mark.parametrize("order", ["KE", "EK", "E"])
+def test_restored_best_weights_are_those_of_the_best_epoch(order: str) -> None:
+    kernel, note, stop = best_epoch(order)
+
+    best = note.weights[stop.best_epoch]
+    np.testing.assert_array_equal(kernel, best)
+    assert np.count_nonzero(note.weights[-1]) < np.count_nonzero(best) < 8
+
+
+@pytest.mark.parametrize("order", ["SEK", "KS", "SK", "K"])
+def test_averages_get_the_zeros_of_their_epoch(order: str) -> None:
+    kernel, note, stop = best_epoch(order)
+
+    epoch = -1 if stop is None else stop.best_epoch
+    zeros = note.weights[epoch] == 0
+    np.testing.assert_allclose(kernel, np.where(zeros, 0.0, note.averages[epoch]), rtol=1e-6)
+    assert np.count_nonzero(note.averages[epoch][zeros]) > 0
+
+
+def test_weights_of_no_epoch_get_no_zeros() -> None:
+    class Ones(callbacks.Callback):
+        def on_train_end(self, logs: Any = None) -> None:
+            self.model.set_weights([np.ones((6, 1)), np.zeros(1)])
+
+    model = keras.Sequential([keras.Input((6,)), layers.Dense(1)])
+    inner = optimizers.SGD(0.1, use_ema=True)
+    compiled(poise.Penalized(inner, poise.L1(5.0), "proximal"), model)
+
+    with pytest.warns(UserWarning, match="knows no zeros for the weights with which training ends"):
+        model.fit(*table(40), verbose=0, callbacks=[Ones(), poise.KeepZeros()])
+
+    np.testing.assert_array_equal(ops.convert_to_numpy(model.layers[0].kernel), np.ones((6, 1)))

@@ -1,19 +1,33 @@
 """What acts once an epoch: losses told apart, forces remembered, zeros kept, a strength raised to a sparsity."""
 
+import hashlib
 import math
 import numbers
+import warnings
 
 import keras
 import numpy as np
 import pandas as pd
 from keras import ops
 
-from poise.balance import build_penalized, current_values, current_weights, forces
-from poise.optimizer import find_penalized
+from poise.balance import build_penalized, current_values, current_weights, forces, penalized_of
+from poise.optimizer import Penalized
 from poise.penalties.base import Schedule
 
 
-class LossSplit(keras.callbacks.Callback):
+class PenalizedCallback(keras.callbacks.Callback):
+    """A callback that reads the `poise.Penalized` that it is given, or else the model's."""
+
+    def __init__(self, optimizer=None):
+        super().__init__()
+        self.optimizer = optimizer
+
+    @property
+    def penalized(self) -> Penalized:
+        return penalized_of(self.model, self.optimizer)
+
+
+class LossSplit(PenalizedCallback):
     """Puts the penalty and the total beside the prediction loss into the logs of every epoch.
 
     `loss` and `val_loss` are the prediction loss already, since the model's loss holds no penalty. This adds `penalty`
@@ -22,10 +36,12 @@ class LossSplit(keras.callbacks.Callback):
     `val_loss` is measured. Put it first in `callbacks`: those after it, the progress bar and `History` see the keys.
     An `EarlyStopping` or `ModelCheckpoint` on one of these needs `mode="min"`.
 
-    Batches are taken to have equal size but for the last one.
+    Batches are taken to have equal size except for the last one. If a custom `train_step` logs no `loss`, there is no
+    `total_loss` either, and a warning says so.
 
     Args:
         per_rule: add `penalty/<name>` for every rule.
+        optimizer: the `poise.Penalized` whose penalties are logged, by default that of the model.
 
     Example:
         >>> import keras, numpy as np, poise
@@ -36,42 +52,56 @@ class LossSplit(keras.callbacks.Callback):
         ['loss', 'penalty', 'total_loss']
     """
 
-    def __init__(self, per_rule=False):
-        super().__init__()
+    def __init__(self, per_rule=False, *, optimizer=None):
+        super().__init__(optimizer)
         self.per_rule = per_rule
         self._rows_of_batch = None
         self._rows_of_epoch = None
+        self._has_warned = False
 
     def on_train_begin(self, logs=None):
-        if find_penalized(self.model).keep_values():
+        if self.penalized.keep_values():
             self.model.make_train_function(force=True)
         self._rows_of_batch = None
+        self._has_warned = False
 
     def on_epoch_begin(self, epoch, logs=None):
-        find_penalized(self.model).reset_values()
+        self.penalized.reset_values()
         self._rows_of_epoch = None
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._rows_of_batch is None and batch > 0:
-            if hasattr(self.model, "jax_state_sync"):
-                self.model.jax_state_sync()
             rows = self._rows_so_far()
             self._rows_of_batch = rows and rows / batch
 
+    def on_train_batch_end(self, batch, logs=None):
+        steps = self.params.get("steps")
+        if steps is not None and batch >= steps - 1:  # an evaluation that follows resets the count
+            self._rows_of_epoch = self._rows_so_far()
+
     def on_test_begin(self, logs=None):
-        if self._rows_of_epoch is None:  # the validation that follows resets the count
+        if self._rows_of_epoch is None:
             self._rows_of_epoch = self._rows_so_far()
 
     def on_epoch_end(self, epoch, logs=None):
         logs = {} if logs is None else logs
-        optimizer = find_penalized(self.model)
+        optimizer = self.penalized
         now = current_values(optimizer, self.model)
         # Without a step nothing was recorded and the weights stayed: loss scaling skipped all, or all is frozen, where
         # TensorFlow does not even build the optimizer.
         sums, last = optimizer.recorded_values() if optimizer.built else np.zeros((2, len(now) + 1))
         means = self._means(sums, last) if sums[-1] else list(now.values())
         logs["penalty"] = sum(means)
-        logs["total_loss"] = logs["loss"] + logs["penalty"]
+        if "loss" in logs:
+            logs["total_loss"] = logs["loss"] + logs["penalty"]
+        elif not self._has_warned:
+            self._has_warned = True
+            keys = ", ".join(repr(key) for key in logs if key != "penalty") or "nothing"
+            warnings.warn(
+                f"The train_step of {self.model.name!r} logs no 'loss' (it logs {keys}), so that LossSplit logs the "
+                "penalty, but no total_loss. Return {'loss': ...} from train_step to get it.",
+                stacklevel=2,
+            )
         if "val_loss" in logs:
             logs["val_total_loss"] = logs["val_loss"] + sum(now.values())
         if self.per_rule:
@@ -86,6 +116,8 @@ class LossSplit(keras.callbacks.Callback):
         if steps < 2 or not rows or not full or steps < math.ceil(rows / full - 1e-3):
             return [float(total) / max(steps, 1.0) for total in sums[:-1]]
         rest = rows - (steps - 1) * full
+        if not 0 < rest <= full * (1 + 1e-3):  # an evaluation in the middle of the epoch changed the count
+            return [float(total) / steps for total in sums[:-1]]
         return [
             float(full * (total - end) + rest * end) / rows for total, end in zip(sums[:-1], last[:-1], strict=True)
         ]
@@ -93,11 +125,15 @@ class LossSplit(keras.callbacks.Callback):
     def _rows_so_far(self):
         """How many rows the model's own mean of the loss has seen since its last reset; None if it keeps none."""
         tracker = next((metric for metric in self.model.metrics if metric.name == "loss"), None)
-        return None if tracker is None else float(ops.convert_to_numpy(tracker.count))
+        count = getattr(tracker, "count", None)
+        return None if count is None else float(ops.convert_to_numpy(count))
 
 
-class ForceHistory(keras.callbacks.Callback):
+class ForceHistory(PenalizedCallback):
     """Remembers the forces of every epoch, `poise.forces(model)` averaged over the epoch's observed steps.
+
+    Args:
+        optimizer: the `poise.Penalized` whose forces are remembered, by default that of the model.
 
     Attributes:
         table: a DataFrame with the columns of `poise.forces` after `epoch` (from 0), one row a variable and epoch.
@@ -115,8 +151,8 @@ class ForceHistory(keras.callbacks.Callback):
         [0, 1, 2]
     """
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, *, optimizer=None):
+        super().__init__(optimizer)
         self._tables = []
 
     @property
@@ -125,30 +161,39 @@ class ForceHistory(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._tables = []
-        if not find_penalized(self.model).observe:
+        if not self.penalized.observe:
             raise ValueError("ForceHistory has nothing to remember: compile with poise.Penalized(..., observe=10).")
 
     def on_epoch_begin(self, epoch, logs=None):
-        find_penalized(self.model).reset_forces()
+        self.penalized.reset_forces()
 
     def on_epoch_end(self, epoch, logs=None):
-        optimizer = find_penalized(self.model)
+        optimizer = self.penalized
         if optimizer.built and optimizer.recorded_forces()[1]:
-            table = forces(self.model)
+            table = forces(self.model, optimizer=self.optimizer)
             table.insert(0, "epoch", epoch)
             self._tables.append(table)
 
 
-class KeepZeros(keras.callbacks.Callback):
+class KeepZeros(PenalizedCallback):
     """Ends a training of averaged weights (`use_ema=True`) with the exact zeros that the last step left.
 
     At the end of `fit` Keras puts the average of every weight in its place, and an entry of that average is zero only
-    if the weight was zero in every step. This then sets those penalised entries to zero that were zero at the end of
-    the last epoch; all others keep their average. Put it before `keras.callbacks.SwapEMAWeights` if you use that. With
+    if the weight was zero in every step. This then sets those penalized entries to zero that were zero at the end of
+    the last epoch; all others keep their average. If another callback restores the weights or averages of an earlier
+    epoch, as `EarlyStopping(restore_best_weights=True)` does, the zeros are those of that epoch.
+
+    With `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)`, by which `EarlyStopping` restores averages and not
+    weights, put it after `EarlyStopping`. A model that `ModelCheckpoint` saves while training continues has the weights
+    of that step, with their zeros; under `swap_on_epoch=True` it has the averages as they are. With
     `ema_overwrite_frequency` let a step that does not overwrite the weights be the last.
 
-    A model that `ModelCheckpoint` saves while training goes on has the weights of that step, with their zeros; under
-    `SwapEMAWeights(swap_on_epoch=True)` it has the averages as they are.
+    Args:
+        optimizer: the `poise.Penalized` that averages, by default that of the model.
+
+    Warns:
+        UserWarning: when training ends with weights that are not those of the end of an epoch, so that no zeros are
+            known for them.
 
     Raises:
         ValueError: when training begins, if the weights are not averaged.
@@ -163,29 +208,68 @@ class KeepZeros(keras.callbacks.Callback):
         0
     """
 
-    def __init__(self):
-        super().__init__()
-        self._are_zero = []
+    def __init__(self, *, optimizer=None):
+        super().__init__(optimizer)
+        self._zeros = {}
+        self._at_last_step = None
 
     def on_train_begin(self, logs=None):
-        self._are_zero = []
-        if not find_penalized(self.model).use_ema:
+        self._zeros = {}
+        if not self.penalized.use_ema:
             raise ValueError(
                 "KeepZeros is for averaged weights: without keras.optimizers.Adam(use_ema=True), or another average, "
                 "training ends with the zeros of its last step by itself."
             )
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._at_last_step = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps = self.params.get("steps")
+        if steps is not None and batch >= steps - 1:  # at the end of the epoch SwapEMAWeights may drop the weights
+            self._at_last_step = [ops.convert_to_numpy(variable) == 0 for variable in self._variables()]
+
     def on_epoch_end(self, epoch, logs=None):
-        optimizer = find_penalized(self.model)
-        variables = [variable for target in optimizer.targets for variable in optimizer.variables_of(target)]
-        self._are_zero = [(variable, ops.convert_to_numpy(variable) == 0) for variable in variables]
+        optimizer = self.penalized
+        averages = [average for target in optimizer.targets for average in optimizer.averages_of(target)]
+        pairs = [[ops.convert_to_numpy(v) for v in variables] for variables in (self._variables(), averages)]
+        are_zero = self._at_last_step
+        if are_zero is None:
+            # SwapEMAWeights may have exchanged the two. Where an average is zero, so is the weight.
+            are_zero = [(one == 0) | (other == 0) for one, other in zip(*pairs, strict=True)]
+        packed = [np.packbits(is_zero) for is_zero in are_zero]
+        self._zeros.update({_digest(arrays): packed for arrays in pairs})
 
     def on_train_end(self, logs=None):
-        for variable, is_zero in self._are_zero:
-            variable.assign(ops.where(is_zero, 0.0, ops.convert_to_tensor(variable)))
+        variables = self._variables()
+        arrays = [ops.convert_to_numpy(variable) for variable in variables]
+        packed = self._zeros.get(_digest(arrays))
+        if packed is None:
+            if self._zeros:
+                warnings.warn(
+                    "KeepZeros knows no zeros for the weights with which training ends: they are neither the averages "
+                    "nor the weights of the end of an epoch. Put it before callbacks that change weights.",
+                    stacklevel=2,
+                )
+            return
+        for variable, array, bits in zip(variables, arrays, packed, strict=True):
+            is_zero = np.unpackbits(bits, count=array.size).reshape(array.shape).astype(bool)
+            variable.assign(np.where(is_zero, np.zeros_like(array), array))
+
+    def _variables(self):
+        optimizer = self.penalized
+        return [variable for target in optimizer.targets for variable in optimizer.variables_of(target)]
 
 
-class ToSparsity(keras.callbacks.Callback):
+def _digest(arrays):
+    """By which weights are recognized."""
+    digest = hashlib.blake2b()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
+
+
+class ToSparsity(PenalizedCallback):
     """Raises a strength until a wanted share of what its rule penalises is exactly zero, and holds the share there.
 
     After every epoch the strength is multiplied by a factor: by `growth` while nothing is zero, by less the nearer the
@@ -204,6 +288,7 @@ class ToSparsity(keras.callbacks.Callback):
         target: the wanted share of zeros, between 0 and 1.
         growth: the largest factor by which the strength grows in an epoch, above 1. A small one takes longer to find
             the strength and oversteps the target less.
+        optimizer: the `poise.Penalized` that has the rule, by default that of the model.
 
     Raises:
         TypeError, ValueError: for a target or a growth out of these bounds; and, when training begins, for a rule that
@@ -222,8 +307,8 @@ class ToSparsity(keras.callbacks.Callback):
         0.5
     """
 
-    def __init__(self, rule, target, growth=1.5):
-        super().__init__()
+    def __init__(self, rule, target, growth=1.5, *, optimizer=None):
+        super().__init__(optimizer)
         if isinstance(target, bool) or not isinstance(target, numbers.Real):
             raise TypeError(f"target={target!r} is a {type(target).__name__}; it is a share of zeros, such as 0.8.")
         if not 0 < float(target) < 1:
@@ -235,7 +320,7 @@ class ToSparsity(keras.callbacks.Callback):
         self.growth = growth
 
     def on_train_begin(self, logs=None):
-        optimizer = build_penalized(self.model)
+        optimizer = build_penalized(self.model, self.optimizer)
         strength, penalty = optimizer.strength[self.rule], self._penalty(optimizer)
         who, name = f"ToSparsity({self.rule!r})", type(penalty).__name__
         if isinstance(penalty.strength, Schedule):
@@ -253,7 +338,7 @@ class ToSparsity(keras.callbacks.Callback):
             raise ValueError(f"{who}: there is nothing to bring to zero. All is frozen, or has the factor 0.")
 
     def on_epoch_end(self, epoch, logs=None):
-        optimizer = find_penalized(self.model)
+        optimizer = self.penalized
         share, strength = self._share(optimizer), optimizer.strength[self.rule]
         if logs is not None:
             logs[f"zeros/{self.rule}"] = share

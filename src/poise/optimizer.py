@@ -193,6 +193,10 @@ class Penalized(keras.optimizers.Optimizer):
         """The variables of a target, in its order."""
         return [self._trainable_variables[number] for number in target.members]
 
+    def averages_of(self, target) -> list:
+        """The variables that hold the averages of a target's variables (use_ema=True), in its order."""
+        return [self._model_variables_moving_average[number] for number in target.members]
+
     def build(self, variables, model=None):
         """Resolves the rules and makes the optimizer's variables.
 
