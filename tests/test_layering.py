@@ -9,6 +9,7 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
+    ("_backend",),
     ("penalties",),
     ("members",),
     ("rules",),

@@ -40,7 +40,7 @@ def forces(model, x=None, y=None, sample_weight=None, batch_size=256) -> pd.Data
         ValueError: if the model is not compiled with `Penalized`, or, without data, nothing was recorded.
 
     Example:
-        >>> import keras, numpy as np, poise
+        >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(poise.Penalized("sgd", poise.L2(0.01)), loss="mse")
         >>> poise.forces(model, np.ones((4, 2)), np.ones(4))["rule"].tolist()

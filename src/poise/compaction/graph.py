@@ -9,8 +9,9 @@ import numpy as np
 
 from poise.compaction.units import Units
 
-_INPUT = keras.Input((1,))
-CALLS = (type(keras.Model(_INPUT, _INPUT)).call, keras.Sequential.call)
+FUNCTIONAL = type(keras.Model.__new__(keras.Model, inputs=None, outputs=None))
+"""The class of `keras.Model(inputs, outputs)`, which has no public name; an empty instance builds no model."""
+CALLS = (FUNCTIONAL.call, keras.Sequential.call)
 """How models run that are nothing but their graphs; one with a `call` of its own may do something else."""
 
 

@@ -260,11 +260,14 @@ def _sure(fields: list[str], decimal: str, group: str) -> int:
 
 
 def _read_binary(path: Path, ending: str) -> pd.DataFrame:
-    kind, reader, needs = READERS[ending]
+    kind, reader, requirement = READERS[ending]
     try:
         return reader(path)
     except ImportError:
-        raise DataError(f"{path.name!r} is {kind}, which needs {needs}. Install it: pip install {needs}.") from None
+        raise DataError(
+            f"{path.name!r} is {kind}, and the package that reads it is not installed. "
+            f'Use `pip install "{requirement}"`.'
+        ) from None
     except (PermissionError, DataError):
         raise
     except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
@@ -325,8 +328,8 @@ def _columns_of(name: str, archive: np.lib.npyio.NpzFile, file: str) -> pd.DataF
 READERS = {
     ".parquet": ("Parquet", pd.read_parquet, "pyarrow"),
     ".pq": ("Parquet", pd.read_parquet, "pyarrow"),
-    ".xlsx": ("Excel", _read_excel, "openpyxl"),
-    ".xlsm": ("Excel", _read_excel, "openpyxl"),
+    ".xlsx": ("Excel", _read_excel, "poise[excel]"),
+    ".xlsm": ("Excel", _read_excel, "poise[excel]"),
     ".npz": ("NPZ", _read_npz, "numpy"),
 }
 
