@@ -254,7 +254,7 @@ def test_what_would_stop_tensorboard_or_mlflow_is_said_before_training(tmp_path,
     assert "already holds events of TensorBoard" in refused("study", "wine", "--tensorboard", "logs")
     for package, option in (("tensorboard.summary.writer.record_writer", "--tensorboard=x"), ("mlflow", "--mlflow")):
         monkeypatch.setitem(sys.modules, package, None)
-        assert "is not installed. Use pip install 'poise[" in refused("study", "wine", option)
+        assert 'is not installed. Use `pip install "poise[' in refused("study", "wine", option)
     assert [one.name for one in tmp_path.iterdir()] == ["logs"]
 
 

@@ -1,12 +1,11 @@
 """poise: training under a regularization penalty, with both sides in sight."""
 
-import importlib.util
-import os
+import importlib
 from typing import TYPE_CHECKING
 
-# JAX comes with poise and TensorFlow, Keras' own default, may be missing. Keras chooses when it is imported, below.
-if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is None:
-    os.environ["KERAS_BACKEND"] = "jax"
+from poise._backend import import_keras
+
+import_keras()
 
 from poise.adoption import adopt
 from poise.balance import forces

@@ -43,7 +43,7 @@ def adopt(model) -> list[Rule]:
             fit those that it has. The model is then as it was.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> dense = keras.layers.Dense(1, kernel_regularizer="l2")
         >>> model = keras.Sequential([keras.Input((4,)), dense])
         >>> [rule] = poise.adopt(model)

@@ -65,7 +65,7 @@ def forces(
         TypeError: if an argument has the wrong type.
 
     Example:
-        >>> import keras, numpy as np, poise
+        >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(poise.Penalized("sgd", poise.L2(0.01)), loss="mse")
         >>> poise.forces(model, np.ones((4, 2)), np.ones(4))["rule"].tolist()

@@ -44,7 +44,7 @@ class LossSplit(PenalizedCallback):
         optimizer: the `poise.Penalized` whose penalties are logged, by default that of the model.
 
     Example:
-        >>> import keras, numpy as np, poise
+        >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(poise.Penalized("sgd", poise.L2(0.01)), loss="mse")
         >>> history = model.fit(np.ones((4, 2)), np.ones(4), verbose=0, callbacks=[poise.LossSplit()])
@@ -142,7 +142,7 @@ class ForceHistory(PenalizedCallback):
         ValueError: when training begins, if the optimizer observes nothing (`Penalized(..., observe=0)`).
 
     Example:
-        >>> import keras, numpy as np, poise
+        >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(poise.Penalized("sgd", poise.L2(0.01), observe=1), loss="mse")
         >>> remembered = poise.ForceHistory()
@@ -199,7 +199,7 @@ class KeepZeros(PenalizedCallback):
         ValueError: when training begins, if the weights are not averaged.
 
     Example:
-        >>> import keras, numpy as np, poise
+        >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
         >>> averaged = keras.optimizers.SGD(0.1, use_ema=True)
         >>> model.compile(poise.Penalized(averaged, poise.L1(5.0), update="proximal"), loss="mse")
@@ -297,7 +297,7 @@ class ToSparsity(PenalizedCallback):
         KeyError: when training begins, for a rule that is not there.
 
     Example:
-        >>> import keras, numpy as np, poise
+        >>> import poise, keras, numpy as np
         >>> x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
         >>> model.compile(poise.Penalized(keras.optimizers.SGD(0.1), poise.L1(0.01), update="proximal"), loss="mse")

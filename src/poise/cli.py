@@ -375,7 +375,7 @@ def _engine(name: str, address: str | None):
     if name != "ray":
         return name
     if importlib.util.find_spec("ray") is None:
-        raise BadInputError("--engine ray needs Ray, which is not installed. Use pip install 'poise[ray]'.")
+        raise BadInputError('--engine ray needs Ray, which is not installed. Use `pip install "poise[ray]"`.')
     from poise import Cluster
 
     return Cluster(address)

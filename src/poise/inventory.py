@@ -67,7 +67,7 @@ def summary(model, *, optimizer=None) -> Summary:
             not fit it.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, name="head")], name="net")
         >>> model.compile(poise.Penalized("adam", poise.L2(0.01)), loss="mse")
         >>> poise.summary(model).table["penalty"].tolist()

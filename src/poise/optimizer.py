@@ -60,7 +60,7 @@ class Penalized(keras.optimizers.Optimizer):
             variables (see `poise.Rule`).
 
     Example:
-        >>> import keras, numpy as np, poise
+        >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
         >>> model.compile(poise.Penalized("adam", poise.L2(0.01)), loss="mse")
         >>> history = model.fit(np.ones((8, 10)), np.ones(8), verbose=0)
@@ -594,7 +594,7 @@ def find_penalized(model) -> Penalized:
         ValueError: if there is none.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
         >>> model.compile(poise.Penalized("adam", poise.L2(0.01)), loss="mse")
         >>> poise.find_penalized(model) is model.optimizer

@@ -276,7 +276,7 @@ def test_no_cluster_at_the_address(monkeypatch):
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match=r"pip install 'poise\[ray\]'"):
+    with pytest.raises(ImportError, match=r'pip install "poise\[ray\]"'):
         trained("ray")
 
 

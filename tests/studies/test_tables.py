@@ -331,9 +331,10 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path, name, kind):
 
 
 @pytest.mark.parametrize(
-    ("name", "module", "kind"), [("sales.parquet", "pyarrow", "Parquet"), ("sales.xlsx", "openpyxl", "Excel")]
+    ("name", "module", "kind", "requirement"),
+    [("sales.parquet", "pyarrow", "Parquet", "pyarrow"), ("sales.xlsx", "openpyxl", "Excel", "poise[excel]")],
 )
-def test_what_is_not_installed_is_named(tmp_path, monkeypatch, name, module, kind):
+def test_what_is_not_installed_is_named(tmp_path, monkeypatch, name, module, kind, requirement):
     path = write(tmp_path, "", name)
 
     def without(*arguments, **keywords):
@@ -343,7 +344,9 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch, name, module, kin
     monkeypatch.setattr(pd, "ExcelFile", without)
     monkeypatch.setattr(pd, "read_parquet", without)
 
-    assert refused(path, "y") == f"'{name}' is {kind}, which needs {module}. Install it: pip install {module}."
+    assert refused(path, "y") == (
+        f"'{name}' is {kind}, and the package that reads it is not installed. Use `pip install \"{requirement}\"`."
+    )
 
 
 @pytest.mark.parametrize("ending", ["xls", "json", "npy", "feather", "pkl", "gz"])

@@ -104,7 +104,7 @@ def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch):
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
-    with pytest.raises(DataError, match=r"TensorBoard is not installed. Use pip install 'poise\[tensorboard\]'."):
+    with pytest.raises(DataError, match=r'TensorBoard is not installed. Use `pip install "poise\[tensorboard\]"`.'):
         check_tensorboard("logs")
 
 
@@ -220,5 +220,5 @@ def test_a_server_that_does_not_answer_is_found_out_before_and_soon(monkeypatch)
 def test_without_mlflow_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
 
-    with pytest.raises(DataError, match=r"MLflow is not installed. Use pip install 'poise\[mlflow\]'."):
+    with pytest.raises(DataError, match=r'MLflow is not installed. Use `pip install "poise\[mlflow\]"`.'):
         check_mlflow()

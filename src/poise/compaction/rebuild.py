@@ -39,7 +39,7 @@ def compact(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multipl
         Fang et al. 2023, "DepGraph: towards any structural pruning" (units that go together).
 
     Example:
-        >>> import keras, numpy as np, poise
+        >>> import poise, keras, numpy as np
         >>> hidden = keras.layers.Dense(4, activation="relu")
         >>> model = keras.Sequential([keras.Input((3,)), hidden, keras.layers.Dense(1)])
         >>> hidden.set_weights([np.eye(3, 4), np.ones(4)])  # the fourth unit has no incoming weights

@@ -28,7 +28,7 @@ def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False, mult
         TypeError, ValueError: as `poise.compact`.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> model = keras.Sequential(
         ...     [keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="zeros"), keras.layers.Dense(1)]
         ... )
@@ -78,7 +78,7 @@ def savings(before, after) -> pd.DataFrame:
         TypeError, ValueError: if a model is not built, or has no graph of layers.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> def model(units):
         ...     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(units, name="hidden")])
         >>> poise.savings(model(8), model(2)).loc[["parameters", "FLOPs per sample", "hidden"], "ratio"].tolist()

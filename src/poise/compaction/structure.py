@@ -41,7 +41,7 @@ def structure(model, strength=1.0, weights=None) -> Rule:
         selection and estimation in regression with grouped variables" (the penalty).
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> hidden, head = keras.layers.Dense(4, name="hidden"), keras.layers.Dense(1, name="head")
         >>> model = keras.Sequential([keras.Input((3,)), hidden, head], name="net")
         >>> rule = poise.structure(model, 0.01)

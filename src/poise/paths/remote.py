@@ -262,7 +262,7 @@ def connected(cluster: Cluster) -> Any:
         import ray
     except ImportError as error:
         raise ImportError(
-            "The engine 'ray' needs Ray, which is not installed. Use pip install 'poise[ray]'."
+            "The engine 'ray' needs Ray, which is not installed. Use `pip install \"poise[ray]\"`."
         ) from error
     if ray.is_initialized():
         return ray

@@ -61,7 +61,7 @@ class Path:
         ValueError: if there is not one name for every input.
 
     Example:
-        >>> import keras, numpy as np, poise
+        >>> import poise, keras, numpy as np
         >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype("float32")
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
         >>> model.compile(keras.optimizers.Adam(0.05), loss="mse")

@@ -23,7 +23,7 @@ class MCP(Separable):
         weights: factors c per entry, or None for ones.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> w = keras.ops.array([0.5, 2.0, 5.0])
         >>> print(keras.ops.convert_to_numpy(poise.MCP(gamma=2.0).prox(w, step=1.0, strength=1.0)))
         [0. 2. 5.]
@@ -67,7 +67,7 @@ class SCAD(Separable):
         weights: factors c per entry, or None for ones.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> w = keras.ops.array([1.5, 5.0])
         >>> print(keras.ops.convert_to_numpy(poise.SCAD().prox(w, step=1.0, strength=1.0)))
         [0.5 5. ]
@@ -123,7 +123,7 @@ class LogSum(Separable):
         weights: factors c per entry, or None for ones.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> w = keras.ops.array([0.5, 3.0])
         >>> print(keras.ops.convert_to_numpy(poise.LogSum().prox(w, step=1.0, strength=3.0)))
         [0. 2.]
@@ -170,7 +170,7 @@ class L0(Separable):
         weights: factors c per entry, or None for ones.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> w = keras.ops.array([1.0, 2.0])
         >>> print(keras.ops.convert_to_numpy(poise.L0().prox(w, step=1.0, strength=1.0)))
         [0. 2.]

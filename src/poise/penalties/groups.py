@@ -81,7 +81,7 @@ class GroupLasso(Grouped):
         weights: factors c per group; None for √(number of entries in the group).
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> w = keras.ops.array([[3.0, 4.0], [0.3, 0.4]])
         >>> drop_inputs = poise.GroupLasso(groups="inputs", weights=[1.0, 1.0])
         >>> print(keras.ops.convert_to_numpy(drop_inputs.prox(w, step=1.0, strength=1.0)))
@@ -114,7 +114,7 @@ class SparseGroupLasso(Penalty):
         weights: factors c per group; None for √(number of entries in the group).
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> w = keras.ops.array([[3.0, 0.4], [0.3, 0.4]])
         >>> penalty = poise.SparseGroupLasso(l1_ratio=0.5, groups="inputs", weights=[1.0, 1.0])
         >>> print(keras.ops.convert_to_numpy(penalty.prox(w, step=1.0, strength=1.0)))

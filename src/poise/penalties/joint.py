@@ -47,7 +47,7 @@ class JointGroupLasso(Grouped):
         TypeError, ValueError: for members that are not of this form.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> members = {"hidden/kernel": ((2, 2), 1, [0, 1]), "hidden/bias": ((2,), 0, [0, 1])}
         >>> units = poise.JointGroupLasso(members=members, weights=[1.0, 1.0])
         >>> w = keras.ops.array([2.0, 0.3, 1.0, 0.4, 2.0, 0.0])  # unit 0 has the entries 0, 2 and 4

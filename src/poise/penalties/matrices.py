@@ -26,7 +26,7 @@ class Nuclear(Penalty):
         weights: one finite factor c for the matrix, or None for 1.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> w = keras.ops.array([[3.0, 0.0], [0.0, 0.5]])
         >>> print(keras.ops.convert_to_numpy(poise.Nuclear().prox(w, step=1.0, strength=1.0)))
         [[2. 0.]
@@ -83,7 +83,7 @@ class Orthogonal(Penalty):
         weights: one finite factor c for the matrix, or None for 1.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> float(poise.Orthogonal().value(keras.ops.eye(3), strength=1.0))
         0.0
     """
@@ -124,7 +124,7 @@ class Coherence(Penalty):
         weights: one finite factor c for the matrix, or None for 1.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> float(poise.Coherence().value(keras.ops.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]), strength=3.0))
         1.0
     """

@@ -19,7 +19,7 @@ class L1(Separable):
         weights: factors c per entry, or None for ones.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> w = keras.ops.array([3.0, -0.5, 1.0])
         >>> print(keras.ops.convert_to_numpy(poise.L1().prox(w, step=1.0, strength=1.0)))
         [2. 0. 0.]

@@ -23,7 +23,7 @@ class Smoothness(Penalty):
         weights: finite factors c per difference, broadcast to w's shape with `axis` shorter by one; None for ones.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> float(poise.Smoothness().value(keras.ops.array([0.0, 1.0, 3.0]), strength=1.0))
         5.0
     """
@@ -117,7 +117,7 @@ class Anchored(Penalty):
             keeps those, and they are saved with it.
 
     Example:
-        >>> import keras, poise
+        >>> import poise, keras
         >>> w = keras.ops.array([1.0, 2.5])
         >>> stay = poise.Anchored(poise.L1(), start=[1.5, 0.5])
         >>> print(keras.ops.convert_to_numpy(stay.prox(w, step=1.0, strength=1.0)))

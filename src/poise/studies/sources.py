@@ -270,13 +270,16 @@ def _sure(fields: list[str], decimal: str, group: str) -> int:
 
 
 def _read_binary(path: Path, ending: str) -> pd.DataFrame:
-    kind, reader, needs = READERS[ending]
+    kind, reader, requirement = READERS[ending]
     try:
         return reader(path)
     except MemoryError:
         raise DataError(f"{path.name!r} needs more memory than there is. Give fewer rows or columns.") from None
     except ImportError:
-        raise DataError(f"{path.name!r} is {kind}, which needs {needs}. Install it: pip install {needs}.") from None
+        raise DataError(
+            f"{path.name!r} is {kind}, and the package that reads it is not installed. "
+            f'Use `pip install "{requirement}"`.'
+        ) from None
     except (PermissionError, DataError):
         raise
     except Exception as error:  # libraries raise whatever a damaged file makes them stumble over

@@ -72,7 +72,7 @@ def check_tensorboard(folder: str | os.PathLike[str], *, overwrite: bool = False
     try:
         import tensorboard.summary.writer.record_writer  # noqa: F401
     except ImportError:
-        raise DataError("TensorBoard is not installed. Use pip install 'poise[tensorboard]'.") from None
+        raise DataError('TensorBoard is not installed. Use `pip install "poise[tensorboard]"`.') from None
     if not overwrite and any(Path(folder).rglob(EVENTS)):
         raise DataError(
             f"The folder {os.fspath(folder)!r} already holds events of TensorBoard, and nothing is overwritten "
@@ -174,7 +174,7 @@ def _client(uri: str | None):
         from mlflow import MlflowClient, get_tracking_uri
         from mlflow.tracking import is_tracking_uri_set
     except ImportError:
-        raise DataError("MLflow is not installed. Use pip install 'poise[mlflow]'.") from None
+        raise DataError('MLflow is not installed. Use `pip install "poise[mlflow]"`.') from None
     found = uri or (get_tracking_uri() if is_tracking_uri_set() else LOCAL)
     with _told(found):
         return MlflowClient(tracking_uri=found), found
