@@ -1,42 +1,41 @@
 """The console script `poise`. It stands beside the package, so that it decides before anything of that is imported."""
 
 import contextlib
-import importlib.util
 import os
 import signal
 import sys
+from typing import NoReturn
+
+BACKENDS = ("jax", "tensorflow", "torch")
+BAD_INPUT = 2
 
 
 def main() -> None:
     """Runs on JAX unless KERAS_BACKEND says otherwise; Ctrl-C ends it without a word while modules are imported."""
     fill_closed_streams()
     leave_out_working_directory()
-    os.environ.setdefault("KERAS_BACKEND", "jax")
-    problem = backend_problem(os.environ["KERAS_BACKEND"])
-    if problem:
-        print(f"Error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    backend = os.environ.setdefault("KERAS_BACKEND", "jax")
+    if backend not in BACKENDS:
+        refuse(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}. Without it, poise runs on JAX.")
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from poise.cli import app
-    from poise.terminal.screen import prepare_streams
+    try:
+        from poise.cli import app
+        from poise.terminal.screen import prepare_streams
+    except ImportError as error:
+        if error.name not in BACKENDS:
+            raise
+        refuse(str(error))
 
     signal.signal(signal.SIGINT, before)
     prepare_streams()
     app(prog_name="poise")
 
 
-def backend_problem(backend: str) -> str:
-    """Why Keras cannot run on a backend, and what to do; "" if it can."""
-    if backend not in ("jax", "tensorflow", "torch"):
-        return f"KERAS_BACKEND is {backend!r}. Set it to 'jax', 'tensorflow' or 'torch', or unset it to run on JAX."
-    if importlib.util.find_spec(backend) is None:
-        return (
-            f'KERAS_BACKEND is {backend!r}, which is not installed. Install it with: pip install "poise[{backend}]", '
-            "or unset KERAS_BACKEND to run on JAX."
-        )
-    return ""
+def refuse(sentence: str) -> NoReturn:
+    print(sentence, file=sys.stderr)
+    raise SystemExit(BAD_INPUT)
 
 
 def fill_closed_streams() -> None:

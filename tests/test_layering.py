@@ -9,7 +9,7 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
-    ("_keras_internals",),
+    ("_backend", "_keras_internals"),
     ("escaping", "penalties"),
     ("members", "layer_state"),
     ("layers",),

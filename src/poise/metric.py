@@ -42,14 +42,24 @@ class Before:
         """The number of updates, counting from 1 once the update is done."""
         return ops.maximum(ops.cast(self.optimizer.iterations, self.w.dtype), 1.0)
 
-    def where_seen(self, moment, step, least=0.0):
-        """The step where a gradient has arrived, so that the second moment is above `least`; elsewhere the rate.
+    def where_seen(self, moment, step_at: Callable[[Any], Any], least=0.0):
+        """The step that an optimizer takes at its second moment, also where no gradient has arrived yet.
 
-        Without a gradient so far an adaptive step is rate/ε, with which a prox would set to zero at once whatever has
-        not been trained yet: branches that start at zero, rows of an embedding that were not looked up. There, any
-        positive step has the same fixed points, because the prediction gradient is zero; the plain rate is a small one.
+        There an adaptive step is rate/ε, with which a prox would set to zero at once whatever has not been trained
+        yet: branches that start at zero, rows of an embedding that were not looked up. Any positive step has the same
+        fixed points there, because the prediction gradient is zero. So these entries take the step at the mean moment
+        of the others, and the learning rate as long as the whole variable has none.
+
+        Args:
+            moment: of the shape of the variable.
+            step_at: the step at a moment.
+            least: moments up to this one count as none.
         """
-        return ops.where(moment > least, step, self.rate)
+        is_seen = moment > least
+        count = ops.sum(ops.cast(is_seen, moment.dtype))
+        mean = ops.sum(ops.where(is_seen, moment, 0.0)) / ops.maximum(count, 1.0)
+        elsewhere = ops.where(count > 0, step_at(ops.where(count > 0, mean, 1.0)), self.rate)
+        return ops.where(is_seen, step_at(ops.where(is_seen, moment, 1.0)), elsewhere)
 
     def remaining(self, beta):
         """1 − βᵗ, the bias correction after the update."""
@@ -151,22 +161,14 @@ def rmsprop(before):
     """lr/√(v + ε), with ε inside the root, as in Keras."""
     inner = before.optimizer
 
-    def step():
-        v = before.state("_velocities")
-        return before.where_seen(v, before.rate / ops.sqrt(v + inner.epsilon))
-
-    return step
+    return lambda: before.where_seen(before.state("_velocities"), lambda v: before.rate / ops.sqrt(v + inner.epsilon))
 
 
 @step_of(keras.optimizers.Adagrad)
 def adagrad(before):
     inner = before.optimizer
 
-    def step():
-        v = before.state("_accumulators")
-        return before.where_seen(v, before.rate / ops.sqrt(v + inner.epsilon))
-
-    return step
+    return lambda: before.where_seen(before.state("_accumulators"), lambda v: before.rate / ops.sqrt(v + inner.epsilon))
 
 
 @step_of(keras.optimizers.Adadelta)
@@ -186,8 +188,8 @@ def adam(before):
 
     def step():
         v = before.state("_velocity_hats" if inner.amsgrad else "_velocities")
-        h = before.rate * ops.sqrt(before.remaining(inner.beta_2)) / (ops.sqrt(v) + inner.epsilon)
-        return before.where_seen(v, h)
+        rate = before.rate * ops.sqrt(before.remaining(inner.beta_2))
+        return before.where_seen(v, lambda v: rate / (ops.sqrt(v) + inner.epsilon))
 
     return step
 
@@ -195,12 +197,7 @@ def adam(before):
 @step_of(keras.optimizers.Adamax)
 def adamax(before):
     inner = before.optimizer
-
-    def step():
-        u = before.state("_u")
-        return before.where_seen(u, before.rate / (u + inner.epsilon))
-
-    return step
+    return lambda: before.where_seen(before.state("_u"), lambda u: before.rate / (u + inner.epsilon))
 
 
 @step_of(keras.optimizers.Nadam)
@@ -217,7 +214,7 @@ def nadam(before):
         following = u(t + 1.0)
         c = following * before.remaining(inner.beta_1) / (1.0 - product * following) + (1.0 - u(t)) / (1.0 - product)
         v = before.state("_velocities") / before.remaining(inner.beta_2)
-        return before.where_seen(v, c * before.rate / (ops.sqrt(v) + inner.epsilon))
+        return before.where_seen(v, lambda v: c * before.rate / (ops.sqrt(v) + inner.epsilon))
 
     return step
 
@@ -229,12 +226,15 @@ def lamb(before):
 
     def step():
         v = before.state("_velocities")
-        scale = ops.sqrt(v / before.remaining(inner.beta_2)) + inner.epsilon
-        update = before.state("_momentums") / before.remaining(inner.beta_1) / scale
+
+        def scale(v):
+            return ops.sqrt(v / before.remaining(inner.beta_2)) + inner.epsilon
+
+        update = before.state("_momentums") / before.remaining(inner.beta_1) / scale(v)
         update_norm = _norm(update)
         both = ops.logical_and(w_norm > 0, update_norm > 0)
         ratio = ops.where(both, w_norm / ops.where(both, update_norm, 1.0), 1.0)
-        return before.where_seen(v, ratio * before.rate / scale)
+        return before.where_seen(v, lambda v: ratio * before.rate / scale(v))
 
     return step
 
@@ -248,9 +248,8 @@ def adafactor(before):
         rho = ops.minimum(before.rate, 1.0 / ops.sqrt(before.count))
         alpha = ops.maximum(ops.cast(inner.epsilon_2, rho.dtype), size) * rho
         v = before.state("_v")
-        root = ops.sqrt(v)
-        h = alpha / root / ops.maximum(1.0, _rms(before.gradient / root) / inner.clip_threshold)
-        return before.where_seen(v, h, least=UNSEEN * inner.epsilon_1)
+        clipped = alpha / ops.maximum(1.0, _rms(before.gradient / ops.sqrt(v)) / inner.clip_threshold)
+        return before.where_seen(v, lambda v: clipped / ops.sqrt(v), least=UNSEEN * inner.epsilon_1)
 
     return step
 
