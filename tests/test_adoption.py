@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers, regularizers
+from keras import layers, ops, regularizers
 from oracles.models import assert_same_weights, batches, compiled, fitted, net, table
 
 import poise
@@ -175,8 +175,19 @@ def test_nothing_to_adopt_leaves_the_model_as_it_is():
     model = compiled("adam")
     optimizer = model.optimizer
 
-    assert poise.adopt(model) == []
+    with pytest.warns(UserWarning, match="'net' has no weight regularizers that could be moved, so it is not changed"):
+        assert poise.adopt(model) == []
+
     assert model.optimizer is optimizer
+
+
+def test_nothing_to_adopt_beside_an_activity_regularizer_says_both():
+    model = net(activity_regularizer={"head": "l2", "features": None})
+
+    with pytest.warns(
+        UserWarning, match="no weight regularizers .* stay in the loss: the activity regularizer of 'head'"
+    ):
+        assert poise.adopt(model) == []
 
 
 def test_a_model_that_is_not_built_is_refused():
@@ -333,3 +344,280 @@ def test_a_second_adoption_joins_the_first():
     poise.adopt(model)
 
     assert [rule.name for rule in model.optimizer.rules] == ["L2(strength=0.1)", "L2(strength=0.1) (2)"]
+
+
+# ---------------------------------------------------------------- what stays as it was
+
+
+@pytest.mark.filterwarnings("ignore:The loss of .* is not only the prediction loss")
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_activity_regularizer_stays_also_where_it_is_the_same_object(shared):
+    def trained(adopts):
+        regularizer = regularizers.L2(0.1)
+        activity = regularizer if shared else regularizers.L2(0.1)
+        model = compiled("sgd", net(kernel_regularizer=regularizer, activity_regularizer=activity))
+        if adopts:
+            poise.adopt(model)
+            assert model.get_layer("head").activity_regularizer is activity
+            assert model.get_layer("head").get_config()["kernel_regularizer"] is None
+        return fitted(model, epochs=3)
+
+    assert_same_weights(trained(True), trained(False))
+
+
+@keras.saving.register_keras_serializable("tests")
+class CallsItsOwn(layers.Layer):
+    """A layer that puts its regularizer on a variable and on its output."""
+
+    def __init__(self, reg="l2", **settings):
+        super().__init__(**settings)
+        self.reg = regularizers.get(reg)
+
+    def build(self, shape):
+        self.w = self.add_weight(shape=(shape[-1], 4), name="w", regularizer=self.reg)
+
+    def call(self, x):
+        h = x @ self.w
+        self.add_loss(self.reg(h))
+        return h
+
+    def get_config(self):
+        return {**super().get_config(), "reg": regularizers.serialize(self.reg)}
+
+
+def test_a_layer_that_calls_its_regularizer_keeps_it():
+    def trained(adopts):
+        keras.utils.set_random_seed(0)
+        model = compiled("sgd", keras.Sequential([keras.Input((6,)), CallsItsOwn(name="own"), layers.Dense(1)]))
+        if adopts:
+            with pytest.warns(UserWarning, match=r"The code of the layer 'own' \(CallsItsOwn\) makes its regularizer"):
+                poise.adopt(model)
+        return fitted(model, epochs=3)
+
+    assert_same_weights(trained(True), trained(False))
+
+
+def test_everything_that_was_compiled_stays():
+    def make():
+        x = keras.Input((6,))
+        hidden = layers.Dense(4, kernel_regularizer="l2")(x)
+        return keras.Model(x, [layers.Dense(1, name="a")(hidden), layers.Dense(1, name="b")(hidden)])
+
+    def trained(adopts):
+        keras.utils.set_random_seed(0)
+        model = make()
+        model.compile(
+            keras.optimizers.Adam(0.01, use_ema=True),
+            loss=["mse", "mae"],
+            loss_weights=[1.0, 3.0],
+            metrics=[["mae"], ["mse"]],
+            weighted_metrics=[["mse"], []],
+            steps_per_execution=1 if keras.backend.backend() == "torch" else 2,
+            jit_compile=False,
+        )
+        x, y = table(40)
+        fit = {"batch_size": 8, "shuffle": False, "verbose": 0, "sample_weight": [np.linspace(0.5, 2.0, 40)] * 2}
+        model.fit(x, [y, -y], **fit)
+        if adopts:
+            before = model.metrics, model.steps_per_execution, model.jit_compile, model.run_eagerly, model.loss
+            poise.adopt(model)
+            assert (
+                model.metrics,
+                model.steps_per_execution,
+                model.jit_compile,
+                model.run_eagerly,
+                model.loss,
+            ) == before
+            assert isinstance(model.get_compile_config()["optimizer"]["config"], dict)
+            assert "Penalized" in model.get_compile_config()["optimizer"]["class_name"]
+        return model, model.fit(x, [y, -y], epochs=2, **fit).history
+
+    (adopted, ours), (untouched, theirs) = trained(True), trained(False)
+
+    assert_same_weights(adopted, untouched)
+    assert set(ours) == set(theirs)
+    for key in set(ours) - {"loss"}:  # the loss of Keras has the penalty in it
+        np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("scales", [True, False])
+def test_loss_scaling_is_as_it_was_compiled(scales):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = compiled("adam", net(kernel_regularizer=regularizers.L2(0.1)), auto_scale_loss=scales)
+        poise.adopt(model)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer if scales else poise.Penalized)
+    assert "Penalized" in model.get_compile_config()["optimizer"]["class_name"]
+    fitted(model, epochs=1)
+
+
+class Custom(keras.Model):
+    """A model with a compile of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(1, kernel_regularizer="l2")
+        self.built = True
+        self.dense.build((None, 6))
+
+    def call(self, x):
+        return self.dense(x)
+
+    def compile(self, optimizer, temperature, second=None):
+        super().compile(optimizer, loss="mse")
+        self.temperature, self.same, self.second_optimizer = temperature, self.optimizer, second
+
+
+def test_a_custom_compile_is_not_called_again():
+    def trained(adopts):
+        keras.utils.set_random_seed(0)
+        model = Custom()
+        model.compile(keras.optimizers.Adam(0.01), temperature=3.0)
+        if adopts:
+            poise.adopt(model)
+            assert (model.temperature, model.same) == (3.0, model.optimizer)
+        model.fit(*table(40), verbose=0, shuffle=False)
+        return model
+
+    assert_same_weights(trained(True), trained(False))
+
+
+def test_a_model_with_several_optimizers_is_refused():
+    model = Custom()
+    model.compile("sgd", temperature=3.0, second=keras.optimizers.Adam())
+
+    with pytest.raises(ValueError, match=r"other optimizers beside model\.optimizer \(second_optimizer\)"):
+        poise.adopt(model)
+
+    assert model.dense.kernel.regularizer is not None
+    assert model.dense.kernel_regularizer is not None
+
+
+# ---------------------------------------------------------------- layers of all kinds
+
+
+def _heads(x):
+    return layers.MultiHeadAttention(2, 3, kernel_regularizer="l2", bias_regularizer="l1")(x, x)
+
+
+SEQUENCES = {
+    "dense": layers.Dense(4, kernel_regularizer="l2", bias_regularizer="l1"),
+    "bidirectional": layers.Bidirectional(layers.LSTM(3, kernel_regularizer="l2", recurrent_regularizer="l1")),
+    "GRU": layers.GRU(3, kernel_regularizer="l2", bias_regularizer="l1", return_sequences=True),
+    "stacked cells": layers.RNN([layers.SimpleRNNCell(3, kernel_regularizer="l2"), layers.GRUCell(2)]),
+    "heads": _heads,
+    "einsum": layers.EinsumDense("abc,cd->abd", (None, 4), kernel_regularizer="l2"),
+    "convolution": layers.Conv1D(3, 2, kernel_regularizer="l2"),
+    "transposed": layers.Conv1DTranspose(3, 2, kernel_regularizer="l2"),
+    "separable": layers.SeparableConv1D(3, 2, depthwise_regularizer="l2", pointwise_regularizer="l1"),
+    "normalization": layers.BatchNormalization(gamma_regularizer="l2", beta_regularizer="l1"),
+    "slopes": layers.PReLU(alpha_regularizer="l2"),
+    "distributed": layers.TimeDistributed(layers.Dense(2, kernel_regularizer="l2")),
+    "spectral": layers.SpectralNormalization(layers.Dense(2, kernel_regularizer="l2")),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_layers_of_every_kind_train_alike_and_forget_theirs(name):
+    def trained(adopts):
+        keras.utils.set_random_seed(0)
+        x = keras.Input((5, 6))
+        layer = SEQUENCES[name]
+        layer = layer if not isinstance(layer, layers.Layer) else type(layer).from_config(layer.get_config())
+        model = keras.Model(x, layers.Dense(1)(layers.Flatten()(layer(x))), name="net")
+        model.compile(keras.optimizers.SGD(0.05), loss="mse", jit_compile=False)
+        if adopts:
+            assert len(poise.adopt(model)) > 0
+            assert model.losses == keras.models.clone_model(model).losses == []
+        for _ in range(2):
+            model.train_on_batch(np.random.default_rng(0).normal(size=(4, 5, 6)), np.ones((4, 1)))
+        return model
+
+    assert_same_weights(trained(True), trained(False))
+
+
+def test_low_rank_adapters_train_alike():
+    def trained(adopts):
+        model = net(kernel_regularizer=regularizers.L2(0.1))
+        model.get_layer("features").enable_lora(2)
+        keras.utils.set_random_seed(0)
+        for variable in model.trainable_variables:
+            variable.assign(0.3 * np.random.default_rng(0).normal(size=variable.shape))
+        compiled("sgd", model)
+        if adopts:
+            poise.adopt(model)
+        return fitted(model, epochs=3)
+
+    assert_same_weights(trained(True), trained(False))
+
+
+def test_layers_frozen_after_training_began():
+    def trained(adopts):
+        model = fitted(compiled("sgd", net(kernel_regularizer=regularizers.L2(0.1))), epochs=1)
+        model.get_layer("features").trainable = False
+        compiled("sgd", model)
+        if adopts:
+            poise.adopt(model)
+        return fitted(model, epochs=2)
+
+    assert_same_weights(trained(True), trained(False))
+
+
+# ---------------------------------------------------------------- layers of several models
+
+
+def test_layers_shared_with_another_model_are_reported():
+    trunk = layers.Dense(4, kernel_regularizer="l2", name="trunk")
+    models = []
+    for name in ("left", "right"):
+        x = keras.Input((6,))
+        models.append(keras.Model(x, layers.Dense(1, name=f"{name}_head")(trunk(x)), name=name))
+
+    with pytest.warns(UserWarning, match="'right' shares layers with 'left' and loses .*: 'trunk'. To train it"):
+        poise.adopt(models[0])
+
+    assert models[1].losses == []
+
+
+def test_a_compiled_view_of_the_model_is_reported_and_others_are_not():
+    model = net(kernel_regularizer={"features": "l2", "head": None})
+    view = keras.Model(model.inputs, model.get_layer("features").output, name="view")
+    twin = net(kernel_regularizer={"features": "l2", "head": None})
+    part = keras.Model(twin.inputs, twin.get_layer("features").output, name="part")
+    view.compile("sgd", "mse")
+
+    poise.adopt(twin)
+    with pytest.warns(UserWarning, match="'view' shares layers with 'net'"):
+        poise.adopt(model)
+
+    assert part.losses == []
+
+
+def test_a_model_around_it_is_reported():
+    inner = keras.Sequential([keras.Input((6,)), layers.Dense(3, kernel_regularizer="l2", name="deep")], name="inner")
+    outer = keras.Sequential([keras.Input((6,)), inner, layers.Dense(1)], name="outer")
+
+    with pytest.warns(UserWarning, match="'outer' shares layers with 'inner'") as warned:
+        poise.adopt(inner)
+
+    assert sum("shares layers" in str(warning.message) for warning in warned) == 1
+    assert outer.losses == []
+
+
+def test_regularizers_come_back_with_a_layer_that_makes_them_and_this_is_said():
+    class Makes(layers.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(shape[-1], 1), regularizer=regularizers.L2(0.1), name="w")
+
+        def call(self, x):
+            return ops.matmul(x, self.w)
+
+    model = keras.Sequential([keras.Input((6,)), Makes(name="makes")])
+
+    with pytest.warns(UserWarning, match=r"The code of the layer 'makes' \(Makes\) makes its regularizer"):
+        poise.adopt(model)
+
+    assert model.losses == []

@@ -1,7 +1,9 @@
 """From Keras regularizers to rules (poise.adopt)."""
 
 import collections
+import gc
 import glob
+import inspect
 import itertools
 import warnings
 
@@ -17,14 +19,16 @@ from poise.rules import Rule
 
 
 def adopt(model) -> list[Rule]:
-    """Moves the L1, L2, L1L2 and OrthogonalRegularizer that a model's variables carry into rules.
+    """Move the L1, L2, L1L2 and OrthogonalRegularizer that a model's variables carry into rules.
 
-    The model is changed in place: its loss becomes the prediction loss, and the layers forget their regularizers, so
-    that saving, cloning and loading do not bring them back. A compiled model also gets its optimizer wrapped in
-    `poise.Penalized(..., update="coupled")` with the state it had, so that training goes on as the untouched model's
-    would have. One that is compiled with `poise.Penalized` already gets the rules beside its own, in its update: with
-    `"proximal"` they lead to the same minimum by other steps. A poise penalty that serves as a regularizer is moved as
-    it is. Frozen variables count: Keras ignores their regularizers while they are frozen, and so does a rule.
+    The model is changed in place: its loss becomes the prediction loss, and the layers forget the regularizers of their
+    variables, so that saving, cloning and loading do not bring them back. Activity regularizers stay, also where they
+    are the same object. The optimizer of a compiled model is wrapped in `poise.Penalized(..., update="coupled")` with
+    the state it had, so that training continues as that of the untouched model would; everything else that was
+    compiled stays as it is. One that is compiled with `poise.Penalized` already gets the rules beside its own, in its
+    update: with `"proximal"` they lead to the same minimum by other steps. A poise penalty that serves as a
+    regularizer is moved as it is. Frozen variables count: Keras ignores their regularizers while they are frozen, and
+    so does a rule.
 
     Args:
         model: a built Keras model, compiled or not, trained or loaded.
@@ -34,13 +38,15 @@ def adopt(model) -> list[Rule]:
         compiled pass them to `poise.Penalized`. An empty list if there is nothing to move.
 
     Warns:
-        UserWarning: naming the regularizers that stay in the loss, because poise does not know them or because they
-            act on activations and so need data.
+        UserWarning: if there is nothing to move; naming the regularizers that stay in the loss, because poise does not
+            know them or because they act on activations and so need data; naming other models that share layers with
+            this one and so lose their regularizers as well; and naming layers whose code makes the regularizer, so
+            that it comes back when the model is loaded.
 
     Raises:
         ValueError: if the model is not built; if two of its variables have the same path and different regularizers;
-            if it is compiled with `update="decoupled"`, in which they would have another minimum; if the rules do not
-            fit those that it has. The model is then as it was.
+            if it has several optimizers; if it is compiled with `update="decoupled"`, in which they would have another
+            minimum; if the rules do not fit those that it has. The model is then as it was.
 
     Example:
         >>> import poise, keras
@@ -54,23 +60,35 @@ def adopt(model) -> list[Rule]:
     variables = [*model.trainable_variables, *model.non_trainable_variables]
     carried = [(v, v.regularizer) for v in variables if getattr(v, "regularizer", None) is not None]
     known = [(v, penalty) for v, regularizer in carried if (penalty := _penalty_of(regularizer)) is not None]
+    stays = _what_stays(model, [(v, r) for v, r in carried if _penalty_of(r) is None])
+    if not known:
+        _warn(f"The model {model.name!r} has no weight regularizers that could be moved, so it is not changed.{stays}")
+        return []
     _check_paths(known, variables)
     old = _penalized_of(model)
     rules = _rules(known, variables, [] if old is None else [rule.name for rule in old.rules])
     moved = [regularizer for _, regularizer in carried if _penalty_of(regularizer) is not None]
-    holders = [*(variable for variable, _ in known), *model._flatten_layers()]
-    places = [(holder, name, held) for holder in holders for name, held in _held(holder, moved)]
+    layers = model._flatten_layers()
+    places = [(variable, "regularizer", variable.regularizer) for variable, _ in known]
+    places += [(layer, name, held) for layer in layers for name, held in _held(layer, moved)]
     for holder, name, _ in places:
         setattr(holder, name, None)
     try:
-        if rules and getattr(model, "optimizer", None) is not None:
-            _recompile(model, old, rules)
+        if getattr(model, "optimizer", None) is not None:
+            _wrap_optimizer(model, old, rules)
     except Exception:
         for holder, name, held in places:
             setattr(holder, name, held)
         raise
-    _name_what_stays(model, [(v, r) for v, r in carried if _penalty_of(r) is None])
+    if stays:
+        _warn(f"The loss of {model.name!r} is not only the prediction loss.{stays}")
+    _report_sharing(model, [variable for variable, _ in known])
+    _report_return(layers, [variable for variable, _ in known])
     return rules
+
+
+def _warn(message):
+    warnings.warn(message, stacklevel=3)
 
 
 def _penalty_of(regularizer) -> Penalty | None:
@@ -145,37 +163,78 @@ def _tail(path, others):
     return path
 
 
-def _held(holder, moved):
-    """(name, value) of the attributes of a layer or a variable that hold one of the moved regularizers."""
-    if isinstance(holder, keras.Variable):
-        return [("regularizer", holder.regularizer)]
-    return [(name, value) for name, value in vars(holder).items() if any(value is held for held in moved)]
+def _held(layer, moved):
+    """(name, value) of the attributes by which a layer holds a moved regularizer for its variables, and only for them.
+
+    Not those of activations, and not those that a custom layer reads in its own code, to call them.
+    """
+    return [
+        (name, value)
+        for name, value in vars(layer).items()
+        if any(value is held for held in moved) and "activity" not in name and not _is_read(layer, name)
+    ]
 
 
-def _name_what_stays(model, unknown):
+def _is_read(layer, name):
+    """Whether custom code reads an attribute of a layer elsewhere than where it makes its variables or is saved."""
+    making = ("__init__", "build", "get_config", "from_config")
+    functions = [
+        function
+        for kind in type(layer).__mro__
+        if not _is_of_keras(kind)
+        for key, member in vars(kind).items()
+        if key not in making and (function := _function_of(member)) is not None
+    ]
+    return any(name in _names(function.__code__) for function in functions)
+
+
+def _is_of_keras(kind):
+    return kind.__module__.partition(".")[0] in ("keras", "torch", "tensorflow", "builtins")
+
+
+def _function_of(member):
+    member = getattr(member, "fget", getattr(member, "__func__", member))
+    return inspect.unwrap(member) if inspect.isfunction(member) else None
+
+
+def _names(code):
+    """The attributes and strings of a function, and of the functions in it."""
+    names = {*code.co_names, *(constant for constant in code.co_consts if isinstance(constant, str))}
+    return names.union(*(_names(constant) for constant in code.co_consts if inspect.iscode(constant)))
+
+
+def _what_stays(model, unknown):
+    """A sentence on the regularizers that stay, or nothing."""
     stays = [f"{type(regularizer).__name__} on {path_of(variable)!r}" for variable, regularizer in unknown]
     for layer in model._flatten_layers():
         if getattr(layer, "activity_regularizer", None) is not None:
             stays.append(f"the activity regularizer of {layer.name!r}")
-    if stays:
-        warnings.warn(
-            f"These stay in the loss, which so is not the prediction loss alone: {'; '.join(stays)}. "
-            "A penalty of the weights can be written as a poise.Penalty.",
-            stacklevel=3,
-        )
+    if not stays:
+        return ""
+    return f" These stay in the loss: {'; '.join(stays)}. A penalty of the weights can be written as a poise.Penalty."
 
 
-def _recompile(model, old, rules):
-    """Compiles the model as it was, with its optimizer, state included, wrapped in a Penalized with the rules."""
-    settings = dict(model._compile_config.config)
+def _wrap_optimizer(model, old, rules):
+    """Puts a Penalized with the rules in the place of the model's optimizer, with its state; nothing else changes."""
     outer = model.optimizer
+    is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
+    inner = outer.inner_optimizer if is_scaled else outer
+    others = [
+        name
+        for name, value in vars(model).items()
+        if isinstance(value, keras.optimizers.Optimizer) and value is not outer and value is not inner
+    ]
+    if others:
+        raise ValueError(
+            f"The model {model.name!r} has other optimizers beside model.optimizer ({', '.join(others)}), and which of "
+            "them trains which layers is not known. Adopt its networks one by one before it is compiled, and pass the "
+            "rules to their optimizers: poise.Penalized('adam', poise.adopt(network))."
+        )
     if old is not None and old.update == "decoupled":
         raise ValueError(
             "The model is compiled with poise.Penalized(..., update='decoupled'), in which its regularizers would have "
             "another minimum than in the loss. Compile it with update='coupled' or 'proximal' before poise.adopt."
         )
-    is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
-    inner = outer.inner_optimizer if is_scaled else outer
     if old is None:
         penalized = Penalized(inner, rules)
         if inner.built:
@@ -184,4 +243,80 @@ def _recompile(model, old, rules):
         penalized = old.with_rules(rules, model.trainable_variables, model)
     if is_scaled:
         outer.inner_optimizer = penalized
-    model.compile(**{**settings, "optimizer": outer if is_scaled else penalized})
+    for name in [name for name, value in vars(model).items() if value is inner]:
+        setattr(model, name, penalized)
+    # Keras has no other way to say what a saved model is compiled with. Without loss scaling there it is the optimizer
+    # itself, with `auto_scale_loss` that which compile wrapped.
+    settings = getattr(getattr(model, "_compile_config", None), "config", {})
+    if settings.get("optimizer") is inner:
+        settings["optimizer"] = penalized
+    model.train_function = None  # the compiled step has the old optimizer
+
+
+def _report_sharing(model, variables):
+    """Warns of other models that have some of the layers that lost a regularizer.
+
+    A model that is not compiled is left out if all its layers belong to this one, or to another that is reported: it
+    is a view of that, such as Keras makes inside a Sequential.
+    """
+    ids = {id(variable) for variable in variables}
+    parts = {id(layer) for layer in model._flatten_layers()}
+    losing = {id(layer) for layer in model._flatten_layers() if ids & {id(v) for v in _own_variables(layer)}}
+    if not _models_with(losing, parts):
+        return
+    gc.collect()  # a model that was deleted may be found until then
+    others = sorted(
+        _models_with(losing, parts), key=lambda other: (not other.compiled, type(other).__name__ == "Functional")
+    )
+    known = [parts]
+    for other in others:
+        layers = {id(layer): layer for layer in other._flatten_layers(include_self=False)}
+        shared = [repr(layer.name) for key, layer in layers.items() if key in losing]
+        own = {key for key, layer in layers.items() if not isinstance(layer, keras.layers.InputLayer)}
+        if not other.compiled and any(own <= each for each in known):
+            continue
+        known.append(own)
+        warnings.warn(
+            f"The model {other.name!r} shares layers with {model.name!r} and loses their regularizers as well: "
+            f"{', '.join(shared)}. To train it with them, compile it with poise.Penalized and rules for these layers.",
+            stacklevel=3,
+        )
+
+
+def _models_with(losing, parts):
+    """The models in memory that have one of the losing layers and are not among the parts."""
+    return [
+        held
+        for held in gc.get_objects()
+        if issubclass(type(held), keras.Model)
+        and id(held) not in parts
+        and hasattr(held, "_layers")  # not one that is being made
+        and any(id(layer) in losing for layer in held._flatten_layers())
+    ]
+
+
+def _own_variables(layer):
+    """Those that are not of a layer inside it."""
+    inner = {id(v) for child in layer._flatten_layers(include_self=False) for v in child.variables}
+    return [variable for variable in layer.variables if id(variable) not in inner]
+
+
+def _report_return(layers, variables):
+    """Warns of custom layers whose code makes the moved regularizers, so that they come back with every new layer."""
+    ids = {id(variable) for variable in variables}
+    for layer in layers:
+        if _is_of_keras(type(layer)) or not ids & {id(v) for v in _own_variables(layer)}:
+            continue
+        try:
+            twin = type(layer).from_config(layer.get_config())
+            twin.build_from_config(layer.get_build_config())
+            comes_back = any(getattr(variable, "regularizer", None) is not None for variable in _own_variables(twin))
+        except Exception:  # a layer that cannot be made again cannot be loaded either
+            continue
+        if comes_back:
+            warnings.warn(
+                f"The code of the layer {layer.name!r} ({type(layer).__name__}) makes its regularizer, which comes "
+                "back when the model is saved and loaded. Make it an argument of the layer, or load the model with "
+                "compile=False and call poise.adopt again.",
+                stacklevel=3,
+            )
