@@ -97,3 +97,28 @@ def test_prints_in_a_terminal_as_text_and_in_a_notebook():
         assert "1 of 2 trained variables penalised, coupled" in text
     assert "a&lt;b&gt;[bold]" in summary._repr_html_()
     assert max(map(len, str(summary).splitlines())) <= 120
+
+
+def test_rules_of_a_built_optimizer_are_those_that_act():
+    """Whatever its rules would match by paths today."""
+    model = _model([poise.Rule("head/kernel", poise.L2(0.2))])
+    model.optimizer.build(model.trainable_variables, model)
+    head, features = model.get_layer("head").kernel, model.get_layer("features").kernel
+    head._path, features._path = "net/other/kernel", "net/head/kernel"
+
+    table = poise.summary(model).table.set_index("variable")
+
+    assert table.loc["net/other/kernel", "penalty"] == "L2"
+    assert table.loc["net/head/kernel", "penalty"] == ""
+
+
+def test_summary_of_an_optimizer_that_the_model_is_not_compiled_with():
+    model = net()
+    optimizer = poise.Penalized("sgd", poise.Rule("head/kernel", poise.L2(0.2)))
+
+    assert poise.summary(model, optimizer=optimizer).table["penalty"].tolist() == ["", "", "L2", ""]
+    assert not optimizer.built
+    with pytest.raises(TypeError, match=r"optimizer must be a poise\.Penalized, .*got SGD"):
+        poise.summary(model, optimizer=keras.optimizers.SGD())
+    with pytest.raises(TypeError, match="model must be a Keras model, got list"):
+        poise.summary([])

@@ -39,7 +39,8 @@ def adopt(model) -> list[Rule]:
 
     Warns:
         UserWarning: if there is nothing to move; naming the regularizers that stay in the loss, because poise does not
-            know them or because they act on activations and so need data; naming other models that share layers with
+            know them, because they act on activations and so need data, or because they are inside
+            SpectralNormalization; naming other models that share layers with
             this one and so lose their regularizers as well; and naming layers whose code makes the regularizer, so
             that it comes back when the model is loaded.
 
@@ -59,18 +60,24 @@ def adopt(model) -> list[Rule]:
     check_built(model)
     variables = [*model.trainable_variables, *model.non_trainable_variables]
     carried = [(v, v.regularizer) for v in variables if getattr(v, "regularizer", None) is not None]
-    known = [(v, penalty) for v, regularizer in carried if (penalty := _penalty_of(regularizer)) is not None]
-    stays = _what_stays(model, [(v, r) for v, r in carried if _penalty_of(r) is None])
+    changed = _changed_in_the_step(model)
+    known = [
+        (variable, penalty)
+        for variable, regularizer in carried
+        if (penalty := _penalty_of(regularizer)) is not None and id(variable) not in changed
+    ]
+    moving = {id(variable) for variable, _ in known}
+    stays = _what_stays(model, [(v, r) for v, r in carried if id(v) not in moving], changed)
     if not known:
         _warn(f"The model {model.name!r} has no weight regularizers that could be moved, so it is not changed.{stays}")
         return []
     _check_paths(known, variables)
     old = _penalized_of(model)
     rules = _rules(known, variables, [] if old is None else [rule.name for rule in old.rules])
-    moved = [regularizer for _, regularizer in carried if _penalty_of(regularizer) is not None]
+    moved = [variable.regularizer for variable, _ in known]
     layers = model._flatten_layers()
     places = [(variable, "regularizer", variable.regularizer) for variable, _ in known]
-    places += [(layer, name, held) for layer in layers for name, held in _held(layer, moved)]
+    places += [(layer, name, held) for layer in layers for name, held in _held(layer, moved, moving)]
     for holder, name, _ in places:
         setattr(holder, name, None)
     try:
@@ -163,15 +170,20 @@ def _tail(path, others):
     return path
 
 
-def _held(layer, moved):
+def _held(layer, moved, moving):
     """(name, value) of the attributes by which a layer holds a moved regularizer for its variables, and only for them.
 
-    Not those of activations, and not those that a custom layer reads in its own code, to call them.
+    Not those of activations, not those that a custom layer reads in its own code, to call them, and not those that
+    also are of a variable that keeps its own.
     """
+    kept = [v.regularizer for v in layer.variables if getattr(v, "regularizer", None) and id(v) not in moving]
     return [
         (name, value)
         for name, value in vars(layer).items()
-        if any(value is held for held in moved) and "activity" not in name and not _is_read(layer, name)
+        if any(value is held for held in moved)
+        and not any(value is held for held in kept)
+        and "activity" not in name
+        and not _is_read(layer, name)
     ]
 
 
@@ -203,9 +215,22 @@ def _names(code):
     return names.union(*(_names(constant) for constant in code.co_consts if inspect.iscode(constant)))
 
 
-def _what_stays(model, unknown):
+def _changed_in_the_step(model):
+    """The ids of the variables that SpectralNormalization assigns in the step.
+
+    On JAX their regularizer acts on the assigned value, and the penalty of an optimizer on the one before.
+    """
+    wrappers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.SpectralNormalization)]
+    return {id(variable) for wrapper in wrappers for variable in wrapper.layer.variables}
+
+
+def _what_stays(model, staying, changed):
     """A sentence on the regularizers that stay, or nothing."""
-    stays = [f"{type(regularizer).__name__} on {path_of(variable)!r}" for variable, regularizer in unknown]
+    stays = [
+        f"{type(regularizer).__name__} on {path_of(variable)!r}"
+        + (", which SpectralNormalization changes in the step" if id(variable) in changed else "")
+        for variable, regularizer in staying
+    ]
     for layer in model._flatten_layers():
         if getattr(layer, "activity_regularizer", None) is not None:
             stays.append(f"the activity regularizer of {layer.name!r}")
