@@ -14,7 +14,7 @@ def main() -> None:
     """Runs on JAX unless KERAS_BACKEND says otherwise; Ctrl-C ends it without a word while modules are imported."""
     fill_closed_streams()
     leave_out_working_directory()
-    backend = os.environ.setdefault("KERAS_BACKEND", "jax")
+    backend = os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "jax"
     if backend not in BACKENDS:
         refuse(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}. Without it, poise runs on JAX.")
     before = signal.getsignal(signal.SIGINT)

@@ -54,6 +54,21 @@ def test_a_configured_backend_that_is_not_installed_is_one_sentence(tmp_path):
     )
 
 
+def test_the_command_runs_on_jax_where_the_variable_is_empty(tmp_path):
+    code = """
+sys.argv[1:] = ["--version"]
+from poise_command import main
+try:
+    main()
+finally:
+    import keras
+    print(keras.backend.backend())
+"""
+    done = run(code, tmp_path, KERAS_BACKEND="")
+
+    assert done.stdout.splitlines()[1:] == ["jax"], done.stderr
+
+
 @pytest.mark.parametrize("chosen", ["numpy", "theano"])
 def test_the_command_refuses_other_backends(monkeypatch, capsys, chosen):
     monkeypatch.setenv("KERAS_BACKEND", chosen)

@@ -355,8 +355,8 @@ def _columns_of(name: str, archive: np.lib.npyio.NpzFile, file: str) -> pd.DataF
 READERS = {
     ".parquet": ("Parquet", _read_parquet, "pyarrow"),
     ".pq": ("Parquet", _read_parquet, "pyarrow"),
-    ".xlsx": ("Excel", _read_excel, "openpyxl"),
-    ".xlsm": ("Excel", _read_excel, "openpyxl"),
+    ".xlsx": ("Excel", _read_excel, "poise[excel]"),
+    ".xlsm": ("Excel", _read_excel, "poise[excel]"),
     ".npz": ("NPZ", _read_npz, "numpy"),
 }
 
