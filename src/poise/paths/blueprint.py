@@ -137,7 +137,8 @@ class Blueprint:
             else:
                 targets |= {(place,): weights[place][0] for place in places if place in order}
         in_order = sorted(targets, key=lambda places: order.index(places[0]))
-        return dict(zip(unique_names([targets[places] for places in in_order]), map(list, in_order), strict=True))
+        names = unique_names([targets[places] for places in in_order])
+        return {name: list(at) for name, at in zip(names, in_order, strict=True) if name in self._lanes.sizes}
 
     def _shape(self, position):
         return self._lanes.weights[position].shape[2:]
