@@ -86,9 +86,10 @@ class Builder:
 
     def _why_rare_rows_suffer(self, target, variable):
         names = ", ".join(repr(self.rules[number].name) for number, _ in target.after)
+        inner = type(self.optimizer.inner_optimizer).__name__
         return (
-            f"Rule {names} on the embedding {path_of(variable)!r}: {type(self.optimizer.inner_optimizer).__name__} "
-            "forgets the gradient of a row that is not looked up, and then shrinks rare rows too much. Use "
+            f"Rule {names} on the embedding {path_of(variable)!r}: in {inner}, the second moment of a row decays while "
+            "the row is not looked up, so the proximal step shrinks rare rows too much. Use "
             "keras.optimizers.Adam(amsgrad=True) or Adagrad, or update='decoupled'."
         )
 

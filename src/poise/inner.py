@@ -53,8 +53,8 @@ def check_inner(inner, update):
     bypassed = overridden(inner, BYPASSED)
     if bypassed:
         raise ValueError(
-            f"{type(inner).__name__} overrides {bypassed}, which poise.Penalized would bypass. Override apply or "
-            "update_step instead, which poise.Penalized calls."
+            f"{type(inner).__name__} overrides {bypassed}, but Keras calls that method only on poise.Penalized, so the "
+            "override would be skipped. Override apply or update_step instead."
         )
 
 

@@ -142,7 +142,7 @@ def _registered(inner):
         if optimizer_class in STEPS:
             override = overridden(inner, STEP_METHODS, until=optimizer_class)
             if override:
-                why = f"it overrides {override}, and so steps in its own way; register that with poise.metric.step_of"
+                why = f"it overrides {override}, which changes the step; register one with poise.metric.step_of"
                 break
             return *STEPS[optimizer_class], optimizer_class
     raise ValueError(

@@ -125,8 +125,8 @@ class Penalized(keras.optimizers.Optimizer):
             current = self._state.metric
             if self.built and current is not None and bool(metric.momentum) != bool(current.momentum):
                 raise ValueError(
-                    f"{name}={value!r} cannot be set after the optimizer is built: the proximal step keeps a trace of "
-                    "the steps only with momentum. Set it before training."
+                    f"{name}={value!r} cannot be set after the optimizer is built, because turning momentum on or off "
+                    "changes its state. Set it before training."
                 )
         except ValueError:
             setattr(inner, name, before)
@@ -277,7 +277,7 @@ class Penalized(keras.optimizers.Optimizer):
         return self._state.resolved
 
     def resolved_as(self, resolved: dict | None) -> "Penalized":
-        """Itself, with rules that resolve to what they did before (`resolved`) when it is built."""
+        """Set what the rules resolve to on build (`resolved`) and return the optimizer."""
         self._state.resolved = resolved
         return self
 
@@ -306,7 +306,7 @@ class Penalized(keras.optimizers.Optimizer):
             raise ValueError(self._why_other_variables(f"{len(variables)} others"))
         raise ValueError(
             f"The inner optimizer {optimizer.name!r} was already built for {len(before)} other variables, of "
-            "another model or another poise.Penalized. Give each an inner optimizer of its own."
+            "another model or another poise.Penalized. Create a separate inner optimizer for each."
         )
 
     def with_rules(self, rules, variables, model=None) -> "Penalized":
@@ -542,10 +542,10 @@ class Penalized(keras.optimizers.Optimizer):
             variable.assign(value)
 
     def save_own_variables(self, store):
-        """Nothing: `penalty_state` and the inner optimizer, which Keras saves by themselves, hold all variables."""
+        """Save nothing. Keras saves `penalty_state` and the inner optimizer, which hold all variables."""
 
     def load_own_variables(self, store):
-        """Nothing, and so the state of a stock optimizer is skipped, as the inner optimizer says in a warning."""
+        """Load nothing. The inner optimizer warns that it skips the state of a stock optimizer."""
 
     def get_config(self):
         inner = keras.saving.serialize_keras_object(self.inner_optimizer)

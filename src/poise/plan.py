@@ -149,9 +149,9 @@ def _of_path(rule, before, weights):
     if len(matches) != 1:
         count = "no variable" if not matches else f"{len(matches)} variables"
         raise ValueError(
-            f"Rule {rule.name!r} was resolved to {path!r} of shape {shape}, and this model has {count} of that path "
-            "and shape, nor the same list of weights, so the rule cannot be restored. Compile with a new optimizer: "
-            "poise.Penalized(inner, rules)."
+            f"Rule {rule.name!r} was saved for {path!r} of shape {shape}. This model has {count} with that path and "
+            "shape, and its list of weights is different, so the rule cannot be restored. Compile with a new "
+            "optimizer: poise.Penalized(inner, rules)."
         )
     return matches[0]
 

@@ -89,9 +89,9 @@ class SavedState(KerasSaveable):
         saved = "nothing" if value is None else f"an array of shape {tuple(value.shape)}"
         here = "no such variable" if variable is None else f"the shape {tuple(variable.shape)}"
         return (
-            f"The saved optimizer state has {saved} for {what!r}, and the optimizer {self._name!r} has {here}. Build "
-            "both with the same model, update and inner optimizer, or pass skip_mismatch=True to load only the weights "
-            "of the layers."
+            f"The saved optimizer state does not match: for {what!r} the file has {saved}, but the optimizer "
+            f"{self._name!r} has {here}. Build both with the same model, update and inner optimizer, or pass "
+            "skip_mismatch=True to load only the weights of the layers."
         )
 
 

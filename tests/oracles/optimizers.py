@@ -92,7 +92,7 @@ def without_step() -> dict[str, tuple[Callable[[], Any], str]]:
         ),
         "own-step": (
             SignOfMomentum,
-            r"SignOfMomentum: it overrides update_step, and so steps in its own way.*register.*Use one of.*Adam",
+            r"SignOfMomentum: it overrides update_step, which changes the step.*register.*Use one of.*Adam",
         ),
         "clipnorm": (lambda: optimizers.Adam(clipnorm=0.5), r"clipnorm=0\.5.*wrong fixed point.*Drop the clipping"),
         "clipvalue": (lambda: optimizers.SGD(clipvalue=0.5), r"clipvalue=0\.5.*Drop the clipping"),
