@@ -19,6 +19,10 @@ STEP_METHODS = (
 """Methods whose override changes the step that an optimizer takes."""
 
 
+PAUSED = "_paused_average"
+"""The attribute of an inner optimizer that holds how often its average is paused, and its `use_ema` before."""
+
+
 class InnerSetting:
     """A setting that Keras' base class stores, and that the wrapper reads from and writes to its inner optimizer."""
 
@@ -29,6 +33,8 @@ class InnerSetting:
         if wrapper is None:
             return self
         inner = vars(wrapper).get("inner_optimizer")
+        if self._name == "use_ema" and inner is not None and PAUSED in vars(inner):
+            return vars(inner)[PAUSED][1]
         return None if inner is None else getattr(inner, self._name)
 
     def __set__(self, wrapper, value):
@@ -88,10 +94,20 @@ def loss_scale(inner):
 
 @contextlib.contextmanager
 def without_average(inner):
-    """Within it the inner optimizer keeps no average of the weights: the wrapper does, after its proximal step."""
-    use_ema = inner.use_ema
+    """Within it the inner optimizer keeps no average of the weights: the wrapper does, after its proximal step.
+
+    The replicas of a tf.distribute strategy take turns in threads, so several may be within it: the first one stores
+    the setting and the last one puts it back.
+    """
+    count, use_ema = vars(inner).get(PAUSED, (0, inner.use_ema))
+    object.__setattr__(inner, PAUSED, (count + 1, use_ema))
     inner.use_ema = False
     try:
         yield
     finally:
-        inner.use_ema = use_ema
+        count, use_ema = vars(inner)[PAUSED]
+        if count > 1:
+            object.__setattr__(inner, PAUSED, (count - 1, use_ema))
+        else:
+            object.__delattr__(inner, PAUSED)
+            inner.use_ema = use_ema
