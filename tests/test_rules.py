@@ -309,7 +309,7 @@ def test_integer_variable_is_refused() -> None:
 
 def test_variable_with_a_keras_regularizer_is_refused() -> None:
     model = net(kernel_regularizer=keras.regularizers.L2(0.01))
-    with pytest.raises(ValueError, match=r"'weights' matches '.*kernel'.*regularizer L2.*penalised twice.*adopt"):
+    with pytest.raises(ValueError, match=r"'weights' matches '.*kernel'.*regularizer L2.*penalized twice.*adopt"):
         resolve(as_rules(poise.L1()), model.trainable_variables)
 
 

@@ -221,7 +221,7 @@ class Penalized(keras.optimizers.Optimizer):
         for number in plan.asleep:
             warnings.warn(
                 f"Rule {state.rules[number].name!r} sleeps: every variable that it matches is frozen "
-                "(trainable=False), or state such as a scale of float8, so that it penalises nothing.",
+                "(trainable=False), or state such as a scale of float8, so it has no effect.",
                 stacklevel=2,
             )
         if getattr(self, "_distribution_strategy", None) is not None:

@@ -208,7 +208,7 @@ def _check_variable(rule, variable):
     if regularizer is not None:
         raise ValueError(
             f"Rule {rule.name!r} matches {path!r}, which still carries the Keras regularizer "
-            f"{type(regularizer).__name__}: it would be penalised twice. Move it into a rule with poise.adopt(model), "
+            f"{type(regularizer).__name__}: it would be penalized twice. Move it into a rule with poise.adopt(model), "
             "or build the layer without it."
         )
     if rule.penalty.members is not None:

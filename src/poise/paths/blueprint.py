@@ -118,7 +118,7 @@ class Blueprint:
     def by_own_paths(self, sizes: dict) -> dict:
         """Sizes by the paths that the variables have in the rebuilt model, those of a joint rule by its name."""
         weights = self.model.weights
-        known = {path: places for path, places in self._penalised.items() if places}
+        known = self._penalised
         own = [path if path in self._joint else path_of(weights[places[0]]) for path, places in known.items()]
         return dict(zip(unique_names(own), (sizes[path] for path in known), strict=True))
 
