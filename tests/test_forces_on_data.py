@@ -419,7 +419,8 @@ def test_a_look_before_training_changes_nothing_of_it() -> None:
         if looks:
             poise.forces(model, x, {"a": y, "b": -y}, batch_size=10)
             assert not model.optimizer.built
-        keras.utils.set_random_seed(1)  # on PyTorch Keras draws numbers while it prepares the metrics
+        model.evaluate(x, {"a": y, "b": -y}, verbose=0)
+        keras.utils.set_random_seed(1)  # on PyTorch Keras draws numbers when it first prepares the metrics
         fit = model.fit(x, {"a": y, "b": -y}, 10, 2, verbose=0, shuffle=False)
         histories.append(fit.history)
 

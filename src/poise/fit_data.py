@@ -113,7 +113,7 @@ def _iterate(x):
             raise ValueError("The PyDataset has no number of batches (num_batches is None), so it has no end.")
         return [x[number] for number in range(x.num_batches)]
     cardinality: Any = getattr(x, "cardinality", None)
-    if cardinality is not None and int(cardinality()) == -1:  # tf.data.INFINITE_CARDINALITY
+    if callable(cardinality) and int(np.asarray(cardinality())) == -1:  # tf.data.INFINITE_CARDINALITY
         raise ValueError("The dataset repeats without end. Pass a number of its batches: dataset.take(10).")
     try:
         return iter(x)
