@@ -88,7 +88,7 @@ def timed(engine, lanes):
     from sklearn.datasets import load_digits
 
     import poise
-    from poise.paths import remote
+    from poise.path.executors import ray_executor
 
     x, y = load_digits(return_X_y=True)
     x = np.asarray(x / 16, "float32")
@@ -101,14 +101,14 @@ def timed(engine, lanes):
         import ray
 
         ray.init(num_cpus=int(engine), log_to_driver=False, logging_level="error", include_dashboard=False)
-        joined = remote._Piece.joined
+        joined = ray_executor._Piece.joined
 
         def noted(piece):
             lanes = piece.task.lanes["lanes"].size
             ended.append((time.perf_counter() - start, float(piece.found["measure/seconds"].sum()), lanes))
             return joined(piece)
 
-        remote._Piece.joined = noted
+        ray_executor._Piece.joined = noted
     start = time.perf_counter()
     poise.path(
         model, x, y, poise.L2(), strengths=np.geomspace(1e-5, 1e-1, lanes), folds=(x[:360].copy(), y[:360].copy()),

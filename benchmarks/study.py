@@ -75,8 +75,8 @@ def compared(name, seeds, with_lassonet):
 
 def studied(name, seed, **given):
     """A study, and its rows as arrays: x and y that train, x and y that test."""
-    from poise.studies import study
-    from poise.studies.splits import put_aside
+    from poise.study import study
+    from poise.study.splits import put_aside
 
     found = study(name, seed=seed, **given)
     training, testing = put_aside(found.table, found.settings.test, seed)

@@ -21,10 +21,11 @@ import pytest
 from typer.testing import CliRunner
 
 import poise_command
-from poise import cli, studies
-from poise.studies import storage, tracking
-from poise.terminal.screen import BadInputError, progress_bar
-from poise.terminal.unfinished import Unfinished
+from poise import study as studies
+from poise.cli import app as cli
+from poise.cli.screen import BadInputError, progress_bar
+from poise.cli.unfinished import Unfinished
+from poise.study import storage, tracking
 
 FAST = ["--penalty", "l2", "--steps", "50", "--strengths", "3", "--folds", "2", "--hidden", "4"]
 FILES = {"report.html", "study.json", "table.parquet", "model.keras", "preprocessing.skops"}
@@ -93,7 +94,7 @@ def asked(finished, monkeypatch):
         return finished[1]
 
     monkeypatch.setattr(studies, "study", study)
-    monkeypatch.setattr("poise.studies.storage.page", lambda study: "<!doctype html>")
+    monkeypatch.setattr("poise.study.storage.page", lambda study: "<!doctype html>")
     return calls
 
 
@@ -357,7 +358,7 @@ def test_what_is_finished_is_kept_when_the_disk_is_full(finished, asked, monkeyp
 
     monkeypatch.setattr(studies, "study", study)
     with monkeypatch.context() as patch:
-        patch.setattr("poise.studies.storage.page", full)
+        patch.setattr("poise.study.storage.page", full)
         said = refused("study", "wine")
 
     assert said == (
@@ -398,7 +399,7 @@ sys.meta_path.insert(0, Pausing())
     ("module", "code", "said"),
     [
         ("keras", -signal.SIGINT, ""),
-        ("poise.studies", 130, "Stopped before anything was finished; nothing is kept.\n"),
+        ("poise.study", 130, "Stopped before anything was finished; nothing is kept.\n"),
     ],
 )
 def test_ctrl_c_during_imports_shows_no_traceback(module, code, said):

@@ -17,9 +17,9 @@ from oracles.autodiff import BACKEND
 from oracles.compare import array
 
 import poise
-from poise.layers import TABLE, find_layers, info_of, is_learned, learn
 from poise.penalties.axes import Axes, Sides
-from poise.rules import kind_of, path_of
+from poise.rules.layers import TABLE, find_layers, info_of, is_learned, learn
+from poise.rules.rule import kind_of, path_of
 
 Array = np.ndarray
 
@@ -512,7 +512,9 @@ def test_every_keras_layer_that_makes_weights_has_a_row() -> None:
     for kind in kinds:
         makers = [base for base in kind.__mro__ if "add_weight(" in _source(base) and base.__name__ != "Layer"]
         if makers and kind.__name__ not in without:
-            assert any(base.__name__ in TABLE for base in kind.__mro__), f"{kind.__name__} has no row in poise.layers"
+            assert any(base.__name__ in TABLE for base in kind.__mro__), (
+                f"{kind.__name__} has no row in poise.rules.layers"
+            )
 
 
 def _source(kind: type) -> str:

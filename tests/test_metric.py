@@ -13,7 +13,7 @@ from oracles.optimizers import SETTLING, HalfSGD, Inner, RenamedAdam, multi_opti
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 
 import poise
-from poise import metric
+from poise.optimizer import metrics as metric
 
 ALPHA = 0.04
 """Of the 10 columns of the diabetes table the Lasso keeps 7."""

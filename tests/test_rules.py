@@ -9,10 +9,10 @@ from keras import layers
 from oracles.models import net
 
 import poise
-from poise.layers import learn
-from poise.members import path_of
-from poise.plan import resolve
-from poise.rules import as_rules, kind_of
+from poise.rules.layers import learn
+from poise.rules.members import path_of
+from poise.rules.plan import resolve
+from poise.rules.rule import as_rules, kind_of
 
 
 def paths_of(rule: poise.Rule, model: keras.Model) -> set[str]:

@@ -8,19 +8,19 @@ from poise._backend import import_keras
 import_keras()
 
 from poise.adoption import adopt
-from poise.balance import forces
 from poise.callbacks import ForceHistory, KeepZeros, LossSplit, ToSparsity
 from poise.compaction import compact, dead_units, savings, structure
-from poise.inventory import Summary, summary
-from poise.optimizer import Penalized, find_penalized
-from poise.paths import Cluster, Path, Training, path
+from poise.diagnostics.force_balance import forces
+from poise.diagnostics.inventory import Summary, summary
+from poise.optimizer.penalized import Penalized, find_penalized
+from poise.path import Cluster, Path, Training, path
 from poise.penalties import *  # noqa: F403
 from poise.penalties import __all__ as _penalties
-from poise.rules import ALL, BIASES, EMBEDDINGS, SCALES, WEIGHTS, Role, Rule
+from poise.rules.rule import ALL, BIASES, EMBEDDINGS, SCALES, WEIGHTS, Role, Rule
 
 if TYPE_CHECKING:
-    from poise.studies import study
-    from poise.studies.estimators import PathClassifier, PathRegressor
+    from poise.study import study
+    from poise.study.estimators import PathClassifier, PathRegressor
 
 __version__ = "0.1.0"
 __all__ = [
@@ -57,9 +57,9 @@ __all__ = [
 
 
 _LATER = {
-    "PathClassifier": "poise.studies.estimators",
-    "PathRegressor": "poise.studies.estimators",
-    "study": "poise.studies",
+    "PathClassifier": "poise.study.estimators",
+    "PathRegressor": "poise.study.estimators",
+    "study": "poise.study",
 }
 """Names that are imported when they are first asked for: what they need takes seconds, and few programs need it."""
 

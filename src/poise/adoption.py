@@ -11,11 +11,11 @@ import keras
 import numpy as np
 from keras import regularizers
 
-from poise.balance import check_built
-from poise.members import path_of
-from poise.optimizer import Penalized, find_penalized
+from poise.diagnostics.force_balance import check_built
+from poise.optimizer.penalized import Penalized, find_penalized
 from poise.penalties import L1, L2, Coherence, ElasticNet, Penalty
-from poise.rules import Rule
+from poise.rules.members import path_of
+from poise.rules.rule import Rule
 
 
 def adopt(model) -> list[Rule]:

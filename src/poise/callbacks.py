@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from poise.balance import build_penalized, current_values, current_weights, forces, penalized_of
-from poise.optimizer import Penalized
+from poise.diagnostics.force_balance import build_penalized, current_values, current_weights, forces, penalized_of
+from poise.optimizer.penalized import Penalized
 from poise.penalties.base import Schedule
 
 

@@ -14,8 +14,9 @@ from keras import layers
 from rich.console import Console
 from typer.testing import CliRunner
 
-from poise import cli
-from poise.terminal import compaction, printed
+from poise.cli import app as cli
+from poise.cli import compact as compaction
+from poise.cli import printed
 
 from .zeroing import assert_same, outputs, randomised, silent, unread
 

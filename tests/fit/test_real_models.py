@@ -14,7 +14,7 @@ from oracles.penalties import CASES, Case
 from oracles.real import CONVOLUTIONAL, RATE, REAL, is_penalised, values
 
 import poise
-from poise.balance import build_penalized, current_values
+from poise.diagnostics.force_balance import build_penalized, current_values
 
 Array = np.ndarray
 UPDATES = ("coupled", "decoupled", "proximal")

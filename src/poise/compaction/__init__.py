@@ -2,6 +2,6 @@
 
 from poise.compaction.rebuild import compact
 from poise.compaction.report import dead_units, savings
-from poise.compaction.structure import structure
+from poise.compaction.unit_groups import structure
 
 __all__ = ["compact", "dead_units", "savings", "structure"]

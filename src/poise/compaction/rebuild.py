@@ -7,7 +7,7 @@ import numpy as np
 
 from poise.compaction.analysis import Findings
 from poise.compaction.graph import is_graph, nodes_of
-from poise.compaction.kinds import Part
+from poise.compaction.handlers import Part
 from poise.layer_state import copy_seeds, copy_state
 
 

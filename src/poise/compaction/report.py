@@ -8,7 +8,7 @@ import pandas as pd
 
 from poise.compaction.analysis import Findings
 from poise.compaction.graph import Graph, Tensor
-from poise.compaction.kinds import WALL
+from poise.compaction.handlers import WALL
 
 
 def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1) -> pd.DataFrame:
