@@ -16,10 +16,10 @@ HIDDEN = 3
 
 
 def model_of(inputs: int) -> keras.Model:
-    """Two dense layers with a normalisation between them, compiled with poise."""
+    """Two dense layers with a normalization between them, compiled with poise."""
     layers = [keras.layers.Dense(HIDDEN, activation="relu", name="first"), keras.layers.BatchNormalization(name="norm")]
     model = keras.Sequential([keras.Input((inputs,)), *layers, keras.layers.Dense(1, name="head")], name="net")
-    model.compile(poise.Penalized("adam", poise.L1(0.1), update="proximal"), loss="mse")
+    model.compile(poise.PenalizedOptimizer("adam", poise.L1(0.1), update="proximal"), loss="mse")
     return model
 
 

@@ -33,7 +33,7 @@ def solved(checkpoint=None, x_0=None, **changed):
     if x_0 is not None:
         x[0, 0] = x_0
     given = {"rules": poise.L1(), "strengths": [0.01, 0.1, 1.0], "folds": 2, "training": poise.Training(epochs=2, settle=10)}
-    return poise.path(model, x, y, **{**given, **changed}, checkpoint=checkpoint, progress=False)
+    return poise.fit_path(model, x, y, **{**given, **changed}, checkpoint=checkpoint, progress=False)
 """
 KILLED = """
 import os, sys

@@ -167,7 +167,7 @@ def test_inputs_that_the_model_takes(model, x):
 def test_rows_to_validate_on_stand_behind_the_others():
     xv, yv = X[:3] * 2, Y[:3] * 2
 
-    data = checked_data(net((3,)), X, Y, folds=(xv, yv))
+    data = checked_data(net((3,)), X, Y, cv=(xv, yv))
 
     assert same(data.x, np.vstack([X, xv]).astype("float32"))
     assert same(data.y, np.r_[Y, yv].astype("float32"))
@@ -183,7 +183,7 @@ def test_missing_weights_are_one(given):
         X,
         Y,
         None if given == "theirs" else mine,
-        folds=(X[:3], Y[:3], None if given == "mine" else theirs),
+        cv=(X[:3], Y[:3], None if given == "mine" else theirs),
     )
 
     expected = np.r_[mine if given != "theirs" else np.ones(ROWS), theirs if given != "mine" else np.ones(3)]
@@ -193,7 +193,7 @@ def test_missing_weights_are_one(given):
 def test_missing_weights_are_one_for_every_output_that_has_them():
     y, weights = {"a": Y, "b": Y}, {"a": np.full((ROWS, 2), 5), "b": None}
 
-    data = checked_data(sequential(), X, y, weights, folds=(X[:1], {"a": Y[:1], "b": Y[:1]}))
+    data = checked_data(sequential(), X, y, weights, cv=(X[:1], {"a": Y[:1], "b": Y[:1]}))
 
     assert same(data.sample_weight["a"], np.vstack([np.full((ROWS, 2), 5), [[1, 1]]]).astype("float32"))
     assert data.sample_weight["b"] is None
@@ -202,7 +202,7 @@ def test_missing_weights_are_one_for_every_output_that_has_them():
 def test_structures_are_joined_leaf_by_leaf():
     x, y = {"words": np.arange(ROWS), "numbers": X}, [np.arange(ROWS), None]
 
-    data = checked_data(net((), (3,)), x, y, folds=({"words": np.array([9]), "numbers": X[:1]}, [np.array([7]), None]))
+    data = checked_data(net((), (3,)), x, y, cv=({"words": np.array([9]), "numbers": X[:1]}, [np.array([7]), None]))
 
     assert same(data.x["words"], np.array([*range(ROWS), 9]))
     assert same(data.x["numbers"], np.vstack([X, X[:1]]).astype("float32"))
@@ -213,7 +213,7 @@ def test_structures_are_joined_leaf_by_leaf():
 def test_frames_are_joined():
     frame = pd.DataFrame(X, columns=list("abc"))
 
-    data = checked_data(net((3,)), frame, pd.Series(Y), folds=(frame[:2], pd.Series(Y[:2])))
+    data = checked_data(net((3,)), frame, pd.Series(Y), cv=(frame[:2], pd.Series(Y[:2])))
 
     assert data.x.shape == (ROWS + 2, 3)
     assert same(data.y, np.r_[Y, Y[:2]][:, None].astype("float32"))
@@ -221,7 +221,7 @@ def test_frames_are_joined():
 
 
 def test_whole_numbers_to_validate_floats():
-    data = checked_data(net((3,)), X, Y, folds=(np.ones((2, 3), int), np.arange(2)))
+    data = checked_data(net((3,)), X, Y, cv=(np.ones((2, 3), int), np.arange(2)))
 
     assert data.x.dtype == "float32"
 
@@ -229,7 +229,7 @@ def test_whole_numbers_to_validate_floats():
 def test_weights_tell_data_from_positions():
     words, labels = np.arange(ROWS), np.arange(ROWS) % 2
 
-    data = checked_data(net(()), words, labels, folds=(words[:2], labels[:2], np.ones(2)))
+    data = checked_data(net(()), words, labels, cv=(words[:2], labels[:2], np.ones(2)))
 
     assert same(data.x, np.r_[words, 0, 1])
     assert same(data.sample_weight, np.ones(ROWS + 2, "float32"))
@@ -238,7 +238,7 @@ def test_weights_tell_data_from_positions():
 def test_other_folds_are_left_alone():
     folds = iter([([0], [1])])
 
-    data = checked_data(net((3,)), X, Y, folds=folds)
+    data = checked_data(net((3,)), X, Y, cv=folds)
 
     assert len(data.x) == ROWS
     assert list(folds) == [([0], [1])]
@@ -248,8 +248,8 @@ POSITIONS = (
     "folds is a tuple of two lists of whole numbers or truth values, which could be positions and could be data."
 )
 HOW = (
-    "Rows to validate on are a tuple, folds=(x, y) or folds=(x, y, sample_weight); "
-    "positions of rows are a list of pairs, folds=[(train, held), ...]."
+    "Rows to validate on are a tuple, cv=(x, y) or cv=(x, y, sample_weight); "
+    "positions of rows are a list of pairs, cv=[(train, held), ...]."
 )
 
 
@@ -261,7 +261,7 @@ HOW = (
         (
             ValueError,
             (np.arange(4), np.arange(4, 8)),
-            f"{POSITIONS} {HOW} Data of this kind need their weights: folds=",
+            f"{POSITIONS} {HOW} Data of this kind need their weights: cv=",
         ),
         (ValueError, ([0, 1], [2, 3]), POSITIONS),
         (ValueError, (np.arange(8) < 4, np.arange(8) >= 4), POSITIONS),
@@ -284,24 +284,24 @@ HOW = (
 )
 def test_rows_to_validate_on_that_do_not_fit(error, folds, message):
     with pytest.raises(error, match=re.escape(message)):
-        checked_data(net((3,)), X, Y, folds=folds)
+        checked_data(net((3,)), X, Y, cv=folds)
 
 
 def test_rows_to_validate_on_of_another_kind_of_number():
     with pytest.raises(TypeError, match=re.escape("y has dtype int64 and folds[1] float32. Give both the same.")):
-        checked_data(net((3,)), X, np.arange(ROWS), folds=(X, Y))
+        checked_data(net((3,)), X, np.arange(ROWS), cv=(X, Y))
 
 
 def test_rows_to_validate_on_without_an_output_that_the_others_have():
     with pytest.raises(ValueError, match=re.escape("A row of y has shape (), one of folds[1] None.")):
-        checked_data(net((3,)), X, [Y, Y], folds=(X, [Y, None]))
+        checked_data(net((3,)), X, [Y, Y], cv=(X, [Y, None]))
 
 
 def test_rows_to_validate_on_with_columns_in_another_order():
     frame = pd.DataFrame(X, columns=list("abc"))
 
     with pytest.raises(ValueError, match=re.escape("folds[0] has other columns than x, or has them in another order.")):
-        checked_data(net((3,)), frame, Y, folds=(frame[["b", "a", "c"]], Y))
+        checked_data(net((3,)), frame, Y, cv=(frame[["b", "a", "c"]], Y))
 
 
 # ---------------------------------------------------------------- what is refused
@@ -393,8 +393,8 @@ def test_no_rows():
         (np.ones(ROWS, complex), "has dtype complex128, and"),
         (np.arange(ROWS).astype("datetime64[D]"), "has dtype datetime64[D], and"),
         (
-            pd.DataFrame({"n": Y, "colour": ["red"] * ROWS, "c": pd.Categorical([1] * ROWS)}),
-            "has columns that are not numbers: 'colour', 'c'. Encode",
+            pd.DataFrame({"n": Y, "color": ["red"] * ROWS, "c": pd.Categorical([1] * ROWS)}),
+            "has columns that are not numbers: 'color', 'c'. Encode",
         ),
         (
             pd.DataFrame({f"t{n}": ["a"] * ROWS for n in range(7)}),

@@ -42,7 +42,7 @@ def test_every_row_is_held_out_once_and_trains_elsewhere():
 
 
 def test_every_seed_has_the_same_folds_and_a_replica_that_trains_on_all():
-    found = split(ROWS, NUMBERS, 3, seeds=2)
+    found = split(ROWS, NUMBERS, 3, n_init=2)
 
     assert [(r.seed, r.fold) for r in found] == [(0, 0), (0, 1), (0, 2), (0, -1), (1, 0), (1, 1), (1, 2), (1, -1)]
     assert pairs_of(found, 0) == pairs_of(found, 1)
@@ -50,7 +50,7 @@ def test_every_seed_has_the_same_folds_and_a_replica_that_trains_on_all():
 
 
 def test_a_splitter_without_a_fixed_seed_gives_all_seeds_the_same_folds():
-    found = split(ROWS, NUMBERS, sklearn_splits.ShuffleSplit(3), seeds=3)
+    found = split(ROWS, NUMBERS, sklearn_splits.ShuffleSplit(3), n_init=3)
 
     assert pairs_of(found, 0) == pairs_of(found, 1) == pairs_of(found, 2)
 
@@ -219,7 +219,7 @@ def test_pairs_are_taken_as_they_are(folds):
 def test_rows_to_validate_on_are_held_out_of_a_fold_that_trains_on_all():
     x, y = np.zeros((4, 3)), NUMBERS[:4]
 
-    found = split(6, NUMBERS[:10], (x, y), seeds=2)
+    found = split(6, NUMBERS[:10], (x, y), n_init=2)
 
     assert [(r.fold, r.seed) for r in found] == [(0, 0), (0, 1)]
     assert all((r.train.tolist(), r.held.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9]) for r in found)
@@ -243,15 +243,15 @@ def refused(error, message, *arguments, **named):
 @pytest.mark.parametrize(
     ("error", "folds", "message"),
     [
-        (ValueError, 1, "folds=1: give a whole number ≥ 2."),
-        (ValueError, 0, "folds=0: give a whole number ≥ 2."),
-        (ValueError, -5, "folds=-5: give a whole number ≥ 2."),
-        (TypeError, True, "folds=True: give a whole number ≥ 2."),
-        (TypeError, 5.0, "folds=5.0: give a number ≥ 2, a scikit-learn splitter, pairs or rows."),
-        (TypeError, None, "folds=None: give a number ≥ 2, a scikit-learn splitter, pairs or rows."),
-        (TypeError, "five", "folds='five': give a number ≥ 2, a scikit-learn splitter, pairs or rows."),
-        (ValueError, 61, "folds=61 needs at least as many rows, and there are 60. Give fewer folds."),
-        (ValueError, [], "folds=[] has no pair (train, held), so nothing is held out."),
+        (ValueError, 1, "cv=1: give a whole number ≥ 2."),
+        (ValueError, 0, "cv=0: give a whole number ≥ 2."),
+        (ValueError, -5, "cv=-5: give a whole number ≥ 2."),
+        (TypeError, True, "cv=True: give a whole number ≥ 2."),
+        (TypeError, 5.0, "cv=5.0: give a number ≥ 2, a scikit-learn splitter, pairs or rows."),
+        (TypeError, None, "cv=None: give a number ≥ 2, a scikit-learn splitter, pairs or rows."),
+        (TypeError, "five", "cv='five': give a number ≥ 2, a scikit-learn splitter, pairs or rows."),
+        (ValueError, 61, "cv=61 needs at least as many rows, and there are 60. Give fewer folds."),
+        (ValueError, [], "cv=[] has no pair (train, held), so nothing is held out."),
         (TypeError, {"train": [0], "held": [1]}, "Fold 0 is of type str, not a pair (train, held)."),
         (TypeError, [0, 1], "Fold 0 is of type int, not a pair (train, held)."),
         (
@@ -284,14 +284,14 @@ def test_a_splitter_that_yields_nothing():
         def __repr__(self):
             return "Lazy()"
 
-    refused(ValueError, "folds=Lazy() has no pair (train, held), so nothing is held out.", ROWS, NUMBERS, Lazy())
+    refused(ValueError, "cv=Lazy() has no pair (train, held), so nothing is held out.", ROWS, NUMBERS, Lazy())
 
 
 @pytest.mark.parametrize(
     ("error", "seeds"), [(ValueError, 0), (ValueError, -1), (TypeError, 1.0), (TypeError, True), (TypeError, None)]
 )
 def test_seeds_that_are_no_number_from_one(error, seeds):
-    refused(error, f"seeds={seeds!r}: give a whole number ≥ 1.", ROWS, NUMBERS, 5, seeds)
+    refused(error, f"n_init={seeds!r}: give a whole number ≥ 1.", ROWS, NUMBERS, 5, seeds)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_seeds_that_are_no_number_from_one(error, seeds):
     [
         (GROUPS[:-1], "groups has shape (59,). Give one group for each of the 60 rows."),
         (GROUPS[:, None], "groups has shape (60, 1). Give one group for each of the 60 rows."),
-        (np.arange(ROWS) % 4, "folds=5 needs at least as many groups, and there are 4. Give fewer folds."),
+        (np.arange(ROWS) % 4, "cv=5 needs at least as many groups, and there are 4. Give fewer folds."),
         (np.where(np.arange(ROWS) < 3, np.nan, GROUPS), "groups is missing for 3 rows."),
         (pd.Series([None, *"abcde"] * 10), "groups is missing for 10 rows."),
     ],
@@ -358,7 +358,7 @@ def test_more_folds_than_any_class_has_rows():
     labels = np.arange(6) % 3
 
     refused(
-        ValueError, "folds=5, and no class has more than 2 rows. Give at most 2 folds.", 6, labels, 5, are_classes=True
+        ValueError, "cv=5, and no class has more than 2 rows. Give at most 2 folds.", 6, labels, 5, are_classes=True
     )
 
 

@@ -19,7 +19,7 @@ def renamed(file: Any) -> keras.Model:
     model = keras.Sequential([keras.Input((6,)), Block(6), layers.Dense(1, name="head")])
     assert "/dense_2/" in model.weights[2].path
     rule = poise.Rule("dense_2/kernel", poise.L1(1.0))
-    model.compile(poise.Penalized(keras.optimizers.SGD(0.05), rule, update="proximal"), loss="mse")
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(0.05), rule, update="proximal"), loss="mse")
     x, y = table(32, 6)
     model.fit(x, y, verbose=0)
     model.save(file)
@@ -32,12 +32,12 @@ def test_lanes_penalize_the_variables_that_the_rules_resolved_to(engine: str, tm
     model = renamed(tmp_path / "m.keras")
     assert "/dense_1/" in model.weights[2].path
 
-    path = poise.path(
-        model, *table(32, 6), strengths=[100.0], folds=2, training=TRAINING, engine=engine, progress=False
+    path = poise.fit_path(
+        model, *table(32, 6), strengths=[100.0], cv=2, training=TRAINING, executor=engine, progress=False
     )
 
     assert [np.all(w == 0) for w in path.weights(100.0)] == [False, False, True, False, False, False]
     path.save(tmp_path / "path")
-    again = poise.Path.load(tmp_path / "path")
+    again = poise.RegularizationPath.load(tmp_path / "path")
     assert [np.all(w == 0) for w in again.weights(100.0)] == [False, False, True, False, False, False]
     assert again.table["zero_share"].tolist() == [1.0]

@@ -123,12 +123,12 @@ def test_a_path_counts_units_of_a_recurrent_layer_and_not_its_gates():
     model = keras.Sequential(
         [keras.Input((2, 3)), layers.LSTM(3, name="lstm"), layers.Dense(1, name="head")], name="net"
     )
-    model.compile(poise.Penalized(keras.optimizers.SGD(0.1), poise.L2(0.1)), loss="mse")
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(0.1), poise.L2(0.1)), loss="mse")
     rules = [poise.Rule("lstm_cell/kernel", poise.GroupLasso(1.0, groups="outputs"))]
     x, y = np.random.default_rng(0).normal(size=(20, 2, 3)), np.ones((20, 1))
     training = poise.Training(epochs=3, batch_size=None, settle=0)
 
-    path = poise.path(model, x, y, rules, strengths=[1e-3, 3.0], folds=2, training=training, progress=False)
+    path = poise.fit_path(model, x, y, rules, strengths=[1e-3, 3.0], cv=2, training=training, progress=False)
 
     (name,) = path.lanes.sizes
     kernel = path.lanes.weights[0][0]

@@ -27,7 +27,7 @@ def solved(folder):
     model = net()
     model.compile(optimizers.Adam(0.05), "mse")
     given = {"strengths": STRENGTHS, "folds": 2, "adaptive": 1, "relax": True, "training": SHORT, "checkpoint": folder}
-    return poise.path(model, *table(48), units_of(model), progress=False, **given)
+    return poise.fit_path(model, *table(48), units_of(model), progress=False, **given)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_a_lane_is_a_training_with_its_strength(path):
     everything = Replica(-1, 0, np.arange(48), np.arange(0))
     for strength in STRENGTHS:
         model = net()
-        optimizer = poise.Penalized(optimizers.Adam(0.05), units_of(model, strength), "proximal")
+        optimizer = poise.PenalizedOptimizer(optimizers.Adam(0.05), units_of(model, strength), "proximal")
         model.compile(optimizer, "mse")
         for epoch in range(SHORT.epochs):
             rows, _ = batches_of([everything], SHORT.batch_size, epoch)
@@ -78,7 +78,7 @@ def test_sizes_are_those_of_groups_across_variables(path):
 @pytest.mark.backends("jax")
 def test_the_next_stage_weighs_the_groups_by_their_sizes(path):
     first = path.stages[0]
-    chosen = STRENGTHS.index(first.best)
+    chosen = STRENGTHS.index(first.best_strength)
     size = first.lanes.sizes[NAME][-1, chosen]
     assert (size == 0).any()
     (rule,) = path.rules_at(0.25)
@@ -87,8 +87,8 @@ def test_the_next_stage_weighs_the_groups_by_their_sizes(path):
     np.testing.assert_allclose(rule.penalty.weights, expected, rtol=1e-5)
     for fold, before in enumerate(first.lanes.sizes[NAME][:, chosen]):
         assert (path.lanes.sizes[NAME][fold][:, before == 0] == 0).all()
-    again = poise.Penalized("adam", path.rules_at(0.25), "proximal")
-    again.build(path.model(path.best).trainable_variables)
+    again = poise.PenalizedOptimizer("adam", path.rules_at(0.25), "proximal")
+    again.build(path.model(path.best_strength).trainable_variables)
     assert len(again.targets) == 1
 
 
@@ -102,7 +102,7 @@ def test_the_refit_keeps_what_was_dropped_out(path):
 @pytest.mark.backends("jax")
 def test_a_path_is_saved_and_drawn_and_resumed(path, folder, tmp_path):
     path.save(tmp_path / "path")
-    loaded = poise.Path.load(tmp_path / "path")
+    loaded = poise.RegularizationPath.load(tmp_path / "path")
     assert_same_weights(loaded.weights(0.4), path.weights(0.4), relative=1e-9)
     assert [repr(rule) for rule in loaded.rules_at(0.1)] == [repr(rule) for rule in path.rules_at(0.1)]
     names = [trace.name for trace in path.plot().data]
@@ -122,7 +122,7 @@ def test_every_strength_ends_at_the_group_lasso_of_both_designs():
     training = Training(epochs=0, batch_size=None, settle=1500, tolerance=1e-5)
     given = {"strengths": [0.1, 0.25], "folds": 2, "training": training, "progress": False}
 
-    path = poise.path(model, {"a": a, "b": b}, y, pairs_of(model), **given)
+    path = poise.fit_path(model, {"a": a, "b": b}, y, pairs_of(model), **given)
 
     for strength in (0.1, 0.25):
         expected, constant = group_lasso(a, b, y, strength)
@@ -150,8 +150,8 @@ def test_towers_whose_layers_share_names_have_their_own_sizes():
     x = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
     rule = poise.Rule("fc/kernel", poise.GroupLasso(groups="inputs"))
     training = poise.Training(epochs=2, settle=0)
-    path = poise.path(
-        model, x, x[:, :1], rule, strengths=[0.01, 0.1], folds=2, adaptive=1, training=training, progress=False
+    path = poise.fit_path(
+        model, x, x[:, :1], rule, strengths=[0.01, 0.1], cv=2, adaptive=1, training=training, progress=False
     )
 
     for number, name in enumerate(("fc/kernel (1 of 2)", "fc/kernel (2 of 2)")):

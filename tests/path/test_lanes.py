@@ -174,14 +174,14 @@ def test_rules_keep_their_ratio():
     found = in_lanes(compiled(net()), data, rules)
     keras.backend.clear_session()
     own = [poise.Rule("dense*/kernel", poise.L1(0.2)), poise.Rule("*bias", poise.L2(0.05))]
-    alone = by_keras(compiled(net(), poise.Penalized("adam", own, "proximal")), data)
+    alone = by_keras(compiled(net(), poise.PenalizedOptimizer("adam", own, "proximal")), data)
     assert_same_weights(of_lane(found, 2), weights(alone))
 
 
 # ---------------------------------------------------------------- layers
 
 
-def normalised():
+def normalized():
     return keras.Sequential(
         [keras.Input((6,)), layers.Dense(4, use_bias=False), layers.BatchNormalization(), layers.Dense(1)]
     )
@@ -210,7 +210,7 @@ def drawn(*shape):
 
 
 LAYERS = {
-    "BatchNormalization": (normalised, drawn(6), EVEN),
+    "BatchNormalization": (normalized, drawn(6), EVEN),
     "Dropout(0)": (without_dropout, drawn(6), REPLICA),
     "Conv2D": (convolutional, drawn(5, 4, 2), REPLICA),
     "LSTM": (recurrent, drawn(4, 3), REPLICA),
@@ -224,7 +224,7 @@ def test_lane_of_other_layers(name):
     data = (x, table(23)[1], None)
     keras.utils.set_random_seed(4)
     begun = build()
-    alone = compiled(build(), poise.Penalized(optimizers.SGD(0.05), poise.L1(0.2), "proximal"))
+    alone = compiled(build(), poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(0.2), "proximal"))
     alone.set_weights(begun.get_weights())
     found = in_lanes(compiled(begun, optimizers.SGD(0.05)), data, poise.L1(), replicas=[replica])
     assert_same_weights(of_lane(found, 2), weights(by_keras(alone, data, replica=replica)))
@@ -246,7 +246,7 @@ def test_lane_of_two_inputs_and_two_outputs():
     for sample_weight in (w[0], w):
         data = ([x, drawn(2)], [y, labels], sample_weight)
         found = in_lanes(compiled(build(), optimizers.SGD(0.05), **settings), data, poise.L1())
-        penalized = poise.Penalized(optimizers.SGD(0.05), poise.L1(0.2), "proximal")
+        penalized = poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(0.2), "proximal")
         alone = by_keras(compiled(build(), penalized, **settings), data)
         assert_same_weights(of_lane(found, 2), weights(alone))
 
@@ -260,7 +260,7 @@ def test_lane_with_a_loss_at_every_step_of_a_sequence(shape):
     keras.utils.set_random_seed(4)
     begun, alone = (
         every_step(),
-        compiled(every_step(), poise.Penalized(optimizers.SGD(0.05), poise.L1(0.2), "proximal")),
+        compiled(every_step(), poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(0.2), "proximal")),
     )
     alone.set_weights(begun.get_weights())
     sample_weight = None if shape is None else np.random.default_rng(2).uniform(0, 2, shape).astype("float32")
@@ -300,7 +300,7 @@ def test_lane_of_other_losses(name):
         return keras.Sequential([keras.Input((6,)), layers.Dense(4, "tanh"), layers.Dense(units)])
 
     found = in_lanes(compiled(build(), optimizers.SGD(0.02), loss), data, poise.L1())
-    penalized = poise.Penalized(optimizers.SGD(0.02), poise.L1(0.2), "proximal")
+    penalized = poise.PenalizedOptimizer(optimizers.SGD(0.02), poise.L1(0.2), "proximal")
     assert_same_weights(of_lane(found, 2), weights(by_keras(compiled(build(), penalized, loss), data)))
 
 
@@ -314,7 +314,7 @@ def test_a_sum_is_known_where_the_loss_begins_at_zero():
 
     loss = keras.losses.MeanSquaredError(reduction="sum")
     found = in_lanes(compiled(build(), optimizers.SGD(0.002), loss), data, poise.L1())
-    penalized = poise.Penalized(optimizers.SGD(0.002), poise.L1(0.2), "proximal")
+    penalized = poise.PenalizedOptimizer(optimizers.SGD(0.002), poise.L1(0.2), "proximal")
     assert_same_weights(of_lane(found, 2), weights(by_keras(compiled(build(), penalized, loss), data)))
 
 
@@ -512,7 +512,7 @@ def test_every_lane_has_its_own_dropout():
 
 
 def test_the_model_is_left_as_it_is():
-    model = compiled(normalised())
+    model = compiled(normalized())
     model.add(layers.Dropout(0.5))
     before = [np.array(v.value) for v in model.variables]
     in_lanes(compiled(model), (drawn(6), table(23)[1], None), poise.L1(), Training(epochs=1, settle=3))

@@ -21,7 +21,7 @@ NAMES = ("age", "<b>sex</b>", "income & rent", "déjà 🙂")
 def test_val_loss_is_the_mean_over_folds_of_the_mean_over_seeds():
     held = np.array([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 5.0], [5.0, 7.0]], [[0.0, 1.0], [2.0, 2.0]]])
 
-    table = path_of(held, strengths=(0.1, 1.0), seeds=2).table
+    table = path_of(held, strengths=(0.1, 1.0), n_init=2).table
 
     # Folds at the first strength: 2, 5, 1, so the mean is 8/3 and the variance 13/3; at the second 3, 6, 1.5.
     np.testing.assert_allclose(table["val_loss"], [8 / 3, 3.5])
@@ -29,7 +29,7 @@ def test_val_loss_is_the_mean_over_folds_of_the_mean_over_seeds():
 
 
 def test_the_table_takes_all_else_from_the_lane_of_the_model():
-    path = path_of(seeds=2)
+    path = path_of(n_init=2)
     lanes = path.lanes.table
 
     own = lanes[(lanes["fold"] == -1) & (lanes["seed"] == 0)].reset_index()
@@ -70,8 +70,8 @@ GRID = (0.0, 0.01, 0.1, 1.0, 10.0)
 def test_best_is_the_largest_of_equal_minima_and_one_se_the_largest_within():
     path = path_of(HELD, strengths=GRID)
 
-    assert path.best == 0.1
-    assert path.one_se == 1.0  # 3.5 ≤ 3 + 1/√3
+    assert path.best_strength == 0.1
+    assert path.one_se_strength == 1.0  # 3.5 ≤ 3 + 1/√3
     np.testing.assert_allclose(path.best_between, np.sqrt(0.01 * 0.1))
     assert path.at(max_features=4) == 0.1
     assert path.at(max_features=1) == 1.0
@@ -82,7 +82,7 @@ def test_best_is_the_largest_of_equal_minima_and_one_se_the_largest_within():
 def test_a_strength_at_which_a_lane_diverged_is_never_chosen(lane):
     path = path_of(HELD, strengths=GRID, diverged=[lane])
 
-    assert path.best == 0.01
+    assert path.best_strength == 0.01
     assert path.table["diverged"].tolist() == [0, 0, 1, 0, 0]
     assert np.isnan(path.table["val_loss"][2]) == (lane[0] >= 0)
 
@@ -93,19 +93,24 @@ def test_a_path_of_lanes_that_all_diverged_can_be_read_but_not_chosen_from():
     assert path.table["diverged"].tolist() == [1, 1, 1]
     assert repr(path).count("diverged") == 3
     assert "best" not in repr(path)
-    for choose in (lambda: path.best, lambda: path.best_between, lambda: path.one_se, lambda: path.at(max_features=9)):
+    for choose in (
+        lambda: path.best_strength,
+        lambda: path.best_between,
+        lambda: path.one_se_strength,
+        lambda: path.at(max_features=9),
+    ):
         with pytest.raises(ValueError, match="At none of the 3 strengths all lanes stayed finite"):
             choose()
 
 
 def test_given_rows_are_a_single_fold_without_a_standard_error():
-    path = path_of([[[3.0, 1.0, 2.0]]], folds=1, given_rows=True)
+    path = path_of([[[3.0, 1.0, 2.0]]], cv=1, given_rows=True)
 
-    assert path.best == 0.1
+    assert path.best_strength == 0.1
     assert path.table[["val_se", "loss_se"]].isna().all(axis=None)
     assert len(path.weights(0.1)) == 8
     with pytest.raises(ValueError, match="needs two folds"):
-        _ = path.one_se
+        _ = path.one_se_strength
     assert "best" in repr(path)
     assert "one_se" not in repr(path)
 
@@ -120,7 +125,7 @@ def test_at_refuses_what_is_no_number_or_too_few():
 
 
 def test_features_are_positions_and_stability_counts_all_lanes():
-    path = path_of(seeds=2, names=NAMES)
+    path = path_of(n_init=2, names=NAMES)
     read = path.lanes.features
 
     assert read.shape == (8, 3, 4)
@@ -131,7 +136,7 @@ def test_features_are_positions_and_stability_counts_all_lanes():
 
 
 def test_stability_leaves_out_what_diverged():
-    path = path_of(folds=2, diverged=[(0, 0, 1), *((fold, 0, 2) for fold in (0, 1, -1))])
+    path = path_of(cv=2, diverged=[(0, 0, 1), *((fold, 0, 2) for fold in (0, 1, -1))])
 
     np.testing.assert_allclose(path.stability[0.1], path.lanes.features[1:, 1].mean(axis=0))
     assert path.stability[1.0].isna().all()
@@ -153,7 +158,7 @@ def test_every_input_needs_a_name():
 
 
 def test_model_is_a_plain_one_with_the_weights_of_its_strength(tmp_path):
-    path = path_of(seeds=2)
+    path = path_of(n_init=2)
     x = np.random.default_rng(1).normal(size=(5, 4)).astype("float32")
 
     for strength in path.strengths:
@@ -181,7 +186,7 @@ def test_training_a_model_leaves_the_path_as_it_was():
 
 def test_seeds_that_were_not_trained_are_refused():
     with pytest.raises(ValueError, match="seed=2 was not trained: the seeds are 0, 1"):
-        path_of(seeds=2).model(0.1, seed=2)
+        path_of(n_init=2).model(0.1, seed=2)
 
 
 @pytest.mark.parametrize("strength", [0.1, np.float32(0.1), 0.1 * (1 + 5e-7)])
@@ -194,7 +199,7 @@ def test_a_strength_is_found_despite_its_rounding(strength):
     ("strength", "near"),
     [(0.05, "0.01 and 0.1"), (0.1 * (1 + 3e-6), "0.1 and 1"), (0.001, "0.01 and 0.1"), (5.0, "0.1 and 1"), (0, "0.01")],
 )
-def test_a_strength_that_is_not_on_the_grid_is_refused_with_its_neighbours(strength, near):
+def test_a_strength_that_is_not_on_the_grid_is_refused_with_its_neighbors(strength, near):
     for read in (Path.weights, Path.model, Path.features):
         with pytest.raises(
             ValueError, match=f"No lane was trained at the strength .*; the nearest on the grid: {near}"
@@ -203,7 +208,7 @@ def test_a_strength_that_is_not_on_the_grid_is_refused_with_its_neighbours(stren
 
 
 def test_the_strength_zero_is_on_a_grid_that_has_it():
-    path = path_of(strengths=(0.0, 1.0), folds=2)
+    path = path_of(strengths=(0.0, 1.0), cv=2)
 
     assert path.features(0).tolist() == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="nearest on the grid: 0 and 1"):
@@ -231,7 +236,15 @@ def test_a_path_prints_as_a_short_table_with_its_marks():
     assert lines[1].split() == ["strength", "val_loss", "features", "zeros"]
     assert len(lines) == 2 + 12
     (best,) = [line for line in lines if "best" in line]
-    assert best.split() == ["best", f"{path.best:.4g}", "1.020", "±", "0.012", "69", f"{path.table.zero_share[51]:.1%}"]
+    assert best.split() == [
+        "best",
+        f"{path.best_strength:.4g}",
+        "1.020",
+        "±",
+        "0.012",
+        "69",
+        f"{path.table.zero_share[51]:.1%}",
+    ]
     assert sum("one_se" in line for line in lines) == 1
 
 
@@ -246,14 +259,14 @@ def test_a_path_in_a_notebook_shows_hostile_names_as_text():
 
 
 def adaptive():
-    """A path with two stages before it and a relaxed one, as `poise.path` makes them."""
+    """A path with two stages before it and a relaxed one, as `poise.fit_path` makes them."""
     first = path_of()
     second = path_of(HELD, strengths=GRID, stages=(first,))
     return path_of(
         HELD + 1.0,
         strengths=GRID,
         names=NAMES,
-        seeds=2 - 1,
+        n_init=2 - 1,
         stages=(first, second),
         relaxed=path_of(HELD, strengths=GRID),
     )
@@ -295,7 +308,7 @@ def test_a_saved_path_comes_back_bit_for_bit(tmp_path):
         assert_same(one, other)
     for strength in GRID:
         np.testing.assert_array_equal(loaded.predict(strength, x), path.predict(strength, x))
-    assert loaded.one_se == path.one_se
+    assert loaded.one_se_strength == path.one_se_strength
     assert len(loaded.plot().data) == len(path.plot().data)
 
 
@@ -309,7 +322,7 @@ def test_a_folder_holds_neither_pickles_nor_leftovers(tmp_path):
     assert files == sorted(expected + [f"path/{folder}{file}" for folder in folders for file in three])
     with np.load(tmp_path / "path" / "arrays.npz", allow_pickle=False) as arrays:
         assert all(arrays[name].dtype.kind != "O" for name in arrays)
-    assert "Penalized" not in (tmp_path / "path" / "path.json").read_text()
+    assert "PenalizedOptimizer" not in (tmp_path / "path" / "path.json").read_text()
 
 
 def test_half_precision_weights_come_back_as_they_were(tmp_path):
@@ -481,7 +494,7 @@ def test_a_model_that_does_not_restore_itself_is_refused():
         ValueError, match="was rebuilt with weights of the shapes .*5, 3.*, and those trained have .*4, 3"
     ):
         Path(path.lanes, architecture, state_of(other), path.rules, path.training, 0.0, resolved=path.resolved).model(
-            path.best
+            path.best_strength
         )
 
 
@@ -489,7 +502,7 @@ SCRIPT = """
 import sys, numpy as np
 from poise.path.result import Path
 path = Path.load(sys.argv[1])
-np.save(sys.argv[2], path.predict(path.best, np.load(sys.argv[3])))
+np.save(sys.argv[2], path.predict(path.best_strength, np.load(sys.argv[3])))
 """
 
 
@@ -503,4 +516,4 @@ def test_a_path_saved_on_one_backend_loads_on_another(tmp_path, backend, monkeyp
     files = [str(tmp_path / name) for name in ("path", "out.npy", "x.npy")]
     subprocess.run([sys.executable, "-c", SCRIPT, *files], check=True)
 
-    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), path.predict(path.best, x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), path.predict(path.best_strength, x), rtol=1e-5, atol=1e-6)

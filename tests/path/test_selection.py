@@ -77,7 +77,7 @@ def test_one_standard_error_is_the_largest_strength_within_it(mean, error, expec
 
 
 def test_one_standard_error_needs_two_folds():
-    with pytest.raises(ValueError, match="two folds at least, and here is one. Use folds=5"):
+    with pytest.raises(ValueError, match="two folds at least, and here is one. Use cv=5"):
         one_standard_error(np.array([2.0, 1.0]), np.array([NAN, NAN]))
 
 
@@ -94,17 +94,17 @@ def test_one_standard_error_is_never_below_the_minimum_nor_out_of_reach(mean, wi
 
 
 @given(st.floats(-1.9, 1.9), st.floats(0.01, 100.0), st.floats(-5.0, 5.0))
-def test_vertex_finds_the_lowest_point_of_a_parabola_in_log_strength(centre, steepness, floor):
+def test_vertex_finds_the_lowest_point_of_a_parabola_in_log_strength(center, steepness, floor):
     strengths = np.array([0.01, 0.05, 0.3, 1.0, 7.0, 100.0])
-    mean = floor + steepness * (np.log10(strengths) - centre) ** 2
+    mean = floor + steepness * (np.log10(strengths) - center) ** 2
 
     at = minimum(mean)
-    expected = 10.0**centre if 0 < at < 5 else strengths[at]
+    expected = 10.0**center if 0 < at < 5 else strengths[at]
     np.testing.assert_allclose(vertex(strengths, mean), expected, rtol=1e-6)
 
 
 @given(arrays(float, 5, elements=st.floats(-10, 10)))
-def test_vertex_lies_between_the_neighbours_where_numpy_puts_it(mean):
+def test_vertex_lies_between_the_neighbors_where_numpy_puts_it(mean):
     strengths = np.array([0.001, 0.01, 0.02, 0.5, 1.0])
     at = minimum(mean)
     found = vertex(strengths, mean)

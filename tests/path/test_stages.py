@@ -17,7 +17,7 @@ GRID = np.geomspace(0.01, 1.0, 9)
 
 
 def built(model, rules, update="proximal"):
-    optimizer = poise.Penalized("sgd", rules, update)
+    optimizer = poise.PenalizedOptimizer("sgd", rules, update)
     optimizer.build(model.trainable_variables, model)
     return optimizer
 
@@ -53,13 +53,13 @@ def test_factors_of_groups_keep_the_penalty_s_own():
 
 def test_own_factors_of_zero_and_infinity_stay():
     size = np.array([2.0, 1.0, 0.0])[:, None]
-    optimizer = built(linear(3), poise.L1(weights=[[0.0], [2.0], [np.inf]]))
+    optimizer = built(linear(3), poise.L1(factors=[[0.0], [2.0], [np.inf]]))
     factors = reweighted(optimizer, {"linear/head/kernel": size[None, None]}, 0)[0, 0][0, 0, :, 0]
     np.testing.assert_allclose(factors, [0.0, 2 * 1.03 / 0.53, np.inf], rtol=1e-6)
 
 
 def test_an_entry_that_is_free_stays_free_even_at_zero():
-    optimizer = built(linear(2), poise.L1(weights=[[0.0], [1.0]]))
+    optimizer = built(linear(2), poise.L1(factors=[[0.0], [1.0]]))
     factors = reweighted(optimizer, {"linear/head/kernel": np.array([[[[0.0], [1.0]]]])}, 0)[0, 0]
     np.testing.assert_array_equal(factors[0, 0, :, 0], [0.0, 1.0])
 
@@ -73,7 +73,7 @@ def test_what_was_dropped_is_held_at_zero():
 REFUSED = {
     "smooth": (poise.L2(), "proximal", "^adaptive works on what a penalty drops, and here nothing becomes exactly zero"),
     "coupled": (poise.L1(), "coupled", "^adaptive works on what a penalty drops, and here nothing becomes exactly zero"),
-    "no factors": (poise.Nuclear(), "proximal", r"^adaptive gives every group or entry a factor, and Nuclear on 'linear/head/kernel' has none\. Use poise"),
+    "no factors": (poise.NuclearNorm(), "proximal", r"^adaptive gives every group or entry a factor, and NuclearNorm on 'linear/head/kernel' has none\. Use poise"),
 }  # fmt: skip
 
 
@@ -92,12 +92,12 @@ def path():
     model = linear(10)
     model.compile(optimizers.Adam(0.1), "mse")
     given = {"strengths": GRID, "folds": 3, "adaptive": 1, "relax": True, "training": SETTLED}
-    return poise.path(model, x, y[:, None], poise.L1(), progress=False, **given)
+    return poise.fit_path(model, x, y[:, None], poise.L1(), progress=False, **given)
 
 
 def test_adaptive_stage_is_the_adaptive_lasso(path):
     first = path.stages[0]
-    before = np.abs(first.weights(first.best)[0][:, 0])
+    before = np.abs(first.weights(first.best_strength)[0][:, 0])
     factors = shares(before)
     alive = np.isfinite(factors)
     assert 0 < alive.sum() < 10
@@ -112,7 +112,7 @@ def test_adaptive_stage_is_the_adaptive_lasso(path):
 
 def test_every_fold_is_weighted_by_its_own_solution_and_what_it_dropped_stays_out(path):
     first = path.stages[0]
-    chosen = int(np.flatnonzero(path.strengths == first.best)[0])
+    chosen = int(np.flatnonzero(path.strengths == first.best_strength)[0])
     (before,), (after,) = first.lanes.sizes.values(), path.lanes.sizes.values()
     dropped = before[:, chosen] == 0
     assert dropped.any(axis=(1, 2)).all()
@@ -141,10 +141,10 @@ def test_null_model_competes_and_ends_the_stages():
     model = linear(4)
     model.compile(optimizers.Adam(0.1), "mse")
     training = Training(epochs=0, batch_size=None, settle=300)
-    path = poise.path(model, x, noise, poise.L1(), strengths=4, folds=3, adaptive=3, relax=True, training=training, progress=False)  # fmt: skip
+    path = poise.fit_path(model, x, noise, poise.L1(), strengths=4, cv=3, adaptive=3, relax=True, training=training, progress=False)  # fmt: skip
     assert path.features(path.strengths[-1]).size == 0
     assert path.strengths[-1] > 50 * path.strengths[-2]
-    if not path.features(path.best).size:
+    if not path.features(path.best_strength).size:
         assert len(path.stages) < 3
     assert path.relaxed is not None
 
@@ -154,13 +154,13 @@ def test_groups_of_a_network_stay_out():
     model.compile(optimizers.Adam(0.02), "mse")
     rules = [poise.Rule("hidden/kernel", poise.GroupLasso(groups="inputs")), poise.Rule("dense*/kernel", poise.L2(0.1))]
     training = Training(epochs=0, batch_size=None, settle=200)
-    path = poise.path(model, x, y[:, None], rules, strengths=[0.02, 0.1, 0.2], folds=2, adaptive=1, training=training, progress=False)  # fmt: skip
+    path = poise.fit_path(model, x, y[:, None], rules, strengths=[0.02, 0.1, 0.2], cv=2, adaptive=1, training=training, progress=False)  # fmt: skip
     first = path.stages[0]
-    chosen = int(np.flatnonzero(path.strengths == first.best)[0])
+    chosen = int(np.flatnonzero(path.strengths == first.best_strength)[0])
     dropped = first.lanes.sizes["net/hidden/kernel"][:, chosen] == 0
     after = path.lanes.sizes["net/hidden/kernel"]
     assert (after[np.broadcast_to(dropped[:, None], after.shape)] == 0).all()
-    assert set(path.features(path.best)) <= set(first.features(first.best))
+    assert set(path.features(path.best_strength)) <= set(first.features(first.best_strength))
 
 
 def test_training_again_under_the_rules_of_a_strength_gives_its_weights():
@@ -174,18 +174,20 @@ def test_training_again_under_the_rules_of_a_strength_gives_its_weights():
     groups = [[0, 1], [2], [3], [4], [5]]
     rules = [
         poise.Rule(
-            "hidden/kernel", poise.GroupLasso(1.0, groups=groups, axis="inputs", weights=[1.0, 2.0, 1.0, 0.5, 1.0])
+            "hidden/kernel", poise.GroupLasso(1.0, groups=groups, axis="inputs", factors=[1.0, 2.0, 1.0, 0.5, 1.0])
         ),
         poise.Rule("output/kernel", poise.L2(0.5)),
     ]
     training = poise.Training(epochs=0, settle=200, tolerance=1e-12)
-    path = poise.path(model, x, y, rules, strengths=5, folds=3, adaptive=1, training=training, progress=False)
+    path = poise.fit_path(model, x, y, rules, strengths=5, cv=3, adaptive=1, training=training, progress=False)
 
     for stage in (path.stages[0], path):
         again = keras.models.clone_model(model)
         again.set_weights(model.get_weights())
         rate = keras.optimizers.schedules.CosineDecay(0.01, 200)
-        optimizer = poise.Penalized(keras.optimizers.Adam(rate), stage.rules_at(stage.best), update="proximal")
+        optimizer = poise.PenalizedOptimizer(
+            keras.optimizers.Adam(rate), stage.rules_at(stage.best_strength), update="proximal"
+        )
         again.compile(optimizer, "mse")
         again.fit(x, y, batch_size=80, epochs=200, shuffle=False, verbose=0)
-        assert_same_weights(stage.weights(stage.best), again.get_weights())
+        assert_same_weights(stage.weights(stage.best_strength), again.get_weights())

@@ -55,8 +55,8 @@ def compiled(optimizer="adam"):
 def passed(source, strengths=(0.01, 0.1), rules=None, **given):
     training = poise.Training(**{"epochs": 4, "settle": 0, **given.pop("training", {})})
     rules = poise.L1() if rules is None else rules
-    return poise.path(
-        compiled(), source, rules=rules, strengths=strengths, folds=3, training=training, progress=False, **given
+    return poise.fit_path(
+        compiled(), source, rules=rules, strengths=strengths, cv=3, training=training, progress=False, **given
     )
 
 
@@ -68,7 +68,7 @@ def path():
 def test_the_lane_of_all_rows_is_keras_training_on_the_batches(path):
     for strength in path.strengths:
         model = net()
-        model.compile(poise.Penalized("adam", poise.L1(float(strength)), update="proximal"), "mse")
+        model.compile(poise.PenalizedOptimizer("adam", poise.L1(float(strength)), update="proximal"), "mse")
         for _ in range(4):
             for x, y in Batches():
                 model.train_on_batch(x, y)
@@ -79,7 +79,7 @@ def test_the_lane_of_a_fold_is_keras_training_on_the_rows_that_it_keeps(path):
     x, y = table()
     replica = split_by_hash(ROWS, 3, 1)[1]
     model = net()
-    model.compile(poise.Penalized("adam", poise.L1(0.1), update="proximal"), "mse")
+    model.compile(poise.PenalizedOptimizer("adam", poise.L1(0.1), update="proximal"), "mse")
     for _ in range(4):
         for first in range(0, ROWS, 32):
             rows = replica.train[(replica.train >= first) & (replica.train < first + 32)]
@@ -113,7 +113,7 @@ def test_settling_and_patience_pass_through_the_batches():
 
 
 def test_batches_pass_to_another_process(path):
-    found = passed(Batches(), engine="process")
+    found = passed(Batches(), executor="subprocess")
 
     columns = ["val_loss", "loss", "penalty", "zeros"]
     np.testing.assert_allclose(found.table[columns], path.table[columns], rtol=1e-6)
@@ -129,7 +129,7 @@ def test_an_error_in_the_batches_is_raised_whichever_process_asks_for_them():
 
     for engine in ("auto", "process"):
         with pytest.raises(OSError, match="the disk is gone"):
-            passed(Failing(), engine=engine)
+            passed(Failing(), executor=engine)
 
 
 @pytest.mark.parametrize(
@@ -206,4 +206,4 @@ def test_rows_that_are_shuffled_between_passes_are_refused():
 
 def test_folds_of_a_stream_are_a_number():
     with pytest.raises(ValueError, match="the folds are a number"):
-        poise.path(compiled(), Batches(), rules=poise.L1(), folds=[([0], [1])], progress=False)
+        poise.fit_path(compiled(), Batches(), rules=poise.L1(), cv=[([0], [1])], progress=False)

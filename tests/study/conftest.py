@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from oracles.hostile import TARGET, hostile_frame
 
-from poise.study import study
+from poise.study import run_study
 
-SMALL = {"steps": 60, "strengths": 4, "folds": 2}
+SMALL = {"max_iter": 60, "strengths": 4, "cv": 2}
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def diabetes_study(trained):
 
     def train():
         penalties = ["l2", "group", "adaptive"]
-        found = study("diabetes", penalties=penalties, choose="l2", hidden=(16, 4), **SMALL)
+        found = run_study("diabetes", penalties=penalties, choose="l2", hidden_layer_sizes=(16, 4), **SMALL)
         return replace(found, settings=replace(found.settings, choose=None))
 
     return trained("diabetes", train)
@@ -44,7 +44,7 @@ def diabetes_study(trained):
 @pytest.fixture(scope="session")
 def alone(trained):
     """No penalty at all."""
-    return trained("alone", lambda: study("wine", penalties=[], hidden=(4,), **SMALL))
+    return trained("alone", lambda: run_study("wine", penalties=[], hidden_layer_sizes=(4,), **SMALL))
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +53,6 @@ def hostile(trained):
 
     def train():
         given = {**SMALL, "strengths": 5}
-        return study(hostile_frame(), TARGET, penalties=["l2", "adaptive"], hidden=(6,), **given)
+        return run_study(hostile_frame(), TARGET, penalties=["l2", "adaptive"], hidden_layer_sizes=(6,), **given)
 
     return trained("hostile", train)

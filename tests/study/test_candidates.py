@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from poise import Penalized
+from poise import PenalizedOptimizer
 from poise.study.candidates.candidates import KINDS, first_bias, kind_of, loss_of, network, rules_of
 from poise.study.sources import DataError
 
@@ -12,15 +12,15 @@ OWNERS = ("a", "b", "b", "c")
 
 
 @pytest.mark.parametrize("name", KINDS)
-@pytest.mark.parametrize("hidden", [(), (5,), (5, 4)])
+@pytest.mark.parametrize("hidden_layer_sizes", [(), (5,), (5, 4)])
 def test_every_penalty_fits_every_network(name, hidden):
     model = network(4, 3, hidden, "multiclass")
 
-    optimizer = Penalized("adam", rules_of(name, model, OWNERS), update="proximal")
+    optimizer = PenalizedOptimizer("adam", rules_of(name, model, OWNERS), update="proximal")
     optimizer.build(model.trainable_variables)
 
-    penalised = {target.path.split("/")[-1] for target in optimizer.targets}
-    assert penalised == {"kernel"}
+    penalized = {target.path.split("/")[-1] for target in optimizer.targets}
+    assert penalized == {"kernel"}
     assert len(optimizer.targets) == len(hidden) + 1
 
 

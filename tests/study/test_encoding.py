@@ -39,7 +39,7 @@ def frame() -> pd.DataFrame:
         {
             "size": random.normal(5.0, 3.0, ROWS),
             "age": np.where(random.random(ROWS) < 0.3, np.nan, random.normal(size=ROWS)),
-            "colour": random.choice(["red", "green", "blue"], ROWS),
+            "color": random.choice(["red", "green", "blue"], ROWS),
             "when": pd.date_range("2024-01-01", periods=ROWS, freq="70h"),
             "id": np.arange(ROWS),
             "price": random.normal(100.0, 20.0, ROWS),
@@ -58,12 +58,12 @@ def test_a_table_by_hand():
     features = pd.DataFrame(
         {
             "age": [1.0, 3.0, np.nan, 8.0],
-            "colour": objects("red", None, "blue", "red"),
+            "color": objects("red", None, "blue", "red"),
             "size": [2.0, 2.0, 4.0, 4.0],
             "when": pd.to_datetime(["2024-01-01", "2024-01-03", None, "2026-01-01"]).astype("datetime64[ns]"),
         }
     )
-    kinds = columns(age="number", colour="category", name="set_aside", size="number", when="date")
+    kinds = columns(age="number", color="category", name="set_aside", size="number", when="date")
 
     encoder = Encoder(kinds).fit(features)
 
@@ -74,9 +74,9 @@ def test_a_table_by_hand():
         "age": (age - 3.75) / np.sqrt(6.6875),
         "size": np.array([-1.0, -1.0, 1.0, 1.0]),
         "age missing": (missing - 0.25) / np.sqrt(0.1875),
-        "colour=blue": [0.0, 0.0, 1.0, 0.0],
-        "colour=red": [1.0, 0.0, 0.0, 1.0],
-        "colour=(missing)": [0.0, 1.0, 0.0, 0.0],
+        "color=blue": [0.0, 0.0, 1.0, 0.0],
+        "color=red": [1.0, 0.0, 0.0, 1.0],
+        "color=(missing)": [0.0, 1.0, 0.0, 0.0],
         "when year": (year - 2024.5) / np.sqrt(0.75),
         "when month": np.zeros(4),
         "when day": (day - 1.5) / np.sqrt(0.75),
@@ -85,13 +85,13 @@ def test_a_table_by_hand():
         "when missing": (missing - 0.25) / np.sqrt(0.1875),
     }
     assert encoder.inputs == tuple(by_hand)
-    assert encoder.owners == ("age", "size", "age", *["colour"] * 3, *["when"] * 6)
+    assert encoder.owners == ("age", "size", "age", *["color"] * 3, *["when"] * 6)
     x = encoder.transform(features)
     assert x.dtype == "float32"
     np.testing.assert_allclose(x, np.column_stack(list(by_hand.values())), atol=1e-6)
 
 
-def test_what_is_fitted_is_standardised():
+def test_what_is_fitted_is_standardized():
     table = read(frame(), "price")
     encoder = Encoder(table.columns).fit(table.features)
 
@@ -169,7 +169,7 @@ def test_numbers_far_outside_are_not_clipped():
     assert x[2, 0] == 1e6
 
 
-def test_small_units_are_standardised():
+def test_small_units_are_standardized():
     _, x = encode("number", [1e-30, 3e-30])
 
     np.testing.assert_allclose(x[:, 0], [-1.0, 1.0], rtol=1e-6)
@@ -250,7 +250,7 @@ def test_a_block_is_what_the_encoder_of_its_fold_sees():
         np.testing.assert_array_equal(block(folds, number), own.transform(table.features.iloc[rows]))
 
 
-def test_the_training_part_of_every_block_is_standardised():
+def test_the_training_part_of_every_block_is_standardized():
     folds = folds_of(read(frame(), "price"), np.arange(50), PAIRS)
 
     varied = [n for n, name in enumerate(folds.encoder.inputs) if "=" not in name and name != "when year"]
@@ -266,7 +266,7 @@ def test_held_out_rows_never_change_what_trains(fold):
     rows, (train, held) = np.arange(50), PAIRS[fold]
     before, after = frame(), frame()
     after.loc[held, ["size", "age", "price"]] = [[1e6, np.nan, -1e6]] * len(held)
-    after.loc[held, "colour"] = "violet"
+    after.loc[held, "color"] = "violet"
     after.loc[held, "when"] = pd.Timestamp("1999-12-31 23:00")
 
     folds = [folds_of(read(each, "price"), rows, PAIRS) for each in (before, after)]
@@ -275,8 +275,8 @@ def test_held_out_rows_never_change_what_trains(fold):
     for key in one.keys() & two.keys():
         np.testing.assert_array_equal(one[key], two[key], str(key))
     assert one.keys() <= two.keys()
-    assert [key for key in two if key not in one] == [("colour", "category", "violet")]
-    assert not block(folds[1], fold)[:, folds[1].encoder.keys.index(("colour", "category", "violet"))].any()
+    assert [key for key in two if key not in one] == [("color", "category", "violet")]
+    assert not block(folds[1], fold)[:, folds[1].encoder.keys.index(("color", "category", "violet"))].any()
     replica = folds[0].replicas[fold]
     np.testing.assert_array_equal(folds[0].y[replica.train], folds[1].y[replica.train])
 
@@ -284,25 +284,25 @@ def test_held_out_rows_never_change_what_trains(fold):
 def test_rows_put_aside_are_never_looked_at():
     rows, spoiled = np.arange(10, 60), frame()
     spoiled.loc[:9, ["size", "age", "price", "weight"]] = [[1e300, np.nan, -1e300, 1e300]] * 10
-    spoiled.loc[:9, "colour"] = "violet"
+    spoiled.loc[:9, "color"] = "violet"
 
     one, two = (folds_of(read(each, "price", weight="weight"), rows, PAIRS) for each in (frame(), spoiled))
 
     assert one.encoder.inputs == two.encoder.inputs
-    for name in ("x", "y", "weight", "centre", "scale"):
+    for name in ("x", "y", "weight", "center", "scale"):
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 
 def test_what_only_held_out_rows_have_is_zero_in_their_block():
     rows = frame()
     rows["age"] = np.where(np.arange(ROWS) == 3, np.nan, rows["size"])
-    rows.loc[3, "colour"] = "violet"
+    rows.loc[3, "color"] = "violet"
     rows["when"] = pd.date_range("2024-01-01", periods=ROWS)
     rows.loc[3, "when"] = pd.Timestamp("2024-01-01 13:00")
 
     folds = folds_of(read(rows, "price"), np.arange(50), PAIRS)
 
-    for name in ("age missing", "colour=violet", "when hour"):
+    for name in ("age missing", "color=violet", "when hour"):
         place = folds.encoder.inputs.index(name)
         assert not block(folds, 0)[:, place].any()
         assert block(folds, 1)[3, place] != 0.0
@@ -333,12 +333,12 @@ def test_a_weighted_target():
     folds = folds_of(table, np.arange(50), PAIRS)
 
     price, weight = table.target.to_numpy()[:50], table.weight.to_numpy()[:50]
-    centre = (weight * price).sum() / weight.sum()
-    scale = np.sqrt((weight * (price - centre) ** 2).sum() / weight.sum())
-    assert (folds.centre, folds.scale) == pytest.approx((centre, scale))
+    center = (weight * price).sum() / weight.sum()
+    scale = np.sqrt((weight * (price - center) ** 2).sum() / weight.sum())
+    assert (folds.center, folds.scale) == pytest.approx((center, scale))
     assert folds.weight.dtype == "float32"
     np.testing.assert_array_equal(folds.weight, np.tile(weight, 4))
-    np.testing.assert_allclose(folds.y[150:, 0], (price - centre) / scale, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(folds.y[150:, 0], (price - center) / scale, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -349,10 +349,10 @@ def test_a_weighted_target():
         ([5, 0, 7] * 20, "counts", "float32", (200, 1), [[5.0], [0.0], [7.0]]),
     ],
 )
-def test_targets_that_are_not_standardised(price, task, dtype, shape, first):
+def test_targets_that_are_not_standardized(price, task, dtype, shape, first):
     folds = folds_of(read(frame().assign(price=price), "price", task=task), np.arange(50), PAIRS)
 
-    assert (folds.y.dtype, folds.y.shape, folds.centre, folds.scale) == (dtype, shape, 0.0, 1.0)
+    assert (folds.y.dtype, folds.y.shape, folds.center, folds.scale) == (dtype, shape, 0.0, 1.0)
     assert folds.y[:3].tolist() == folds.y[150:153].tolist() == first
     assert folds.weight is None
 
@@ -386,7 +386,7 @@ def test_a_fold_without_weight_is_refused():
 def test_counts_too_large_for_float32_are_refused():
     table = read(frame().assign(price=[1e300, 2.0, 3.0] * 20), "price", task="counts")
 
-    with pytest.raises(DataError, match="The numbers in 'price' are too large to standardise. Use other units."):
+    with pytest.raises(DataError, match="The numbers in 'price' are too large to standardize. Use other units."):
         folds_of(table, np.arange(50), PAIRS)
 
 
@@ -410,4 +410,4 @@ def test_ten_thousand_columns():
 
 def test_the_folds_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        folds_of(read(frame(), "price"), np.arange(50), []).centre = 1.0
+        folds_of(read(frame(), "price"), np.arange(50), []).center = 1.0

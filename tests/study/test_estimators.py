@@ -20,8 +20,8 @@ import poise
 from poise.study import estimators
 from poise.study.sources import DataError
 
-SMALL = {"hidden": (8,), "strengths": [1e-3, 0.1], "folds": 2, "steps": 30, "learning_rate": 0.1}
-LINEAR = {"hidden": (), "folds": 2, "steps": 600, "learning_rate": 0.1}
+SMALL = {"hidden_layer_sizes": (8,), "strengths": [1e-3, 0.1], "cv": 2, "max_iter": 30, "learning_rate": 0.1}
+LINEAR = {"hidden_layer_sizes": (), "cv": 2, "max_iter": 600, "learning_rate": 0.1}
 
 
 def only_in_float64(estimator):
@@ -54,8 +54,8 @@ def standard(X, y, rows=slice(None), weight=None):
     """All of X and y, by the means and deviations of some rows."""
 
     def scaled(values):
-        centre = np.average(values[rows], axis=0, weights=weight)
-        return (values - centre) / np.sqrt(np.average((values[rows] - centre) ** 2, axis=0, weights=weight))
+        center = np.average(values[rows], axis=0, weights=weight)
+        return (values - center) / np.sqrt(np.average((values[rows] - center) ** 2, axis=0, weights=weight))
 
     return scaled(X), scaled(y)
 
@@ -102,12 +102,12 @@ def test_without_hidden_layers_it_is_logistic_regression(classes):
     assert found.score(X, labels) == other.score(x, labels)
 
 
-def test_rows_held_out_have_no_part_in_the_standardisation():
+def test_rows_held_out_have_no_part_in_the_standardization():
     X, y = table()
     X[:30] *= 4.0
     pairs = list(KFold(2).split(X))
 
-    found = poise.PathRegressor("l2", strengths=[0.05, 0.5], **{**LINEAR, "folds": pairs}).fit(X, y)
+    found = poise.PathRegressor("l2", strengths=[0.05, 0.5], **{**LINEAR, "cv": pairs}).fit(X, y)
 
     losses = []
     for train, held in pairs:
@@ -136,11 +136,11 @@ def test_a_weight_counts_as_so_many_rows():
     pairs = list(KFold(2).split(X))
     copies = [tuple(np.flatnonzero(np.isin(repeated, part)) for part in pair) for pair in pairs]
 
-    weighted = poise.PathRegressor("l2", **{**SMALL, "folds": pairs}).fit(X, y, sample_weight=times)
-    longer = poise.PathRegressor("l2", **{**SMALL, "folds": copies}).fit(X[repeated], y[repeated])
+    weighted = poise.PathRegressor("l2", **{**SMALL, "cv": pairs}).fit(X, y, sample_weight=times)
+    longer = poise.PathRegressor("l2", **{**SMALL, "cv": copies}).fit(X[repeated], y[repeated])
 
     np.testing.assert_allclose(weighted.predict(X), longer.predict(X), rtol=1e-4)
-    np.testing.assert_allclose(weighted.centre_, np.average(y, weights=times))
+    np.testing.assert_allclose(weighted.center_, np.average(y, weights=times))
     np.testing.assert_allclose(weighted.path_.table["val_loss"], longer.path_.table["val_loss"], rtol=1e-3)
 
 
@@ -149,12 +149,12 @@ def test_a_weight_counts_as_so_many_rows():
 
 def test_the_model_is_that_of_the_chosen_strength():
     X, y = table(40)
-    given = {"penalty": "group", **SMALL, "strengths": 9, "steps": 200}
+    given = {"penalty": "group", **SMALL, "strengths": 9, "max_iter": 200}
 
-    best, sparse = (poise.PathRegressor(choose=choose, **given).fit(X, y) for choose in ("best", "one_se"))
+    best, sparse = (poise.PathRegressor(selection=selection, **given).fit(X, y) for selection in ("best", "one_se"))
 
-    assert best.strength_ == best.path_.best
-    assert sparse.strength_ == sparse.path_.one_se > best.strength_
+    assert best.strength_ == best.path_.best_strength
+    assert sparse.strength_ == sparse.path_.one_se_strength > best.strength_
     for found in (best, sparse):
         for ours, theirs in zip(found.model_.get_weights(), found.path_.weights(found.strength_), strict=True):
             np.testing.assert_array_equal(ours, theirs)
@@ -167,10 +167,10 @@ def test_the_model_is_that_of_the_chosen_strength():
 
 def test_of_adaptive_stages_the_one_with_the_lowest_held_out_loss_predicts():
     X, y = table(150, 8)
-    given = {"hidden": (), "strengths": 6, "folds": 3, "steps": 300, "learning_rate": 0.1}
+    given = {"hidden_layer_sizes": (), "strengths": 6, "cv": 3, "max_iter": 300, "learning_rate": 0.1}
 
     found = poise.PathRegressor("adaptive", **given).fit(X, y)
-    by_hand = poise.PathRegressor("group", adaptive=2, choose="one_se", **given).fit(X, y)
+    by_hand = poise.PathRegressor("group", adaptive=2, selection="one_se", **given).fit(X, y)
 
     stages = [*by_hand.path_.stages, by_hand.path_]
     losses = [stage.table["val_loss"].min() for stage in stages]
@@ -180,7 +180,7 @@ def test_of_adaptive_stages_the_one_with_the_lowest_held_out_loss_predicts():
 
 
 @pytest.mark.parametrize(
-    "penalty", [poise.L1(0.5), poise.Rule("*/kernel", poise.L1(1.0)), [poise.Rule(poise.WEIGHTS, poise.L1(2.0))]]
+    "penalty", [poise.L1(0.5), poise.Rule("*/kernel", poise.L1(1.0)), [poise.Rule(poise.Role.KERNELS, poise.L1(2.0))]]
 )
 def test_a_penalty_may_be_given_as_such(penalty):
     X, y = table()
@@ -215,8 +215,8 @@ def test_groups_stay_together_in_the_folds():
     groups = np.arange(len(y)) // 7
 
     by_number = poise.PathRegressor(**SMALL).fit(X, y, groups=groups)
-    by_splitter = poise.PathRegressor(**{**SMALL, "folds": GroupKFold(2)}).fit(X, y, groups=groups)
-    by_hand = poise.PathRegressor(**{**SMALL, "folds": list(GroupKFold(2).split(X, y, groups))}).fit(X, y)
+    by_splitter = poise.PathRegressor(**{**SMALL, "cv": GroupKFold(2)}).fit(X, y, groups=groups)
+    by_hand = poise.PathRegressor(**{**SMALL, "cv": list(GroupKFold(2).split(X, y, groups))}).fit(X, y)
 
     for found in (by_number, by_splitter):
         np.testing.assert_array_equal(found.path_.table["val_loss"], by_hand.path_.table["val_loss"])
@@ -242,7 +242,7 @@ def test_the_random_state_decides_and_nothing_else_is_touched():
 def test_seeds_are_more_draws_by_which_strengths_are_judged():
     X, y = table()
 
-    found = poise.PathRegressor(seeds=2, **SMALL).fit(X, y)
+    found = poise.PathRegressor(n_init=2, **SMALL).fit(X, y)
     alone = poise.PathRegressor(**SMALL).fit(X, y)
 
     assert sorted(found.path_.lanes.table["seed"].unique()) == [0, 1]
@@ -260,7 +260,7 @@ def classified():
     frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
     labels = np.where(y > np.median(y), "high", "low")
     return (
-        poise.PathClassifier("group", **{**SMALL, "strengths": [0.05], "steps": 300}).fit(frame, labels),
+        poise.PathClassifier("group", **{**SMALL, "strengths": [0.05], "max_iter": 300}).fit(frame, labels),
         frame,
         labels,
     )
@@ -274,7 +274,7 @@ def test_it_survives_joblib(classified, tmp_path):
 
     np.testing.assert_array_equal(again.predict_proba(frame), found.predict_proba(frame))
     np.testing.assert_array_equal(again.feature_mask_, found.feature_mask_)
-    assert again.path_.best == found.path_.best
+    assert again.path_.best_strength == found.path_.best_strength
     pd.testing.assert_frame_equal(again.path_.table, found.path_.table)
 
 
@@ -331,7 +331,7 @@ def test_classes_are_held_out_in_equal_shares():
 
     found = poise.PathClassifier(**SMALL).fit(X, labels)
     by_hand = poise.PathClassifier(
-        **{**SMALL, "folds": [*StratifiedKFold(2, shuffle=True, random_state=0).split(X, labels)]}
+        **{**SMALL, "cv": [*StratifiedKFold(2, shuffle=True, random_state=0).split(X, labels)]}
     ).fit(X, labels)
 
     np.testing.assert_array_equal(found.path_.table["val_loss"], by_hand.path_.table["val_loss"])
@@ -343,16 +343,20 @@ def test_classes_are_held_out_in_equal_shares():
         ({"penalty": "ridge"}, DataError, "Penalty 'ridge' is unknown. Use one of l2, l1"),
         ({"penalty": None}, ValueError, "path has no rules: give a penalty"),
         ({"penalty": poise.L1(0.0)}, ValueError, "has the strength 0"),
-        ({"choose": "1se"}, ValueError, "choose='1se' is not one of 'best', 'one_se'."),
-        ({"hidden": 64}, TypeError, r"hidden=64: give the units of every layer, such as \(64,\) or \(\)."),
-        ({"hidden": (0,)}, DataError, "hidden is .0,. and must hold one unit a layer"),
-        ({"folds": 1}, ValueError, "folds=1: give a whole number ≥ 2"),
-        ({"folds": (np.ones(2), np.ones(2))}, ValueError, "folds is a tuple. Give a number"),
+        ({"selection": "1se"}, ValueError, "selection='1se' is not one of 'best', 'one_se'."),
+        (
+            {"hidden_layer_sizes": 64},
+            TypeError,
+            r"hidden_layer_sizes=64: give the units of every layer, such as \(64,\) or \(\).",
+        ),
+        ({"hidden_layer_sizes": (0,)}, DataError, "hidden is .0,. and must hold one unit a layer"),
+        ({"cv": 1}, ValueError, "cv=1: give a whole number ≥ 2"),
+        ({"cv": (np.ones(2), np.ones(2))}, ValueError, "folds is a tuple. Give a number"),
         ({"strengths": 0}, ValueError, "strengths=0: give a number ≥ 1"),
         ({"strengths": [-1.0]}, ValueError, "a strength is a finite number ≥ 0"),
         ({"adaptive": -1}, ValueError, "adaptive=-1: give a number of stages"),
-        ({"steps": 0}, DataError, "steps is 0 and must be at least 1"),
-        ({"seeds": 0}, DataError, "seeds is 0 and must be at least 1"),
+        ({"max_iter": 0}, DataError, "steps is 0 and must be at least 1"),
+        ({"n_init": 0}, DataError, "seeds is 0 and must be at least 1"),
         ({"learning_rate": 0.0}, DataError, "learning_rate is 0.0"),
         ({"model": lambda inputs, outputs: None}, DataError, "returned NoneType for 5 inputs and 1 outputs"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from oracles.hostile import CLASSES, KIND, NAMES, TARGET
 from plotly.offline import get_plotlyjs
 
-from poise.study import study
+from poise.study import run_study
 from poise.study.report import plots
 from poise.study.report.page import embedded, neutral, page, survivors_table
 from poise.study.report.sentences import answer, code, figure
@@ -67,7 +67,7 @@ def test_every_link_has_its_place_and_no_place_is_named_twice(diabetes, alone):
         own = own_part(found)
         places = re.findall(r' id="([^"]+)"', own)
         assert len(places) == len(set(places))
-        named = re.findall(r'(?:href="#|aria-labelledby=")([^"]+)', own)
+        named = re.findall(r'(?:href="#|aria-labeledby=")([^"]+)', own)
         assert set(named) <= set(places)
 
 
@@ -248,7 +248,7 @@ def test_many_columns_stay_light():
     names = [f"column {number:05d}" for number in range(2500)]
     frame = pd.DataFrame(random.normal(size=(60, 2500)).astype("float32"), columns=names)
     frame["y"] = frame[names[0]] - frame[names[1]]
-    found = study(frame, "y", penalties=["group"], hidden=(2,), steps=20, strengths=3, folds=2)
+    found = run_study(frame, "y", penalties=["group"], hidden_layer_sizes=(2,), max_iter=20, strengths=3, cv=2)
 
     own = own_part(found)
 

@@ -234,16 +234,16 @@ def test_the_script_is_copied_where_the_clipboard_is_barred(visit):
     expect(page.get_by_role("status")).to_have_text("Copied.")
 
 
-def test_dark_and_light_pages_have_their_own_colours(visit):
+def test_dark_and_light_pages_have_their_own_colors(visit):
     light, dark = visit(scheme="light"), visit(scheme="dark")
 
-    colours = [page.locator("#losses .js-line").first.evaluate("line => line.style.stroke") for page in (light, dark)]
+    colors = [page.locator("#losses .js-line").first.evaluate("line => line.style.stroke") for page in (light, dark)]
     papers = [page.evaluate("getComputedStyle(document.body).backgroundColor") for page in (light, dark)]
-    assert colours[0] != colours[1]
+    assert colors[0] != colors[1]
     assert papers[0] != papers[1]
 
 
-def test_colours_follow_the_system_while_the_page_is_open(visit):
+def test_colors_follow_the_system_while_the_page_is_open(visit):
     page = visit(scheme="light")
     expect(page.locator("#losses .js-line").first).to_have_css("stroke", "rgb(0, 114, 178)")
 

@@ -9,26 +9,26 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poise.study.run import _preferred, study
+from poise.study.run import _preferred, run_study
 from poise.study.scores import row_losses
 from poise.study.sources import DataError
 from poise.study.splits import put_aside
 
-FAST = {"strengths": 4, "folds": 2, "steps": 60}
+FAST = {"strengths": 4, "cv": 2, "max_iter": 60}
 
 
 def planted(rows=240, seed=0):
-    """y depends on `curved` and `colour` alone."""
+    """y depends on `curved` and `color` alone."""
     random = np.random.default_rng(seed)
     frame = pd.DataFrame(random.normal(size=(rows, 12)), columns=["curved", *"abcdefghijk"])
-    frame["colour"] = random.choice(["red", "green", "blue"], rows)
-    frame["y"] = frame["curved"] ** 2 + 2.0 * (frame["colour"] == "red") + 0.5 * random.normal(size=rows)
+    frame["color"] = random.choice(["red", "green", "blue"], rows)
+    frame["y"] = frame["curved"] ** 2 + 2.0 * (frame["color"] == "red") + 0.5 * random.normal(size=rows)
     return frame
 
 
 @pytest.fixture(scope="module")
 def small():
-    return study("wine", penalties=["l2", "group", "l2"], **FAST)
+    return run_study("wine", penalties=["l2", "group", "l2"], **FAST)
 
 
 def with_losses(name, *held):
@@ -53,7 +53,7 @@ def test_the_first_penalty_that_is_not_plainly_worse_is_chosen(first, second, ex
     assert _preferred([with_losses("first", *first), with_losses("second", *second)]).name == expected
 
 
-@pytest.mark.parametrize(("folds", "quantile"), [(2, 6.314), (4, 2.353), (10, 1.833)])  # Student's table, one-sided 5%
+@pytest.mark.parametrize(("cv", "quantile"), [(2, 6.314), (4, 2.353), (10, 1.833)])  # Student's table, one-sided 5%
 def test_plainly_worse_is_by_more_than_students_quantile(folds, quantile):
     random = np.random.default_rng(folds)
     second, noise = random.normal(1.0, 0.1, folds), random.normal(0.0, 0.1, folds)
@@ -74,7 +74,7 @@ def test_every_penalty_is_a_candidate_and_none_comes_first(small):
 @pytest.mark.parametrize("names", [["group", "adaptive"], ["adaptive", "group"]])
 def test_group_is_the_first_stage_of_adaptive(names):
     reported = []
-    found = study("wine", penalties=names, progress=lambda share, what: reported.append(share), **FAST)
+    found = run_study("wine", penalties=names, progress=lambda share, what: reported.append(share), **FAST)
     assert [one.name for one in found.candidates] == ["none", *names]
     one = {candidate.name: candidate for candidate in found.candidates}
     assert one["group"].path is [*one["adaptive"].path.stages, one["adaptive"].path][0]
@@ -105,7 +105,7 @@ def test_the_watched_training_ends_where_the_lane_of_its_fold_ended(small):
 
     last = seen.history.iloc[-1]
 
-    if lane["settled"] == FAST["steps"]:
+    if lane["settled"] == FAST["max_iter"]:
         assert last["val_loss"] == pytest.approx(lane["held_loss"], rel=0.02)
     np.testing.assert_allclose(last["total_loss"], last["loss"] + last["penalty"], rtol=1e-5)
     assert len(seen.before) == len(seen.after) == 13 * 64 + 64 * 3
@@ -113,7 +113,7 @@ def test_the_watched_training_ends_where_the_lane_of_its_fold_ended(small):
 
 
 def test_the_same_seed_gives_the_same_numbers():
-    first, again, other = (study("diabetes", penalties=["l1"], seed=seed, **FAST) for seed in (5, 5, 6))
+    first, again, other = (run_study("diabetes", penalties=["l1"], seed=seed, **FAST) for seed in (5, 5, 6))
 
     results = first.results.drop(columns="seconds")
     pd.testing.assert_frame_equal(results, again.results.drop(columns="seconds"), check_exact=True)
@@ -122,25 +122,25 @@ def test_the_same_seed_gives_the_same_numbers():
 
 
 def test_what_matters_is_found_and_stands_out():
-    found = study(planted(300), "y", penalties=["adaptive"], folds=3, strengths=9, steps=400)
+    found = run_study(planted(300), "y", penalties=["adaptive"], cv=3, strengths=9, max_iter=400)
 
-    one = found.best
-    assert set(one.kept) == {"curved", "colour"}
-    assert one.stability[["curved", "colour"]].min() == 1.0
-    assert one.stability.drop(["curved", "colour"]).max() <= 0.25
+    one = found.best_strength
+    assert set(one.kept) == {"curved", "color"}
+    assert one.stability[["curved", "color"]].min() == 1.0
+    assert one.stability.drop(["curved", "color"]).max() <= 0.25
     assert found.selector is one
     assert one.gain.low > 0
 
 
 def test_test_rows_have_no_say_before_the_scores():
     frame = planted()
-    table = study(frame, "y", penalties=["l2"], **FAST)
+    table = run_study(frame, "y", penalties=["l2"], **FAST)
     _, testing = put_aside(table.table, 0.2, 0)
     changed = frame.copy()
     changed.loc[testing, "curved"] = 1000.0
     changed.loc[testing, "y"] = -7.0
 
-    other = study(changed, "y", penalties=["l2"], **FAST)
+    other = run_study(changed, "y", penalties=["l2"], **FAST)
 
     columns = ["strength", "val_loss", "loss", "penalty", "zeros"]
     pd.testing.assert_frame_equal(table.results[columns], other.results[columns], check_exact=True)
@@ -153,21 +153,21 @@ def test_every_task_is_learnt(task):
     made = {"binary": frame["y"] > 1.5, "counts": np.exp(frame["y"].clip(upper=3)).round(), "regression": frame["y"]}
     frame["y"] = made[task].astype(str) if task == "binary" else made[task]
 
-    found = study(
-        frame, "y", task=None if task == "regression" else task, penalties=["l2"], folds=2, steps=300, strengths=4
+    found = run_study(
+        frame, "y", task=None if task == "regression" else task, penalties=["l2"], cv=2, max_iter=300, strengths=4
     )
 
     assert found.table.task == task
-    assert found.best.score.value > {"binary": 0.8, "counts": 0.5, "regression": 0.6}[task]
-    assert found.best.score.low < found.best.score.value < found.best.score.high
+    assert found.best_strength.score.value > {"binary": 0.8, "counts": 0.5, "regression": 0.6}[task]
+    assert found.best_strength.score.low < found.best_strength.score.value < found.best_strength.score.high
 
 
 def test_groups_time_and_weights_are_heeded():
     frame = planted().assign(subject=lambda f: np.arange(len(f)) % 40, day=lambda f: np.arange(len(f)), w=1.0)
     frame.loc[::3, "w"] = 0.0
 
-    grouped = study(frame, "y", groups="subject", weight="w", drop=["day"], penalties=["l2"], **FAST)
-    timed = study(frame, "y", time_column="day", drop=["subject", "w"], penalties=["l2"], **FAST)
+    grouped = run_study(frame, "y", groups="subject", weight="w", drop=["day"], penalties=["l2"], **FAST)
+    timed = run_study(frame, "y", time_column="day", drop=["subject", "w"], penalties=["l2"], **FAST)
 
     assert set(grouped.table.features) == set(planted()) - {"y"}
     assert np.isfinite(grouped.best.test_loss.value)
@@ -182,16 +182,16 @@ def own_network(inputs, outputs):
 
 
 def test_a_network_of_ones_own():
-    found = study("diabetes", model=own_network, penalties=["group"], **FAST)
+    found = run_study("diabetes", model=own_network, penalties=["group"], **FAST)
 
-    assert found.best.model.name == "mine"
-    assert found.best.kept is not None
+    assert found.best_strength.model.name == "mine"
+    assert found.best_strength.kept is not None
     assert found.settings.model == "own_network"
 
 
 def test_a_forced_choice_and_no_penalty_at_all():
-    forced = study("diabetes", penalties=["l2", "l1"], choose="none", **FAST)
-    alone = study("diabetes", penalties=[], **FAST)
+    forced = run_study("diabetes", penalties=["l2", "l1"], choose="none", **FAST)
+    alone = run_study("diabetes", penalties=[], **FAST)
 
     assert forced.chosen == "none"
     assert [one.name for one in alone.candidates] == [alone.chosen] == ["none"]
@@ -199,9 +199,9 @@ def test_a_forced_choice_and_no_penalty_at_all():
 
 
 def test_seeds_count_for_stability():
-    found = study("diabetes", penalties=["group"], seeds=2, **FAST)
+    found = run_study("diabetes", penalties=["group"], n_init=2, **FAST)
 
-    assert found.best.path.lanes.features.shape[0] == 2 * (2 + 1)
+    assert found.best_strength.path.lanes.features.shape[0] == 2 * (2 + 1)
 
 
 @pytest.mark.parametrize(
@@ -209,10 +209,10 @@ def test_seeds_count_for_stability():
     [
         ({"penalties": ["ridge"]}, "Penalty 'ridge' is unknown"),
         ({"choose": "l1", "penalties": ["l2"]}, "choose is 'l1' and must be one of l2, none"),
-        ({"hidden": (0,)}, "hidden is"),
-        ({"folds": 1}, "folds is 1"),
+        ({"hidden_layer_sizes": (0,)}, "hidden is"),
+        ({"cv": 1}, "folds is 1"),
         ({"strengths": 1}, "strengths is 1"),
-        ({"steps": 0}, "steps is 0"),
+        ({"max_iter": 0}, "steps is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"test": 1.0}, "test is 1.0"),
         ({"seed": -1}, "seed is -1"),
@@ -224,7 +224,7 @@ def test_seeds_count_for_stability():
 )
 def test_settings_that_cannot_be_are_refused(given, message):
     with pytest.raises(DataError, match=message):
-        study("diabetes", **{**FAST, **given})
+        run_study("diabetes", **{**FAST, **given})
 
 
 def test_it_goes_on_from_a_checkpoint(tmp_path):
@@ -236,11 +236,11 @@ def test_it_goes_on_from_a_checkpoint(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        study("diabetes", penalties=["l2", "l1"], checkpoint=tmp_path, progress=stop, **FAST)
+        run_study("diabetes", penalties=["l2", "l1"], checkpoint=tmp_path, progress=stop, **FAST)
     kept = [*tmp_path.glob("l2/chunk-*")]
     written = {file: file.stat().st_mtime_ns for file in kept}
-    again = study("diabetes", penalties=["l2", "l1"], checkpoint=tmp_path, **FAST)
-    whole = study("diabetes", penalties=["l2", "l1"], **FAST)
+    again = run_study("diabetes", penalties=["l2", "l1"], checkpoint=tmp_path, **FAST)
+    whole = run_study("diabetes", penalties=["l2", "l1"], **FAST)
 
     assert kept
     assert written == {file: file.stat().st_mtime_ns for file in kept}

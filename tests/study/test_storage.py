@@ -25,7 +25,7 @@ from poise.path.executors.locks import take_lock
 from poise.study import storage
 from poise.study.columns.encoding import Encoder
 from poise.study.report.description import fault, paths_table, schema
-from poise.study.run import study
+from poise.study.run import run_study
 from poise.study.sources import DataError
 from poise.study.storage import FILES, Run, check_folder, load_run, read_description, save
 from poise.study.tables import read
@@ -39,16 +39,16 @@ def rows(count=60):
     age = rng.normal(40, 10, count)
     frame = pd.DataFrame({
         "age": np.where(np.arange(count) % 9 == 4, np.nan, age),
-        "colour": np.array(["red", "green", "blue"])[np.arange(count) % 3],
+        "color": np.array(["red", "green", "blue"])[np.arange(count) % 3],
         "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(count) * 11, unit="D"),
         "price": 1000 + 20 * age + rng.normal(0, 50, count),
     })  # fmt: skip
-    return frame.astype({"colour": object})
+    return frame.astype({"color": object})
 
 
 @pytest.fixture(scope="module")
 def done():
-    return study(rows(), "price", penalties=["l2"], hidden=(4,), folds=2, strengths=3, steps=20)
+    return run_study(rows(), "price", penalties=["l2"], hidden_layer_sizes=(4,), cv=2, strengths=3, max_iter=20)
 
 
 @pytest.fixture(autouse=True)
@@ -95,15 +95,15 @@ def test_study_json_holds_what_was_found(done, folder):
     }  # fmt: skip
     assert {"training": 48, "test": 12}.items() <= found["rows"].items()
     assert found["settings"]["penalties"] == ["l2"]
-    assert found["settings"]["hidden"] == [4]
+    assert found["settings"]["hidden_layer_sizes"] == [4]
     for one in found["candidates"]:
         told = done.results.loc[one["candidate"]]
         assert [one[name] for name in told.index] == [None if value != value else value for value in told]
     assert found["candidates"][0]["gain"] is None
-    assert found["candidates"][1]["kept"] == ["age", "colour", "since"]
-    assert found["candidates"][1]["stability"] == {"age": 1.0, "colour": 1.0, "since": 1.0}
+    assert found["candidates"][1]["kept"] == ["age", "color", "since"]
+    assert found["candidates"][1]["stability"] == {"age": 1.0, "color": 1.0, "since": 1.0}
     assert (found["chosen"], found["selector"], len(found["answer"])) == ("l2", None, 3)
-    assert (found["centre"], found["scale"]) == (done.centre, done.scale)
+    assert (found["center"], found["scale"]) == (done.center, done.scale)
     assert found["inputs"] == list(done.encoder.inputs)
     assert found["versions"]["keras"] == keras.__version__
 
@@ -171,12 +171,12 @@ def test_a_saved_run_predicts_as_its_network_does(done, folder):
 
     outputs = done.best.model.predict(done.encoder.transform(done.table.features), verbose=0)[:, 0]
     assert list(predicted.columns) == ["price"]
-    np.testing.assert_allclose(predicted["price"], outputs.astype("float64") * done.scale + done.centre, rtol=1e-6)
+    np.testing.assert_allclose(predicted["price"], outputs.astype("float64") * done.scale + done.center, rtol=1e-6)
 
 
 def test_order_and_further_columns_do_not_matter(folder):
     run, frame = load_run(folder), rows()
-    others = frame[["price", "since", "colour", "age"]].assign(surplus="x").set_index(np.arange(60)[::-1])
+    others = frame[["price", "since", "color", "age"]].assign(surplus="x").set_index(np.arange(60)[::-1])
 
     predicted = run.predict(others)
 
@@ -185,7 +185,7 @@ def test_order_and_further_columns_do_not_matter(folder):
 
 
 def test_a_new_category_is_predicted_and_a_gap_filled(folder):
-    frame = rows().head(3).assign(colour=["mauve", None, "red"], age=[np.nan, 1e9, 40.0])
+    frame = rows().head(3).assign(color=["mauve", None, "red"], age=[np.nan, 1e9, 40.0])
 
     assert np.isfinite(load_run(folder).predict(frame)["price"]).all()
 
@@ -222,7 +222,7 @@ def classifying(task, classes, outputs):
     model = keras.Sequential([keras.Input((len(encoder.inputs),)), layer])
     columns = [vars(column) for column in table.columns]
     data = {"task": task, "classes": classes, "target": "kind", "columns": columns}
-    run = Run(Path(), {"data": data, "centre": 0.0, "scale": 1.0}, model, encoder)
+    run = Run(Path(), {"data": data, "center": 0.0, "scale": 1.0}, model, encoder)
     return run, model.predict(encoder.transform(table.features), verbose=0).astype("float64")
 
 
@@ -381,7 +381,7 @@ def test_a_network_that_does_not_fit_is_refused(model, taken, given, folder):
         (lambda found: found.update(chosen="l3"), "chosen is 'l3', which is not a candidate"),
         (lambda found: found.update(selector="l3"), "selector is 'l3', which is not a candidate"),
         (lambda found: found.update(scale=10**400), "scale is not a finite number"),
-        (lambda found: found.update(centre=float("inf")), "centre is not a finite number"),
+        (lambda found: found.update(center=float("inf")), "center is not a finite number"),
     ],
 )
 def test_a_study_json_that_does_not_fit_the_network_is_refused(change, said, folder):

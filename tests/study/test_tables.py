@@ -16,12 +16,12 @@ from poise.study.tables import Table, read
 ROWS = 40
 RANDOM = np.random.default_rng(0)
 SIZE, PRICE = RANDOM.normal(size=ROWS), RANDOM.normal(size=ROWS)
-COLOUR = RANDOM.choice(["red", "green"], ROWS)
+COLOR = RANDOM.choice(["red", "green"], ROWS)
 
 
 def table(**columns) -> pd.DataFrame:
     """Forty rows with a number, a text and a target; `columns` add or replace some."""
-    return pd.DataFrame({"size": SIZE, "colour": COLOUR, "price": PRICE} | columns)
+    return pd.DataFrame({"size": SIZE, "color": COLOR, "price": PRICE} | columns)
 
 
 def write(folder: Path, content: str | bytes | pd.DataFrame, name: str = "sales.csv") -> Path:
@@ -173,7 +173,7 @@ def test_a_file_and_its_frame_are_the_same_table(tmp_path, ending):
 
     pd.testing.assert_frame_equal(from_file.features, from_frame.features)
     assert (from_file.name, from_file.source, from_frame.source) == ("sales", str(path), "")
-    assert kinds(from_frame) == {"size": "number", "colour": "category", "when": "date"}
+    assert kinds(from_frame) == {"size": "number", "color": "category", "when": "date"}
 
 
 X, Y = RANDOM.normal(size=(ROWS, 3)), RANDOM.normal(size=ROWS)
@@ -185,7 +185,7 @@ X, Y = RANDOM.normal(size=(ROWS, 3)), RANDOM.normal(size=ROWS)
         ({"x": X, "y": Y}, None, ["x0", "x1", "x2"]),
         ({"X": X.astype("float32"), "y": Y[:, None]}, None, ["x0", "x1", "x2"]),
         ({"data": X}, "data2", ["data0", "data1"]),
-        ({"age": X[:, 0], "town": COLOUR, "y": Y}, "y", ["age", "town"]),
+        ({"age": X[:, 0], "town": COLOR, "y": Y}, "y", ["age", "town"]),
     ],
 )
 def test_arrays_in_npz(tmp_path, arrays, target, columns):
@@ -397,7 +397,7 @@ ODD_NAMES = [
 def test_odd_column_names_are_kept_as_they_are(tmp_path):
     frame = table(**{name: SIZE + n for n, name in enumerate(ODD_NAMES)})
 
-    assert list(read(write(tmp_path, frame), "price").features.columns) == ["size", "colour", *ODD_NAMES]
+    assert list(read(write(tmp_path, frame), "price").features.columns) == ["size", "color", *ODD_NAMES]
 
 
 def test_names_that_are_numbers():
@@ -407,13 +407,13 @@ def test_names_that_are_numbers():
 
 
 ROLES = [
-    ({}, "The table needs a target. Name the column to predict, one of: 'size', 'colour', 'price'."),
+    ({}, "The table needs a target. Name the column to predict, one of: 'size', 'color', 'price'."),
     (
         {"target": "prize"},
-        "The table has no column 'prize'. Nearest: 'price', 'size'. Its columns are: 'size', 'colour', 'price'.",
+        "The table has no column 'prize'. Nearest: 'price', 'size'. Its columns are: 'size', 'color', 'price'.",
     ),
-    ({"target": "price", "groups": "color"}, "The table has no column 'color'. Nearest: 'colour'."),
-    ({"target": "price", "drop": ["colors"]}, "The table has no column 'colors'. Nearest: 'colour'."),
+    ({"target": "price", "groups": "color"}, "The table has no column 'color'. Nearest: 'color'."),
+    ({"target": "price", "drop": ["colors"]}, "The table has no column 'colors'. Nearest: 'color'."),
     (
         {"target": "price", "drop": ["price"]},
         "Column 'price' is the target and cannot be dropped. Drop others, or choose another target.",
@@ -423,16 +423,16 @@ ROLES = [
         {"target": "price", "weight": "price"},
         "Column 'price' is asked to be both the target and the weight. Give each a column of its own.",
     ),
-    ({"target": "price", "groups": "colour", "time": "colour"}, "Column 'colour' is asked to be both the groups and"),
+    ({"target": "price", "groups": "color", "time": "color"}, "Column 'color' is asked to be both the groups and"),
     (
         {"target": "price", "task": "ranking"},
         "Task 'ranking' is unknown. Use one of regression, binary, multiclass, counts,",
     ),
-    ({"target": "price", "weight": "colour"}, "Column 'colour' of the weights is not numbers. Choose a column of"),
-    ({"target": "price", "time": "colour"}, "Column 'colour' of the time holds neither numbers nor dates, so the rows"),
+    ({"target": "price", "weight": "color"}, "Column 'color' of the weights is not numbers. Choose a column of"),
+    ({"target": "price", "time": "color"}, "Column 'color' of the time holds neither numbers nor dates, so the rows"),
     (
-        {"target": "price", "drop": ["size", "colour"]},
-        "Nothing is left to predict 'price' from: 'size' (left out on request), 'colour' (left out on request). Bring",
+        {"target": "price", "drop": ["size", "color"]},
+        "Nothing is left to predict 'price' from: 'size' (left out on request), 'color' (left out on request). Bring",
     ),
 ]
 
@@ -449,9 +449,9 @@ def test_roles_are_no_features():
         times=pd.array([2] * (ROWS - 1) + [0], dtype="Int64"),
     )
 
-    found = read(frame, "price", groups="shop", time="when", weight="times", drop=["colour"])
+    found = read(frame, "price", groups="shop", time="when", weight="times", drop=["color"])
 
-    assert kinds(found) == {"size": "number", "colour": "set aside"}
+    assert kinds(found) == {"size": "number", "color": "set aside"}
     assert found.groups.tolist() == frame["shop"].tolist()
     assert found.time[:2].tolist() == [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-02-02")]
     assert (found.weight.dtype, found.weight.iloc[-1]) == ("float64", 0.0)
@@ -726,7 +726,7 @@ def test_what_is_set_aside(case):
 
     found = read(table(**{name: values}), "price")
 
-    assert list(found.features.columns) == ["size", "colour"]
+    assert list(found.features.columns) == ["size", "color"]
     assert note(found, name) == reason
     assert found.notes == (f"Set aside: '{name}' ({reason}).",)
 
@@ -734,7 +734,7 @@ def test_what_is_set_aside(case):
 def test_numbers_that_count_up_are_no_identifier_by_another_name():
     assert kinds(read(table(humid=np.arange(ROWS), id=SIZE), "price")) == {
         "size": "number",
-        "colour": "category",
+        "color": "category",
         "humid": "number",
         "id": "number",
     }
@@ -822,13 +822,13 @@ def test_new_rows_are_read_as_the_old_ones_were():
     found = read(studied(), "price")
     rows = pd.DataFrame(
         {"extra": [1, 2], "flag": ["True", None], "age": ["n/k", "5"], "paid": ["1,234", "7"]}
-        | {"when": ["03/04/2024", None], "colour": ["violet", None], "size": [np.inf, "1e3"]},
+        | {"when": ["03/04/2024", None], "color": ["violet", None], "size": [np.inf, "1e3"]},
         index=[7, 7],
     )
 
     features = features_of(rows, found.columns, "new.csv")
 
-    expected = {"size": [np.nan, 1000.0], "colour": pd.Series(["violet", None], dtype=object)}
+    expected = {"size": [np.nan, 1000.0], "color": pd.Series(["violet", None], dtype=object)}
     expected |= {"when": pd.Series(["2024-04-03", None], dtype="datetime64[ns]"), "paid": [1.234, 7.0]}
     expected |= {"age": [np.nan, 5.0], "flag": [1.0, np.nan]}
     pd.testing.assert_frame_equal(features, pd.DataFrame(expected))
@@ -851,8 +851,8 @@ def test_new_rows_are_read_as_the_old_ones_were():
         ),
         ({"when": 5}, "new.csv: column 'when' held dates in the rows that were studied, and here it holds '5'."),
         (
-            {"colour": [[1]] * ROWS},
-            "new.csv: column 'colour' held categories in the rows that were studied, and here it holds",
+            {"color": [[1]] * ROWS},
+            "new.csv: column 'color' held categories in the rows that were studied, and here it holds",
         ),
     ],
 )
@@ -877,4 +877,4 @@ def test_new_rows_may_lack_what_is_not_in_use():
 
     features = features_of(studied().drop(columns=["age", "id", "price"]).head(1), found.columns, "new.csv")
 
-    assert list(features.columns) == ["size", "colour", "when", "paid", "flag"]
+    assert list(features.columns) == ["size", "color", "when", "paid", "flag"]

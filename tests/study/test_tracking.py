@@ -156,9 +156,9 @@ def test_mlflow_gets_settings_scores_answer_and_the_folder(diabetes_study, run, 
         "data": "diabetes",
         "task": "regression",
         "chosen": "l2",
-        "hidden": "16, 4",
-        "folds": "2",
-        "steps": "60",
+        "hidden_layer_sizes": "16, 4",
+        "cv": "2",
+        "max_iter": "60",
     }
     assert expected.items() <= told.params.items()
     assert float(told.params["strength"]) == study.best.strength

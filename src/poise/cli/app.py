@@ -111,7 +111,7 @@ def study(
             show_default=False,
         ),
     ] = None,
-    hidden: Annotated[str, typer.Option(help="Units of the hidden layers; none is a linear model.")] = "64",
+    hidden_layer_sizes: Annotated[str, typer.Option(help="Units of the hidden layers; none is a linear model.")] = "64",
     groups: Annotated[
         str | None,
         typer.Option(help="A column whose rows of one value stay together.", metavar="COLUMN", show_default=False),
@@ -126,17 +126,17 @@ def study(
     drop: Annotated[
         list[str] | None, typer.Option(help="A column to leave out; repeatable.", metavar="COLUMN", show_default=False)
     ] = None,
-    folds: Annotated[int, typer.Option(help="Folds by which the strengths are judged.")] = 4,
+    cv: Annotated[int, typer.Option(help="Folds by which the strengths are judged.")] = 4,
     strengths: Annotated[int, typer.Option(help="Strengths a penalty.")] = 13,
-    seeds: Annotated[int, typer.Option(help="Draws of initial weights.")] = 1,
-    steps: Annotated[int, typer.Option(help="Full-batch steps a network.")] = 800,
+    n_init: Annotated[int, typer.Option(help="Draws of initial weights.")] = 1,
+    max_iter: Annotated[int, typer.Option(help="Full-batch steps a network.")] = 800,
     learning_rate: Annotated[float, typer.Option(help="Adam's rate at the start; it falls to 0.")] = 0.01,
     test: Annotated[float, typer.Option(help="Share of rows put aside for the last scores.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Decides test rows, folds and initial weights.")] = 0,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
-    engine: Annotated[
+    executor: Annotated[
         str, typer.Option(help="auto, local, process (a process of its own) or ray (the machines of a Ray cluster).")
     ] = "auto",
     address: Annotated[
@@ -169,27 +169,27 @@ def study(
     Examples:
       poise study diabetes
       poise study sales.csv --target revenue
-      poise study sales.csv --target revenue --penalty l1,group --hidden 64,32 --drop "order number"
+      poise study sales.csv --target revenue --penalty l1,group --hidden-layer-sizes 64,32 --drop "order number"
       poise study visits.parquet --target visits --task counts --groups patient --out runs/visits
       poise study sales.csv --target revenue --tensorboard logs --mlflow
-      poise study sales.csv --target revenue --engine ray --address ray://head:10001
+      poise study sales.csv --target revenue --executor ray --address ray://head:10001
       cat sales.csv | poise study - --target revenue --json
     """
     asked = {
         "task": task, "penalties": _names(penalty), "choose": choose, "model": model, "groups": groups,
-        "time_column": time, "weight": weight, "drop": tuple(drop or ()), "folds": folds, "strengths": strengths,
-        "seeds": seeds, "steps": steps, "learning_rate": learning_rate, "test": test, "seed": seed,
+        "time_column": time, "weight": weight, "drop": tuple(drop or ()), "cv": cv, "strengths": strengths,
+        "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
         "delimiter": delimiter, "decimal": decimal, "encoding": encoding,
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
-    unfinished = Unfinished(folder, data, target, {**asked, "hidden": hidden})
+    unfinished = Unfinished(folder, data, target, {**asked, "hidden_layer_sizes": hidden_layer_sizes})
     with plain_errors(unfinished.farewell):
         from poise import study as studies
         from poise.cli.modules import look_here
         from poise.study import tracking
         from poise.study.storage import RECORD
 
-        asked["hidden"] = _units(hidden)
+        asked["hidden_layer_sizes"] = _units(hidden_layer_sizes)
         asked["penalties"] = asked["penalties"] or studies.DEFAULTS
         studies.check_folder(folder, overwrite=force)
         if tensorboard is not None:
@@ -197,11 +197,11 @@ def study(
         server = tracking.check_mlflow() if mlflow else None
         if model is not None:
             look_here()
-        where = _engine(engine, address)
+        where = _executor(executor, address)
         with unfinished.claimed(), unfinished.continued():
             with progress_bar(quiet) as progress:
-                found = studies.study(
-                    data, target, **asked, engine=where, checkpoint=unfinished.folder, progress=progress
+                found = studies.run_study(
+                    data, target, **asked, executor=where, checkpoint=unfinished.folder, progress=progress
                 )
             report = studies.save(found, folder, overwrite=force)
             unfinished.discard()
@@ -366,20 +366,22 @@ def _units(text: str) -> tuple[int, ...]:
     try:
         return () if text == "none" else tuple(int(units) for units in text.split(","))
     except ValueError:
-        raise BadInputError(f"--hidden {text!r} is not a list of numbers. Write it like 64,32, or none.") from None
+        raise BadInputError(
+            f"--hidden-layer-sizes {text!r} is not a list of numbers. Write it like 64,32, or none."
+        ) from None
 
 
-def _engine(name: str, address: str | None):
-    """What --engine and --address ask for, as `poise.study` takes it."""
+def _executor(name: str, address: str | None):
+    """What --executor and --address ask for, as `poise.run_study` takes it."""
     if address is not None and name != "ray":
-        raise BadInputError("--address is that of a Ray cluster. Add --engine ray, or leave it out.")
+        raise BadInputError("--address is that of a Ray cluster. Add --executor ray, or leave it out.")
     if name != "ray":
         return name
     if importlib.util.find_spec("ray") is None:
-        raise BadInputError('--engine ray needs Ray, which is not installed. Use `pip install "poise[ray]"`.')
-    from poise import Cluster
+        raise BadInputError('--executor ray needs Ray, which is not installed. Use `pip install "poise[ray]"`.')
+    from poise import RayCluster
 
-    return Cluster(address)
+    return RayCluster(address)
 
 
 def _tracked(found, folder: Path, tensorboard: Path | None, server: str | None, force: bool) -> Iterator[str]:

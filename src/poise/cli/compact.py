@@ -11,7 +11,7 @@ import pandas as pd
 
 from poise.cli.rows import Rows, read_rows
 from poise.cli.screen import BadInputError, FaultError
-from poise.compaction import compact, dead_units, savings
+from poise.compaction import compact, compare_models, dead_units
 from poise.compaction.analysis import check_multiple, checked_tolerance
 from poise.compaction.graph import check_model, graph_of
 from poise.path.declared_sizes import load_model
@@ -67,7 +67,7 @@ class Compaction:
         smaller: the model without its dead units.
         tolerance: weights of at most this size counted as zero.
         dead: what died and why, as `poise.dead_units` tells it.
-        saved: what that saves, as `poise.savings` tells it.
+        saved: what that saves, as `poise.compare_models` tells it.
         needed: for every input with features; None if they were to stay as they are.
         check: None without rows.
     """
@@ -126,7 +126,7 @@ def compacted(
                 f"output, more than {allowed:g}. Nothing is written. That is a fault of poise: please report it."
             )
     dead = dead_units(model, tolerance=tolerance, drop_inputs=drop_inputs, multiple=multiple)
-    return Compaction(source, smaller, tolerance, dead, savings(model, smaller), needed, check)
+    return Compaction(source, smaller, tolerance, dead, compare_models(model, smaller), needed, check)
 
 
 def load(source: Path) -> keras.Model:

@@ -14,7 +14,7 @@ from poise.cli.compact import Compaction, Needed
 from poise.escaping import visible
 
 SIZES = {"parameters": "parameters", "FLOPs per sample": "FLOPs per sample", "file size": "file size, bytes"}
-"""The rows of `poise.savings` that are shown, with their titles; units stand in the table of layers."""
+"""The rows of `poise.compare_models` that are shown, with their titles; units stand in the table of layers."""
 MOST = 20
 """Positions or names of inputs that are shown."""
 LONG = 36

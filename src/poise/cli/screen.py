@@ -121,7 +121,7 @@ def plain_errors(farewell: Callable[[], str] | None = None) -> Iterator[None]:
         complain(refusal(error))
         raise typer.Exit(BAD_INPUT) from None
     except MemoryError:
-        complain("There is not enough memory. Use fewer rows, --strengths, --folds or --hidden units.")
+        complain("There is not enough memory. Use fewer rows, --strengths, --cv or --hidden-layer-sizes units.")
         raise typer.Exit(BAD_INPUT) from None
     except FaultError as error:
         complain(error)

@@ -1,4 +1,4 @@
-"""Normalisation layers: which of them look at one unit alone, and which at several."""
+"""Normalization layers: which of them look at one unit alone, and which at several."""
 
 import numpy as np
 from keras import layers
@@ -7,7 +7,7 @@ from poise.compaction.graph import Call
 from poise.compaction.handlers import Kind, Part, register
 
 
-class Normalising(Kind):
+class Normalizing(Kind):
     """γ(x − μ)/σ + β along one axis: where γ is zero, the output is β whatever comes in."""
 
     is_sized = True
@@ -48,7 +48,7 @@ class Normalising(Kind):
 
 
 @register(layers.BatchNormalization)
-class Batch(Normalising):
+class Batch(Normalizing):
     """Every unit alone, by its moving statistics: a constant stays one."""
 
     names = ("gamma", "beta", "moving_mean", "moving_variance")
@@ -64,7 +64,7 @@ class Batch(Normalising):
 
 
 @register(layers.GroupNormalization)
-class Grouped(Normalising):
+class Grouped(Normalizing):
     """Statistics over the units of a group: only whole groups can go."""
 
     def link(self, call: Call):
@@ -87,7 +87,7 @@ class Grouped(Normalising):
 
 
 @register(layers.LayerNormalization, layers.RMSNormalization)
-class Layerwise(Normalising):
+class Layerwise(Normalizing):
     """Statistics over all units, whose number counts: none can go."""
 
     is_sized = False

@@ -1,4 +1,4 @@
-"""Groups of weights that vanish together, so that units become dead (poise.structure)."""
+"""Groups of weights that vanish together, so that units become dead (poise.unit_sparsity)."""
 
 import numpy as np
 
@@ -11,15 +11,15 @@ from poise.rules.rule import Rule
 NAME = "structure"
 
 
-def structure(model, strength=1.0, weights=None) -> Rule:
+def unit_sparsity(model, strength=1.0, factors=None) -> Rule:
     """A rule under which whole units of a model become exactly zero, and `poise.compact` removes them.
 
     A group is all that makes a unit: a column of a Dense kernel, a filter, its bias, the scale and shift of a batch
-    normalisation behind it, the same in all branches of a sum that it goes through (a residual stream), a head of an
+    normalization behind it, the same in all branches of a sum that it goes through (a residual stream), a head of an
     attention; and where nothing else owns it, the slice by which the next layer reads it (the rows of the last
     kernel). Every weight is in one group at most, so that the proximal step is exact: the slice of a kernel between
     two removable units belongs to the one that it makes. Units that cannot be removed (outputs of the model, what
-    feeds a LayerNormalization or an unknown layer) are not penalised.
+    feeds a LayerNormalization or an unknown layer) are not penalized.
 
     A unit whose group is zero gives f(0) for its activation f; where that is not 0 (a sigmoid) and a convolution pads
     with zeros behind it, it stays.
@@ -27,7 +27,7 @@ def structure(model, strength=1.0, weights=None) -> Rule:
     Args:
         model: a built functional or sequential Keras model.
         strength: s ≥ 0 or a schedule.
-        weights: factors per group, or one for all; None for √(number of entries in the group). With 1 the layers of a
+        factors: factors per group, or one for all; None for √(number of entries in the group). With 1 the layers of a
             convolutional network shrink more evenly, which saves more time at the same accuracy.
 
     Returns:
@@ -44,7 +44,7 @@ def structure(model, strength=1.0, weights=None) -> Rule:
         >>> import poise, keras
         >>> hidden, head = keras.layers.Dense(4, name="hidden"), keras.layers.Dense(1, name="head")
         >>> model = keras.Sequential([keras.Input((3,)), hidden, head], name="net")
-        >>> rule = poise.structure(model, 0.01)
+        >>> rule = poise.unit_sparsity(model, 0.01)
         >>> [*rule.penalty.members]
         ['net/hidden/kernel', 'net/hidden/bias', 'net/head/kernel']
     """
@@ -62,7 +62,7 @@ def structure(model, strength=1.0, weights=None) -> Rule:
                 owned[names[id(variable)]] = (tuple(variable.shape), *along)
     if not owned:
         raise ValueError(
-            f"No unit of the model {model.name!r} can be removed, so that there is nothing to penalise as a whole. "
+            f"No unit of the model {model.name!r} can be removed, so that there is nothing to penalize as a whole. "
             "poise.dead_units(model) says why."
         )
     sets = np.unique(np.concatenate([roots for _, _, roots in owned.values()]))
@@ -71,7 +71,7 @@ def structure(model, strength=1.0, weights=None) -> Rule:
     members = {
         path: (shape, axis, np.where(roots < 0, -1, numbers[roots])) for path, (shape, axis, roots) in owned.items()
     }
-    return Rule([*members], JointGroupLasso(strength, members, weights), name=NAME)
+    return Rule([*members], JointGroupLasso(strength, members, factors), name=NAME)
 
 
 def _owner(part: Part, root: np.ndarray, is_free: np.ndarray) -> tuple[int, np.ndarray] | None:

@@ -15,7 +15,7 @@ from keras import ops
 from poise.diagnostics.fit_data import read_fit_data
 from poise.diagnostics.gradients import prediction_gradient
 from poise.optimizer.builder import targets_of
-from poise.optimizer.penalized import Penalized, find_penalized
+from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
 from poise.optimizer.targets import Target, measure, values
 from poise.rules.members import path_of
 
@@ -28,7 +28,7 @@ def forces(
 ) -> pd.DataFrame:
     """Compute the two forces on every penalized variable.
 
-    Without data: root mean squares over the training steps that `Penalized(observe=N)` recorded since the last reset,
+    Without data: root mean squares over the training steps that `PenalizedOptimizer(observe_every=N)` recorded since the last reset,
     each on its own batch.
 
     With data: the prediction gradient is the gradient of `model.compute_loss` on one batch that holds all given rows,
@@ -39,7 +39,7 @@ def forces(
     without a start then counts from the current weights.
 
     Args:
-        model: a model compiled with `poise.Penalized`, or any built model with `optimizer`.
+        model: a model compiled with `poise.PenalizedOptimizer`, or any built model with `optimizer`.
         x, y, sample_weight: arrays (or structures of arrays) as in `model.fit`; or only x, an iterable of batches x,
             (x,), (x, y) or (x, y, sample_weight), which is read to its end and held in memory.
         batch_size: how many rows go through the model at once, by default 256. It does not change the result, if the
@@ -47,7 +47,7 @@ def forces(
             function of the predictions (`add_loss`, an overridden `compute_loss`) are computed on all rows at once,
             with a warning if `batch_size` was passed.
         class_weight: a dictionary of class indices and weights, as in `model.fit`.
-        optimizer: the `poise.Penalized` whose rules are meant, by default that of the model. For models with several
+        optimizer: the `poise.PenalizedOptimizer` whose rules are meant, by default that of the model. For models with several
             optimizers and for custom training loops. Its variables must be variables of the model.
 
     Returns:
@@ -59,7 +59,7 @@ def forces(
         ones.
 
     Raises:
-        ValueError: if the model is not compiled with `Penalized` and no optimizer is passed; if the model has no loss,
+        ValueError: if the model is not compiled with `PenalizedOptimizer` and no optimizer is passed; if the model has no loss,
             or the data have no rows; if the optimizer belongs to another model; or, without data, if nothing was
             recorded.
         TypeError: if an argument has the wrong type.
@@ -67,7 +67,7 @@ def forces(
     Example:
         >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        >>> model.compile(poise.Penalized("sgd", poise.L2(0.01)), loss="mse")
+        >>> model.compile(poise.PenalizedOptimizer("sgd", poise.L2(0.01)), loss="mse")
         >>> poise.forces(model, np.ones((4, 2)), np.ones(4))["rule"].tolist()
         ['weights']
     """
@@ -76,10 +76,11 @@ def forces(
     sync(model)
     penalties = Penalties.of(penalized, model)
     if x is None and penalties.targets:
-        sums, samples = penalized.recorded_forces() if penalized.built else (np.zeros((0, 4)), 0.0)
+        record = penalized.force_record() if penalized.built else None
+        sums, samples = (np.zeros((0, 4)), 0) if record is None else (record.total, record.samples)
         if not samples:
             raise ValueError(
-                "No forces were recorded. Compile with poise.Penalized(..., observe=10) and train, or give the data: "
+                "No forces were recorded. Compile with poise.PenalizedOptimizer(..., observe_every=10) and train, or give the data: "
                 "poise.forces(model, x, y)."
             )
         return _table(penalties, sums / samples)
@@ -120,7 +121,7 @@ class Penalties:
     strengths: list
 
     @classmethod
-    def of(cls, optimizer: Penalized, model) -> "Penalties":
+    def of(cls, optimizer: PenalizedOptimizer, model) -> "Penalties":
         """Those of a built optimizer; else those that it would have if it were built for the model now.
 
         Raises:
@@ -135,7 +136,7 @@ class Penalties:
         return cls(names, targets, variables, [optimizer.strength[name] for name in names])
 
     @classmethod
-    def of_built(cls, optimizer: Penalized) -> "Penalties":
+    def of_built(cls, optimizer: PenalizedOptimizer) -> "Penalties":
         names = [rule.name for rule in optimizer.rules]
         variables = {
             number: variable
@@ -153,20 +154,20 @@ class Penalties:
         }
 
 
-def current_values(optimizer: Penalized, model) -> dict[str, float]:
+def current_values(optimizer: PenalizedOptimizer, model) -> dict[str, float]:
     """What each rule's penalty is worth at the current weights, by the rule's name."""
     penalties = Penalties.of(optimizer, model)
     totals = values(penalties.targets, penalties.weights(), penalties.strengths)
     return {name: float(ops.convert_to_numpy(total)) for name, total in zip(penalties.rules, totals, strict=True)}
 
 
-def current_weights(optimizer: Penalized) -> dict:
+def current_weights(optimizer: PenalizedOptimizer) -> dict:
     """By the index of a target what its penalties act on."""
     return Penalties.of_built(optimizer).weights()
 
 
-def penalized_of(model, optimizer=None) -> Penalized:
-    """The `Penalized` that is passed, or else the model's.
+def penalized_of(model, optimizer=None) -> PenalizedOptimizer:
+    """The `PenalizedOptimizer` that is passed, or else the model's.
 
     Raises:
         TypeError: if something else is passed.
@@ -174,28 +175,28 @@ def penalized_of(model, optimizer=None) -> Penalized:
     """
     if optimizer is None:
         try:
-            return find_penalized(model)
+            return get_penalized_optimizer(model)
         except ValueError as error:
-            names = [name for name, value in vars(model).items() if isinstance(value, Penalized)]
+            names = [name for name, value in vars(model).items() if isinstance(value, PenalizedOptimizer)]
             if not names:
                 raise
             several = ", ".join(f"model.{name}" for name in names)
             raise ValueError(
-                f"The model {getattr(model, 'name', model)!r} is not compiled with poise.Penalized, but has {several}. "
+                f"The model {getattr(model, 'name', model)!r} is not compiled with poise.PenalizedOptimizer, but has {several}. "
                 f"Pass the one that is meant: optimizer=model.{names[0]}."
             ) from error
     inside = optimizer
-    while inside is not None and not isinstance(inside, Penalized):
+    while inside is not None and not isinstance(inside, PenalizedOptimizer):
         inside = getattr(inside, "inner_optimizer", None)
     if inside is None:
         raise TypeError(
-            f"optimizer must be a poise.Penalized, or a LossScaleOptimizer around one, got {type(optimizer).__name__}."
+            f"optimizer must be a poise.PenalizedOptimizer, or a LossScaleOptimizer around one, got {type(optimizer).__name__}."
         )
     return inside
 
 
-def build_penalized(model, optimizer=None) -> Penalized:
-    """The `Penalized` that is passed, or else the model's, built for the model's variables.
+def build_penalized(model, optimizer=None) -> PenalizedOptimizer:
+    """The `PenalizedOptimizer` that is passed, or else the model's, built for the model's variables.
 
     Raises:
         TypeError, ValueError: as `penalized_of` and `check_built` do.

@@ -1,4 +1,4 @@
-"""What is penalised and what is not, and why (poise.summary)."""
+"""What is penalized and what is not, and why (poise.summary)."""
 
 import io
 
@@ -9,7 +9,7 @@ import rich.table
 import rich.text
 
 from poise.diagnostics.force_balance import check_built, penalized_of, sync
-from poise.optimizer.penalized import Penalized
+from poise.optimizer.penalized import PenalizedOptimizer
 from poise.rules.layers import learn
 from poise.rules.members import path_of
 from poise.rules.rule import kind_of
@@ -58,18 +58,18 @@ def summary(model, *, optimizer=None) -> Summary:
 
     Args:
         model: the model.
-        optimizer: the `poise.Penalized` whose rules are shown, by default that of the model, if it has one. For models
+        optimizer: the `poise.PenalizedOptimizer` whose rules are shown, by default that of the model, if it has one. For models
             with several optimizers and for custom training loops.
 
     Raises:
-        TypeError: if `optimizer` is not a `poise.Penalized`.
-        ValueError: if the model is not built, has several `poise.Penalized` of which none is passed, or if the rules do
+        TypeError: if `optimizer` is not a `poise.PenalizedOptimizer`.
+        ValueError: if the model is not built, has several `poise.PenalizedOptimizer` of which none is passed, or if the rules do
             not fit it.
 
     Example:
         >>> import poise, keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, name="head")], name="net")
-        >>> model.compile(poise.Penalized("adam", poise.L2(0.01)), loss="mse")
+        >>> model.compile(poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse")
         >>> poise.summary(model).table["penalty"].tolist()
         ['L2', '']
     """
@@ -78,11 +78,11 @@ def summary(model, *, optimizer=None) -> Summary:
     sync(model)
     learn([model])
     trained, frozen = model.trainable_variables, model.non_trainable_variables
-    rows, title = [], f"{model.name}: not compiled with poise.Penalized"
+    rows, title = [], f"{model.name}: not compiled with poise.PenalizedOptimizer"
     rules_of, asleep = {}, set()
     if optimizer is not None:
         rules_of, asleep = _rules_of(optimizer, model)
-        title = f"{model.name}: {len(rules_of)} of {len(trained)} trained variables penalised, {optimizer.update}"
+        title = f"{model.name}: {len(rules_of)} of {len(trained)} trained variables penalized, {optimizer.update}"
     for variable in [*trained, *frozen]:
         numbers = rules_of.get(id(variable), [])
         about = {"variable": path_of(variable), "shape": tuple(variable.shape), "role": kind_of(variable)}
@@ -99,7 +99,7 @@ def _optimizer_of(model):
     try:
         return penalized_of(model)
     except ValueError:
-        if any(isinstance(value, Penalized) for value in vars(model).values()):
+        if any(isinstance(value, PenalizedOptimizer) for value in vars(model).values()):
             raise
         return None
 
@@ -135,7 +135,7 @@ def _about_rule(optimizer, rule):
 def _why_not(variable, optimizer, is_frozen, asleep):
     regularizer = getattr(variable, "regularizer", None)
     if regularizer is not None and not is_frozen:
-        return f"penalised inside the loss by its Keras regularizer {type(regularizer).__name__}: poise.adopt moves it"
+        return f"penalized inside the loss by its Keras regularizer {type(regularizer).__name__}: poise.adopt_regularizers moves it"
     rules = optimizer.rules if optimizer is not None else ()
     meant = [rule.name for rule in rules if rule.applies_to(variable)]
     if meant:

@@ -17,7 +17,7 @@ def check(strategy, inner):
     kind = type(strategy).__name__
     if kind not in ("_DefaultDistributionStrategy", "OneDeviceStrategy", "MirroredStrategy"):
         raise ValueError(
-            f"poise.Penalized does not train under {kind}: that its steps are those of one device is shown for "
+            f"poise.PenalizedOptimizer does not train under {kind}: that its steps are those of one device is shown for "
             "tf.distribute.MirroredStrategy alone. Use that, or the JAX backend with keras.distribution.DataParallel."
         )
     if strategy.num_replicas_in_sync > 1 and inner.gradient_accumulation_steps:

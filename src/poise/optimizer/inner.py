@@ -1,4 +1,4 @@
-"""The optimizer inside a `Penalized`: what it may be, and how its settings are reached through the wrapper."""
+"""The optimizer inside a `PenalizedOptimizer`: what it may be, and how its settings are reached through the wrapper."""
 
 import contextlib
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-UPDATES = ("coupled", "decoupled", "proximal")
+UPDATES = ("auto", "coupled", "decoupled", "proximal")
 
 BYPASSED = ("apply_gradients", "stateless_apply")
 """Methods that Keras' trainers call on the wrapper, so that an override in the inner optimizer would never run."""
@@ -43,23 +43,29 @@ class InnerSetting:
             wrapper.set_inner(self._name, value)
 
 
-def check_inner(inner, update):
-    """Raises ValueError if an optimizer cannot work inside a `Penalized` with this update."""
+def check_inner(inner, update, needs_rate):
+    """Raise ValueError if an optimizer cannot work inside a `PenalizedOptimizer`.
+
+    Args:
+        inner: The optimizer.
+        update: How the penalties act.
+        needs_rate: Whether a penalty takes its own step with the learning rate.
+    """
     if update not in UPDATES:
         raise ValueError(f"update={update!r} is not one of {', '.join(map(repr, UPDATES))}.")
     if isinstance(inner, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            "Penalized around a LossScaleOptimizer would divide the penalty by the loss scale. Put them the other way "
-            "round, LossScaleOptimizer(Penalized(...)); compile does so by itself under a mixed_float16 policy."
+            "PenalizedOptimizer around a LossScaleOptimizer would divide the penalty by the loss scale. Put them the other way "
+            "round, LossScaleOptimizer(PenalizedOptimizer(...)); compile does so by itself under a mixed_float16 policy."
         )
-    if update != "coupled" and isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):
+    if needs_rate and isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):
         raise ValueError(
             f"update={update!r} needs one learning rate, and a MultiOptimizer has several. Use update='coupled'."
         )
     bypassed = overridden(inner, BYPASSED)
     if bypassed:
         raise ValueError(
-            f"{type(inner).__name__} overrides {bypassed}, but Keras calls that method only on poise.Penalized, so the "
+            f"{type(inner).__name__} overrides {bypassed}, but Keras calls that method only on poise.PenalizedOptimizer, so the "
             "override would be skipped. Override apply or update_step instead."
         )
 

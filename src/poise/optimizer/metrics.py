@@ -273,7 +273,7 @@ FORGETTING = (
 
 REFUSED[keras.optimizers.Lion] = "it moves by the sign of the gradient, which has no stationary point to keep"
 REFUSED[keras.optimizers.Ftrl] = "it is a proximal method of its own, with another objective"
-REFUSED[keras.optimizers.LossScaleOptimizer] = "it goes outside poise.Penalized"
+REFUSED[keras.optimizers.LossScaleOptimizer] = "it goes outside poise.PenalizedOptimizer"
 for _name, _why in {
     "Muon": "it orthogonalises the update, so that no coordinate has a step of its own",
     "ScheduleFreeAdamW": "it trains at one point and evaluates at another, and the prox would break their tie",

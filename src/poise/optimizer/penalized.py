@@ -1,4 +1,4 @@
-"""`Penalized`: the penalty where the prediction gradient arrives and the weights are changed.
+"""`PenalizedOptimizer`: the penalty where the prediction gradient arrives and the weights are changed.
 
 An optimizer around any Keras optimizer. It receives the gradient of the prediction loss, knows the penalties and
 their strengths, and brings the two together in one of three updates:
@@ -23,7 +23,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from poise._keras_internals import model_of_h5_file
@@ -31,11 +30,11 @@ from poise.optimizer import distribution
 from poise.optimizer.builder import Builder
 from poise.optimizer.inner import InnerSetting, check_inner, loss_scale, without_average
 from poise.optimizer.metrics import Metric, metric_of
-from poise.optimizer.records import Records
+from poise.optimizer.records import ForceRecord, PenaltyRecord, Records
 from poise.optimizer.saved_state import RECORDS, SavedState, copied
 from poise.optimizer.steps import gated, step_after, with_momentum
 from poise.optimizer.strengths import Strengths
-from poise.optimizer.targets import Target, dense, pull
+from poise.optimizer.targets import Target, dense, needs_prox, pull
 from poise.penalties.base import PACKAGE, Schedule
 from poise.rules.layers import find_layers, learn
 from poise.rules.members import path_of
@@ -44,12 +43,12 @@ from poise.rules.rule import Rule, as_rules
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Penalized(keras.optimizers.Optimizer):
+class PenalizedOptimizer(keras.optimizers.Optimizer):
     """A Keras optimizer with penalties: total loss = prediction loss + Σ_r strength_r · R_r(w_r).
 
     Args:
         inner: any Keras optimizer, its name or its configuration.
-        rules: a penalty (put on kernels and embeddings, never on biases and normalisation scales), a `poise.Rule`, or
+        rules: a penalty (put on kernels and embeddings, never on biases and normalization scales), a `poise.Rule`, or
             a list of those; an empty list for no penalty.
         update: `"coupled"`, `"decoupled"` or `"proximal"`.
         observe: record the two forces on the weights at every `observe`-th step, for `poise.forces(model)`; 0: never.
@@ -62,9 +61,9 @@ class Penalized(keras.optimizers.Optimizer):
     Example:
         >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
-        >>> model.compile(poise.Penalized("adam", poise.L2(0.01)), loss="mse")
+        >>> model.compile(poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse")
         >>> history = model.fit(np.ones((8, 10)), np.ones(8), verbose=0)
-        >>> model.optimizer.strength["weights"] = 0.1
+        >>> model.optimizer.strength["kernels"] = 0.1
     """
 
     weight_decay = InnerSetting()
@@ -77,20 +76,22 @@ class Penalized(keras.optimizers.Optimizer):
     gradient_accumulation_steps = InnerSetting()
     loss_scale_factor = InnerSetting()
 
-    def __init__(self, inner, rules, update="coupled", observe=0, name=None):
-        inner = keras.optimizers.get(inner)
-        if isinstance(inner, Penalized):
-            raise ValueError("Penalized around a Penalized: give all rules to one, Penalized(inner, [rule, rule]).")
-        check_inner(inner, update)
-        if isinstance(observe, bool) or not isinstance(observe, int) or observe < 0:
-            raise ValueError(f"observe={observe!r} is not allowed: give a number of steps, or 0 for never.")
+    def __init__(self, inner_optimizer, rules, update="auto", observe_every=0, name=None):
+        inner = keras.optimizers.get(inner_optimizer)
+        if isinstance(inner, PenalizedOptimizer):
+            raise ValueError(
+                "PenalizedOptimizer around a PenalizedOptimizer: give all rules to one, PenalizedOptimizer(inner, [rule, rule])."
+            )
+        if isinstance(observe_every, bool) or not isinstance(observe_every, int) or observe_every < 0:
+            raise ValueError(f"observe_every must be an int >= 0, got {observe_every!r}.")
+        rules = as_rules(rules)
+        check_inner(inner, update, update in ("decoupled", "proximal") or _has_prox(rules, update))
         # The inner optimizer counts the steps and holds the rate; those of the base class stay as they are.
         super().__init__(learning_rate=0.0, name=name)
-        rules = as_rules(rules)
         self.update = update
-        self.observe = observe
+        self.observe_every = observe_every
         self.inner_optimizer = inner
-        metric = metric_of(inner) if update == "proximal" else None
+        metric = _metric(inner, rules, update)
         self._state = _State(rules, metric, Strengths(rules, lambda: inner.iterations))
         names = [rule.name for rule in rules]
         self.penalty_state = SavedState(self.name, names, lambda: self._state.variables, lambda: self.built)
@@ -118,12 +119,12 @@ class Penalized(keras.optimizers.Optimizer):
         inner = self.inner_optimizer
         before = getattr(inner, name)
         setattr(inner, name, value)
-        if self.update != "proximal":
+        if self.update != "proximal" and not _has_prox(self.rules, self.update):
             return
         try:
-            metric = metric_of(inner)
+            metric = _metric(inner, self.rules, self.update)
             current = self._state.metric
-            if self.built and current is not None and bool(metric.momentum) != bool(current.momentum):
+            if self.built and current and metric and bool(metric.momentum) != bool(current.momentum):
                 raise ValueError(
                     f"{name}={value!r} cannot be set after the optimizer is built, because turning momentum on or off "
                     "changes its state. Set it before training."
@@ -151,18 +152,15 @@ class Penalized(keras.optimizers.Optimizer):
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """What is penalised, known once the optimizer is built: a variable each, or those of a joint penalty."""
+        """What is penalized, known once the optimizer is built: a variable each, or those of a joint penalty."""
         return tuple(self._state.targets)
 
-    def recorded_values(self) -> np.ndarray:
-        """What the penalties were worth in training, (2, rules + 1): sums over steps, and the last step alone.
-
-        The last column counts the steps. Since `keep_values` or `reset_values`.
-        """
+    def penalty_record(self) -> PenaltyRecord:
+        """Return the values of the penalties during training, since `keep_values` or `reset_values`."""
         return self._records.values()
 
-    def recorded_forces(self) -> tuple[np.ndarray, float]:
-        """Sums over the observed steps of what `poise.optimizer.targets.measure` gives, (targets, 4), and their number."""
+    def force_record(self) -> ForceRecord:
+        """Return the forces at the observed steps, since the optimizer was built or `reset_forces`."""
         return self._records.forces()
 
     def keep_values(self) -> bool:
@@ -231,7 +229,7 @@ class Penalized(keras.optimizers.Optimizer):
         is_double = any(keras.backend.standardize_dtype(variable.dtype) == "float64" for variable in variables)
         state.strengths.build(add_variable, "float64" if is_double else "float32")
         state.targets = Builder(self, state.rules, self.update, state.metric).targets(plan, variables)
-        state.records = Records(add_variable, len(state.rules), state.targets, self.observe)
+        state.records = Records(add_variable, len(state.rules), state.targets, self.observe_every)
         with without_average(self.inner_optimizer):
             self.inner_optimizer.build(variables)
         # What the build of the base class does, without a second set of gradient accumulators. Past Keras' tracking,
@@ -276,7 +274,7 @@ class Penalized(keras.optimizers.Optimizer):
         """What the rules resolved to, with the variables by their positions; None before it is known."""
         return self._state.resolved
 
-    def resolved_as(self, resolved: dict | None) -> "Penalized":
+    def resolved_as(self, resolved: dict | None) -> "PenalizedOptimizer":
         """Set what the rules resolve to on build (`resolved`) and return the optimizer."""
         self._state.resolved = resolved
         return self
@@ -306,10 +304,10 @@ class Penalized(keras.optimizers.Optimizer):
             raise ValueError(self._why_other_variables(f"{len(variables)} others"))
         raise ValueError(
             f"The inner optimizer {optimizer.name!r} was already built for {len(before)} other variables, of "
-            "another model or another poise.Penalized. Create a separate inner optimizer for each."
+            "another model or another poise.PenalizedOptimizer. Create a separate inner optimizer for each."
         )
 
-    def with_rules(self, rules, variables, model=None) -> "Penalized":
+    def with_rules(self, rules, variables, model=None) -> "PenalizedOptimizer":
         """An optimizer with further rules that goes on where this one is, around the same inner optimizer.
 
         It takes over the strengths, the averages of the weights, the anchors and the momentum of the proximal steps;
@@ -321,9 +319,11 @@ class Penalized(keras.optimizers.Optimizer):
             model: the model that they belong to.
 
         Raises:
-            ValueError: as `Penalized` does when it is built; this optimizer is then as it was.
+            ValueError: as `PenalizedOptimizer` does when it is built; this optimizer is then as it was.
         """
-        new = Penalized(self.inner_optimizer, [*self.rules, *rules], self.update, self.observe, self.name)
+        new = PenalizedOptimizer(
+            self.inner_optimizer, [*self.rules, *rules], self.update, self.observe_every, self.name
+        )
         for rule in self.rules:
             if not isinstance(rule.penalty.strength, Schedule):
                 new.strength[rule.name] = self.strength[rule.name]
@@ -377,14 +377,15 @@ class Penalized(keras.optimizers.Optimizer):
             return gradient if scale is None else gradient / scale
 
         # All of this is read before the inner update, which advances the iterations and the schedules with them.
-        rate = None if self.update == "coupled" else ops.copy(ops.convert_to_tensor(inner.learning_rate))
+        needs_rate = any(target.shrinking or target.after for target in targets)
+        rate = ops.copy(ops.convert_to_tensor(inner.learning_rate)) if needs_rate else None
         is_update, is_first, overwrites = self._phase()
         self._anchor(targets, weight_of)
         scale = loss_scale(inner)
         weights = {target.index: target.gathered(weight_of) for target in targets}
         if state.keeps_values:
             self._records.record_values(targets, weights, strengths)
-        if self.observe:
+        if self.observe_every:
             observed = [(target, weights[target.index], target.gathered(gradient_of)) for target in targets]
             self._records.record_forces(observed, strengths, inner.iterations)
         pending = []
@@ -393,12 +394,12 @@ class Penalized(keras.optimizers.Optimizer):
             if target.shrinking:
                 step = gated(ops.cast(rate, w.dtype), is_update)
                 self._assign(target, w - step * pull(target.shrinking, w, strengths), variables, places)
-            if target.after:
-                pending.append((target, step_after(target, state.metric, inner, weight_of, gradient_of, rate)))
             if target.joining:
                 for number, force in target.scattered(pull(target.joining, w, strengths)):
                     j = places[number]
                     grads[j] = grads[j] + ops.cast(force if scale is None else scale * force, grads[j].dtype)
+            if target.after:
+                pending.append((target, step_after(target, state.metric, inner, weight_of, gradient_of, rate)))
 
         with without_average(inner):
             inner.apply(distribution.of_the_first(grads), trainable_variables)
@@ -438,7 +439,7 @@ class Penalized(keras.optimizers.Optimizer):
         missing = [variable for variable in target.members if variable not in places]
         if missing and len(missing) < len(target.members):
             raise ValueError(
-                f"{target.path!r} penalises {len(target.members)} variables together, and "
+                f"{target.path!r} penalizes {len(target.members)} variables together, and "
                 f"{path_of(self._trainable_variables[missing[0]])!r} is not in this step. Apply the gradients of all."
             )
         return not missing
@@ -534,7 +535,7 @@ class Penalized(keras.optimizers.Optimizer):
         return (
             f"{self.name!r} was built for {len(self._trainable_variables)} variables and cannot step on {given}: "
             "layers were frozen or thawed since, or the model is another. Compile with a new one, which has the same "
-            "rules at their current strengths: poise.Penalized.from_config(poise.find_penalized(model).get_config())."
+            "rules at their current strengths: poise.PenalizedOptimizer.from_config(poise.get_penalized_optimizer(model).get_config())."
         )
 
     def set_weights(self, weights):
@@ -555,20 +556,53 @@ class Penalized(keras.optimizers.Optimizer):
                 _innermost(config["config"]["penalty"])["strength"] = self.strength[rule.name]
         return {
             "name": self.name,
-            "inner": inner,
+            "inner_optimizer": inner,
             "rules": rules,
             "update": self.update,
-            "observe": self.observe,
+            "observe_every": self.observe_every,
             "resolved": self._state.resolved,
         }
+
+    def __repr__(self) -> str:
+        rules = ", ".join(
+            f"{rule.name!r}: {type(rule.penalty).__name__}"
+            + ("" if isinstance(rule.penalty.strength, Schedule) else f"({self.strength[rule.name]:g})")
+            for rule in self.rules
+        )
+        return f"<PenalizedOptimizer {type(self.inner_optimizer).__name__}, update={self.update!r}, rules={{{rules}}}>"
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        inner, rules, resolved = config.pop("inner"), config.pop("rules"), config.pop("resolved", None)
+        inner, rules, resolved = config.pop("inner_optimizer"), config.pop("rules"), config.pop("resolved", None)
         inner = keras.saving.deserialize_keras_object(inner, custom_objects=custom_objects)
         rules = [keras.saving.deserialize_keras_object(rule, custom_objects=custom_objects) for rule in rules]
         return cls(inner, rules, **config).resolved_as(resolved)
+
+
+def _has_prox(rules, update) -> bool:
+    """Whether update="auto" applies one of the rules by its prox."""
+    return update == "auto" and any(needs_prox(rule.penalty) for rule in rules)
+
+
+def _metric(inner, rules, update) -> Metric | None:
+    """The metric of the inner optimizer if a penalty acts by its prox in the metric of the step.
+
+    Raises:
+        ValueError: If the inner optimizer has no usable step.
+    """
+    if update == "proximal":
+        return metric_of(inner)
+    if not _has_prox(rules, update):
+        return None
+    try:
+        return metric_of(inner)
+    except ValueError as error:
+        rule = next(rule for rule in rules if needs_prox(rule.penalty))
+        raise ValueError(
+            f"{type(rule.penalty).__name__} needs a proximal step for exact zeros (update='auto'). {error} To use only "
+            "the gradient of the penalty, without exact zeros, use update='coupled'."
+        ) from None
 
 
 @dataclass
@@ -587,8 +621,8 @@ class _State:
     """What the rules resolved to, or are restored to when the optimizer is built."""
 
 
-def find_penalized(model) -> Penalized:
-    """The `Penalized` that a model was compiled with, also inside a `LossScaleOptimizer`.
+def get_penalized_optimizer(model) -> PenalizedOptimizer:
+    """The `PenalizedOptimizer` that a model was compiled with, also inside a `LossScaleOptimizer`.
 
     Raises:
         ValueError: if there is none.
@@ -596,17 +630,17 @@ def find_penalized(model) -> Penalized:
     Example:
         >>> import poise, keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-        >>> model.compile(poise.Penalized("adam", poise.L2(0.01)), loss="mse")
-        >>> poise.find_penalized(model) is model.optimizer
+        >>> model.compile(poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse")
+        >>> poise.get_penalized_optimizer(model) is model.optimizer
         True
     """
     optimizer = getattr(model, "optimizer", None)
-    while optimizer is not None and not isinstance(optimizer, Penalized):
+    while optimizer is not None and not isinstance(optimizer, PenalizedOptimizer):
         optimizer = getattr(optimizer, "inner_optimizer", None)
     if optimizer is None:
         raise ValueError(
-            f"The model {getattr(model, 'name', model)!r} is not compiled with poise.Penalized. Compile it with "
-            "optimizer=poise.Penalized('adam', poise.L2(0.01)), or another rule."
+            f"The model {getattr(model, 'name', model)!r} is not compiled with poise.PenalizedOptimizer. Compile it with "
+            "optimizer=poise.PenalizedOptimizer('adam', poise.L2(0.01)), or another rule."
         )
     return optimizer
 

@@ -1,9 +1,39 @@
 """What an optimizer remembers of its steps: the penalties' values if asked for, the forces at every N-th."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from keras import ops
 
 from poise.optimizer.targets import Target, measure, values
+
+
+@dataclass(frozen=True, eq=False)
+class PenaltyRecord:
+    """The values of the penalties over a number of training steps.
+
+    Attributes:
+        total: (rules,) sum over the steps of strength · R, in the order of the rules.
+        last: (rules,) strength · R at the last step.
+        steps: Number of steps.
+    """
+
+    total: np.ndarray
+    last: np.ndarray
+    steps: int
+
+
+@dataclass(frozen=True, eq=False)
+class ForceRecord:
+    """The forces on the penalized variables, summed over the observed training steps.
+
+    Attributes:
+        total: (targets, 4) sums of ‖∇prediction‖², ‖∇penalty‖², ⟨∇prediction, ∇penalty⟩ and ‖residual‖².
+        samples: Number of observed steps.
+    """
+
+    total: np.ndarray
+    samples: int
 
 
 class Records:
@@ -12,7 +42,7 @@ class Records:
     Args:
         add_variable: the optimizer's method.
         rules: how many rules there are.
-        targets: the penalised variables.
+        targets: the penalized variables.
         observe: record the forces at every so-many-th step; 0: never.
     """
 
@@ -49,14 +79,15 @@ class Records:
         is_due = ops.equal(iterations % self._observe, 0)
         self._forces.assign_add(ops.cond(is_due, measured, lambda: ops.zeros(self._forces.shape, "float32")))
 
-    def values(self) -> np.ndarray:
-        return ops.convert_to_numpy(self._values)
+    def values(self) -> PenaltyRecord:
+        total, last = ops.convert_to_numpy(self._values)
+        return PenaltyRecord(total[:-1], last[:-1], round(float(total[-1])))
 
-    def forces(self) -> tuple[np.ndarray, float]:
+    def forces(self) -> ForceRecord:
         if not self._observe:
-            return np.zeros((len(self._targets), 4)), 0.0
+            return ForceRecord(np.zeros((len(self._targets), 4)), 0)
         rows = ops.convert_to_numpy(self._forces)
-        return rows[:-1], float(rows[-1, 0])
+        return ForceRecord(rows[:-1], round(float(rows[-1, 0])))
 
     def reset_values(self):
         _zero(self._values)

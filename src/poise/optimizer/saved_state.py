@@ -1,4 +1,4 @@
-"""The state of a `Penalized`, saved and loaded by name.
+"""The state of a `PenalizedOptimizer`, saved and loaded by name.
 
 The strengths, anchors, momentum traces and averages of an optimizer are identified by their rule and the position of
 their variable among those that are trained, so that they cannot be loaded into each other. Keras saves them beside the
@@ -22,7 +22,7 @@ INDEX = "index"
 
 
 class SavedState(KerasSaveable):
-    """What Keras saves and loads of a `Penalized`.
+    """What Keras saves and loads of a `PenalizedOptimizer`.
 
     Args:
         name: that of the optimizer.

@@ -1,4 +1,4 @@
-"""What is penalised undergoes in a step: which of its penalties act by their gradient, which by their prox.
+"""What is penalized undergoes in a step: which of its penalties act by their gradient, which by their prox.
 
 A target is a variable, or several that a penalty takes as one vector.
 """
@@ -19,7 +19,7 @@ from poise.penalties import Anchored, Penalty
 
 @dataclass(frozen=True)
 class Target:
-    """What is penalised as one. The penalties come as pairs of the number of their rule and the penalty itself.
+    """What is penalized as one. The penalties come as pairs of the number of their rule and the penalty itself.
 
     Attributes:
         members: the numbers of its variables in the optimizer: one, or those of a joint penalty in its order.
@@ -99,6 +99,11 @@ def divide(penalties, update, metric):
     """
     smooth = tuple(pair for pair in penalties if pair[1].smooth)
     rough = tuple(pair for pair in penalties if not pair[1].smooth)
+    if update == "auto":
+        by_prox = tuple(pair for pair in penalties if needs_prox(pair[1]))
+        if rough or len(penalties) > 1:  # beside another penalty, a smooth one can only join the gradient
+            by_prox = tuple(pair for pair in by_prox if not pair[1].smooth)
+        return tuple(pair for pair in penalties if pair not in by_prox), (), by_prox
     if update == "coupled":
         return smooth + rough, (), ()
     if update == "decoupled":
@@ -106,6 +111,12 @@ def divide(penalties, update, metric):
     if len(smooth) == 1 and not rough and accepts(smooth[0][1], metric):
         return (), (), smooth
     return smooth, (), rough
+
+
+def needs_prox(penalty: Penalty) -> bool:
+    """Whether update="auto" applies the penalty by its prox: it has exact zeros and a prox that can reach them."""
+    holds_zeros = penalty.factors is not None and bool(np.isinf(penalty.factors).any())
+    return penalty.metric is not None and (not penalty.smooth or holds_zeros)
 
 
 def accepts(penalty, metric):
@@ -123,7 +134,7 @@ def check_actions(target, rules, metric, inner):
             if not accepts(penalty, metric):
                 raise ValueError(
                     f"{who} needs one step for the whole matrix, and {type(inner).__name__} takes one per coordinate. "
-                    "Use keras.optimizers.SGD as the inner optimizer, or update='decoupled'."
+                    "Use keras.optimizers.SGD as the inner optimizer, or update='decoupled' or 'coupled'."
                 )
             continue
         if not penalty.has_force:
@@ -131,9 +142,9 @@ def check_actions(target, rules, metric, inner):
                 f"{who} has a gradient of zero, so that it does nothing in this update. Use update='proximal' or "
                 "'decoupled'."
             )
-        if penalty.weights is not None and np.isinf(penalty.weights).any():
+        if penalty.factors is not None and np.isinf(penalty.factors).any():
             raise ValueError(
-                f"{who} has infinite weights, and only a proximal step can hold an entry at zero. Use "
+                f"{who} has infinite factors, and only a proximal step can hold an entry at zero. Use "
                 "update='proximal', without another penalty on this variable."
             )
 

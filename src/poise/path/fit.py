@@ -1,10 +1,11 @@
-"""`poise.path`: every strength of a grid, in every fold, in one call."""
+"""`poise.fit_path`: every strength of a grid, in every fold, in one call."""
 
 import contextlib
 import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,17 +13,17 @@ import pandas as pd
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from poise.layer_state import state_of
-from poise.optimizer.penalized import find_penalized
+from poise.optimizer.penalized import get_penalized_optimizer
 from poise.path.data.arrays import Data, checked_data
 from poise.path.data.folds import split
 from poise.path.data.streams import Stream, is_stream, split_by_hash
 from poise.path.executors.checkpoints import Checkpoint
 from poise.path.executors.in_process import Job, Local
-from poise.path.executors.ray_cluster import Cluster
+from poise.path.executors.ray_cluster import RayCluster
 from poise.path.grid import below, found_grid
 from poise.path.model_config import without_tensorflow
-from poise.path.models import check_model, resolved_rules
-from poise.path.result import Path
+from poise.path.models import check_model, compiled_update, resolved_rules
+from poise.path.result import RegularizationPath
 from poise.path.stages import check_reweightable, held_at_zero, reweighted, unweighted
 from poise.path.tables import chosen_position
 from poise.path.training import Lanes, Replica, Training
@@ -36,24 +37,25 @@ NULL = 100.0
 EXTENSIONS = 2
 
 
-def path(
+def fit_path(
     model,
     x,
     y=None,
     rules=None,
     *,
     strengths=100,
-    folds=5,
-    seeds=1,
+    cv: Any = 5,
+    validation_data=None,
+    n_init=1,
     adaptive=0,
     relax=False,
     training=None,
     sample_weight=None,
     groups=None,
-    engine="auto",
+    executor="auto",
     checkpoint=None,
     progress=True,
-) -> Path:
+) -> RegularizationPath:
     """Trains a model at every strength of a grid, in every fold, side by side.
 
     Args:
@@ -64,26 +66,28 @@ def path(
             iterable of batches (x, y) or (x, y, sample_weight) that can be passed through again and again. Folds are
             then a number and go by a hash of the row's number, and batches are as large as they come.
         rules: a penalty, a `poise.Rule` or a list of those, with numbers as strengths; None for those of the
-            `poise.Penalized` that the model was compiled with.
+            `poise.PenalizedOptimizer` that the model was compiled with.
         strengths: how many, for a grid that is found by a coarse scan, or the strengths themselves, positive or zero.
             A grid that is found goes on below, by a decade and at most twice, while the lowest held-out loss is at its
             smallest strength. A strength is that of the first rule; the others keep their ratio to it.
-        folds: a number (stratified where y holds classes), a scikit-learn splitter, a list of pairs (train, held) of
-            positions or masks, or a tuple (xv, yv) of rows to validate on.
-        seeds: how many draws of initial weights; the first are the model's own.
+        cv: a number (stratified where y holds classes), a scikit-learn splitter, a list of pairs (train, held) of
+            positions or masks.
+        validation_data: (x, y) or (x, y, sample_weight) to validate on instead of cross-validation; `cv` is then not
+            used. Default: None.
+        n_init: how many draws of initial weights; the first are the model's own.
         adaptive: how many more paths to run, each with the penalty of every group (or entry) divided by its size in
             the solution that the stage before chose.
         relax: train once more without the penalty on what survived (`path.relaxed`).
         training: a `poise.Training`; None for its defaults.
         sample_weight: (rows,) as for `model.fit`.
         groups: (rows,) for the folds: rows of one group stay together.
-        engine: `"auto"`, `"local"` (this process, which must run on JAX), `"process"` (a JAX process of its own), or
-            `"ray"` or a `poise.Cluster` (the machines of a Ray cluster).
+        executor: `"auto"`, `"in_process"` (this process, which must run on JAX), `"subprocess"` (a JAX process of its own), or
+            `"ray"` or a `poise.RayCluster` (the machines of a Ray cluster).
         checkpoint: a folder for finished chunks; the same call resumes from it.
         progress: whether to show a progress bar.
 
     Returns:
-        A `poise.Path`.
+        A `poise.RegularizationPath`.
 
     Raises:
         TypeError, ValueError: before anything is trained, for a model that cannot be trained in lanes, data that are
@@ -99,31 +103,43 @@ def path(
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
         >>> model.compile(keras.optimizers.Adam(0.05), loss="mse")
         >>> training = poise.Training(epochs=20, settle=200)
-        >>> path = poise.path(model, x, x[:, :1], poise.L1(), strengths=5, folds=2, training=training, progress=False)
-        >>> path.features(path.best).tolist()
+        >>> path = poise.fit_path(model, x, x[:, :1], poise.L1(), strengths=5, cv=2, training=training, progress=False)
+        >>> path.features(path.best_strength).tolist()
         [0]
     """
     training = Training() if training is None else training
     check_model(model)
-    engine = checked_engine(engine)
+    engine = checked_executor(executor)
     rules = checked_rules(model, rules)
     strengths = checked_strengths(strengths)
     check_stages(adaptive)
+    if isinstance(cv, tuple):
+        raise TypeError(
+            "cv is a tuple. Pass rows to validate on as validation_data=(x, y), or a list of pairs (train, held)."
+        )
+    if validation_data is not None:
+        if not isinstance(validation_data, tuple):
+            raise TypeError(
+                f"validation_data must be a tuple (x, y) or (x, y, sample_weight), got {type(validation_data).__name__}."
+            )
+        cv = validation_data
+    if training.update is None:
+        training = replace(training, update=compiled_update(model))
     if is_stream(x):
         if y is not None or sample_weight is not None or groups is not None:
             raise ValueError("x gives batches (x, y) by itself: leave y, sample_weight and groups out.")
-        if isinstance(engine, Cluster):
+        if isinstance(engine, RayCluster):
             raise ValueError(
                 "x gives batches that pass by, which would pass through every machine of the cluster. Give arrays, or "
-                "use engine='auto'."
+                "use executor='auto'."
             )
         stream = Stream(x)
         data = Data(stream, None, None, rows=stream.rows)
-        replicas = split_by_hash(stream.rows, folds, seeds)
+        replicas = split_by_hash(stream.rows, cv, n_init)
     else:
-        data = checked_data(model, x, y, sample_weight, groups, folds)
+        data = checked_data(model, x, y, sample_weight, groups, cv)
         replicas = split(
-            data.rows, y=data.y, folds=folds, seeds=seeds, groups=groups, sample_weight=data.sample_weight,
+            data.rows, y=data.y, cv=cv, n_init=n_init, groups=groups, sample_weight=data.sample_weight,
             are_classes=_are_classes(model),
         )  # fmt: skip
     if training.settle is None:
@@ -140,28 +156,33 @@ def path(
         return solved_by(engine, model, rules, data, replicas, report=report, **work)
 
 
-def checked_engine(engine) -> str | Cluster:
-    """ "auto", "local", "process" or a `poise.Cluster`, which "ray" is short for.
+def checked_executor(executor) -> str | RayCluster:
+    """ "auto", "in_process", "subprocess" or a `poise.RayCluster`, which "ray" is short for.
 
     Raises:
         ValueError: for anything else, or if this process cannot run it.
     """
-    if engine == "ray":
-        return Cluster()
-    if not isinstance(engine, Cluster) and engine not in ("auto", "local", "process"):
-        raise ValueError(f"engine={engine!r} is not one of 'auto', 'local', 'process', 'ray', and no poise.Cluster.")
-    if engine == "local" and keras.backend.backend() != "jax":
+    if executor == "ray":
+        return RayCluster()
+    if not isinstance(executor, RayCluster) and executor not in ("auto", "in_process", "subprocess"):
         raise ValueError(
-            f"engine='local' needs Keras on JAX, and it runs on {keras.backend.backend()}. Use engine='process'."
+            f"executor must be 'auto', 'in_process', 'subprocess', 'ray' or a poise.RayCluster, got {executor!r}."
         )
-    return engine
+    if executor == "in_process" and keras.backend.backend() != "jax":
+        raise ValueError(
+            f"executor='in_process' needs Keras on JAX, and it runs on {keras.backend.backend()}. Use "
+            "executor='subprocess'."
+        )
+    return executor
 
 
-def solved_by(engine: str | Cluster, model, rules: list[Rule], data: Data, replicas: list[Replica], **work) -> Path:
+def solved_by(
+    engine: str | RayCluster, model, rules: list[Rule], data: Data, replicas: list[Replica], **work
+) -> RegularizationPath:
     """What `solved` does, in this process if it runs JAX, and else, or if the engine is "process", in one that does."""
-    work["cluster"] = engine if isinstance(engine, Cluster) else None
+    work["cluster"] = engine if isinstance(engine, RayCluster) else None
     work["resolved"] = resolved_rules(model, rules)
-    if engine == "process" or keras.backend.backend() != "jax":
+    if engine == "subprocess" or keras.backend.backend() != "jax":
         from poise.path.executors.subprocess_executor import solved_in_child
 
         return solved_in_child(model, rules, data, replicas, **work)
@@ -180,9 +201,9 @@ def solved(
     training: Training,
     checkpoint,
     report: Callable[[float], None],
-    cluster: Cluster | None = None,
+    cluster: RayCluster | None = None,
     resolved: dict | None = None,
-) -> Path:
+) -> RegularizationPath:
     """What `path` does once its arguments are checked, in this process, on JAX."""
     start = time.perf_counter()
     table = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
@@ -197,7 +218,7 @@ def solved(
             model=[repr({**architecture, "compile_config": None}), *model.get_weights(), state.layers],
             compilation=[repr(_compilation(model)), *_plain_attributes(model.loss)],
             rules=[repr(keras.saving.serialize_keras_object(rule)) for rule in rules],
-            folds=replicas,
+            cv=replicas,
             training=training,
             strengths=strengths,
             stages=[adaptive, relax],
@@ -223,7 +244,7 @@ def solved(
         if is_found:
             grid = found_grid(engine, strengths - 1 if adaptive and strengths > 1 else strengths)
             finished += 1
-        stages: list[Path] = []
+        stages: list[RegularizationPath] = []
         factors = unweighted(engine.optimizer, len(replicas)) if adaptive else None
         for stage in range(adaptive + 1):
             here = grid
@@ -244,7 +265,7 @@ def solved(
             if relax and is_last:
                 held = held_at_zero(engine.optimizer.targets, lanes.sizes)
                 refit = engine.run(here, held, part, is_free=True)
-                relaxed = Path(
+                relaxed = RegularizationPath(
                     refit,
                     architecture,
                     state,
@@ -255,7 +276,7 @@ def solved(
                     resolved=engine.optimizer.resolved,
                 )
             stages.append(
-                Path(
+                RegularizationPath(
                     lanes,
                     architecture,
                     state,
@@ -275,7 +296,7 @@ def solved(
     return stages[-1]
 
 
-def _engine(job: Job, data: Data, cluster: Cluster | None) -> Local:
+def _engine(job: Job, data: Data, cluster: RayCluster | None) -> Local:
     if cluster is None:
         return Local(job)
     from poise.path.executors.ray_executor import Remote  # which needs Ray
@@ -291,7 +312,7 @@ def _bar(is_shown: bool):
         TimeRemainingColumn(),
     ]  # fmt: skip
     with Progress(*columns, disable=not is_shown, transient=True) as progress:
-        task = progress.add_task("path", total=1.0)
+        task = progress.add_task("fit_path", total=1.0)
         yield lambda share: progress.update(task, completed=share)
 
 
@@ -352,11 +373,11 @@ def _joined(low: Lanes, high: Lanes) -> Lanes:
 def checked_rules(model, rules) -> list[Rule]:
     if rules is None:
         try:
-            rules = find_penalized(model).rules
+            rules = get_penalized_optimizer(model).rules
         except ValueError:
             raise ValueError(
-                "path has no rules: give a penalty, such as poise.path(model, x, y, poise.L1()), or compile the model "
-                "with poise.Penalized."
+                "path has no rules: give a penalty, such as poise.fit_path(model, x, y, poise.L1()), or compile the model "
+                "with poise.PenalizedOptimizer."
             ) from None
     rules = as_rules(rules)
     if not rules:

@@ -79,22 +79,22 @@ class Blueprint:
     def totals(self) -> dict[str, float]:
         """How many inputs (`features`), `units` and `weights` there are; NaN where that is unknown."""
         totals = {"features": np.nan, "units": np.nan, "weights": np.nan}
-        if self._penalised and all(self._penalised.values()):
-            shapes = {path: [self._shape(at) for at in places] for path, places in self._penalised.items()}
+        if self._penalized and all(self._penalized.values()):
+            shapes = {path: [self._shape(at) for at in places] for path, places in self._penalized.items()}
             totals["weights"] = float(sum(np.prod(shape) for own in shapes.values() for shape in own))
             matrices = [path for path, own in shapes.items() if path not in self._joint and len(own[0]) > 1]
             joint = sum(self._groups(path)[0] for path in shapes if path in self._joint)
-            totals["units"] = float(sum(self._outputs(self._penalised[path][0]) for path in matrices) + joint)
+            totals["units"] = float(sum(self._outputs(self._penalized[path][0]) for path in matrices) + joint)
         if self._lanes.features is not None:
             totals["features"] = float(self._lanes.features.shape[2])
         return totals
 
     @property
     def grouped(self) -> list[str]:
-        """The paths of the penalised variables whose sizes are those of groups."""
+        """The paths of the penalized variables whose sizes are those of groups."""
         return [
             path
-            for path, places in self._penalised.items()
+            for path, places in self._penalized.items()
             if path in self._joint or (places and self._groups(path) != self._shape(places[0]))
         ]
 
@@ -104,7 +104,7 @@ class Blueprint:
             return f"{path} {index[0]}"
         plain = f"{'/'.join(path.split('/')[-2:])} {', '.join(map(str, index))}"
         for first, number, axis in self._kernels:
-            if [number] != self._penalised[path]:
+            if [number] != self._penalized[path]:
                 continue
             shape, groups = self._shape(number), self._groups(path)
             if groups == shape:
@@ -118,7 +118,7 @@ class Blueprint:
     def by_own_paths(self, sizes: dict) -> dict:
         """Sizes by the paths that the variables have in the rebuilt model, those of a joint rule by its name."""
         weights = self.model.weights
-        known = self._penalised
+        known = self._penalized
         own = [path if path in self._joint else path_of(weights[places[0]]) for path, places in known.items()]
         return dict(zip(unique_names(own), (sizes[path] for path in known), strict=True))
 
@@ -127,7 +127,7 @@ class Blueprint:
         return first_kernels(self.model) or []
 
     @cached_property
-    def _penalised(self):
+    def _penalized(self):
         """By the names of `Lanes.sizes` the positions of its variables in `model.weights`."""
         weights, order = self._resolved["weights"], self._resolved["trained"]
         targets = {}

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from poise.diagnostics.force_balance import check_built
-from poise.optimizer.penalized import find_penalized
+from poise.optimizer.penalized import get_penalized_optimizer
 from poise.rules.layers import learn
 from poise.rules.members import path_of
 from poise.rules.plan import resolve
@@ -33,7 +33,7 @@ def check_model(model):
     if carried:
         raise ValueError(
             f"{carried[0]!r} carries a Keras regularizer, which would be part of the prediction loss of every lane. "
-            "Move it into a rule with poise.adopt(model)."
+            "Move it into a rule with poise.adopt_regularizers(model)."
         )
 
 
@@ -44,7 +44,7 @@ def resolved_rules(model, rules) -> dict:
         ValueError: if the rules do not fit the model.
     """
     try:
-        own = find_penalized(model)
+        own = get_penalized_optimizer(model)
     except ValueError:
         own = None
     variables, weights = model.trainable_variables, model.weights
@@ -54,10 +54,18 @@ def resolved_rules(model, rules) -> dict:
     return resolve(rules, variables, weights).config
 
 
-def inner_optimizer(model):
-    """The optimizer that takes the steps: the compiled one, or the one inside a `Penalized`."""
+def compiled_update(model) -> str:
+    """Return the update of the `PenalizedOptimizer` that the model was compiled with, "auto" if there is none."""
     try:
-        return find_penalized(model).inner_optimizer
+        return get_penalized_optimizer(model).update
+    except ValueError:
+        return "auto"
+
+
+def inner_optimizer(model):
+    """The optimizer that takes the steps: the compiled one, or the one inside a `PenalizedOptimizer`."""
+    try:
+        return get_penalized_optimizer(model).inner_optimizer
     except ValueError:
         return model.optimizer
 

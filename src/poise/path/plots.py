@@ -13,13 +13,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 NAMED = 20
-"""Weights or groups that are drawn in colour and named; the largest."""
+"""Weights or groups that are drawn in color and named; the largest."""
 UNNAMED = 300
-"""Those that are drawn in grey, the next largest; more would only thicken the same grey."""
+"""Those that are drawn in gray, the next largest; more would only thicken the same gray."""
 
 PREDICTION, PENALTY, ZEROS = "#0072b2", "#d55e00", "#00805e"
 INK, SOFT, RULE, PAPER, WEIGHTS = "#1c2127", "#59626d", "#dfe2e6", "#ffffff", "#c3cad2"
-COLOURS = ("#0072b2", "#d55e00", "#00805e", "#cc79a7", "#8a6d00", "#2fa4d7", "#59626d")
+COLORS = ("#0072b2", "#d55e00", "#00805e", "#cc79a7", "#8a6d00", "#2fa4d7", "#59626d")
 DASHES = ("solid", "dash", "dot")
 # The middle panel is as high as the list of its names.
 HEIGHT, HEIGHTS = 1000, {"loss": 0.30, "sizes": 0.48, "survivors": 0.22}
@@ -47,7 +47,7 @@ def path_picture(
     """Draws a path.
 
     Args:
-        table: `poise.Path.table`.
+        table: `poise.RegularizationPath.table`.
         sizes: per variable, (strengths, groups or *shape); empty for no such panel.
         label: names a group or an entry, given its variable and its index.
         totals: how many `features`, `units` and `weights` there are; NaN or absent where that is unknown.
@@ -152,7 +152,7 @@ def _range(mean, error, loss):
 
 
 def _runs(is_true) -> list[slice]:
-    """The stretches of neighbours for which something is true."""
+    """The stretches of neighbors for which something is true."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_true, [False]]).astype(int)))
     return [slice(int(start), int(stop)) for start, stop in zip(edges[::2], edges[1::2], strict=True)]
 
@@ -169,19 +169,19 @@ def _gaps(values):
 
 
 def _add_sizes(picture, cell, x, strengths, sizes, label):
-    """The largest sizes in colour with their names, the next ones as a single grey trace with gaps between them."""
+    """The largest sizes in color with their names, the next ones as a single gray trace with gaps between them."""
     names = [name for name, array in sizes.items() for _ in range(array[0].size)]
     flat = np.concatenate([array.reshape(len(x), -1) for array in sizes.values()], axis=1)
     starts = dict(zip(sizes, np.cumsum([0, *(array[0].size for array in sizes.values())]), strict=False))
     largest = np.where(np.isfinite(flat), flat, 0.0).max(axis=0)
     order = np.argsort(-largest, kind="stable")
     order = order[largest[order] > 0]
-    grey = order[NAMED : NAMED + UNNAMED]
-    if len(grey):
+    gray = order[NAMED : NAMED + UNNAMED]
+    if len(gray):
         left = len(order) - NAMED
         name = f"{left} more" if left <= UNNAMED else f"{UNNAMED} of {left:,} more"
-        apart = np.concatenate([_gaps(flat[:, grey]), np.full((1, len(grey)), np.nan)]).T.ravel()
-        along = np.tile(np.append(x, np.nan), len(grey))
+        apart = np.concatenate([_gaps(flat[:, gray]), np.full((1, len(gray)), np.nan)]).T.ravel()
+        along = np.tile(np.append(x, np.nan), len(gray))
         picture.add_scatter(
             x=along.astype("float32"), y=apart.astype("float32"), mode="lines", name=name, hoverinfo="skip",
             line={"color": WEIGHTS, "width": 0.8}, opacity=0.7, **cell,
@@ -189,11 +189,11 @@ def _add_sizes(picture, cell, x, strengths, sizes, label):
     for rank, number in enumerate(order[:NAMED]):
         variable = names[number]
         index = np.unravel_index(number - starts[variable], sizes[variable].shape[1:])
-        dash = DASHES[rank // len(COLOURS) % len(DASHES)]
+        dash = DASHES[rank // len(COLORS) % len(DASHES)]
         picture.add_scatter(
             x=x, y=_gaps(flat[:, number]), customdata=strengths, mode=_mode(x, 12), marker_size=4,
             name=neutral(label(variable, tuple(map(int, index)))),
-            line={"color": COLOURS[rank % len(COLOURS)], "width": 1.6, "dash": dash},
+            line={"color": COLORS[rank % len(COLORS)], "width": 1.6, "dash": dash},
             hovertemplate="strength %{customdata:.4g}<br>%{y:.4g}", **cell,
         )  # fmt: skip
     picture.update_yaxes(rangemode="tozero", row=cell["row"], col=1)
@@ -202,7 +202,7 @@ def _add_sizes(picture, cell, x, strengths, sizes, label):
 def _add_survivors(picture, cell, x, table, totals):
     """The shares of inputs, units and weights that are left."""
     counts = {"features": table["features"], "units": table["units"], "weights": totals["weights"] - table["zeros"]}
-    for key, (name, colour, dash) in BRANCHES.items():
+    for key, (name, color, dash) in BRANCHES.items():
         total = totals.get(key, np.nan)
         if not total > 0:
             continue
@@ -210,7 +210,7 @@ def _add_survivors(picture, cell, x, table, totals):
         picture.add_scatter(
             x=x, y=_gaps(count / total), customdata=np.column_stack([table["strength"], count]), mode=_mode(x, 12),
             marker_size=4,
-            name=f"{name}, of {total:,.0f}", line={"color": colour, "width": 2, "dash": dash},
+            name=f"{name}, of {total:,.0f}", line={"color": color, "width": 2, "dash": dash},
             hovertemplate=f"strength %{{customdata[0]:.4g}}<br>%{{customdata[1]:,.0f}} of {total:,.0f}", **cell,
         )  # fmt: skip
     picture.update_yaxes(range=[-0.04, 1.06], tickformat=".0%", nticks=4, row=cell["row"], col=1)
@@ -223,7 +223,7 @@ def _add_marks(picture, x, strengths, marks):
         places_of.setdefault(at, []).append(name)
     for line, (at, names) in enumerate(sorted(places_of.items())):
         picture.add_vline(x=x[at], line={"color": INK, "width": 1, "dash": "dash"}, opacity=0.6)
-        # One name a line, so that neighbours do not cover each other; at the edges inside the picture.
+        # One name a line, so that neighbors do not cover each other; at the edges inside the picture.
         across = np.log10(x[at] / x[0]) / (np.log10(x[-1] / x[0]) or 1.0)
         picture.add_annotation(
             x=np.log10(x[at]), y=1, xref="x", yref="y domain", yanchor="bottom", yshift=18 + 15 * line,

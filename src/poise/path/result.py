@@ -1,4 +1,4 @@
-"""What `poise.path` returns: every strength of a grid, trained in every fold, and what to read from it."""
+"""What `poise.fit_path` returns: every strength of a grid, trained in every fold, and what to read from it."""
 
 import glob
 import html
@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from poise.layer_state import State
-from poise.optimizer.penalized import Penalized
+from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path import selection, storage
 from poise.path.model_config import Blueprint, restoring
 from poise.path.plots import path_picture
@@ -27,10 +27,10 @@ NEAR = 1e-6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Path:
+class RegularizationPath:
     """The solutions over a grid of strengths, what they cost on rows held out, and what survives in them.
 
-    `poise.path` makes one. At every strength there is one lane a fold and a seed, by which the strength is judged, and
+    `poise.fit_path` makes one. At every strength there is one lane a fold and a seed, by which the strength is judged, and
     one a seed that trains on all rows, which gives the model. With given validation rows one lane is both.
 
     Args:
@@ -51,7 +51,7 @@ class Path:
         table: a DataFrame, one row a strength. From the folds (the seeds of a fold averaged): `val_loss` and `loss`,
             the mean prediction losses on the rows held out and on those that trained, and their standard errors
             `val_se` and `loss_se` (NaN with a single fold). From the lane of `model(strength)`: `penalty`, `zeros` and
-            `zero_share` (exact zeros of the penalised weights), `units` (live columns of the penalised kernels, and
+            `zero_share` (exact zeros of the penalized weights), `units` (live columns of the penalized kernels, and
             live groups of a joint penalty), `features` (inputs that are read; NaN where that cannot be told),
             `residual` and `relative_residual` (its share of the prediction gradient), `settled` (full-batch steps
             taken). `diverged` counts the lanes that did, and those that `failed` on a cluster; where one did, the
@@ -66,8 +66,8 @@ class Path:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
         >>> model.compile(keras.optimizers.Adam(0.05), loss="mse")
         >>> training = poise.Training(epochs=5, settle=0)
-        >>> path = poise.path(model, x, x[:, 0], poise.L1(), strengths=[0.01, 0.1], training=training, progress=False)
-        >>> path.table.shape, path.model(path.best).count_params()
+        >>> path = poise.fit_path(model, x, x[:, 0], poise.L1(), strengths=[0.01, 0.1], training=training, progress=False)
+        >>> path.table.shape, path.model(path.best_strength).count_params()
         ((2, 16), 4)
     """
 
@@ -77,9 +77,9 @@ class Path:
     rules: tuple[Rule, ...]
     training: Training
     seconds: float
-    stages: tuple["Path", ...] = ()
+    stages: tuple["RegularizationPath", ...] = ()
     names: tuple[str, ...] | None = None
-    relaxed: "Path | None" = None
+    relaxed: "RegularizationPath | None" = None
     resolved: dict = field(kw_only=True)
     safe_mode: bool = field(default=False, kw_only=True)
 
@@ -97,7 +97,7 @@ class Path:
         return self._table.copy()
 
     @property
-    def best(self) -> float:
+    def best_strength(self) -> float:
         """The strength of the grid with the lowest mean validation loss, the largest of equals: for prediction.
 
         Raises:
@@ -107,7 +107,7 @@ class Path:
 
     @property
     def best_between(self) -> float:
-        """Where a parabola in log strength through the lowest mean and its neighbours is lowest: for a refit.
+        """Where a parabola in log strength through the lowest mean and its neighbors is lowest: for a refit.
 
         No lane has been trained at this strength, unless it is one of the grid (`best` at an end of the grid).
 
@@ -117,7 +117,7 @@ class Path:
         return selection.vertex(self.strengths, self._judged)
 
     @property
-    def one_se(self) -> float:
+    def one_se_strength(self) -> float:
         """The largest strength whose mean is within one standard error of the lowest: for what survives.
 
         It is `lambda.1se` of glmnet.
@@ -174,7 +174,7 @@ class Path:
                 replace(rule, penalty=_changed(rule.penalty, strength=float(strength * ratio)))
                 for rule, ratio in zip(self.rules, ratios, strict=True)
             ]
-        optimizer = Penalized("sgd", [*self.rules], self.training.update).resolved_as(self.resolved)
+        optimizer = PenalizedOptimizer("sgd", [*self.rules], self.training.update or "auto").resolved_as(self.resolved)
         optimizer.build(self._blueprint.model.trainable_variables, self._blueprint.model)
         before = self.stages[-1].lanes
         factors = reweighted(optimizer, self._blueprint.by_own_paths(before.sizes), chosen_position(before))
@@ -192,7 +192,7 @@ class Path:
             for number, penalty in target.penalties:
                 given: dict = {"strength": float(strength * ratios[number])}
                 if (target.index, number) in factors:
-                    given["weights"] = factors[target.index, number][own, 0].tolist()
+                    given["factors"] = factors[target.index, number][own, 0].tolist()
                 changed = _changed(penalty, **given)
                 alone = Rule(glob.escape(target.path), changed, name=f"{target.path} {number}")
                 rules.append(replace(self.rules[number], penalty=changed) if target.is_joint else alone)
@@ -271,7 +271,7 @@ class Path:
         )
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], safe_mode: bool = True) -> "Path":
+    def load(cls, folder: str | os.PathLike[str], safe_mode: bool = True) -> "RegularizationPath":
         """The path that `save` put into a folder, on any backend.
 
         Args:
@@ -284,7 +284,7 @@ class Path:
                 rebuild here.
         """
         parts = storage.read(folder)
-        stages: tuple[Path, ...] = ()
+        stages: tuple[RegularizationPath, ...] = ()
         for name in parts:
             if name.startswith("stage-"):
                 stages += (cls._restored(parts[name], stages, None, safe_mode),)
@@ -338,7 +338,9 @@ class Path:
             ValueError: if it is not on the grid.
         """
         if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
-            raise TypeError(f"strength={strength!r} is no number: give one of path.strengths, such as path.best.")
+            raise TypeError(
+                f"strength={strength!r} is no number: give one of path.strengths, such as path.best_strength."
+            )
         grid = self._table["strength"].to_numpy()
         at = int(np.argmin(np.abs(grid - float(strength))))
         if not abs(grid[at] - strength) <= NEAR * grid[at]:
@@ -361,7 +363,7 @@ class Path:
     def _record(self):
         """All but the lanes, as JSON holds it."""
         return {
-            "rules": [_serialised(rule) for rule in self.rules],
+            "rules": [_serialized(rule) for rule in self.rules],
             "resolved": self.resolved,
             "training": asdict(self.training),
             "seconds": self.seconds,
@@ -399,7 +401,7 @@ class Path:
         size = " × ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items())
         rules = ", ".join(f"{type(rule.penalty).__name__} on {rule.name}" for rule in self.rules)
         stages = f", after {len(self.stages)} adaptive stage{'s'[: len(self.stages) - 1]}" if self.stages else ""
-        return f"Path of {rules}: {size}{stages}, {self.seconds:.1f} s"
+        return f"RegularizationPath of {rules}: {size}{stages}, {self.seconds:.1f} s"
 
 
 def _changed(penalty, **arguments):
@@ -407,7 +409,7 @@ def _changed(penalty, **arguments):
     return type(penalty).from_config({**penalty.get_config(), **arguments})
 
 
-def _serialised(rule):
+def _serialized(rule):
     config = keras.saving.serialize_keras_object(rule)
     try:
         keras.saving.deserialize_keras_object(config, safe_mode=False)

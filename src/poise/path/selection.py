@@ -18,7 +18,7 @@ def minimum(mean: np.ndarray) -> int:
     if not usable.any():
         raise ValueError(
             f"At none of the {len(mean)} strengths all lanes stayed finite, so that none can be chosen. Lower the "
-            "learning rate of the optimizer, standardise the inputs, or give smaller strengths."
+            "learning rate of the optimizer, standardize the inputs, or give smaller strengths."
         )
     return int(np.flatnonzero(usable & (mean == mean[usable].min())).max())
 
@@ -38,13 +38,13 @@ def one_standard_error(mean: np.ndarray, error: np.ndarray) -> int:
     lowest = minimum(mean)
     if not np.isfinite(error[lowest]):
         raise ValueError(
-            "One standard error over folds needs two folds at least, and here is one. Use folds=5, or take best."
+            "One standard error over folds needs two folds at least, and here is one. Use cv=5, or best_strength."
         )
     return int(np.flatnonzero(np.isfinite(mean) & (mean <= mean[lowest] + error[lowest])).max())
 
 
 def vertex(strengths: np.ndarray, mean: np.ndarray) -> float:
-    """The strength, between grid points, at which a parabola through the lowest mean and its neighbours is lowest.
+    """The strength, between grid points, at which a parabola through the lowest mean and its neighbors is lowest.
 
     The parabola is one in log strength. At an end of the grid, and beside a strength of zero or a mean that is not
     finite, it is the strength of the lowest mean itself.

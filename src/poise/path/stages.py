@@ -1,7 +1,7 @@
 """Adaptive stages: penalties divided by the sizes that the stage before found.
 
 Zou 2006, "The adaptive lasso"; Candès, Wakin and Boyd 2008, "Enhancing sparsity by reweighted ℓ1 minimization". A large
-group is then penalised less and a small one more, which takes away the bias that makes a plain path keep too much.
+group is then penalized less and a small one more, which takes away the bias that makes a plain path keep too much.
 Every lane is weighted by its own fold's solution, so that no row that is held out has a say.
 """
 
@@ -11,7 +11,7 @@ from poise.penalties.base import Separable
 from poise.rules.members import unique_names
 
 FLOOR = 0.03
-"""ε in a = (1 + ε)/(size/largest + ε): nothing is penalised more than about 1/ε times the largest group."""
+"""ε in a = (1 + ε)/(size/largest + ε): nothing is penalized more than about 1/ε times the largest group."""
 
 
 def unweighted(optimizer, replicas: int) -> dict:
@@ -32,7 +32,7 @@ def reweighted(optimizer, sizes: dict[str, np.ndarray], position: int) -> dict:
     stays out.
 
     Args:
-        optimizer: the lanes' `Penalized`.
+        optimizer: the lanes' `PenalizedOptimizer`.
         sizes: by the names of its targets, (replicas, strengths, groups or *shape).
         position: of the chosen strength.
     """
@@ -62,7 +62,7 @@ def check_reweightable(optimizer, argument: str):
     if not rough or optimizer.update == "coupled":
         raise ValueError(
             f"{argument} works on what a penalty drops, and here nothing becomes exactly zero. Use a penalty such as "
-            "poise.L1 or poise.GroupLasso and Training(update='proximal')."
+            "poise.L1 or poise.GroupLasso and Training(update='auto')."
         )
     for target, penalty in rough:
         if not isinstance(penalty, Separable) and not hasattr(penalty, "layout_of"):
@@ -86,5 +86,5 @@ def _own_factors(penalty, shape):
     """(groups,) or of the shape of a penalty of entries."""
     if hasattr(penalty, "layout_of"):
         return np.asarray(penalty.layout_of(shape).factors, "float32")
-    own = 1.0 if penalty.weights is None else penalty.weights
+    own = 1.0 if penalty.factors is None else penalty.factors
     return np.broadcast_to(np.asarray(own, "float32"), shape)

@@ -30,11 +30,11 @@ def chosen_position(lanes: Lanes) -> int:
 
 
 def path_table(lanes: Lanes, weights: float) -> pd.DataFrame:
-    """The attribute `table` of `poise.Path`.
+    """The attribute `table` of `poise.RegularizationPath`.
 
     Args:
         lanes: what the lanes left behind.
-        weights: how many penalised weights there are; NaN where that is unknown.
+        weights: how many penalized weights there are; NaN where that is unknown.
     """
     first = kept_of(lanes)[0]
     val_loss, val_se = _over_folds(lanes, "held_loss")
@@ -60,7 +60,7 @@ def path_table(lanes: Lanes, weights: float) -> pd.DataFrame:
 
 
 def stability_table(lanes: Lanes, features: np.ndarray, names: Sequence) -> pd.DataFrame:
-    """The attribute `stability` of `poise.Path`.
+    """The attribute `stability` of `poise.RegularizationPath`.
 
     Args:
         lanes: what the lanes left behind.

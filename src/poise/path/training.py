@@ -17,7 +17,8 @@ class Training:
     Args:
         epochs: passes over the rows of the lane's fold.
         batch_size: rows in a batch; None for all rows of the fold at once.
-        update: how the penalty acts, as in `poise.Penalized`.
+        update: How the penalty acts, as in `poise.PenalizedOptimizer`. Default: None, which takes the update of the
+            `PenalizedOptimizer` that the model was compiled with, or `"auto"` if there is none.
         start: `"fresh"` (every lane from the same initial weights) or `"dense"` (one training without the penalty
             first, every lane from its solution: the dense-to-sparse path of LassoNet, Lemhadri et al. 2021).
         settle: full-batch steps after the epochs, at most (on 4096 rows in turn where there are more than 8192). A
@@ -32,13 +33,13 @@ class Training:
 
     Example:
         >>> import poise
-        >>> poise.Training(epochs=20, batch_size=None).update
-        'proximal'
+        >>> poise.Training(epochs=20, batch_size=None).epochs
+        20
     """
 
     epochs: int = 100
     batch_size: int | None = 32
-    update: Literal["coupled", "decoupled", "proximal"] = "proximal"
+    update: Literal["auto", "coupled", "decoupled", "proximal"] | None = None
     start: Literal["fresh", "dense"] = "fresh"
     settle: int | None = None
     tolerance: float = 1e-3
@@ -58,7 +59,7 @@ class Training:
                 raise TypeError(f"Training({name}={value!r}): give a whole number{' or None' if optional else ''}.")
             if value < least:
                 raise ValueError(f"Training({name}={value!r}): give a whole number ≥ {least}.")
-        if self.update not in UPDATES:
+        if self.update is not None and self.update not in UPDATES:
             raise ValueError(f"Training(update={self.update!r}) is not one of {', '.join(map(repr, UPDATES))}.")
         if self.start not in ("fresh", "dense"):
             raise ValueError(f"Training(start={self.start!r}) is not one of 'fresh', 'dense'.")
@@ -94,13 +95,13 @@ class Lanes:
     Attributes:
         table: one row a lane, sorted by replica, then by strength: `fold` (−1: all rows), `seed`, `strength`, `loss`
             and `held_loss` (the prediction losses on the rows that train and on those held out, with dropout off),
-            `penalty`, `residual`, `gradient` (norms over all penalised variables), `zeros` (exact zeros among the
-            penalised weights), `units` (live columns of the penalised kernels, and live groups of a joint penalty),
+            `penalty`, `residual`, `gradient` (norms over all penalized variables), `zeros` (exact zeros among the
+            penalized weights), `units` (live columns of the penalized kernels, and live groups of a joint penalty),
             `settled` (full-batch steps taken), `epochs` (of the best weights, with patience), `diverged`, `failed` (on
             a cluster: its chunk could not be trained, and the lane counts as diverged), `is_empty` (nothing is left
             under a non-smooth penalty; False where there is none), `seconds` (an equal share of those that its chunk
             took).
-        sizes: per penalised variable (its path) the size of every group of its non-smooth penalty, or of every entry
+        sizes: per penalized variable (its path) the size of every group of its non-smooth penalty, or of every entry
             where that has no groups: (replicas, strengths, groups or *shape). The variables of a joint penalty are one,
             by the name of its rule.
         features: (replicas, strengths, inputs): is the input still read?; None where that cannot be told.

@@ -151,7 +151,7 @@ def _of_path(rule, before, weights):
         raise ValueError(
             f"Rule {rule.name!r} was saved for {path!r} of shape {shape}. This model has {count} with that path and "
             "shape, and its list of weights is different, so the rule cannot be restored. Compile with a new "
-            "optimizer: poise.Penalized(inner, rules)."
+            "optimizer: poise.PenalizedOptimizer(inner, rules)."
         )
     return matches[0]
 
@@ -208,7 +208,7 @@ def _check_variable(rule, variable):
     if regularizer is not None:
         raise ValueError(
             f"Rule {rule.name!r} matches {path!r}, which still carries the Keras regularizer "
-            f"{type(regularizer).__name__}: it would be penalized twice. Move it into a rule with poise.adopt(model), "
+            f"{type(regularizer).__name__}: it would be penalized twice. Move it into a rule with poise.adopt_regularizers(model), "
             "or build the layer without it."
         )
     if rule.penalty.members is not None:

@@ -4,7 +4,7 @@ from poise.study.candidates.candidates import DEFAULTS, KINDS
 from poise.study.columns.columns import Column
 from poise.study.report.sentences import answer
 from poise.study.result import Candidate, Settings, Study
-from poise.study.run import study
+from poise.study.run import run_study
 from poise.study.sources import DataError, load
 from poise.study.storage import Run, check_folder, load_run, save
 from poise.study.tables import Table, read
@@ -24,6 +24,6 @@ __all__ = [
     "load",
     "load_run",
     "read",
+    "run_study",
     "save",
-    "study",
 ]

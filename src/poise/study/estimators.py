@@ -1,6 +1,6 @@
 """Estimators for scikit-learn: dense networks whose strength of the penalty is chosen by a path over folds.
 
-Every fold is standardised by the rows that train in it, as in a study, so that no row that is held out has touched what
+Every fold is standardized by the rows that train in it, as in a study, so that no row that is held out has touched what
 it is judged by.
 """
 
@@ -22,7 +22,7 @@ from poise.path.data.folds import split
 from poise.path.fit import check_stages, checked_rules, checked_strengths, solved_by
 from poise.path.training import Replica, Training
 from poise.study.candidates.candidates import best_stage, kind_of, probabilities, row_of, rules_of, started
-from poise.study.columns.encoding import LARGEST, constants_to_zero, standardised
+from poise.study.columns.encoding import LARGEST, constants_to_zero, standardized
 from poise.study.result import Settings
 
 FLOATS = ["float64", "float32"]
@@ -37,28 +37,28 @@ class _PathEstimator(BaseEstimator):
         self,
         penalty="l2",
         *,
-        hidden=(64,),
+        hidden_layer_sizes=(64,),
         model=None,
         strengths=13,
-        folds=4,
+        cv=4,
         adaptive=None,
-        choose="best",
-        steps=800,
+        selection="best",
+        max_iter=800,
         learning_rate=0.01,
-        seeds=1,
+        n_init=1,
         standardize=True,
         random_state=0,
     ):
         self.penalty = penalty
-        self.hidden = hidden
+        self.hidden_layer_sizes = hidden_layer_sizes
         self.model = model
         self.strengths = strengths
-        self.folds = folds
+        self.cv = cv
         self.adaptive = adaptive
-        self.choose = choose
-        self.steps = steps
+        self.selection = selection
+        self.max_iter = max_iter
         self.learning_rate = learning_rate
-        self.seeds = seeds
+        self.n_init = n_init
         self.standardize = standardize
         self.random_state = random_state
 
@@ -73,13 +73,13 @@ class _PathEstimator(BaseEstimator):
             groups: (rows,) or None.
         """
         settings = self._settings()
-        replicas = split(len(X), y, self.folds, self.seeds, groups, sample_weight=weight, are_classes=classes > 0)
+        replicas = split(len(X), y, self.cv, self.n_init, groups, sample_weight=weight, are_classes=classes > 0)
         data, replicas = self._stacked(X, y, task, weight, replicas)
         every = replicas[-1].train
         with _seeded(self.random_state):
             start = started(
                 task, X.shape[1], classes, data.y[every], None if weight is None else data.sample_weight[every],
-                settings.hidden, settings.learning_rate, self.model,
+                settings.hidden_layer_sizes, settings.learning_rate, self.model,
             )  # fmt: skip
             rules, adaptive = self._rules(start, X.shape[1])
             path = solved_by(
@@ -87,12 +87,12 @@ class _PathEstimator(BaseEstimator):
                 strengths=checked_strengths(self.strengths),
                 adaptive=adaptive,
                 relax=False,
-                training=Training(epochs=0, settle=settings.steps),
+                training=Training(epochs=0, settle=settings.max_iter),
                 checkpoint=None,
                 report=lambda share: None,
             )  # fmt: skip
-            self.path_ = best_stage(path) if self.choose == "best" else path
-            self.strength_ = self.path_.best if self.choose == "best" else self.path_.one_se
+            self.path_ = best_stage(path) if self.selection == "best" else path
+            self.strength_ = self.path_.best_strength if self.selection == "best" else self.path_.one_se_strength
             self.model_ = self.path_.model(self.strength_)
         self.n_iter_ = int(row_of(self.path_, self.strength_)["settled"])
         self.feature_mask_ = None
@@ -101,13 +101,20 @@ class _PathEstimator(BaseEstimator):
         return self
 
     def _settings(self) -> Settings:
-        if self.choose not in ("best", "one_se"):
-            raise ValueError(f"choose={self.choose!r} is not one of 'best', 'one_se'.")
-        if isinstance(self.folds, tuple):
+        if self.selection not in ("best", "one_se"):
+            raise ValueError(f"selection={self.selection!r} is not one of 'best', 'one_se'.")
+        if isinstance(self.cv, tuple):
             raise ValueError("folds is a tuple. Give a number, a scikit-learn splitter, or a list of pairs.")
-        if not isinstance(self.hidden, (list, tuple)):
-            raise TypeError(f"hidden={self.hidden!r}: give the units of every layer, such as (64,) or ().")
-        return Settings(hidden=tuple(self.hidden), seeds=self.seeds, steps=self.steps, learning_rate=self.learning_rate)
+        if not isinstance(self.hidden_layer_sizes, (list, tuple)):
+            raise TypeError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes!r}: give the units of every layer, such as (64,) or ()."
+            )
+        return Settings(
+            hidden_layer_sizes=tuple(self.hidden_layer_sizes),
+            n_init=self.n_init,
+            max_iter=self.max_iter,
+            learning_rate=self.learning_rate,
+        )
 
     def _rules(self, start, features: int):
         """The rules, and how many adaptive stages."""
@@ -121,7 +128,7 @@ class _PathEstimator(BaseEstimator):
 
     def _stacked(self, X, y, task, weight, replicas: list[Replica]) -> tuple[Data, list[Replica]]:
         """The rows as every fold sees them, block by block, and the replicas in them; the last block is that of all."""
-        blocks = len(replicas) // self.seeds
+        blocks = len(replicas) // self.n_init
         xs, ys, weights = [], [], []
         for replica in replicas[:blocks]:
             own = None if weight is None else weight[replica.train]
@@ -131,7 +138,7 @@ class _PathEstimator(BaseEstimator):
                 constants_to_zero(self.scaler_)
             values = y
             if task == "regression":
-                values, self.centre_, self.scale_ = standardised(y, replica.train, own)
+                values, self.center_, self.scale_ = standardized(y, replica.train, own)
             xs.append(self._inputs(X))
             ys.append(values)
             if weight is not None:
@@ -165,48 +172,48 @@ class _PathEstimator(BaseEstimator):
 class PathRegressor(RegressorMixin, _PathEstimator):
     """A network for regression with a penalty, as a scikit-learn estimator: a path over folds chooses the strength.
 
-    It minimises the mean squared error of one output plus the penalty, by full-batch steps of Adam, once a strength in
+    It minimizes the mean squared error of one output plus the penalty, by full-batch steps of Adam, once a strength in
     every fold and once on all rows. As with glmnet, and other than with scikit-learn's linear models, features are
-    standardised first, in every fold by the rows that train in it: one strength for columns of different units means
+    standardized first, in every fold by the rows that train in it: one strength for columns of different units means
     little. The target always is.
 
     Args:
-        penalty: "l2", "l1", "group", "adaptive", "elasticnet", "sparse_group", "mcp" or "scad", as in `poise.study`;
+        penalty: "l2", "l1", "group", "adaptive", "elasticnet", "sparse_group", "mcp" or "scad", as in `poise.run_study`;
             or a poise penalty, a `poise.Rule`, or a list of those, with numbers as strengths, of which the path keeps
             the ratios. Of "group", "adaptive" and "sparse_group" every feature is a group of its own.
-        hidden: units of the hidden layers, which are dense with ReLU; () is a linear model.
+        hidden_layer_sizes: units of the hidden layers, which are dense with ReLU; () is a linear model.
         model: one's own network instead: a function of the numbers of inputs and of outputs that returns a built Keras
             model. If it is compiled, its optimizer is used. For several classes its outputs are logits, for two the
             one logit of the second.
         strengths: how many, for a grid that is found, or the strengths themselves.
-        folds: a number, a scikit-learn splitter, or a list of pairs (train, held) of positions or masks.
-        adaptive: how many adaptive stages, as for `poise.path`; None for two of "adaptive" and none of the others.
-        choose: "best", the strength, and of adaptive stages the one, with the lowest held-out loss; or "one_se", of the
+        cv: a number, a scikit-learn splitter, or a list of pairs (train, held) of positions or masks.
+        adaptive: how many adaptive stages, as for `poise.fit_path`; None for two of "adaptive" and none of the others.
+        selection: "best", the strength, and of adaptive stages the one, with the lowest held-out loss; or "one_se", of the
             last stage the largest strength within one standard error of its lowest: fewer features.
-        steps: full-batch steps (on 4,096 rows in turn where more than 8,192 train), at most.
+        max_iter: full-batch steps (on 4,096 rows in turn where more than 8,192 train), at most.
         learning_rate: Adam's at the start; it falls to 0.
-        seeds: draws of initial weights by which a strength is judged; the model is of the first.
-        standardize: whether features are standardised; False where they are on one scale already.
+        n_init: draws of initial weights by which a strength is judged; the model is of the first.
+        standardize: whether features are standardized; False where they are on one scale already.
         random_state: decides the initial weights, as scikit-learn's; the folds of a number are always the same.
 
     Attributes:
-        path_: the `poise.Path`, of adaptive stages the one that was chosen.
+        path_: the `poise.RegularizationPath`, of adaptive stages the one that was chosen.
         strength_: the chosen strength, one of `path_`.
-        model_: its network of all rows, a plain Keras model of standardised features and target.
+        model_: its network of all rows, a plain Keras model of standardized features and target.
         scaler_: the `StandardScaler` of the features, under which what is constant becomes 0; None for none.
-        centre_, scale_: those of the target: a prediction is the network's output · scale + centre.
+        center_, scale_: those of the target: a prediction is the network's output · scale + center.
         feature_mask_: (features,) does the network read the feature?; None where that cannot be told.
         n_iter_: full-batch steps that the network took.
         n_features_in_, feature_names_in_: as scikit-learn's.
 
     References:
         Friedman, Hastie and Tibshirani 2010, "Regularization paths for generalized linear models via coordinate
-        descent" (standardising, and the choice of a strength).
+        descent" (standardizing, and the choice of a strength).
 
     Example:
         >>> import numpy as np, poise
         >>> X = np.random.default_rng(0).normal(size=(80, 4))
-        >>> regressor = poise.PathRegressor("group", hidden=(), strengths=[0.01, 0.1], folds=2)
+        >>> regressor = poise.PathRegressor("group", hidden_layer_sizes=(), strengths=[0.01, 0.1], cv=2)
         >>> regressor.fit(X, 3.0 * X[:, 1] + 5.0).feature_mask_.tolist()
         [False, True, False, False]
         >>> regressor.predict([[0.0, 1.0, 0.0, 0.0]]).round(1).tolist()
@@ -230,16 +237,16 @@ class PathRegressor(RegressorMixin, _PathEstimator):
 
     def predict(self, X) -> np.ndarray:
         """(rows,) in the units of y."""
-        return self._outputs(X)[:, 0] * self.scale_ + self.centre_
+        return self._outputs(X)[:, 0] * self.scale_ + self.center_
 
 
 class PathClassifier(ClassifierMixin, _PathEstimator):
     """A network for classes with a penalty, as a scikit-learn estimator: a path over folds chooses the strength.
 
-    It minimises the cross-entropy plus the penalty, and is `PathRegressor` otherwise.
+    It minimizes the cross-entropy plus the penalty, and is `PathRegressor` otherwise.
 
     Args:
-        penalty, hidden, model, strengths, folds, adaptive, choose, steps, learning_rate, seeds, standardize,
+        penalty, hidden_layer_sizes, model, strengths, cv, adaptive, selection, max_iter, learning_rate, n_init, standardize,
             random_state: as for `PathRegressor`; folds of a number hold out the classes in equal shares.
 
     Attributes:
@@ -252,7 +259,7 @@ class PathClassifier(ClassifierMixin, _PathEstimator):
         >>> import numpy as np, poise
         >>> X = np.random.default_rng(0).normal(size=(80, 2))
         >>> y = np.where(X[:, 0] > 0, "right", "left")
-        >>> classifier = poise.PathClassifier(hidden=(), strengths=[0.001, 0.01], folds=2).fit(X, y)
+        >>> classifier = poise.PathClassifier(hidden_layer_sizes=(), strengths=[0.001, 0.01], cv=2).fit(X, y)
         >>> classifier.predict([[2.0, 0.0], [-2.0, 0.0]]).tolist()
         ['right', 'left']
     """

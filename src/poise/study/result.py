@@ -1,4 +1,4 @@
-"""What `poise.study` returns: the candidates beside each other, and what they came to."""
+"""What `poise.run_study` returns: the candidates beside each other, and what they came to."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from poise.compaction import compact
-from poise.path.result import Path
+from poise.path.result import RegularizationPath
 from poise.study.candidates.candidates import DEFAULTS, kind_of, row_of
 from poise.study.columns.encoding import Encoder
 from poise.study.scores import Estimate, Outcome, score_name
@@ -22,16 +22,16 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Settings:
-    """How a study is done; what `poise.study` was asked for."""
+    """How a study is done; what `poise.run_study` was asked for."""
 
     penalties: tuple[str, ...] = DEFAULTS
     choose: str | None = None
-    hidden: tuple[int, ...] = (64,)
+    hidden_layer_sizes: tuple[int, ...] = (64,)
     model: str | None = None
-    folds: int = 4
+    cv: int = 4
     strengths: int = 13
-    seeds: int = 1
-    steps: int = 800
+    n_init: int = 1
+    max_iter: int = 800
     learning_rate: float = 0.01
     test: float = 0.2
     seed: int = 0
@@ -43,11 +43,14 @@ class Settings:
     def __post_init__(self):
         known = {NONE, *self.penalties}
         limits = {
-            "hidden": (all(units >= 1 for units in self.hidden), "hold one unit a layer at least, as (64, 32) or ()"),
-            "folds": (self.folds >= 2, "be at least 2"),
+            "hidden_layer_sizes": (
+                all(units >= 1 for units in self.hidden_layer_sizes),
+                "hold one unit a layer at least, as (64, 32) or ()",
+            ),
+            "cv": (self.cv >= 2, "be at least 2"),
             "strengths": (self.strengths >= 3, "be at least 3"),
-            "seeds": (self.seeds >= 1, "be at least 1"),
-            "steps": (self.steps >= 1, "be at least 1"),
+            "n_init": (self.n_init >= 1, "be at least 1"),
+            "max_iter": (self.max_iter >= 1, "be at least 1"),
             "learning_rate": (0.0 < self.learning_rate < float("inf"), "be positive and finite, such as 0.01"),
             "test": (0.0 < self.test < 1.0, "lie between 0 and 1, such as 0.2"),
             "seed": (0 <= self.seed < 2**32, "lie between 0 and 2**32 - 1"),
@@ -79,8 +82,8 @@ class Candidate:
 
     name: str
     title: str
-    path: Path
-    stage: Path
+    path: RegularizationPath
+    stage: RegularizationPath
     strength: float
     kept_at: float
     kept: tuple[str, ...] | None
@@ -108,16 +111,16 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What `poise.study` returns.
+    """What `poise.run_study` returns.
 
     Args:
         table: the data.
         settings: what was asked for.
         candidates: without a penalty first, then each penalty in the order in which it was asked for.
-        chosen: the name of the first penalised candidate that the folds do not show to be worse than that of the
+        chosen: the name of the first penalized candidate that the folds do not show to be worse than that of the
             lowest held-out loss (paired t test, one-sided, 5%), or what was chosen by force.
         encoder: of the features, fitted on all training rows.
-        centre, scale: what the target was standardised by; (0, 1) but in regression.
+        center, scale: what the target was standardized by; (0, 1) but in regression.
         rows: how many rows train and how many test.
         watched: by name the chosen candidate and that without a penalty, as they train.
         seconds: how long it took.
@@ -128,7 +131,7 @@ class Study:
     candidates: tuple[Candidate, ...]
     chosen: str
     encoder: Encoder
-    centre: float
+    center: float
     scale: float
     rows: Mapping[str, int]
     watched: Mapping[str, Watched]

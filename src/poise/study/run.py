@@ -19,12 +19,12 @@ import pandas as pd
 from scipy.stats import ttest_rel
 
 from poise.path.data.arrays import Data
-from poise.path.executors.ray_cluster import Cluster
-from poise.path.fit import checked_engine, solved_by
-from poise.path.result import Path
+from poise.path.executors.ray_cluster import RayCluster
+from poise.path.fit import checked_executor, solved_by
+from poise.path.result import RegularizationPath
 from poise.path.training import Training
 from poise.penalties import L2
-from poise.rules.rule import WEIGHTS, Rule
+from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 from poise.study.candidates.candidates import DEFAULTS, best_stage, kind_of, row_of, rules_of, started, trained_for
 from poise.study.columns.encoding import Folds, folds_of
 from poise.study.result import NONE, Candidate, Settings, Study
@@ -41,30 +41,30 @@ WORSE = 0.05
 """The p-value below which the folds show that one penalty predicts worse than another."""
 
 
-def study(
+def run_study(
     data,
     target: str | None = None,
     *,
     task: str | None = None,
     penalties: Sequence[str] = DEFAULTS,
     choose: str | None = None,
-    hidden: Sequence[int] = (64,),
+    hidden_layer_sizes: Sequence[int] = (64,),
     model: str | Callable[[int, int], keras.Model] | None = None,
     drop: Sequence[str] = (),
     groups: str | None = None,
     time_column: str | None = None,
     weight: str | None = None,
-    folds: int = 4,
+    cv: int = 4,
     strengths: int = 13,
-    seeds: int = 1,
-    steps: int = 800,
+    n_init: int = 1,
+    max_iter: int = 800,
     learning_rate: float = 0.01,
     test: float = 0.2,
     seed: int = 0,
     delimiter: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
-    engine: str | Cluster = "auto",
+    executor: str | RayCluster = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Study:
@@ -78,20 +78,20 @@ def study(
         penalties: of "l2", "l1", "group", "adaptive", "elasticnet", "sparse_group", "mcp" and "scad". A network
             without a penalty is always trained too.
         choose: the penalty to take whatever the held-out losses say.
-        hidden: units of the hidden layers; () is a linear model.
+        hidden_layer_sizes: units of the hidden layers; () is a linear model.
         model: one's own network instead: a function of the numbers of inputs and of outputs that returns a built Keras
             model, or its place as text, "module:function". If it is compiled, its optimizer is used.
         drop: columns to leave out.
         groups: a column whose rows of one value stay together, in folds and in the test set.
         time_column: a column by which no fold trains on the future; the test set is the latest rows.
         weight: a column of sample weights.
-        folds, strengths, seeds: how many folds, strengths a path and draws of initial weights.
-        steps: full-batch steps a lane.
+        cv, strengths, n_init: how many folds, strengths a path and draws of initial weights.
+        max_iter: full-batch steps a lane.
         learning_rate: Adam's, falling to zero by a cosine.
         test: the share of rows that is put aside for the last scores.
         seed: decides test rows, folds and initial weights; Keras' and NumPy's global seeds are set to it.
         delimiter, decimal, encoding: of a CSV file; None finds them.
-        engine: where the paths run, as for `poise.path`; the answer does not depend on it.
+        executor: where the paths run, as for `poise.fit_path`; the answer does not depend on it.
         checkpoint: a folder for what is finished; the same call goes on from it.
         progress: called with the share of the work that is done, and with what is being done.
 
@@ -99,25 +99,25 @@ def study(
         DataError: the data or a setting cannot be used; the text says why and what to do.
 
     References:
-        The paths are those of `poise.path`; the intervals are percentiles of the bootstrap (Efron and Tibshirani 1993).
+        The paths are those of `poise.fit_path`; the intervals are percentiles of the bootstrap (Efron and Tibshirani 1993).
 
     Example:
-        >>> from poise.study import study
-        >>> found = study("wine", penalties=["l2"], strengths=3, folds=2, steps=20)
+        >>> from poise.study import run_study
+        >>> found = run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
         >>> list(found.results.index)
         ['none', 'l2']
     """
     began = time.perf_counter()
     report = progress or (lambda share, what: None)
     settings = Settings(
-        tuple(dict.fromkeys(name for name in penalties if name != NONE)), choose, tuple(hidden),
+        tuple(dict.fromkeys(name for name in penalties if name != NONE)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
-        folds, strengths, seeds, steps, learning_rate, test, seed, tuple(drop), delimiter, decimal, encoding,
+        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), delimiter, decimal, encoding,
     )  # fmt: skip
     for name in settings.penalties:
         kind_of(name)
     try:
-        engine = checked_engine(engine)
+        engine = checked_executor(executor)
     except ValueError as error:
         raise DataError(str(error)) from None
     report(0.0, "reading")
@@ -126,14 +126,14 @@ def study(
         delimiter=delimiter, decimal=decimal, encoding=encoding,
     )  # fmt: skip
     training, testing = put_aside(table, test, seed)
-    rows = folds_of(table, training, fold_pairs(table, training, folds, seed))
+    rows = folds_of(table, training, fold_pairs(table, training, cv, seed))
     start = _start(table, rows, settings, model)
     judge, x_test = _judge(table, testing, rows, settings)
 
     sources = {name: trained_for(name, settings.penalties) for name in settings.penalties}
     costs = {NONE: 0.3, **{name: 1.0 + kind_of(name).adaptive for name in sources.values()}, "watching": 0.5}
     done = 0.0
-    solved: dict[str, Path] = {}
+    solved: dict[str, RegularizationPath] = {}
     found: list[Candidate] = []
     for name in (NONE, *settings.penalties):
         title = "No penalty" if name == NONE else kind_of(name).title
@@ -151,14 +151,14 @@ def study(
     report(done / sum(costs.values()), "watching")
     chosen = settings.choose or _preferred(found[1:] or found).name
     traced = {
-        one.name: watched(one.stage, one.strength, one.model, start, rows, steps)
+        one.name: watched(one.stage, one.strength, one.model, start, rows, max_iter)
         for one in found
         if one.name in (NONE, chosen)
     }
     report(1.0, "done")
     counts = {"training": len(training), "test": len(testing)}
     return Study(
-        table, settings, tuple(found), chosen, rows.encoder, rows.centre, rows.scale, counts, traced,
+        table, settings, tuple(found), chosen, rows.encoder, rows.center, rows.scale, counts, traced,
         time.perf_counter() - began,
     )  # fmt: skip
 
@@ -170,7 +170,7 @@ def _judge(table: Table, testing: np.ndarray, rows: Folds, settings: Settings) -
         y = target.map({label: number for number, label in enumerate(table.classes)}).to_numpy("int32")
         y = y[:, None].astype("float32") if table.task == "binary" else y
     else:
-        y = ((target.to_numpy("float64") - rows.centre) / rows.scale).astype("float32")[:, None]
+        y = ((target.to_numpy("float64") - rows.center) / rows.scale).astype("float32")[:, None]
     weight = None if table.weight is None else table.weight.iloc[testing].to_numpy("float64")
     if weight is not None and not weight.any():
         raise DataError("The test rows all have weight 0. Use another seed, or another share of test rows.")
@@ -184,32 +184,34 @@ def _start(table: Table, rows: Folds, settings: Settings, model) -> keras.Model:
     every = rows.replicas[-1].train
     return started(
         table.task, rows.x.shape[1], len(table.classes), rows.y[every],
-        None if rows.weight is None else rows.weight[every], settings.hidden, settings.learning_rate, model,
+        None if rows.weight is None else rows.weight[every], settings.hidden_layer_sizes, settings.learning_rate, model,
     )  # fmt: skip
 
 
-def _solved(name, start, rows: Folds, settings: Settings, engine, checkpoint, report) -> Path:
-    rules = [Rule(WEIGHTS, L2())] if name == NONE else rules_of(name, start, rows.encoder.owners)
-    replicas = [replace(one, seed=seed) for seed in range(settings.seeds) for one in rows.replicas]
+def _solved(name, start, rows: Folds, settings: Settings, engine, checkpoint, report) -> RegularizationPath:
+    rules = [Rule(list(PENALIZED_BY_DEFAULT), L2())] if name == NONE else rules_of(name, start, rows.encoder.owners)
+    replicas = [replace(one, seed=seed) for seed in range(settings.n_init) for one in rows.replicas]
     return solved_by(
         engine, start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
         report=report,
         strengths=np.array([0.0]) if name == NONE else settings.strengths,
         adaptive=0 if name == NONE else kind_of(name).adaptive,
         relax=False,
-        training=Training(epochs=0, settle=settings.steps),
+        training=Training(epochs=0, settle=settings.max_iter),
         checkpoint=checkpoint,
     )  # fmt: skip
 
 
-def _candidate(name, title, path: Path, rows: Folds, judge: Judge, x_test, baseline: Outcome | None) -> Candidate:
+def _candidate(
+    name, title, path: RegularizationPath, rows: Folds, judge: Judge, x_test, baseline: Outcome | None
+) -> Candidate:
     try:
         stage = best_stage(path)
     except ValueError as error:
         raise DataError(f"{title}: {error}") from None
-    strength = stage.best
+    strength = stage.best_strength
     own = row_of(stage, strength)
-    kept_at = path.best if path.stages or name == NONE else path.one_se
+    kept_at = path.best_strength if path.stages or name == NONE else path.one_se_strength
     kept, stability = _survivors(path, kept_at, rows.encoder.owners)
     model = stage.model(strength)
     said = outcome(judge.task, judge.y, model.predict(x_test, batch_size=1024, verbose=0))
@@ -241,7 +243,7 @@ def _by_fold(one: Candidate) -> np.ndarray:
     return held.groupby("fold")["held_loss"].mean().to_numpy()
 
 
-def _survivors(path: Path, strength: float, owners: Sequence[str]):
+def _survivors(path: RegularizationPath, strength: float, owners: Sequence[str]):
     """The columns that the network of a strength reads, and by column the share of its lanes that read it."""
     features = path.lanes.features
     if features is None:

@@ -175,7 +175,7 @@ class Run:
         if len(frame):
             outputs = self._outputs(self.encode(frame, name))
         if not data["classes"]:
-            values = outputs[:, 0] * self.describe["scale"] + self.describe["centre"]
+            values = outputs[:, 0] * self.describe["scale"] + self.describe["center"]
             return pd.DataFrame({data["target"]: values}, index=frame.index)
         shares = probabilities(outputs)
         classes = np.asarray(data["classes"], object)

@@ -32,11 +32,11 @@ def to_tensorboard(study: Study, folder: str | os.PathLike[str], *, overwrite: b
     """Writes how the chosen network was trained, and beside it that without a penalty, as two runs of TensorBoard.
 
     Scalars by training step: `losses/loss`, `losses/val_loss` (on the rows held out), `losses/penalty` and
-    `losses/total_loss`, and of every penalised variable the columns of `poise.forces`, as `forces/COLUMN/VARIABLE`.
-    Histograms: the penalised `weights` before and after.
+    `losses/total_loss`, and of every penalized variable the columns of `poise.forces`, as `forces/COLUMN/VARIABLE`.
+    Histograms: the penalized `weights` before and after.
 
     Args:
-        study: what `poise.study` returned.
+        study: what `poise.run_study` returned.
         folder: where to; a folder in it is a run, named by its candidate.
         overwrite: whether events that are there may be replaced.
 

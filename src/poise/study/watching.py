@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import pandas as pd
 
-from poise.callbacks import ForceHistory, LossSplit
+from poise.callbacks import ForceHistory, PenaltyLogger
 from poise.diagnostics.force_balance import forces
 from poise.layer_state import copy_state
-from poise.optimizer.penalized import Penalized
+from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path.data.batches import WHOLE, at_once
-from poise.path.result import Path
+from poise.path.result import RegularizationPath
 from poise.path.training import Replica
 from poise.study.columns.encoding import Folds
 
@@ -27,7 +27,7 @@ class Watched:
         history: by step `loss` (prediction), `penalty`, `total_loss` and `val_loss` (on the rows held out).
         forces: the columns of `poise.forces` after `step`, one row a variable and moment.
         balance: `poise.forces` of the final network on all training rows: the certificate.
-        before, after: the weights that are penalised, (weights,), of the initial and the final network.
+        before, after: the weights that are penalized, (weights,), of the initial and the final network.
     """
 
     history: pd.DataFrame
@@ -37,7 +37,9 @@ class Watched:
     after: np.ndarray
 
 
-def watched(stage: Path, strength: float, final: keras.Model, start: keras.Model, rows: Folds, steps: int) -> Watched:
+def watched(
+    stage: RegularizationPath, strength: float, final: keras.Model, start: keras.Model, rows: Folds, steps: int
+) -> Watched:
     """Trains from the start as a lane of the first fold did, and measures the balance of the final network.
 
     Args:
@@ -53,26 +55,26 @@ def watched(stage: Path, strength: float, final: keras.Model, start: keras.Model
     inner = start.optimizer.get_config()
     inner["learning_rate"] = keras.optimizers.schedules.CosineDecay(_rate(start.optimizer), steps)
     every = max(steps // MOMENTS, 1)
-    optimizer = Penalized(
-        type(start.optimizer).from_config(inner), stage.rules_at(strength, first.fold), "proximal", observe=every
+    optimizer = PenalizedOptimizer(
+        type(start.optimizer).from_config(inner), stage.rules_at(strength, first.fold), "proximal", observe_every=every
     )
     model.compile(optimizer=optimizer, loss=start.loss)
     remembered = ForceHistory()
     epochs = max(steps // every, 1)
     history = model.fit(
         _endless(rows, first), steps_per_epoch=every, epochs=epochs, verbose=0, shuffle=False,
-        callbacks=[LossSplit(), remembered], validation_data=_given(rows, first.held), validation_batch_size=WHOLE,
+        callbacks=[PenaltyLogger(), remembered], validation_data=_given(rows, first.held), validation_batch_size=WHOLE,
     )  # fmt: skip
     noted = pd.RangeIndex(every, every * epochs + 1, every, name="step")
     moments = remembered.table.assign(step=(remembered.table["epoch"] + 1) * every).drop(columns="epoch")
     ended = keras.models.clone_model(start)
     copy_state(final, ended)
-    ended.compile(Penalized("sgd", stage.rules_at(strength), update="proximal"), loss=start.loss)
+    ended.compile(PenalizedOptimizer("sgd", stage.rules_at(strength), update="proximal"), loss=start.loss)
     every_row = rows.replicas[-1].train
     x, y = rows.x[every_row], rows.y[every_row]
     weight = None if rows.weight is None else rows.weight[every_row]
     balance = forces(ended, x, y, weight, batch_size=min(len(x), WHOLE))
-    return Watched(pd.DataFrame(history.history, index=noted), moments, balance, _penalised(start), _penalised(final))
+    return Watched(pd.DataFrame(history.history, index=noted), moments, balance, _penalized(start), _penalized(final))
 
 
 def _endless(rows: Folds, replica: Replica):
@@ -93,6 +95,6 @@ def _rate(optimizer) -> float:
     return float(keras.ops.convert_to_numpy(optimizer.learning_rate))
 
 
-def _penalised(model: keras.Model) -> np.ndarray:
+def _penalized(model: keras.Model) -> np.ndarray:
     kernels = [w for w in model.trainable_weights if len(w.shape) > 1]
     return np.concatenate([keras.ops.convert_to_numpy(w).ravel() for w in kernels])

@@ -1,7 +1,7 @@
 """The rows of a path as arrays, checked once, before anything is trained.
 
 `checked_data` makes arrays of what the user gave and refuses what no network can digest. Rows that were given to
-validate on (`folds=(x, y)`) are put behind those that train, so that one table holds all and a row is known by its
+validate on (`validation_data=(x, y)`) are put behind those that train, so that one table holds all and a row is known by its
 position.
 """
 
@@ -15,13 +15,13 @@ from pandas.api import types as dtypes
 
 MOST_COLUMNS_NAMED = 5
 TABLE = ("x", "y", "sample_weight")
-GIVEN = ("folds[0]", "folds[1]", "folds[2]")
+GIVEN = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
 ENCODE = (
     "Encode it as numbers first: OneHotEncoder for inputs, LabelEncoder for classes, both in sklearn.preprocessing."
 )
 HOW_TO_WRITE = (
-    "Rows to validate on are a tuple, folds=(x, y) or folds=(x, y, sample_weight); "
-    "positions of rows are a list of pairs, folds=[(train, held), ...]."
+    "Rows to validate on are a tuple, validation_data=(x, y) or validation_data=(x, y, sample_weight); "
+    "positions of rows are a list of pairs, cv=[(train, held), ...]."
 )
 
 
@@ -44,7 +44,7 @@ class Data:
     names: tuple[str, ...] | None = None
 
 
-def checked_data(model: keras.Model, x, y, sample_weight=None, groups=None, folds=5) -> Data:
+def checked_data(model: keras.Model, x, y, sample_weight=None, groups=None, cv: Any = 5) -> Data:
     """Makes arrays of the rows, and checks whatever can be checked before training.
 
     Args:
@@ -53,19 +53,19 @@ def checked_data(model: keras.Model, x, y, sample_weight=None, groups=None, fold
             for an output that has no loss.
         sample_weight: a weight ≥ 0 for every row, or a structure of those; None for none.
         groups: (rows,) as for `poise.path.data.folds.split`; here only counted.
-        folds: as for `split`; the rows of a tuple (x, y) or (x, y, sample_weight) are put behind the others. Where one
+        cv: as for `split`; the rows of a tuple (x, y) or (x, y, sample_weight) are put behind the others. Where one
             of the two has weights, the other gets weights of one.
 
     Raises:
         TypeError: for what is not an array of numbers.
         ValueError: for no rows, numbers of rows that differ, NaN and infinite values, negative weights, shapes that
-            do not fit, and tuples in `folds` that can be read in two ways.
+            do not fit, and tuples in `validation_data` that can be read in two ways.
     """
     table = _arrays((x, y, sample_weight), TABLE)
     rows = _checked_length((*table, None if groups is None else np.asarray(groups)), (*TABLE, "groups"))
     _check_inputs(model, table[0])
-    if isinstance(folds, tuple):
-        held = _given(folds, x, table)
+    if isinstance(cv, tuple):
+        held = _given(cv, x, table)
         count = len(leaves(held[1])[0])
         table[2], held[2] = _or_ones(table[2], held[2], rows), _or_ones(held[2], table[2], count)
         table = [_joined(*parts) for parts in zip(table, held, TABLE, GIVEN, strict=True)]
@@ -198,24 +198,26 @@ def _fits(shape: tuple, wanted: tuple) -> bool:
 # ---------------------------------------------------------------- rows to validate on
 
 
-def _given(folds: tuple, x, table) -> list:
-    """The rows in `folds` as x, y and sample_weight, built like those that train."""
-    if len(folds) not in (2, 3):
-        raise ValueError(f"folds is a tuple of {len(folds)}. {HOW_TO_WRITE}")
-    if len(folds) == 2 and all(_could_be_positions(part) for part in folds):
+def _given(validation: tuple, x, table) -> list:
+    """The validation rows as x, y and sample_weight, built like those that train."""
+    if len(validation) not in (2, 3):
+        raise ValueError(f"validation_data is a tuple of {len(validation)}. {HOW_TO_WRITE}")
+    if len(validation) == 2 and all(_could_be_positions(part) for part in validation):
         raise ValueError(
-            "folds is a tuple of two lists of whole numbers or truth values, which could be positions and could be "
-            f"data. {HOW_TO_WRITE} Data of this kind need their weights: folds=(x, y, numpy.ones(len(y)))."
+            "validation_data is a tuple of two lists of whole numbers or truth values, which could be positions and could be "
+            f"data. {HOW_TO_WRITE} Data of this kind need their weights: cv=(x, y, numpy.ones(len(y)))."
         )
-    for mine, theirs, label in zip(table, folds, GIVEN, strict=False):
+    for mine, theirs, label in zip(table, validation, GIVEN, strict=False):
         if mine is not None and theirs is not None:
             try:
                 keras.tree.assert_same_structure(mine, theirs)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{label} is not built like the rows that train. {HOW_TO_WRITE}") from error
-    if isinstance(x, pd.DataFrame) and isinstance(folds[0], pd.DataFrame) and list(x) != list(folds[0]):
-        raise ValueError("folds[0] has other columns than x, or has them in another order. Give the columns of x.")
-    held = _arrays((*folds, None)[:3], GIVEN)
+    if isinstance(x, pd.DataFrame) and isinstance(validation[0], pd.DataFrame) and list(x) != list(validation[0]):
+        raise ValueError(
+            "validation_data[0] has other columns than x, or has them in another order. Give the columns of x."
+        )
+    held = _arrays((*validation, None)[:3], GIVEN)
     _checked_length(held, GIVEN)
     return held
 

@@ -27,16 +27,16 @@ class Splitter(Protocol):
     def split(self, X, y=None, groups=None) -> Iterable: ...
 
 
-def split(rows: int, y, folds, seeds: int = 1, groups=None, *, sample_weight=None, are_classes=None) -> list[Replica]:
+def split(rows: int, y, cv, n_init: int = 1, groups=None, *, sample_weight=None, are_classes=None) -> list[Replica]:
     """Deals the rows out: for every seed a replica for each fold, then one, fold −1, that trains on all rows.
 
     Args:
         rows: how many rows train.
         y: the targets of `Data`. Where they are classes of one output, a number of folds is stratified by them.
-        folds: a number ≥ 2 (always the same shuffle; whole groups where there are groups), a scikit-learn splitter
+        cv: a number ≥ 2 (always the same shuffle; whole groups where there are groups), a scikit-learn splitter
             (as X it sees the positions of the rows), an iterable of pairs (train, held) of positions or masks, or rows
             to validate on, (x, y) or (x, y, sample_weight): then fold 0 trains on all rows, and there is no fold −1.
-        seeds: how many draws of initial weights, ≥ 1; all have the same folds.
+        n_init: how many draws of initial weights, ≥ 1; all have the same folds.
         groups: (rows,) the group of every row, for a number or a splitter; None for none.
         sample_weight: that of `Data`.
         are_classes: whether y holds classes, as labels or one-hot rows (other rows, such as probabilities or several
@@ -54,15 +54,15 @@ def split(rows: int, y, folds, seeds: int = 1, groups=None, *, sample_weight=Non
         >>> [(replica.fold, len(replica.train), len(replica.held)) for replica in split(6, np.linspace(0, 1, 6), 3)]
         [(0, 4, 2), (1, 4, 2), (2, 4, 2), (-1, 6, 0)]
     """
-    _check_whole("seeds", seeds, 1)
+    _check_whole("n_init", n_init, 1)
     classes = None if are_classes is False else _classes(y, bool(are_classes))
-    parts = [(fold, *pair) for fold, pair in enumerate(_pairs(rows, y, folds, groups, classes))]
+    parts = [(fold, *pair) for fold, pair in enumerate(_pairs(rows, y, cv, groups, classes))]
     if classes is not None:
         _check_classes(parts, classes)
     _check_weights(parts, sample_weight)
-    if not isinstance(folds, tuple):
+    if not isinstance(cv, tuple):
         parts.append((-1, np.arange(rows), np.arange(0)))
-    return [Replica(fold, seed, train, held) for seed in range(seeds) for fold, train, held in parts]
+    return [Replica(fold, seed, train, held) for seed in range(n_init) for fold, train, held in parts]
 
 
 def kept(replicas: list[Replica]) -> list[int]:
@@ -118,38 +118,38 @@ def _classes(y, are_known: bool) -> _Classes | None:
 # ---------------------------------------------------------------- pairs
 
 
-def _pairs(rows: int, y, folds, groups, classes: _Classes | None) -> list[tuple[np.ndarray, np.ndarray]]:
-    if isinstance(folds, (str, bytes)) or not isinstance(folds, (numbers.Integral, Splitter, Iterable)):
-        raise TypeError(f"folds={folds!r}: give a number ≥ 2, a scikit-learn splitter, pairs or rows. {HOW_TO_WRITE}")
-    if groups is not None and not isinstance(folds, (numbers.Integral, Splitter)):
+def _pairs(rows: int, y, cv, groups, classes: _Classes | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    if isinstance(cv, (str, bytes)) or not isinstance(cv, (numbers.Integral, Splitter, Iterable)):
+        raise TypeError(f"cv={cv!r}: give a number ≥ 2, a scikit-learn splitter, pairs or rows. {HOW_TO_WRITE}")
+    if groups is not None and not isinstance(cv, (numbers.Integral, Splitter)):
         raise ValueError(
             "groups tell a number of folds or a splitter which rows belong together, and these folds say already which "
             "rows are held out. Leave groups out, or give a number or a splitter."
         )
-    if isinstance(folds, tuple):
-        return [(np.arange(rows), rows + np.arange(len(leaves(folds[1])[0])))]
+    if isinstance(cv, tuple):
+        return [(np.arange(rows), rows + np.arange(len(leaves(cv[1])[0])))]
     group_numbers = None if groups is None else _group_numbers(groups, rows)
-    if isinstance(folds, numbers.Integral):
-        _check_whole("folds", folds, 2)
-        pairs = _numbered(int(folds), rows, classes, group_numbers)
-    elif isinstance(folds, Splitter):
+    if isinstance(cv, numbers.Integral):
+        _check_whole("cv", cv, 2)
+        pairs = _numbered(int(cv), rows, classes, group_numbers)
+    elif isinstance(cv, Splitter):
         target = _target(y) if classes is None else classes.names[classes.numbers]
-        pairs = folds.split(np.arange(rows)[:, None], target, None if groups is None else np.asarray(groups))
+        pairs = cv.split(np.arange(rows)[:, None], target, None if groups is None else np.asarray(groups))
     else:
-        pairs = folds
+        pairs = cv
     pairs = [_checked_pair(pair, rows, fold) for fold, pair in enumerate(pairs)]
     if not pairs:
-        raise ValueError(f"folds={folds!r} has no pair (train, held), so nothing is held out. Give at least one.")
+        raise ValueError(f"cv={cv!r} has no pair (train, held), so nothing is held out. Give at least one.")
     return pairs
 
 
 def _numbered(folds: int, rows: int, classes: _Classes | None, groups: np.ndarray | None) -> Iterable:
     units, what = (rows, "rows") if groups is None else (groups.max() + 1, "groups")
     if units < folds:
-        raise ValueError(f"folds={folds} needs at least as many {what}, and there are {units}. Give fewer folds.")
+        raise ValueError(f"cv={folds} needs at least as many {what}, and there are {units}. Give fewer folds.")
     largest = 0 if classes is None else np.bincount(classes.numbers).max()
     if classes is not None and classes.are_known and largest < folds:
-        raise ValueError(f"folds={folds}, and no class has more than {largest} rows. Give at most {largest} folds.")
+        raise ValueError(f"cv={folds}, and no class has more than {largest} rows. Give at most {largest} folds.")
     is_stratified = largest >= folds  # scikit-learn stratifies no classes that are all smaller
     if groups is None:
         kind = model_selection.StratifiedKFold if is_stratified else model_selection.KFold

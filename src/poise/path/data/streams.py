@@ -112,25 +112,25 @@ def is_stream(x) -> bool:
     return isinstance(x, Iterable) and not is_structure and not hasattr(x, "__array__")
 
 
-def split_by_hash(rows: int, folds, seeds: int) -> list[Replica]:
+def split_by_hash(rows: int, cv, n_init: int) -> list[Replica]:
     """Folds by a hash of the row's number, so that a row is in the same fold at every pass.
 
     Raises:
         ValueError: if the folds are no number, or one of them has no row.
     """
-    if isinstance(folds, bool) or not isinstance(folds, (int, np.integer)) or folds < 2:
-        raise ValueError(f"folds={folds!r}: with batches that pass by the folds are a number ≥ 2.")
-    fold = _hashed(np.arange(rows)) % folds
-    parts = [(k, np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(folds)]
+    if isinstance(cv, bool) or not isinstance(cv, (int, np.integer)) or cv < 2:
+        raise ValueError(f"cv={cv!r}: with batches that pass by the folds are a number ≥ 2.")
+    fold = _hashed(np.arange(rows)) % cv
+    parts = [(k, np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(cv)]
     for k, _, held in parts:
         if not len(held):
-            raise ValueError(f"Fold {k} of {folds} holds out none of the {rows} rows. Use fewer folds.")
+            raise ValueError(f"Fold {k} of {cv} holds out none of the {rows} rows. Use fewer folds.")
     parts.append((-1, np.arange(rows), np.arange(0)))
-    return [Replica(k, seed, train, held) for seed in range(seeds) for k, train, held in parts]
+    return [Replica(k, seed, train, held) for seed in range(n_init) for k, train, held in parts]
 
 
 def _hashed(numbers):
-    """A hash of whole numbers that looks random: the finaliser of splitmix64 (Steele, Lea and Flood 2014)."""
+    """A hash of whole numbers that looks random: the finalizer of splitmix64 (Steele, Lea and Flood 2014)."""
     z = numbers.astype("uint64") + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from poise.compaction.inputs import first_kernels, live_inputs
-from poise.optimizer.penalized import Penalized
+from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path.data.batches import at_once, steps_of
 from poise.path.data.folds import kept
 from poise.path.data.streams import Stream
@@ -195,7 +195,9 @@ class Local:
         config = inner.get_config()
         if rate is not None:
             config.update(learning_rate=rate, gradient_accumulation_steps=None)
-        optimizer = Penalized(type(inner).from_config(config), self.job.rules, self.job.training.update)
+        optimizer = PenalizedOptimizer(
+            type(inner).from_config(config), self.job.rules, self.job.training.update or "auto"
+        )
         optimizer.resolved_as(self.job.resolved).build(self.job.model.trainable_variables, self.job.model)
         return optimizer
 
@@ -278,14 +280,14 @@ class Local:
         weights = chunk.weights
         position = {id(weight): number for number, weight in enumerate(self.job.model.weights)}
         targets = self.optimizer.targets
-        penalised = [[weights[position[id(v)]] for v in self.optimizer.variables_of(target)] for target in targets]
+        penalized = [[weights[position[id(v)]] for v in self.optimizer.variables_of(target)] for target in targets]
         found = {f"measure/{name}": value for name, value in chunk.measures.items()}
         none = np.zeros(weights[0].shape[:2], int)
-        every = [w for members in penalised for w in members]
+        every = [w for members in penalized for w in members]
         found["measure/zeros"] = sum(((w == 0).reshape(*none.shape, -1).sum(-1) for w in every), none)
         found["measure/units"] = none
         found["measure/is_empty"] = none == 0
-        for number, (target, members) in enumerate(zip(targets, penalised, strict=True)):
+        for number, (target, members) in enumerate(zip(targets, penalized, strict=True)):
             size = found[f"size/{number}"] = sizes(target, members)
             outputs = info_of(self.optimizer.variables_of(target)[0]).sides.outputs
             found["measure/units"] = found["measure/units"] + live_units(target, members, size, outputs)

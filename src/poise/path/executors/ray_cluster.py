@@ -6,8 +6,8 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """The Ray cluster on which a path runs: `poise.path(..., engine=poise.Cluster(...))`.
+class RayCluster:
+    """The Ray cluster on which a path runs: `poise.fit_path(..., executor=poise.RayCluster(...))`.
 
     Args:
         address: of the cluster, such as `"ray://head:10001"` or `"auto"`; None for the one of RAY_ADDRESS, or else for
@@ -23,7 +23,7 @@ class Cluster:
 
     Example:
         >>> import poise
-        >>> poise.Cluster("ray://head:10001", num_gpus=0.5).num_cpus
+        >>> poise.RayCluster("ray://head:10001", num_gpus=0.5).num_cpus
         1
     """
 
@@ -38,6 +38,6 @@ class Cluster:
             if value is None and optional:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"Cluster({name}={value!r}): give a number{' or None' if optional else ''}.")
+                raise TypeError(f"RayCluster({name}={value!r}): give a number{' or None' if optional else ''}.")
             if not 0 <= value < np.inf or (value == 0 and name != "num_gpus"):
-                raise ValueError(f"Cluster({name}={value!r}): give a number {'≥' if name == 'num_gpus' else '>'} 0.")
+                raise ValueError(f"RayCluster({name}={value!r}): give a number {'≥' if name == 'num_gpus' else '>'} 0.")

@@ -25,7 +25,7 @@ import numpy as np
 from poise.path.data.arrays import Data
 from poise.path.executors.array_store import Parcel
 from poise.path.executors.in_process import MEASURES, Job, Local, Report, Task
-from poise.path.executors.ray_cluster import Cluster
+from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.serialization import imported, packed_problem, unpacked_problem
 from poise.path.lanes.program import Chunk
 from poise.path.model_config import without_tensorflow
@@ -53,7 +53,7 @@ class Remote(Local):
         ConnectionError: if there is no cluster at the address.
     """
 
-    def __init__(self, job: Job, data: Data, cluster: Cluster):
+    def __init__(self, job: Job, data: Data, cluster: RayCluster):
         super().__init__(job)
         self._ray = connected(cluster)
         slots = _slots(self._ray, cluster)
@@ -251,7 +251,7 @@ def _part(task: Task, part: slice, axis: int) -> Task:
 # ---------------------------------------------------------------- the cluster
 
 
-def connected(cluster: Cluster) -> Any:
+def connected(cluster: RayCluster) -> Any:
     """The module `ray`, connected to the cluster.
 
     Raises:
@@ -301,7 +301,7 @@ def _slots(ray, cluster) -> dict[str, int]:
     if not any(slots.values()):
         raise ValueError(
             f"No machine of the Ray cluster can take a task of {wanted['CPU']:g} cores, {wanted['GPU']:g} GPUs and "
-            f"{wanted['memory']:g} bytes. Ask for less with poise.Cluster(num_cpus=..., num_gpus=..., memory=...)."
+            f"{wanted['memory']:g} bytes. Ask for less with poise.RayCluster(num_cpus=..., num_gpus=..., memory=...)."
         )
     return slots
 

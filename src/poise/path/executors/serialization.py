@@ -27,7 +27,7 @@ from poise.path.data.arrays import Data
 from poise.path.data.streams import Relayed, Stream
 from poise.path.executors.array_store import Parcel, packed_rows, reader, unpacked_rows
 from poise.path.executors.nested_json import packed, unpacked
-from poise.path.executors.ray_cluster import Cluster
+from poise.path.executors.ray_cluster import RayCluster
 from poise.path.model_config import restoring
 from poise.path.models import inner_optimizer
 from poise.path.training import Replica, Training
@@ -53,7 +53,7 @@ def pack(
     relax: bool,
     training: Training,
     checkpoint: str | os.PathLike[str] | None,
-    cluster: Cluster | None = None,
+    cluster: RayCluster | None = None,
     resolved: dict | None = None,
 ) -> None:
     """Writes down what `poise.path.fit.solved` is called with; only the call for progress stays behind.
@@ -126,7 +126,7 @@ def unpack(work: dict, folder: str, ask: Callable[[int], tuple]) -> dict[str, An
         "replicas": [Replica(fold, seed, read(train), read(held)) for fold, seed, train, held in work["replicas"]],
         "strengths": strengths if isinstance(strengths, int) else read(strengths),
         "training": Training(**work["training"]),
-        "cluster": None if cluster is None else Cluster(**cluster),
+        "cluster": None if cluster is None else RayCluster(**cluster),
         **{name: work[name] for name in ("adaptive", "relax", "checkpoint")},
     }
 
@@ -156,7 +156,9 @@ def unpacked_problem(
     for variable, is_trained in zip(model.variables, work["are_trained"], strict=True):
         if variable.trainable != is_trained:
             variable.trainable = is_trained
-        variable.regularizer = None  # check_model refuses it; what poise.adopt took off, a configuration may bring back
+        variable.regularizer = (
+            None  # check_model refuses it; what poise.adopt_regularizers took off, a configuration may bring back
+        )
     model.compile(
         keras.saving.deserialize_keras_object(work["optimizer"]),
         loss=unpacked(work["loss"], _unpacked_loss),

@@ -33,7 +33,7 @@ from poise.path.executors.array_store import pack_batch, unpack_batch
 from poise.path.executors.serialization import WORK, imported, pack, unpack
 from poise.path.fit import solved
 from poise.path.model_config import without_tensorflow
-from poise.path.result import Path
+from poise.path.result import RegularizationPath
 from poise.path.training import Replica
 from poise.rules.rule import Rule
 
@@ -53,7 +53,7 @@ def solved_in_child(
     *,
     report: Callable[[float], None],
     **settings: Any,
-) -> Path:
+) -> RegularizationPath:
     """What `poise.path.fit.solved` does, with the same arguments, in a JAX process.
 
     Raises:
@@ -67,7 +67,7 @@ def solved_in_child(
             pack(folder, model, rules, data, replicas, **settings)
             with _Child(folder) as child:
                 child.listen(report, data.x)
-            return Path.load(Folder(folder, SOLUTION), safe_mode=False)
+            return RegularizationPath.load(Folder(folder, SOLUTION), safe_mode=False)
     finally:
         random.setstate(before)
 

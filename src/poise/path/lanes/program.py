@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from poise.optimizer.penalized import Penalized
+from poise.optimizer.penalized import PenalizedOptimizer
 from poise.optimizer.targets import measure, values
 from poise.path.data.batches import WHOLE, at_once, batches_of
 from poise.path.lanes.compile_ahead import Ahead
@@ -53,14 +53,16 @@ class Program:
 
     Args:
         model: a compiled Keras model, on the backend JAX; it is left as it is.
-        optimizer: a `Penalized`, built for the model's trainable variables.
+        optimizer: a `PenalizedOptimizer`, built for the model's trainable variables.
         settler: the same optimizer with the learning rates of settling, built likewise.
         data: x, y and sample weights or None, structures of arrays that share their first axis.
         training: how a lane is trained; its `settle` is a number.
         is_mean: whether the loss is a mean over rows (see `is_mean_loss`).
     """
 
-    def __init__(self, model, optimizer: Penalized, settler: Penalized, data, training: Training, is_mean: bool):
+    def __init__(
+        self, model, optimizer: PenalizedOptimizer, settler: PenalizedOptimizer, data, training: Training, is_mean: bool
+    ):
         self._model = model
         self._optimizer = optimizer
         self._settler = settler

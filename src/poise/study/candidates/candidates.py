@@ -11,10 +11,10 @@ import pandas as pd
 
 from poise.compaction.inputs import first_kernels
 from poise.path.models import check_model
-from poise.path.result import Path
+from poise.path.result import RegularizationPath
 from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, SparseGroupLasso
 from poise.rules.members import path_of
-from poise.rules.rule import WEIGHTS, Rule
+from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 from poise.study.sources import DataError
 
 REST = 0.5
@@ -43,11 +43,11 @@ class Kind:
 
 
 def _group(groups):
-    return GroupLasso(1.0, groups=groups, axis="inputs", weights=[1.0] * len(groups))
+    return GroupLasso(1.0, groups=groups, axis="inputs", factors=[1.0] * len(groups))
 
 
 def _sparse_group(groups):
-    return SparseGroupLasso(1.0, groups=groups, axis="inputs", weights=[1.0] * len(groups))
+    return SparseGroupLasso(1.0, groups=groups, axis="inputs", factors=[1.0] * len(groups))
 
 
 KINDS = {
@@ -95,7 +95,7 @@ def started(
         y, weight: of all rows that train, as the network takes them; weight may be None.
         hidden: units of the hidden layers.
         learning_rate: of Adam, where one's own model is not compiled.
-        model: one's own, as for `poise.study`.
+        model: one's own, as for `poise.run_study`.
 
     Raises:
         DataError: one's own model cannot be used.
@@ -166,7 +166,7 @@ def rules_of(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rule]
     """
     kind = kind_of(name)
     if not kind.by_column:
-        return [Rule(WEIGHTS, kind.make())]
+        return [Rule(list(PENALIZED_BY_DEFAULT), kind.make())]
     kernels = first_kernels(model)
     if not kernels or any(axis != 0 or len(model.weights[at].shape) != 2 for _, at, axis in kernels):
         raise DataError(
@@ -178,20 +178,20 @@ def rules_of(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rule]
     own = [id(model.weights[at]) for _, at, _ in kernels]
     rest = [w for w in model.trainable_weights if id(w) not in own and len(w.shape) > 1]
     rules = [Rule(first, kind.make(groups), name="columns")]
-    return [*rules, Rule(WEIGHTS, L2(REST), exclude=first, name="rest")] if rest else rules
+    return [*rules, Rule(list(PENALIZED_BY_DEFAULT), L2(REST), exclude=first, name="rest")] if rest else rules
 
 
-def best_stage(path: Path) -> Path:
+def best_stage(path: RegularizationPath) -> RegularizationPath:
     """Of a path and the adaptive stages before it the one whose held-out loss is lowest: the one that predicts.
 
     Raises:
         ValueError: in one of them a lane diverged at every strength.
     """
     stages = [*path.stages, path]
-    return stages[int(np.argmin([row_of(stage, stage.best)["val_loss"] for stage in stages]))]
+    return stages[int(np.argmin([row_of(stage, stage.best_strength)["val_loss"] for stage in stages]))]
 
 
-def row_of(path: Path, strength: float) -> pd.Series:
+def row_of(path: RegularizationPath, strength: float) -> pd.Series:
     """The row of a path's table that is nearest to a strength."""
     table = path.table
     return table.iloc[int((table["strength"] - strength).abs().argmin())]

@@ -1,6 +1,6 @@
 """Columns become inputs of a network, by what the rows that train show.
 
-`Encoder` is fitted on some rows and encodes any: numbers and dates filled in and standardised, categories one input
+`Encoder` is fitted on some rows and encodes any: numbers and dates filled in and standardized, categories one input
 each. `folds_of` encodes the training rows once for every fold, by an encoder that has seen the rows that train in that
 fold alone, and stacks the results, so that every fold of a path trains and is judged on inputs that no held-out row
 has touched.
@@ -31,7 +31,7 @@ Key = tuple[str, str, str | None]  # the column, what the input is of it, and th
 class Encoder:
     """Features as a float32 array, by what the rows it was fitted on show.
 
-    Numbers are filled in by the median, with an input that says so where some are missing, and standardised; dates
+    Numbers are filled in by the median, with an input that says so where some are missing, and standardized; dates
     become year, month, day, weekday, hour (if a time is not midnight), days since 1970, and whether the date is
     missing, treated alike. What is constant in the fitted rows is 0 everywhere. Categories become one input each, 0 or
     1 and not scaled, a missing one as a category of its own; of more than 50, the rarest share the input "(other)",
@@ -43,7 +43,7 @@ class Encoder:
     Attributes:
         transformer: the ColumnTransformer of scikit-learn that does it, of scikit-learn's own parts alone. It takes
             the columns in use by position, each date as seven numbers: `Encoder.transform` lays them out.
-        inputs: a name for each input: "age", "age missing", "colour=red", "colour=(missing)", "colour=(other)",
+        inputs: a name for each input: "age", "age missing", "color=red", "color=(missing)", "color=(other)",
             "when year", …; none twice.
         owners: the column that each input stems from.
         keys: what each input is, beyond doubt: (column, "value", "missing", "category", "other" or the part of the
@@ -119,13 +119,13 @@ class Folds:
 
     Args:
         x: (blocks * rows, inputs) float32.
-        y: regression: (blocks * rows, 1) standardised by the rows that train in the block; counts: (…, 1) as they are;
+        y: regression: (blocks * rows, 1) standardized by the rows that train in the block; counts: (…, 1) as they are;
             binary: (…, 1) 0 or 1; multiclass: (…,) int32.
         weight: (blocks * rows,) float32; None for none.
         replicas: one a block; `train` and `held` are positions in x, all within the block. The last has fold −1 and
             trains on all rows.
         encoder: that of all rows, whose inputs are the columns of x.
-        centre, scale: of the target of all rows (weighted where there are weights); (0, 1) but in regression.
+        center, scale: of the target of all rows (weighted where there are weights); (0, 1) but in regression.
     """
 
     x: np.ndarray
@@ -133,7 +133,7 @@ class Folds:
     weight: np.ndarray | None
     replicas: list[Replica]
     encoder: Encoder
-    centre: float
+    center: float
     scale: float
 
 
@@ -169,9 +169,9 @@ def folds_of(table: Table, rows: np.ndarray, pairs: list[tuple[np.ndarray, np.nd
         _place(own, features, encoder.keys, x[start : start + size])
         replicas.append(Replica(fold, 0, start + train, start + held))
     weight = None if table.weight is None else table.weight.to_numpy()[rows]
-    y, centre, scale = _targets(table, rows, [train for _, train, _ in parts], weight)
+    y, center, scale = _targets(table, rows, [train for _, train, _ in parts], weight)
     stacked = None if weight is None else _finite_float32(np.tile(weight, len(parts)), str(table.weight.name))  # pyright: ignore
-    return Folds(x, y, stacked, replicas, encoder, centre, scale)
+    return Folds(x, y, stacked, replicas, encoder, center, scale)
 
 
 # ---------------------------------------------------------------- the parts of an encoder
@@ -273,29 +273,29 @@ def _targets(
         )
     if table.task == "counts":
         return _finite_float32(np.tile(values, len(trained)), name)[:, None], 0.0, 1.0
-    blocks, centre, scale = [], 0.0, 1.0
+    blocks, center, scale = [], 0.0, 1.0
     for train in trained:
-        y, centre, scale = standardised(values, train, None if weight is None else weight[train])
+        y, center, scale = standardized(values, train, None if weight is None else weight[train])
         blocks.append(y)
-    return _finite_float32(np.concatenate(blocks), name)[:, None], centre, scale
+    return _finite_float32(np.concatenate(blocks), name)[:, None], center, scale
 
 
-def standardised(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, float, float]:
+def standardized(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, float, float]:
     """The values less the mean and over the standard deviation of those that train; the unit keeps squares finite."""
     unit = float(np.abs(values[train]).max()) or 1.0
     if weight is not None:
         weight = weight / weight.max()
     with np.errstate(over="ignore", invalid="ignore"):
         y = values / unit
-        centre = float(np.average(y[train], weights=weight))
-        scale = float(np.sqrt(np.average((y[train] - centre) ** 2, weights=weight)))
+        center = float(np.average(y[train], weights=weight))
+        scale = float(np.sqrt(np.average((y[train] - center) ** 2, weights=weight)))
         scale = scale if scale > 1e-14 else 1.0 / unit
-        return (y - centre) / scale, centre * unit, scale * unit
+        return (y - center) / scale, center * unit, scale * unit
 
 
 def _finite_float32(values: np.ndarray, name: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         values = values.astype("float32")
     if not np.isfinite(values).all():
-        raise DataError(f"The numbers in {name!r} are too large to standardise. Use other units.")
+        raise DataError(f"The numbers in {name!r} are too large to standardize. Use other units.")
     return values

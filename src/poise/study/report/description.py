@@ -52,7 +52,7 @@ def describe(study: Study) -> dict:
         "parameters": {"trained": study.best.model.count_params(), "saved": study.smaller.count_params()},
         "selector": None if selector is None else selector.name,
         "answer": answer(study),
-        "centre": study.centre,
+        "center": study.center,
         "scale": study.scale,
         "inputs": study.encoder.inputs,
         "seed": study.settings.seed,

@@ -1,7 +1,7 @@
 """A study in words and pictures: one HTML file that needs nothing else.
 
 Text that stems from the data is escaped by Jinja in the page, by `neutral` inside pictures (Plotly reads a subset of
-HTML) and by `embedded` inside scripts. Colours are roles: the page knows them, for light, dark and paper. No row of
+HTML) and by `embedded` inside scripts. Colors are roles: the page knows them, for light, dark and paper. No row of
 the data is in it.
 """
 
@@ -40,8 +40,8 @@ def page(study: Study) -> str:
 
     Example:
         >>> from poise.study.report.page import page
-        >>> from poise.study.run import study
-        >>> page(study("wine", penalties=["l2"], strengths=3, folds=2, steps=20))[:15]
+        >>> from poise.study.run import run_study
+        >>> page(run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20))[:15]
         '<!doctype html>'
     """
     environment = Environment(
@@ -74,7 +74,7 @@ def page(study: Study) -> str:
         balance_in_words=balance_in_words,
         layer_name=plots.layer_name,
         meaning={one.name: kind_of(one.name).meaning for one in study.candidates[1:]},
-        folds=replicas_of(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
+        cv=replicas_of(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
         trainings=0 if selector is None else len(replicas_of(selector.path.lanes)),
         survivors=None if survivors is None else survivors.head(LISTED),
         left_out=0 if survivors is None else max(len(survivors) - LISTED, 0),
@@ -116,8 +116,8 @@ def embedded(text: str) -> Markup:
 
 def _legends(study: Study) -> dict[str, list[tuple[str, str, str]]]:
     """By picture its legend: label, role and line."""
-    penalised = study.candidates[1:]
-    other = any(one.path is not one.stage for one in penalised)
+    penalized = study.candidates[1:]
+    other = any(one.path is not one.stage for one in penalized)
     legends = {
         "paths": [*plots.PATHS, *([plots.OTHER_STAGE] if other else [])],
         "losses": [line[1:] for line in plots.LOSSES if study.best.name != NONE or line[0].endswith("loss")],
@@ -133,8 +133,8 @@ def _legends(study: Study) -> dict[str, list[tuple[str, str, str]]]:
         legends["columns"] = [
             (
                 _short(str(sizes.index[number])),
-                f"line{rank % plots.COLOURS + 1}",
-                plots.DASHES[rank // plots.COLOURS],
+                f"line{rank % plots.COLORS + 1}",
+                plots.DASHES[rank // plots.COLORS],
             )
             for rank, number in enumerate(order[: plots.NAMED])
         ]

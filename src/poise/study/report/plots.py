@@ -1,4 +1,4 @@
-"""The pictures of a report, without colours: every trace names its role, and the page knows the colours of roles.
+"""The pictures of a report, without colors: every trace names its role, and the page knows the colors of roles.
 
 A picture is a grid of panels; `meta` tells the page how many belong in a row at most and which axes are shared, and
 the page arranges them by the room there is.
@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from poise.compaction.inputs import first_kernels
 from poise.path.plots import neutral, places
-from poise.path.result import Path
+from poise.path.result import RegularizationPath
 from poise.study.result import NONE, Candidate, Study
 
 LOSSES = (
@@ -34,10 +34,10 @@ PATHS = (
 OTHER_STAGE = ("rows held out, last adaptive stage", "prediction", "dash")
 BINS = 41
 NAMED = 12
-"""Columns that are drawn in colour."""
+"""Columns that are drawn in color."""
 UNNAMED = 300
-"""Columns that are drawn in grey, the next largest."""
-COLOURS = 6
+"""Columns that are drawn in gray, the next largest."""
+COLORS = 6
 DASHES = ("solid", "dash")
 LAYERS = 6
 """Layers whose forces are drawn."""
@@ -64,12 +64,12 @@ def columns_picture(study: Study, one: Candidate) -> go.Figure:
     x = places(strengths)
     picture = _panels([["Size of each column", "Columns that survive"]], "strength", "", shared="", columns=2)
     order = named_columns(sizes)
-    grey = sizes.iloc[order[NAMED : NAMED + UNNAMED]]
-    if len(grey):
+    gray = sizes.iloc[order[NAMED : NAMED + UNNAMED]]
+    if len(gray):
         # One trace with gaps instead of hundreds.
-        apart = np.column_stack([grey.to_numpy(), np.full(len(grey), np.nan)]).ravel()
-        along = np.tile(np.append(x, np.nan), len(grey))
-        names = np.repeat([neutral(str(name)) for name in grey.index], len(x) + 1)
+        apart = np.column_stack([gray.to_numpy(), np.full(len(gray), np.nan)]).ravel()
+        along = np.tile(np.append(x, np.nan), len(gray))
+        names = np.repeat([neutral(str(name)) for name in gray.index], len(x) + 1)
         picture.add_scatter(
             x=along, y=apart.round(6), text=names, mode="lines", meta="weights", line_width=1, opacity=0.6,
             row=1, col=1, hovertemplate="%{text}<br>%{y:.3g} at strength %{x:.3g}<extra></extra>",
@@ -77,7 +77,7 @@ def columns_picture(study: Study, one: Candidate) -> go.Figure:
     for rank, number in enumerate(order[:NAMED]):
         picture.add_scatter(
             x=x, y=sizes.iloc[number].round(6), name=neutral(str(sizes.index[number])), mode="lines+markers",
-            marker_size=4, meta=f"line{rank % COLOURS + 1}", line_dash=DASHES[rank // COLOURS], row=1, col=1,
+            marker_size=4, meta=f"line{rank % COLORS + 1}", line_dash=DASHES[rank // COLORS], row=1, col=1,
             customdata=strengths, text=[neutral(str(sizes.index[number]))] * len(x),
             hovertemplate="%{text}<br>%{y:.3g} at strength %{customdata:.3g}<extra></extra>",
         )  # fmt: skip
@@ -128,7 +128,7 @@ def losses_picture(study: Study) -> go.Figure:
                 _add_line(picture, 1, column, history.index, history[key].round(6), *style)
     picture.update_traces(hovertemplate="%{y:.4g}")
     low, high = _heights(study, watched)
-    picture.update_xaxes(range=[0, study.settings.steps])
+    picture.update_xaxes(range=[0, study.settings.max_iter])
     return picture.update_yaxes(range=[low, high]).update_layout(hovermode="x unified")
 
 
@@ -157,13 +157,13 @@ def forces_picture(study: Study) -> go.Figure:
                     _add_line(picture, row, column, own["step"], force.round(9), *style)
                     seen += [force.min(), force.max()]
     forces = seen[1:] or seen
-    picture.update_traces(hovertemplate="%{y:.3g}").update_xaxes(range=[0, study.settings.steps])
+    picture.update_traces(hovertemplate="%{y:.3g}").update_xaxes(range=[0, study.settings.max_iter])
     picture.update_yaxes(_on_logarithms(min(forces) / 1.25, max(forces) * 1.25, 7))
     return picture.update_layout(hovermode="x unified")
 
 
 def drawn_layers(study: Study) -> list[str]:
-    """The penalised variables whose forces are drawn, the first ones."""
+    """The penalized variables whose forces are drawn, the first ones."""
     found = [[*study.watched[one.name].forces["variable"].unique()] for one in _watched(study)]
     return [variable for variable in found[-1] if all(variable in own for own in found)][:LAYERS]
 
@@ -267,7 +267,9 @@ def _add_path(picture: go.Figure, column: int, one: Candidate, baseline: float, 
     _on_strengths(picture, column, [one.stage.strengths, one.path.strengths], [one.strength, one.kept_at])
 
 
-def _add_mark(picture: go.Figure, cell, path: Path, strength: float, role: str, marker: dict, name: str) -> None:
+def _add_mark(
+    picture: go.Figure, cell, path: RegularizationPath, strength: float, role: str, marker: dict, name: str
+) -> None:
     at = int(np.argmin(np.abs(path.strengths - strength)))
     picture.add_scatter(
         x=[places(path.strengths)[at]], y=[path.table["val_loss"].iloc[at]], mode="markers", meta=role, marker=marker,

@@ -32,9 +32,9 @@ def code(study: Study) -> str:
     and, where the data were no file or built-in table, expects them as the DataFrame `frame`.
 
     Example:
-        >>> from poise.study.run import study
+        >>> from poise.study.run import run_study
         >>> from poise.study.report.script import code
-        >>> "poise.Penalized(" in code(study("wine", penalties=["l2"], strengths=3, folds=2, steps=20))
+        >>> "poise.PenalizedOptimizer(" in code(run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20))
         True
     """
     table, settings, best = study.table, study.settings, study.best
@@ -53,7 +53,7 @@ def code(study: Study) -> str:
         function=function,
         is_file=table.source not in READ_ONCE,
         task=table.task,
-        centre=study.centre,
+        center=study.center,
         scale=study.scale,
         is_weighted=table.weight is not None,
         inputs=len(study.encoder.inputs),

@@ -42,8 +42,8 @@ def answer(study: Study) -> list[str]:
 
     Example:
         >>> from poise.study.report.sentences import answer
-        >>> from poise.study.run import study
-        >>> len(answer(study("wine", penalties=["l2"], strengths=3, folds=2, steps=20)))
+        >>> from poise.study.run import run_study
+        >>> len(answer(run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)))
         3
     """
     return [_verdict(study), _survival(study), _certainty(study)]

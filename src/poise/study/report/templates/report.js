@@ -6,7 +6,7 @@
   // In pixels: margins, the space between panels, the least width of a panel beside others, the width on paper.
   const LEFT = 66, RIGHT = 12, BOTTOM = 46, GAP = 18, NARROWEST = 210, PAPER = 660;
 
-  const colour = (role) => getComputedStyle(root).getPropertyValue("--" + role).trim();
+  const color = (role) => getComputedStyle(root).getPropertyValue("--" + role).trim();
 
   // Python says how many panels belong in a row at most; where there is less room, they stand below each other.
   function arrange(layout, width) {
@@ -26,13 +26,13 @@
       const hasX = !shared.includes("x") || i + columns >= panels.length, hasY = !shared.includes("y") || column === 0;
       Object.assign(x, { domain: [left, Math.min(1, left + across / room)], anchor: "y" + number, showticklabels: hasX });
       Object.assign(y, { domain: [Math.max(0, top - panel / area), top], anchor: "x" + number, showticklabels: hasY });
-      x.title.font = { size: 12, color: hasX ? colour("soft") : "transparent" };
+      x.title.font = { size: 12, color: hasX ? color("soft") : "transparent" };
       x.title.standoff = 4;
-      y.title.font = { size: 12, color: hasY ? colour("soft") : "transparent" };
+      y.title.font = { size: 12, color: hasY ? color("soft") : "transparent" };
       y.title.standoff = 6;
       Object.assign(heading, {
         x: left, y: top, xref: "paper", yref: "paper", xanchor: "left", yanchor: "bottom", yshift: 6, align: "left",
-        showarrow: false, font: { size: 13, color: colour("ink") },
+        showarrow: false, font: { size: 13, color: color("ink") },
       });
     });
     Object.assign(layout, { width, height: area + BOTTOM, margin: { l: LEFT, r: RIGHT, t: 0, b: BOTTOM, pad: 0 } });
@@ -40,7 +40,7 @@
 
   function dress(data, layout) {
     for (const trace of data) {
-      const own = colour(trace.meta);
+      const own = color(trace.meta);
       if (trace.type === "bar") {
         trace.marker = { color: own, line: { width: 0 } };
       } else if (trace.fill) {
@@ -53,19 +53,19 @@
     }
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis/.test(name))) {
       Object.assign(layout[key], {
-        gridcolor: colour("rule"), linecolor: colour("rule"), zerolinecolor: colour("rule"), fixedrange: true,
+        gridcolor: color("rule"), linecolor: color("rule"), zerolinecolor: color("rule"), fixedrange: true,
         showgrid: key[0] === "y", zeroline: key[0] === "y", showline: key[0] === "x", ticks: "", nticks: 6,
-        tickfont: { size: 11, color: colour("soft") },
+        tickfont: { size: 11, color: color("soft") },
         showspikes: key[0] === "x" && layout.hovermode === "x unified",
-        spikecolor: colour("soft"), spikethickness: 1, spikedash: "solid", spikemode: "across",
+        spikecolor: color("soft"), spikethickness: 1, spikedash: "solid", spikemode: "across",
         unifiedhovertitle: { text: layout.meta.over + " %{x}" },
       });
     }
     Object.assign(layout, {
-      paper_bgcolor: colour("card"), plot_bgcolor: colour("card"), dragmode: false,
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("ink") },
+      paper_bgcolor: color("card"), plot_bgcolor: color("card"), dragmode: false,
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: color("ink") },
       hoverlabel: {
-        bgcolor: colour("card"), bordercolor: colour("rule"), font: { color: colour("ink"), size: 12 }, namelength: -1,
+        bgcolor: color("card"), bordercolor: color("rule"), font: { color: color("ink"), size: 12 }, namelength: -1,
       },
     });
   }

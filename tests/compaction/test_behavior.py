@@ -19,7 +19,7 @@ from .zeroing import (
     cut,
     inputs_of,
     outputs,
-    randomised,
+    randomized,
     silent,
     unread,
     widths,
@@ -34,7 +34,7 @@ def test_training_goes_on_from_the_smaller_model():
     random = np.random.default_rng(0)
     x, y = random.normal(size=(8, 6, 6, 2)).astype("float32"), random.normal(size=(8, 3)).astype("float32")
 
-    smaller.compile(poise.Penalized("adam", poise.L2(0.01)), loss="mse", jit_compile=False)
+    smaller.compile(poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse", jit_compile=False)
     history = smaller.fit(x, y, batch_size=4, epochs=1, verbose=0)
 
     assert np.isfinite(history.history["loss"]).all()
@@ -93,7 +93,7 @@ def test_frozen_layers_stay_frozen():
 @pytest.mark.parametrize("kind", ["functional", "sequential"])
 def test_a_model_without_dead_units_comes_back_equal(kind):
     model = dense_net("first", "second") if kind == "sequential" else conv_net()
-    randomised(model)
+    randomized(model)
 
     smaller = poise.compact(model)
 
@@ -183,7 +183,7 @@ def test_weights_within_the_tolerance_count_as_zeros():
 def test_mixed_precision_stays_and_gives_nearly_the_same():
     hidden = [layers.Dense(UNITS, activation="relu", name=name, dtype="mixed_float16") for name in ("first", "second")]
     model = keras.Sequential([keras.Input((5,)), *hidden, layers.Dense(3, name="last")])
-    randomised(model)
+    randomized(model)
     constant(model.get_layer("first"), (1, 4))
     unread(model.get_layer("last"), (0,))
 
@@ -204,7 +204,7 @@ def residual_net(dead):
     inner = layers.Conv2D(10, 3, padding="same", activation="relu", name="inner")(stem)
     outer = layers.Conv2D(10, 3, padding="same", activation="relu", name="outer")(inner)
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(layers.Add()([stem, outer]))))
-    randomised(model)
+    randomized(model)
     for name in ("stem", "inner", "outer"):
         silent(model.get_layer(name), range(dead))
     return model

@@ -25,7 +25,7 @@ def marks(picture):
 
 
 def test_losses_and_their_band_are_those_of_the_table():
-    path = path_of(folds=4)
+    path = path_of(cv=4)
     losses = traces(path.plot(), 1)
     table = path.table
 
@@ -39,7 +39,7 @@ def test_losses_and_their_band_are_those_of_the_table():
 
 def test_best_and_one_se_are_marked_through_all_panels():
     held = np.array([[3.0, 1.0, 1.1, 4.0], [3.0, 1.4, 1.5, 4.0]])[:, None]
-    picture = path_of(held, strengths=(0.01, 0.1, 1.0, 10.0), folds=2).plot()
+    picture = path_of(held, strengths=(0.01, 0.1, 1.0, 10.0), cv=2).plot()
 
     assert marks(picture) == ["<b>best</b> 0.1", "<b>one_se</b> 1"]
     assert [shape.x0 for shape in picture.layout.shapes] == [0.1] * 3 + [1.0] * 3
@@ -48,8 +48,8 @@ def test_best_and_one_se_are_marked_through_all_panels():
 
 def test_one_strength_may_carry_both_marks_and_a_single_fold_has_one():
     held = [[[3.0, 1.0, 2.0]], [[3.0, 1.1, 2.0]]]
-    assert marks(path_of(held, folds=2).plot()) == ["<b>best = one_se</b> 0.1"]
-    single = path_of(held[:1], folds=1, given_rows=True).plot()
+    assert marks(path_of(held, cv=2).plot()) == ["<b>best = one_se</b> 0.1"]
+    single = path_of(held[:1], cv=1, given_rows=True).plot()
     assert marks(single) == ["<b>best</b> 0.1"]
     assert "± 1 standard error" not in traces(single, 1)
 
@@ -69,7 +69,7 @@ def test_a_strength_of_zero_stands_left_of_the_others():
 @pytest.mark.parametrize("strengths", [[0.0], [0.3], [0.0, 0.3], [1e-12, 1e9], [0.3, 0.31, 0.32]])
 def test_any_grid_has_ascending_places_and_ticks(strengths):
     at = places(np.array(strengths))
-    picture = path_of(strengths=strengths, folds=2, inputs=6).plot()
+    picture = path_of(strengths=strengths, cv=2, inputs=6).plot()
 
     assert (np.diff(at) > 0).all()
     low, high = picture.layout.xaxis.range
@@ -102,7 +102,7 @@ def test_a_path_of_lanes_that_all_diverged_is_drawn():
 
 def test_losses_of_many_sizes_are_drawn_on_a_logarithmic_axis():
     small, large = ([[[1.0, 2.0, 3.0]]], [[[1e9, 2.0, 0.5]]])
-    few, many = (path_of(held, folds=1, given_rows=True).plot().layout.yaxis for held in (small, large))
+    few, many = (path_of(held, cv=1, given_rows=True).plot().layout.yaxis for held in (small, large))
 
     assert few.type != "log"
     assert many.type == "log"
@@ -122,7 +122,7 @@ def test_only_groups_are_drawn_where_a_penalty_has_groups():
 
 
 def test_single_weights_are_drawn_where_no_penalty_has_groups():
-    path = path_of(rules=(poise.Rule(poise.WEIGHTS, poise.L1()),), names="abcd")
+    path = path_of(rules=(poise.Rule(poise.Role.KERNELS, poise.L1()),), names="abcd")
     kernel = path.lanes.weights[0][:, None].repeat(4, axis=0)[:, 0]
     path.lanes.sizes["net/first/kernel"] = np.abs(kernel)
     drawn = traces(path.plot(), 2)
@@ -138,19 +138,19 @@ def test_groups_that_may_be_units_are_not_called_inputs():
 
 
 def test_ten_thousand_inputs_stay_light():
-    path = path_of(inputs=10_000, strengths=np.geomspace(1e-4, 1.0, 100), folds=2)
+    path = path_of(inputs=10_000, strengths=np.geomspace(1e-4, 1.0, 100), cv=2)
     picture = path.plot()
     drawn = traces(picture, 2)
 
-    (grey,) = [trace for name, trace in drawn.items() if "more" in name]
-    assert grey.name == f"{UNNAMED} of 9,980 more"
+    (gray,) = [trace for name, trace in drawn.items() if "more" in name]
+    assert gray.name == f"{UNNAMED} of 9,980 more"
     assert len(drawn) == NAMED + 1
-    assert len(grey.y) == UNNAMED * 101
-    assert np.isnan(grey.y[100::101]).all()  # gaps between them
-    assert np.isfinite(np.delete(grey.y, np.s_[100::101])).all()
+    assert len(gray.y) == UNNAMED * 101
+    assert np.isnan(gray.y[100::101]).all()  # gaps between them
+    assert np.isfinite(np.delete(gray.y, np.s_[100::101])).all()
     assert len(picture.to_json()) < 600_000
     sizes = path.lanes.sizes["net/first/kernel"][-1].max(axis=0)
-    assert min(max(drawn[name].y) for name in drawn if name != grey.name) >= np.sort(sizes)[-NAMED]
+    assert min(max(drawn[name].y) for name in drawn if name != gray.name) >= np.sort(sizes)[-NAMED]
 
 
 def test_what_survives_is_a_share_of_all_there_is():

@@ -80,6 +80,6 @@ def test_a_finished_path_leaves_nothing_that_was_compiled():
     model.compile("adam", "mse")
     training = poise.Training(epochs=2, settle=20)
     x = np.random.default_rng(0).normal(size=(50, 4)).astype("float32")
-    path = poise.path(model, x, x[:, :1], poise.L1(), strengths=[0.1, 0.2], folds=2, training=training, progress=False)
+    path = poise.fit_path(model, x, x[:, :1], poise.L1(), strengths=[0.1, 0.2], cv=2, training=training, progress=False)
     assert len(path.table) == 2
     assert left() <= before

@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 import poise
-from poise.study import save, study
+from poise.study import run_study, save
 from poise.study.report.sentences import answer, code, console_table, figure, names
 from poise.study.scores import Estimate
 
-SMALL = {"steps": 80, "strengths": 4, "folds": 2, "hidden": (8,)}
+SMALL = {"max_iter": 80, "strengths": 4, "cv": 2, "hidden_layer_sizes": (8,)}
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def adaptive():
     random = np.random.default_rng(0)
     frame = pd.DataFrame(random.normal(size=(120, 3)), columns=["signal", "noise", "more noise"])
     frame["y"] = 2.0 * frame["signal"] + 0.1 * random.normal(size=120)
-    return study(frame, "y", penalties=["adaptive"], **SMALL | {"steps": 200})
+    return run_study(frame, "y", penalties=["adaptive"], **SMALL | {"max_iter": 200})
 
 
 def altered(found, name: str = "l2", **changes):
@@ -64,7 +64,7 @@ def test_a_gain_whose_interval_holds_zero_is_not_claimed(diabetes):
 
     sentence = answer(found)[0]
 
-    own, without = figure(found.best.val_loss), figure(found.baseline.val_loss)
+    own, without = figure(found.best_strength.val_loss), figure(found.baseline.val_loss)
     assert sentence.startswith("These 89 test rows do not show that a penalty helps: with L2 the loss is ")
     assert "a paired gain of 0.2 (−0.1 to 0.3), whose interval contains zero; in the folds" in sentence
     assert sentence.endswith(f"the held-out loss is {own} with it and {without} without.")
@@ -86,7 +86,7 @@ def test_no_lower_loss_on_held_out_rows_is_called_no_help(diabetes):
 
     sentence = answer(found)[0]
 
-    without, own = figure(found.baseline.val_loss), figure(found.best.val_loss)
+    without, own = figure(found.baseline.val_loss), figure(found.best_strength.val_loss)
     held = f"the held-out loss is {without} without one and {own} with L2; on the 89 test rows"
     assert sentence.startswith(f"A penalty does not help here: {held}")
     assert sentence.endswith(", so that the test rows say otherwise.")
@@ -252,7 +252,7 @@ def test_the_script_reads_a_file_as_it_was_read(tmp_path):
     file = tmp_path / "odd.csv"
     counts().to_csv(file, index=False, sep="|", decimal=",", encoding="utf-16")
 
-    found = study(file, "d", penalties=[], delimiter="|", decimal=",", encoding="utf-16", **SMALL)
+    found = run_study(file, "d", penalties=[], delimiter="|", decimal=",", encoding="utf-16", **SMALL)
 
     assert 'delimiter="|", decimal=",", encoding="utf-16")' in code(found)
 
@@ -264,14 +264,14 @@ def test_the_script_trains_the_same_network(case, diabetes_study, alone, tmp_pat
     monkeypatch.setitem(sys.modules, "own_networks", module)
     monkeypatch.chdir(tmp_path)
     trained = {"regression": altered(diabetes_study, "adaptive"), "no penalty": alone}
-    found = trained[case] if case in trained else study(**{**SMALL, **CASES[case]})
+    found = trained[case] if case in trained else run_study(**{**SMALL, **CASES[case]})
     save(found, f"runs/{found.table.name}")
     scope = {"frame": CASES.get(case, {}).get("data")}
 
     with redirect_stdout(io.StringIO()) as said:
         exec(code(found), scope)
 
-    best = found.best
+    best = found.best_strength
     theirs, ours = (model.predict(scope["x"], verbose=0) for model in (scope["model"], best.model))
     np.testing.assert_allclose(theirs, ours, atol=0.02 * np.ptp(ours))
     lanes = best.stage.lanes.table
@@ -282,7 +282,7 @@ def test_the_script_trains_the_same_network(case, diabetes_study, alone, tmp_pat
 
 def test_strengths_and_factors_stand_in_the_script_exactly(adaptive):
     found = replace(adaptive, chosen="adaptive")
-    best = found.best
+    best = found.best_strength
 
     lines = code(found)
 

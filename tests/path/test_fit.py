@@ -29,7 +29,7 @@ FOLDS = list(KFold(5).split(x))
 
 def path_of(model, optimizer=None, data=(x, y[:, None]), rules=None, loss="mse", **given):
     model.compile(optimizer or optimizers.Adam(0.1), loss)
-    return poise.path(model, *data, rules or poise.L1(), **{"progress": False, "training": SHORT, **given})
+    return poise.fit_path(model, *data, rules or poise.L1(), **{"progress": False, "training": SHORT, **given})
 
 
 def net(inputs=6, *inside):
@@ -52,7 +52,7 @@ def assert_same_path(path, expected):
 
 @pytest.fixture(scope="module")
 def lasso():
-    return path_of(linear(10), strengths=2 * ALPHAS, folds=FOLDS, training=SETTLED)
+    return path_of(linear(10), strengths=2 * ALPHAS, cv=FOLDS, training=SETTLED)
 
 
 def test_path_is_the_lasso_s(lasso):
@@ -67,13 +67,13 @@ def test_path_is_celer_s(lasso):
 
 def test_choice_is_that_of_lasso_cv(lasso):
     peer = LassoCV(alphas=ALPHAS, cv=FOLDS, tol=1e-8).fit(x.astype("float64"), y.astype("float64"))
-    np.testing.assert_allclose(lasso.best, 2 * peer.alpha_, rtol=1e-6)
+    np.testing.assert_allclose(lasso.best_strength, 2 * peer.alpha_, rtol=1e-6)
     np.testing.assert_allclose(lasso.table["val_loss"], peer.mse_path_.mean(axis=1)[::-1], rtol=1e-3)
 
 
 def test_path_is_the_elastic_net_s():
     penalty = poise.ElasticNet(l1=2 * 0.7, l2=0.3)
-    found = path_of(linear(10), rules=penalty, strengths=ALPHAS, folds=2, training=SETTLED)
+    found = path_of(linear(10), rules=penalty, strengths=ALPHAS, cv=2, training=SETTLED)
     _, coefficients, _ = enet_path(x.astype("float64"), y.astype("float64"), l1_ratio=0.7, alphas=ALPHAS, tol=1e-10)
     assert_same_path(found, coefficients.T[::-1])
 
@@ -89,7 +89,7 @@ def test_path_is_that_of_logistic_regression():
         (inputs, classes),
         loss=loss,
         strengths=strengths,
-        folds=2,
+        cv=2,
         training=training,
     )
     expected = []
@@ -113,7 +113,7 @@ def test_patience_is_early_stopping_that_restores_the_best():
     data, held = noisy(), np.arange(20, 30)
     train = np.setdiff1d(np.arange(30), held)
     training = Training(epochs=60, batch_size=8, settle=0, patience=3)
-    found = path_of(net(), optimizers.Adam(0.05), data, strengths=[0.0, 0.1], folds=[(train, held)], training=training)
+    found = path_of(net(), optimizers.Adam(0.05), data, strengths=[0.0, 0.1], cv=[(train, held)], training=training)
     replica = Replica(0, 0, train, held)
 
     def batches():
@@ -140,21 +140,23 @@ def test_patience_keeps_the_weights_of_the_best_epoch():
     given = (data[0][:20], data[1][:20])
     training = Training(epochs=60, batch_size=8, settle=0, patience=3)
     folds = (data[0][20:], data[1][20:])
-    stopped = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.0, 0.1], folds=folds, training=training)
+    stopped = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.0, 0.1], cv=folds, training=training)
     epochs = int(stopped.lanes.table["epochs"][1])
     assert 0 < epochs < 57
     whole = Training(epochs=epochs, batch_size=8, settle=0)
-    again = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.1], folds=folds, training=whole)
+    again = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.1], cv=folds, training=whole)
     assert_same_weights(stopped.weights(0.1), again.weights(0.1))
 
 
 def test_dense_start_trains_without_the_penalty_first():
     data = table(30)
     training = Training(epochs=2, batch_size=8, settle=0, start="dense")
-    found = path_of(net(), optimizers.SGD(0.05), data, strengths=[0.05, 0.2], folds=2, training=training)
+    found = path_of(net(), optimizers.SGD(0.05), data, strengths=[0.05, 0.2], cv=2, training=training)
     alone = net()
     for strength in (0.0, 0.2):
-        alone.compile(poise.Penalized(optimizers.SGD(0.05), poise.L1(strength), "proximal"), "mse", run_eagerly=True)
+        alone.compile(
+            poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(strength), "proximal"), "mse", run_eagerly=True
+        )
         for epoch in range(2):
             rows, counted = batches_of([Replica(-1, 0, np.arange(30), np.arange(0))], 8, epoch)
             for here, counts in zip(rows[0], counted[0], strict=True):
@@ -165,7 +167,7 @@ def test_dense_start_trains_without_the_penalty_first():
 def test_seeds_draw_other_weights_and_the_first_are_the_model_s_own():
     untrained = Training(epochs=0, settle=0)
     model = net()
-    first, again = (path_of(model, data=table(30), strengths=[0.1], folds=2, seeds=3, training=untrained) for _ in "ab")
+    first, again = (path_of(model, data=table(30), strengths=[0.1], cv=2, n_init=3, training=untrained) for _ in "ab")
     own = first.weights(0.1, seed=0)
     assert_same_weights(own, model.get_weights())
     kernels = [first.weights(0.1, seed=seed)[0] for seed in range(3)]
@@ -176,18 +178,18 @@ def test_seeds_draw_other_weights_and_the_first_are_the_model_s_own():
 
 def test_a_diverging_strength_is_reported_and_never_chosen():
     training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
-    found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[0.01, 0.1, 1e6], folds=2, training=training)  # fmt: skip
+    found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[0.01, 0.1, 1e6], cv=2, training=training)  # fmt: skip
     assert found.table["diverged"].tolist() == [0, 0, 3]
-    assert found.best < 1
+    assert found.best_strength < 1
     assert np.isfinite(found.table[["val_loss", "loss", "residual"]][:2]).all(axis=None)
 
 
 def test_diverged_everywhere_is_reported():
     training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
-    found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[1e6, 2e6], folds=2, training=training)
+    found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[1e6, 2e6], cv=2, training=training)
     assert found.table["diverged"].tolist() == [3, 3]
     with pytest.raises(ValueError, match="^At none of the 2 strengths all lanes stayed finite"):
-        _ = found.best
+        _ = found.best_strength
 
 
 # ---------------------------------------------------------------- arguments
@@ -207,7 +209,7 @@ def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypa
 
 def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is():
     noise = np.random.default_rng(5).normal(size=(30, 1)).astype("float32")
-    assert len(path_of(linear(6), data=(table(30)[0], noise), strengths=5, folds=2).strengths) == 5
+    assert len(path_of(linear(6), data=(table(30)[0], noise), strengths=5, cv=2).strengths) == 5
 
 
 def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch):
@@ -218,29 +220,29 @@ def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch):
         return found
 
     monkeypatch.setattr(fit.Local, "run", nothing)
-    found = path_of(linear(6), data=table(30), strengths=5, folds=2)
+    found = path_of(linear(6), data=table(30), strengths=5, cv=2)
     assert (found.table["diverged"] > 0).all()
 
 
 def test_strengths_are_sorted_and_made_unique():
-    found = path_of(net(), data=table(30), strengths=[0.1, 0.0, 1.0, 0.1], folds=2)
+    found = path_of(net(), data=table(30), strengths=[0.1, 0.0, 1.0, 0.1], cv=2)
     assert found.strengths.tolist() == [0.0, 0.1, 1.0]
 
 
 def test_one_input_and_many_more_inputs_than_rows():
-    one = path_of(linear(1), data=(x[:, :1], y), strengths=[0.01, 10.0], folds=2, training=SETTLED)
+    one = path_of(linear(1), data=(x[:, :1], y), strengths=[0.01, 10.0], cv=2, training=SETTLED)
     assert [one.features(strength).tolist() for strength in one.strengths] == [[0], []]
     wide = np.random.default_rng(0).normal(size=(100, 10_000)).astype("float32")
-    found = path_of(linear(10_000), optimizers.Adam(0.001), (wide, wide[:, :1]), strengths=[0.5, 5.0], folds=2, training=Training(epochs=1, settle=200))  # fmt: skip
+    found = path_of(linear(10_000), optimizers.Adam(0.001), (wide, wide[:, :1]), strengths=[0.5, 5.0], cv=2, training=Training(epochs=1, settle=200))  # fmt: skip
     assert 0 in found.features(0.5)
     assert found.features(5.0).size == 0
 
 
 def test_rules_of_the_compiled_optimizer_are_the_default():
     model = net()
-    model.compile(poise.Penalized("adam", poise.L1(0.5), "coupled"), "mse")
-    found = poise.path(model, *table(30), strengths=[0.1], folds=2, training=SHORT, progress=False)
-    expected = path_of(net(), optimizers.Adam(), table(30), poise.L1(), strengths=[0.1], folds=2)
+    model.compile(poise.PenalizedOptimizer("adam", poise.L1(0.5), "coupled"), "mse")
+    found = poise.fit_path(model, *table(30), strengths=[0.1], cv=2, training=SHORT, progress=False)
+    expected = path_of(net(), optimizers.Adam(), table(30), poise.L1(), strengths=[0.1], cv=2)
     assert_same_weights(found.weights(0.1), expected.weights(0.1))
 
 
@@ -281,7 +283,7 @@ REFUSED = {
     "not built": (lambda: compiled(keras.Sequential([layers.Dense(1)])), L1, {}, "^The model 'sequential.*' is not built yet"),
     "own train_step": (own_step, L1, {}, "^OwnStep has a train_step of its own, which lanes would not run"),
     "use_ema": (lambda: compiled(optimizer=optimizers.Adam(use_ema=True)), L1, {}, r"^An average of weights \(use_ema=True\)"),
-    "use_ema inside": (lambda: compiled(optimizer=poise.Penalized(optimizers.Adam(use_ema=True), L1)), L1, {}, r"^An average of weights \(use_ema=True\)"),
+    "use_ema inside": (lambda: compiled(optimizer=poise.PenalizedOptimizer(optimizers.Adam(use_ema=True), L1)), L1, {}, r"^An average of weights \(use_ema=True\)"),
     "float16": (in_float16, L1, {}, "^Lanes do not scale the loss, which float16 needs"),
     "regularizer": (regularized, L1, {}, "^'sequential.*/head/kernel' carries a Keras regularizer"),
     "Lion": (lambda: compiled(optimizer="lion"), L1, {}, "^update='proximal' does not work with Lion"),
@@ -300,8 +302,8 @@ REFUSED = {
     "adaptive with L2": (compiled, poise.L2(), {"adaptive": 1}, "^adaptive works on what a penalty drops"),
     "relax coupled": (compiled, L1, {"relax": True, "training": Training(update="coupled")}, "^relax=True works on what a penalty drops"),
     "loss of the batch": (lambda: compiled(loss=whole_batch), L1, {}, "^The loss is neither a mean nor a sum"),
-    "engine": (compiled, L1, {"engine": "dask"}, "^engine='dask' is not one of 'auto', 'local', 'process'"),
-    "folds": (compiled, L1, {"folds": 31}, "^folds=31 needs at least as many rows"),
+    "engine": (compiled, L1, {"engine": "dask"}, "^executor='dask' is not one of 'auto', 'local', 'process'"),
+    "folds": (compiled, L1, {"folds": 31}, "^cv=31 needs at least as many rows"),
 }  # fmt: skip
 
 
@@ -310,7 +312,7 @@ def test_refused_before_anything_is_trained(case, monkeypatch):
     monkeypatch.setattr(program.Program, "run", lambda *_, **__: pytest.fail("trained"))
     build, rules, given, message = REFUSED[case]
     with pytest.raises((TypeError, ValueError), match=message):
-        poise.path(build(), *table(30), rules, progress=False, **given)
+        poise.fit_path(build(), *table(30), rules, progress=False, **given)
 
 
 class OwnModel(keras.Model):
@@ -327,7 +329,7 @@ def test_model_that_could_not_be_given_back_is_refused_before_anything_is_traine
     model = OwnModel(np.ones(1, int))
     model(np.ones((1, 6)))
     with pytest.raises(NotImplementedError, match="get_config"):
-        poise.path(compiled(model), *table(30), L1, progress=False)
+        poise.fit_path(compiled(model), *table(30), L1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +342,7 @@ def adapted():
     model.compile(keras.optimizers.Adam(0.05), "mse")
     training = poise.Training(epochs=20, batch_size=None, settle=0)
     given = {"strengths": [0.01, 0.1], "folds": 2, "seeds": 2, "training": training, "progress": False}
-    return model, rows, target, poise.path(model, rows, target, poise.L2(), **given)
+    return model, rows, target, poise.fit_path(model, rows, target, poise.L2(), **given)
 
 
 def loss_of_all_rows(path, seed):

@@ -129,7 +129,9 @@ def test_values_flags_and_compilation_travel(parts, tmp_path):
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     inside = keras.Sequential([layers.Dense(4, activation=parts.bend), layers.Dense(4, name="frozen")])
     inner = keras.optimizers.Adam(schedule, beta_1=0.7, clipnorm=3.0)
-    model = net(inside, layers.BatchNormalization(), layers.Dropout(0.5, seed=7), optimizer=poise.Penalized(inner, []))
+    model = net(
+        inside, layers.BatchNormalization(), layers.Dropout(0.5, seed=7), optimizer=poise.PenalizedOptimizer(inner, [])
+    )
     inside.compile("sgd", "mse", metrics=[lambda y, predicted: 0.0])
     inside.layers[1].trainable = False
     model.set_weights([np.random.default_rng(0).uniform(1, 2, w.shape) for w in model.get_weights()])
@@ -143,7 +145,7 @@ def test_values_flags_and_compilation_travel(parts, tmp_path):
 
 def test_regularizers_that_were_adopted_stay_away(tmp_path):
     model = net(layers.Dense(4, kernel_regularizer="l2"))
-    rules = poise.adopt(model)
+    rules = poise.adopt_regularizers(model)
     found = sent(tmp_path, model, list(rules))
     assert not found["model"].losses
     assert [repr(rule) for rule in found["rules"]] == [repr(rule) for rule in rules]
@@ -174,7 +176,7 @@ import os, sys, keras, numpy as np
 keras.config.enable_unsafe_deserialization()
 tests = os.path.dirname(sys.argv[1])
 sys.path[:0] = [tests, os.path.dirname(tests)]
-from test_travel import layers, net, sent
+from test_serialization import layers, net, sent
 from pathlib import Path
 model = net(layers.Lambda(lambda x: 2 * x))
 found = sent(Path(sys.argv[2]), model)["model"]
@@ -271,7 +273,7 @@ def test_a_rule_that_cannot_travel_is_refused(tmp_path):
 
 
 def test_the_cluster_travels(tmp_path):
-    for number, cluster in enumerate([None, poise.Cluster("10.0.0.1:6379", num_gpus=0.5)]):
+    for number, cluster in enumerate([None, poise.RayCluster("10.0.0.1:6379", num_gpus=0.5)]):
         folder = tmp_path / str(number)
         folder.mkdir()
         assert sent(folder, net(), cluster=cluster)["cluster"] == cluster

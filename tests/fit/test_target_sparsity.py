@@ -1,4 +1,4 @@
-"""poise.ToSparsity: the strength that it sets by the share of zeros, the share that it reaches, what it refuses."""
+"""poise.TargetSparsity: the strength that it sets by the share of zeros, the share that it reaches, what it refuses."""
 
 from functools import cache
 from typing import Any
@@ -35,10 +35,10 @@ KERNEL[0] = 0.0
     [
         (poise.L1(), 15 / 30),
         (poise.MCP(), 15 / 30),
-        (poise.L1(weights=[0.0, 1.0, 1.0, 1.0, np.inf]), 9 / 24),
+        (poise.L1(factors=[0.0, 1.0, 1.0, 1.0, np.inf]), 9 / 24),
         (poise.GroupLasso(), 2 / 5),
         (poise.GroupLasso(groups="inputs"), 1 / 6),
-        (poise.GroupLasso(groups="inputs", weights=[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]), 1 / 3),
+        (poise.GroupLasso(groups="inputs", factors=[1.0, 1.0, 1.0, 0.0, 0.0, 0.0]), 1 / 3),
         (poise.GroupLasso(groups=[[0, 1], [2]]), 0.0),
         (poise.SparseGroupLasso(), 15 / 30),
         (poise.SparseGroupLasso(groups=[[0], [3]]), 7 / 10),
@@ -63,44 +63,44 @@ def test_share_is_that_over_all_variables_of_the_rule(rule: poise.Rule, share: f
     """The kernel of two units is zero, and the bias of one of them."""
     model = net()
     model.set_weights([KERNEL, np.array([0.0, 1.0, 0.0, 1.0, 1.0]), np.ones((5, 1)), np.ones(1)])
-    compiled(poise.Penalized(optimizers.SGD(0.0), rule, update="proximal"), model)
+    compiled(poise.PenalizedOptimizer(optimizers.SGD(0.0), rule, update="proximal"), model)
 
-    history = fitted(model, 1, callbacks=[poise.ToSparsity("units", 0.5)]).history.history
+    history = fitted(model, 1, callbacks=[poise.TargetSparsity("units", 0.5)]).history.history
 
     assert history["zeros/units"][0] == pytest.approx(share)
 
 
 def test_strength_of_every_epoch_follows_from_the_shares() -> None:
-    model = compiled(poise.Penalized(optimizers.SGD(0.05), poise.L1(0.2), update="proximal"))
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(0.2), update="proximal"))
 
-    history = fitted(model, 30, callbacks=[poise.ToSparsity("weights", 0.4, growth=1.3)]).history.history
+    history = fitted(model, 30, callbacks=[poise.TargetSparsity("kernels", 0.4, growth=1.3)]).history.history
 
     shares, strength = history["zeros/weights"], 0.2
     assert max(shares) > 0.4 > shares[0]
     for number, share in enumerate(shares):
         assert history["strength/weights"][number] == pytest.approx(strength, rel=1e-5)
         strength *= factor(0.4 - share, 0.4, 1.3)
-    assert model.optimizer.strength["weights"] == pytest.approx(strength, rel=1e-5)
+    assert model.optimizer.strength["kernels"] == pytest.approx(strength, rel=1e-5)
 
 
 @pytest.mark.parametrize(("kernel", "expected"), [(np.ones, 1.5), (np.zeros, 1.0 / 1.5)])
 def test_strength_grows_and_falls_by_no_more_than_growth(kernel: Any, expected: float) -> None:
     model = net()
     model.set_weights([kernel((6, 5)), np.ones(5), kernel((5, 1)), np.ones(1)])
-    compiled(poise.Penalized(optimizers.SGD(0.0), poise.L1(0.1), update="proximal"), model)
+    compiled(poise.PenalizedOptimizer(optimizers.SGD(0.0), poise.L1(0.1), update="proximal"), model)
 
-    fitted(model, 3, callbacks=[poise.ToSparsity("weights", 0.25)])
+    fitted(model, 3, callbacks=[poise.TargetSparsity("kernels", 0.25)])
 
-    assert model.optimizer.strength["weights"] == pytest.approx(0.1 * expected**3, rel=1e-5)
+    assert model.optimizer.strength["kernels"] == pytest.approx(0.1 * expected**3, rel=1e-5)
 
 
 def test_share_at_the_target_leaves_the_strength() -> None:
     model = net()
     model.set_weights([KERNEL, np.ones(5), np.ones((5, 1)), np.ones(1)])
     rule = poise.Rule("features/kernel", poise.L1(0.1))
-    compiled(poise.Penalized(optimizers.SGD(0.0), rule, update="proximal"), model)
+    compiled(poise.PenalizedOptimizer(optimizers.SGD(0.0), rule, update="proximal"), model)
 
-    fitted(model, 3, callbacks=[poise.ToSparsity("features/kernel", 0.5)])
+    fitted(model, 3, callbacks=[poise.TargetSparsity("features/kernel", 0.5)])
 
     assert model.optimizer.strength["features/kernel"] == pytest.approx(0.1)
 
@@ -126,11 +126,11 @@ def test_wanted_share_is_reached_on_the_digits_without_tracing_anew(
     model = keras.Sequential([keras.Input((64,)), hidden, layers.Dense(10, name="head")])
     rules = [poise.Rule("hidden/kernel", penalty), poise.Rule("head/kernel", poise.L2(1e-3))]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    compiled(poise.Penalized(inner(), rules, update="proximal"), model, loss=loss)
+    compiled(poise.PenalizedOptimizer(inner(), rules, update="proximal"), model, loss=loss)
     traces = counted_traces(model)
     x, y = digits()
 
-    watch = [poise.ToSparsity("hidden/kernel", target)]
+    watch = [poise.TargetSparsity("hidden/kernel", target)]
     history = model.fit(x[:1536], y[:1536], 256, 40, verbose=0, callbacks=watch).history
 
     kernel = weights(model)[0]
@@ -148,15 +148,15 @@ def test_strength_is_set_under_a_loss_scale() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = compiled(
-            poise.Penalized(optimizers.SGD(0.0), by_hand.rules(0.1, 0.1), "proximal"), by_hand.side_by_side()
+            poise.PenalizedOptimizer(optimizers.SGD(0.0), by_hand.rules(0.1, 0.1), "proximal"), by_hand.side_by_side()
         )
     finally:
         keras.config.set_dtype_policy("float32")
     traces = counted_traces(model)
 
-    model.fit(*by_hand.rows(8), epochs=3, verbose=0, callbacks=[poise.ToSparsity("left/kernel", 0.5)])
+    model.fit(*by_hand.rows(8), epochs=3, verbose=0, callbacks=[poise.TargetSparsity("left/kernel", 0.5)])
 
-    assert poise.find_penalized(model).strength["left/kernel"] == pytest.approx(0.1 * 1.5**3, rel=1e-5)
+    assert poise.get_penalized_optimizer(model).strength["left/kernel"] == pytest.approx(0.1 * 1.5**3, rel=1e-5)
     if BACKEND != "torch":
         assert len(traces) == 1
 
@@ -172,7 +172,7 @@ def test_strength_that_follows_a_schedule_does_so_without_tracing_anew(warm_up: 
         part = slice(number % 3 * 8, number % 3 * 8 + 8)
         by_numpy.l1 = begin + (end - begin) * min(number / 10, 1.0)
         by_numpy.step(by_hand.gradients(x[part], y[part]))
-    optimizer = poise.Penalized(optimizers.SGD(0.0625), by_hand.rules(schedule, 0.5), update="proximal")
+    optimizer = poise.PenalizedOptimizer(optimizers.SGD(0.0625), by_hand.rules(schedule, 0.5), update="proximal")
     model = compiled(optimizer, by_hand.side_by_side(), loss=by_hand.product)
     traces = counted_traces(model)
 
@@ -190,19 +190,19 @@ def test_strength_that_follows_a_schedule_does_so_without_tracing_anew(warm_up: 
 @pytest.mark.parametrize("target", [0.0, 1.0, -0.5, 80, float("nan")])
 def test_target_is_a_share(target: float) -> None:
     with pytest.raises(ValueError, match=rf"target={target!r} is not allowed: it is a share of zeros between 0 and 1"):
-        poise.ToSparsity("weights", target)
+        poise.TargetSparsity("kernels", target)
 
 
 @pytest.mark.parametrize("target", ["0.5", None, True])
 def test_target_is_a_number(target: Any) -> None:
     with pytest.raises(TypeError, match=rf"target={target!r} is a {type(target).__name__}"):
-        poise.ToSparsity("weights", target)
+        poise.TargetSparsity("kernels", target)
 
 
 @pytest.mark.parametrize("growth", [1.0, 0.5, float("inf"), float("nan")])
 def test_growth_is_a_factor_above_one(growth: float) -> None:
     with pytest.raises(ValueError, match=rf"growth={growth!r} is not allowed: it is a finite factor above 1"):
-        poise.ToSparsity("weights", 0.5, growth)
+        poise.TargetSparsity("kernels", 0.5, growth)
 
 
 RISING = optimizers.schedules.PolynomialDecay(0.0, 10, 0.1)
@@ -211,35 +211,35 @@ RISING = optimizers.schedules.PolynomialDecay(0.0, 10, 0.1)
 @pytest.mark.parametrize(
     ("penalty", "update", "message"),
     [
-        (poise.L2(0.1), "proximal", r"ToSparsity\('weights'\): L2 brings nothing to exactly zero. Use poise\.L1"),
+        (poise.L2(0.1), "proximal", r"TargetSparsity\('weights'\): L2 brings nothing to exactly zero. Use poise\.L1"),
         (poise.ElasticNet(0.0, 0.1), "proximal", "ElasticNet brings nothing to exactly zero"),
-        (poise.Nuclear(0.1), "proximal", "Nuclear brings nothing to exactly zero"),
+        (poise.NuclearNorm(0.1), "proximal", "NuclearNorm brings nothing to exactly zero"),
         (poise.Anchored(poise.L1(0.1)), "proximal", "Anchored brings nothing to exactly zero"),
         (poise.L1(0.1), "coupled", r"update='coupled' brings nothing to exactly zero. Use update='proximal'"),
         (poise.L1(RISING), "proximal", "this rule's strength follows a schedule and cannot be set. Give it a number"),
         (poise.L1(0.0), "proximal", "a strength of 0 grows by no factor. Give the rule a small one"),
-        (poise.L1(0.1, weights=0.0), "proximal", "nothing to bring to zero. All is frozen, or has the factor 0"),
+        (poise.L1(0.1, factors=0.0), "proximal", "nothing to bring to zero. All is frozen, or has the factor 0"),
     ],
-    ids=["L2", "ridge", "Nuclear", "Anchored", "coupled", "schedule", "zero", "factors"],
+    ids=["L2", "ridge", "NuclearNorm", "Anchored", "coupled", "schedule", "zero", "factors"],
 )
 def test_rule_that_cannot_be_brought_to_a_share_of_zeros_is_refused(
     penalty: poise.Penalty, update: str, message: str
 ) -> None:
-    model = compiled(poise.Penalized(optimizers.SGD(0.1), penalty, update=update))
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.1), penalty, update=update))
     with pytest.raises(ValueError, match=message):
-        fitted(model, 1, callbacks=[poise.ToSparsity("weights", 0.5)])
+        fitted(model, 1, callbacks=[poise.TargetSparsity("kernels", 0.5)])
 
 
 @pytest.mark.filterwarnings("ignore:Rule 'features/kernel' sleeps:UserWarning")
 def test_rule_that_sleeps_is_refused() -> None:
     model = net()
     model.get_layer("features").trainable = False
-    compiled(poise.Penalized("sgd", poise.Rule("features/kernel", poise.L1(0.1)), update="proximal"), model)
+    compiled(poise.PenalizedOptimizer("sgd", poise.Rule("features/kernel", poise.L1(0.1)), update="proximal"), model)
     with pytest.raises(ValueError, match="nothing to bring to zero. All is frozen"):
-        fitted(model, 1, callbacks=[poise.ToSparsity("features/kernel", 0.5)])
+        fitted(model, 1, callbacks=[poise.TargetSparsity("features/kernel", 0.5)])
 
 
 def test_unknown_rule_is_refused() -> None:
-    model = compiled(poise.Penalized("sgd", poise.L1(0.1), update="proximal"))
+    model = compiled(poise.PenalizedOptimizer("sgd", poise.L1(0.1), update="proximal"))
     with pytest.raises(KeyError, match=r"No rule is named 'head'; the rules are \['weights'\]"):
-        fitted(model, 1, callbacks=[poise.ToSparsity("head", 0.5)])
+        fitted(model, 1, callbacks=[poise.TargetSparsity("head", 0.5)])

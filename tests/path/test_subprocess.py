@@ -53,7 +53,7 @@ def waiting(y, predicted):
     time.sleep(120)
 
 
-def solve(loss, engine="process"):
+def solve(loss, executor="subprocess"):
     a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
     adapted = layers.Normalization()
     h = layers.Dense(6, "tanh", name="features")(layers.Concatenate()([adapted(a), b]))
@@ -68,9 +68,9 @@ def solve(loss, engine="process"):
     rows = {"a": x[:, :3], "b": x[:, 3:]}, y, weights
     train, held = (keras.tree.map_structure(lambda a: a[part], rows) for part in (slice(40), slice(40, 60)))
     training = poise.Training(epochs=3, batch_size=20, settle=0)
-    return poise.path(
-        model, *train[:2], poise.L1(), sample_weight=train[2], folds=held, strengths=[0.01, 0.1, 1.0],
-        training=training, engine=engine, progress=False,
+    return poise.fit_path(
+        model, *train[:2], poise.L1(), sample_weight=train[2], cv=held, strengths=[0.01, 0.1, 1.0],
+        training=training, executor=engine, progress=False,
     )
 """
 
@@ -105,7 +105,7 @@ def solved_on_jax(scene, folder):
     code = "scene.solve(scene.talking, 'local').save('local')"
     with python(code, folder, KERAS_BACKEND="jax", TF_CPP_MIN_LOG_LEVEL="3") as process:
         assert process.wait(120) == 0
-    return poise.Path.load(folder / "local")
+    return poise.RegularizationPath.load(folder / "local")
 
 
 def test_it_finds_what_this_process_would(scene, folder, capfd):
@@ -122,7 +122,7 @@ def test_it_finds_what_this_process_would(scene, folder, capfd):
     for strength in found.strengths:
         for mine, theirs in zip(found.weights(strength), expected.weights(strength), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
-    assert found.model(found.best).count_params() == expected.model(found.best).count_params()
+    assert found.model(found.best_strength).count_params() == expected.model(found.best_strength).count_params()
 
 
 def test_a_checkpoint_reaches_it(tmp_path):
@@ -133,7 +133,7 @@ def test_a_checkpoint_reaches_it(tmp_path):
         x = np.random.default_rng(0).normal(size=(40, 3))
         training = poise.Training(epochs=2, settle=0)
         given = {"strengths": [0.01, 0.1], "folds": 2, "training": training, "checkpoint": tmp_path / "kept"}
-        return poise.path(model, x, x[:, :1], poise.L2(), engine="process", progress=False, **given)
+        return poise.fit_path(model, x, x[:, :1], poise.L2(), executor="subprocess", progress=False, **given)
 
     first = solve()
     written = {file: file.stat().st_mtime_ns for file in (tmp_path / "kept").iterdir()}

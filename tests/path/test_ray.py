@@ -33,7 +33,7 @@ def trained(engine, checkpoint=None, **changed):
     x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
     training = poise.Training(epochs=2, settle=10)
     given = {"strengths": [0.01, 0.1, 0.3, 1.0], "folds": 2, "training": training, "progress": False, **changed}
-    return poise.path(model, x, x[:, :1].copy(), poise.L1(), engine=engine, checkpoint=checkpoint, **given)
+    return poise.fit_path(model, x, x[:, :1].copy(), poise.L1(), executor=engine, checkpoint=checkpoint, **given)
 """
 exec(TRAINED)
 trained = globals()["trained"]
@@ -44,7 +44,7 @@ def machines():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         patch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
-        cluster = cluster_utils.Cluster(
+        cluster = cluster_utils.RayCluster(
             initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
         )
         cluster.add_node(num_cpus=1)
@@ -152,7 +152,9 @@ def test_a_machine_lost_in_the_middle_of_a_path_changes_nothing(machines, undist
             time.sleep(0.05)
         machines.remove_node(doomed, allow_graceful=False)
 
-    monkeypatch.setattr(ray_executor, "_slots", lambda *_: dict.fromkeys([node["NodeID"] for node in ray.nodes()][:2], 1))
+    monkeypatch.setattr(
+        ray_executor, "_slots", lambda *_: dict.fromkeys([node["NodeID"] for node in ray.nodes()][:2], 1)
+    )
     begun_with(monkeypatch, stuck)
     thread = threading.Thread(target=lose)
     thread.start()
@@ -199,7 +201,7 @@ def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, m
     assert not failed.all()
     assert (found.program.table["fold"][failed] == -1).all()
     assert (found.table["failed"] > 0).tolist() == [strength in (0.3, 1.0) for strength in found.strengths]
-    assert found.best in found.strengths[:2]
+    assert found.best_strength in found.strengths[:2]
     kept = found.program.table[~failed].drop(columns="seconds")
     expected = undisturbed.program.table[~failed].drop(columns="seconds")
     np.testing.assert_array_equal(kept.to_numpy("float64"), expected.to_numpy("float64"))
@@ -257,21 +259,21 @@ def test_the_same_from_a_process_of_its_own(machines, undisturbed, monkeypatch):
 
 def test_a_study_runs_on_the_cluster(machines):
     small = {"penalties": ["l2"], "strengths": 3, "folds": 2, "steps": 20}
-    there, here = (poise.study("wine", **small, engine=engine).results for engine in ("ray", "local"))
+    there, here = (poise.run_study("wine", **small, executor=engine).results for engine in ("ray", "local"))
     there, here = there.drop(columns="seconds"), here.drop(columns="seconds")
     pd.testing.assert_frame_equal(there, here, rtol=1e-4)
 
 
 def test_a_task_that_no_machine_can_take_is_refused(machines):
     with pytest.raises(ValueError, match="No machine of the Ray cluster can take a task of 64 cores"):
-        trained(poise.Cluster(num_cpus=64))
+        trained(poise.RayCluster(num_cpus=64))
 
 
 def test_no_cluster_at_the_address(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("nobody answers")))
     with pytest.raises(ConnectionError, match="No Ray cluster can be reached at '10.0.0.1:6379': nobody answers"):
-        trained(poise.Cluster("10.0.0.1:6379"))
+        trained(poise.RayCluster("10.0.0.1:6379"))
 
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
@@ -289,19 +291,19 @@ def test_batches_that_pass_by_stay_here():
         def __iter__(self):
             return iter([batch, batch])
 
-    with pytest.raises(ValueError, match="Give arrays, or use engine='auto'"):
-        poise.path(model, Batches(), rules=poise.L1(), engine="ray", progress=False)
+    with pytest.raises(ValueError, match="Give arrays, or use executor='auto'"):
+        poise.fit_path(model, Batches(), rules=poise.L1(), executor="ray", progress=False)
 
 
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"num_cpus": 0}, ValueError, r"Cluster\(num_cpus=0\): give a number > 0"),
-        ({"num_cpus": None}, TypeError, r"Cluster\(num_cpus=None\): give a number\."),
-        ({"num_gpus": -1}, ValueError, r"Cluster\(num_gpus=-1\): give a number ≥ 0"),
-        ({"memory": "2G"}, TypeError, r"Cluster\(memory='2G'\): give a number or None"),
+        ({"num_cpus": 0}, ValueError, r"RayCluster\(num_cpus=0\): give a number > 0"),
+        ({"num_cpus": None}, TypeError, r"RayCluster\(num_cpus=None\): give a number\."),
+        ({"num_gpus": -1}, ValueError, r"RayCluster\(num_gpus=-1\): give a number ≥ 0"),
+        ({"memory": "2G"}, TypeError, r"RayCluster\(memory='2G'\): give a number or None"),
     ],
 )
 def test_wrong_numbers(given, error, message):
     with pytest.raises(error, match=message):
-        poise.Cluster(**given)
+        poise.RayCluster(**given)
