@@ -281,30 +281,30 @@ WRONG = {
     ),
     "beside a smooth one": (
         lambda model: [units_of(model), poise.Rule("head/kernel", poise.L2())],
-        r"Rules 'joint groups' and 'head/kernel' put another penalty beside a joint one on '.*head/kernel', and no step",
+        r"Rules 'joint groups' and 'head/kernel' put another penalty beside a joint one on '.*head/kernel', and they have no common",
     ),
     "two joint ones": (
         lambda model: [units_of(model), poise.Rule("features/kernel", units_of_anywhere(model), name="other")],
-        r"put two joint penalties on '.*features/kernel'.*Exclude it from the other: poise.Rule\(",
+        r"put two joint penalties on '.*features/kernel'.*Exclude the variable from the other rule: poise.Rule\(",
     ),
     "a member that is not selected": (
         lambda model: poise.Rule("*/kernel", units_of(model)),
-        r"Rule '\*/kernel' leaves out '.*features/bias', which is a member of its penalty",
+        r"Rule '\*/kernel' does not select '.*features/bias', a member of its penalty",
     ),
     "a member that is excluded": (
         lambda model: poise.Rule("**", units_of(model), exclude="bias"),
-        "leaves out '.*features/bias'",
+        "does not select '.*features/bias'",
     ),
     "one that is no member": (
         lambda model: poise.Rule("**", units_of(model)),
-        r"selects '.*head/bias', which is no member of its penalty",
+        r"selects '.*head/bias', which is not a member of its penalty",
     ),
     "a name that is a path": (
         lambda model: [
             poise.Rule(MEMBERS[0], units_of_anywhere(model), name=model.trainable_variables[2].path),
             poise.Rule("head/kernel", poise.L1()),
         ],
-        r"is named '.*head/kernel', as another variable is\. Give it another name",
+        r"name '.*head/kernel' of the joint rule is the path of another variable\. Pass another name=",
     ),
 }
 
