@@ -267,17 +267,17 @@ KERNEL = {MEMBERS[0]: ((6, 5), 1, [*range(5)])}
 WRONG = {
     "no such path": (
         of({"net/feature/kernel": ((6, 5), 1, [*range(5)])}),
-        r"the member 'net/feature/kernel' is no variable of the 4 that are trained\. Give paths as variable.path",
+        r"the member 'net/feature/kernel' is not one of the 4 trained variables\. Use paths as in variable.path",
     ),
     "frozen": (frozen, r"the member '.*features/kernel' is frozen \(trainable=False\) and cannot become zero"),
     "another shape": (
         of({MEMBERS[0]: ((5, 6), 1, [*range(6)])}),
-        r"has the shape \(6, 5\), and its groups are for the shape \(5, 6\)",
+        r"has the shape \(6, 5\), but its groups are for the shape \(5, 6\)",
     ),
     "any of two": (of({"kernel": ((6, 5), 1, [*range(5)])}), "the member 'kernel' may be any of '.*', '.*'"),
     "one twice": (
         of(KERNEL | {"features/kernel": ((6, 5), 0, [*range(6)])}),
-        "the member 'features/kernel' is '.*features/kernel', and so is '.*features/kernel'. Leave one out",
+        "the member 'features/kernel' is '.*features/kernel', and so is '.*features/kernel'. Remove one of them",
     ),
     "beside a smooth one": (
         lambda model: [units_of(model), poise.Rule("head/kernel", poise.L2())],

@@ -109,19 +109,19 @@ def test_factors_of_smoothness_fit_the_differences() -> None:
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5, -3.0, float("nan"), float("inf")])
 def test_gamma_of_mcp_is_above_one(gamma: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)gamma.*{gamma!r}.*1"):
+    with pytest.raises(ValueError, match=rf"gamma must be a finite number > 1, got {gamma!r}"):
         poise.MCP(1.0, gamma=gamma)
 
 
 @pytest.mark.parametrize("gamma", [2.0, 1.5, -3.0, float("nan"), float("inf")])
 def test_gamma_of_scad_is_above_two(gamma: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)gamma.*{gamma!r}.*2"):
+    with pytest.raises(ValueError, match=rf"gamma must be a finite number > 2, got {gamma!r}"):
         poise.SCAD(1.0, gamma=gamma)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf")])
 def test_epsilon_of_log_sum_is_positive(epsilon: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)epsilon.*{epsilon!r}.*0"):
+    with pytest.raises(ValueError, match=rf"epsilon must be a finite number > 0, got {epsilon!r}"):
         poise.LogSum(1.0, epsilon=epsilon)
 
 
@@ -145,7 +145,7 @@ def test_l1_ratio_of_sklearn_is_between_zero_and_one(ratio: float) -> None:
 
 
 def test_an_unknown_mode_of_coherence_is_named() -> None:
-    with pytest.raises(ValueError, match=r"(?s)'diagonals'.*rows.*columns"):
+    with pytest.raises(ValueError, match=r"mode must be 'rows' or 'columns', got 'diagonals'"):
         poise.MutualCoherence(1.0, mode="diagonals")
 
 
@@ -187,7 +187,7 @@ def test_scales_of_others_are_checked(alpha: float) -> None:
 
 
 def test_an_unknown_loss_of_sklearn_is_named() -> None:
-    with pytest.raises(ValueError, match=r"(?s)'hinge'.*mse.*log_loss"):
+    with pytest.raises(ValueError, match=r"loss must be 'mse' .* or 'log_loss' .*, got 'hinge'"):
         poise.L1.from_sklearn(0.1, loss="hinge")
 
 
@@ -208,7 +208,7 @@ def test_a_group_axis_that_the_variable_lacks_is_named(kind: type, axis: int) ->
 
 @every_group_kind
 def test_an_unknown_kind_of_groups_is_named(kind: type) -> None:
-    with pytest.raises(ValueError, match=r"(?s)'units'.*outputs.*inputs"):
+    with pytest.raises(ValueError, match=r"groups must be 'outputs', 'inputs', .*, got 'units'"):
         kind(1.0, groups="units")
 
 
