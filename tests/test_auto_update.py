@@ -9,7 +9,7 @@ from keras import optimizers
 from oracles import models
 from oracles.models import assert_same_weights, compiled, fitted, net, weights
 from oracles.optimizers import SETTLING, multi_optimizer
-from sklearn.linear_model import ElasticNet, Lasso
+from sklearn.linear_model import ElasticNet, Lasso, Ridge
 
 import poise
 
@@ -80,14 +80,18 @@ def test_l1_and_l2_on_one_variable_end_at_the_elastic_net(name: str) -> None:
     assert poise.forces(model, *models.diabetes())["relative_residual"].max() < 1e-3
 
 
-@pytest.mark.parametrize("penalty", [poise.L1, poise.L2])
-def test_infinite_factors_hold_entries_at_zero(penalty: Any) -> None:
-    factors = np.where(np.arange(10) == 2, np.inf, 1.0)[:, None]
+@pytest.mark.parametrize(
+    ("penalty", "peer"), [(poise.L1, Lasso(0.005, tol=1e-12, max_iter=100_000)), (poise.L2, Ridge(0.01 * 442))]
+)
+def test_infinite_factors_drop_a_column(penalty: Any, peer: Any) -> None:
+    is_kept = np.arange(10) != 2
+    x, y = double()
+    coefficients = np.zeros(10)
+    coefficients[is_kept] = peer.fit(x[:, is_kept], y).coef_
 
-    kernel = weights(settled("Adam", penalty(0.01, factors=factors)))[0][:, 0]
+    model = settled("Adam", penalty(0.01, factors=np.where(is_kept, 1.0, np.inf)[:, None]))
 
-    assert kernel[2] == 0.0
-    assert np.all(np.delete(kernel, 2) != 0.0)
+    assert_solution(model, coefficients)
 
 
 def test_infinite_factors_of_a_smooth_penalty_beside_another_one_are_refused() -> None:

@@ -220,6 +220,7 @@ def test_layers_and_variables_are_matched_by_identity() -> None:
 
 def test_layer_selects_no_state() -> None:
     model = keras.Sequential([keras.Input((3,)), layers.BatchNormalization(name="norm"), layers.Dense(1)])
+    learn([model])
     rule = poise.Rule(model, poise.L2())
 
     assert {v.name for v in model.variables if rule.applies_to(v)} == {"gamma", "beta", "kernel", "bias"}
