@@ -24,11 +24,11 @@ test: lint docs .venv/.tests  ## the tests, on all three backends
 
 # What pyproject.toml calls the lowest versions, without TensorFlow and PyTorch, as after a plain `pip install poise`.
 LOWEST := test_optimizer.py test_inner.py test_identity.py test_saving.py test_rules.py test_layers.py \
-	penalties/test_errors.py penalties/test_oracles.py paths/test_stages.py paths/test_selection.py \
-	compaction/test_behaviour.py studies/test_scores.py docs/test_plain_install.py
+	penalties/test_errors.py penalties/test_oracles.py path/test_stages.py path/test_selection.py \
+	compaction/test_behavior.py study/test_scores.py docs/test_plain_install.py
 test-lowest: .venv-lowest/.tests  ## the core tests on JAX, with the lowest versions of what poise depends on
 	.venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile $(addprefix tests/,$(LOWEST))
-	.venv-lowest/bin/poise study diabetes --penalty l2 --strengths 3 --folds 2 --steps 20 --out runs/lowest --force --quiet
+	.venv-lowest/bin/poise study diabetes --penalty l2 --strengths 3 --cv 2 --max-iter 20 --out runs/lowest --force --quiet
 
 lint: .venv/.tests  ## style and types
 	$(BIN)/ruff check .

@@ -4,7 +4,7 @@
     python benchmarks/compact.py mnist1d --seeds 5      # one of them (mnist1d: pip install mnist1d)
     python benchmarks/compact.py --validation           # on rows put aside from training, which the settings are from
 
-"poise" trains under `poise.structure` in the proximal update, removes the dead units by `poise.compact` and goes on
+"poise" trains under `poise.unit_sparsity` in the proximal update, removes the dead units by `poise.compact` and goes on
 without the penalty; "even" is the same with the weight 1 for every filter, where the default is √(entries of the
 filter). So many dead filters are kept that every layer has a multiple of 8 (`--multiple 1` for none): on other widths
 convolutions on a CPU can be twice as slow. Each is set against two others. "Magnitude" trains without a penalty,
@@ -88,7 +88,7 @@ def compared(name, seed, validation, multiple):
     rows = [judged(full, full, x, y, seed=seed, strength=0.0, way="full")]
     for (own, weights), strength in zip(WAYS.items(), strengths, strict=True):
         sparse = copied(start)
-        train(sparse, training, epochs, poise.structure(sparse, strength, weights))
+        train(sparse, training, epochs, poise.unit_sparsity(sparse, strength, weights))
         ours = poise.compact(sparse, multiple=multiple)
         theirs = poise.compact(pruned(dense, filters_like(name, ours, multiple)))
         narrow = network(name, filters_of(theirs))
@@ -123,7 +123,7 @@ def rows_of(name, seed, validation):
 
 
 def network(name, filters):
-    """Blocks of a convolution, batch normalisation and ReLU."""
+    """Blocks of a convolution, batch normalization and ReLU."""
     dimension, kernel, _, pooled, *_ = TABLES[name]
     layers = keras.layers
     convolution, pooling, average = (
@@ -151,7 +151,7 @@ def train(model, rows, epochs, rule=None):
     steps = epochs * -(-len(rows[0]) // batch)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps))
     if rule is not None:
-        optimizer = poise.Penalized(optimizer, rule, update="proximal")
+        optimizer = poise.PenalizedOptimizer(optimizer, rule, update="proximal")
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(*rows, epochs=epochs, batch_size=batch, verbose=0)
 
@@ -165,7 +165,7 @@ def filters_like(name, ours, multiple):
 
 
 def pruned(model, filters):
-    """A copy in which all filters but those of large L1 norm are zero, with their normalisation's scale and shift."""
+    """A copy in which all filters but those of large L1 norm are zero, with their normalization's scale and shift."""
     model = copied(model)
     convolutions = [position for position, layer in enumerate(model.layers) if hasattr(layer, "filters")]
     for position, count in zip(convolutions, filters, strict=True):
@@ -183,7 +183,7 @@ def filters_of(model):
 
 
 def flops(name, filters):
-    """As poise.savings counts them, without building the network."""
+    """As poise.compare_models counts them, without building the network."""
     dimension, kernel, _, pooled, *_ = TABLES[name]
     places, before, products = {1: 40, 2: 64}[dimension], 1, 0
     for number, count in enumerate(filters):
@@ -195,7 +195,7 @@ def flops(name, filters):
 
 def judged(full, model, x, y, **about):
     said = model.predict(x, batch_size=256, verbose=0)
-    saved = poise.savings(full, model)
+    saved = poise.compare_models(full, model)
     ratio = saved.loc["FLOPs per sample", "ratio"]
     milliseconds, faster, lighter = timed(full, model, x) if model is not full else (np.nan, 1.0, 1.0)
     return {

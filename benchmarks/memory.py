@@ -36,7 +36,9 @@ CONTENDERS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Memory of training with Penalized, beside the stock optimizer.")
+    parser = argparse.ArgumentParser(
+        description="Memory of training with PenalizedOptimizer, beside the stock optimizer."
+    )
     parser.add_argument("backends", nargs="*", help="jax, tensorflow, torch; without one that of KERAS_BACKEND")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -89,7 +91,7 @@ def optimizer(keras, poise, contender):
         return keras.optimizers.Adam()
     update, penalty = contender
     made = poise.Anchored(poise.L2(1e-3)) if penalty == "Anchored" else getattr(poise, penalty)(1e-3)
-    return poise.Penalized("adam", made, update=update)
+    return poise.PenalizedOptimizer("adam", made, update=update)
 
 
 def resident():

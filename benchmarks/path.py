@@ -5,7 +5,7 @@
 
 Every contender runs in a process of its own, from a warm disk, and is timed after its imports, compilation included;
 printed are the medians of the repeats. R² is the mean over the repeats, each of which tests other rows. (Keras imports
-TensorFlow, where it is installed, when it first serialises a model; that import is made before.) "Loop" is what a user
+TensorFlow, where it is installed, when it first serializes a model; that import is made before.) "Loop" is what a user
 writes without poise: for every strength and fold build, compile and fit a Keras model with `kernel_regularizer`. One
 fit of it is measured and multiplied by their number.
 """
@@ -182,12 +182,12 @@ def small_path(penalty, **training):
 
         x, y, xt, yt = diabetes()
         start = time.perf_counter()
-        path = poise.path(
+        path = poise.fit_path(
             network(SMALL["sizes"]), x, y, getattr(poise, penalty)(), strengths=SMALL["strengths"],
-            folds=SMALL["folds"], training=poise.Training(**training), progress=False,
+            cv=SMALL["folds"], training=poise.Training(**training), progress=False,
         )  # fmt: skip
         seconds = time.perf_counter() - start
-        predicted = path.predict(path.best, xt)
+        predicted = path.predict(path.best_strength, xt)
         return {"seconds": seconds, "r2": float(1 - ((predicted - yt) ** 2).sum() / ((yt - yt.mean()) ** 2).sum())}
 
     return run
@@ -212,18 +212,18 @@ def many_path(setting, data, **more):
     start = time.perf_counter()
     training = poise.Training(epochs=setting["epochs"], batch_size=setting["batch"], update="coupled")
     model = network(setting["sizes"])
-    poise.path(model, x, y, poise.L2(), strengths=np.geomspace(1e-5, 1e-1, setting["strengths"]), training=training,
+    poise.fit_path(model, x, y, poise.L2(), strengths=np.geomspace(1e-5, 1e-1, setting["strengths"]), training=training,
                progress=False, **more)  # fmt: skip
     return time.perf_counter() - start
 
 
 def middle_path():
-    return {"seconds": many_path(MIDDLE, digits(), folds=MIDDLE["folds"])}
+    return {"seconds": many_path(MIDDLE, digits(), cv=MIDDLE["folds"])}
 
 
 def large_path():
     x, y = noise()
-    seconds = many_path(LARGE, (x, y), folds=(x[:128].copy(), y[:128].copy()))
+    seconds = many_path(LARGE, (x, y), cv=(x[:128].copy(), y[:128].copy()))
     sizes = LARGE["sizes"]
     products = sum(a * b for a, b in itertools.pairwise(sizes)) * 3 - sizes[0] * sizes[1]
     flops = 2.0 * products * len(x) * LARGE["epochs"] * LARGE["strengths"]
@@ -250,7 +250,7 @@ def growing():
     x, y, *_ = diabetes()
     lanes = int(os.environ["LANES"])
     setting = {**SMALL, "epochs": 20, "strengths": lanes}
-    seconds = many_path(setting, (x, y), folds=(x[:32].copy(), y[:32].copy()))
+    seconds = many_path(setting, (x, y), cv=(x[:32].copy(), y[:32].copy()))
     return {"seconds": seconds, "step": seconds / (20 * -(-len(x) // 32))}
 
 
@@ -262,7 +262,7 @@ def memory():
     for lanes in (20, 84):
         os.environ["LANES"] = str(lanes)
         if os.fork() == 0:
-            many_path({**LARGE, "epochs": 1, "strengths": lanes}, (x, y), folds=(x[:128].copy(), y[:128].copy()))
+            many_path({**LARGE, "epochs": 1, "strengths": lanes}, (x, y), cv=(x[:128].copy(), y[:128].copy()))
             print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
             os._exit(0)
         os.wait()
@@ -278,7 +278,7 @@ def from_child():
     x, y, *_ = diabetes()
     model = network(SMALL["sizes"])
     start = time.perf_counter()
-    path = poise.path(model, x, y, poise.L2(), strengths=np.geomspace(1e-4, 1, 20), progress=False)
+    path = poise.fit_path(model, x, y, poise.L2(), strengths=np.geomspace(1e-4, 1, 20), progress=False)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "start": seconds - path.seconds}
 

@@ -4,7 +4,7 @@
     python benchmarks/scale.py overhead      # some of it: efficiency, overhead, simulated
 
 A worker has one core. Every run is a process of its own with a Ray that is started for it, and the whole call of
-`poise.path` is timed, compilation included, after Ray has started. Contenders take turns, and the run of the median
+`poise.fit_path` is timed, compilation included, after Ray has started. Contenders take turns, and the run of the median
 time is told. The simulation gives tasks to machines as Ray does,
 the next to whichever is free, with the times that the run with one worker measured; it is checked against the run with
 two before it is asked about a thousand.
@@ -88,7 +88,7 @@ def timed(engine, lanes):
     from sklearn.datasets import load_digits
 
     import poise
-    from poise.paths import remote
+    from poise.path.executors import ray_executor
 
     x, y = load_digits(return_X_y=True)
     x = np.asarray(x / 16, "float32")
@@ -101,19 +101,19 @@ def timed(engine, lanes):
         import ray
 
         ray.init(num_cpus=int(engine), log_to_driver=False, logging_level="error", include_dashboard=False)
-        joined = remote._Piece.joined
+        joined = ray_executor._Piece.joined
 
         def noted(piece):
             lanes = piece.task.lanes["lanes"].size
             ended.append((time.perf_counter() - start, float(piece.found["measure/seconds"].sum()), lanes))
             return joined(piece)
 
-        remote._Piece.joined = noted
+        ray_executor._Piece.joined = noted
     start = time.perf_counter()
-    poise.path(
-        model, x, y, poise.L2(), strengths=np.geomspace(1e-5, 1e-1, lanes), folds=(x[:360].copy(), y[:360].copy()),
+    poise.fit_path(
+        model, x, y, poise.L2(), strengths=np.geomspace(1e-5, 1e-1, lanes), cv=(x[:360].copy(), y[:360].copy()),
         training=poise.Training(epochs=EPOCHS, batch_size=BATCH, update="coupled", settle=0),
-        engine="local" if engine == "local" else "ray", progress=False,
+        executor="in_process" if engine == "local" else "ray", progress=False,
     )  # fmt: skip
     return {"seconds": time.perf_counter() - start, "tasks": ended}
 

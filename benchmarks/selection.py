@@ -1,10 +1,10 @@
 """Which columns of a planted table an adaptive path finds, and how well it predicts, beside other methods.
 
     python benchmarks/selection.py                     # every kind of table
-    python benchmarks/selection.py mixed --seeds 10    # one of them
+    python benchmarks/selection.py mixed --n-init 10    # one of them
     python benchmarks/selection.py --ways poise        # one of the ways
 
-Every table has rows to train on and as many others to test on, correlated neighbours and standardised columns. "Found"
+Every table has rows to train on and as many others to test on, correlated neighbors and standardized columns. "Found"
 and "false" are the useful and the useless columns that are kept; the loss is on the test rows, in units of the
 variance of the target, or the cross-entropy. poise chooses at `best`; LassoNet and the adaptive Lasso by their own
 cross-validation.
@@ -23,7 +23,7 @@ WIDTH = 64
 
 
 def correlated(generator, rows, columns):
-    """Normal columns of which neighbours have the correlation 0.5."""
+    """Normal columns of which neighbors have the correlation 0.5."""
     x = generator.normal(size=(rows, columns))
     for j in range(1, columns):
         x[:, j] = 0.5 * x[:, j - 1] + np.sqrt(0.75) * x[:, j]
@@ -31,7 +31,7 @@ def correlated(generator, rows, columns):
 
 
 def noisy(generator, signal, share):
-    """The standardised signal with noise of `share` of its standard deviation."""
+    """The standardized signal with noise of `share` of its standard deviation."""
     signal = (signal - signal.mean()) / signal.std()
     return signal + share * generator.normal(size=len(signal))
 
@@ -97,7 +97,7 @@ def table(kind, seed):
     return x[:rows], y[:rows], x[rows:], y[rows:], set(order[:useful].tolist())
 
 
-def by_poise(x, y, xt, yt, classes, seed, width=WIDTH, depth=1, steps=800):
+def by_poise(x, y, xt, yt, classes, seed, width=WIDTH, depth=1, max_iter=800):
     import keras
 
     import poise
@@ -112,12 +112,12 @@ def by_poise(x, y, xt, yt, classes, seed, width=WIDTH, depth=1, steps=800):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if classes else "mse"
     model.compile(keras.optimizers.Adam(0.01), loss)
     rules = [
-        poise.Rule("features/kernel", poise.GroupLasso(1.0, "inputs", weights=[1.0])),
-        poise.Rule(poise.WEIGHTS, poise.L2(0.5), exclude="features/kernel", name="rest"),
+        poise.Rule("features/kernel", poise.GroupLasso(1.0, "inputs", factors=[1.0])),
+        poise.Rule(poise.Role.KERNELS, poise.L2(0.5), exclude="features/kernel", name="rest"),
     ]
-    training = poise.Training(epochs=0, settle=steps)
-    path = poise.path(model, x, y, rules, strengths=13, folds=4, adaptive=2, training=training, progress=False)
-    kept = set(path.features(path.best).tolist())
+    training = poise.Training(epochs=0, settle=max_iter)
+    path = poise.fit_path(model, x, y, rules, strengths=13, cv=4, adaptive=2, training=training, progress=False)
+    kept = set(path.features(path.best_strength).tolist())
     return kept, _loss(path, xt, yt, classes)
 
 
@@ -126,7 +126,7 @@ def _loss(path, xt, yt, classes):
 
     # For prediction the stage whose held-out loss is lowest; what survives is that of the last.
     stage = min([*path.stages, path], key=lambda one: one.table["val_loss"].min())
-    predicted = stage.predict(stage.best, xt)
+    predicted = stage.predict(stage.best_strength, xt)
     if classes:
         odds = np.exp(predicted - predicted.max(axis=1, keepdims=True))
         return log_loss(yt, odds / odds.sum(axis=1, keepdims=True), labels=range(classes))
@@ -162,7 +162,7 @@ WAYS = {
     "poise": by_poise,
     "poise, width 256": functools.partial(by_poise, width=256),
     "poise, two layers": functools.partial(by_poise, depth=2),
-    "poise, 2,400 steps": functools.partial(by_poise, steps=2400),
+    "poise, 2,400 steps": functools.partial(by_poise, max_iter=2400),
     "adaptive Lasso": by_adaptive_lasso,
     "LassoNet": by_lassonet,
 }
@@ -171,7 +171,7 @@ WAYS = {
 def main():
     parser = argparse.ArgumentParser(description="Columns found and test loss on planted tables.")
     parser.add_argument("kinds", nargs="*", help=f"of {', '.join(TABLES)}; all without one")
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--n-init", type=int, default=10)
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=["poise", "adaptive Lasso", "LassoNet"])
     given = parser.parse_args()
     for kind in given.kinds or TABLES:

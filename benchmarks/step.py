@@ -4,7 +4,7 @@
     python benchmarks/step.py --all      # JAX and TensorFlow, a process each
 
 "Theirs" is the network with `kernel_regularizer=L2(0.01)` on every kernel under plain Adam, "ours" the same network
-under `poise.Penalized("adam", poise.L2(0.01))`. All models live in one process and take turns: a round is one `fit` of
+under `poise.PenalizedOptimizer("adam", poise.L2(0.01))`. All models live in one process and take turns: a round is one `fit` of
 each over the same batches, in random order, and gives one ratio for every one of ours. Printed are the medians over
 the rounds, so that a slow moment of the machine spoils a round and not the result.
 """
@@ -23,7 +23,9 @@ BACKENDS = ("jax", "tensorflow")
 
 
 def main():
-    arguments = argparse.ArgumentParser(description="Time of a training step, Penalized against kernel_regularizer.")
+    arguments = argparse.ArgumentParser(
+        description="Time of a training step, PenalizedOptimizer against kernel_regularizer."
+    )
     arguments.add_argument("--all", action="store_true", help="JAX and TensorFlow, one after the other")
     arguments.add_argument("--rounds", type=int, default=31, help="how many ratios the median is taken of")
     arguments.add_argument("--net", choices=("small", "large"), help="one network alone")
@@ -65,13 +67,13 @@ def compare(name, rounds):
     import poise
 
     def penalized(observe=0):
-        return poise.Penalized("adam", poise.L2(0.01), observe=observe)
+        return poise.PenalizedOptimizer("adam", poise.L2(0.01), observe_every=observe)
 
     theirs = trainer(name, "adam", regularized=True)
     ours = {
         "L2": trainer(name, penalized()),
-        "L2, LossSplit": trainer(name, penalized(), [poise.LossSplit()]),
-        "L2, LossSplit, observe=10": trainer(name, penalized(observe=10), [poise.LossSplit()]),
+        "L2, PenaltyLogger": trainer(name, penalized(), [poise.PenaltyLogger()]),
+        "L2, PenaltyLogger, observe_every=10": trainer(name, penalized(observe_every=10), [poise.PenaltyLogger()]),
     }
     trainers = {"theirs": theirs, **ours}
     for train in trainers.values():

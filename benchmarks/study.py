@@ -1,7 +1,7 @@
 """The test scores of a study, beside those of what one would use instead, on the same rows.
 
     python benchmarks/study.py                    # diabetes, breast_cancer, wine, digits, with LassoNet
-    python benchmarks/study.py wine --seeds 5
+    python benchmarks/study.py wine --n-init 5
     python benchmarks/study.py planted            # which columns of planted tables a study of a CSV file names
     python benchmarks/study.py --without-lassonet
 
@@ -29,7 +29,7 @@ TABLES = ("diabetes", "breast_cancer", "wine", "digits")
 def main():
     parser = argparse.ArgumentParser(description="Test scores of a study and of others.")
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)} and planted; the first four without one")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--n-init", type=int, default=3)
     parser.add_argument("--without-lassonet", action="store_true")
     given = parser.parse_args()
     for name in given.tables or TABLES:
@@ -75,16 +75,16 @@ def compared(name, seeds, with_lassonet):
 
 def studied(name, seed, **given):
     """A study, and its rows as arrays: x and y that train, x and y that test."""
-    from poise.studies import study
-    from poise.studies.splits import put_aside
+    from poise.study import run_study
+    from poise.study.splits import put_aside
 
-    found = study(name, seed=seed, **given)
+    found = run_study(name, seed=seed, **given)
     training, testing = put_aside(found.table, found.settings.test, seed)
     x = found.encoder.transform(found.table.features)
     if found.table.classes:
         y = found.table.target.map({label: number for number, label in enumerate(found.table.classes)}).to_numpy()
     else:
-        y = ((found.table.target - found.centre) / found.scale).to_numpy()
+        y = ((found.table.target - found.center) / found.scale).to_numpy()
     return found, (x[training], y[training], x[testing], y[testing])
 
 
@@ -157,12 +157,12 @@ def planted(seeds):
                 file = Path(folder, "planted.csv")
                 frame.to_csv(file, index=False)
                 found, rows = studied(file, seed, target="y", penalties=["adaptive"])
-            kept = {int(column[1:]) for column in found.best.kept}
-            stable = found.best.stability.to_numpy()
-            is_true = np.array([int(column[1:]) in true for column in found.best.stability.index])
+            kept = {int(column[1:]) for column in found.best_strength.kept}
+            stable = found.best_strength.stability.to_numpy()
+            is_true = np.array([int(column[1:]) in true for column in found.best_strength.stability.index])
             results.append((
                 len(kept & true), len(kept - true), stable[is_true].mean(), stable[~is_true].mean(),
-                found.best.score.value, linear("regression", *rows, seed)[0],
+                found.best_strength.score.value, linear("regression", *rows, seed)[0],
             ))  # fmt: skip
         mean = np.mean(results, axis=0)
         print(

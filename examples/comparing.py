@@ -8,7 +8,7 @@ STEPS = 100
 
 
 def diabetes():
-    """Ten measurements of 442 people and how far their diabetes went, standardised; 10 steps of 32 rows an epoch."""
+    """Ten measurements of 442 people and how far their diabetes went, standardized; 10 steps of 32 rows an epoch."""
     x, y = load_diabetes(return_X_y=True)
     return scale(x).astype("float32")[:320], scale(y).astype("float32")[:320, None]
 

@@ -28,13 +28,13 @@ theirs = network()
 theirs.compile(optimizer="adam", loss="mse")
 history = theirs.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0)
 
-# With poise: a rule of strength 0 penalises nothing, and shows what the weights would cost.
+# With poise: a rule of strength 0 penalizes nothing, and shows what the weights would cost.
 ours = network()
-ours.compile(optimizer=poise.Penalized("adam", poise.L2(0.0)), loss="mse")
-ours.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0, callbacks=[poise.LossSplit()])
+ours.compile(optimizer=poise.PenalizedOptimizer("adam", poise.L2(0.0)), loss="mse")
+ours.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0, callbacks=[poise.PenaltyLogger()])
 
 print_weights(theirs, ours)
-ours.optimizer.strength["weights"] = 0.01
+ours.optimizer.strength["kernels"] = 0.01
 forces = poise.forces(ours, x, y)
 print(f"loss is the prediction loss: {history.history['loss'][-1]:.3f}")
 print("hidden: nothing holds the weights. An L2 of 0.01 would pull on them with")

@@ -30,7 +30,7 @@ theirs.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0)
 
 # With poise: the layers stay as they are.
 ours = network()
-ours.compile(optimizer=poise.Penalized("adam", poise.L2(0.01)), loss="mse")
+ours.compile(optimizer=poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse")
 ours.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0)
 
 print_weights(theirs, ours)

@@ -38,7 +38,7 @@ theirs.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0)
 
 # With poise: the loss is the loss, and the rule finds the kernels by their role.
 ours = network()
-ours.compile(optimizer=poise.Penalized("adam", poise.L1(0.001)), loss="mse")
+ours.compile(optimizer=poise.PenalizedOptimizer("adam", poise.L1(0.001)), loss="mse")
 ours.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0)
 
 print_weights(theirs, ours)
@@ -49,11 +49,11 @@ print(f"ours:   evaluate says loss {ours.evaluate(x, y, verbose=0):.3f}")
 deeper = tf.keras.Sequential([tf.keras.Input((10,)), tf.keras.layers.LayerNormalization(), *network().layers])
 names = [variable.path.split("/")[-1] for variable in deeper.trainable_variables]
 zeros = sum(int((w == 0).sum()) for w in theirs.get_weights()[::2])
-print(f"hidden: with a normalisation in front, variables 0 and 2 are {names[0]!r} and {names[2]!r}: another penalty")
+print(f"hidden: with a normalization in front, variables 0 and 2 are {names[0]!r} and {names[2]!r}: another penalty")
 print(f"hidden: after {STEPS} steps of L1 inside the loss, {zeros} of 704 weights are exactly zero")
 
 sparse = network()
-sparse.compile(optimizer=poise.Penalized("adam", poise.L1(0.001), update="proximal"), loss="mse")
+sparse.compile(optimizer=poise.PenalizedOptimizer("adam", poise.L1(0.001), update="proximal"), loss="mse")
 sparse.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0)
 zeros = sum(int((w == 0).sum()) for w in sparse.get_weights()[::2])
 print(f'with update="proximal", {zeros} of 704 are')

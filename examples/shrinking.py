@@ -3,8 +3,8 @@
     python examples/shrinking.py            # scikit-learn's digits, images of 8 x 8
     python examples/shrinking.py mnist1d    # digits drawn as curves (pip install mnist1d)
 
-For every strength the same network trains under `poise.structure` in the proximal update, so that filters become
-exactly zero with their batch normalisation; `poise.compact` then removes them. Printed are, before and after that, the
+For every strength the same network trains under `poise.unit_sparsity` in the proximal update, so that filters become
+exactly zero with their batch normalization; `poise.compact` then removes them. Printed are, before and after that, the
 accuracy on the validation rows, and what the smaller network takes, each with how many times as much the network of
 strength 0 takes: parameters, operations, the time of `predict` for a batch of 256 (the two take turns; the median),
 and the file. Training could go on with the smaller network; here it does not.
@@ -47,7 +47,7 @@ def main():
             chosen = strength, smaller
     strength, smaller = chosen
     before, after = accuracy_of(full, *test), accuracy_of(smaller, *test)
-    ratio = poise.savings(full, smaller).loc["FLOPs per sample", "ratio"]
+    ratio = poise.compare_models(full, smaller).loc["FLOPs per sample", "ratio"]
     print(
         f"The largest strength that costs at most a point on the validation rows is {strength:g}: the network takes "
         f"{ratio:.1f} times fewer operations, and is right on {after:.1%} of the test rows, the full one on "
@@ -78,7 +78,7 @@ def split(x, y):
 
 
 def network(shape):
-    """Four blocks of a convolution, batch normalisation and ReLU."""
+    """Four blocks of a convolution, batch normalization and ReLU."""
     flat = len(shape) == 2
     convolution, pooling, average = (
         (layers.Conv1D, layers.MaxPooling1D, layers.GlobalAveragePooling1D)
@@ -99,7 +99,7 @@ def trained(x, y, strength, epochs):
     model = network(x.shape[1:])
     steps = epochs * -(-len(x) // 32)
     inner = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(0.01, steps))
-    optimizer = poise.Penalized(inner, poise.structure(model, strength), update="proximal")
+    optimizer = poise.PenalizedOptimizer(inner, poise.unit_sparsity(model, strength), update="proximal")
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(x, y, epochs=epochs, verbose=0)
     return model
@@ -110,7 +110,7 @@ def accuracy_of(model, x, y):
 
 
 def print_row(strength, before, after, full, smaller, x):
-    saved = poise.savings(full, smaller)
+    saved = poise.compare_models(full, smaller)
     columns = [f"{strength:>8g}   {before:>8.4f}  {after:>9.4f}"]
     for row, width in (("parameters", 7), ("FLOPs per sample", 10)):
         columns.append(f"{saved.loc[row, 'after']:>{width},.0f} /{saved.loc[row, 'ratio']:>5.1f}")

@@ -21,8 +21,8 @@ def main() -> None:
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        from poise.cli import app
-        from poise.terminal.screen import prepare_streams
+        from poise.cli.app import app
+        from poise.cli.screen import prepare_streams
     except ImportError as error:
         if error.name not in BACKENDS:
             raise

@@ -21,15 +21,15 @@ hypothesis.settings.load_profile("poise")
 
 BACKEND = keras.backend.backend()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NEEDS_BROWSER = ["studies/test_report_in_browser.py"]
+NEEDS_BROWSER = ["study/test_report_in_browser.py"]
 
-LANES = ["lanes", "run", "grid", "stages", "checkpoints", "inputs", "pictures", "data", "folds", "remote", "ahead"]
+LANES = ["lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "data", "folds", "ray", "compile_ahead"]
 
 collect_ignore = []
 if BACKEND != "jax":
-    collect_ignore += ["studies", "docs/test_guide.py", "docs/test_readme.py", "docs/test_path_page.py", "test_cli.py"]
+    collect_ignore += ["study", "docs/test_guide.py", "docs/test_readme.py", "docs/test_path_page.py", "test_cli.py"]
     collect_ignore += ["docs/test_compaction_page.py", "docs/test_study_page.py", "docs/test_as_pasted.py"]
-    collect_ignore += [f"paths/test_{name}.py" for name in LANES]
+    collect_ignore += [f"path/test_{name}.py" for name in LANES]
     # About the source, the start and NumPy: the same on every backend.
     collect_ignore += ["test_layering.py", "test_import.py", "penalties/test_oracles.py"]
 if BACKEND != "tensorflow":
@@ -45,14 +45,14 @@ def pytest_configure(config):
 
 
 LONGEST = [
-    "paths/test_remote.py",
-    "studies/test_answer.py",
-    "studies/test_report_in_browser.py",
-    "studies/test_estimators.py",
+    "path/test_ray.py",
+    "study/test_sentences.py",
+    "study/test_report_in_browser.py",
+    "study/test_estimators.py",
     "fit/test_real_models.py",
     "test_cli.py",
     "compaction/test_applications.py",
-    "paths/test_child.py",
+    "path/test_subprocess.py",
 ]
 """These files come first, so that no process ends long after the other."""
 

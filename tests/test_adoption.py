@@ -1,4 +1,4 @@
-"""poise.adopt: the same training as before, with the penalty out of the loss."""
+"""poise.adopt_regularizers: the same training as before, with the penalty out of the loss."""
 
 import keras
 import numpy as np
@@ -13,8 +13,11 @@ REGULARIZERS = {
     "L2": (lambda: regularizers.L2(0.02), "L2(strength=0.02)"),
     "L1L2": (lambda: regularizers.L1L2(0.01, 0.02), "ElasticNet(l1=0.01, l2=0.02, strength=1.0)"),
     "L1L2 without L1": (lambda: regularizers.L1L2(0.0, 0.02), "L2(strength=0.02)"),
-    "rows": (lambda: regularizers.OrthogonalRegularizer(0.1), "Coherence(mode='rows', strength=0.1)"),
-    "columns": (lambda: regularizers.OrthogonalRegularizer(0.1, "columns"), "Coherence(mode='columns', strength=0.1)"),
+    "rows": (lambda: regularizers.OrthogonalRegularizer(0.1), "MutualCoherence(mode='rows', strength=0.1)"),
+    "columns": (
+        lambda: regularizers.OrthogonalRegularizer(0.1, "columns"),
+        "MutualCoherence(mode='columns', strength=0.1)",
+    ),
 }
 
 
@@ -38,7 +41,7 @@ def test_adopted_training_is_the_untouched_one(name):
     make, _ = REGULARIZERS[name]
     untouched, adopted = (fitted(compiled("adam", _carrying(make)), epochs=5) for _ in range(2))
 
-    poise.adopt(adopted)
+    poise.adopt_regularizers(adopted)
 
     assert_same_weights(fitted(adopted, epochs=10), fitted(untouched, epochs=10))
 
@@ -47,7 +50,7 @@ def test_adopted_training_is_the_untouched_one(name):
 def test_every_regularizer_becomes_its_penalty(name):
     make, penalty = REGULARIZERS[name]
 
-    [rule] = poise.adopt(_carrying(make))
+    [rule] = poise.adopt_regularizers(_carrying(make))
 
     assert repr(rule.penalty) == rule.name == penalty
     assert rule.select == ["features/kernel"]
@@ -58,17 +61,17 @@ def test_the_loss_becomes_the_prediction_loss():
     plain = compiled("adam", net())
     x, y = table(40)
 
-    poise.adopt(model)
+    poise.adopt_regularizers(model)
 
     assert model.losses == []
     np.testing.assert_allclose(model.evaluate(x, y, verbose=0), plain.evaluate(x, y, verbose=0), rtol=1e-6)
-    assert poise.find_penalized(model).update == "coupled"
+    assert poise.get_penalized_optimizer(model).update == "coupled"
 
 
 def test_one_rule_for_each_different_regularizer_biases_included():
     model = net(kernel_regularizer=regularizers.L2(0.1), bias_regularizer=regularizers.L1(0.2))
 
-    rules = {repr(rule.penalty): rule for rule in poise.adopt(model)}
+    rules = {repr(rule.penalty): rule for rule in poise.adopt_regularizers(model)}
 
     assert sorted(rules) == ["L1(strength=0.2)", "L2(strength=0.1)"]
     assert all(path.endswith("/bias") for path in rules["L1(strength=0.2)"].select)
@@ -78,14 +81,14 @@ def test_rules_of_a_model_that_is_not_compiled_go_into_penalized():
     model = net(kernel_regularizer=regularizers.L2(0.1))
     reference = fitted(compiled("adam", net(kernel_regularizer=regularizers.L2(0.1))))
 
-    rules = poise.adopt(model)
+    rules = poise.adopt_regularizers(model)
 
-    assert_same_weights(fitted(compiled(poise.Penalized("adam", rules), model)), reference)
+    assert_same_weights(fitted(compiled(poise.PenalizedOptimizer("adam", rules), model)), reference)
 
 
 def test_regularizers_do_not_come_back_by_saving_loading_or_cloning(tmp_path):
     model = fitted(compiled("adam", net(kernel_regularizer=regularizers.L2(0.1), bias_regularizer="l1")), epochs=1)
-    poise.adopt(model)
+    poise.adopt_regularizers(model)
 
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -99,7 +102,7 @@ def test_a_loaded_model_goes_on_as_the_untouched_one(tmp_path):
     untouched.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
 
-    poise.adopt(loaded)
+    poise.adopt_regularizers(loaded)
 
     assert_same_weights(fitted(loaded, epochs=5), fitted(untouched, epochs=5))
 
@@ -109,7 +112,7 @@ def test_layers_inside_layers_are_found():
     lstm = layers.LSTM(3, kernel_regularizer="l2", recurrent_regularizer="l1", name="lstm")
     model = keras.Sequential([keras.Input((5, 6)), layers.TimeDistributed(inner), lstm, layers.Dense(1)], name="net")
 
-    rules = poise.adopt(model)
+    rules = poise.adopt_regularizers(model)
 
     assert sorted(path.split("/")[-1] for rule in rules for path in rule.select) == [
         *("kernel", "kernel", "recurrent_kernel")
@@ -123,7 +126,7 @@ def test_what_poise_does_not_know_stays_in_the_loss_and_is_named():
     twin = net(kernel_regularizer={**each, "head": None})
 
     with pytest.warns(UserWarning, match=r"Cubes on 'net/features/kernel'; the activity regularizer of 'head'"):
-        [rule] = poise.adopt(model)
+        [rule] = poise.adopt_regularizers(model)
 
     assert rule.select == ["head/kernel"]
     ours, theirs = (keras.ops.convert_to_numpy(m.losses[0]) for m in (model, twin))
@@ -133,32 +136,34 @@ def test_what_poise_does_not_know_stays_in_the_loss_and_is_named():
 def test_a_poise_penalty_that_serves_as_a_regularizer_is_moved_as_it_is():
     model = net(kernel_regularizer=poise.GroupLasso(0.1, "inputs"))
 
-    [rule] = poise.adopt(model)
+    [rule] = poise.adopt_regularizers(model)
 
     assert (rule.penalty.strength, rule.penalty.groups) == (0.1, "inputs")
 
 
 def test_rules_join_those_of_a_model_that_has_some():
     model = net(kernel_regularizer={"head": regularizers.L2(0.1), "features": None})
-    model = compiled(poise.Penalized("adam", poise.Rule("features/kernel", poise.L1(0.2)), observe=3), model)
+    model = compiled(
+        poise.PenalizedOptimizer("adam", poise.Rule("features/kernel", poise.L1(0.2)), observe_every=3), model
+    )
 
-    poise.adopt(model)
+    poise.adopt_regularizers(model)
 
     optimizer = fitted(model).optimizer
     assert [rule.name for rule in optimizer.rules] == ["features/kernel", "L2(strength=0.1)"]
-    assert optimizer.observe == 3
+    assert optimizer.observe_every == 3
 
 
 def test_loss_scaling_stays_around_the_penalty():
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = compiled("adam", net(kernel_regularizer=regularizers.L2(0.1)))
-        poise.adopt(model)
+        poise.adopt_regularizers(model)
     finally:
         keras.config.set_dtype_policy("float32")
 
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert isinstance(model.optimizer.inner_optimizer, poise.Penalized)
+    assert isinstance(model.optimizer.inner_optimizer, poise.PenalizedOptimizer)
     fitted(model, epochs=1)
 
 
@@ -166,7 +171,7 @@ def test_frozen_variables_give_theirs_away_too():
     model = net(kernel_regularizer=regularizers.L2(0.1))
     model.get_layer("features").trainable = False
 
-    [rule] = poise.adopt(model)
+    [rule] = poise.adopt_regularizers(model)
 
     assert len(rule.select) == 2
 
@@ -176,7 +181,7 @@ def test_nothing_to_adopt_leaves_the_model_as_it_is():
     optimizer = model.optimizer
 
     with pytest.warns(UserWarning, match="'net' has no weight regularizers that could be moved, so it is not changed"):
-        assert poise.adopt(model) == []
+        assert poise.adopt_regularizers(model) == []
 
     assert model.optimizer is optimizer
 
@@ -187,12 +192,12 @@ def test_nothing_to_adopt_beside_an_activity_regularizer_says_both():
     with pytest.warns(
         UserWarning, match="no weight regularizers .* stay in the loss: the activity regularizer of 'head'"
     ):
-        assert poise.adopt(model) == []
+        assert poise.adopt_regularizers(model) == []
 
 
 def test_a_model_that_is_not_built_is_refused():
     with pytest.raises(ValueError, match="not built"):
-        poise.adopt(keras.Sequential([layers.Dense(1, kernel_regularizer="l2")]))
+        poise.adopt_regularizers(keras.Sequential([layers.Dense(1, kernel_regularizer="l2")]))
 
 
 def test_an_average_of_the_weights_goes_on():
@@ -202,7 +207,7 @@ def test_an_average_of_the_weights_goes_on():
         return _stepped(model)
 
     untouched, adopted = trained(), trained()
-    poise.adopt(adopted)
+    poise.adopt_regularizers(adopted)
 
     for model in (_stepped(untouched), _stepped(adopted)):
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -219,14 +224,14 @@ def test_the_strengths_that_a_model_has_are_kept():
     def trained():
         each = {"head": regularizers.L2(0.1), "features": None}
         rule = poise.Rule("features/kernel", poise.L1(0.2))
-        model = compiled(poise.Penalized("adam", rule), net(kernel_regularizer=each))
+        model = compiled(poise.PenalizedOptimizer("adam", rule), net(kernel_regularizer=each))
         model.optimizer.strength["features/kernel"] = 0.05
         fitted(model, epochs=2)
         model.optimizer.strength["features/kernel"] = 0.1
         return model
 
     untouched, adopted = trained(), trained()
-    poise.adopt(adopted)
+    poise.adopt_regularizers(adopted)
 
     assert adopted.optimizer.strength["features/kernel"] == 0.1
     assert_same_weights(fitted(adopted, epochs=3), fitted(untouched, epochs=3))
@@ -240,7 +245,7 @@ def test_a_regularizer_of_frozen_layers_sleeps_in_a_trained_model():
         fitted(compiled("adam", model), epochs=2)
 
     with pytest.warns(UserWarning, match=r"Rule 'L1\(strength=0\.1\)' sleeps"):
-        poise.adopt(adopted)
+        poise.adopt_regularizers(adopted)
 
     assert_same_weights(fitted(adopted, epochs=3), fitted(untouched, epochs=3))
 
@@ -266,15 +271,15 @@ class OwnName(layers.Layer):
 def test_a_layer_that_calls_its_regularizer_otherwise_forgets_it_too():
     model = keras.Sequential([keras.Input((3,)), OwnName("l2")])
 
-    poise.adopt(model)
+    poise.adopt_regularizers(model)
 
     assert keras.models.clone_model(model).losses == []
 
 
-def _penalised(inner, rule, **settings):
+def _penalized(inner, rule, **settings):
     """A trained model with a rule for its features and a Keras regularizer on its head."""
     each = {"head": regularizers.L2(0.01), "features": None}
-    return _stepped(compiled(poise.Penalized(inner, rule, **settings), net(kernel_regularizer=each)))
+    return _stepped(compiled(poise.PenalizedOptimizer(inner, rule, **settings), net(kernel_regularizer=each)))
 
 
 @pytest.mark.parametrize("what", ["average", "anchor"])
@@ -282,10 +287,10 @@ def test_the_state_of_a_model_that_has_rules_is_kept(what):
     average = {"use_ema": True, "ema_momentum": 0.9} if what == "average" else {}
     penalty = poise.Anchored(poise.L2(0.5)) if what == "anchor" else poise.L1(0.1)
     untouched, adopted = (
-        _penalised(keras.optimizers.SGD(0.05, **average), poise.Rule("features/kernel", penalty)) for _ in range(2)
+        _penalized(keras.optimizers.SGD(0.05, **average), poise.Rule("features/kernel", penalty)) for _ in range(2)
     )
 
-    poise.adopt(adopted)
+    poise.adopt_regularizers(adopted)
 
     for model in (_stepped(untouched), _stepped(adopted)):
         model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -298,20 +303,20 @@ def test_the_momentum_of_the_proximal_steps_is_kept():
     def trained():
         each = {"head": regularizers.L2(0.0), "features": None}
         rule = poise.Rule("features/kernel", poise.L1(0.1))
-        optimizer = poise.Penalized(keras.optimizers.SGD(0.05, 0.9), rule, update="proximal")
+        optimizer = poise.PenalizedOptimizer(keras.optimizers.SGD(0.05, 0.9), rule, update="proximal")
         return _stepped(compiled(optimizer, net(kernel_regularizer=each)))
 
     untouched, adopted = trained(), trained()
 
-    poise.adopt(adopted)
+    poise.adopt_regularizers(adopted)
 
     assert_same_weights(_stepped(adopted), _stepped(untouched))
 
 
 def test_a_rule_that_has_the_name_of_an_adopted_one_is_told_apart():
-    model = _penalised("sgd", poise.Rule("features/kernel", poise.L1(0.1), name="L2(strength=0.01)"))
+    model = _penalized("sgd", poise.Rule("features/kernel", poise.L1(0.1), name="L2(strength=0.01)"))
 
-    poise.adopt(model)
+    poise.adopt_regularizers(model)
 
     assert dict(model.optimizer.strength) == {"L2(strength=0.01)": 0.1, "L2(strength=0.01) (2)": 0.01}
 
@@ -321,14 +326,14 @@ def test_a_refusal_leaves_the_model_as_it_was(why):
     update, old = ("decoupled", poise.L2(0.1)) if why == "decoupled" else ("proximal", poise.GroupLasso(0.1))
     each = {"head": regularizers.L1(0.01), "features": None}
     model = net(kernel_regularizer=each)
-    model = compiled(poise.Penalized("adam", poise.Rule("features/kernel", old), update=update), model)
+    model = compiled(poise.PenalizedOptimizer("adam", poise.Rule("features/kernel", old), update=update), model)
     fitted(model, epochs=1)
     if why != "decoupled":
         model.get_layer("features").kernel.regularizer = regularizers.L1(0.01)
     optimizer, before = model.optimizer, [keras.ops.convert_to_numpy(loss) for loss in model.losses]
 
     with pytest.raises(ValueError, match="another minimum" if why == "decoupled" else "2 non-smooth penalties"):
-        poise.adopt(model)
+        poise.adopt_regularizers(model)
 
     np.testing.assert_array_equal([keras.ops.convert_to_numpy(loss) for loss in model.losses], before)
     assert model.optimizer is optimizer
@@ -338,10 +343,10 @@ def test_a_refusal_leaves_the_model_as_it_was(why):
 
 def test_a_second_adoption_joins_the_first():
     model = compiled("adam", net(kernel_regularizer={"features": regularizers.L2(0.1), "head": None}))
-    poise.adopt(model)
+    poise.adopt_regularizers(model)
     model.get_layer("head").kernel.regularizer = regularizers.L2(0.1)
 
-    poise.adopt(model)
+    poise.adopt_regularizers(model)
 
     assert [rule.name for rule in model.optimizer.rules] == ["L2(strength=0.1)", "L2(strength=0.1) (2)"]
 
@@ -357,7 +362,7 @@ def test_an_activity_regularizer_stays_also_where_it_is_the_same_object(shared):
         activity = regularizer if shared else regularizers.L2(0.1)
         model = compiled("sgd", net(kernel_regularizer=regularizer, activity_regularizer=activity))
         if adopts:
-            poise.adopt(model)
+            poise.adopt_regularizers(model)
             assert model.get_layer("head").activity_regularizer is activity
             assert model.get_layer("head").get_config()["kernel_regularizer"] is None
         return fitted(model, epochs=3)
@@ -391,7 +396,7 @@ def test_a_layer_that_calls_its_regularizer_keeps_it():
         model = compiled("sgd", keras.Sequential([keras.Input((6,)), CallsItsOwn(name="own"), layers.Dense(1)]))
         if adopts:
             with pytest.warns(UserWarning, match=r"The code of the layer 'own' \(CallsItsOwn\) makes its regularizer"):
-                poise.adopt(model)
+                poise.adopt_regularizers(model)
         return fitted(model, epochs=3)
 
     assert_same_weights(trained(True), trained(False))
@@ -420,7 +425,7 @@ def test_everything_that_was_compiled_stays():
         model.fit(x, [y, -y], **fit)
         if adopts:
             before = model.metrics, model.steps_per_execution, model.jit_compile, model.run_eagerly, model.loss
-            poise.adopt(model)
+            poise.adopt_regularizers(model)
             assert (
                 model.metrics,
                 model.steps_per_execution,
@@ -429,7 +434,7 @@ def test_everything_that_was_compiled_stays():
                 model.loss,
             ) == before
             assert isinstance(model.get_compile_config()["optimizer"]["config"], dict)
-            assert "Penalized" in model.get_compile_config()["optimizer"]["class_name"]
+            assert "PenalizedOptimizer" in model.get_compile_config()["optimizer"]["class_name"]
         return model, model.fit(x, [y, -y], epochs=2, **fit).history
 
     (adopted, ours), (untouched, theirs) = trained(True), trained(False)
@@ -445,12 +450,12 @@ def test_loss_scaling_is_as_it_was_compiled(scales):
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = compiled("adam", net(kernel_regularizer=regularizers.L2(0.1)), auto_scale_loss=scales)
-        poise.adopt(model)
+        poise.adopt_regularizers(model)
     finally:
         keras.config.set_dtype_policy("float32")
 
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer if scales else poise.Penalized)
-    assert "Penalized" in model.get_compile_config()["optimizer"]["class_name"]
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer if scales else poise.PenalizedOptimizer)
+    assert "PenalizedOptimizer" in model.get_compile_config()["optimizer"]["class_name"]
     fitted(model, epochs=1)
 
 
@@ -477,7 +482,7 @@ def test_a_custom_compile_is_not_called_again():
         model = Custom()
         model.compile(keras.optimizers.Adam(0.01), temperature=3.0)
         if adopts:
-            poise.adopt(model)
+            poise.adopt_regularizers(model)
             assert (model.temperature, model.same) == (3.0, model.optimizer)
         model.fit(*table(40), verbose=0, shuffle=False)
         return model
@@ -490,7 +495,7 @@ def test_a_model_with_several_optimizers_is_refused():
     model.compile("sgd", temperature=3.0, second=keras.optimizers.Adam())
 
     with pytest.raises(ValueError, match=r"other optimizers beside model\.optimizer \(second_optimizer\)"):
-        poise.adopt(model)
+        poise.adopt_regularizers(model)
 
     assert model.dense.kernel.regularizer is not None
     assert model.dense.kernel_regularizer is not None
@@ -531,7 +536,7 @@ def test_layers_of_every_kind_train_alike_and_forget_theirs(name):
         model = keras.Model(x, layers.Dense(1)(layers.Flatten()(layer(x))), name="net")
         model.compile(keras.optimizers.SGD(0.05), loss="mse", jit_compile=False)
         if adopts:
-            assert len(poise.adopt(model)) > 0
+            assert len(poise.adopt_regularizers(model)) > 0
             assert model.losses == keras.models.clone_model(model).losses == []
         model.train_on_batch(np.random.default_rng(0).normal(size=(4, 5, 6)), np.ones((4, 1)))
         return model
@@ -547,7 +552,7 @@ def test_weights_that_spectral_normalization_changes_keep_their_regularizer():
     model = keras.Sequential([keras.Input((6,)), spectral, head])
 
     with pytest.warns(UserWarning, match=r"L2 on '.*inside/kernel', which SpectralNormalization changes in the step"):
-        [rule] = poise.adopt(model)
+        [rule] = poise.adopt_regularizers(model)
 
     assert rule.select == ["head/kernel"]
     assert len(model.losses) == 1
@@ -564,7 +569,7 @@ def test_low_rank_adapters_train_alike():
             variable.assign(0.3 * np.random.default_rng(0).normal(size=variable.shape))
         compiled("sgd", model)
         if adopts:
-            poise.adopt(model)
+            poise.adopt_regularizers(model)
         return fitted(model, epochs=3)
 
     assert_same_weights(trained(True), trained(False))
@@ -576,7 +581,7 @@ def test_layers_frozen_after_training_began():
         model.get_layer("features").trainable = False
         compiled("sgd", model)
         if adopts:
-            poise.adopt(model)
+            poise.adopt_regularizers(model)
         return fitted(model, epochs=2)
 
     assert_same_weights(trained(True), trained(False))
@@ -593,7 +598,7 @@ def test_layers_shared_with_another_model_are_reported():
         models.append(keras.Model(x, layers.Dense(1, name=f"{name}_head")(trunk(x)), name=name))
 
     with pytest.warns(UserWarning, match="'right' shares layers with 'left' and loses .*: 'trunk'. To train it"):
-        poise.adopt(models[0])
+        poise.adopt_regularizers(models[0])
 
     assert models[1].losses == []
 
@@ -605,9 +610,9 @@ def test_a_compiled_view_of_the_model_is_reported_and_others_are_not():
     part = keras.Model(twin.inputs, twin.get_layer("features").output, name="part")
     view.compile("sgd", "mse")
 
-    poise.adopt(twin)
+    poise.adopt_regularizers(twin)
     with pytest.warns(UserWarning, match="'view' shares layers with 'net'"):
-        poise.adopt(model)
+        poise.adopt_regularizers(model)
 
     assert part.losses == []
 
@@ -617,7 +622,7 @@ def test_a_model_around_it_is_reported():
     outer = keras.Sequential([keras.Input((6,)), inner, layers.Dense(1)], name="outer")
 
     with pytest.warns(UserWarning, match="'outer' shares layers with 'inner'") as warned:
-        poise.adopt(inner)
+        poise.adopt_regularizers(inner)
 
     assert sum("shares layers" in str(warning.message) for warning in warned) == 1
     assert outer.losses == []
@@ -634,6 +639,6 @@ def test_regularizers_come_back_with_a_layer_that_makes_them_and_this_is_said():
     model = keras.Sequential([keras.Input((6,)), Makes(name="makes")])
 
     with pytest.warns(UserWarning, match=r"The code of the layer 'makes' \(Makes\) makes its regularizer"):
-        poise.adopt(model)
+        poise.adopt_regularizers(model)
 
     assert model.losses == []

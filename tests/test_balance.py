@@ -26,7 +26,7 @@ def mean_squares_gradient(x: np.ndarray, y: np.ndarray, w: np.ndarray, b: np.nda
 def linear_model(rules: Any, observe: int = 0, update: str = "coupled", inner: Any = "sgd") -> keras.Model:
     model = models.linear(6)
     model.set_weights([np.random.default_rng(3).normal(size=(6, 1)), np.full(1, 0.2)])
-    return compiled(poise.Penalized(inner, rules, update=update, observe=observe), model)
+    return compiled(poise.PenalizedOptimizer(inner, rules, update=update, observe_every=observe), model)
 
 
 def by_differences(loss: Any, w: np.ndarray, step: float = 1e-3) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_columns_of_a_linear_model_in_closed_form() -> None:
 
     assert forces.columns.tolist() == COLUMNS
     [row] = forces.to_dict("records")
-    assert (row["variable"], row["rule"]) == ("linear/head/kernel", "weights")
+    assert (row["variable"], row["rule"]) == ("linear/head/kernel", "kernels")
     norm = np.linalg.norm
     for column, expected in {
         "prediction": norm(prediction),
@@ -75,7 +75,7 @@ def test_columns_of_a_linear_model_in_closed_form() -> None:
 def test_forces_of_a_net_are_the_derivatives_of_its_two_losses() -> None:
     x, y = table(24)
     rules = [poise.Rule("features/kernel", poise.L2(0.2)), poise.Rule("head/kernel", poise.MCP(0.1, 2.0))]
-    model = compiled(poise.Penalized("sgd", rules))
+    model = compiled(poise.PenalizedOptimizer("sgd", rules))
     start = weights(model)
 
     forces = poise.forces(model, x, y).set_index("variable")
@@ -100,7 +100,7 @@ def test_forces_of_a_net_are_the_derivatives_of_its_two_losses() -> None:
 @pytest.mark.parametrize("batch_size", [1, 7, 40, 1000])
 def test_batch_size_does_not_change_the_forces(batch_size: int) -> None:
     x, y = table(40)
-    model = compiled(poise.Penalized("sgd", poise.L1(0.1)))
+    model = compiled(poise.PenalizedOptimizer("sgd", poise.L1(0.1)))
     numbers = ["prediction", "penalty", "cosine", "residual"]
 
     expected = poise.forces(model, x, y)[numbers].to_numpy()
@@ -127,7 +127,7 @@ def test_batches_may_be_given_instead_of_arrays(weighted: bool) -> None:
     share = np.linspace(0.5, 1.5, 40).astype("float32") if weighted else None
     parts = [slice(0, 16), slice(16, 32), slice(32, 40)]
     given = [(x[p], y[p]) if share is None else (x[p], y[p], share[p]) for p in parts]
-    model = compiled(poise.Penalized("sgd", poise.L1(0.1)))
+    model = compiled(poise.PenalizedOptimizer("sgd", poise.L1(0.1)))
 
     expected = poise.forces(model, x, y, sample_weight=share)["prediction"]
 
@@ -140,7 +140,7 @@ def test_model_of_two_inputs_and_two_outputs() -> None:
     a, b = layers.Dense(1, name="a")(left), layers.Dense(1, name="b")(right)
     model = keras.Model({"left": left, "right": right}, {"a": a, "b": b}, name="two")
     model.compile(
-        poise.Penalized("sgd", poise.L2(0.1)),
+        poise.PenalizedOptimizer("sgd", poise.L2(0.1)),
         loss={"a": "mse", "b": "mse"},
         loss_weights={"a": 1.0, "b": 3.0},
     )
@@ -155,10 +155,10 @@ def test_model_of_two_inputs_and_two_outputs() -> None:
     np.testing.assert_allclose(forces["prediction"], expected, rtol=1e-4)
 
 
-def test_dropout_is_off_and_normalisation_uses_its_moving_statistics() -> None:
+def test_dropout_is_off_and_normalization_uses_its_moving_statistics() -> None:
     x, y = table(16)
     stack = [layers.BatchNormalization(name="norm"), layers.Dropout(0.9), layers.Dense(1, name="head")]
-    model = compiled(poise.Penalized("sgd", poise.L2(0.1)), keras.Sequential([keras.Input((6,)), *stack]))
+    model = compiled(poise.PenalizedOptimizer("sgd", poise.L2(0.1)), keras.Sequential([keras.Input((6,)), *stack]))
     model.get_layer("norm").moving_mean.assign(np.arange(6.0))
     model.get_layer("norm").moving_variance.assign(np.full(6, 4.0))
     before = weights(model)
@@ -179,9 +179,9 @@ def test_regularizer_that_stays_in_the_loss_is_part_of_its_gradient() -> None:
     regularized = net(kernel_regularizer={"features": keras.regularizers.L2(0.3), "head": None})
     rule = poise.Rule("head/kernel", poise.L2(0.1))
 
-    forces = poise.forces(compiled(poise.Penalized("sgd", rule), regularized), x, y)
+    forces = poise.forces(compiled(poise.PenalizedOptimizer("sgd", rule), regularized), x, y)
 
-    plain = poise.forces(compiled(poise.Penalized("sgd", rule)), x, y)
+    plain = poise.forces(compiled(poise.PenalizedOptimizer("sgd", rule)), x, y)
     np.testing.assert_allclose(forces["prediction"], plain["prediction"], rtol=1e-5)
 
 
@@ -235,7 +235,7 @@ def test_strength_that_was_changed_counts() -> None:
     model = linear_model(poise.L2(0.1))
     before = poise.forces(model, *table(40))["penalty"].item()
 
-    model.optimizer.strength["weights"] = 0.5
+    model.optimizer.strength["kernels"] = 0.5
 
     assert poise.forces(model, *table(40))["penalty"].item() == pytest.approx(5.0 * before, rel=1e-5)
 
@@ -257,7 +257,7 @@ def test_rule_for_frozen_layers_only_has_no_row() -> None:
     model = net()
     model.get_layer("features").trainable = False
     rules = [poise.Rule("features/kernel", poise.L1(0.1)), poise.Rule("head/kernel", poise.L2(0.1))]
-    model = compiled(poise.Penalized("sgd", rules), model)
+    model = compiled(poise.PenalizedOptimizer("sgd", rules), model)
 
     forces = poise.forces(model, *table(8))
 
@@ -274,7 +274,7 @@ def test_forces_of_mixed_precision_are_those_of_the_float32_weights() -> None:
     model.set_weights([w, np.zeros(1)])
     x, y = table(32)
 
-    [row] = poise.forces(compiled(poise.Penalized("sgd", poise.L2(0.1)), model), x, y).to_dict("records")
+    [row] = poise.forces(compiled(poise.PenalizedOptimizer("sgd", poise.L2(0.1)), model), x, y).to_dict("records")
 
     assert row["penalty"] == pytest.approx(np.linalg.norm(0.2 * w), rel=1e-6)
     expected = np.linalg.norm(mean_squares_gradient(x, y, w, np.zeros(1)))
@@ -295,7 +295,7 @@ def replayed(rate: float, l1: float, steps: list, w: np.ndarray, b: np.ndarray) 
     return seen
 
 
-@pytest.mark.parametrize("observe", [1, 2, 5])
+@pytest.mark.parametrize("observe_every", [1, 2, 5])
 def test_recorded_forces_are_those_of_every_so_many_batches(observe: int) -> None:
     model = linear_model(poise.L1(0.1), observe, inner=optimizers.SGD(0.05))
     w, b = (a.astype("float64") for a in weights(model))
@@ -304,7 +304,7 @@ def test_recorded_forces_are_those_of_every_so_many_batches(observe: int) -> Non
 
     fitted(model, epochs=3)
 
-    sums, samples = model.optimizer.recorded_forces()
+    sums, samples = model.optimizer.force_record().total, model.optimizer.force_record().samples
     assert samples == len(seen) == len(steps[::observe])
     expected = np.mean([[np.sum(g * g), np.sum(p * p), np.sum(g * p), np.sum((g + p) ** 2)] for g, p in seen], axis=0)
     np.testing.assert_allclose(sums[0] / samples, expected, rtol=1e-3)
@@ -318,24 +318,26 @@ def test_recorded_forces_are_those_of_every_so_many_batches(observe: int) -> Non
 
 def test_recorded_forces_start_anew_after_a_reset() -> None:
     model = fitted(linear_model(poise.L1(0.1), 1), epochs=2)
-    assert model.optimizer.recorded_forces()[1] == 6.0
+    assert model.optimizer.force_record().samples == 6.0
 
     model.optimizer.reset_forces()
 
-    assert not model.optimizer.recorded_forces()[0].any()
+    assert not model.optimizer.force_record().total.any()
     fitted(model, epochs=1)
-    assert model.optimizer.recorded_forces()[1] == 3.0
+    assert model.optimizer.force_record().samples == 3.0
 
 
-@pytest.mark.parametrize("observe", [0, 3])
+@pytest.mark.parametrize("observe_every", [0, 3])
 def test_nothing_recorded_is_an_error_that_says_how(observe: int) -> None:
     model = linear_model(poise.L2(0.1), observe)
-    with pytest.raises(ValueError, match=r"Compile with poise\.Penalized\(\.\.\., observe=10\) and train, or give"):
+    with pytest.raises(
+        ValueError, match=r"Compile with poise\.PenalizedOptimizer\(\.\.\., observe_every=10\) and train, or give"
+    ):
         poise.forces(model)
 
 
 def test_recorded_values_are_the_penalties_before_every_step() -> None:
-    model = compiled(poise.Penalized(optimizers.SGD(0.05), [poise.L1(0.1), poise.L2(0.2)]))
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), [poise.L1(0.1), poise.L2(0.2)]))
     model.optimizer.keep_values()
     worth = []
     for x, y in models.batches(epochs=2):
@@ -343,18 +345,18 @@ def test_recorded_values_are_the_penalties_before_every_step() -> None:
         worth.append([0.1 * sum(np.abs(w).sum() for w in kernels), 0.2 * sum((w**2).sum() for w in kernels), 1.0])
         model.train_on_batch(x, y)
 
-    sums, last = model.optimizer.recorded_values()
+    record = model.optimizer.penalty_record()
 
     np.testing.assert_allclose(sums, np.sum(worth, axis=0), rtol=1e-5)
     np.testing.assert_allclose(last, worth[-1], rtol=1e-5)
     model.optimizer.reset_values()
-    assert not model.optimizer.recorded_values().any()
+    assert not model.optimizer.penalty_record().total.any()
 
 
 def test_forces_by_autodiff_of_the_total() -> None:
     """∇prediction + ∇penalty is the gradient of the loss of the same model with the penalty as a Keras regularizer."""
     x, y = table(24)
-    smooth = poise.forces(compiled(poise.Penalized("sgd", poise.L2(0.2))), x, y)
+    smooth = poise.forces(compiled(poise.PenalizedOptimizer("sgd", poise.L2(0.2))), x, y)
     total = compiled(optimizers.SGD(1.0), net(kernel_regularizer=keras.regularizers.L2(0.2)))
     before = weights(total)
 

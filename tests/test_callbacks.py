@@ -17,7 +17,7 @@ NAMES = ["features/kernel", "head/kernel"]
 
 
 def model_of(update: str = "proximal", **given: Any) -> keras.Model:
-    return compiled(poise.Penalized(optimizers.SGD(0.05), RULES, update=update), **given)
+    return compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, update=update), **given)
 
 
 def worth(model: keras.Model) -> np.ndarray:
@@ -26,7 +26,7 @@ def worth(model: keras.Model) -> np.ndarray:
 
 
 def split(model: keras.Model, epochs: int = 3, per_rule: bool = False, **given: Any) -> dict[str, list[float]]:
-    """The history of a training with LossSplit and a validation table."""
+    """The history of a training with PenaltyLogger and a validation table."""
     x, y = table(40)
     settings = {
         "batch_size": 16,
@@ -35,7 +35,7 @@ def split(model: keras.Model, epochs: int = 3, per_rule: bool = False, **given: 
         "verbose": 0,
         "validation_data": table(20, seed=7),
     }
-    watch = [poise.LossSplit(per_rule), *given.pop("callbacks", [])]
+    watch = [poise.PenaltyLogger(per_rule), *given.pop("callbacks", [])]
     return model.fit(x, y, callbacks=watch, **{**settings, **given}).history
 
 
@@ -65,7 +65,7 @@ def replayed(model: keras.Model, epochs: int = 3, rows: int = 40, batch_size: in
     return pd.DataFrame(table_of_epochs).assign(total_loss=lambda t: t["loss"] + t["penalty"])
 
 
-# ---------------------------------------------------------------- LossSplit
+# ---------------------------------------------------------------- PenaltyLogger
 
 
 @pytest.mark.parametrize("update", ["coupled", "proximal"])
@@ -91,7 +91,7 @@ def test_penalty_is_weighted_by_rows_for_every_size_of_the_last_batch(rows: int,
 
 def fit_of(rows: int, batch_size: int) -> dict[str, list[float]]:
     model = model_of()
-    settings = {"verbose": 0, "shuffle": False, "callbacks": [poise.LossSplit()]}
+    settings = {"verbose": 0, "shuffle": False, "callbacks": [poise.PenaltyLogger()]}
     return model.fit(*table(rows), batch_size, 2, **settings).history
 
 
@@ -165,7 +165,7 @@ def test_several_steps_per_execution_give_the_same_figures(steps: int) -> None:
     expected = replayed(model_of(), 2, 90)
     model = model_of(steps_per_execution=steps)
 
-    history = model.fit(*table(90), 16, 2, verbose=0, shuffle=False, callbacks=[poise.LossSplit()]).history
+    history = model.fit(*table(90), 16, 2, verbose=0, shuffle=False, callbacks=[poise.PenaltyLogger()]).history
 
     for column in ("loss", "penalty", "total_loss"):
         np.testing.assert_allclose(history[column], expected[column], rtol=2e-5, err_msg=column)
@@ -182,7 +182,7 @@ def test_running_eagerly_gives_the_same_figures() -> None:
 
 
 def test_model_without_rules_has_a_penalty_of_zero() -> None:
-    history = split(compiled(poise.Penalized("sgd", [])))
+    history = split(compiled(poise.PenalizedOptimizer("sgd", [])))
 
     assert history["penalty"] == [0.0] * 3
     assert history["total_loss"] == history["loss"]
@@ -193,7 +193,7 @@ def test_strength_raised_between_epochs_shows_in_the_next() -> None:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.model.optimizer.strength["head/kernel"] *= 10.0
 
-    model = compiled(poise.Penalized(optimizers.SGD(0.0), RULES))
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.0), RULES))
     first, second = worth(model) @ [1.0, 1.0], worth(model) @ [1.0, 10.0]
 
     history = split(model, epochs=2, callbacks=[Raise()])
@@ -202,13 +202,13 @@ def test_strength_raised_between_epochs_shows_in_the_next() -> None:
 
 
 def test_model_without_penalized_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"is not compiled with poise\.Penalized"):
+    with pytest.raises(ValueError, match=r"is not compiled with poise\.PenalizedOptimizer"):
         split(compiled("sgd"))
 
 
 def half_model(initial_scale: float, observe: int = 0) -> keras.Model:
     """A model of half-precision layers, its loss scaled by `initial_scale` at first."""
-    optimizer = poise.Penalized(optimizers.SGD(0.05), RULES, observe=observe)
+    optimizer = poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, observe_every=observe)
     scaled = optimizers.LossScaleOptimizer(optimizer, initial_scale=initial_scale)
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -266,7 +266,7 @@ def test_early_stopping_watches_the_total() -> None:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.model.optimizer.strength["head/kernel"] = {0: 0.1, 1: 3.0}.get(epoch, 0.0)
 
-    model = compiled(poise.Penalized(optimizers.SGD(0.0), RULES))
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.0), RULES))
     stop = callbacks.EarlyStopping(monitor="val_total_loss", mode="min", patience=1)
 
     history = split(model, epochs=20, callbacks=[stop, Change()])
@@ -284,7 +284,7 @@ def test_checkpoint_keeps_the_best_total(tmp_path: Path) -> None:
 
     loss = best.evaluate(*table(20, seed=7), verbose=0)
     assert loss + worth(best).sum() == pytest.approx(min(history["val_total_loss"]), rel=1e-5)
-    assert isinstance(best.optimizer, poise.Penalized)
+    assert isinstance(best.optimizer, poise.PenalizedOptimizer)
 
 
 def test_plateau_lowers_the_rate_by_the_total() -> None:
@@ -315,9 +315,9 @@ def test_tensorboard_gets_them(tmp_path: Path) -> None:
 
 
 def test_force_history_has_a_row_for_every_variable_and_epoch() -> None:
-    model = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, observe_every=1))
     remembered = poise.ForceHistory()
-    twin = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
+    twin = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, observe_every=1))
     expected = []
     for epoch in range(3):
         twin.optimizer.reset_forces()
@@ -333,7 +333,7 @@ def test_force_history_has_a_row_for_every_variable_and_epoch() -> None:
 
 
 def test_force_history_leaves_out_epochs_without_a_sample() -> None:
-    model = compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=6))
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, observe_every=6))
     remembered = poise.ForceHistory()
     assert remembered.table.empty
 
@@ -343,7 +343,7 @@ def test_force_history_leaves_out_epochs_without_a_sample() -> None:
 
 
 def test_force_history_starts_anew_with_every_fit() -> None:
-    model, remembered = compiled(poise.Penalized("sgd", RULES, observe=1)), poise.ForceHistory()
+    model, remembered = compiled(poise.PenalizedOptimizer("sgd", RULES, observe_every=1)), poise.ForceHistory()
 
     for _ in range(2):
         split(model, epochs=1, callbacks=[remembered])
@@ -352,14 +352,19 @@ def test_force_history_starts_anew_with_every_fit() -> None:
 
 
 def test_force_history_needs_something_to_remember() -> None:
-    with pytest.raises(ValueError, match=r"nothing to remember: compile with poise\.Penalized\(\.\.\., observe=10\)"):
+    with pytest.raises(
+        ValueError, match=r"nothing to remember: compile with poise\.PenalizedOptimizer\(\.\.\., observe_every=10\)"
+    ):
         split(model_of(), callbacks=[poise.ForceHistory()])
-    with pytest.raises(ValueError, match=r"is not compiled with poise\.Penalized"):
+    with pytest.raises(ValueError, match=r"is not compiled with poise\.PenalizedOptimizer"):
         compiled("sgd", net()).fit(*table(8), verbose=0, callbacks=[poise.ForceHistory()])
 
 
 def test_force_history_under_loss_scaling() -> None:
-    model, plain = half_model(16.0, observe=1), compiled(poise.Penalized(optimizers.SGD(0.05), RULES, observe=1))
+    model, plain = (
+        half_model(16.0, observe_every=1),
+        compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, observe_every=1)),
+    )
     half, full = poise.ForceHistory(), poise.ForceHistory()
 
     fitted(model, epochs=1, callbacks=[half])
@@ -371,13 +376,14 @@ def test_force_history_under_loss_scaling() -> None:
 
 def test_a_model_that_was_trained_without_it_is_split_from_then_on():
     """The step that was compiled then records no values."""
-    model, twin = (compiled(poise.Penalized("adam", poise.L2(0.1))) for _ in range(2))
+    model, twin = (compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1))) for _ in range(2))
     fitted(model, epochs=2)
-    fitted(twin, epochs=2, callbacks=[poise.LossSplit()])
+    fitted(twin, epochs=2, callbacks=[poise.PenaltyLogger()])
     x, y = table(40)
 
     both = [
-        m.fit(x, y, epochs=2, shuffle=False, verbose=0, callbacks=[poise.LossSplit()]).history for m in (model, twin)
+        m.fit(x, y, epochs=2, shuffle=False, verbose=0, callbacks=[poise.PenaltyLogger()]).history
+        for m in (model, twin)
     ]
 
     np.testing.assert_allclose(both[0]["penalty"], both[1]["penalty"], rtol=1e-6)
@@ -406,7 +412,7 @@ def test_train_step_that_logs_other_keys(keep: bool) -> None:
     model = renamed(keep)(net().layers, name="net")
     model.build((None, 6))
     model.set_weights(net().get_weights())
-    compiled(poise.Penalized(optimizers.SGD(0.05), RULES, update="proximal"), model)
+    compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, update="proximal"), model)
 
     if keep:
         history = split(model)
@@ -439,7 +445,7 @@ class Evaluate(callbacks.Callback):
 
 def test_evaluation_by_a_callback_before_it_leaves_the_penalty() -> None:
     model = model_of()
-    watch = [Evaluate("epoch"), poise.LossSplit()]
+    watch = [Evaluate("epoch"), poise.PenaltyLogger()]
 
     history = model.fit(*table(40), 16, 2, verbose=0, shuffle=False, callbacks=watch).history
 
@@ -467,7 +473,7 @@ def test_class_weights_leave_the_weighting_by_rows() -> None:
         expected.append(worth(twin).sum())
         twin.train_on_batch(x[i : i + 16], labels[i : i + 16], class_weight=shares)
 
-    watch = [poise.LossSplit()]
+    watch = [poise.PenaltyLogger()]
     history = model.fit(x, labels, 16, verbose=0, shuffle=False, class_weight=shares, callbacks=watch).history
 
     assert history["penalty"][0] == pytest.approx(np.average(expected, weights=[16, 16, 8]), rel=2e-5)
@@ -475,13 +481,13 @@ def test_class_weights_leave_the_weighting_by_rows() -> None:
 
 def test_callbacks_take_an_optimizer() -> None:
     """One that is not the model's, but steps on its variables, as in a custom train_step."""
-    other = poise.Penalized(optimizers.SGD(0.05), RULES, observe=1)
+    other = poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, observe_every=1)
     other.build(net().trainable_variables)
     remembered = poise.ForceHistory(optimizer=other)
-    watch = [poise.LossSplit(True, optimizer=other), remembered, poise.ToSparsity("features/kernel", 0.5)]
+    watch = [poise.PenaltyLogger(True, optimizer=other), remembered, poise.TargetSparsity("features/kernel", 0.5)]
     watch[-1].optimizer = "sgd"
 
-    with pytest.raises(TypeError, match=r"optimizer must be a poise\.Penalized"):
+    with pytest.raises(TypeError, match=r"optimizer must be a poise\.PenalizedOptimizer"):
         compiled("sgd").fit(*table(40), verbose=0, callbacks=watch)
     history = compiled("sgd").fit(*table(40), verbose=0, callbacks=watch[:-1]).history
 
@@ -490,14 +496,14 @@ def test_callbacks_take_an_optimizer() -> None:
     assert remembered.table.empty
 
 
-# ---------------------------------------------------------------- KeepZeros
+# ---------------------------------------------------------------- RestoreZeros
 
 
 class Raise(callbacks.Callback):
     """Makes every epoch from the fourth on worse, by a stronger penalty."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.model.optimizer.strength["weights"] *= 1.0 if epoch < 3 else 3.0
+        self.model.optimizer.strength["kernels"] *= 1.0 if epoch < 3 else 3.0
 
 
 class Note(callbacks.Callback):
@@ -521,10 +527,10 @@ def best_epoch(order: str) -> tuple[np.ndarray, Note, callbacks.EarlyStopping | 
     dense = layers.Dense(1, use_bias=False, kernel_initializer="ones")
     model = keras.Sequential([keras.Input((8,)), dense])
     inner = optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
-    model.compile(poise.Penalized(inner, poise.L1(0.3), "proximal"), loss="mse", jit_compile=False)
+    model.compile(poise.PenalizedOptimizer(inner, poise.L1(0.3), "proximal"), loss="mse", jit_compile=False)
     stop = callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
     note = Note()
-    of = {"K": poise.KeepZeros(), "E": stop, "S": callbacks.SwapEMAWeights(swap_on_epoch=True)}
+    of = {"K": poise.RestoreZeros(), "E": stop, "S": callbacks.SwapEMAWeights(swap_on_epoch=True)}
     watch = [note, Raise(), *(of[letter] for letter in order)]
     model.fit(x, y, 64, 12, verbose=0, validation_data=(x, y), callbacks=watch)
     return ops.convert_to_numpy(dense.kernel), note, stop if "E" in order else None
@@ -556,9 +562,9 @@ def test_weights_of_no_epoch_get_no_zeros() -> None:
 
     model = keras.Sequential([keras.Input((6,)), layers.Dense(1)])
     inner = optimizers.SGD(0.1, use_ema=True)
-    compiled(poise.Penalized(inner, poise.L1(5.0), "proximal"), model)
+    compiled(poise.PenalizedOptimizer(inner, poise.L1(5.0), "proximal"), model)
 
     with pytest.warns(UserWarning, match="knows no zeros for the weights with which training ends"):
-        model.fit(*table(40), verbose=0, callbacks=[Ones(), poise.KeepZeros()])
+        model.fit(*table(40), verbose=0, callbacks=[Ones(), poise.RestoreZeros()])
 
     np.testing.assert_array_equal(ops.convert_to_numpy(model.layers[0].kernel), np.ones((6, 1)))

@@ -21,12 +21,13 @@ import pytest
 from typer.testing import CliRunner
 
 import poise_command
-from poise import cli, studies
-from poise.studies import storage, tracking
-from poise.terminal.screen import BadInputError, progress_bar
-from poise.terminal.unfinished import Unfinished
+from poise import study as studies
+from poise.cli import app as cli
+from poise.cli.screen import BadInputError, progress_bar
+from poise.cli.unfinished import Unfinished
+from poise.study import storage, tracking
 
-FAST = ["--penalty", "l2", "--steps", "50", "--strengths", "3", "--folds", "2", "--hidden", "4"]
+FAST = ["--penalty", "l2", "--max-iter", "50", "--strengths", "3", "--cv", "2", "--hidden-layer-sizes", "4"]
 FILES = {"report.html", "study.json", "table.parquet", "model.keras", "preprocessing.skops"}
 # A shell that runs the tests in the background hands on an ignored SIGINT.
 HEEDING = (
@@ -60,7 +61,7 @@ def place(tmp_path_factory):
     rng = np.random.default_rng(0)
     size = rng.normal(size=60)
     frame = pd.DataFrame({
-        "size": size.round(3), "colour": np.array(["red", "green", "blue"])[np.arange(60) % 3],
+        "size": size.round(3), "color": np.array(["red", "green", "blue"])[np.arange(60) % 3],
         "order_id": np.arange(60), "price": (3 * size + rng.normal(size=60)).round(3),
     })  # fmt: skip
     frame.to_csv(place / "sales.csv", index=False)
@@ -70,14 +71,14 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(place):
     """What the command said, and the study that it saved in place/run."""
-    kept, study = [], studies.study
+    kept, run_study = [], studies.run_study
 
     def keeping(*arguments, **given):
-        kept.append(study(*arguments, **given))
+        kept.append(run_study(*arguments, **given))
         return kept[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies, "study", keeping)
+        patch.setattr(studies, "run_study", keeping)
         result = poise("study", place / "sales.csv", "--target", "price", *FAST, "--out", place / "run")
     assert result.exit_code == 0, result.output
     return result, kept[0]
@@ -92,8 +93,8 @@ def asked(finished, monkeypatch):
         calls.append({"data": data, "target": target, **given})
         return finished[1]
 
-    monkeypatch.setattr(studies, "study", study)
-    monkeypatch.setattr("poise.studies.storage.page", lambda study: "<!doctype html>")
+    monkeypatch.setattr(studies, "run_study", study)
+    monkeypatch.setattr("poise.study.storage.page", lambda study: "<!doctype html>")
     return calls
 
 
@@ -124,8 +125,8 @@ def test_it_writes_a_run_and_nothing_else(finished, place):
 def test_options_reach_the_study(asked, tmp_path):
     result = poise(
         "study", "sales.csv", "--target", "price", "--task", "counts", "--penalty", "l1,group", "--penalty", "mcp",
-        "--choose", "l1", "--model", "nets:wide", "--hidden", "64,32", "--groups", "g", "--time", "t", "--weight", "w",
-        "--drop", "a", "--drop", "b, c", "--folds", 3, "--strengths", 5, "--seeds", 2, "--steps", 7,
+        "--choose", "l1", "--model", "nets:wide", "--hidden-layer-sizes", "64,32", "--groups", "g", "--time", "t", "--weight", "w",
+        "--drop", "a", "--drop", "b, c", "--cv", 3, "--strengths", 5, "--n-init", 2, "--max-iter", 7,
         "--learning-rate", 0.5, "--test", 0.3, "--seed", 9, "--delimiter", ";", "--decimal", ",", "--encoding",
         "cp1252", "--quiet",
     )  # fmt: skip
@@ -137,17 +138,17 @@ def test_options_reach_the_study(asked, tmp_path):
     assert given.pop("checkpoint").parent == Path("runs/.sales.unfinished")
     assert given == {
         "data": "sales.csv", "target": "price", "task": "counts", "penalties": ("l1", "group", "mcp"), "choose": "l1",
-        "model": "nets:wide", "hidden": (64, 32), "groups": "g", "time_column": "t", "weight": "w",
-        "drop": ("a", "b, c"), "folds": 3, "strengths": 5, "seeds": 2, "steps": 7, "learning_rate": 0.5, "test": 0.3,
-        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252", "engine": "auto",
+        "model": "nets:wide", "hidden_layer_sizes": (64, 32), "groups": "g", "time_column": "t", "weight": "w",
+        "drop": ("a", "b, c"), "cv": 3, "strengths": 5, "n_init": 2, "max_iter": 7, "learning_rate": 0.5, "test": 0.3,
+        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252", "executor": "auto",
     }  # fmt: skip
 
 
 def test_what_is_not_given_is_what_a_study_takes(asked):
-    poise("study", "diabetes", "--hidden", "none")
+    poise("study", "diabetes", "--hidden-layer-sizes", "none")
 
     assert asked[0]["penalties"] == studies.DEFAULTS
-    assert asked[0]["hidden"] == ()
+    assert asked[0]["hidden_layer_sizes"] == ()
     assert asked[0]["target"] is asked[0]["task"] is asked[0]["model"] is asked[0]["choose"] is None
 
 
@@ -193,15 +194,18 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
     ("arguments", "sentence"),
     [
         (["none.csv"], "There is no file 'none.csv'"),
-        (["wine", "--target", "colour_intensity"], "Nearest: 'color_intensity'"),
+        (["wine", "--target", "color_intensity"], "Nearest: 'color_intensity'"),
         (["wine", "--task", "ranking"], "'ranking' is unknown"),
         (["wine", "--penalty", "l3"], "Penalty 'l3' is unknown. Use one of l2, l1, group, adaptive"),
         (["wine", "--choose", "l3"], "choose is 'l3' and must be one of"),
-        (["wine", "--hidden", "many"], "--hidden 'many' is not a list of numbers. Write it like 64,32, or none."),
-        (["wine", "--hidden", "0"], "hidden is (0,) and must hold one unit a layer at least"),
+        (
+            ["wine", "--hidden-layer-sizes", "many"],
+            "--hidden-layer-sizes 'many' is not a list of numbers. Write it like 64,32, or none.",
+        ),
+        (["wine", "--hidden-layer-sizes", "0"], "hidden is (0,) and must hold one unit a layer at least"),
         (["wine", "--model", "nowhere:net"], "The model nowhere:net cannot be imported"),
         (["wine", "--model", "net"], "Write it as MODULE:FUNCTION"),
-        (["wine", "--steps", "0"], "steps is 0 and must be at least 1."),
+        (["wine", "--max-iter", "0"], "steps is 0 and must be at least 1."),
         (["wine", "--strengths", "1"], "strengths is 1 and must be at least 3."),
         (["wine", "--learning-rate", "-1"], "learning_rate is -1.0 and must be positive and finite"),
         (["wine", "--test", "2"], "test is 2.0 and must lie between 0 and 1"),
@@ -355,9 +359,9 @@ def test_what_is_finished_is_kept_when_the_disk_is_full(finished, asked, monkeyp
     def full(study):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(studies, "study", study)
+    monkeypatch.setattr(studies, "run_study", study)
     with monkeypatch.context() as patch:
-        patch.setattr("poise.studies.storage.page", full)
+        patch.setattr("poise.study.storage.page", full)
         said = refused("study", "wine")
 
     assert said == (
@@ -373,9 +377,9 @@ def test_what_is_finished_is_kept_when_the_disk_is_full(finished, asked, monkeyp
 def test_other_settings_and_other_data_begin_anew(asked, tmp_path):
     (tmp_path / "a.csv").write_text("x\n1\n")
     for steps in (50, 60, 50):
-        poise("study", "a.csv", "--steps", steps, "--force")
+        poise("study", "a.csv", "--max-iter", steps, "--force")
     (tmp_path / "a.csv").write_text("x\n1\n2\n")
-    poise("study", "a.csv", "--steps", 50, "--force")
+    poise("study", "a.csv", "--max-iter", 50, "--force")
 
     first, other, again, changed = (one["checkpoint"] for one in asked)
     assert first == again
@@ -398,7 +402,7 @@ sys.meta_path.insert(0, Pausing())
     ("module", "code", "said"),
     [
         ("keras", -signal.SIGINT, ""),
-        ("poise.studies", 130, "Stopped before anything was finished; nothing is kept.\n"),
+        ("poise.study", 130, "Stopped before anything was finished; nothing is kept.\n"),
     ],
 )
 def test_ctrl_c_during_imports_shows_no_traceback(module, code, said):
@@ -416,23 +420,23 @@ def test_studies_that_share_a_folder_keep_their_own_work(finished, asked, monkey
     """One is stopped with something finished; another, of other options, finishes first."""
     with monkeypatch.context() as patch:
         patch.setattr(studies, "study", _failing(KeyboardInterrupt(), writes=True))
-        assert poise("study", "wine", "--steps", 7).exit_code == 130
+        assert poise("study", "wine", "--max-iter", 7).exit_code == 130
     kept = _kept(Path("runs/.wine.unfinished"))
 
-    assert poise("study", "wine", "--steps", 8, "-q").exit_code == 0
+    assert poise("study", "wine", "--max-iter", 8, "-q").exit_code == 0
 
     assert _kept(Path("runs/.wine.unfinished")) == kept
     assert (kept / "none" / "chunk-0.npz").exists()
-    assert poise("study", "wine", "--steps", 7, "--force", "-q").exit_code == 0
+    assert poise("study", "wine", "--max-iter", 7, "--force", "-q").exit_code == 0
     assert asked[-1]["checkpoint"] == kept
     assert [one.name for one in Path("runs").iterdir()] == ["wine"]
 
 
 def test_a_study_is_not_run_twice_at_once():
-    with Unfinished(Path("runs/wine"), "wine", None, {"steps": 7}).claimed():
+    with Unfinished(Path("runs/wine"), "wine", None, {"max_iter": 7}).claimed():
         with pytest.raises(BadInputError, match="^The same study is running already, and keeps what is finished in "):
-            Unfinished(Path("runs/wine"), "wine", None, {"steps": 7}).claimed().__enter__()
-        with Unfinished(Path("runs/wine"), "wine", None, {"steps": 8}).claimed():
+            Unfinished(Path("runs/wine"), "wine", None, {"max_iter": 7}).claimed().__enter__()
+        with Unfinished(Path("runs/wine"), "wine", None, {"max_iter": 8}).claimed():
             assert len([*Path("runs/.wine.unfinished").iterdir()]) == 2
     assert [*Path().iterdir()] == []
 
@@ -442,7 +446,7 @@ def test_a_full_disk_while_it_trains_says_how_to_continue(monkeypatch):
         (checkpoint / "chunk-0.npz").write_bytes(b"")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(studies, "study", study)
+    monkeypatch.setattr(studies, "run_study", study)
 
     said = refused("study", "wine")
 
@@ -476,7 +480,7 @@ def test_predictions_are_csv_on_the_standard_output(finished, place):
     x = study.encoder.transform(study.table.features)
     outputs = study.best.model.predict(x, verbose=0).astype("float64")[:, 0]
     assert list(predicted.columns) == ["price"]
-    np.testing.assert_allclose(predicted["price"], outputs * study.scale + study.centre, rtol=1e-5)
+    np.testing.assert_allclose(predicted["price"], outputs * study.scale + study.center, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "new/predictions.parquet"])
@@ -520,9 +524,9 @@ def test_layers_of_ones_own_are_imported_for_predictions(finished, place, tmp_pa
     assert "cannot be rebuilt here" in refusal
     assert "(--import MODULE)" in refusal
     plain = pd.read_csv(StringIO(poise("predict", place / "run", place / "sales.csv").stdout))["price"]
-    centre = finished[1].centre
+    center = finished[1].center
     twice = pd.read_csv(StringIO(imported.stdout))["price"]
-    np.testing.assert_allclose(twice - centre, 2.0 * (plain - centre), rtol=1e-5)
+    np.testing.assert_allclose(twice - center, 2.0 * (plain - center), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -551,7 +555,7 @@ def _sign(run, **changed):
 def test_new_rows_may_be_written_in_another_way(finished, place, tmp_path):
     frame = pd.read_csv(place / "sales.csv")
     expected = poise("predict", place / "run", place / "sales.csv").stdout
-    shuffled = frame[["colour", "size"]].assign(surplus="ß")
+    shuffled = frame[["color", "size"]].assign(surplus="ß")
     shuffled.to_csv("new.txt", sep="|", decimal=",", index=False, encoding="cp1252")
 
     given = ["--delimiter", "|", "--decimal", ",", "--encoding", "cp1252"]
@@ -561,7 +565,7 @@ def test_new_rows_may_be_written_in_another_way(finished, place, tmp_path):
 
 
 def test_a_new_category_is_predicted(finished, place, tmp_path):
-    Path("new.csv").write_text("size,colour\n1.5,mauve\n,red\n")
+    Path("new.csv").write_text("size,color\n1.5,mauve\n,red\n")
 
     assert len(poise("predict", place / "run", "new.csv").stdout.splitlines()) == 3
 
@@ -569,8 +573,8 @@ def test_a_new_category_is_predicted(finished, place, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("colour\nred\ngreen\n", "size"),
-        ("size,colour\nlarge,red\nsmall,green\n", "size"),
+        ("color\nred\ngreen\n", "size"),
+        ("size,color\nlarge,red\nsmall,green\n", "size"),
         ("", "new.csv"),
     ],
 )
@@ -859,8 +863,8 @@ def test_alone_it_prints_help():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--address", "10.0.0.1:6379"], "Add --engine ray"),
-        (["--engine", "dask"], "engine='dask' is not one of 'auto', 'local', 'process', 'ray'"),
+        (["--address", "10.0.0.1:6379"], "Add --executor ray"),
+        (["--executor", "dask"], "executor='dask' is not one of 'auto', 'local', 'process', 'ray'"),
     ],
 )
 def test_an_engine_that_does_not_fit_is_refused(tmp_path, options, said):

@@ -60,7 +60,7 @@ class WithNothing(layers.Layer):
 
 @pytest.mark.parametrize(
     "penalty",
-    [poise.L2(0.1), poise.L1(0.1), poise.GroupLasso(0.1), poise.SparseGroupLasso(0.1), poise.Nuclear(0.1),
+    [poise.L2(0.1), poise.L1(0.1), poise.GroupLasso(0.1), poise.SparseGroupLasso(0.1), poise.NuclearNorm(0.1),
      poise.Anchored(poise.L1(0.1))],
     ids=lambda penalty: type(penalty).__name__,
 )  # fmt: skip
@@ -69,10 +69,10 @@ def test_a_variable_without_entries_trains_beside_the_others(penalty: poise.Pena
     def trained(rule: poise.Rule, callbacks: Any = ()) -> Any:
         model = keras.Sequential([keras.Input((2,)), WithNothing(name="layer")])
         inner = keras.optimizers.SGD(0.1, 0.9)
-        model.compile(poise.Penalized(inner, rule, update=update, observe=1), loss="mse")
+        model.compile(poise.PenalizedOptimizer(inner, rule, update=update, observe_every=1), loss="mse")
         return model, model.fit(X, Y, epochs=2, verbose=0, callbacks=[*callbacks]).history
 
-    model, history = trained(poise.Rule(poise.WEIGHTS, penalty), [poise.LossSplit()])
+    model, history = trained(poise.Rule(poise.Role.KERNELS, penalty), [poise.PenaltyLogger()])
     other, _ = trained(poise.Rule("w", penalty))
 
     np.testing.assert_allclose(array(model.layers[0].w), array(other.layers[0].w), rtol=1e-6)
@@ -93,7 +93,9 @@ INNER = [name for name in ("Adam", "Adagrad", "Adamax", "Lamb", "Adafactor", "RM
 @pytest.mark.parametrize("inner", INNER)
 def test_the_step_of_every_optimizer_takes_a_variable_without_entries(inner: str) -> None:
     model = keras.Sequential([keras.Input((2,)), WithNothing()])
-    optimizer = poise.Penalized(getattr(keras.optimizers, inner)(0.1), poise.GroupLasso(0.1), update="proximal")
+    optimizer = poise.PenalizedOptimizer(
+        getattr(keras.optimizers, inner)(0.1), poise.GroupLasso(0.1), update="proximal"
+    )
     optimizer.build(model.trainable_variables, model)
     before = array(model.layers[0].w)
     for _ in range(2):
@@ -112,9 +114,9 @@ def test_a_frozen_model_has_no_penalty_and_says_so(update: str) -> None:
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.trainable = False
     before = [array(weight) for weight in model.weights]
-    model.compile(poise.Penalized("sgd", poise.L1(0.1), update=update, observe=1), loss="mse")
+    model.compile(poise.PenalizedOptimizer("sgd", poise.L1(0.1), update=update, observe_every=1), loss="mse")
     history = model.fit(
-        X, Y, epochs=2, verbose=0, callbacks=[poise.LossSplit(per_rule=True), poise.ForceHistory()]
+        X, Y, epochs=2, verbose=0, callbacks=[poise.PenaltyLogger(per_rule=True), poise.ForceHistory()]
     ).history
 
     assert history["penalty"] == history["penalty/weights"] == [0.0, 0.0]
@@ -134,7 +136,7 @@ def test_a_frozen_model_has_no_penalty_and_says_so(update: str) -> None:
     [
         lambda: poise.L2(1e39),
         lambda: poise.ElasticNet(l1=1e39),
-        lambda: poise.L1(1.0, weights=[1.0, 1e39]),
+        lambda: poise.L1(1.0, factors=[1.0, 1e39]),
         lambda: poise.L1().value(ops.zeros((2,)), 1e39),
     ],
     ids=["strength", "share", "factor", "method"],
@@ -145,22 +147,22 @@ def test_what_float32_does_not_hold_is_refused_and_not_taken_for_infinite(make: 
 
 
 def test_a_strength_beyond_float32_cannot_be_set() -> None:
-    optimizer = poise.Penalized("sgd", poise.L2(0.1))
+    optimizer = poise.PenalizedOptimizer("sgd", poise.L2(0.1))
     with pytest.raises(ValueError, match="beyond the range of float32"):
-        optimizer.strength["weights"] = 1e39
-    assert optimizer.strength["weights"] == 0.1
+        optimizer.strength["kernels"] = 1e39
+    assert optimizer.strength["kernels"] == 0.1
 
 
 @pytest.mark.parametrize("strength", [1e-50, 1e-40])
 def test_a_strength_too_small_for_float32_reads_as_given_and_acts_as_none(strength: float) -> None:
     def trained(strength: float) -> Any:
         model = keras.Sequential([keras.Input((2,)), layers.Dense(1, kernel_initializer="ones")])
-        model.compile(poise.Penalized("sgd", poise.L1(strength), update="proximal"), loss="mse")
+        model.compile(poise.PenalizedOptimizer("sgd", poise.L1(strength), update="proximal"), loss="mse")
         model.fit(X, Y, verbose=0)
         return model
 
     model = trained(strength)
-    assert model.optimizer.strength["weights"] == strength
+    assert model.optimizer.strength["kernels"] == strength
     np.testing.assert_array_equal(array(model.layers[0].kernel), array(trained(0.0).layers[0].kernel))
 
 
@@ -171,7 +173,7 @@ def test_a_strength_keeps_the_digits_of_float64_weights(update: str) -> None:
     inputs = keras.Input((2,), dtype="float64")
     model = keras.Model(inputs, layers.Dense(1, kernel_initializer="ones", dtype="float64")(inputs))
     # Off TensorFlow Keras gives gradients of another dtype to an optimizer as they are.
-    optimizer = poise.Penalized(keras.optimizers.SGD(1.0), poise.L2(0.1), update=update)
+    optimizer = poise.PenalizedOptimizer(keras.optimizers.SGD(1.0), poise.L2(0.1), update=update)
     optimizer.build(model.trainable_variables, model)
     optimizer.apply([ops.zeros(v.shape, "float64") for v in model.trainable_variables])
 

@@ -29,7 +29,7 @@ def norms_of_a_keras_step(make: Callable[[], keras.Model], compile_as: dict, *da
 def penalized(make: Callable[[], keras.Model], compile_as: dict) -> keras.Model:
     keras.utils.set_random_seed(0)
     model = make()
-    model.compile(poise.Penalized("sgd", poise.L2(0.1)), **compile_as)
+    model.compile(poise.PenalizedOptimizer("sgd", poise.L2(0.1)), **compile_as)
     return model
 
 
@@ -100,7 +100,7 @@ def test_loss_that_is_not_reduced_is_summed(reduction: Any) -> None:
 def test_sum_in_numpy() -> None:
     x, y = table(700)
     model = compiled(
-        poise.Penalized("sgd", poise.L2(0.1)),
+        poise.PenalizedOptimizer("sgd", poise.L2(0.1)),
         keras.Sequential([keras.Input((6,)), layers.Dense(1)]),
         loss=losses.MeanSquaredError(reduction="sum"),
     )
@@ -227,7 +227,7 @@ def test_losses_of_layers_and_models_are_those_of_all_rows(make: Any) -> None:
 
 def test_model_without_a_loss_is_refused() -> None:
     model = dense()
-    model.compile(poise.Penalized("sgd", poise.L2(0.1)))
+    model.compile(poise.PenalizedOptimizer("sgd", poise.L2(0.1)))
     for size in (None, 10):
         with pytest.raises(ValueError, match=r"has no loss whose gradient .*compile\(loss=\.\.\.\)"):
             poise.forces(model, *table(ROWS), batch_size=size)
@@ -373,7 +373,7 @@ def test_predictions_of_different_lengths_are_refused() -> None:
         ({"x": 3, "y": None}, "must be arrays or an iterable of batches, got int"),
         ({"x": [(1, 2, 3, 4)], "y": None}, "got 4 elements"),
         ({"x": [], "y": None}, "no rows"),
-        ({"optimizer": "adam"}, r"optimizer must be a poise\.Penalized, .*got str"),
+        ({"optimizer": "adam"}, r"optimizer must be a poise\.PenalizedOptimizer, .*got str"),
     ],
 )
 def test_wrong_arguments_are_refused(given: dict, message: str) -> None:
@@ -455,7 +455,7 @@ def test_wrapped_torch_module_keeps_its_mode_and_is_differentiated() -> None:
 
     x, y = table(ROWS)
     model = make()
-    model.compile(poise.Penalized("sgd", poise.Rule(poise.ALL, poise.L2(0.1))), loss="mse")
+    model.compile(poise.PenalizedOptimizer("sgd", poise.Rule(poise.Role.ALL, poise.L2(0.1))), loss="mse")
     module = model.layers[0].module
     module.train()
     module[2].eval()
@@ -473,7 +473,7 @@ def test_wrapped_torch_module_keeps_its_mode_and_is_differentiated() -> None:
 def test_anchor_of_an_optimizer_that_is_not_built_is_at_the_current_weights() -> None:
     x, y = table(ROWS)
     model = dense()
-    model.compile(poise.Penalized(keras.optimizers.SGD(0.1), poise.Anchored(poise.L2(1.0))), loss="mse")
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(0.1), poise.Anchored(poise.L2(1.0))), loss="mse")
     assert not poise.forces(model, x, y)["penalty"].any()
     pretrained = [np.full(w.shape, 5.0) for w in model.get_weights()]
 
@@ -489,7 +489,7 @@ def test_strength_schedule_of_an_optimizer_that_is_not_built() -> None:
     x, y = table(ROWS)
     falling = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.5)
     model = dense()
-    model.compile(poise.Penalized("sgd", poise.L2(falling)), loss="mse")
+    model.compile(poise.PenalizedOptimizer("sgd", poise.L2(falling)), loss="mse")
 
     found = poise.forces(model, x, y)["penalty"]
 
@@ -535,7 +535,9 @@ class Pair(keras.Model):
 def test_optimizer_of_a_part_of_the_model() -> None:
     x, y = table(ROWS)
     pair = Pair()
-    pair.compile(poise.Penalized("sgd", poise.L2(0.3)), poise.Penalized("adam", poise.L1(0.2), observe=1))
+    pair.compile(
+        poise.PenalizedOptimizer("sgd", poise.L2(0.3)), poise.PenalizedOptimizer("adam", poise.L1(0.2), observe_every=1)
+    )
     pair.two_optimizer.build(pair.two.trainable_variables)
     away = np.array(pair(x)) - y if BACKEND != "torch" else ops.convert_to_numpy(pair(x)) - y
     kernel = ops.convert_to_numpy(pair.two.trainable_variables[0])
@@ -558,7 +560,7 @@ def test_optimizer_of_a_custom_loop_shows_what_it_recorded() -> None:
     from oracles.models import batches, train_by_hand
 
     model = keras.Sequential([keras.Input((6,)), layers.Dense(1)])
-    optimizer = poise.Penalized(keras.optimizers.SGD(0.05), poise.L2(0.1), observe=1)
+    optimizer = poise.PenalizedOptimizer(keras.optimizers.SGD(0.05), poise.L2(0.1), observe_every=1)
 
     train_by_hand(model, optimizer, batches(1))
 
@@ -568,5 +570,5 @@ def test_optimizer_of_a_custom_loop_shows_what_it_recorded() -> None:
 
 
 def test_wrong_models_are_refused() -> None:
-    with pytest.raises(TypeError, match="model must be a Keras model, got Penalized"):
-        poise.forces(poise.Penalized("sgd", poise.L2(0.1)), *table(ROWS))
+    with pytest.raises(TypeError, match="model must be a Keras model, got PenalizedOptimizer"):
+        poise.forces(poise.PenalizedOptimizer("sgd", poise.L2(0.1)), *table(ROWS))

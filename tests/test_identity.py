@@ -69,7 +69,7 @@ def loaded_elsewhere(model: keras.Model, file: Any) -> keras.Model:
 
 def penalized_places(model: keras.Model) -> list[int]:
     """The positions of the penalized variables among the weights of the model."""
-    optimizer = poise.find_penalized(model)
+    optimizer = poise.get_penalized_optimizer(model)
     ids = [id(weight) for weight in model.weights]
     return sorted(ids.index(id(v)) for target in optimizer.targets for v in optimizer.variables_of(target))
 
@@ -88,7 +88,7 @@ def rules_of(model: keras.Model, kind: str) -> Any:
     if kind == "select":
         return poise.Rule(kernels[1], penalty)
     if kind == "exclude":
-        return poise.Rule(poise.WEIGHTS, penalty, exclude=kernels[1])
+        return poise.Rule(poise.Role.KERNELS, penalty, exclude=kernels[1])
     return [poise.Rule(kernels[1], penalty, name="a"), poise.Rule([kernels[0], kernels[2]], poise.L2(0.1), name="b")]
 
 
@@ -99,7 +99,7 @@ def test_rule_stays_on_its_variables_when_paths_change_on_load(make: Any, kind: 
     layers.SimpleRNN(2)
     model = make()
     rules = rules_of(model, kind)
-    model.compile(poise.Penalized(keras.optimizers.SGD(RATE), rules, update="proximal"), loss="mse")
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(RATE), rules, update="proximal"), loss="mse")
     trained(model, 5)
     paths = [v.path for v in model.trainable_variables]
 
@@ -120,7 +120,7 @@ def test_adopted_rules_stay_on_their_variables(make: Any, tmp_path: Any) -> None
     model.weights[0].regularizer = keras.regularizers.L1(0.2)
     model.compile(keras.optimizers.SGD(RATE), loss="mse")
     trained(model, 2)
-    poise.adopt(model)
+    poise.adopt_regularizers(model)
 
     loaded = loaded_elsewhere(trained(model, 2), tmp_path / "m.keras")
 
@@ -133,12 +133,12 @@ def test_rules_added_to_a_loaded_model_leave_the_others_in_place(tmp_path: Any) 
     model = with_block()
     second = model.weights[2].path
     model.compile(
-        poise.Penalized(keras.optimizers.SGD(RATE), poise.Rule(second, poise.L1(0.3)), "proximal"), loss="mse"
+        poise.PenalizedOptimizer(keras.optimizers.SGD(RATE), poise.Rule(second, poise.L1(0.3)), "proximal"), loss="mse"
     )
     loaded = loaded_elsewhere(trained(model, 2), tmp_path / "m.keras")
     loaded.weights[0].regularizer = keras.regularizers.L2(0.1)
 
-    poise.adopt(loaded)
+    poise.adopt_regularizers(loaded)
 
     assert penalized_places(loaded) == [0, 2]
     of_path = {target.path: [type(penalty) for _, penalty in target.penalties] for target in loaded.optimizer.targets}
@@ -155,11 +155,11 @@ def test_new_optimizer_of_a_loaded_one_keeps_the_rules_in_place_when_layers_are_
     if changed == "thawed":
         model.layers[0].up.trainable = False
     rule = poise.Rule(model.weights[2].path, poise.L1(0.3))
-    model.compile(poise.Penalized(keras.optimizers.SGD(RATE), rule, update="proximal"), loss="mse")
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(RATE), rule, update="proximal"), loss="mse")
     loaded = loaded_elsewhere(trained(model, 2), tmp_path / "m.keras")
 
     loaded.layers[0].up.trainable = changed == "thawed"
-    loaded.compile(poise.Penalized.from_config(loaded.optimizer.get_config()), loss="mse")
+    loaded.compile(poise.PenalizedOptimizer.from_config(loaded.optimizer.get_config()), loss="mse")
     trained(loaded, 1)
 
     assert penalized_places(loaded) == [2]
@@ -169,7 +169,7 @@ def test_clone_of_a_model_has_the_rules_in_place() -> None:
     layers.Dense(2)
     model = with_block()
     rule = poise.Rule(model.weights[2].path, poise.L1(0.3))
-    model.compile(poise.Penalized(keras.optimizers.SGD(RATE), rule, update="proximal"), loss="mse")
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(RATE), rule, update="proximal"), loss="mse")
     trained(model, 1)
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
@@ -182,10 +182,10 @@ def test_clone_of_a_model_has_the_rules_in_place() -> None:
 def test_rule_that_cannot_be_restored_names_its_variable() -> None:
     model = with_block()
     path = model.weights[2].path
-    model.compile(poise.Penalized("sgd", poise.Rule(path, poise.L1(0.3)), update="proximal"), loss="mse")
+    model.compile(poise.PenalizedOptimizer("sgd", poise.Rule(path, poise.L1(0.3)), update="proximal"), loss="mse")
     trained(model, 1)
     other = keras.Sequential([keras.Input((6,)), layers.Dense(5), layers.Dense(1)])
-    other.compile(poise.Penalized.from_config(model.optimizer.get_config()), loss="mse")
+    other.compile(poise.PenalizedOptimizer.from_config(model.optimizer.get_config()), loss="mse")
 
     with pytest.raises(ValueError, match=rf"Rule '{path}' was saved for '{path}' of shape \(12, 6\).*no variable"):
         trained(other, 1)
@@ -202,17 +202,17 @@ def test_variables_in_another_order_are_found_by_path_or_refused() -> None:
             found.append(dense.kernel)
         return found
 
-    first = poise.Penalized("sgd", poise.Rule("left/kernel", poise.L1(0.3)))
+    first = poise.PenalizedOptimizer("sgd", poise.Rule("left/kernel", poise.L1(0.3)))
     first.build(of("left", "right"))
-    permuted = poise.Penalized.from_config(first.get_config())
+    permuted = poise.PenalizedOptimizer.from_config(first.get_config())
     permuted.build(of("right", "left"))
     assert [target.path for target in permuted.targets] == ["left/kernel"]
 
-    renamed = poise.Penalized.from_config(first.get_config())
+    renamed = poise.PenalizedOptimizer.from_config(first.get_config())
     renamed.build(of("dense_7", "dense_8"))
     assert [target.path for target in renamed.targets] == ["dense_7/kernel"]
 
-    mixed = poise.Penalized.from_config(first.get_config())
+    mixed = poise.PenalizedOptimizer.from_config(first.get_config())
     with pytest.raises(ValueError, match="'left/kernel' was saved for 'left/kernel'"):
         mixed.build(of("right", "dense_8"))
 
@@ -220,8 +220,8 @@ def test_variables_in_another_order_are_found_by_path_or_refused() -> None:
 def test_joint_groups_stay_on_their_variables(tmp_path: Any) -> None:
     layers.Dense(2)
     model = nested()
-    rule = poise.structure(model, 0.05)
-    model.compile(poise.Penalized(keras.optimizers.SGD(RATE), rule, update="proximal"), loss="mse")
+    rule = poise.unit_sparsity(model, 0.05)
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(RATE), rule, update="proximal"), loss="mse")
     loaded = loaded_elsewhere(trained(model, 3), tmp_path / "m.keras")
 
     assert penalized_places(loaded) == penalized_places(model)

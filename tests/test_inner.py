@@ -48,7 +48,7 @@ SETTINGS = {
 def test_setting_on_the_wrapper_is_that_of_the_inner_optimizer(name: str) -> None:
     make, value = SETTINGS[name]
     stock, inner = make(0.01), make(0.01)
-    wrapped = poise.Penalized(inner, RULE)
+    wrapped = poise.PenalizedOptimizer(inner, RULE)
     assert _number(getattr(wrapped, name)) == _number(getattr(stock, name))
 
     for optimizer in (stock, wrapped):
@@ -64,7 +64,7 @@ def test_setting_on_the_wrapper_is_that_of_the_inner_optimizer(name: str) -> Non
 
 def test_average_momentum_set_on_the_wrapper_is_used() -> None:
     ours, theirs = (
-        wrap(optimizers.SGD(0.1, use_ema=True)) for wrap in (lambda o: poise.Penalized(o, RULE), lambda o: o)
+        wrap(optimizers.SGD(0.1, use_ema=True)) for wrap in (lambda o: poise.PenalizedOptimizer(o, RULE), lambda o: o)
     )
     for optimizer in (ours, theirs):
         optimizer.ema_momentum = 0.5
@@ -78,14 +78,14 @@ def test_variables_excluded_from_weight_decay_on_the_wrapper_are_left_alone() ->
         optimizer.exclude_from_weight_decay(var_names=["bias"])
         return fitted(compiled(optimizer, model), epochs=3)
 
-    ours = trained(poise.Penalized(optimizers.AdamW(0.1, weight_decay=0.5), RULE), net())
+    ours = trained(poise.PenalizedOptimizer(optimizers.AdamW(0.1, weight_decay=0.5), RULE), net())
     theirs = trained(optimizers.AdamW(0.1, weight_decay=0.5), with_regularizers())
     assert_same_weights(ours, theirs)
 
 
 @pytest.mark.parametrize(("name", "value"), [("clipnorm", 0.5), ("weight_decay", 0.1), ("global_clipnorm", 1.0)])
 def test_setting_with_which_the_proximal_step_would_be_wrong_is_refused_and_undone(name: str, value: float) -> None:
-    optimizer = poise.Penalized(optimizers.SGD(0.1), poise.L1(0.1), update="proximal")
+    optimizer = poise.PenalizedOptimizer(optimizers.SGD(0.1), poise.L1(0.1), update="proximal")
     with pytest.raises(ValueError, match=f"{name}"):
         setattr(optimizer, name, value)
     assert getattr(optimizer, name) is None
@@ -94,8 +94,10 @@ def test_setting_with_which_the_proximal_step_would_be_wrong_is_refused_and_undo
 
 def test_momentum_of_a_proximal_update_is_set_before_training_or_refused() -> None:
     x, y = table(40, 6)
-    late, early, given = (poise.Penalized(optimizers.SGD(0.1), poise.L1(0.1), update="proximal") for _ in range(3))
-    given = poise.Penalized(optimizers.SGD(0.1, momentum=0.9), poise.L1(0.1), update="proximal")
+    late, early, given = (
+        poise.PenalizedOptimizer(optimizers.SGD(0.1), poise.L1(0.1), update="proximal") for _ in range(3)
+    )
+    given = poise.PenalizedOptimizer(optimizers.SGD(0.1, momentum=0.9), poise.L1(0.1), update="proximal")
     early.momentum = 0.9
     assert_same_weights(fitted(compiled(early), epochs=3), fitted(compiled(given), epochs=3), relative=0)
 
@@ -106,7 +108,7 @@ def test_momentum_of_a_proximal_update_is_set_before_training_or_refused() -> No
 
 
 def test_what_neither_has_is_no_attribute() -> None:
-    optimizer = poise.Penalized("sgd", RULE)
+    optimizer = poise.PenalizedOptimizer("sgd", RULE)
     with pytest.raises(AttributeError, match="beta_1"):
         optimizer.beta_1  # noqa: B018
     optimizer.note = "mine"
@@ -122,7 +124,7 @@ def test_inner_optimizer_keeps_all_its_settings(update: str) -> None:
     inner = optimizers.Adam(0.01, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=3)
     before, config = settings_of(inner), inner.get_config()
 
-    fitted(compiled(poise.Penalized(inner, poise.L1(0.1), update=update)), epochs=2)
+    fitted(compiled(poise.PenalizedOptimizer(inner, poise.L1(0.1), update=update)), epochs=2)
 
     assert settings_of(inner) == before
     assert inner.get_config() == config
@@ -130,9 +132,9 @@ def test_inner_optimizer_keeps_all_its_settings(update: str) -> None:
 
 def test_wrapping_leaves_an_optimizer_as_it_was() -> None:
     inner = optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
-    poise.Penalized(inner, poise.L2(0.5))
+    poise.PenalizedOptimizer(inner, poise.L2(0.5))
 
-    second = fitted(compiled(poise.Penalized(inner, RULE)), epochs=3)
+    second = fitted(compiled(poise.PenalizedOptimizer(inner, RULE)), epochs=3)
 
     stock = fitted(compiled(optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), with_regularizers()), epochs=3)
     assert_same_weights(second, stock)
@@ -141,7 +143,7 @@ def test_wrapping_leaves_an_optimizer_as_it_was() -> None:
 def test_rules_and_penalties_are_not_changed() -> None:
     penalty = poise.Anchored(poise.L1(0.1))
     rule = poise.Rule("*/kernel", penalty)
-    optimizer = poise.Penalized(optimizers.SGD(0.1), [rule], update="proximal")
+    optimizer = poise.PenalizedOptimizer(optimizers.SGD(0.1), [rule], update="proximal")
     model = fitted(compiled(optimizer), epochs=1)
     model.optimizer.strength["*/kernel"] = 0.5
 
@@ -152,8 +154,8 @@ def test_rules_and_penalties_are_not_changed() -> None:
 
 def test_one_inner_optimizer_serves_one_wrapper() -> None:
     inner = optimizers.Adam(0.01)
-    fitted(compiled(poise.Penalized(inner, RULE)), epochs=1)
-    second = compiled(poise.Penalized(inner, RULE), net(seed=2))
+    fitted(compiled(poise.PenalizedOptimizer(inner, RULE)), epochs=1)
+    second = compiled(poise.PenalizedOptimizer(inner, RULE), net(seed=2))
 
     with pytest.raises(ValueError, match=r"inner optimizer 'adam' was already built for 4 other variables"):
         fitted(second, epochs=1)
@@ -161,7 +163,7 @@ def test_one_inner_optimizer_serves_one_wrapper() -> None:
 
 @pytest.mark.parametrize("inner", ["sgd", "adam"])
 def test_optimizer_of_one_model_is_refused_by_a_second(inner: str) -> None:
-    optimizer = poise.Penalized(inner, RULE)
+    optimizer = poise.PenalizedOptimizer(inner, RULE)
     fitted(compiled(optimizer), epochs=1)
     second = net(seed=2)
     before = weights(second)
@@ -227,7 +229,7 @@ class Mixed(MixedIn, optimizers.SGD):
 
 @pytest.mark.parametrize("make", [Centered, Halved, Scaled, Mixed])
 def test_override_of_the_step_is_honored_in_the_coupled_update(make: Any) -> None:
-    ours, theirs = compiled(poise.Penalized(make(0.05), RULE)), compiled(make(0.05), with_regularizers())
+    ours, theirs = compiled(poise.PenalizedOptimizer(make(0.05), RULE)), compiled(make(0.05), with_regularizers())
     assert_same_weights(fitted(ours, epochs=5), fitted(theirs, epochs=5))
 
 
@@ -236,20 +238,21 @@ def test_override_of_the_step_is_honored_in_the_coupled_update(make: Any) -> Non
 )
 def test_override_of_the_step_is_refused_in_the_proximal_update(make: Any, method: str) -> None:
     with pytest.raises(ValueError, match=rf"{make.__name__}: it overrides {method}.*poise\.metric\.step_of"):
-        poise.Penalized(make(0.05), poise.L1(0.1), update="proximal")
+        poise.PenalizedOptimizer(make(0.05), poise.L1(0.1), update="proximal")
 
 
 def test_step_that_is_replaced_on_the_object_is_refused_in_the_proximal_update() -> None:
     inner = optimizers.SGD(0.05)
     inner.update_step = lambda gradient, variable, learning_rate: None
     with pytest.raises(ValueError, match="overrides update_step"):
-        poise.Penalized(inner, poise.L1(0.1), update="proximal")
+        poise.PenalizedOptimizer(inner, poise.L1(0.1), update="proximal")
 
 
 @pytest.mark.parametrize("update", MODES)
 @pytest.mark.parametrize(("make", "method"), [(ByPairs, "apply_gradients"), (Stateless, "stateless_apply")])
 def test_override_that_would_be_bypassed_is_refused(make: Any, method: str, update: str) -> None:
     with pytest.raises(
-        ValueError, match=f"{make.__name__} overrides {method}, but Keras calls that method only on poise.Penalized"
+        ValueError,
+        match=f"{make.__name__} overrides {method}, but Keras calls that method only on poise.PenalizedOptimizer",
     ):
-        poise.Penalized(make(0.05), poise.L1(0.1), update=update)
+        poise.PenalizedOptimizer(make(0.05), poise.L1(0.1), update=update)

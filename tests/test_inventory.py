@@ -1,4 +1,4 @@
-"""poise.summary: every variable, with the reason why it is or is not penalised."""
+"""poise.summary: every variable, with the reason why it is or is not penalized."""
 
 import io
 
@@ -14,7 +14,7 @@ import poise
 def _model(rules, **settings):
     stack = [layers.Dense(4, name="features"), layers.BatchNormalization(name="norm"), layers.Dense(1, name="head")]
     model = keras.Sequential([keras.Input((6,)), *stack], name="net")
-    return compiled(poise.Penalized("adam", rules, **settings), model)
+    return compiled(poise.PenalizedOptimizer("adam", rules, **settings), model)
 
 
 def _notes(model):
@@ -51,7 +51,7 @@ def test_a_variable_with_two_rules_has_two_rows():
 
 def test_a_strength_that_was_changed_is_shown():
     model = _model(poise.L2(0.1))
-    model.optimizer.strength["weights"] = 0.7
+    model.optimizer.strength["kernels"] = 0.7
 
     assert poise.summary(model).table["strength"].iloc[0] == 0.7
 
@@ -68,12 +68,12 @@ def test_sleeping_rules_are_named():
 def test_a_keras_regularizer_is_pointed_out():
     model = compiled("adam", net(kernel_regularizer=keras.regularizers.L2(0.1)))
 
-    assert "poise.adopt moves it" in _notes(model)["net/features/kernel"]
+    assert "poise.adopt_regularizers moves it" in _notes(model)["net/features/kernel"]
     assert _notes(model)["net/features/bias"] == "there are no rules"
 
 
 def test_works_without_a_compiled_model_and_refuses_one_that_is_not_built():
-    assert "not compiled with poise.Penalized" in str(poise.summary(net()))
+    assert "not compiled with poise.PenalizedOptimizer" in str(poise.summary(net()))
     with pytest.raises(ValueError, match=r"not built.*keras\.Input"):
         poise.summary(keras.Sequential([layers.Dense(1)]))
 
@@ -87,14 +87,14 @@ def test_a_trained_model_is_listed_as_before():
 
 def test_prints_in_a_terminal_as_text_and_in_a_notebook():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1, name="a<b>[bold]")], name="net")
-    summary = poise.summary(compiled(poise.Penalized("adam", poise.L2(0.01)), model))
+    summary = poise.summary(compiled(poise.PenalizedOptimizer("adam", poise.L2(0.01)), model))
 
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(summary)
 
     for text in (str(summary), console.export_text()):
         assert "net/a<b>[bold]/kernel" in text
-        assert "1 of 2 trained variables penalised, coupled" in text
+        assert "1 of 2 trained variables penalized, coupled" in text
     assert "a&lt;b&gt;[bold]" in summary._repr_html_()
     assert max(map(len, str(summary).splitlines())) <= 120
 
@@ -114,11 +114,11 @@ def test_rules_of_a_built_optimizer_are_those_that_act():
 
 def test_summary_of_an_optimizer_that_the_model_is_not_compiled_with():
     model = net()
-    optimizer = poise.Penalized("sgd", poise.Rule("head/kernel", poise.L2(0.2)))
+    optimizer = poise.PenalizedOptimizer("sgd", poise.Rule("head/kernel", poise.L2(0.2)))
 
     assert poise.summary(model, optimizer=optimizer).table["penalty"].tolist() == ["", "", "L2", ""]
     assert not optimizer.built
-    with pytest.raises(TypeError, match=r"optimizer must be a poise\.Penalized, .*got SGD"):
+    with pytest.raises(TypeError, match=r"optimizer must be a poise\.PenalizedOptimizer, .*got SGD"):
         poise.summary(model, optimizer=keras.optimizers.SGD())
     with pytest.raises(TypeError, match="model must be a Keras model, got list"):
         poise.summary([])

@@ -36,7 +36,7 @@ def in_one_matrix(vector):
 def test_it_is_group_lasso_on_the_members_put_into_one_matrix(factors):
     every = [0, 1, 2, 3]
     members = {"a/kernel": ((2, 3, 4), 2, every), "b/kernel": ((4, 5), 0, every), "a/bias": ((4,), 0, every)}
-    joint, one = poise.JointGroupLasso(1.0, members, factors), poise.GroupLasso(1.0, weights=factors)
+    joint, one = poise.JointGroupLasso(1.0, members, factors), poise.GroupLasso(1.0, factors=factors)
     w, g = sample((48,), 0), sample((48,), 1)
     w[in_one_matrix(np.arange(48))[:, 1]] = 0.0
     there, force = tensor(in_one_matrix(w)), tensor(in_one_matrix(g))
@@ -65,7 +65,7 @@ HAND = {
 def test_steps_are_those_of_numpy(kind, update):
     make, strength = HAND[kind]
     model = net()
-    optimizer = poise.Penalized(make(), units_of(model, strength), update)
+    optimizer = poise.PenalizedOptimizer(make(), units_of(model, strength), update)
     optimizer.build(model.trainable_variables)
     expected = [w.astype("float64") for w in weights(model)]
     hand = ByHand(kind, float(array(optimizer.learning_rate)), update, strength)
@@ -104,12 +104,12 @@ def test_groups_of_one_variable_each_are_ordinary_rules(inner, update):
     members = {MEMBERS[0]: ((6, 5), 1, [*range(5)]), MEMBERS[2]: ((5, 1), 0, [*range(5, 10)])}
     together = poise.JointGroupLasso(0.1, {by_tail(joint, path): m for path, m in members.items()})
     for model, given in ((plain, rules), (joint, together)):
-        fitted(compiled(poise.Penalized(inner(), given, update, observe=1), model, **EAGER), epochs=2)
+        fitted(compiled(poise.PenalizedOptimizer(inner(), given, update, observe_every=1), model, **EAGER), epochs=2)
 
     assert_same_weights(joint, plain, relative=1e-6)
     assert_same_weights([*map(array, joint.optimizer.inner_optimizer.variables)], [*map(array, plain.optimizer.inner_optimizer.variables)])  # fmt: skip
-    sums = plain.optimizer.recorded_forces()[0].sum(0)
-    np.testing.assert_allclose(joint.optimizer.recorded_forces()[0][0], sums, rtol=1e-4)
+    sums = plain.optimizer.force_record().total.sum(0)
+    np.testing.assert_allclose(joint.optimizer.force_record().total[0], sums, rtol=1e-4)
 
 
 def by_tail(model, path):
@@ -121,7 +121,7 @@ def test_a_scaled_loss_steps_as_an_unscaled_one():
     """Powers of two scale without rounding."""
     plain, scaled = net(), net()
     for model in (plain, scaled):
-        inner = poise.Penalized(optimizers.Adam(0.05), units_of(model, 0.2), "proximal")
+        inner = poise.PenalizedOptimizer(optimizers.Adam(0.05), units_of(model, 0.2), "proximal")
         compiled(inner if model is plain else optimizers.LossScaleOptimizer(inner, initial_scale=64.0), model, **EAGER)
         fitted(model, epochs=2)
     assert_same_weights(scaled, plain, relative=1e-6)
@@ -130,7 +130,7 @@ def test_a_scaled_loss_steps_as_an_unscaled_one():
 def test_it_ends_at_the_group_lasso_of_both_designs():
     a, b, y = paired_table()
     model, strength = two_inputs(6), 0.25
-    optimizer = poise.Penalized(optimizers.SGD(0.2), pairs_of(model, strength), "proximal")
+    optimizer = poise.PenalizedOptimizer(optimizers.SGD(0.2), pairs_of(model, strength), "proximal")
     model.compile(optimizer, "mse")
     names = [variable.path.split("/")[-2:] for variable in model.trainable_variables]
 
@@ -159,11 +159,11 @@ def test_it_ends_at_the_group_lasso_of_both_designs():
 
 def test_a_step_on_some_of_its_variables_is_refused():
     model = net()
-    optimizer = poise.Penalized("sgd", units_of(model), "proximal")
+    optimizer = poise.PenalizedOptimizer("sgd", units_of(model), "proximal")
     optimizer.build(model.trainable_variables)
     kernel = model.trainable_variables[0]
     with pytest.raises(
-        ValueError, match=r"'joint groups' penalises 3 variables together, and '.*bias' is not in this step"
+        ValueError, match=r"'joint groups' penalizes 3 variables together, and '.*bias' is not in this step"
     ):
         optimizer.apply([ops.zeros(kernel.shape)], [kernel])
 
@@ -171,7 +171,7 @@ def test_a_step_on_some_of_its_variables_is_refused():
 def test_a_constraint_on_any_member_is_refused():
     model = net(bias_constraint="non_neg")
     with pytest.raises(ValueError, match=r"'.*features/bias' has the constraint NonNeg"):
-        poise.Penalized("sgd", units_of(model), "proximal").build(model.trainable_variables)
+        poise.PenalizedOptimizer("sgd", units_of(model), "proximal").build(model.trainable_variables)
 
 
 # ---------------------------------------------------------------- what is told, kept and saved
@@ -179,7 +179,7 @@ def test_a_constraint_on_any_member_is_refused():
 
 def test_forces_have_one_row_for_all_members():
     model = net()
-    model.compile(poise.Penalized("adam", poise.Rule("**", units_of(model, 0.3), exclude="head/bias", name="units")), "mse")  # fmt: skip
+    model.compile(poise.PenalizedOptimizer("adam", poise.Rule("**", units_of(model, 0.3), exclude="head/bias", name="units")), "mse")  # fmt: skip
     x, y = table(40)
     w, g = weights(model), gradients(weights(model), x, y)[:3]
     labels = unit_labels(6)
@@ -197,7 +197,7 @@ def test_forces_have_one_row_for_all_members():
 
 def test_the_recorded_value_is_that_of_all_members():
     model = net()
-    compiled(poise.Penalized(optimizers.SGD(0.0), units_of(model, 0.3)), model)
+    compiled(poise.PenalizedOptimizer(optimizers.SGD(0.0), units_of(model, 0.3)), model)
     history = fitted_history(model)
     lengths = np.sqrt(np.bincount(unit_labels(6), flat(weights(model)[:3]) ** 2))
     np.testing.assert_allclose(history["penalty"], 0.3 * np.sqrt(8) * lengths.sum(), rtol=1e-5)
@@ -205,22 +205,22 @@ def test_the_recorded_value_is_that_of_all_members():
 
 def fitted_history(model):
     x, y = table(40)
-    return model.fit(x, y, verbose=0, callbacks=[poise.LossSplit()]).history
+    return model.fit(x, y, verbose=0, callbacks=[poise.PenaltyLogger()]).history
 
 
 def test_summary_shows_the_rule_at_every_member():
     model = net()
-    model.compile(poise.Penalized("sgd", units_of(model, 0.3)), "mse")
+    model.compile(poise.PenalizedOptimizer("sgd", units_of(model, 0.3)), "mse")
     shown = poise.summary(model).table
     assert shown["penalty"].tolist() == ["JointGroupLasso"] * 3 + [""]
     assert set(shown["note"][:3]) == {"rule 'joint groups'"}
-    assert poise.summary(model).title == "net: 3 of 4 trained variables penalised, coupled"
+    assert poise.summary(model).title == "net: 3 of 4 trained variables penalized, coupled"
 
 
 def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path):
     """Also under other paths: what Keras rebuilds may lack the model's name in them."""
     model = net()
-    compiled(poise.Penalized(optimizers.RMSprop(0.02, momentum=0.5), units_of(model, 0.3), "proximal"), model)
+    compiled(poise.PenalizedOptimizer(optimizers.RMSprop(0.02, momentum=0.5), units_of(model, 0.3), "proximal"), model)
     fitted(model, epochs=1)
     model.optimizer.strength["joint groups"] = 0.125
     model.save(tmp_path / "model.keras")
@@ -236,11 +236,11 @@ def test_adopt_puts_rules_beside_it_and_keeps_its_trace():
     head = keras.layers.Dense(1, name="head", bias_regularizer="l2")
     model = keras.Sequential([keras.Input((6,)), layers.Dense(5, "tanh", name="features"), head], name="net")
     inner = optimizers.SGD(0.02, momentum=0.9)
-    compiled(poise.Penalized(inner, units_of(model, 0.3), "proximal"), model)
+    compiled(poise.PenalizedOptimizer(inner, units_of(model, 0.3), "proximal"), model)
     fitted(model, epochs=1)
     before = model.optimizer.targets[0]
 
-    poise.adopt(model)
+    poise.adopt_regularizers(model)
 
     after = model.optimizer.targets[0]
     assert (after.members, after.path, len(model.optimizer.targets)) == (before.members, before.path, 2)
@@ -315,7 +315,7 @@ def test_rules_that_do_not_fit_are_refused_before_training(case):
     model = net()
     rules = make(model)
     with pytest.raises(ValueError, match=message):
-        poise.Penalized("sgd", rules, "proximal").build(model.trainable_variables, model)
+        poise.PenalizedOptimizer("sgd", rules, "proximal").build(model.trainable_variables, model)
 
 
 def test_members_are_found_under_paths_that_are_longer_or_shorter():
@@ -323,6 +323,6 @@ def test_members_are_found_under_paths_that_are_longer_or_shorter():
     for members in (["net/features/kernel"], ["features/kernel"], ["outer/net/features/kernel"]):
         penalty = poise.JointGroupLasso(1.0, {path: ((6, 5), 1, [*range(5)]) for path in members})
         for rule in (penalty, poise.Rule(members, penalty)):
-            optimizer = poise.Penalized("sgd", rule, "proximal")
+            optimizer = poise.PenalizedOptimizer("sgd", rule, "proximal")
             optimizer.build(model.trainable_variables)
             assert optimizer.targets[0].members == (0,)

@@ -9,39 +9,32 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
-    ("_backend", "_keras_internals"),
+    ("_backend", "_keras_internals", "files"),
     ("escaping", "penalties"),
-    ("members", "layer_state"),
-    ("layers",),
+    ("layer_state",),
     ("rules",),
-    ("inner", "plan", "targets", "strengths", "replicas"),
-    ("metric", "state"),
-    ("records", "steps", "building"),
     ("optimizer",),
-    ("fit_data",),
-    ("gradients",),
-    ("balance",),
-    ("callbacks", "inventory", "adoption", "compaction"),
-    ("paths",),
-    ("studies",),
-    ("terminal",),
+    ("diagnostics",),
+    ("callbacks", "adoption", "compaction"),
+    ("path",),
+    ("study",),
     ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 BACKENDS = {"jax", "tensorflow", "torch"}
 KNOWING = [
-    "gradients.py",
-    "replicas.py",
-    "paths/ahead.py",
-    "paths/lanes.py",
-    "paths/losses.py",
-    "paths/passing.py",
-    "paths/threads.py",
+    "diagnostics/gradients.py",
+    "optimizer/distribution.py",
+    "path/lanes/compile_ahead.py",
+    "path/lanes/losses.py",
+    "path/lanes/program.py",
+    "path/lanes/streaming.py",
+    "path/lanes/threads.py",
 ]
 """The files that import them."""
 PRIVATE = {
     "_keras_internals.py": ["keras.src.models.functional", "keras.src.saving.keras_saveable"],
-    "paths/blueprint.py": ["keras.src.utils"],
+    "path/model_config.py": ["keras.src.utils"],
 }
 """What has no public name: functional models, the base class of what Keras saves, and whether Keras may import TensorFlow."""
 

@@ -17,9 +17,9 @@ from oracles.autodiff import BACKEND
 from oracles.compare import array
 
 import poise
-from poise.layers import TABLE, find_layers, info_of, is_learned, learn
 from poise.penalties.axes import Axes, Sides
-from poise.rules import kind_of, path_of
+from poise.rules.layers import TABLE, find_layers, info_of, is_learned, learn
+from poise.rules.rule import kind_of, path_of
 
 Array = np.ndarray
 
@@ -425,9 +425,9 @@ def test_tokens_and_position_tables_of_a_custom_layer_are_no_kernels() -> None:
         "latent": "scales",
         "theta": "scales",
     }
-    selected = [v.name for v in layer.trainable_variables if poise.Rule(poise.WEIGHTS, poise.L2()).applies_to(v)]
+    selected = [v.name for v in layer.trainable_variables if poise.Rule(poise.Role.KERNELS, poise.L2()).applies_to(v)]
     assert selected == ["token_embedding", "w", "filters"]
-    assert all(poise.Rule(poise.ALL, poise.L2()).applies_to(v) for v in layer.trainable_variables)
+    assert all(poise.Rule(poise.Role.ALL, poise.L2()).applies_to(v) for v in layer.trainable_variables)
 
 
 def test_kernels_of_a_custom_layer_follow_the_convention_of_keras() -> None:
@@ -512,7 +512,9 @@ def test_every_keras_layer_that_makes_weights_has_a_row() -> None:
     for kind in kinds:
         makers = [base for base in kind.__mro__ if "add_weight(" in _source(base) and base.__name__ != "Layer"]
         if makers and kind.__name__ not in without:
-            assert any(base.__name__ in TABLE for base in kind.__mro__), f"{kind.__name__} has no row in poise.layers"
+            assert any(base.__name__ in TABLE for base in kind.__mro__), (
+                f"{kind.__name__} has no row in poise.rules.layers"
+            )
 
 
 def _source(kind: type) -> str:
@@ -544,7 +546,7 @@ def test_whole_units_vanish_in_training(make: Any, shape: tuple, axes: Axes) -> 
     w = weak_and_strong(axes.count, kernel.shape, axes)
     kernel.assign(w)
     rule = poise.Rule("*/kernel", poise.GroupLasso(0.4, groups="outputs"))
-    model.compile(poise.Penalized(keras.optimizers.SGD(1.0), rule, update="proximal"), loss="mse")
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(1.0), rule, update="proximal"), loss="mse")
 
     model.fit(np.zeros((1, *shape)), np.zeros((1, *model.output_shape[1:])), sample_weight=np.zeros(1), verbose=0)
 
@@ -557,13 +559,13 @@ def test_slopes_of_prelu_are_left_alone_by_default() -> None:
     model = keras.Sequential(
         [keras.Input((3,)), layers.Dense(2), layers.PReLU(alpha_initializer="ones"), layers.Dense(1)]
     )
-    rules = [poise.L2(1.0), poise.Rule(poise.SCALES, poise.L2(1.0), name="scales")]
-    model.compile(poise.Penalized(keras.optimizers.SGD(0.1), rules[:1]), loss="mse")
+    rules = [poise.L2(1.0), poise.Rule(poise.Role.SCALES, poise.L2(1.0), name="scales")]
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(0.1), rules[:1]), loss="mse")
     model.fit(np.zeros((4, 3)), np.zeros(4), sample_weight=np.zeros(4), verbose=0)
 
     np.testing.assert_array_equal(array(model.layers[1].alpha), 1.0)
     with pytest.raises(ValueError, match="Rule 'scales' matches no variable"):
-        poise.Penalized("sgd", rules).build(model.trainable_variables)
+        poise.PenalizedOptimizer("sgd", rules).build(model.trainable_variables)
 
 
 def float8(optimizer: Any) -> Any:
@@ -579,8 +581,8 @@ def float8(optimizer: Any) -> Any:
 def test_float8_scales_are_what_stock_keras_makes_them() -> None:
     stock = float8("sgd").layers[0]
     with pytest.warns(UserWarning, match="Rule 'scales' sleeps"):
-        scales = float8(poise.Penalized("sgd", poise.Rule(poise.SCALES, poise.L2(0.5)))).layers[0]
-    everything = float8(poise.Penalized("sgd", poise.Rule(poise.ALL, poise.L2(0.5)))).layers[0]
+        scales = float8(poise.PenalizedOptimizer("sgd", poise.Rule(poise.Role.SCALES, poise.L2(0.5)))).layers[0]
+    everything = float8(poise.PenalizedOptimizer("sgd", poise.Rule(poise.Role.ALL, poise.L2(0.5)))).layers[0]
     for name in ("inputs_scale", "inputs_amax_history", "kernel_scale", "outputs_grad_scale"):
         assert array(getattr(scales, name)).tolist() == array(getattr(stock, name)).tolist()
     assert array(everything.inputs_scale) == array(stock.inputs_scale)
@@ -588,14 +590,14 @@ def test_float8_scales_are_what_stock_keras_makes_them() -> None:
 
 def test_float8_scales_cannot_be_named_by_a_rule() -> None:
     with pytest.raises(ValueError, match=r"Rule 'inputs_scale' matches '.*inputs_scale', which is not a parameter"):
-        float8(poise.Penalized("sgd", poise.Rule("inputs_scale", poise.L2(0.5))))
+        float8(poise.PenalizedOptimizer("sgd", poise.Rule("inputs_scale", poise.L2(0.5))))
 
 
 @pytest.mark.backends("jax", "torch")
 def test_float8_trains_with_an_average_of_the_weights() -> None:
     """Stock Keras fails on TensorFlow."""
     stock = float8(keras.optimizers.SGD(0.05, use_ema=True))
-    model = float8(poise.Penalized(keras.optimizers.SGD(0.05, use_ema=True), poise.L2(0.0)))
+    model = float8(poise.PenalizedOptimizer(keras.optimizers.SGD(0.05, use_ema=True), poise.L2(0.0)))
     for ours, theirs in zip(model.weights, stock.weights, strict=True):
         np.testing.assert_allclose(array(ours), array(theirs), rtol=1e-5)
 
@@ -621,7 +623,7 @@ def fresh() -> Any:
     return keras.Sequential([keras.Input((4, 2)), layers.Conv1DTranspose(3, 2), layers.Dense(1)])
 
 
-def filters_of(optimizer: poise.Penalized) -> Any:
+def filters_of(optimizer: poise.PenalizedOptimizer) -> Any:
     (_, penalty), *_ = optimizer.targets[0].penalties
     return penalty.sides.outputs
 
@@ -632,8 +634,8 @@ GROUPS = poise.GroupLasso(0.1)
 def test_the_model_is_found_in_the_calling_function() -> None:
     model = fresh()
 
-    def train() -> poise.Penalized:
-        optimizer = poise.Penalized("sgd", GROUPS)
+    def train() -> poise.PenalizedOptimizer:
+        optimizer = poise.PenalizedOptimizer("sgd", GROUPS)
         optimizer.build(model.trainable_variables)
         return optimizer
 
@@ -644,7 +646,7 @@ def test_the_model_is_found_in_the_object_that_trains_it_and_in_a_list() -> None
     class Trainer:
         def __init__(self) -> None:
             self.net = fresh()
-            self.optimizer = poise.Penalized("sgd", GROUPS)
+            self.optimizer = poise.PenalizedOptimizer("sgd", GROUPS)
 
         def train(self) -> None:
             self.optimizer.build(self.net.trainable_variables)
@@ -667,17 +669,17 @@ def test_groups_of_a_kernel_of_an_unknown_layer_are_refused() -> None:
     assert not any(map(is_learned, variables))
     for side in ("outputs", "inputs"):
         with pytest.raises(ValueError, match=rf"groups along the {side}: the layer of this variable is not found"):
-            poise.Penalized("sgd", poise.GroupLasso(0.1, groups=side)).build(variables)
-    optimizer = poise.Penalized("sgd", poise.GroupLasso(0.1, groups=1))
+            poise.PenalizedOptimizer("sgd", poise.GroupLasso(0.1, groups=side)).build(variables)
+    optimizer = poise.PenalizedOptimizer("sgd", poise.GroupLasso(0.1, groups=1))
     optimizer.build(variables)
-    poise.Penalized("sgd", poise.L1(0.1)).build(variables)
+    poise.PenalizedOptimizer("sgd", poise.L1(0.1)).build(variables)
     assert optimizer.targets[0].path == path_of(variables[0])
 
 
 def test_a_matrix_of_an_unknown_layer_has_its_outputs_last() -> None:
     model = keras.Sequential([keras.Input((2,)), layers.Dense(3)])
     variables = [keras.Variable(np.ones((2, 3)), name="kernel")]
-    optimizer = poise.Penalized("sgd", GROUPS)
+    optimizer = poise.PenalizedOptimizer("sgd", GROUPS)
     optimizer.build(variables)
     assert filters_of(optimizer) == Axes.along((2, 3), 1)
     assert model.built
@@ -696,10 +698,10 @@ OTHER_AXES = {
 }
 ON_AXES = {
     "GroupLasso": lambda: poise.GroupLasso(groups="outputs"),
-    "GroupLasso of lists": lambda: poise.GroupLasso(groups=[[0], [1]], axis="outputs", weights=[0.0, 1.0]),
+    "GroupLasso of lists": lambda: poise.GroupLasso(groups=[[0], [1]], axis="outputs", factors=[0.0, 1.0]),
     "SparseGroupLasso": lambda: poise.SparseGroupLasso(groups="outputs"),
     "SparseGroupLasso of lists": lambda: poise.SparseGroupLasso(groups=[[1]], axis="outputs"),
-    "Nuclear": lambda: poise.Nuclear(),
+    "NuclearNorm": lambda: poise.NuclearNorm(),
     "Orthogonal": lambda: poise.Orthogonal(),
     "Anchored": lambda: poise.Anchored(poise.GroupLasso(groups="outputs"), np.full(SHAPE, 0.25)),
 }
@@ -750,18 +752,18 @@ def test_a_penalty_on_other_axes_is_that_of_the_matrix_with_its_units_as_columns
 
 def test_a_factor_per_filter_goes_to_filters() -> None:
     model = fresh()
-    rule = poise.Rule("*/kernel", poise.GroupLasso(0.1, weights=[1.0, 2.0, 3.0]), exclude="dense*/kernel")
-    poise.Penalized("sgd", rule).build(model.trainable_variables)
-    wrong = poise.Rule("*/kernel", poise.GroupLasso(0.1, weights=[1.0, 2.0]), exclude="dense*/kernel")
+    rule = poise.Rule("*/kernel", poise.GroupLasso(0.1, factors=[1.0, 2.0, 3.0]), exclude="dense*/kernel")
+    poise.PenalizedOptimizer("sgd", rule).build(model.trainable_variables)
+    wrong = poise.Rule("*/kernel", poise.GroupLasso(0.1, factors=[1.0, 2.0]), exclude="dense*/kernel")
     with pytest.raises(ValueError, match="for 3 groups"):
-        poise.Penalized("sgd", wrong).build(model.trainable_variables)
+        poise.PenalizedOptimizer("sgd", wrong).build(model.trainable_variables)
 
 
 @pytest.mark.backends("tensorflow")
 def test_the_model_is_found_while_tensorflow_traces_a_step() -> None:
     import tensorflow as tf
 
-    model, optimizer = fresh(), poise.Penalized("sgd", GROUPS)
+    model, optimizer = fresh(), poise.PenalizedOptimizer("sgd", GROUPS)
 
     @tf.function
     def step(x: Any) -> None:

@@ -13,7 +13,7 @@ from oracles.optimizers import SETTLING, HalfSGD, Inner, RenamedAdam, multi_opti
 from sklearn.linear_model import ElasticNet, Lasso, LogisticRegression
 
 import poise
-from poise import metric
+from poise.optimizer import metrics as metric
 
 ALPHA = 0.04
 """Of the 10 columns of the diabetes table the Lasso keeps 7."""
@@ -27,7 +27,7 @@ def settled(inner, rules, gradients, x, y, loss: str = "mse") -> keras.Model:
     """A single Dense(1) after its proximal training on all rows."""
     model = models.linear(x.shape[1], "sigmoid" if loss == "binary_crossentropy" else None)
     model.set_weights([np.full((x.shape[1], 1), 0.1), np.zeros(1)])
-    model.compile(poise.Penalized(inner.settling(), rules, update="proximal"), loss=loss)
+    model.compile(poise.PenalizedOptimizer(inner.settling(), rules, update="proximal"), loss=loss)
     models.descend(model, model.optimizer, gradients(x, y), inner.steps)
     return model
 
@@ -78,7 +78,7 @@ def stepped(inner, penalty, gradient: list, steps: int = 3) -> np.ndarray:
     """The kernel of ones after steps along a constant gradient with the rate 0.01, and the prox."""
     model = models.linear(3)
     model.set_weights([np.ones((3, 1)), np.zeros(1)])
-    optimizer = poise.Penalized(inner.make(0.01), penalty, update="proximal")
+    optimizer = poise.PenalizedOptimizer(inner.make(0.01), penalty, update="proximal")
     optimizer.build(model.trainable_variables)
     gradients = [keras.ops.convert_to_tensor(np.array(gradient, "float32")[:, None]), keras.ops.zeros(1)]
     for _ in range(steps):
@@ -117,7 +117,9 @@ def test_branch_that_starts_at_zero_is_trained_and_not_wiped_out() -> None:
     gate = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros", name="gate")
     model = keras.Model(inputs, gate(branch(inputs)))
     before = np.abs(models.weights(model)[0]).max()
-    optimizer = poise.Penalized(optimizers.Adam(0.01), poise.Rule("branch/kernel", poise.L1(1e-3)), update="proximal")
+    optimizer = poise.PenalizedOptimizer(
+        optimizers.Adam(0.01), poise.Rule("branch/kernel", poise.L1(1e-3)), update="proximal"
+    )
     models.compiled(optimizer, model)
 
     model.fit(x, x @ np.array([[1.0], [-1.0], [0.5], [0.0]]), batch_size=64, epochs=300, verbose=0)
@@ -133,7 +135,7 @@ FORGETFUL = {"Adam", "AdamW", "RMSprop", "RMSprop-momentum", "Adamax", "Nadam", 
 @pytest.mark.parametrize("name", SETTLING)
 def test_rare_rows_of_an_embedding_are_warned_of_where_the_step_forgets_them(name: str) -> None:
     model = keras.Sequential([keras.Input((2,), dtype="int32"), keras.layers.Embedding(5, 3), keras.layers.Flatten()])
-    optimizer = poise.Penalized(SETTLING[name].make(0.1), poise.L1(0.1), update="proximal")
+    optimizer = poise.PenalizedOptimizer(SETTLING[name].make(0.1), poise.L1(0.1), update="proximal")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         optimizer.build(model.trainable_variables)
@@ -227,7 +229,7 @@ def test_infinite_weights_drop_a_column_from_the_lasso() -> None:
     coefficients[kept] = lasso.coef_
     weights = np.where(kept, 1.0, np.inf)[:, None]
 
-    model = settled(SETTLING["Adam"], poise.L1(2 * ALPHA, weights=weights), models.mean_squares, x, y)
+    model = settled(SETTLING["Adam"], poise.L1(2 * ALPHA, factors=weights), models.mean_squares, x, y)
 
     assert_solution(model, coefficients)
 
@@ -240,7 +242,7 @@ def test_proximal_nuclear_norm_cuts_singular_values() -> None:
     strength = 0.25 * (sizes[1] + sizes[2])
     expected = (u * np.maximum(sizes - 2.0 * strength, 0.0)) @ v
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4, use_bias=False)])
-    inner = poise.Penalized(optimizers.SGD(0.5), poise.Nuclear(strength), update="proximal")
+    inner = poise.PenalizedOptimizer(optimizers.SGD(0.5), poise.NuclearNorm(strength), update="proximal")
     models.compiled(inner, model)
 
     model.fit(x, y, batch_size=64, epochs=80, verbose=0)
@@ -282,15 +284,15 @@ def test_a_subclass_without_a_step_of_its_own_has_that_of_its_parent() -> None:
 @pytest.mark.parametrize(("make", "message"), without_step().values(), ids=without_step())
 def test_optimizer_without_a_usable_step_is_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        poise.Penalized(make(), poise.L1(0.1), update="proximal")
-    poise.Penalized(make(), poise.L1(0.1))
+        poise.PenalizedOptimizer(make(), poise.L1(0.1), update="proximal")
+    poise.PenalizedOptimizer(make(), poise.L1(0.1))
 
 
 @pytest.mark.parametrize("update", ["proximal", "decoupled"])
 def test_several_optimizers_in_one_are_refused_where_one_rate_is_needed(update: str) -> None:
     several = multi_optimizer()
     with pytest.raises(ValueError, match=rf"update='{update}' needs one learning rate, and a MultiOptimizer.*coupled"):
-        poise.Penalized(several, poise.L1(0.1), update=update)
+        poise.PenalizedOptimizer(several, poise.L1(0.1), update=update)
 
 
 def _in_double(*arrays: np.ndarray) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""What `Penalized` refuses, when, and what it says instead."""
+"""What `PenalizedOptimizer` refuses, when, and what it says instead."""
 
 from typing import Any
 
@@ -13,51 +13,53 @@ import poise
 
 
 def built(inner: Any, rules: Any, update: str, model: keras.Model | None = None) -> None:
-    poise.Penalized(inner, rules, update=update).build((model or net()).trainable_variables)
+    poise.PenalizedOptimizer(inner, rules, update=update).build((model or net()).trainable_variables)
 
 
 # ---------------------------------------------------------------- when it is made
 
 
-@pytest.mark.parametrize("observe", [-1, 1.0, True, None, "10"])
+@pytest.mark.parametrize("observe_every", [-1, 1.0, True, None, "10"])
 def test_observe_is_a_number_of_steps(observe: Any) -> None:
-    with pytest.raises(ValueError, match=rf"observe={observe!r} is not allowed: give a number of steps, or 0"):
-        poise.Penalized("sgd", poise.L2(0.1), observe=observe)
+    with pytest.raises(ValueError, match=rf"observe_every={observe!r} is not allowed: give a number of steps, or 0"):
+        poise.PenalizedOptimizer("sgd", poise.L2(0.1), observe_every=observe)
 
 
 @pytest.mark.parametrize("update", ["Coupled", "", None, "prox"])
 def test_update_is_one_of_three(update: Any) -> None:
     with pytest.raises(ValueError, match=rf"update={update!r} is not one of 'coupled', 'decoupled', 'proximal'"):
-        poise.Penalized("sgd", poise.L2(0.1), update=update)
+        poise.PenalizedOptimizer("sgd", poise.L2(0.1), update=update)
 
 
 @pytest.mark.parametrize("update", ["coupled", "decoupled", "proximal"])
 def test_loss_scale_optimizer_goes_around_and_not_inside(update: str) -> None:
-    with pytest.raises(ValueError, match=r"LossScaleOptimizer\(Penalized\(\.\.\.\)\); compile does so by itself"):
-        poise.Penalized(optimizers.LossScaleOptimizer(optimizers.SGD()), poise.L2(0.1), update=update)
+    with pytest.raises(
+        ValueError, match=r"LossScaleOptimizer\(PenalizedOptimizer\(\.\.\.\)\); compile does so by itself"
+    ):
+        poise.PenalizedOptimizer(optimizers.LossScaleOptimizer(optimizers.SGD()), poise.L2(0.1), update=update)
 
 
 def test_penalized_in_penalized_is_refused() -> None:
-    inside = poise.Penalized("sgd", poise.L1(0.1))
-    with pytest.raises(ValueError, match=r"give all rules to one, Penalized\(inner, \[rule, rule\]\)"):
-        poise.Penalized(inside, poise.L2(0.1))
+    inside = poise.PenalizedOptimizer("sgd", poise.L1(0.1))
+    with pytest.raises(ValueError, match=r"give all rules to one, PenalizedOptimizer\(inner, \[rule, rule\]\)"):
+        poise.PenalizedOptimizer(inside, poise.L2(0.1))
 
 
 @pytest.mark.parametrize("update", ["decoupled", "proximal"])
 def test_several_optimizers_in_one_have_no_one_learning_rate(update: str) -> None:
     with pytest.raises(ValueError, match=rf"update='{update}' needs one learning rate, and a MultiOptimizer.*coupled"):
-        poise.Penalized(multi_optimizer(), poise.L1(0.1), update=update)
+        poise.PenalizedOptimizer(multi_optimizer(), poise.L1(0.1), update=update)
 
 
 @pytest.mark.parametrize("inner", ["no such optimizer", 3.0])
 def test_inner_is_an_optimizer(inner: Any) -> None:
     with pytest.raises((ValueError, TypeError), match=f"{inner}"):
-        poise.Penalized(inner, poise.L2(0.1))
+        poise.PenalizedOptimizer(inner, poise.L2(0.1))
 
 
 def test_two_rules_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match=r"2 rules are named 'weights L2'.*Give each a name="):
-        poise.Penalized("sgd", [poise.L2(0.1), poise.L2(0.2)])
+        poise.PenalizedOptimizer("sgd", [poise.L2(0.1), poise.L2(0.2)])
 
 
 # ---------------------------------------------------------------- when it is built
@@ -75,17 +77,15 @@ def test_l0_does_nothing_by_its_gradient() -> None:
 @pytest.mark.parametrize("update", ["decoupled", "proximal"])
 def test_coherence_has_no_prox(update: str) -> None:
     with pytest.raises(
-        ValueError, match=r"Coherence has no proximal operator. Use update='coupled', or poise\.Orthogonal"
+        ValueError, match=r"MutualCoherence has no proximal operator. Use update='coupled', or poise\.Orthogonal"
     ):
-        built("sgd", poise.Coherence(0.1), update)
-    built("sgd", poise.Coherence(0.1), "coupled")
+        built("sgd", poise.MutualCoherence(0.1), update)
+    built("sgd", poise.MutualCoherence(0.1), "coupled")
 
 
 def test_nuclear_needs_one_step_for_the_matrix() -> None:
-    rule = poise.Rule("features/kernel", poise.Nuclear(0.1))
-    message = (
-        r"Nuclear needs one step for the whole matrix, and Adam takes one per coordinate. Use keras\.optimizers\.SGD"
-    )
+    rule = poise.Rule("features/kernel", poise.NuclearNorm(0.1))
+    message = r"NuclearNorm needs one step for the whole matrix, and Adam takes one per coordinate. Use keras\.optimizers\.SGD"
     with pytest.raises(ValueError, match=message):
         built("adam", rule, "proximal")
     for inner, update in (("sgd", "proximal"), ("adam", "decoupled"), ("adam", "coupled")):
@@ -95,14 +95,14 @@ def test_nuclear_needs_one_step_for_the_matrix() -> None:
 @pytest.mark.parametrize("update", ["coupled", "decoupled"])
 def test_infinite_weights_hold_at_zero_by_a_prox_alone(update: str) -> None:
     """The decoupled L2 acts by its gradient too."""
-    rule = poise.Rule("features/kernel", poise.L2(0.1, weights=np.array([[1.0, np.inf, 1.0, 1.0, 1.0]])))
+    rule = poise.Rule("features/kernel", poise.L2(0.1, factors=np.array([[1.0, np.inf, 1.0, 1.0, 1.0]])))
     with pytest.raises(ValueError, match=r"L2 has infinite weights.*Use update='proximal', without another"):
         built("sgd", rule, update)
 
 
 def test_infinite_weights_hold_at_zero_in_the_proximal_update_unless_another_penalty_is_there() -> None:
-    weighted = poise.Rule("features/kernel", poise.L2(0.1, weights=np.array([[1.0, np.inf, 1.0, 1.0, 1.0]])))
-    model = fitted(compiled(poise.Penalized("sgd", weighted, update="proximal")), epochs=1)
+    weighted = poise.Rule("features/kernel", poise.L2(0.1, factors=np.array([[1.0, np.inf, 1.0, 1.0, 1.0]])))
+    model = fitted(compiled(poise.PenalizedOptimizer("sgd", weighted, update="proximal")), epochs=1)
 
     np.testing.assert_array_equal(weights(model)[0][:, 1], 0.0)
     with pytest.raises(ValueError, match="without another penalty on this variable"):
@@ -125,7 +125,7 @@ def test_two_penalties_that_are_not_smooth_are_refused(update: str) -> None:
 
 
 def test_rule_that_matches_nothing_fails_at_the_first_step_and_names_what_is_near() -> None:
-    model = compiled(poise.Penalized("sgd", poise.Rule("head/kernell", poise.L2(0.1))))
+    model = compiled(poise.PenalizedOptimizer("sgd", poise.Rule("head/kernell", poise.L2(0.1))))
     with pytest.raises(ValueError, match=r"Rule 'head/kernell' matches no variable of the 4.*Nearest: 'head/kernel'"):
         fitted(model, epochs=1)
 
@@ -136,7 +136,7 @@ def test_group_axis_that_the_variable_lacks_is_refused() -> None:
 
 
 def test_variable_with_a_keras_regularizer_points_to_adopt() -> None:
-    model = compiled(poise.Penalized("sgd", poise.L2(0.1)), net(kernel_regularizer="l2"))
+    model = compiled(poise.PenalizedOptimizer("sgd", poise.L2(0.1)), net(kernel_regularizer="l2"))
     with pytest.raises(ValueError, match=r"still carries the Keras regularizer L2.*poise\.adopt\(model\)"):
         fitted(model, epochs=1)
 
@@ -145,7 +145,7 @@ def test_regularizer_of_a_variable_without_a_rule_stays_in_the_loss() -> None:
     regularized = {"kernel_regularizer": {"features": None, "head": keras.regularizers.L2(0.1)}}
     stock = fitted(compiled("sgd", net(**regularized)))
     rule = poise.Rule("features/kernel", poise.L1(0.0))
-    ours = fitted(compiled(poise.Penalized("sgd", rule), net(**regularized)))
+    ours = fitted(compiled(poise.PenalizedOptimizer("sgd", rule), net(**regularized)))
 
     assert_same_weights(ours, stock)
 
@@ -155,12 +155,12 @@ def test_integer_variable_in_a_rule_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"Rule 'all' matches 'counts', which is int32 and has no gradient. Exclude it"
     ):
-        poise.Penalized("sgd", poise.Rule(poise.ALL, poise.L2(0.1))).build([counts])
+        poise.PenalizedOptimizer("sgd", poise.Rule(poise.Role.ALL, poise.L2(0.1))).build([counts])
 
 
 def test_unknown_variable_is_refused() -> None:
     model, other = net(), net()
-    optimizer = poise.Penalized("sgd", poise.L2(0.1))
+    optimizer = poise.PenalizedOptimizer("sgd", poise.L2(0.1))
     optimizer.build(model.trainable_variables)
     with pytest.raises(
         ValueError,
@@ -180,7 +180,7 @@ def frozen_features() -> keras.Model:
 
 def test_rule_for_frozen_layers_alone_sleeps_and_says_so() -> None:
     rules = [poise.Rule("features/kernel", poise.L1(0.1)), poise.Rule("head/kernel", poise.L2(0.01))]
-    model = compiled(poise.Penalized("sgd", rules), frozen_features())
+    model = compiled(poise.PenalizedOptimizer("sgd", rules), frozen_features())
 
     with pytest.warns(UserWarning, match=r"Rule 'features/kernel' sleeps: every variable that it matches is frozen"):
         fitted(model)
@@ -192,7 +192,7 @@ def test_rule_for_frozen_layers_alone_sleeps_and_says_so() -> None:
 
 
 def test_rule_for_some_frozen_layers_acts_on_the_others_in_silence() -> None:
-    model = fitted(compiled(poise.Penalized("sgd", poise.L2(0.01)), frozen_features()))
+    model = fitted(compiled(poise.PenalizedOptimizer("sgd", poise.L2(0.01)), frozen_features()))
 
     assert [target.path for target in model.optimizer.targets] == ["net/head/kernel"]
 
@@ -200,7 +200,7 @@ def test_rule_for_some_frozen_layers_acts_on_the_others_in_silence() -> None:
 def test_rule_for_frozen_layers_only_sleeps_in_a_loop_by_hand_too() -> None:
     """The model is found in the function that trains it."""
     model = frozen_features()
-    optimizer = poise.Penalized("sgd", poise.Rule("features/kernel", poise.L1(0.1)))
+    optimizer = poise.PenalizedOptimizer("sgd", poise.Rule("features/kernel", poise.L1(0.1)))
     x, y = np.zeros((4, 6), "float32"), np.zeros((4, 1), "float32")
     with pytest.warns(UserWarning, match=r"Rule 'features/kernel' sleeps"):
         train_by_hand(model, optimizer, [(x, y)])
@@ -212,7 +212,7 @@ def test_rule_for_frozen_layers_is_an_error_where_the_model_is_not_found() -> No
     def variables() -> list:
         return frozen_features().trainable_variables
 
-    optimizer = poise.Penalized("sgd", poise.Rule("features/kernel", poise.L1(0.1)))
+    optimizer = poise.PenalizedOptimizer("sgd", poise.Rule("features/kernel", poise.L1(0.1)))
     with pytest.raises(ValueError, match=r"matches no variable of the 2 that are trained.*A frozen variable is not"):
         optimizer.build(variables())
 
@@ -222,8 +222,8 @@ def test_rule_for_frozen_layers_is_an_error_where_the_model_is_not_found() -> No
 
 def test_model_that_is_not_built_has_no_summary_no_forces_and_nothing_to_adopt() -> None:
     model = keras.Sequential([layers.Dense(1)], name="empty")
-    model.compile(poise.Penalized("sgd", poise.L2(0.1)), loss="mse")
-    for act in (poise.summary, poise.adopt, lambda m: poise.forces(m, np.ones((2, 3)), np.ones((2, 1)))):
+    model.compile(poise.PenalizedOptimizer("sgd", poise.L2(0.1)), loss="mse")
+    for act in (poise.summary, poise.adopt_regularizers, lambda m: poise.forces(m, np.ones((2, 3)), np.ones((2, 1)))):
         with pytest.raises(ValueError, match=r"'empty' is not built yet.*keras\.Input"):
             act(model)
 
@@ -233,13 +233,13 @@ def test_model_without_penalized_is_named(optimizer: str | None) -> None:
     model = net()
     if optimizer:
         model.compile(optimizer, loss="mse")
-    for act in (poise.find_penalized, poise.forces):
-        with pytest.raises(ValueError, match=r"'net' is not compiled with poise\.Penalized. Compile it with"):
+    for act in (poise.get_penalized_optimizer, poise.forces):
+        with pytest.raises(ValueError, match=r"'net' is not compiled with poise\.PenalizedOptimizer. Compile it with"):
             act(model)
 
 
 def test_gradients_for_no_variable_change_nothing() -> None:
-    optimizer = poise.Penalized("sgd", poise.L2(0.1))
+    optimizer = poise.PenalizedOptimizer("sgd", poise.L2(0.1))
     optimizer.build(net().trainable_variables)
 
     optimizer.apply([])
@@ -248,8 +248,8 @@ def test_gradients_for_no_variable_change_nothing() -> None:
 
 
 def test_records_before_training_are_named() -> None:
-    optimizer = poise.Penalized("sgd", poise.L2(0.1), observe=1)
-    for read in (optimizer.recorded_values, optimizer.recorded_forces):
+    optimizer = poise.PenalizedOptimizer("sgd", poise.L2(0.1), observe_every=1)
+    for read in (optimizer.penalty_record, optimizer.force_record):
         with pytest.raises(ValueError, match=r"is not built yet and has recorded nothing. Train the model"):
             read()
     optimizer.reset_values()

@@ -9,10 +9,10 @@ from keras import layers
 from oracles.models import net
 
 import poise
-from poise.layers import learn
-from poise.members import path_of
-from poise.plan import resolve
-from poise.rules import as_rules, kind_of
+from poise.rules.layers import learn
+from poise.rules.members import path_of
+from poise.rules.plan import resolve
+from poise.rules.rule import as_rules, kind_of
 
 
 def paths_of(rule: poise.Rule, model: keras.Model) -> set[str]:
@@ -135,11 +135,11 @@ def test_roles_select_what_they_are_named_for() -> None:
     def names(role: poise.Role) -> set[str]:
         return {path.split("/")[-1] for path in paths_of(poise.Rule(role, poise.L2()), model)}
 
-    assert names(poise.WEIGHTS) == {"embeddings", "kernel"}
-    assert names(poise.EMBEDDINGS) == {"embeddings"}
-    assert names(poise.BIASES) == {"bias", "beta"}
-    assert names(poise.SCALES) == {"gamma"}
-    assert names(poise.ALL) == {"embeddings", "kernel", "bias", "beta", "gamma"}
+    assert names(poise.Role.KERNELS) == {"embeddings", "kernel"}
+    assert names(poise.Role.EMBEDDINGS) == {"embeddings"}
+    assert names(poise.Role.BIASES) == {"bias", "beta"}
+    assert names(poise.Role.SCALES) == {"gamma"}
+    assert names(poise.Role.ALL) == {"embeddings", "kernel", "bias", "beta", "gamma"}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_predicate_selects() -> None:
 
 
 def test_list_selects_what_any_of_it_does() -> None:
-    rule = poise.Rule(["head/kernel", poise.BIASES, wide], poise.L2())
+    rule = poise.Rule(["head/kernel", poise.Role.BIASES, wide], poise.L2())
 
     tails = {"/".join(path.split("/")[-2:]) for path in paths_of(rule, net())}
 
@@ -183,7 +183,7 @@ def test_list_selects_what_any_of_it_does() -> None:
         ("head/*", {"features/kernel"}),
         (["head/bias", "head/kernel"], {"features/kernel"}),
         (wide, {"head/kernel"}),
-        (poise.BIASES, {"features/kernel", "head/kernel"}),
+        (poise.Role.BIASES, {"features/kernel", "head/kernel"}),
     ],
 )
 def test_exclude_leaves_out(exclude: Any, left: set[str]) -> None:
@@ -198,16 +198,16 @@ def test_exclude_leaves_out(exclude: Any, left: set[str]) -> None:
 @pytest.mark.parametrize(
     ("rules", "names"),
     [
-        (poise.L2(), ["weights"]),
-        ([poise.L2()], ["weights"]),
-        ((poise.L2(),), ["weights"]),
+        (poise.L2(), ["kernels"]),
+        ([poise.L2()], ["kernels"]),
+        ((poise.L2(),), ["kernels"]),
         (poise.Rule("head/kernel", poise.L2()), ["head/kernel"]),
-        (poise.Rule(poise.BIASES, poise.L2()), ["biases"]),
-        (poise.Rule(["a/*", poise.SCALES], poise.L2()), ["a/*, scales"]),
+        (poise.Rule(poise.Role.BIASES, poise.L2()), ["biases"]),
+        (poise.Rule(["a/*", poise.Role.SCALES], poise.L2()), ["a/*, scales"]),
         (poise.Rule(wide, poise.L2()), ["wide"]),
         (poise.Rule("head/kernel", poise.L2(), name="mine"), ["mine"]),
         ([poise.L1(), poise.L2()], ["weights L1", "weights L2"]),
-        ([poise.Rule("a", poise.L1()), poise.L2(), poise.Rule("a", poise.L2())], ["a L1", "weights", "a L2"]),
+        ([poise.Rule("a", poise.L1()), poise.L2(), poise.Rule("a", poise.L2())], ["a L1", "kernels", "a L2"]),
         ([], []),
     ],
 )
@@ -283,7 +283,7 @@ def test_rule_far_from_everything_names_nothing() -> None:
 
 
 def test_rule_whose_exclude_leaves_nothing_says_so() -> None:
-    rules = as_rules(poise.Rule("*/kernel", poise.L2(), exclude=poise.WEIGHTS))
+    rules = as_rules(poise.Rule("*/kernel", poise.L2(), exclude=poise.Role.KERNELS))
     with pytest.raises(ValueError, match=r"matches no variable.*Its exclude leaves out all 2 that it selects"):
         resolve(rules, net().trainable_variables)
 
@@ -304,7 +304,9 @@ def test_rule_for_frozen_variables_sleeps() -> None:
 
 def test_integer_variable_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Rule 'all' matches 'net/counts', which is int32 and has no gradient\. Exc"):
-        resolve(as_rules(poise.Rule(poise.ALL, poise.L2())), [Named("net/kernel"), Named("net/counts", dtype="int32")])
+        resolve(
+            as_rules(poise.Rule(poise.Role.ALL, poise.L2())), [Named("net/kernel"), Named("net/counts", dtype="int32")]
+        )
 
 
 def test_variable_with_a_keras_regularizer_is_refused() -> None:
@@ -321,7 +323,7 @@ def test_variable_with_a_keras_regularizer_is_refused() -> None:
         (poise.GroupLasso(groups=[[0, 6]]), "6"),
         (poise.Smoothness(axis=3), "axis=3"),
         (poise.Anchored(poise.L2(), np.zeros((2, 2))), r"start of shape \(2, 2\)"),
-        (poise.L1(weights=np.ones((7, 1))), r"weights of shape \(7, 1\)"),
+        (poise.L1(factors=np.ones((7, 1))), r"weights of shape \(7, 1\)"),
         (poise.Orthogonal(), None),
     ],
 )
@@ -334,7 +336,7 @@ def test_penalty_that_does_not_fit_its_variable_is_refused(penalty: poise.Penalt
         resolve(rules, net().trainable_variables)
 
 
-@pytest.mark.parametrize("penalty", [poise.Orthogonal(), poise.Nuclear(), poise.Coherence()])
+@pytest.mark.parametrize("penalty", [poise.Orthogonal(), poise.NuclearNorm(), poise.MutualCoherence()])
 def test_matrix_penalty_is_refused_on_a_bias(penalty: poise.Penalty) -> None:
     with pytest.raises(ValueError, match=r"Rule 'features/bias' cannot act on '.*features/bias'"):
         resolve(as_rules(poise.Rule("features/bias", penalty)), net().trainable_variables)
@@ -357,7 +359,12 @@ def test_two_penalties_that_are_not_smooth_are_refused(first: Any, second: Any, 
 
 def test_any_number_of_smooth_penalties_may_meet_one_that_is_not() -> None:
     rules = as_rules(
-        [poise.L2(), poise.Smoothness(), poise.L1(), poise.Rule(poise.WEIGHTS, poise.ElasticNet(0.0, 0.1), name="x")]
+        [
+            poise.L2(),
+            poise.Smoothness(),
+            poise.L1(),
+            poise.Rule(poise.Role.KERNELS, poise.ElasticNet(0.0, 0.1), name="x"),
+        ]
     )
     assert resolve(rules, net().trainable_variables).rules_of == {i: [0, 1, 2, 3] for i in (0, 2)}
 
@@ -374,8 +381,8 @@ def registered(variable: keras.Variable) -> bool:
     "rule",
     [
         poise.Rule("head/**", poise.L2(0.5)),
-        poise.Rule(poise.BIASES, poise.L1(0.5), name="b"),
-        poise.Rule(["a", poise.ALL, registered], poise.ElasticNet(0.1, 0.2), exclude=["b", poise.SCALES]),
+        poise.Rule(poise.Role.BIASES, poise.L1(0.5), name="b"),
+        poise.Rule(["a", poise.Role.ALL, registered], poise.ElasticNet(0.1, 0.2), exclude=["b", poise.Role.SCALES]),
         poise.Rule("x", poise.GroupLasso(0.5, groups=[[0, 1], [2]], axis=0), exclude=registered),
     ],
     ids=lambda rule: rule.name,
@@ -390,5 +397,5 @@ def test_rule_comes_back_from_its_configuration(rule: poise.Rule) -> None:
 
 
 def test_role_prints_as_it_is_written() -> None:
-    assert repr(poise.WEIGHTS) == "poise.WEIGHTS"
-    assert [role.value for role in poise.Role] == ["weights", "biases", "scales", "embeddings", "all"]
+    assert repr(poise.Role.KERNELS) == "poise.Role.KERNELS"
+    assert [role.value for role in poise.Role] == ["kernels", "embeddings", "biases", "scales", "all"]

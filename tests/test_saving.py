@@ -14,7 +14,10 @@ import poise
 
 RULES = {
     "coupled": [poise.L2(0.02), poise.Rule("head/kernel", poise.Smoothness(0.1), name="even")],
-    "decoupled": [poise.Rule("*/kernel", poise.L1(0.02), exclude="head/*"), poise.Rule(poise.BIASES, poise.L2(0.1))],
+    "decoupled": [
+        poise.Rule("*/kernel", poise.L1(0.02), exclude="head/*"),
+        poise.Rule(poise.Role.BIASES, poise.L2(0.1)),
+    ],
     "proximal": [
         poise.Rule(["features/*"], poise.GroupLasso(0.02, [[0, 2], [1]], 0), exclude="*/bias"),
         poise.Rule("head/kernel", poise.Anchored(poise.L1(0.01)), name="stay"),
@@ -28,7 +31,7 @@ INNER = {
 
 
 def _trained(update, epochs=4):
-    optimizer = poise.Penalized(INNER[update](), RULES[update], update=update, observe=2)
+    optimizer = poise.PenalizedOptimizer(INNER[update](), RULES[update], update=update, observe_every=2)
     model = compiled(optimizer)
     return fitted(model, epochs=epochs)
 
@@ -61,7 +64,7 @@ def test_a_fresh_process_restores_everything(update, tmp_path):
 import sys, numpy as np, keras, poise
 model = keras.saving.load_model(sys.argv[1])
 optimizer = model.optimizer
-assert type(optimizer) is poise.Penalized and optimizer.update == sys.argv[3] and optimizer.observe == 2
+assert type(optimizer) is poise.PenalizedOptimizer and optimizer.update == sys.argv[3] and optimizer.observe_every == 2
 assert optimizer.strength[sys.argv[4]] == 0.0625, optimizer.strength
 for x, y in zip(*np.load(sys.argv[2]).values()):
     model.train_on_batch(x, y)
@@ -82,17 +85,17 @@ def test_a_strength_that_was_changed_is_saved_in_the_configuration_too():
     model = _trained("coupled")
     model.optimizer.strength["even"] = 0.3
 
-    clone = poise.Penalized.from_config(model.optimizer.get_config())
+    clone = poise.PenalizedOptimizer.from_config(model.optimizer.get_config())
 
     assert clone.strength["even"] == 0.3
-    assert clone.strength["weights"] == 0.02
+    assert clone.strength["kernels"] == 0.02
 
 
 def test_a_schedule_comes_back_as_one():
     warm_up = keras.optimizers.schedules.PolynomialDecay(0.0, 10, 0.1)
-    optimizer = poise.Penalized("adam", poise.L1(warm_up), update="proximal")
+    optimizer = poise.PenalizedOptimizer("adam", poise.L1(warm_up), update="proximal")
 
-    clone = poise.Penalized.from_config(optimizer.get_config())
+    clone = poise.PenalizedOptimizer.from_config(optimizer.get_config())
 
     schedule = clone.rules[0].penalty.strength
     assert isinstance(schedule, keras.optimizers.schedules.PolynomialDecay)
@@ -102,7 +105,7 @@ def test_a_schedule_comes_back_as_one():
 def test_the_inner_optimizer_keeps_its_own_settings():
     inner = keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.9, clipnorm=1.0)
 
-    clone = poise.Penalized.from_config(poise.Penalized(inner, poise.L2(0.1)).get_config())
+    clone = poise.PenalizedOptimizer.from_config(poise.PenalizedOptimizer(inner, poise.L2(0.1)).get_config())
 
     assert clone.use_ema
     assert clone.ema_momentum == 0.9
@@ -111,7 +114,7 @@ def test_the_inner_optimizer_keeps_its_own_settings():
 
 
 def test_a_cloned_model_compiled_alike_trains_alike():
-    model = compiled(poise.Penalized("adam", poise.L2(0.1)))
+    model = compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1)))
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     clone.compile_from_config(model.get_compile_config())
@@ -123,9 +126,9 @@ def test_a_cloned_model_compiled_alike_trains_alike():
 def test_weights_alone_are_loaded_into_a_model_of_the_same_form(tmp_path):
     model = _trained("proximal")
     model.save_weights(tmp_path / "only.weights.h5")
-    plain, penalised = compiled("sgd"), compiled(poise.Penalized("adam", poise.L1(0.1)))
+    plain, penalized = compiled("sgd"), compiled(poise.PenalizedOptimizer("adam", poise.L1(0.1)))
 
-    for other in (net(seed=5), plain, penalised):
+    for other in (net(seed=5), plain, penalized):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras' optimizers say that they skip a state that is not theirs
             other.load_weights(tmp_path / "only.weights.h5")
@@ -133,7 +136,7 @@ def test_weights_alone_are_loaded_into_a_model_of_the_same_form(tmp_path):
 
 
 def test_a_model_saved_before_training_is_loaded(tmp_path):
-    model = compiled(poise.Penalized("adam", poise.L2(0.1), observe=1))
+    model = compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1), observe_every=1))
     model.save(tmp_path / "model.keras")
 
     with warnings.catch_warnings():
@@ -145,17 +148,17 @@ def test_a_model_saved_before_training_is_loaded(tmp_path):
 
 def test_state_of_other_rules_is_refused_and_names_both(tmp_path):
     _trained("coupled").save_weights(tmp_path / "s.weights.h5")
-    other = fitted(compiled(poise.Penalized("adam", [poise.L2(0.3)])), epochs=1)
+    other = fitted(compiled(poise.PenalizedOptimizer("adam", [poise.L2(0.3)])), epochs=1)
 
     with pytest.raises(
         ValueError, match=r"rules \['weights', 'even'\].*has the rules \['weights'\].*skip_mismatch=True"
     ):
         other.load_weights(tmp_path / "s.weights.h5")
 
-    assert dict(other.optimizer.strength) == {"weights": 0.3}
+    assert dict(other.optimizer.strength) == {"kernels": 0.3}
     with pytest.warns(UserWarning, match="could not be loaded"):
         other.load_weights(tmp_path / "s.weights.h5", skip_mismatch=True)
-    assert dict(other.optimizer.strength) == {"weights": 0.3}
+    assert dict(other.optimizer.strength) == {"kernels": 0.3}
 
 
 def test_strengths_anchors_and_traces_load_by_rule_and_variable(tmp_path):
@@ -166,7 +169,7 @@ def test_strengths_anchors_and_traces_load_by_rule_and_variable(tmp_path):
 
     def trained(order):
         inner = keras.optimizers.RMSprop(0.01, momentum=0.5)
-        return fitted(compiled(poise.Penalized(inner, order, update="proximal", observe=1)), epochs=3)
+        return fitted(compiled(poise.PenalizedOptimizer(inner, order, update="proximal", observe_every=1)), epochs=3)
 
     saved, loaded = trained(rules), trained(rules[::-1])
     saved.optimizer.strength["stay"] = 0.0625
@@ -183,7 +186,7 @@ def test_weights_files_go_both_ways_between_stock_and_penalized(inner, is_built,
     """As between two stock optimizers: the weights are loaded and the state of the optimizer is skipped."""
     steps = 3 if is_built else 0
     for count, (source, target) in enumerate([(inner, "ours"), ("ours", inner), ("adam", "ours"), ("ours", "adam")]):
-        made = [poise.Penalized(inner, poise.L2(0.25)) if one == "ours" else one for one in (source, target)]
+        made = [poise.PenalizedOptimizer(inner, poise.L2(0.25)) if one == "ours" else one for one in (source, target)]
         saved, loaded = fitted(compiled(made[0]), epochs=5), fitted(compiled(made[1], net(seed=7)), epochs=steps)
         saved.save_weights(tmp_path / f"{count}.weights.h5")
 
@@ -193,12 +196,12 @@ def test_weights_files_go_both_ways_between_stock_and_penalized(inner, is_built,
         assert_same_weights(loaded, saved, relative=0)
         assert int(loaded.optimizer.iterations) == (steps * 3)
         if target == "ours":
-            assert dict(loaded.optimizer.strength) == {"weights": 0.25}
+            assert dict(loaded.optimizer.strength) == {"kernels": 0.25}
         fitted(loaded, epochs=1)
 
 
 def test_the_anchor_is_saved(tmp_path):
-    model = compiled(poise.Penalized(keras.optimizers.SGD(0.0), poise.Anchored(poise.L2(1.0))))
+    model = compiled(poise.PenalizedOptimizer(keras.optimizers.SGD(0.0), poise.Anchored(poise.L2(1.0))))
     start = weights(fitted(model, epochs=1))
     model.set_weights([w + 1.0 for w in start])
     model.save(tmp_path / "model.keras")
@@ -206,7 +209,7 @@ def test_the_anchor_is_saved(tmp_path):
     loaded = keras.saving.load_model(tmp_path / "model.keras")
 
     loaded.optimizer.learning_rate = 0.005
-    loaded.optimizer.strength["weights"] = 50.0
+    loaded.optimizer.strength["kernels"] = 50.0
     fitted(loaded, epochs=20)
     for w, anchor in zip(weights(loaded)[::2], start[::2], strict=True):
         assert np.abs(w - anchor).max() < 0.2
@@ -251,7 +254,7 @@ NEW = hasattr(keras.optimizers, "OptimizerMap")
 
 @pytest.mark.parametrize("make", [Warm, *([_several] if NEW else [])])
 def test_inner_optimizer_whose_constructor_takes_few_arguments_is_saved_and_loaded(make, tmp_path):
-    model = fitted(compiled(poise.Penalized(make(), poise.L2(0.1))), epochs=2)
+    model = fitted(compiled(poise.PenalizedOptimizer(make(), poise.L2(0.1))), epochs=2)
     model.save(tmp_path / "m.keras")
 
     loaded = keras.models.load_model(tmp_path / "m.keras")
@@ -260,7 +263,7 @@ def test_inner_optimizer_whose_constructor_takes_few_arguments_is_saved_and_load
 
 
 def test_model_that_compiles_itself_when_it_is_loaded_gets_its_weights(tmp_path):
-    model = fitted(compiled(poise.Penalized("adam", poise.L2(0.1)), Task()), epochs=1)
+    model = fitted(compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1)), Task()), epochs=1)
     model.save(tmp_path / "task.keras")
 
     with pytest.warns(UserWarning, match=r"compile\(\)` was not called|Skipping variable loading"):
@@ -274,7 +277,7 @@ def test_model_that_compiles_itself_when_it_is_loaded_gets_its_weights(tmp_path)
 def test_a_model_is_exported(export, tmp_path):
     import tensorflow as tf
 
-    model = fitted(compiled(poise.Penalized("adam", poise.L2(0.1))), epochs=1)
+    model = fitted(compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1))), epochs=1)
     if export == "export":
         model.export(tmp_path / "m", verbose=False)
     else:
@@ -293,7 +296,7 @@ def test_a_tensorflow_checkpoint_restores_weights_and_state_by_name(is_built, tm
     import tensorflow as tf
 
     def made(rules):
-        return compiled(poise.Penalized(keras.optimizers.SGD(0.05, momentum=0.9), rules, update="proximal"))
+        return compiled(poise.PenalizedOptimizer(keras.optimizers.SGD(0.05, momentum=0.9), rules, update="proximal"))
 
     rules = RULES["proximal"]
     model = fitted(made(rules), epochs=2)
@@ -312,7 +315,7 @@ def test_a_tensorflow_checkpoint_restores_weights_and_state_by_name(is_built, tm
 
 @pytest.mark.parametrize("update", RULES)
 def test_an_h5_file_restores_a_training_too(update, tmp_path):
-    optimizer = poise.Penalized(INNER[update](), RULES[update], update=update)
+    optimizer = poise.PenalizedOptimizer(INNER[update](), RULES[update], update=update)
     model = fitted(compiled(optimizer, loss=keras.losses.MeanSquaredError()), epochs=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras calls the format legacy

@@ -1,70 +1,124 @@
-"""poise: training under a regularization penalty, with both sides in sight."""
+"""Training under a regularization penalty, for Keras 3: total loss = prediction loss + strength x penalty."""
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poise._backend import import_keras
 
 import_keras()
 
-from poise.adoption import adopt
-from poise.balance import forces
-from poise.callbacks import ForceHistory, KeepZeros, LossSplit, ToSparsity
-from poise.compaction import compact, dead_units, savings, structure
-from poise.inventory import Summary, summary
-from poise.optimizer import Penalized, find_penalized
-from poise.paths import Cluster, Path, Training, path
-from poise.penalties import *  # noqa: F403
-from poise.penalties import __all__ as _penalties
-from poise.rules import ALL, BIASES, EMBEDDINGS, SCALES, WEIGHTS, Role, Rule
-
 if TYPE_CHECKING:
-    from poise.studies import study
-    from poise.studies.estimators import PathClassifier, PathRegressor
+    from poise.adoption import adopt_regularizers
+    from poise.callbacks import ForceHistory, PenaltyLogger, RestoreZeros, TargetSparsity
+    from poise.compaction import compact, compare_models, dead_units, unit_sparsity
+    from poise.diagnostics.force_balance import forces
+    from poise.diagnostics.inventory import Summary, summary
+    from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
+    from poise.path.executors.ray_cluster import RayCluster
+    from poise.path.fit import fit_path
+    from poise.path.result import RegularizationPath
+    from poise.path.training import Training
+    from poise.penalties import (
+        L0,
+        L1,
+        L2,
+        MCP,
+        SCAD,
+        Anchored,
+        ElasticNet,
+        GroupLasso,
+        JointGroupLasso,
+        LogSum,
+        MutualCoherence,
+        NuclearNorm,
+        Orthogonal,
+        Penalty,
+        Smoothness,
+        SparseGroupLasso,
+    )
+    from poise.rules.rule import Role, Rule
+    from poise.study.estimators import PathClassifier, PathRegressor
+    from poise.study.result import Study
+    from poise.study.run import run_study
+    from poise.study.sources import DataError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
-    "ALL",
-    "BIASES",
-    "EMBEDDINGS",
-    "SCALES",
-    "WEIGHTS",
-    "Cluster",
+    "L0",
+    "L1",
+    "L2",
+    "MCP",
+    "SCAD",
+    "Anchored",
+    "DataError",
+    "ElasticNet",
     "ForceHistory",
-    "KeepZeros",
-    "LossSplit",
-    "Path",
+    "GroupLasso",
+    "JointGroupLasso",
+    "LogSum",
+    "MutualCoherence",
+    "NuclearNorm",
+    "Orthogonal",
     "PathClassifier",
     "PathRegressor",
-    "Penalized",
+    "PenalizedOptimizer",
+    "Penalty",
+    "PenaltyLogger",
+    "RayCluster",
+    "RegularizationPath",
+    "RestoreZeros",
     "Role",
     "Rule",
+    "Smoothness",
+    "SparseGroupLasso",
+    "Study",
     "Summary",
-    "ToSparsity",
+    "TargetSparsity",
     "Training",
-    "adopt",
+    "adopt_regularizers",
     "compact",
+    "compare_models",
     "dead_units",
-    "find_penalized",
+    "fit_path",
     "forces",
-    "path",
-    "savings",
-    "structure",
-    "study",
+    "get_penalized_optimizer",
+    "run_study",
     "summary",
-    *_penalties,
+    "unit_sparsity",
 ]
 
-
-_LATER = {
-    "PathClassifier": "poise.studies.estimators",
-    "PathRegressor": "poise.studies.estimators",
-    "study": "poise.studies",
+_PENALTIES = (
+    *("L0", "L1", "L2", "MCP", "SCAD", "Anchored", "ElasticNet", "GroupLasso", "JointGroupLasso", "LogSum"),
+    *("MutualCoherence", "NuclearNorm", "Orthogonal", "Penalty", "Smoothness", "SparseGroupLasso"),
+)
+_MODULES = {
+    **dict.fromkeys(_PENALTIES, "poise.penalties"),
+    **dict.fromkeys(("Role", "Rule"), "poise.rules.rule"),
+    **dict.fromkeys(("PenalizedOptimizer", "get_penalized_optimizer"), "poise.optimizer.penalized"),
+    **dict.fromkeys(("Summary", "summary"), "poise.diagnostics.inventory"),
+    "forces": "poise.diagnostics.force_balance",
+    **dict.fromkeys(("ForceHistory", "PenaltyLogger", "RestoreZeros", "TargetSparsity"), "poise.callbacks"),
+    "adopt_regularizers": "poise.adoption",
+    **dict.fromkeys(("compact", "compare_models", "dead_units", "unit_sparsity"), "poise.compaction"),
+    "fit_path": "poise.path.fit",
+    "RegularizationPath": "poise.path.result",
+    "Training": "poise.path.training",
+    "RayCluster": "poise.path.executors.ray_cluster",
+    **dict.fromkeys(("PathClassifier", "PathRegressor"), "poise.study.estimators"),
+    "run_study": "poise.study.run",
+    "Study": "poise.study.result",
+    "DataError": "poise.study.sources",
 }
-"""Names that are imported when they are first asked for: what they need takes seconds, and few programs need it."""
+"""By public name the module that defines it, which is imported on first use (PEP 562)."""
 
 
-def __getattr__(name):
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    raise AttributeError(f"module 'poise' has no attribute {name!r}")
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'poise' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""From Keras regularizers to rules (poise.adopt)."""
+"""From Keras regularizers to rules (poise.adopt_regularizers)."""
 
 import collections
 import gc
@@ -11,21 +11,21 @@ import keras
 import numpy as np
 from keras import regularizers
 
-from poise.balance import check_built
-from poise.members import path_of
-from poise.optimizer import Penalized, find_penalized
-from poise.penalties import L1, L2, Coherence, ElasticNet, Penalty
-from poise.rules import Rule
+from poise.diagnostics.force_balance import check_built
+from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
+from poise.penalties import L1, L2, ElasticNet, MutualCoherence, Penalty
+from poise.rules.members import path_of
+from poise.rules.rule import Rule
 
 
-def adopt(model) -> list[Rule]:
+def adopt_regularizers(model) -> list[Rule]:
     """Move the L1, L2, L1L2 and OrthogonalRegularizer that a model's variables carry into rules.
 
     The model is changed in place: its loss becomes the prediction loss, and the layers forget the regularizers of their
     variables, so that saving, cloning and loading do not bring them back. Activity regularizers stay, also where they
-    are the same object. The optimizer of a compiled model is wrapped in `poise.Penalized(..., update="coupled")` with
+    are the same object. The optimizer of a compiled model is wrapped in `poise.PenalizedOptimizer(..., update="coupled")` with
     the state it had, so that training continues as that of the untouched model would; everything else that was
-    compiled stays as it is. One that is compiled with `poise.Penalized` already gets the rules beside its own, in its
+    compiled stays as it is. One that is compiled with `poise.PenalizedOptimizer` already gets the rules beside its own, in its
     update: with `"proximal"` they lead to the same minimum by other steps. A poise penalty that serves as a
     regularizer is moved as it is. Frozen variables count: Keras ignores their regularizers while they are frozen, and
     so does a rule.
@@ -35,7 +35,7 @@ def adopt(model) -> list[Rule]:
 
     Returns:
         The rules, one for each different regularizer, with the tails of its variables' paths; for a model that is not
-        compiled pass them to `poise.Penalized`. An empty list if there is nothing to move.
+        compiled pass them to `poise.PenalizedOptimizer`. An empty list if there is nothing to move.
 
     Warns:
         UserWarning: if there is nothing to move; naming the regularizers that stay in the loss, because poise does not
@@ -53,7 +53,7 @@ def adopt(model) -> list[Rule]:
         >>> import poise, keras
         >>> dense = keras.layers.Dense(1, kernel_regularizer="l2")
         >>> model = keras.Sequential([keras.Input((4,)), dense])
-        >>> [rule] = poise.adopt(model)
+        >>> [rule] = poise.adopt_regularizers(model)
         >>> rule.penalty
         L2(strength=0.01)
     """
@@ -111,7 +111,7 @@ def _penalty_of(regularizer) -> Penalty | None:
         l1, l2 = _number(regularizer.l1), _number(regularizer.l2)
         return L2(l2) if l1 == 0 else L1(l1) if l2 == 0 else ElasticNet(l1, l2)
     if kind is regularizers.OrthogonalRegularizer:
-        return Coherence(_number(regularizer.factor), regularizer.mode)
+        return MutualCoherence(_number(regularizer.factor), regularizer.mode)
     return None
 
 
@@ -136,7 +136,7 @@ def _check_paths(known, variables):
 
 def _penalized_of(model):
     try:
-        return find_penalized(model)
+        return get_penalized_optimizer(model)
     except ValueError:
         return None
 
@@ -240,7 +240,7 @@ def _what_stays(model, staying, changed):
 
 
 def _wrap_optimizer(model, old, rules):
-    """Puts a Penalized with the rules in the place of the model's optimizer, with its state; nothing else changes."""
+    """Puts a PenalizedOptimizer with the rules in the place of the model's optimizer, with its state; nothing else changes."""
     outer = model.optimizer
     is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
     inner = outer.inner_optimizer if is_scaled else outer
@@ -253,15 +253,15 @@ def _wrap_optimizer(model, old, rules):
         raise ValueError(
             f"The model {model.name!r} has other optimizers beside model.optimizer ({', '.join(others)}), and which of "
             "them trains which layers is not known. Adopt its networks one by one before it is compiled, and pass the "
-            "rules to their optimizers: poise.Penalized('adam', poise.adopt(network))."
+            "rules to their optimizers: poise.PenalizedOptimizer('adam', poise.adopt_regularizers(network))."
         )
     if old is not None and old.update == "decoupled":
         raise ValueError(
-            "The model is compiled with poise.Penalized(..., update='decoupled'), in which its regularizers would have "
-            "another minimum than in the loss. Compile it with update='coupled' or 'proximal' before poise.adopt."
+            "The model is compiled with poise.PenalizedOptimizer(..., update='decoupled'), in which its regularizers would have "
+            "another minimum than in the loss. Compile it with update='coupled' or 'proximal' before poise.adopt_regularizers."
         )
     if old is None:
-        penalized = Penalized(inner, rules)
+        penalized = PenalizedOptimizer(inner, rules)
         if inner.built:
             penalized.build(model.trainable_variables, model)
     else:
@@ -303,7 +303,7 @@ def _report_sharing(model, variables):
         known.append(own)
         warnings.warn(
             f"The model {other.name!r} shares layers with {model.name!r} and loses their regularizers as well: "
-            f"{', '.join(shared)}. To train it with them, compile it with poise.Penalized and rules for these layers.",
+            f"{', '.join(shared)}. To train it with them, compile it with poise.PenalizedOptimizer and rules for these layers.",
             stacklevel=3,
         )
 
@@ -342,6 +342,6 @@ def _report_return(layers, variables):
             warnings.warn(
                 f"The code of the layer {layer.name!r} ({type(layer).__name__}) makes its regularizer, which comes "
                 "back when the model is saved and loaded. Make it an argument of the layer, or load the model with "
-                "compile=False and call poise.adopt again.",
+                "compile=False and call poise.adopt_regularizers again.",
                 stacklevel=3,
             )

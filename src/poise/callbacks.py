@@ -10,24 +10,25 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
-from poise.balance import build_penalized, current_values, current_weights, forces, penalized_of
-from poise.optimizer import Penalized
+from poise.diagnostics.force_balance import build_penalized, current_values, current_weights, forces, penalized_of
+from poise.optimizer.penalized import PenalizedOptimizer
+from poise.optimizer.records import PenaltyRecord
 from poise.penalties.base import Schedule
 
 
 class PenalizedCallback(keras.callbacks.Callback):
-    """A callback that reads the `poise.Penalized` that it is given, or else the model's."""
+    """A callback that reads the `poise.PenalizedOptimizer` that it is given, or else the model's."""
 
     def __init__(self, optimizer=None):
         super().__init__()
         self.optimizer = optimizer
 
     @property
-    def penalized(self) -> Penalized:
+    def penalized(self) -> PenalizedOptimizer:
         return penalized_of(self.model, self.optimizer)
 
 
-class LossSplit(PenalizedCallback):
+class PenaltyLogger(PenalizedCallback):
     """Puts the penalty and the total beside the prediction loss into the logs of every epoch.
 
     `loss` and `val_loss` are the prediction loss already, since the model's loss holds no penalty. This adds `penalty`
@@ -41,13 +42,13 @@ class LossSplit(PenalizedCallback):
 
     Args:
         per_rule: add `penalty/<name>` for every rule.
-        optimizer: the `poise.Penalized` whose penalties are logged, by default that of the model.
+        optimizer: the `poise.PenalizedOptimizer` whose penalties are logged, by default that of the model.
 
     Example:
         >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        >>> model.compile(poise.Penalized("sgd", poise.L2(0.01)), loss="mse")
-        >>> history = model.fit(np.ones((4, 2)), np.ones(4), verbose=0, callbacks=[poise.LossSplit()])
+        >>> model.compile(poise.PenalizedOptimizer("sgd", poise.L2(0.01)), loss="mse")
+        >>> history = model.fit(np.ones((4, 2)), np.ones(4), verbose=0, callbacks=[poise.PenaltyLogger()])
         >>> sorted(history.history)
         ['loss', 'penalty', 'total_loss']
     """
@@ -89,8 +90,8 @@ class LossSplit(PenalizedCallback):
         now = current_values(optimizer, self.model)
         # Without a step nothing was recorded and the weights stayed: loss scaling skipped all, or all is frozen, where
         # TensorFlow does not even build the optimizer.
-        sums, last = optimizer.recorded_values() if optimizer.built else np.zeros((2, len(now) + 1))
-        means = self._means(sums, last) if sums[-1] else list(now.values())
+        record = optimizer.penalty_record() if optimizer.built else None
+        means = self._means(record) if record is not None and record.steps else list(now.values())
         logs["penalty"] = sum(means)
         if "loss" in logs:
             logs["total_loss"] = logs["loss"] + logs["penalty"]
@@ -98,7 +99,7 @@ class LossSplit(PenalizedCallback):
             self._has_warned = True
             keys = ", ".join(repr(key) for key in logs if key != "penalty") or "nothing"
             warnings.warn(
-                f"The train_step of {self.model.name!r} logs no 'loss' (it logs {keys}), so that LossSplit logs the "
+                f"The train_step of {self.model.name!r} logs no 'loss' (it logs {keys}), so that PenaltyLogger logs the "
                 "penalty, but no total_loss. Return {'loss': ...} from train_step to get it.",
                 stacklevel=2,
             )
@@ -107,19 +108,20 @@ class LossSplit(PenalizedCallback):
         if self.per_rule:
             logs.update({f"penalty/{name}": mean for name, mean in zip(now, means, strict=True)})
 
-    def _means(self, sums, last):
+    def _means(self, record: PenaltyRecord) -> list[float]:
         """The mean of each rule's value over the epoch's rows."""
-        steps = float(sums[-1])
+        steps = record.steps
         rows = self._rows_of_epoch or self._rows_so_far()
         full = self._rows_of_batch
         # With fewer steps than batches, loss scaling skipped some, and which is not known.
         if steps < 2 or not rows or not full or steps < math.ceil(rows / full - 1e-3):
-            return [float(total) / max(steps, 1.0) for total in sums[:-1]]
+            return [float(total) / steps for total in record.total]
         rest = rows - (steps - 1) * full
         if not 0 < rest <= full * (1 + 1e-3):  # an evaluation in the middle of the epoch changed the count
-            return [float(total) / steps for total in sums[:-1]]
+            return [float(total) / steps for total in record.total]
         return [
-            float(full * (total - end) + rest * end) / rows for total, end in zip(sums[:-1], last[:-1], strict=True)
+            float(full * (total - end) + rest * end) / rows
+            for total, end in zip(record.total, record.last, strict=True)
         ]
 
     def _rows_so_far(self):
@@ -133,18 +135,18 @@ class ForceHistory(PenalizedCallback):
     """Remembers the forces of every epoch, `poise.forces(model)` averaged over the epoch's observed steps.
 
     Args:
-        optimizer: the `poise.Penalized` whose forces are remembered, by default that of the model.
+        optimizer: the `poise.PenalizedOptimizer` whose forces are remembered, by default that of the model.
 
     Attributes:
         table: a DataFrame with the columns of `poise.forces` after `epoch` (from 0), one row a variable and epoch.
 
     Raises:
-        ValueError: when training begins, if the optimizer observes nothing (`Penalized(..., observe=0)`).
+        ValueError: when training begins, if the optimizer observes nothing (`PenalizedOptimizer(..., observe_every=0)`).
 
     Example:
         >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        >>> model.compile(poise.Penalized("sgd", poise.L2(0.01), observe=1), loss="mse")
+        >>> model.compile(poise.PenalizedOptimizer("sgd", poise.L2(0.01), observe_every=1), loss="mse")
         >>> remembered = poise.ForceHistory()
         >>> history = model.fit(np.ones((4, 2)), np.ones(4), epochs=3, verbose=0, callbacks=[remembered])
         >>> remembered.table["epoch"].tolist()
@@ -161,21 +163,23 @@ class ForceHistory(PenalizedCallback):
 
     def on_train_begin(self, logs=None):
         self._tables = []
-        if not self.penalized.observe:
-            raise ValueError("ForceHistory has nothing to remember: compile with poise.Penalized(..., observe=10).")
+        if not self.penalized.observe_every:
+            raise ValueError(
+                "ForceHistory has nothing to remember: compile with poise.PenalizedOptimizer(..., observe_every=10)."
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         self.penalized.reset_forces()
 
     def on_epoch_end(self, epoch, logs=None):
         optimizer = self.penalized
-        if optimizer.built and optimizer.recorded_forces()[1]:
+        if optimizer.built and optimizer.force_record().samples:
             table = forces(self.model, optimizer=self.optimizer)
             table.insert(0, "epoch", epoch)
             self._tables.append(table)
 
 
-class KeepZeros(PenalizedCallback):
+class RestoreZeros(PenalizedCallback):
     """Ends a training of averaged weights (`use_ema=True`) with the exact zeros that the last step left.
 
     At the end of `fit` Keras puts the average of every weight in its place, and an entry of that average is zero only
@@ -189,7 +193,7 @@ class KeepZeros(PenalizedCallback):
     `ema_overwrite_frequency` let a step that does not overwrite the weights be the last.
 
     Args:
-        optimizer: the `poise.Penalized` that averages, by default that of the model.
+        optimizer: the `poise.PenalizedOptimizer` that averages, by default that of the model.
 
     Warns:
         UserWarning: when training ends with weights that are not those of the end of an epoch, so that no zeros are
@@ -202,8 +206,8 @@ class KeepZeros(PenalizedCallback):
         >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, kernel_initializer="ones")])
         >>> averaged = keras.optimizers.SGD(0.1, use_ema=True)
-        >>> model.compile(poise.Penalized(averaged, poise.L1(5.0), update="proximal"), loss="mse")
-        >>> history = model.fit(np.ones((64, 2)), np.ones(64), verbose=0, callbacks=[poise.KeepZeros()])
+        >>> model.compile(poise.PenalizedOptimizer(averaged, poise.L1(5.0), update="proximal"), loss="mse")
+        >>> history = model.fit(np.ones((64, 2)), np.ones(64), verbose=0, callbacks=[poise.RestoreZeros()])
         >>> int(np.count_nonzero(model.get_weights()[0]))
         0
     """
@@ -217,7 +221,7 @@ class KeepZeros(PenalizedCallback):
         self._zeros = {}
         if not self.penalized.use_ema:
             raise ValueError(
-                "KeepZeros is for averaged weights: without keras.optimizers.Adam(use_ema=True), or another average, "
+                "RestoreZeros is for averaged weights: without keras.optimizers.Adam(use_ema=True), or another average, "
                 "training ends with the zeros of its last step by itself."
             )
 
@@ -247,7 +251,7 @@ class KeepZeros(PenalizedCallback):
         if packed is None:
             if self._zeros:
                 warnings.warn(
-                    "KeepZeros knows no zeros for the weights with which training ends: they are neither the averages "
+                    "RestoreZeros knows no zeros for the weights with which training ends: they are neither the averages "
                     "nor the weights of the end of an epoch. Put it before callbacks that change weights.",
                     stacklevel=2,
                 )
@@ -269,8 +273,8 @@ def _digest(arrays):
     return digest.digest()
 
 
-class ToSparsity(PenalizedCallback):
-    """Raises a strength until a wanted share of what its rule penalises is exactly zero, and holds the share there.
+class TargetSparsity(PenalizedCallback):
+    """Raises a strength until a wanted share of what its rule penalizes is exactly zero, and holds the share there.
 
     After every epoch the strength is multiplied by a factor: by `growth` while nothing is zero, by less the nearer the
     share is, by 1 where it is reached, and beyond it by less than 1, at least 1/growth. So a share that falls back is
@@ -279,7 +283,7 @@ class ToSparsity(PenalizedCallback):
     target and growth^((t − z)/(1 − t)) above it.
 
     What is counted is what the penalty brings to zero one by one, over all variables of the rule together: single
-    entries, but with `GroupLasso` and `JointGroupLasso` groups (units, inputs). What has the factor 0 is not penalised
+    entries, but with `GroupLasso` and `JointGroupLasso` groups (units, inputs). What has the factor 0 is not penalized
     and not counted. The logs get `zeros/<rule>` and `strength/<rule>` of every epoch; put it first in `callbacks`, so
     that those after it see them, and `BackupAndRestore` last, so that what it saves is up to date.
 
@@ -288,7 +292,7 @@ class ToSparsity(PenalizedCallback):
         target: the wanted share of zeros, between 0 and 1.
         growth: the largest factor by which the strength grows in an epoch, above 1. A small one takes longer to find
             the strength and oversteps the target less.
-        optimizer: the `poise.Penalized` that has the rule, by default that of the model.
+        optimizer: the `poise.PenalizedOptimizer` that has the rule, by default that of the model.
 
     Raises:
         TypeError, ValueError: for a target or a growth out of these bounds; and, when training begins, for a rule that
@@ -300,8 +304,8 @@ class ToSparsity(PenalizedCallback):
         >>> import poise, keras, numpy as np
         >>> x = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
         >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])
-        >>> model.compile(poise.Penalized(keras.optimizers.SGD(0.1), poise.L1(0.01), update="proximal"), loss="mse")
-        >>> half = poise.ToSparsity("weights", 0.5)
+        >>> model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(0.1), poise.L1(0.01), update="proximal"), loss="mse")
+        >>> half = poise.TargetSparsity("kernels", 0.5)
         >>> history = model.fit(x, x[:, :4].sum(axis=1), epochs=40, verbose=0, callbacks=[half])
         >>> history.history["zeros/weights"][-1]
         0.5
@@ -322,7 +326,7 @@ class ToSparsity(PenalizedCallback):
     def on_train_begin(self, logs=None):
         optimizer = build_penalized(self.model, self.optimizer)
         strength, penalty = optimizer.strength[self.rule], self._penalty(optimizer)
-        who, name = f"ToSparsity({self.rule!r})", type(penalty).__name__
+        who, name = f"TargetSparsity({self.rule!r})", type(penalty).__name__
         if isinstance(penalty.strength, Schedule):
             raise ValueError(f"{who}: this rule's strength follows a schedule and cannot be set. Give it a number.")
         if strength == 0:

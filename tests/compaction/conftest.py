@@ -1,4 +1,4 @@
-"""Every model here is given its weights by `randomised`; JAX would compile a program for every shape to draw others."""
+"""Every model here is given its weights by `randomized`; JAX would compile a program for every shape to draw others."""
 
 import keras
 import numpy as np

@@ -85,7 +85,7 @@ def _operate(x: Any, y: Any, size: int) -> Any:
 
 
 ON_ALL: dict[str, Maker] = {
-    "normalise": lambda x, y, size: layers.BatchNormalization(scale=size % 5 > 0, center=size % 3 > 0)(x),
+    "normalize": lambda x, y, size: layers.BatchNormalization(scale=size % 5 > 0, center=size % 3 > 0)(x),
     "activate": lambda x, y, size: layers.Activation(("relu", "tanh", "sigmoid", "gelu")[size % 4])(x),
     "add": _merge(layers.Add),
     "subtract": _merge(layers.Subtract),
@@ -101,7 +101,7 @@ ON_ALL: dict[str, Maker] = {
 ON_VECTORS = ON_ALL | {
     "dense": lambda x, y, size: layers.Dense(CHANNELS, ("relu", "tanh", None)[size % 3])(x),
     "dense without bias": lambda x, y, size: layers.Dense(CHANNELS, use_bias=False)(x),
-    "layer normalise": lambda x, y, size: layers.LayerNormalization()(x),
+    "layer normalize": lambda x, y, size: layers.LayerNormalization()(x),
     "flatten": lambda x, y, size: layers.Flatten()(x),
 }
 ON_IMAGES = ON_ALL | {

@@ -7,13 +7,13 @@ from keras import layers, ops
 
 import poise
 
-from .zeroing import array, constant, randomised, silent, unread, widths
+from .zeroing import array, constant, randomized, silent, unread, widths
 
 
 def with_middle(middle, shape=(6,)):
     inputs = keras.Input(shape)
     hidden, head = layers.Dense(6, name="hidden"), layers.Dense(1, name="head")
-    return randomised(keras.Model(inputs, head(middle(hidden(inputs)))))
+    return randomized(keras.Model(inputs, head(middle(hidden(inputs)))))
 
 
 def inside(make):
@@ -94,7 +94,7 @@ def test_attention_and_recurrent_layers_with_dropout_that_is_on_stay(dropout, le
     hidden = layers.Dense(6, name="hidden")(inputs)
     attended = layers.MultiHeadAttention(2, 2, dropout=dropout, seed=1)(hidden, hidden, training=True)
     recurred = layers.GRU(6, dropout=dropout, seed=2, name="recurred")(attended, training=True)
-    model = randomised(keras.Model(inputs, layers.Dense(1, name="head")(recurred)))
+    model = randomized(keras.Model(inputs, layers.Dense(1, name="head")(recurred)))
     silent(model.get_layer("recurred"), [0, 3])
     unread(model.get_layer("head"), [0, 3])
     x = np.random.default_rng(0).normal(size=(4, 5, 6)).astype("float32")
@@ -149,7 +149,7 @@ def test_an_activity_regularizer_keeps_the_loss(kind, way):
 def test_an_activity_regularizer_inside_an_attention_keeps_the_loss():
     inputs = keras.Input((5, 6))
     attention = layers.MultiHeadAttention(3, 2, activity_regularizer=keras.regularizers.L2(0.1), name="attention")
-    model = randomised(keras.Model(inputs, layers.Dense(1)(layers.Flatten()(attention(inputs, inputs)))))
+    model = randomized(keras.Model(inputs, layers.Dense(1)(layers.Flatten()(attention(inputs, inputs)))))
     kernel = array(attention._output_dense.kernel)
     kernel[1] = 0.0
     attention._output_dense.kernel.assign(kernel)

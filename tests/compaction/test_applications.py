@@ -7,7 +7,7 @@ from keras import applications, layers
 
 import poise
 
-from .zeroing import Array, assert_same, inputs_of, randomised, silent, width, zero_slice
+from .zeroing import Array, assert_same, inputs_of, randomized, silent, width, zero_slice
 
 SMALL = {"weights": None, "input_shape": (32, 32, 3), "classes": 5, "classifier_activation": None}
 MODELS = {
@@ -19,14 +19,14 @@ MODELS = {
 FORGETFUL = {"MobileNetV2", "EfficientNetB0"}
 
 
-def normalisations(model: keras.Model) -> list[layers.Layer]:
+def normalizations(model: keras.Model) -> list[layers.Layer]:
     return [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
 
 
 def every_third_is_silent(model: keras.Model, seed: int = 0) -> None:
-    """Of every normalisation every third channel, so that sums lose it as well, and three at random besides."""
+    """Of every normalization every third channel, so that sums lose it as well, and three at random besides."""
     random = np.random.default_rng(seed)
-    for layer in normalisations(model):
+    for layer in normalizations(model):
         channels = width(layer)
         silent(layer, np.unique([*range(0, channels, 3), *random.choice(channels, size=3)]))
 
@@ -34,13 +34,13 @@ def every_third_is_silent(model: keras.Model, seed: int = 0) -> None:
 def calibrate(model: keras.Model, images: Array, seed: int = 0) -> None:
     """Statistics near those of these images: with others the outputs of some networks do not depend on their inputs."""
     random = np.random.default_rng(seed)
-    for layer in normalisations(model):
+    for layer in normalizations(model):
         layer.momentum = 0.0
     if keras.backend.backend() == "jax":
         _statistics_in_jax(model, images)
     else:
         model(images, training=True)
-    for layer in normalisations(model):
+    for layer in normalizations(model):
         layer.momentum = 0.99
         mean, variance = (keras.ops.convert_to_numpy(v) for v in (layer.moving_mean, layer.moving_variance))
         layer.moving_mean.assign(mean + 0.3 * np.sqrt(variance) * random.normal(size=mean.shape))
@@ -58,13 +58,13 @@ def _statistics_in_jax(model: keras.Model, images: Array) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_an_application_gives_the_same_outputs_from_fewer_weights(name):
-    model = randomised(MODELS[name]())
+    model = randomized(MODELS[name]())
     every_third_is_silent(model)
     images = 64.0 * inputs_of(model, rows=8)[0]
     if name in FORGETFUL:
         calibrate(model, images)
     else:
-        for layer in normalisations(model):
+        for layer in normalizations(model):
             layer.moving_variance.assign(layer.moving_variance / 4.0)
 
     smaller = poise.compact(model)
@@ -89,7 +89,7 @@ def transformer(heads: int = 4, units: int = 8, blocks: int = 2) -> keras.Model:
 
 
 def test_a_transformer_loses_heads_and_hidden_units_and_keeps_its_trunk():
-    model = randomised(transformer())
+    model = randomized(transformer())
     zero_slice(model.get_layer("attention_0").output_dense.kernel, 0, (0, 3))
     zero_slice(model.get_layer("attention_1").value_dense.kernel, 1, (2,))
     silent(model.get_layer("hidden_0"), range(0, 32, 3))

@@ -6,7 +6,7 @@ from keras import layers
 
 import poise
 
-from .zeroing import assert_same, inputs_of, randomised, widths, zero_slice
+from .zeroing import assert_same, inputs_of, randomized, widths, zero_slice
 
 UNITS = 6
 
@@ -17,7 +17,7 @@ def attention(heads=4, cross=False, **settings) -> keras.Model:
     value = layers.Dense(UNITS, name="value")(other) if cross else query
     x = layers.MultiHeadAttention(heads, 3, name="attention", **settings)(query, value)
     x = layers.Dense(3, name="last")(layers.Add()([x, query]))
-    return randomised(keras.Model([sequence, other] if cross else sequence, x))
+    return randomized(keras.Model([sequence, other] if cross else sequence, x))
 
 
 def heads_of(model: keras.Model) -> int:
@@ -69,7 +69,7 @@ def test_causal_attention_with_a_mask_loses_a_head():
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(9, UNITS, mask_zero=True)(inputs)
     x = layers.MultiHeadAttention(4, 3, name="attention")(x, x, use_causal_mask=True)
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(layers.GlobalAveragePooling1D()(x))))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(layers.GlobalAveragePooling1D()(x))))
     zero_slice(model.get_layer("attention").output_dense.kernel, 0, (0,))
 
     smaller = poise.compact(model)
@@ -92,7 +92,7 @@ def test_a_head_of_zeros_is_removed_only_where_it_is_exact():
     """Zero values with a bias are a constant that attention hands on, as its weights sum to one."""
     inputs = keras.Input((4, UNITS))
     attended = layers.MultiHeadAttention(3, 2, name="attention")(inputs, inputs)
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(attended)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(attended)))
     zero_slice(model.get_layer("attention").query_dense.kernel, 1, (0,))
 
     smaller = poise.compact(model)

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, seed, settings
 import poise
 
 from .random_graphs import IMAGE, SEQUENCE, VECTOR, built, kill_at_random, recipes
-from .zeroing import assert_same, randomised
+from .zeroing import assert_same, randomized
 
 SHARES = (
     [(IMAGE, share) for share in range(4)] + [(VECTOR, share) for share in range(4)] + [(SEQUENCE, 0), (SEQUENCE, 1)]
@@ -27,7 +27,7 @@ def test_a_random_graph_gives_the_same_outputs_from_fewer_weights(shape, share):
     @few
     def check(recipe):
         keras.utils.clear_session(free_memory=False)
-        model = randomised(built(shape, recipe), recipe.seed)
+        model = randomized(built(shape, recipe), recipe.seed)
         kill_at_random(model, recipe.seed)
 
         smaller = poise.compact(model)

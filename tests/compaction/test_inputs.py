@@ -8,7 +8,7 @@ from keras import layers
 import poise
 
 from .networks import UNITS, dense_net
-from .zeroing import assert_same, cut, inputs_of, outputs, randomised, unread
+from .zeroing import assert_same, cut, inputs_of, outputs, randomized, unread
 
 
 def test_input_features_stay_unless_asked():
@@ -56,7 +56,7 @@ def test_several_inputs_lose_their_features_apart():
     x = layers.Flatten()(layers.Conv2D(UNITS, 3, name="conv")(image))
     y = layers.BatchNormalization()(table)
     joined = layers.Concatenate()([x, layers.Dense(UNITS, name="table")(y)])
-    model = randomised(keras.Model([image, table], layers.Dense(3)(joined)))
+    model = randomized(keras.Model([image, table], layers.Dense(3)(joined)))
     unread(model.get_layer("conv"), (1,))
     unread(model.get_layer("table"), (0, 4))
 
@@ -89,7 +89,7 @@ def image():
 )
 def test_features_are_followed_from_the_input_to_who_reads_them(make, zeros, expected):
     """A feature of a sequence is read by somebody if it is read at one of the steps."""
-    model = randomised(make())
+    model = randomized(make())
     unread(model.get_layer("first"), zeros)
 
     smaller, needed = poise.compact(model, drop_inputs=True)
@@ -103,7 +103,7 @@ def test_features_are_followed_from_the_input_to_who_reads_them(make, zeros, exp
 def test_tokens_are_no_features():
     inputs = keras.Input((4,), dtype="int32")
     model = keras.Model(inputs, layers.Dense(2, name="last")(layers.Flatten()(layers.Embedding(9, 3)(inputs))))
-    randomised(model)
+    randomized(model)
     unread(model.get_layer("last"), range(3))
 
     smaller, needed = poise.compact(model, drop_inputs=True)

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import poise
 
-from .zeroing import assert_same, constant, randomised, silent, unread, width, widths
+from .zeroing import assert_same, constant, randomized, silent, unread, width, widths
 
 UNITS = 6
 MERGES = [layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum]
@@ -18,7 +18,7 @@ def two_branches(merge, units=UNITS) -> keras.Model:
     inputs = keras.Input((5,))
     left = layers.Dense(units, activation="tanh", name="left")(inputs)
     right = layers.Dense(units, activation="softplus", name="right")(inputs)
-    return randomised(keras.Model(inputs, layers.Dense(3, name="last")(merge([left, right]))))
+    return randomized(keras.Model(inputs, layers.Dense(3, name="last")(merge([left, right]))))
 
 
 @every_merge
@@ -62,7 +62,7 @@ def test_a_unit_that_is_constant_in_one_branch_stays(merge, kill):
 def test_three_branches_lose_a_unit_together():
     inputs = keras.Input((5,))
     branches = [layers.Dense(UNITS, activation="tanh", name=name)(inputs) for name in "abc"]
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(layers.Add()(branches))))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(layers.Add()(branches))))
     for name in "abc":
         silent(model.get_layer(name), (0,))
         constant(model.get_layer(name), (5,))
@@ -79,7 +79,7 @@ def test_a_constant_unit_of_a_residual_block_stays_as_long_as_the_sum_needs_it()
     inner = layers.Conv2D(UNITS, 3, padding="same", activation="relu", name="inner")(x)
     outer = layers.Conv2D(UNITS, 3, padding="same", name="outer")(inner)
     x = layers.GlobalAveragePooling2D()(layers.Add()([x, outer]))
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     silent(model.get_layer("inner"), (1, 4))
     silent(model.get_layer("outer"), (2,))
 
@@ -94,7 +94,7 @@ def test_a_branch_of_one_channel_scales_all_channels_of_the_other():
     x = layers.Conv2D(UNITS, 1, activation="tanh", name="trunk")(inputs)
     gate = layers.Conv2D(1, 1, activation="sigmoid", name="gate")(inputs)
     x = layers.Flatten()(layers.Multiply()([x, gate]))
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     unread(model.get_layer("last"), [p for p in range(36 * UNITS) if p % UNITS in (1, 4)])
 
     smaller = poise.compact(model)
@@ -110,7 +110,7 @@ def test_squeeze_and_excitation_loses_a_channel_everywhere():
     squeezed = layers.Conv2D(2, 1, activation="relu", name="squeeze")(squeezed)
     excited = layers.Conv2D(UNITS, 1, activation="sigmoid", name="excite")(squeezed)
     x = layers.Conv2D(3, 1, name="last")(layers.Multiply()([x, excited]))
-    model = randomised(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
+    model = randomized(keras.Model(inputs, layers.GlobalAveragePooling2D()(x)))
     silent(model.get_layer("trunk"), (1, 4))
 
     smaller = poise.compact(model)
@@ -149,7 +149,7 @@ def test_branches_stacked_in_rows_lose_a_unit_together(both):
     inputs = keras.Input((6, 2))
     branches = [layers.Conv1D(UNITS, 2, activation="tanh", name=name)(inputs) for name in ("left", "right")]
     x = layers.Concatenate(axis=1)(branches)
-    model = randomised(keras.Model(inputs, layers.Conv1D(3, 1, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Conv1D(3, 1, name="last")(x)))
     for name in ("left", "right")[: 1 + both]:
         silent(model.get_layer(name), (1, 4))
 
@@ -164,7 +164,7 @@ def test_a_dot_product_over_the_units_gives_the_same(axes):
     inputs = keras.Input((4, 5))
     branches = [layers.Dense(UNITS, activation="tanh", name=name)(inputs) for name in ("left", "right")]
     x = layers.Dot(axes=axes)(branches)
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     for name in ("left", "right"):
         silent(model.get_layer(name), (1, 4))
     unread(model.get_layer("last"), (0,))
@@ -215,7 +215,7 @@ def test_a_constant_of_the_graph_takes_part_in_arithmetic():
     inputs = keras.Input((5,))
     x = layers.Dense(UNITS, activation="tanh", name="first")(inputs)
     x = x * np.arange(1.0, 1.0 + UNITS, dtype="float32")
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     unread(model.get_layer("last"), (1, 4))
     constant(model.get_layer("first"), (2,))
 

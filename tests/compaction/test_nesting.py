@@ -6,7 +6,7 @@ from keras import layers
 
 import poise
 
-from .zeroing import assert_same, constant, randomised, silent, unread, width, widths
+from .zeroing import assert_same, constant, randomized, silent, unread, width, widths
 
 UNITS = 6
 
@@ -59,7 +59,7 @@ def test_units_of_a_nested_model_go(kind, outer):
     else:
         inputs = keras.Input((5,))
         model = keras.Model(inputs, last(layers.Dropout(0.5)(inner(inputs))))
-    randomised(model)
+    randomized(model)
     unread(named(model, "second"), (1, 4))
     unread(named(model, "last"), (0, 2, 3))
 
@@ -74,7 +74,7 @@ def test_constants_leave_a_nested_model_for_the_reader_outside(kind):
     inputs = keras.Input((4,))
     x = layers.Dense(5, name="before")(inputs)
     x = block(kind)(x)
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     constant(named(model, "before"), (3,))
     constant(named(model, "second"), (1, 4))
 
@@ -89,7 +89,7 @@ def test_a_nested_model_called_twice_loses_what_is_dead_in_both_calls(kind):
     left, right = keras.Input((5,)), keras.Input((5,))
     inner = block(kind)
     x = layers.Concatenate()([inner(left), inner(right)])
-    model = randomised(keras.Model([left, right], layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model([left, right], layers.Dense(3, name="last")(x)))
     unread(named(model, "second"), (1, 4))
     unread(named(model, "last"), (0, 2, UNITS + 2, UNITS + 5))
 
@@ -104,7 +104,7 @@ def test_a_nested_model_may_read_its_own_output(kind):
     inner = block(kind)
     inputs = keras.Input((5,))
     x = inner(layers.Dense(5, activation="tanh", name="between")(inner(inputs)))
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     unread(named(model, "second"), (1,))
     unread(named(model, "between"), (0, 2))
     unread(named(model, "last"), (0, 3))
@@ -119,7 +119,7 @@ def test_a_model_in_a_model_in_a_model():
     inner = block("functional")
     inputs = keras.Input((5,))
     middle = keras.Model(inputs, layers.Dense(4, name="between")(inner(inputs)), name="middle")
-    model = randomised(keras.Sequential([keras.Input((5,)), middle, layers.Dense(3, name="last")]))
+    model = randomized(keras.Sequential([keras.Input((5,)), middle, layers.Dense(3, name="last")]))
     unread(named(model, "second"), (1, 4))
     unread(named(model, "last"), (0,))
 
@@ -133,7 +133,7 @@ def shared_dense() -> keras.Model:
     left, right = keras.Input((5,)), keras.Input((5,))
     shared = layers.Dense(UNITS, activation="tanh", name="shared")
     a, b = layers.Dense(3, name="a")(shared(left)), layers.Dense(3, name="b")(shared(right))
-    return randomised(keras.Model([left, right], layers.Dense(2)(layers.Concatenate()([a, b]))))
+    return randomized(keras.Model([left, right], layers.Dense(2)(layers.Concatenate()([a, b]))))
 
 
 def test_a_shared_layer_loses_units_that_nobody_reads_after_either_call():
@@ -162,7 +162,7 @@ def test_constants_that_differ_between_two_calls_of_a_shared_reader_stay_correct
     a = layers.Dense(UNITS, activation="tanh", name="a")(left)
     b = layers.Dense(UNITS, activation="tanh", name="b")(right)
     shared = layers.Dense(3, name="shared")
-    model = randomised(keras.Model([left, right], layers.Add()([shared(a), shared(b)])))
+    model = randomized(keras.Model([left, right], layers.Add()([shared(a), shared(b)])))
     constant(model.get_layer("a"), (1, 4))
     constant(model.get_layer("b"), (1, 5))
 
@@ -173,7 +173,7 @@ def test_a_layer_that_reads_its_own_output_keeps_both_calls_alike():
     inputs = keras.Input((UNITS,))
     shared = layers.Dense(UNITS, activation="tanh", name="shared")
     x = layers.Dense(UNITS, activation="tanh", name="first")(inputs)
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(shared(shared(x)))))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(shared(shared(x)))))
     unread(model.get_layer("shared"), (1, 4))
     unread(model.get_layer("last"), (1, 4))
 
@@ -189,7 +189,7 @@ def test_several_inputs_and_outputs_keep_their_names_and_order():
     y = layers.Dense(UNITS, activation="relu", name="dense")(table)
     joined = layers.Concatenate()([x, y])
     a, b = layers.Dense(2, name="a")(joined), layers.Dense(3, name="b")(y)
-    model = randomised(keras.Model({"image": image, "table": table}, {"a": a, "b": b}))
+    model = randomized(keras.Model({"image": image, "table": table}, {"a": a, "b": b}))
     silent(model.get_layer("conv"), (1, 4))
     constant(model.get_layer("dense"), (0,))
 
@@ -208,7 +208,7 @@ def test_several_inputs_and_outputs_keep_their_names_and_order():
 def test_outputs_stay_whole_even_where_they_are_constant():
     inputs = keras.Input((5,))
     hidden = layers.Dense(UNITS, activation="relu", name="hidden")(inputs)
-    model = randomised(keras.Model(inputs, [hidden, layers.Dense(3, name="last")(hidden)]))
+    model = randomized(keras.Model(inputs, [hidden, layers.Dense(3, name="last")(hidden)]))
     constant(model.get_layer("last"), (0, 1))
     silent(model.get_layer("hidden"), (1, 4))
 
@@ -221,7 +221,7 @@ def test_outputs_stay_whole_even_where_they_are_constant():
 def test_an_input_may_be_an_output():
     inputs = keras.Input((5,))
     hidden = layers.Dense(UNITS, activation="relu", name="hidden")(inputs)
-    model = randomised(keras.Model(inputs, [inputs, layers.Dense(3, name="last")(hidden)]))
+    model = randomized(keras.Model(inputs, [inputs, layers.Dense(3, name="last")(hidden)]))
     unread(model.get_layer("last"), (1,))
 
     smaller = poise.compact(model)
@@ -244,7 +244,7 @@ def test_what_feeds_an_unknown_layer_stays_whole(wall):
     x = layers.Dense(UNITS, activation="relu", name="before")(inputs)
     x = wall(layers.Dense(UNITS, activation="relu", name="first")(x))
     x = layers.Dense(UNITS, activation="relu", name="after")(x)
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     unread(model.get_layer("first"), (1, 4))
     silent(model.get_layer("first"), (0,))
     unread(model.get_layer("after"), (2,))

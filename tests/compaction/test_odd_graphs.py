@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import poise
 
-from .zeroing import assert_same, constant, randomised, unread
+from .zeroing import assert_same, constant, randomized, unread
 
 
 def masked_mean():
@@ -64,7 +64,7 @@ def attentions_of_two_forms():
     ],
 )
 def test_outputs_stay(make):
-    model = randomised(make())
+    model = randomized(make())
     for layer in model.layers:
         if isinstance(layer, layers.Dense) and layer.units > 2:
             constant(layer, [1])
@@ -76,7 +76,7 @@ def test_masks_among_the_inputs_are_needed():
     rows, mask = layers.Input((5, 3)), layers.Input((5,), dtype="bool")
     model = keras.Model([rows, mask], layers.Dense(2)(layers.GlobalAveragePooling1D()(rows, mask=mask)))
 
-    _, needed = poise.compact(randomised(model), drop_inputs=True)
+    _, needed = poise.compact(randomized(model), drop_inputs=True)
 
     assert [positions.tolist() for positions in needed] == [[0, 1, 2], [0, 1, 2, 3, 4]]
 
@@ -84,7 +84,7 @@ def test_masks_among_the_inputs_are_needed():
 def test_a_sum_without_the_kernel_is_left_alone():
     rows = layers.Input((3, 4))
     product = layers.EinsumDense("abc,cd->ad", output_shape=(5,), bias_axes="d")
-    model = randomised(keras.Model(rows, layers.Dense(2)(product(layers.Dense(4, name="below")(rows)))))
+    model = randomized(keras.Model(rows, layers.Dense(2)(product(layers.Dense(4, name="below")(rows)))))
     constant(model.get_layer("below"), [1])
 
     assert_same(model, poise.compact(model))
@@ -95,7 +95,7 @@ def test_a_model_inside_that_is_called_by_names_gets_what_is_its_own():
     inside = keras.Model([one, other], layers.Add()([layers.Dense(4)(one), layers.Dense(4)(other)]))
     rows = layers.Input((3,))
     below, beside = layers.Dense(2, name="below"), layers.Dense(3, name="beside")
-    model = randomised(keras.Model(rows, layers.Dense(2)(inside({"z": below(rows), "a": beside(rows)}))))
+    model = randomized(keras.Model(rows, layers.Dense(2)(inside({"z": below(rows), "a": beside(rows)}))))
     constant(below, [1])
     constant(beside, [1])
 
@@ -131,7 +131,7 @@ def test_a_model_with_a_call_of_its_own_is_no_graph():
 
 def test_inside_another_it_is_a_wall():
     rows = layers.Input((3,))
-    model = randomised(keras.Model(rows, layers.Dense(2)(Doubling()(layers.Dense(3, name="below")(rows)))))
+    model = randomized(keras.Model(rows, layers.Dense(2)(Doubling()(layers.Dense(3, name="below")(rows)))))
     constant(model.get_layer("below"), [1])
 
     smaller = poise.compact(model)
@@ -157,7 +157,7 @@ class Squares(keras.regularizers.Regularizer):
 def test_functions_and_objects_that_keras_does_not_know_come_along():
     rows = layers.Input((3,))
     hidden = layers.Dense(4, activation=doubled, kernel_regularizer=Squares(), name="hidden")(rows)
-    model = randomised(keras.Model(rows, layers.Dense(2, name="head")(layers.Dense(4, name="next")(hidden))))
+    model = randomized(keras.Model(rows, layers.Dense(2, name="head")(layers.Dense(4, name="next")(hidden))))
     unread(model.get_layer("head"), [1])
 
     smaller = poise.compact(model)
@@ -215,7 +215,7 @@ def test_a_vocabulary_comes_along():
     model = keras.Sequential([layers.Input((2,), dtype="int64"), lookup, layers.Embedding(5, 4), layers.Dense(2)])
     rows = np.array([[3, 7], [5, 9]])
 
-    smaller = poise.compact(randomised(model))
+    smaller = poise.compact(randomized(model))
 
     np.testing.assert_allclose(smaller.predict(rows, verbose=0), model.predict(rows, verbose=0), rtol=1e-5)
 
@@ -223,7 +223,7 @@ def test_a_vocabulary_comes_along():
 def test_what_one_call_of_a_shared_layer_reads_is_alive():
     rows, other = layers.Input((3,)), layers.Input((3,))
     shared, first, second = layers.Dense(3, name="shared"), layers.Dense(2), layers.Dense(2)
-    model = randomised(keras.Model([rows, other], [first(shared(rows)), second(shared(other))]))
+    model = randomized(keras.Model([rows, other], [first(shared(rows)), second(shared(other))]))
     unread(first, [1])
 
     told = poise.dead_units(model).set_index("layer").loc["shared"]

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import poise
 
-from .zeroing import assert_same, constant, randomised, silent, unread, widths
+from .zeroing import assert_same, constant, randomized, silent, unread, widths
 
 UNITS = 4
 
@@ -69,7 +69,7 @@ def test_an_operator_gives_the_same_outputs(operator, way):
     a, b = layers.Dense(UNITS, name="a"), layers.Dense(UNITS, "tanh", name="b")
     head = layers.Dense(2, name="head")
     combined = OPERATORS[operator](a(inputs), b(inputs))
-    model = randomised(keras.Model(inputs, head(layers.Flatten()(combined) if len(combined.shape) > 2 else combined)))
+    model = randomized(keras.Model(inputs, head(layers.Flatten()(combined) if len(combined.shape) > 2 else combined)))
     WAYS[way](a, b, head)
 
     smaller = poise.compact(model)
@@ -81,7 +81,7 @@ def test_an_operator_gives_the_same_outputs(operator, way):
 def test_a_single_number_of_the_backend_hides_no_dead_units():
     inputs = keras.Input((6,))
     hidden, head = layers.Dense(UNITS, name="hidden"), layers.Dense(2, name="head")
-    model = randomised(keras.Model(inputs, head(hidden(inputs) * ops.sqrt(ops.cast(8, "float32")) / tensor(3.0))))
+    model = randomized(keras.Model(inputs, head(hidden(inputs) * ops.sqrt(ops.cast(8, "float32")) / tensor(3.0))))
     constant(hidden, [0, 2])
 
     smaller = poise.compact(model)
@@ -93,7 +93,7 @@ def test_a_single_number_of_the_backend_hides_no_dead_units():
 def test_a_constant_that_is_infinite_is_not_folded():
     inputs = keras.Input((6,))
     hidden, head = layers.Dense(UNITS, name="hidden"), layers.Dense(2, name="head")
-    model = randomised(keras.Model(inputs, head(ops.exp(-1.0 / (ops.relu(hidden(inputs)) / 2.0)))))
+    model = randomized(keras.Model(inputs, head(ops.exp(-1.0 / (ops.relu(hidden(inputs)) / 2.0)))))
     silent(hidden, [0, 2])
 
     assert_same(model, poise.compact(model))

@@ -13,7 +13,7 @@ from keras import layers
 
 import poise
 
-from .zeroing import assert_same, constant, randomised, reached, silent, unread, width
+from .zeroing import assert_same, constant, randomized, reached, silent, unread, width
 
 UNITS = 6
 VECTOR, SEQUENCE, IMAGE, VOLUME = (5,), (6, 2), (6, 6, 2), (5, 5, 5, 2)
@@ -60,7 +60,7 @@ ACTIVATIONS = [
 ]
 WALLS = ["softmax", "log_softmax", "sparsemax"]
 
-NORMALISATIONS = [
+NORMALIZATIONS = [
     row(VECTOR, layers.BatchNormalization),
     row(VECTOR, layers.BatchNormalization, scale=False),
     row(VECTOR, layers.BatchNormalization, center=False),
@@ -147,7 +147,7 @@ DEPTHWISE = [
     row(IMAGE, layers.DepthwiseConv2D, ZEROS_ONLY, kernel_size=3, padding="same", activation="relu"),
     row(IMAGE, layers.DepthwiseConv2D, ZEROS_ONLY, kernel_size=3, padding="same", depth_multiplier=2),
 ]
-TABLE = [*NORMALISATIONS, *ELEMENTWISE, *POOLINGS, *SHAPES, *DEPTHWISE]
+TABLE = [*NORMALIZATIONS, *ELEMENTWISE, *POOLINGS, *SHAPES, *DEPTHWISE]
 MAKERS = {1: layers.Dense, 2: layers.Conv1D, 3: layers.Conv2D, 4: layers.Conv3D}
 
 
@@ -162,7 +162,7 @@ def between(shape: tuple[int, ...], middle: Callable[[Any], Any], activation: st
     made = layer_of(len(shape), UNITS, 2, activation=activation, name="first")(inputs)
     handed_on = middle(made)
     last = layer_of(len(handed_on.shape) - 1, 3, 1, name="last")
-    return randomised(keras.Model(inputs, last(handed_on))), made, handed_on
+    return randomized(keras.Model(inputs, last(handed_on))), made, handed_on
 
 
 def kill(model: keras.Model, way: str, units: tuple[int, ...], made: Any, handed_on: Any) -> None:
@@ -199,7 +199,7 @@ def test_an_activation_layer_hands_on_only_what_lives(name, way):
 
 @pytest.mark.parametrize("way", Kept._fields)
 @pytest.mark.parametrize("name", WALLS)
-def test_what_is_normalised_over_the_units_stays_whole(name, way):
+def test_what_is_normalized_over_the_units_stays_whole(name, way):
     check(VECTOR, layers.Activation(name), way, (1, 4), 6)
 
 
@@ -217,7 +217,7 @@ def test_units_that_compete_in_their_activation_stay(name, way):
 
 @pytest.mark.parametrize("shape", [VECTOR, SEQUENCE, IMAGE], ids=["vector", "sequence", "image"])
 @pytest.mark.parametrize("with_beta", [False, True])
-def test_a_normalisation_with_gamma_zero_kills_its_unit(shape, with_beta):
+def test_a_normalization_with_gamma_zero_kills_its_unit(shape, with_beta):
     model, *_ = between(shape, layers.BatchNormalization(name="norm"))
     (constant if with_beta else silent)(model.get_layer("norm"), (0, 3, 5))
 
@@ -227,7 +227,7 @@ def test_a_normalisation_with_gamma_zero_kills_its_unit(shape, with_beta):
     assert width(smaller.get_layer("first")) == width(smaller.get_layer("norm")) == 3
 
 
-def test_half_a_group_of_a_normalisation_stays():
+def test_half_a_group_of_a_normalization_stays():
     model, *_ = between(IMAGE, layers.GroupNormalization(groups=3, name="norm"))
     unread(model.get_layer("last"), (1, 4))
 

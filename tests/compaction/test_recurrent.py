@@ -15,7 +15,7 @@ from .zeroing import (
     cut,
     inputs_of,
     outputs,
-    randomised,
+    randomized,
     silent,
     unread,
     width,
@@ -62,7 +62,7 @@ def test_recurrent_units_that_read_only_each_other_go_together(layer):
 def test_columns_of_a_masking_embedding_go():
     inputs = keras.Input((4,), dtype="int32")
     vectors = layers.Embedding(9, UNITS, mask_zero=True, name="embedding")(inputs)
-    model = randomised(keras.Model(inputs, layers.LSTM(3, name="last")(vectors)))
+    model = randomized(keras.Model(inputs, layers.LSTM(3, name="last")(vectors)))
     unread(model.get_layer("last"), (0, 3))
 
     smaller = poise.compact(model)
@@ -74,7 +74,7 @@ def test_columns_of_a_masking_embedding_go():
 def test_stateful_recurrent_layers_continue_as_before():
     inputs = keras.Input(batch_shape=(2, 4, 3))
     x = layers.GRU(UNITS, stateful=True, name="first")(inputs)
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     silent(model.get_layer("first"), (1, 4))
     (steps,) = inputs_of(model, rows=2)
 
@@ -109,7 +109,7 @@ def test_dead_units_under_a_mask_go(zeros_where_masked):
     inputs = keras.Input((4,), dtype="int32")
     x = layers.Embedding(9, UNITS, mask_zero=True, name="embedding")(inputs)
     x = layers.GRU(UNITS, return_sequences=True, zero_output_for_mask=zeros_where_masked, name="gru")(x)
-    model = randomised(keras.Model(inputs, layers.LSTM(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.LSTM(3, name="last")(x)))
     constant(model.get_layer("embedding"), (1, 3))
     silent(model.get_layer("gru"), (1, 2))
 
@@ -123,7 +123,7 @@ def test_units_that_make_a_mask_stay_as_they_decide_over_it():
     """Masking looks at all units: one that is never the masked value keeps a step, even if nobody reads it."""
     inputs = keras.Input((4, 3))
     x = layers.Masking(0.0)(layers.Dense(UNITS, activation="relu", name="first")(inputs))
-    model = randomised(keras.Model(inputs, layers.LSTM(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.LSTM(3, name="last")(x)))
     silent(model.get_layer("first"), (1,))
     constant(model.get_layer("first"), (0,))
     unread(model.get_layer("last"), (3, 4))
@@ -136,7 +136,7 @@ def test_states_that_are_handed_on_stay_correct():
     _, *states = layers.LSTM(UNITS, return_state=True, name="encoder")(inputs)
     x = layers.Dense(UNITS, name="between")(others)
     x = layers.LSTM(UNITS, return_sequences=True, name="decoder")(x, initial_state=states)
-    model = randomised(keras.Model([inputs, others], layers.Dense(2, name="last")(x)))
+    model = randomized(keras.Model([inputs, others], layers.Dense(2, name="last")(x)))
     silent(model.get_layer("encoder"), (1, 2))
     silent(model.get_layer("decoder"), (1, 3))
     constant(model.get_layer("between"), (0,))

@@ -8,7 +8,7 @@ from oracles.stateful import adapted_model, assert_same_model, predicted, rows_o
 
 import poise
 
-from .zeroing import randomised, silent, widths
+from .zeroing import randomized, silent, widths
 
 
 @pytest.mark.parametrize("is_dead", [False, True])
@@ -31,7 +31,7 @@ def test_the_seeds_of_layers_whose_weights_are_cut_stay():
     inputs = keras.Input((5, 3))
     x = layers.MultiHeadAttention(2, 2, dropout=0.5, seed=1, name="attention")(inputs, inputs)
     x = layers.GRU(4, dropout=0.5, recurrent_dropout=0.5, seed=2, name="gru")(layers.GaussianNoise(0.5, seed=3)(x))
-    model = randomised(keras.Model(inputs, layers.Dense(1)(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(1)(x)))
     rows = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
     model(rows, training=True)
 
@@ -50,7 +50,7 @@ def test_an_adapted_text_vectorization_stays(mode):
     inputs = keras.Input((1,), dtype="string")
     read = layers.Flatten()(layers.Embedding(20, 4)(texts(inputs))) if mode == "int" else texts(inputs)
     hidden = layers.Dense(8, "relu", name="hidden")
-    model = randomised(keras.Model(inputs, layers.Dense(2)(hidden(read))))
+    model = randomized(keras.Model(inputs, layers.Dense(2)(hidden(read))))
     silent(hidden, [2, 3])
 
     smaller = poise.compact(model)

@@ -1,4 +1,4 @@
-"""The groups of poise.structure: what belongs together by hand, and that a group at zero is a unit that goes."""
+"""The groups of poise.unit_sparsity: what belongs together by hand, and that a group at zero is a unit that goes."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from keras import layers
 
 import poise
 
-from .zeroing import assert_same, randomised
+from .zeroing import assert_same, randomized
 
 
 def dense_chain():
@@ -17,7 +17,7 @@ def dense_chain():
     return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
 
 
-def normalised_convolutions():
+def normalized_convolutions():
     inputs = keras.Input((6, 6, 1))
     hidden = layers.Conv2D(3, 3, padding="same", use_bias=False, name="first")(inputs)
     hidden = layers.ReLU()(layers.BatchNormalization(name="norm")(hidden))
@@ -60,12 +60,12 @@ def recurrent():
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.LSTM(3, name="above")(hidden)), name="net")
 
 
-MODELS = [dense_chain, normalised_convolutions, residual, separable, attention, recurrent]
+MODELS = [dense_chain, normalized_convolutions, residual, separable, attention, recurrent]
 
 
 def groups_of(model):
     """[{path of a variable: mask of its entries}] of every group."""
-    members = poise.structure(model).penalty.members
+    members = poise.unit_sparsity(model).penalty.members
     count = 1 + max(max(groups) for _, _, groups in members.values())
     found = [{} for _ in range(count)]
     for path, (shape, axis, groups) in members.items():
@@ -82,7 +82,7 @@ def test_each_group_at_zero_is_units_that_go(make):
     groups = groups_of(model)
     rows = np.random.default_rng(1).normal(size=(3, *model.input_shape[1:])).astype("float32")
     for group in groups:
-        randomised(model, seed=0)
+        randomized(model, seed=0)
         assert poise.dead_units(model)["dead"].sum() == 0
         for variable in model.trainable_variables:
             if variable.path in group:
@@ -96,14 +96,14 @@ def test_each_group_at_zero_is_units_that_go(make):
 
 
 def test_a_dense_unit_has_its_column_and_bias_and_the_rows_of_the_head():
-    members = poise.structure(dense_chain()).penalty.members
+    members = poise.unit_sparsity(dense_chain()).penalty.members
 
     axes = {path.removeprefix("net/"): axis for path, (_, axis, _) in members.items()}
     assert axes == {"first/kernel": 1, "first/bias": 0, "second/kernel": 1, "second/bias": 0, "head/kernel": 0}
 
 
-def test_a_filter_takes_its_normalisation_along():
-    groups = groups_of(normalised_convolutions())
+def test_a_filter_takes_its_normalization_along():
+    groups = groups_of(normalized_convolutions())
 
     first = [sorted(path.split("/")[-2] + "/" + path.split("/")[-1] for path in group) for group in groups]
     assert first.count(["first/kernel", "norm/beta", "norm/gamma"]) == 3
@@ -129,15 +129,15 @@ def test_a_head_is_one_group_through_all_its_projections():
     assert all(sum("attend" in path for path in group) == 7 for group in heads)
 
 
-def test_what_cannot_go_is_not_penalised():
-    members = poise.structure(attention()).penalty.members
+def test_what_cannot_go_is_not_penalized():
+    members = poise.unit_sparsity(attention()).penalty.members
 
     assert not any("norm" in path or "narrow/bias" in path for path in members)
 
 
 @pytest.mark.parametrize(("weights", "price"), [(None, np.sqrt(4 + 1)), (1.0, 1.0), ([3.0] * 5, 3.0)])
 def test_a_group_weighs_as_told(weights, price):
-    penalty = poise.structure(dense_chain(), 2.0, weights).penalty
+    penalty = poise.unit_sparsity(dense_chain(), 2.0, weights).penalty
     only_one = np.zeros(sum(int(np.prod(shape)) for shape, _, _ in penalty.members.values()), "float32")
     only_one[0] = 1.0  # an entry of the first unit
 
@@ -148,15 +148,16 @@ def test_a_model_without_removable_units_is_an_error():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
 
     with pytest.raises(ValueError, match="No unit of the model"):
-        poise.structure(model)
+        poise.unit_sparsity(model)
 
 
 def test_training_under_the_rule_makes_units_that_go():
-    model = randomised(dense_chain())
+    model = randomized(dense_chain())
     rows = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
     target = np.stack([rows[:, 0], rows[:, 1]], axis=1)
     model.compile(
-        poise.Penalized(keras.optimizers.Adam(0.03), poise.structure(model, 0.05), update="proximal"), loss="mse"
+        poise.PenalizedOptimizer(keras.optimizers.Adam(0.03), poise.unit_sparsity(model, 0.05), update="proximal"),
+        loss="mse",
     )
     model.fit(rows, target, epochs=60, batch_size=64, verbose=0)
 
@@ -180,14 +181,14 @@ def sequential_tower(name):
 def two_towers(tower):
     inputs = keras.Input((6,))
     both = layers.Concatenate()([tower("left")(inputs), tower("right")(inputs)])
-    return randomised(keras.Model(inputs, layers.Dense(2, name="head")(both), name="net"))
+    return randomized(keras.Model(inputs, layers.Dense(2, name="head")(both), name="net"))
 
 
 TOWERS = pytest.mark.parametrize("tower", [functional_tower, sequential_tower])
 
 
 def compiled(model, rule):
-    model.compile(poise.Penalized(keras.optimizers.SGD(0.01), rule, "proximal"), "mse")
+    model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(0.01), rule, "proximal"), "mse")
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -205,7 +206,7 @@ def members_of(model):
 @TOWERS
 def test_towers_whose_layers_share_names_have_their_own_groups(tower, tmp_path):
     model = two_towers(tower)
-    rule = poise.structure(model, 0.01)
+    rule = poise.unit_sparsity(model, 0.01)
     expected = [(number, groups.tolist()) for number, (_, _, groups) in enumerate(rule.penalty.members.values())]
     assert len(expected) == len(model.trainable_variables) - 1  # all but the bias of the head
     assert members_of(compiled(model, rule)) == expected
@@ -224,7 +225,7 @@ def test_units_of_one_tower_vanish_and_those_of_the_other_stay(tower):
     model = two_towers(tower)
     for variable in model.trainable_variables[:4]:
         variable.assign(0.01 * variable)  # small in the left tower
-    compiled(model, poise.structure(model, 50.0, weights=1.0))
+    compiled(model, poise.unit_sparsity(model, 50.0, factors=1.0))
     model.fit(np.zeros((4, 6)), np.zeros((4, 2)), epochs=1, verbose=0)
 
     smaller = poise.compact(model)
@@ -236,7 +237,7 @@ def test_units_of_one_tower_vanish_and_those_of_the_other_stay(tower):
 
 def test_members_whose_places_are_no_longer_known_are_refused():
     model = two_towers(functional_tower)
-    rule = poise.structure(model)
+    rule = poise.unit_sparsity(model)
     model.get_layer("left").trainable = False
     with pytest.raises(ValueError, match=r"the member 'fc/kernel \(1 of 2\)' is no variable of the 6 that are trained"):
         compiled(model, rule)

@@ -50,7 +50,7 @@ def test_savings_compares_the_two_models():
     model = conv_net()
     smaller = poise.compact(model)
 
-    table = poise.savings(model, smaller)
+    table = poise.compare_models(model, smaller)
 
     assert {"before", "after"} <= {*table.columns}
     assert (table["after"] <= table["before"]).all()
@@ -96,7 +96,7 @@ def test_what_is_no_model_is_refused(given):
         poise.compact(given)
 
 
-def test_quantised_layers_are_refused():
+def test_quantized_layers_are_refused():
     model = dense_net("first")
     model.get_layer("first").quantize("int8")
 

@@ -14,10 +14,11 @@ from keras import layers
 from rich.console import Console
 from typer.testing import CliRunner
 
-from poise import cli
-from poise.terminal import compaction, printed
+from poise.cli import app as cli
+from poise.cli import compact as compaction
+from poise.cli import printed
 
-from .zeroing import assert_same, outputs, randomised, silent, unread
+from .zeroing import assert_same, outputs, randomized, silent, unread
 
 COLUMNS = ["age", "sex", "bmi", "bp", "s1"]
 
@@ -53,7 +54,7 @@ def place(tmp_path_factory):
             layers.Dense(1, name="head"),
         ]
     )
-    first, _, head = randomised(model).layers
+    first, _, head = randomized(model).layers
     unread(first, [1])
     silent(first, [0, 2])
     unread(head, [1])
@@ -126,7 +127,7 @@ def assert_same_of(net, x, cut):
 
 def test_what_is_unknown_is_null_in_json(net):
     series = keras.Sequential([keras.Input((None, 3)), layers.Dense(2), layers.GlobalAveragePooling1D()])
-    randomised(series).save(net)
+    randomized(series).save(net)
 
     result = poise("compact", net, "--json")
 
@@ -136,7 +137,7 @@ def test_what_is_unknown_is_null_in_json(net):
 
 
 def test_a_model_without_dead_units_is_said_to_have_none(net):
-    randomised(keras.Sequential([keras.Input((3,)), layers.Dense(2)])).save(net)
+    randomized(keras.Sequential([keras.Input((3,)), layers.Dense(2)])).save(net)
 
     assert poise("compact", net).stdout.startswith("net.keras: 0 of 2 units are dead.")
 
@@ -196,7 +197,7 @@ def test_inputs_that_are_still_needed_are_told_by_their_positions(net):
 def test_units_that_go_with_inputs_are_told(net):
     x = keras.Input((4,))
     model = keras.Model(x, layers.Dense(1, name="top")(layers.Add()([x, layers.Dense(4, name="side")(x)])))
-    side, top = randomised(model).get_layer("side"), model.get_layer("top")
+    side, top = randomized(model).get_layer("side"), model.get_layer("top")
     unread(side, [0, 1])
     unread(top, [0, 1])
     model.save(net)
@@ -213,7 +214,7 @@ def test_a_model_with_several_inputs_is_compared_on_an_array_each(net):
     model = keras.Model(
         {"words": words, "numbers": numbers}, {"one": layers.Dense(1)(both), "two": layers.Dense(2)(both)}
     )
-    unread(randomised(model).get_layer("mixed"), [2])
+    unread(randomized(model).get_layer("mixed"), [2])
     model.save(net)
     w, n = np.arange(8).reshape(2, 4), np.ones((2, 3))
     np.savez("named.npz", words=w, numbers=n)
@@ -276,7 +277,7 @@ def test_rows_that_are_not_there_are_one_sentence(net):
 
 
 def test_outputs_that_differ_are_a_fault_and_nothing_is_written(net, x, monkeypatch):
-    other = randomised(loaded(net), seed=1)
+    other = randomized(loaded(net), seed=1)
     monkeypatch.setattr(compaction, "compact", lambda *_, **__: other)
 
     said = refused(net, "--check", _npy(x), exit_code=1)
@@ -286,7 +287,7 @@ def test_outputs_that_differ_are_a_fault_and_nothing_is_written(net, x, monkeypa
 
 
 def test_outputs_may_differ_where_a_tolerance_is_given(net, x, monkeypatch):
-    other = randomised(loaded(net), seed=1)
+    other = randomized(loaded(net), seed=1)
     monkeypatch.setattr(compaction, "compact", lambda *_, **__: other)
 
     result = poise("compact", net, "--check", _npy(x), "--tolerance", "1e-3", "--json")

@@ -13,7 +13,7 @@ from .test_passing_kinds import IMAGE, SEQUENCE, UNITS, VECTOR, VOLUME, layer_of
 from .zeroing import (
     assert_same,
     constant,
-    randomised,
+    randomized,
     silent,
     unread,
     width,
@@ -71,7 +71,7 @@ def stack(shape: tuple[int, ...], middle: layers.Layer, **of_last: Any) -> keras
     inputs = keras.Input(shape)
     made = middle(layer_of(len(shape), UNITS, 2, activation="tanh", name="first")(inputs))
     last = layer_of(len(made.shape) - 1, 3, 1, name="last", **of_last)
-    return randomised(keras.Model(inputs, last(made)))
+    return randomized(keras.Model(inputs, last(made)))
 
 
 @every_kind
@@ -189,7 +189,7 @@ def test_one_filter_of_a_grouped_convolution_may_not_go_alone():
 def embedded(**settings: Any) -> keras.Model:
     inputs = keras.Input((4,), dtype="int32")
     vectors = layers.Embedding(9, UNITS, name="embedding", **settings)(inputs)
-    return randomised(keras.Model(inputs, layers.Conv1D(3, 2, name="last")(vectors)))
+    return randomized(keras.Model(inputs, layers.Conv1D(3, 2, name="last")(vectors)))
 
 
 @pytest.mark.parametrize("way", ["unheard", "constant", "zero"])
@@ -214,7 +214,7 @@ def test_channels_may_come_first(kill):
     x = layers.Conv2D(UNITS, 2, activation="tanh", name="first", **first)(inputs)
     x = layers.MaxPooling2D(**first)(layers.BatchNormalization(axis=1)(x))
     x = layers.Conv2D(4, 1, name="last", **first)(x)
-    model = randomised(keras.Model(inputs, layers.Dense(2)(layers.Flatten(**first)(x))))
+    model = randomized(keras.Model(inputs, layers.Dense(2)(layers.Flatten(**first)(x))))
     kill(model.get_layer("last" if kill is unread else "first"), (1, 4))
 
     smaller = poise.compact(model)
@@ -230,7 +230,7 @@ def test_the_last_axis_of_an_einsum_goes(equation, way):
     shape = (None, UNITS) if equation.endswith("abd") else (None, 2, UNITS)
     bias_axes = "d" if equation.endswith("abd") else "de"
     x = layers.EinsumDense(equation, shape, bias_axes=bias_axes, activation="relu", name="first")(inputs)
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     if way == "unheard":
         unread(model.get_layer("last"), (1, 4))
     else:
@@ -257,7 +257,7 @@ def test_wrapped_layers_give_the_same_outputs(wrapper):
     inner = layers.GRU(UNITS, return_sequences=True) if wrapper is layers.Bidirectional else layers.Dense(2 * UNITS)
     inputs = keras.Input((5, 3))
     x = wrapper(inner, name="wrapped")(layers.Conv1D(UNITS, 2, name="first")(inputs))
-    model = randomised(keras.Model(inputs, layers.Dense(3, name="last")(x)))
+    model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
     unread(model.get_layer("last"), (1, 4, 7, 8))
     constant(model.get_layer("first"), (2, 5))
 

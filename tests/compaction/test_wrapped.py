@@ -7,14 +7,14 @@ from keras import layers, ops
 
 import poise
 
-from .zeroing import assert_same, randomised, silent, widths
+from .zeroing import assert_same, randomized, silent, widths
 
 
 def around(wrapper):
     inputs = keras.Input((6,))
     hidden = layers.Dense(5, "relu", name="hidden")
     wide = layers.Dense(4, name="wide")
-    model = randomised(keras.Model(inputs, layers.Dense(2)(hidden(wrapper(wide(inputs))))))
+    model = randomized(keras.Model(inputs, layers.Dense(2)(hidden(wrapper(wide(inputs))))))
     silent(hidden, [1, 3])
     return model
 
@@ -66,7 +66,7 @@ def test_a_torch_module_stays_with_its_buffers_and_is_a_copy():
 
 
 @pytest.mark.backends("torch")
-@pytest.mark.parametrize("function", [poise.compact, poise.dead_units, poise.structure])
+@pytest.mark.parametrize("function", [poise.compact, poise.dead_units, poise.unit_sparsity])
 def test_a_model_without_a_graph_is_told_what_it_lacks(function):
     model = keras.Sequential([layers.TorchModuleWrapper(module())])
     model(ops.ones((3, 4)))

@@ -55,7 +55,7 @@ MAKES = READS | {
 }
 
 
-def randomised(model: keras.Model, seed: int = 0) -> keras.Model:
+def randomized(model: keras.Model, seed: int = 0) -> keras.Model:
     """The model with random weights, none of them zero; variances are positive."""
     random = np.random.default_rng(seed)
     for variable in model.variables:

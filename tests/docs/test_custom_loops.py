@@ -29,17 +29,17 @@ def test_a_loop_of_ones_own_equals_fit(loop):
     keras.utils.set_random_seed(0)
     layers = [keras.Input((10,)), keras.layers.Dense(64, activation="relu"), keras.layers.Dense(1)]
     twin = keras.Sequential(layers)
-    twin.compile(poise.Penalized(keras.optimizers.Adam(0.01), poise.L1(0.01), update="proximal"), loss="mse")
+    twin.compile(poise.PenalizedOptimizer(keras.optimizers.Adam(0.01), poise.L1(0.01), update="proximal"), loss="mse")
 
     history = twin.fit(
-        loop["x"], loop["y"], batch_size=32, epochs=5, shuffle=False, verbose=0, callbacks=[poise.LossSplit()]
+        loop["x"], loop["y"], batch_size=32, epochs=5, shuffle=False, verbose=0, callbacks=[poise.PenaltyLogger()]
     )
 
     for own, theirs in zip(loop["model"].get_weights(), twin.get_weights(), strict=True):
         np.testing.assert_allclose(own, theirs, rtol=1e-4, atol=1e-6)
         np.testing.assert_array_equal(own == 0, theirs == 0)
     assert sum(int(np.sum(w == 0)) for w in loop["model"].get_weights()[::2]) > 100
-    sums = loop["optimizer"].recorded_values()[0]
+    sums = loop["optimizer"].penalty_record().total
     assert sums[0] / sums[1] == pytest.approx(np.mean(history.history["penalty"]), rel=1e-4)
 
 

@@ -16,6 +16,6 @@ def test_its_example_runs_and_prints_a_path(capsys):
 
     assert capsys.readouterr().out.startswith("Path of L2 on weights: 20 strengths × 5 folds × 1 seed")
     path = names["path"]
-    assert path.best <= path.one_se
+    assert path.best_strength <= path.one_se_strength
     exec(second, names)
     assert isinstance(names["small"], keras.Model)

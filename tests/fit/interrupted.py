@@ -31,14 +31,14 @@ class Stronger(callbacks.Callback):
     """Raises the first strength after every epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        strength = poise.find_penalized(self.model).strength
+        strength = poise.get_penalized_optimizer(self.model).strength
         strength[next(iter(strength))] *= 1.5
 
 
 def averaged_and_proximal() -> keras.Model:
     inner = optimizers.SGD(0.05, 0.9, nesterov=True, use_ema=True, ema_momentum=0.8)
     rules = [poise.Rule("features/kernel", poise.GroupLasso(0.02)), poise.Rule("head/kernel", poise.L1(0.02))]
-    return compiled(poise.Penalized(inner, rules, update="proximal", observe=2))
+    return compiled(poise.PenalizedOptimizer(inner, rules, update="proximal", observe_every=2))
 
 
 def scheduled_and_decoupled() -> keras.Model:
@@ -48,7 +48,7 @@ def scheduled_and_decoupled() -> keras.Model:
         poise.Rule("features/kernel", poise.L1(0.01)),
         poise.Rule("head/kernel", poise.Anchored(poise.L2(warm_up))),
     ]
-    return compiled(poise.Penalized(inner, rules, update="decoupled"))
+    return compiled(poise.PenalizedOptimizer(inner, rules, update="decoupled"))
 
 
 def half_and_accumulated() -> keras.Model:
@@ -56,7 +56,7 @@ def half_and_accumulated() -> keras.Model:
     keras.config.set_dtype_policy("mixed_float16")
     try:
         inner = optimizers.RMSprop(0.02, momentum=0.5, gradient_accumulation_steps=2)
-        return compiled(poise.Penalized(inner, poise.L1(0.02), update="proximal", observe=1))
+        return compiled(poise.PenalizedOptimizer(inner, poise.L1(0.02), update="proximal", observe_every=1))
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -81,9 +81,11 @@ def train(kind: str, folder: Path, *watch: callbacks.Callback) -> None:
     else:
         model = BACKED_UP[kind]()
         save = callbacks.BackupAndRestore(str(folder / "backup"))
-    raises = poise.ToSparsity("weights", 0.5) if kind == half_and_accumulated.__name__ else Stronger()
+    raises = poise.TargetSparsity("kernels", 0.5) if kind == half_and_accumulated.__name__ else Stronger()
     fit = {"initial_epoch": done, "verbose": 0, "shuffle": False}
-    history = model.fit(*table(ROWS), BATCH, EPOCHS, **fit, callbacks=[poise.LossSplit(), *watch, raises, save]).history
+    history = model.fit(
+        *table(ROWS), BATCH, EPOCHS, **fit, callbacks=[poise.PenaltyLogger(), *watch, raises, save]
+    ).history
     values = [*model.variables, *model.optimizer.variables]
     np.savez(folder / "state.npz", *[keras.ops.convert_to_numpy(value) for value in values])
     (folder / "logs.json").write_text(json.dumps(history))

@@ -30,7 +30,7 @@ def mixed_rules() -> list[poise.Rule]:
 
 def by_hand_model(update: str, **of_inner: Any) -> keras.Model:
     inner = optimizers.SGD(GIVEN["rate"], GIVEN["momentum"], gradient_accumulation_steps=K, **of_inner)
-    optimizer = poise.Penalized(inner, by_hand.rules(GIVEN["l1"], GIVEN["l2"]), update=update, observe=2)
+    optimizer = poise.PenalizedOptimizer(inner, by_hand.rules(GIVEN["l1"], GIVEN["l2"]), update=update, observe_every=2)
     return compiled(optimizer, by_hand.side_by_side(), loss=by_hand.product)
 
 
@@ -58,7 +58,7 @@ def root_mean_square(**accumulation: Any) -> Any:
 )
 def test_small_batches_are_one_large_batch(make: Any, update: str) -> None:
     def trained(batch_size: int, **accumulation: int) -> keras.Model:
-        optimizer = poise.Penalized(make(**accumulation), mixed_rules(), update=update)
+        optimizer = poise.PenalizedOptimizer(make(**accumulation), mixed_rules(), update=update)
         return fitted(compiled(optimizer), EPOCHS, ROWS, batch_size)
 
     assert_same_weights(trained(SMALL, gradient_accumulation_steps=K), trained(SMALL * K))
@@ -82,12 +82,12 @@ def test_penalty_acts_once_per_real_update_and_every_batch_is_recorded(update: s
     model = by_hand_model(update)
 
     x, y = by_hand.rows(ROWS)
-    watch = [poise.LossSplit()]
+    watch = [poise.PenaltyLogger()]
     history = model.fit(x, y, SMALL, EPOCHS, verbose=0, shuffle=False, callbacks=watch).history
 
     assert_same_weights(model, by_numpy.weights)
     np.testing.assert_allclose(history["penalty"], per_epoch, rtol=1e-5)
-    recorded, count = model.optimizer.recorded_forces()
+    recorded, count = model.optimizer.force_record().total, model.optimizer.force_record().samples
     np.testing.assert_allclose(recorded[:, :3], forces, rtol=1e-4)
     assert count == samples
 
@@ -111,7 +111,9 @@ def test_strength_of_a_schedule_is_that_of_the_real_update() -> None:
 
     def trained(batch_size: int, **accumulation: int) -> keras.Model:
         inner = optimizers.SGD(0.05, **accumulation)
-        return fitted(compiled(poise.Penalized(inner, poise.L1(strength), "proximal")), EPOCHS, ROWS, batch_size)
+        return fitted(
+            compiled(poise.PenalizedOptimizer(inner, poise.L1(strength), "proximal")), EPOCHS, ROWS, batch_size
+        )
 
     assert_same_weights(trained(SMALL, gradient_accumulation_steps=K), trained(SMALL * K))
 
@@ -124,7 +126,7 @@ def test_average_is_that_of_keras_which_counts_every_batch() -> None:
         return optimizers.SGD(0.05, gradient_accumulation_steps=K, use_ema=True, ema_momentum=0.8)
 
     stock = trained(inner(), net(kernel_regularizer="l2"))
-    ours = trained(poise.Penalized(inner(), poise.L2(0.01)), net())
+    ours = trained(poise.PenalizedOptimizer(inner(), poise.L2(0.01)), net())
 
     assert_same_weights(ours, stock)
 

@@ -25,7 +25,7 @@ KEPT = 0.75
 
 def averaged(update: str = "proximal", use_ema: bool = True, **given: Any) -> keras.Model:
     inner = optimizers.SGD(GIVEN["rate"], use_ema=use_ema, ema_momentum=KEPT)
-    optimizer = poise.Penalized(inner, by_hand.rules(GIVEN["l1"], GIVEN["l2"]), update=update)
+    optimizer = poise.PenalizedOptimizer(inner, by_hand.rules(GIVEN["l1"], GIVEN["l2"]), update=update)
     return compiled(optimizer, by_hand.side_by_side(), loss=by_hand.product, **given)
 
 
@@ -57,7 +57,7 @@ def test_kept_zeros_are_those_of_the_last_step_and_all_else_is_averaged(update: 
     plain, kept = averaged(update), averaged(update)
 
     fit(plain)
-    fit(kept, poise.KeepZeros())
+    fit(kept, poise.RestoreZeros())
 
     assert_same_weights(plain, mean)
     assert_same_weights(kept, with_zeros_of(iterate, mean))
@@ -81,7 +81,7 @@ def test_zeros_are_kept_where_training_is_stopped_early() -> None:
     model = averaged()
     stop = callbacks.EarlyStopping("loss", min_delta=1e9, patience=2)
 
-    history = fit(model, stop, poise.KeepZeros(), epochs=20)
+    history = fit(model, stop, poise.RestoreZeros(), epochs=20)
 
     assert len(history["loss"]) == 3
     assert_same_weights(model, with_zeros_of(iterate, mean))
@@ -96,7 +96,7 @@ def test_zeros_are_kept_under_a_loss_scale() -> None:
         keras.config.set_dtype_policy("float32")
     assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
 
-    fit(model, poise.KeepZeros())
+    fit(model, poise.RestoreZeros())
 
     assert_same_weights(model, with_zeros_of(iterate, mean))
     assert np.any(weights(model)[0] == 0)
@@ -105,8 +105,8 @@ def test_zeros_are_kept_under_a_loss_scale() -> None:
 def test_training_goes_on_after_zeros_were_kept() -> None:
     model = averaged()
 
-    fit(model, poise.KeepZeros())
-    fit(model, poise.KeepZeros())
+    fit(model, poise.RestoreZeros())
+    fit(model, poise.RestoreZeros())
 
     assert np.any(weights(model)[0] == 0)
     assert all(np.isfinite(w).all() for w in weights(model))
@@ -128,7 +128,7 @@ def test_checkpoint_has_the_weights_of_its_step_with_their_zeros(tmp_path: Path)
 def test_swapped_averages_are_validated_and_saved(swap_on_epoch: bool, tmp_path: Path) -> None:
     file = str(tmp_path / "{epoch}.weights.h5")
     watch = [
-        poise.KeepZeros(),
+        poise.RestoreZeros(),
         callbacks.SwapEMAWeights(swap_on_epoch),
         callbacks.ModelCheckpoint(file, save_weights_only=True),
     ]
@@ -153,11 +153,11 @@ def test_average_of_a_multi_optimizer_is_that_of_keras() -> None:
         return optimizers.MultiOptimizer(optimizers.OptimizerMap(left, {"head/.*": optimizers.Adam(0.01)}))
 
     stock = fitted(compiled(several(), net(kernel_regularizer="l2")))
-    ours = fitted(compiled(poise.Penalized(several(), poise.L2(0.01))))
+    ours = fitted(compiled(poise.PenalizedOptimizer(several(), poise.L2(0.01))))
 
     assert_same_weights(ours, stock)
 
 
 def test_weights_without_an_average_have_nothing_to_keep() -> None:
-    with pytest.raises(ValueError, match=r"KeepZeros is for averaged weights.*use_ema=True.*by itself"):
-        fit(averaged(use_ema=False), poise.KeepZeros())
+    with pytest.raises(ValueError, match=r"RestoreZeros is for averaged weights.*use_ema=True.*by itself"):
+        fit(averaged(use_ema=False), poise.RestoreZeros())

@@ -22,24 +22,24 @@ every_clip = pytest.mark.parametrize(
 )
 
 
-def coupled_l2(**clip: float) -> poise.Penalized:
-    return poise.Penalized(optimizers.SGD(0.05, 0.9, **clip), poise.L2(0.5))
+def coupled_l2(**clip: float) -> poise.PenalizedOptimizer:
+    return poise.PenalizedOptimizer(optimizers.SGD(0.05, 0.9, **clip), poise.L2(0.5))
 
 
-def decoupled_l2(**clip: float) -> poise.Penalized:
-    return poise.Penalized(optimizers.Adam(0.05, **clip), poise.L2(0.5), update="decoupled")
+def decoupled_l2(**clip: float) -> poise.PenalizedOptimizer:
+    return poise.PenalizedOptimizer(optimizers.Adam(0.05, **clip), poise.L2(0.5), update="decoupled")
 
 
-def decoupled_l1(**clip: float) -> poise.Penalized:
-    return poise.Penalized(optimizers.SGD(0.05, **clip), poise.L1(0.1), update="decoupled")
+def decoupled_l1(**clip: float) -> poise.PenalizedOptimizer:
+    return poise.PenalizedOptimizer(optimizers.SGD(0.05, **clip), poise.L1(0.1), update="decoupled")
 
 
 @cache
-def trained_without_clip(make: Callable[..., poise.Penalized]) -> list[np.ndarray]:
+def trained_without_clip(make: Callable[..., poise.PenalizedOptimizer]) -> list[np.ndarray]:
     return weights(fitted(compiled(make()), EPOCHS))
 
 
-def trained(make: Callable[..., poise.Penalized], clip: dict) -> keras.Model:
+def trained(make: Callable[..., poise.PenalizedOptimizer], clip: dict) -> keras.Model:
     """A model that the clip has led elsewhere than it would have come without."""
     model = fitted(compiled(make(**clip)), EPOCHS)
     apart = [np.abs(w - other).max() for w, other in zip(weights(model), trained_without_clip(make), strict=True)]

@@ -17,7 +17,7 @@ from oracles.autodiff import BACKEND
 from oracles.models import assert_same_weights
 
 BY_DATA = devices.SHARDED["data"] if BACKEND == "jax" else [*devices.CASES, *devices.MIRRORED]
-OBSERVED = [name for name, case in devices.CASES.items() if case.observe]
+OBSERVED = [name for name, case in devices.CASES.items() if case.observe_every]
 on_both = pytest.mark.backends("jax", "tensorflow")
 on_jax = pytest.mark.backends("jax")
 on_tensorflow = pytest.mark.backends("tensorflow")
@@ -39,7 +39,7 @@ def arrays(lists: list) -> list[np.ndarray]:
 
 
 def assert_same(actual: dict, expected: dict) -> None:
-    assert_same_weights(arrays(actual["weights"]), arrays(expected["weights"]))
+    assert_same_weights(arrays(actual["kernels"]), arrays(expected["weights"]))
     np.testing.assert_allclose(actual["forces"], expected["forces"], rtol=1e-4, atol=1e-6)
     assert actual["history"].keys() == expected["history"].keys()
     for key, values in expected["history"].items():
@@ -61,7 +61,7 @@ def test_the_penalty_counts_once_as_the_keras_regularizer_of_one_device(found: d
     stock = devices.net(kernel_regularizer=keras.regularizers.L2(0.05), bias_regularizer=keras.regularizers.L1(0.5))
     models.fitted(models.compiled(keras.optimizers.Adam(0.02), stock), **devices.TWELVE_STEPS)
 
-    assert_same_weights(arrays(found["data"]["coupled Adam"]["weights"]), stock)
+    assert_same_weights(arrays(found["data"]["coupled Adam"]["kernels"]), stock)
 
 
 @on_both
@@ -104,7 +104,7 @@ def test_a_loop_by_hand_in_a_strategy_gives_what_fit_gives(found: dict) -> None:
 @on_tensorflow
 def test_what_is_not_shown_is_refused(found: dict) -> None:
     assert "Keras cannot accumulate gradients under MirroredStrategy" in found["accumulated"]
-    assert "poise.Penalized does not train under CollectiveAllReduceStrategy" in found["of workers"]
+    assert "poise.PenalizedOptimizer does not train under CollectiveAllReduceStrategy" in found["of workers"]
     assert found["on one"] == ""
 
 

@@ -30,7 +30,7 @@ def half_frozen(**of_layers: Any) -> keras.Model:
 def thawed(model: keras.Model, rate: float) -> keras.Model:
     """The model with all layers thawed, compiled as docs/updates.md says."""
     model.get_layer("features").trainable = True
-    optimizer = poise.Penalized.from_config(poise.find_penalized(model).get_config())
+    optimizer = poise.PenalizedOptimizer.from_config(poise.get_penalized_optimizer(model).get_config())
     optimizer.learning_rate = rate
     return compiled(optimizer, model)
 
@@ -49,7 +49,7 @@ def test_two_phases_are_those_of_keras_regularizers_and_strengths_survive() -> N
     stock.get_layer("features").trainable = True
     fitted(compiled(optimizers.SGD(0.01, 0.9), stock), 3)
 
-    model = fitted(compiled(poise.Penalized(optimizers.SGD(0.05, 0.9), RULES), half_frozen()), 3)
+    model = fitted(compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05, 0.9), RULES), half_frozen()), 3)
     assert notes(model)["net/features/kernel"] == "frozen; else rule 'base' (a sleeping rule)"
     model.optimizer.strength["base"] = 0.3
     model.optimizer.strength["head"] = 0.1
@@ -70,7 +70,7 @@ def test_prox_leaves_frozen_weights_and_acts_on_thawed_ones() -> None:
             for layer in stock.layers[int(is_frozen) :]:
                 layer.kernel.assign(soft_threshold(np.array(layer.kernel), rate * 0.5))
 
-    model = compiled(poise.Penalized(optimizers.SGD(0.05), poise.L1(0.5), update="proximal"), half_frozen())
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(0.5), update="proximal"), half_frozen())
     before = weights(model)
     fitted(model, 3)
     np.testing.assert_array_equal(weights(model)[0], before[0])
@@ -84,20 +84,20 @@ def test_prox_leaves_frozen_weights_and_acts_on_thawed_ones() -> None:
 def test_strengths_survive_under_a_loss_scale() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model = fitted(compiled(poise.Penalized("sgd", RULES), half_frozen()), 1)
-        poise.find_penalized(model).strength["head"] = 0.75
+        model = fitted(compiled(poise.PenalizedOptimizer("sgd", RULES), half_frozen()), 1)
+        poise.get_penalized_optimizer(model).strength["head"] = 0.75
         fitted(thawed(model, 0.01), 1)
     finally:
         keras.config.set_dtype_policy("float32")
 
     assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
-    assert poise.find_penalized(model).strength["head"] == 0.75
+    assert poise.get_penalized_optimizer(model).strength["head"] == 0.75
     assert notes(model)["net/features/kernel"] == "rule 'base'"
 
 
 @asleep
 def test_forces_are_observed_anew_of_all_that_is_trained() -> None:
-    model = fitted(compiled(poise.Penalized("sgd", RULES, observe=1), half_frozen()), 1)
+    model = fitted(compiled(poise.PenalizedOptimizer("sgd", RULES, observe_every=1), half_frozen()), 1)
     first_phase = poise.forces(model)
 
     thawed(model, 0.01)
@@ -107,23 +107,25 @@ def test_forces_are_observed_anew_of_all_that_is_trained() -> None:
 
     assert first_phase["variable"].tolist() == ["net/head/kernel"]
     assert poise.forces(model)["variable"].tolist() == ["net/features/kernel", "net/head/kernel"]
-    assert model.optimizer.recorded_forces()[1] == 3
+    assert model.optimizer.force_record().samples == 3
 
 
 @asleep
 def test_the_same_optimizer_refuses_thawed_variables_and_says_what_to_do() -> None:
-    optimizer = poise.Penalized("sgd", RULES)
+    optimizer = poise.PenalizedOptimizer("sgd", RULES)
     model = fitted(compiled(optimizer, half_frozen()), 1)
     model.get_layer("features").trainable = True
 
-    with pytest.raises(ValueError, match=r"built for 2 variables.*thawed since.*poise\.Penalized\.from_config\("):
+    with pytest.raises(
+        ValueError, match=r"built for 2 variables.*thawed since.*poise\.PenalizedOptimizer\.from_config\("
+    ):
         fitted(compiled(optimizer, model), 1)
 
 
 @asleep
 def test_anchor_of_thawed_weights_is_where_they_were_frozen() -> None:
     rules = [poise.Rule("features/kernel", poise.Anchored(poise.L1(100.0)), name="base"), RULES[1]]
-    model = compiled(poise.Penalized(optimizers.SGD(0.05), rules, update="proximal"), half_frozen())
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), rules, update="proximal"), half_frozen())
     pretrained = weights(model)
 
     fitted(thawed(fitted(model, 2), 0.05), 2)
@@ -138,7 +140,7 @@ def test_the_same_optimizer_goes_on_where_the_model_is_compiled_with_another_los
         return fitted(compiled(optimizer, model, loss="mae"), 2)
 
     stock = two_losses(optimizers.Adam(0.01), net(kernel_regularizer=keras.regularizers.L2(0.02)))
-    model = two_losses(poise.Penalized(optimizers.Adam(0.01), poise.L2(0.02), observe=1), net())
+    model = two_losses(poise.PenalizedOptimizer(optimizers.Adam(0.01), poise.L2(0.02), observe_every=1), net())
 
     assert_same_weights(model, stock)
-    assert model.optimizer.recorded_forces()[1] == 12
+    assert model.optimizer.force_record().samples == 12

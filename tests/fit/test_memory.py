@@ -1,4 +1,4 @@
-"""`Penalized` keeps no copy of the weights, but for the starts of `Anchored` and the trace of steps of a momentum."""
+"""`PenalizedOptimizer` keeps no copy of the weights, but for the starts of `Anchored` and the trace of steps of a momentum."""
 
 import gc
 from collections.abc import Callable
@@ -42,7 +42,9 @@ def records(rules: int, observed: int = 0) -> int:
 def test_the_variables_are_those_of_the_inner_optimizer_and_a_few_numbers(update: str, name: str) -> None:
     stock = INNER[name]()
     stock.build(net().trainable_variables)
-    ours = poise.Penalized(INNER[name](), [poise.GroupLasso(0.1), poise.L2(0.1)], update=update, observe=1)
+    ours = poise.PenalizedOptimizer(
+        INNER[name](), [poise.GroupLasso(0.1), poise.L2(0.1)], update=update, observe_every=1
+    )
     ours.build(net().trainable_variables)
 
     traces = TRACES.get(name, 0) if update == "proximal" else 0
@@ -50,7 +52,10 @@ def test_the_variables_are_those_of_the_inner_optimizer_and_a_few_numbers(update
 
 
 def test_anchored_keeps_the_weights_at_which_training_began() -> None:
-    plain, anchored = poise.Penalized("adam", poise.L2(0.1)), poise.Penalized("adam", poise.Anchored(poise.L2(0.1)))
+    plain, anchored = (
+        poise.PenalizedOptimizer("adam", poise.L2(0.1)),
+        poise.PenalizedOptimizer("adam", poise.Anchored(poise.L2(0.1))),
+    )
     for optimizer in (plain, anchored):
         optimizer.build(net().trainable_variables)
 
@@ -61,7 +66,7 @@ def test_anchored_keeps_the_weights_at_which_training_began() -> None:
 @pytest.mark.parametrize("update", ["coupled", "decoupled", "proximal"])
 def test_training_leaves_no_array_behind(update: str) -> None:
     """What lives after `fit` lived before it, or belongs to the model: its variables, on PyTorch their gradients."""
-    model = compiled(poise.Penalized("adam", [poise.GroupLasso(0.1), poise.L2(0.1)], update=update), net(397))
+    model = compiled(poise.PenalizedOptimizer("adam", [poise.GroupLasso(0.1), poise.L2(0.1)], update=update), net(397))
     fitted(model, epochs=1)
 
     of_its_size = [size for size in _live_sizes() if size == 397 * 5]

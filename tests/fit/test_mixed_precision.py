@@ -33,9 +33,9 @@ half = pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 brain = pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
 
 
-def penalized(update: str, given: dict, **of_inner) -> poise.Penalized:
+def penalized(update: str, given: dict, **of_inner) -> poise.PenalizedOptimizer:
     inner = optimizers.SGD(given["rate"], given["momentum"], **of_inner)
-    optimizer = poise.Penalized(inner, by_hand.rules(given["l1"], given["l2"]), update=update, observe=1)
+    optimizer = poise.PenalizedOptimizer(inner, by_hand.rules(given["l1"], given["l2"]), update=update, observe_every=1)
     optimizer.keep_values()
     return optimizer
 
@@ -63,9 +63,9 @@ def finite_steps(x, y, skipped=()) -> list[list[np.ndarray]]:
     ]
 
 
-def assert_recorded(optimizer: poise.Penalized, values, forces, count: int) -> None:
-    recorded, samples = optimizer.recorded_forces()
-    np.testing.assert_allclose(optimizer.recorded_values()[0], [*values, count], rtol=1e-5)
+def assert_recorded(optimizer: poise.PenalizedOptimizer, values, forces, count: int) -> None:
+    recorded, samples = optimizer.force_record().total, optimizer.force_record().samples
+    np.testing.assert_allclose(optimizer.penalty_record().total, values, rtol=1e-5)
     np.testing.assert_allclose(recorded[:, :3], forces, rtol=1e-5)
     assert samples == count
 
@@ -87,7 +87,7 @@ def test_step_that_overflows_is_skipped_whole_and_the_loss_scale_multiplies_no_p
     model = trained(scaled, x, y)
 
     assert_same_weights(model, by_numpy.weights)
-    assert_recorded(poise.find_penalized(model), values, forces, STEPS - len(OVERFLOWING))
+    assert_recorded(poise.get_penalized_optimizer(model), values, forces, STEPS - len(OVERFLOWING))
     assert int(ops.convert_to_numpy(scaled.iterations)) == STEPS - len(OVERFLOWING)
     if update == "proximal":
         assert (model.get_layer("left").kernel.numpy() == 0.0).any()
@@ -138,7 +138,7 @@ def test_bfloat16_computation_leaves_the_penalty_in_float32(policy, update, give
 
     model = trained(penalized(update, given), x, y)
 
-    assert isinstance(model.optimizer, poise.Penalized)
+    assert isinstance(model.optimizer, poise.PenalizedOptimizer)
     assert_same_weights(model, by_numpy.weights)
     assert_recorded(model.optimizer, values, forces, STEPS)
 
@@ -148,4 +148,4 @@ def test_compile_puts_the_loss_scale_around_it(policy):
     model = compiled(penalized("proximal", MODERATE), by_hand.side_by_side())
 
     assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)
-    assert isinstance(model.optimizer.inner_optimizer, poise.Penalized)
+    assert isinstance(model.optimizer.inner_optimizer, poise.PenalizedOptimizer)

@@ -41,7 +41,7 @@ def test_penalty_steps_by_the_rate_that_a_callback_sets(
         by_numpy.rate = share * GIVEN["rate"]
         for i in range(0, ROWS, BATCH):
             by_numpy.step(by_hand.gradients(x[i : i + BATCH], y[i : i + BATCH]))
-    optimizer = poise.Penalized(
+    optimizer = poise.PenalizedOptimizer(
         optimizers.SGD(GIVEN["rate"], GIVEN["momentum"]), by_hand.rules(GIVEN["l1"], GIVEN["l2"]), update=update
     )
     keras.config.set_dtype_policy(policy)
@@ -63,7 +63,7 @@ def test_penalty_steps_by_the_rate_that_a_callback_sets(
 def test_rate_that_follows_a_schedule_cannot_be_set_by_a_callback() -> None:
     """As in stock Keras."""
     rate = optimizers.schedules.ExponentialDecay(0.05, 10, 0.5)
-    model = compiled(poise.Penalized(optimizers.SGD(rate), by_hand.rules(0.1, 0.1)), by_hand.side_by_side())
+    model = compiled(poise.PenalizedOptimizer(optimizers.SGD(rate), by_hand.rules(0.1, 0.1)), by_hand.side_by_side())
 
     with pytest.raises(TypeError, match="created with a `LearningRateSchedule`"):
         model.fit(*by_hand.rows(ROWS), verbose=0, callbacks=[scheduler()])

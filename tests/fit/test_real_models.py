@@ -11,10 +11,10 @@ import pytest
 from keras import layers, ops, optimizers
 from oracles import models
 from oracles.penalties import CASES, Case
-from oracles.real import CONVOLUTIONAL, RATE, REAL, is_penalised, values
+from oracles.real import CONVOLUTIONAL, RATE, REAL, is_penalized, values
 
 import poise
-from poise.balance import build_penalized, current_values
+from poise.diagnostics.force_balance import build_penalized, current_values
 
 Array = np.ndarray
 UPDATES = ("coupled", "decoupled", "proximal")
@@ -53,15 +53,15 @@ def plain_step(name: str) -> tuple[dict[str, Array], dict[str, Array]]:
     return before, values(REAL[name].stepped(model))
 
 
-def l1_and_l2(update: str) -> poise.Penalized:
+def l1_and_l2(update: str) -> poise.PenalizedOptimizer:
     """Both on all kernels and embeddings."""
-    return poise.Penalized(optimizers.SGD(RATE), [poise.L1(L1), poise.L2(L2)], update=update, observe=1)
+    return poise.PenalizedOptimizer(optimizers.SGD(RATE), [poise.L1(L1), poise.L2(L2)], update=update, observe_every=1)
 
 
 def with_l1_and_l2(before: dict[str, Array], after: dict[str, Array], update: str) -> dict[str, Array]:
     """What the update makes of a step of SGD."""
     found = dict(after)
-    for path in filter(is_penalised, before):
+    for path in filter(is_penalized, before):
         pulled = after[path] - RATE * 2 * L2 * before[path]
         if update == "coupled":
             found[path] = pulled - RATE * L1 * np.sign(before[path])
@@ -71,7 +71,7 @@ def with_l1_and_l2(before: dict[str, Array], after: dict[str, Array], update: st
 
 
 def assert_forces(table: Any, before: dict[str, Array], after: dict[str, Array]) -> None:
-    assert sorted(table["variable"]) == sorted(filter(is_penalised, before))
+    assert sorted(table["variable"]) == sorted(filter(is_penalized, before))
     for row in table.to_dict("records"):
         w = before[row["variable"]]
         prediction, penalty = (w - after[row["variable"]]) / RATE, L1 * np.sign(w) + 2 * L2 * w
@@ -102,7 +102,7 @@ def test_forces_on_data_are_the_gradient_of_the_loss_and_that_of_the_penalty(nam
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_summary_names_every_variable_and_penalises_kernels_and_embeddings(name: str) -> None:
+def test_summary_names_every_variable_and_penalizes_kernels_and_embeddings(name: str) -> None:
     model = REAL[name].compiled(l1_and_l2("proximal"))
 
     table = poise.summary(model).table
@@ -110,7 +110,7 @@ def test_summary_names_every_variable_and_penalises_kernels_and_embeddings(name:
     trained = [v.path for v in model.trainable_variables]
     assert set(table["variable"]) == {v.path for v in [*model.trainable_variables, *model.non_trainable_variables]}
     for path, rows in table.groupby("variable"):
-        is_ours = path in trained and is_penalised(path)
+        is_ours = path in trained and is_penalized(path)
         assert sorted(rows["penalty"]) == (["L1", "L2"] if is_ours else [""]), path
 
 
@@ -120,7 +120,7 @@ def test_an_adopted_model_is_trained_as_with_its_keras_regularizers(name: str) -
     network = REAL[name]
     untouched, adopted = (carrying(network.compiled(optimizers.SGD(RATE))) for _ in range(2))
 
-    [rule] = poise.adopt(adopted)
+    [rule] = poise.adopt_regularizers(adopted)
 
     assert repr(rule.penalty) == f"ElasticNet(l1={L1}, l2={L2}, strength=1.0)"
     assert all(v.regularizer is None for v in adopted.variables)
@@ -132,17 +132,17 @@ def test_an_adopted_model_is_trained_as_with_its_keras_regularizers(name: str) -
 
 def carrying(model: keras.Model) -> keras.Model:
     for variable in model.trainable_variables:
-        if is_penalised(variable.path):
+        if is_penalized(variable.path):
             variable.regularizer = keras.regularizers.L1L2(L1, L2)
     return model
 
 
-def test_a_quantized_model_has_nothing_to_penalise() -> None:
+def test_a_quantized_model_has_nothing_to_penalize() -> None:
     """int8 kernels are not trained: the rule sleeps, and says so."""
     model = keras.Sequential([keras.Input((6,)), layers.Dense(5, name="features")])
     model.get_layer("features").quantize("int8")
     kernel = ops.convert_to_numpy(model.get_layer("features").kernel)
-    optimizer = poise.Penalized(optimizers.SGD(RATE), poise.L1(L1), update="proximal")
+    optimizer = poise.PenalizedOptimizer(optimizers.SGD(RATE), poise.L1(L1), update="proximal")
 
     with pytest.warns(UserWarning, match="Rule 'weights' sleeps: every variable that it matches is frozen"):
         optimizer.build(model.trainable_variables, model)
@@ -205,9 +205,9 @@ def is_matrix(shape: tuple[int, ...]) -> bool:
 _CASE = {case.name: case for case in CASES}
 KINDS: dict[str, Kind] = {
     "Smoothness": Kind(_CASE["Smoothness"], 0.5, six_lines, is_any),
-    "Nuclear": Kind(_CASE["Nuclear"], 1.0, whole, is_small),
+    "NuclearNorm": Kind(_CASE["NuclearNorm"], 1.0, whole, is_small),
     "Orthogonal": Kind(_CASE["Orthogonal"], 0.1, whole, is_small),
-    "Coherence": Kind(_CASE["Coherence-columns"], 1.0, whole, is_matrix),
+    "MutualCoherence": Kind(_CASE["MutualCoherence-columns"], 1.0, whole, is_matrix),
     "GroupLasso": Kind(_CASE["GroupLasso-outputs"], 0.4, two_outputs, has_outputs),
     "SparseGroupLasso": Kind(_CASE["SparseGroupLasso-outputs"], 0.2, two_outputs, has_outputs),
     "Anchored": Kind(_CASE["L2"], 0.2, some_entries, is_any, is_anchored=True),
@@ -218,11 +218,11 @@ KINDS: dict[str, Kind] = {
     },
 }
 JOINT = Kind(_CASE["GroupLasso-outputs"], 0.6, two_outputs, is_any)
-"""Of a scale and a shift of a normalisation, as the rows of one matrix: a group for each channel."""
+"""Of a scale and a shift of a normalization, as the rows of one matrix: a group for each channel."""
 ACTING = {
     "coupled": set(KINDS) - {"L0"},
-    "decoupled": set(KINDS) - {"Coherence"},
-    "proximal": set(KINDS) - {"Coherence"},
+    "decoupled": set(KINDS) - {"MutualCoherence"},
+    "proximal": set(KINDS) - {"MutualCoherence"},
 }
 
 
@@ -232,14 +232,14 @@ def places(model: keras.Model) -> dict[str, str]:
     for name, kind in KINDS.items():
         for variable in model.trainable_variables:
             shape = tuple(variable.shape)
-            if is_penalised(variable.path) and kind.fits(shape) and variable.path not in found.values():
+            if is_penalized(variable.path) and kind.fits(shape) and variable.path not in found.values():
                 found[name] = variable.path
                 break
     return found
 
 
 def channels(model: keras.Model) -> list[str]:
-    """The paths of the scale and the shift of the last normalisation."""
+    """The paths of the scale and the shift of the last normalization."""
     last = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)][-1]
     return [last.gamma.path, last.beta.path]
 
@@ -251,7 +251,7 @@ def every_rule(model: keras.Model, update: str) -> list[poise.Rule]:
     return [
         *(poise.Rule(path, KINDS[name].penalty, name=name) for name, path in at.items()),
         poise.Rule(list(members), poise.JointGroupLasso(JOINT.strength, members), name="joint"),
-        poise.Rule(poise.WEIGHTS, poise.L2(L2), exclude=list(at.values()), name="rest"),
+        poise.Rule(poise.Role.KERNELS, poise.L2(L2), exclude=list(at.values()), name="rest"),
     ]
 
 
@@ -297,10 +297,10 @@ def begun_again(name: str) -> keras.Model:
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 @pytest.mark.parametrize("update", UPDATES)
 def test_every_penalty_on_a_convolutional_network(name: str, update: str) -> None:
-    """A kernel for each, scale and shift of a normalisation together, L2 on all other kernels."""
+    """A kernel for each, scale and shift of a normalization together, L2 on all other kernels."""
     _, before, after = convolutional(name)
     model = begun_again(name)
-    model.optimizer = poise.Penalized(optimizers.SGD(RATE), every_rule(model, update), update=update)
+    model.optimizer = poise.PenalizedOptimizer(optimizers.SGD(RATE), every_rule(model, update), update=update)
 
     apply_gradient_of((before, after), model)
 
@@ -313,9 +313,9 @@ def test_every_penalty_on_a_convolutional_network(name: str, update: str) -> Non
     assert_kind(JOINT, update, *stacked, "joint")
     for path in set(before) - {*at.values(), *joint}:
         expected = after[path]
-        if is_penalised(path) and update == "proximal":
+        if is_penalized(path) and update == "proximal":
             expected = after[path] / (1 + 2 * L2 * RATE)
-        elif is_penalised(path):
+        elif is_penalized(path):
             expected = after[path] - RATE * 2 * L2 * before[path]
         assert_close(found[path], expected, path)
 
@@ -329,7 +329,7 @@ def test_a_convolutional_network_through_the_trainer() -> None:
     assert_trained(model, with_l1_and_l2(before, after, "proximal"))
     assert_forces(poise.forces(model), before, after)
     summed_up = poise.summary(model).table
-    assert set(summed_up.loc[summed_up["penalty"] != "", "variable"]) == set(filter(is_penalised, before))
+    assert set(summed_up.loc[summed_up["penalty"] != "", "variable"]) == set(filter(is_penalized, before))
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
@@ -337,11 +337,11 @@ def test_a_convolutional_network_is_adopted(name: str) -> None:
     """Its loss loses what the rule is worth, and the gradient of the prediction gives the coupled step."""
     _, before, after = convolutional(name)
     model = carrying(models.compiled(optimizers.SGD(RATE), begun_again(name), **CONVOLUTIONAL[name].settings))
-    kernels = [w.astype("float64") for path, w in before.items() if is_penalised(path)]
+    kernels = [w.astype("float64") for path, w in before.items() if is_penalized(path)]
     worth = sum(L1 * np.abs(w).sum() + L2 * np.square(w).sum() for w in kernels)
     assert float(ops.convert_to_numpy(sum(model.losses))) == pytest.approx(worth, rel=1e-5)
 
-    [rule] = poise.adopt(model)
+    [rule] = poise.adopt_regularizers(model)
 
     assert model.losses == []
     assert current_values(build_penalized(model), model) == {rule.name: pytest.approx(worth, rel=1e-5)}

@@ -38,12 +38,12 @@ def _averaged() -> Any:
 
 
 CASES: dict[str, Case] = {
-    "coupled SGD": Case("coupled", lambda: optimizers.SGD(0.05, 0.9), "groups and L2, L1, units", observe=2),
+    "coupled SGD": Case("coupled", lambda: optimizers.SGD(0.05, 0.9), "groups and L2, L1, units", observe_every=2),
     "coupled Adam": Case("coupled", lambda: optimizers.Adam(0.02), "L2, L1"),
     "decoupled SGD": Case("decoupled", lambda: optimizers.SGD(_decaying(), 0.9), "groups and L2, L1"),
     "decoupled Adam": Case("decoupled", lambda: optimizers.Adam(0.02), "start, units"),
     "proximal SGD": Case("proximal", lambda: optimizers.SGD(0.05, 0.9, nesterov=True), "units"),
-    "proximal Adam": Case("proximal", lambda: optimizers.Adam(_decaying()), "groups and L2, L1", observe=2),
+    "proximal Adam": Case("proximal", lambda: optimizers.Adam(_decaying()), "groups and L2, L1", observe_every=2),
     "proximal RMSprop, averaged": Case("proximal", _averaged, "L2, L1"),
 }
 MIRRORED: dict[str, Case] = {
@@ -90,16 +90,19 @@ RULES: dict[str, Callable[[], list[poise.Rule]]] = {
 }
 
 
-def penalized(case: Case) -> poise.Penalized:
+def penalized(case: Case) -> poise.PenalizedOptimizer:
     names = case.rules.replace(" and ", ", ").split(", ")
-    return poise.Penalized(
-        case.make(), [rule for name in names for rule in RULES[name]()], update=case.update, observe=case.observe
+    return poise.PenalizedOptimizer(
+        case.make(),
+        [rule for name in names for rule in RULES[name]()],
+        update=case.update,
+        observe_every=case.observe_every,
     )
 
 
 def trained(case: Case) -> keras.Model:
     """The net after 12 steps, its history with it."""
-    callbacks = [poise.LossSplit(per_rule=True)] if case.observe else []
+    callbacks = [poise.PenaltyLogger(per_rule=True)] if case.observe_every else []
     return models.fitted(models.compiled(penalized(case), net()), **TWELVE_STEPS, callbacks=callbacks)
 
 
@@ -108,7 +111,7 @@ def told(model: keras.Model) -> dict[str, Any]:
     return {
         "weights": [w.tolist() for w in models.weights(model)],
         "history": model.history.history,
-        "forces": model.optimizer.recorded_forces()[0].tolist(),
+        "forces": model.optimizer.force_record().total.tolist(),
     }
 
 
@@ -195,7 +198,7 @@ def told_of_words() -> list:
     )
     random = np.random.default_rng(5)
     model.set_weights([random.normal(size=w.shape) for w in model.get_weights()])
-    models.compiled(poise.Penalized(optimizers.Adam(0.02), poise.Rule("head/kernel", poise.L2(0.1))), model)
+    models.compiled(poise.PenalizedOptimizer(optimizers.Adam(0.02), poise.Rule("head/kernel", poise.L2(0.1))), model)
     model.fit(tokens, models.table(16)[1], 8, verbose=0, shuffle=False)
     return [w.tolist() for w in models.weights(model)]
 
@@ -228,7 +231,7 @@ def _refusals(strategy: Any) -> dict[str, str]:
     import tensorflow as tf
 
     def one_step(inner: Any) -> None:
-        models.fitted(models.compiled(poise.Penalized(inner, poise.L2(0.1)), models.net()), epochs=1, rows=16)
+        models.fitted(models.compiled(poise.PenalizedOptimizer(inner, poise.L2(0.1)), models.net()), epochs=1, rows=16)
 
     with strategy.scope():
         accumulated = _error(lambda: one_step(optimizers.SGD(0.1, gradient_accumulation_steps=2)))

@@ -54,12 +54,12 @@ def gradients(weights: Sequence[Array], x: Array, y: Array) -> list[Array]:
 
 
 class ByHand:
-    """`Penalized` with a JointGroupLasso over the units of `net()`, once more in NumPy.
+    """`PenalizedOptimizer` with a JointGroupLasso over the units of `net()`, once more in NumPy.
 
     Args:
         kind: "SGD", "Adam" or "RMSprop" (with momentum 0.5), Keras' defaults but for the rate.
         rate: the learning rate.
-        update: as in `Penalized`.
+        update: as in `PenalizedOptimizer`.
         strength: of the penalty; its factors are √(entries of a unit).
     """
 
@@ -130,8 +130,8 @@ def group_lasso(a: Array, b: Array, y: Array, strength: float, steps: int = 3000
     Returns (2, inputs) and c.
     """
     design = np.concatenate([a, b], axis=1).astype("float64")
-    centre, mean = design.mean(0), float(y.mean())
-    design, away = design - centre, y[:, 0].astype("float64") - mean
+    center, mean = design.mean(0), float(y.mean())
+    design, away = design - center, y[:, 0].astype("float64") - mean
     step = len(y) / (2.0 * np.linalg.norm(design, 2) ** 2)
     w = ahead = np.zeros(design.shape[1])
     t = 1.0
@@ -142,4 +142,4 @@ def group_lasso(a: Array, b: Array, y: Array, strength: float, steps: int = 3000
         new = (moved * keep).reshape(-1)
         t, before = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0, t
         ahead, w = new + (before - 1.0) / t * (new - w), new
-    return w.reshape(2, -1), mean - float(centre @ w)
+    return w.reshape(2, -1), mean - float(center @ w)

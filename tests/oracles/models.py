@@ -16,13 +16,13 @@ Array = np.ndarray
 
 @cache
 def diabetes() -> tuple[Array, Array]:
-    """x (442, 10) and y (442,), standardised."""
+    """x (442, 10) and y (442,), standardized."""
     return _standard(*datasets.load_diabetes(return_X_y=True, scaled=False))
 
 
 @cache
 def breast_cancer() -> tuple[Array, Array]:
-    """x (569, 30) standardised, y (569,) of 0 and 1."""
+    """x (569, 30) standardized, y (569,) of 0 and 1."""
     x, y = datasets.load_breast_cancer(return_X_y=True)
     return _standard(x, y)[0], y.astype("float32")
 

@@ -1,4 +1,4 @@
-"""Tables of inner optimizers: those whose step poise.metric knows, with rates that settle, and those it refuses."""
+"""Tables of inner optimizers: those whose step poise.optimizer.metrics knows, with rates that settle, and those it refuses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ SETTLING: dict[str, Inner] = {
     "Lamb": Inner(optimizers.Lamb, 0.1, 1e-2, 1000),
     "Adafactor": Inner(optimizers.Adafactor, 0.1, 1e-1, 1000),
 }
-"""Every optimizer with a step in poise.metric, and its variations."""
+"""Every optimizer with a step in poise.optimizer.metrics, and its variations."""
 
 PLAIN: dict[str, Make] = {
     "SGD-nesterov": lambda rate: optimizers.SGD(rate, momentum=0.9, nesterov=True),

@@ -44,7 +44,7 @@ class Case:
     distance: Callable[[Array, Array, float], Array]
     """(w, gradient, strength) to what `residual` must return."""
     prox: Callable[[Array, Array, float], tuple[Array, Array | bool]] | None
-    """(w, step, strength) to the minimiser and which of its entries are beyond doubt."""
+    """(w, step, strength) to the minimizer and which of its entries are beyond doubt."""
     shapes: Sequence[Shape]
     metric: str | None = "diagonal"
     smooth: bool = False
@@ -93,7 +93,7 @@ def entrywise(
         return entries(u - start, strength, weights=weights, **parameters)
 
     def make(strength: Any) -> poise.Penalty:
-        penalty = kind(strength=strength, weights=weights, **parameters)
+        penalty = kind(strength=strength, factors=weights, **parameters)
         return penalty if np.ndim(start) == 0 else poise.Anchored(penalty, start=start)
 
     def brute_force(w: Array, step: Array, strength: float) -> tuple[Array, Array]:
@@ -164,9 +164,9 @@ def groupwise(
 
     def make(strength: Any) -> poise.Penalty:
         if l1_ratio is None:
-            penalty = poise.GroupLasso(strength, groups=groups, axis=axis, weights=weights)
+            penalty = poise.GroupLasso(strength, groups=groups, axis=axis, factors=weights)
         else:
-            penalty = poise.SparseGroupLasso(strength, l1_ratio, groups=groups, axis=axis, weights=weights)
+            penalty = poise.SparseGroupLasso(strength, l1_ratio, groups=groups, axis=axis, factors=weights)
         return penalty if np.ndim(start) == 0 else poise.Anchored(penalty, start=start)
 
     def described(shape: Shape) -> tuple[Array, Array]:
@@ -196,7 +196,7 @@ def spectral(name: str, kind: Callable, value: Callable, of_one: Callable, weigh
     weighted = partial(value, weight=factor)
     return Case(
         name,
-        make=lambda s: kind(s, weights=weight),
+        make=lambda s: kind(s, factors=weight),
         value=weighted,
         distance=partial(distance, weight=factor) if distance else partial(subdifferential.smooth, weighted),
         prox=lambda w, h, s: (prox.spectral(lambda u, s: factor * of_one(u, s), w, h, s), True),
@@ -209,8 +209,8 @@ def spectral(name: str, kind: Callable, value: Callable, of_one: Callable, weigh
 def coherence(mode: str, weight: float | None = None) -> Case:
     value = partial(values.coherence, mode=mode, weight=1.0 if weight is None else weight)
     return Case(
-        f"Coherence-{mode}",
-        make=lambda s: poise.Coherence(s, mode=mode, weights=weight),
+        f"MutualCoherence-{mode}",
+        make=lambda s: poise.MutualCoherence(s, mode=mode, factors=weight),
         value=value,
         distance=partial(subdifferential.smooth, value),
         prox=None,
@@ -225,7 +225,7 @@ def smoothness(name: str, axis: int, shapes: Sequence[Shape], weights: Any = Non
     value = partial(values.smoothness, axis=axis, weights=weights)
     return Case(
         name,
-        make=lambda s: poise.Smoothness(s, axis=axis, weights=weights),
+        make=lambda s: poise.Smoothness(s, axis=axis, factors=weights),
         value=value,
         distance=partial(subdifferential.smooth, value),
         prox=lambda w, h, s: (prox.smoothness(w, h, s, axis, weights), True),
@@ -398,7 +398,7 @@ def _matrices() -> list[Case]:
     def nuclear(name: str, weight: float | None) -> Case:
         known = {"distance": subdifferential.nuclear, "peer_prox": peers.prox_nuclear(weight or 1.0)}
         share = values.l1
-        return spectral(name, poise.Nuclear, values.nuclear, share, weight, homogeneous=True, **known)
+        return spectral(name, poise.NuclearNorm, values.nuclear, share, weight, homogeneous=True, **known)
 
     def orthogonal(name: str, weight: float | None) -> Case:
         def share(u: Array, strength: float) -> Array:
@@ -408,8 +408,8 @@ def _matrices() -> list[Case]:
         return spectral(name, poise.Orthogonal, values.orthogonal, share, weight, **facts)
 
     return [
-        nuclear("Nuclear", None),
-        nuclear("Nuclear-weight", 2.5),
+        nuclear("NuclearNorm", None),
+        nuclear("NuclearNorm-weight", 2.5),
         orthogonal("Orthogonal", None),
         orthogonal("Orthogonal-weight", 0.25),
         coherence("rows"),

@@ -17,7 +17,7 @@ Entries = Callable[[Array, float], Array]
 
 
 def objective(value: Callable[[Array, float], float], u: Array, w: Array, step: Array, strength: float) -> float:
-    """What the prox minimises; entries of step 0 cannot move and count nothing."""
+    """What the prox minimizes; entries of step 0 cannot move and count nothing."""
     moving = step > 0
     return float(np.sum((u - w)[moving] ** 2 / (2.0 * step[moving])) + value(u, strength))
 
@@ -27,7 +27,7 @@ def separable(
 ) -> tuple[Array, Array]:
     """A dense grid around the kink, as far as w or `reach`, then golden section and a parabola, in long doubles.
 
-    Returns the minimisers and, per entry, whether every point of the grid away from it is clearly worse (near the
+    Returns the minimizers and, per entry, whether every point of the grid away from it is clearly worse (near the
     jump of a non-convex prox two places are equally good, and only their objective can be compared).
     """
     grid = np.linspace(-1.0, 1.0, 2001, dtype=np.longdouble)

@@ -14,7 +14,7 @@ from .autodiff import BACKEND
 Array = np.ndarray
 
 RATE = 0.5
-PENALISED = ("kernel", "recurrent_kernel", "embeddings", "lora_kernel_a", "lora_kernel_b")
+PENALIZED = ("kernel", "recurrent_kernel", "embeddings", "lora_kernel_a", "lora_kernel_b")
 """How the variables that a bare penalty acts on are called."""
 
 
@@ -52,8 +52,8 @@ def values(model: keras.Model) -> dict[str, Array]:
     return {v.path: np.array(ops.convert_to_numpy(v)) for v in model.trainable_variables}
 
 
-def is_penalised(path: str) -> bool:
-    return path.split("/")[-1] in PENALISED
+def is_penalized(path: str) -> bool:
+    return path.split("/")[-1] in PENALIZED
 
 
 def _numbers(*shape: int, seed: int = 0) -> Array:

@@ -1,7 +1,7 @@
 """The penalties' values in plain NumPy, written from the formulas of the papers (float64 or wider).
 
 Entrywise ones return an array of u's shape, so that a brute-force search can run over many u at once. Weights c
-are 0 for an entry that is not penalised and infinite for one held at zero, which counts 0.
+are 0 for an entry that is not penalized and infinite for one held at zero, which counts 0.
 """
 
 from collections.abc import Sequence

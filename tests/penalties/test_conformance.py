@@ -125,7 +125,7 @@ def test_gradient_of_nothing_but_zeros_is_zero(case: Case) -> None:
 
 
 def assert_prox(case: Case, w: np.ndarray, step: np.ndarray, given: object, strength: float) -> None:
-    """No worse than brute force in what it minimises, and where the minimiser is beyond doubt, the same."""
+    """No worse than brute force in what it minimizes, and where the minimizer is beyond doubt, the same."""
     expected, decided = case.prox(w, step, strength)
     decided = np.broadcast_to(decided, w.shape)
     found = case.make(strength).prox(tensor(w), given, strength)
@@ -142,7 +142,7 @@ def assert_prox(case: Case, w: np.ndarray, step: np.ndarray, given: object, stre
 
 
 @over_shapes(WITH_PROX)
-def test_prox_minimises_by_brute_force_with_a_scalar_step(case: Case, shape: tuple) -> None:
+def test_prox_minimizes_by_brute_force_with_a_scalar_step(case: Case, shape: tuple) -> None:
     strength = STRENGTHS[len(shape) % 2]
     for step in STEPS:
         w = generic(case, shape, strength, seed=2)
@@ -150,7 +150,7 @@ def test_prox_minimises_by_brute_force_with_a_scalar_step(case: Case, shape: tup
 
 
 @over_shapes([case for case in WITH_PROX if case.metric == "diagonal"])
-def test_prox_minimises_by_brute_force_with_a_step_per_entry(case: Case, shape: tuple) -> None:
+def test_prox_minimizes_by_brute_force_with_a_step_per_entry(case: Case, shape: tuple) -> None:
     strength = STRENGTHS[len(shape) % 2]
     w, step = with_zeros(case, shape, strength, seed=3), spread_steps(shape, seed=4, low=0.05, high=8.0)
     assert_prox(case, w, step, tensor(step), strength)
@@ -176,7 +176,7 @@ def test_group_prox_keeps_its_digits_up_to_its_threshold(share: float, decades: 
     strength = float(np.float32(share * np.linalg.norm(w / step)))  # at share 1 the whole group becomes zero
     expected = prox.grouped(w, step, strength, np.zeros(shape, dtype=int), np.ones(1))
 
-    found = array(poise.GroupLasso(weights=1.0).prox(tensor(w), tensor(step), strength))
+    found = array(poise.GroupLasso(factors=1.0).prox(tensor(w), tensor(step), strength))
 
     assert np.all((found == 0) == (share > 1))
     np.testing.assert_allclose(found, expected, rtol=16 * EPSILON / abs(1 - share), atol=0)
@@ -228,7 +228,7 @@ def test_prox_holds_entries_of_infinite_weight_at_exactly_zero(case: Case) -> No
 
 
 @over([case for case in WITH_PROX if case.free(MATRIX).any()])
-def test_prox_leaves_unpenalised_entries_alone(case: Case) -> None:
+def test_prox_leaves_unpenalized_entries_alone(case: Case) -> None:
     w, free = sample(MATRIX, 8), case.free(MATRIX)
     np.testing.assert_array_equal(array(case.make(1.5).prox(tensor(w), 2.0, 1.5))[free], w[free])
 
@@ -294,13 +294,13 @@ def quadratic(shape: tuple):
     """The gradient of ½(u − b)ᵀA(u − b), A with its eigenvalues between 1 and 1.1 and not diagonal."""
     size, rng = int(np.prod(shape)), np.random.default_rng(13)
     basis, _ = np.linalg.qr(rng.normal(size=(size, size)))
-    matrix, centre = basis @ np.diag(np.linspace(1.0, 1.1, size)) @ basis.T, rng.normal(size=size)
-    return lambda w: (matrix @ (w.reshape(-1) - centre)).reshape(shape)
+    matrix, center = basis @ np.diag(np.linspace(1.0, 1.1, size)) @ basis.T, rng.normal(size=size)
+    return lambda w: (matrix @ (w.reshape(-1) - center)).reshape(shape)
 
 
 @over_shapes([case for case in CASES if case.has_critical])
 def test_critical_strength_is_the_smallest_that_keeps_zero(case: Case, shape: tuple) -> None:
-    g, zero = penalised_gradient(case, shape), np.zeros(shape) + case.start
+    g, zero = penalized_gradient(case, shape), np.zeros(shape) + case.start
     expected = subdifferential.smallest_stationary(lambda s: np.max(case.distance(zero, g, s)))
     penalty = case.make(1.0)
 
@@ -312,8 +312,8 @@ def test_critical_strength_is_the_smallest_that_keeps_zero(case: Case, shape: tu
     assert array(penalty.residual(tensor(zero), tensor(g), below)).max() > 0
 
 
-def penalised_gradient(case: Case, shape: tuple) -> np.ndarray:
-    """A prediction gradient that is zero where nothing is penalised (no strength could balance it there)."""
+def penalized_gradient(case: Case, shape: tuple) -> np.ndarray:
+    """A prediction gradient that is zero where nothing is penalized (no strength could balance it there)."""
     return np.where(case.free(shape), 0.0, sample(shape, seed=14))
 
 
@@ -384,15 +384,21 @@ def test_penalty_is_a_plain_keras_regularizer(case: Case) -> None:
     np.testing.assert_array_equal(gradient, array(penalty.gradient(tensor(kernel), strength)))
 
 
-@over([case for case in CASES if case.name in ("L2", "ElasticNet", "L1", "Coherence-rows", "Coherence-columns")])
+@over(
+    [
+        case
+        for case in CASES
+        if case.name in ("L2", "ElasticNet", "L1", "MutualCoherence-rows", "MutualCoherence-columns")
+    ]
+)
 def test_value_and_gradient_are_those_of_keras_own_regularizer(case: Case) -> None:
     w = sample(MATRIX, 18)
     regularizer = {
         "L1": keras.regularizers.L1(0.5),
         "L2": keras.regularizers.L2(0.5),
         "ElasticNet": keras.regularizers.L1L2(l1=0.5, l2=0.25),
-        "Coherence-rows": keras.regularizers.OrthogonalRegularizer(0.5, mode="rows"),
-        "Coherence-columns": keras.regularizers.OrthogonalRegularizer(1.0, mode="columns"),
+        "MutualCoherence-rows": keras.regularizers.OrthogonalRegularizer(0.5, mode="rows"),
+        "MutualCoherence-columns": keras.regularizers.OrthogonalRegularizer(1.0, mode="columns"),
     }[case.name]
 
     single, penalty = tensor(w, "float32"), case.make(0.5)
@@ -409,7 +415,7 @@ def test_from_weight_decay_is_half_of_it() -> None:
 
 
 def test_from_sklearn_is_the_penalty_of_sklearn_times_the_scale_of_the_loss() -> None:
-    """Lasso minimises half of the mean squared error plus α‖w‖₁; log-loss has no half."""
+    """Lasso minimizes half of the mean squared error plus α‖w‖₁; log-loss has no half."""
     w = sample((6,), 19)
     lasso, both = 0.3 * np.abs(w).sum(), 0.3 * (0.25 * np.abs(w).sum() + 0.75 / 2 * (w**2).sum())
     for loss, scale in (("mse", 2.0), ("log_loss", 1.0)):

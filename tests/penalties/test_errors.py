@@ -22,9 +22,9 @@ KINDS = {
     "GroupLasso": poise.GroupLasso,
     "SparseGroupLasso": poise.SparseGroupLasso,
     "JointGroupLasso": partial(poise.JointGroupLasso, members=MEMBERS),
-    "Nuclear": poise.Nuclear,
+    "NuclearNorm": poise.NuclearNorm,
     "Orthogonal": poise.Orthogonal,
-    "Coherence": poise.Coherence,
+    "MutualCoherence": poise.MutualCoherence,
     "Smoothness": poise.Smoothness,
 }
 
@@ -60,13 +60,13 @@ def test_strength_may_be_any_real_number_or_a_schedule(make) -> None:
 @pytest.mark.parametrize("weight", [-0.5, float("nan"), -float("inf")])
 def test_weights_must_not_be_negative_or_nan(make, weight: float) -> None:
     with pytest.raises(ValueError, match=rf"(?s)weights.*{weight!r}"):
-        make(1.0, weights=weight)
+        make(1.0, factors=weight)
 
 
 @pytest.mark.parametrize("kind", ["L1", "L2", "ElasticNet", "MCP", "SCAD", "LogSum", "L0"])
 @pytest.mark.parametrize("method", ["value", "gradient", "prox", "residual"])
 def test_weights_of_entries_must_fit_the_variable(kind: str, method: str) -> None:
-    penalty, w = KINDS[kind](1.0, weights=np.ones((2, 3))), tensor(np.ones(MATRIX))
+    penalty, w = KINDS[kind](1.0, factors=np.ones((2, 3))), tensor(np.ones(MATRIX))
     arguments = {"prox": (w, 0.5, 1.0), "residual": (w, w, 1.0)}.get(method, (w, 1.0))
     with pytest.raises(ValueError, match=r"(?s)weights.*\(2, 3\).*\(4, 3\)"):
         getattr(penalty, method)(*arguments)
@@ -75,35 +75,35 @@ def test_weights_of_entries_must_fit_the_variable(kind: str, method: str) -> Non
 def test_weights_must_not_enlarge_the_variable() -> None:
     """(2, 4, 3) broadcasts with (4, 3), but the result is no longer of the variable's shape."""
     with pytest.raises(ValueError, match=r"(?s)weights.*\(2, 4, 3\).*\(4, 3\)"):
-        poise.L1(1.0, weights=np.ones((2, 4, 3))).value(tensor(np.ones(MATRIX)), 1.0)
+        poise.L1(1.0, factors=np.ones((2, 4, 3))).value(tensor(np.ones(MATRIX)), 1.0)
 
 
 @pytest.mark.parametrize("kind", [poise.GroupLasso, poise.SparseGroupLasso])
 def test_weights_of_groups_are_one_a_group(kind: type) -> None:
     with pytest.raises(ValueError, match=r"(?s)weights.*4.*3"):
-        kind(1.0, groups="outputs", weights=np.ones(4)).value(tensor(np.ones(MATRIX)), 1.0)
+        kind(1.0, groups="outputs", factors=np.ones(4)).value(tensor(np.ones(MATRIX)), 1.0)
 
 
 @pytest.mark.parametrize("kind", [poise.GroupLasso, poise.SparseGroupLasso])
 def test_weights_of_listed_groups_are_one_a_list(kind: type) -> None:
     with pytest.raises(ValueError, match=r"(?s)weights.*3.*2"):
-        kind(1.0, groups=[[0], [1]], weights=np.ones(3)).value(tensor(np.ones(MATRIX)), 1.0)
+        kind(1.0, groups=[[0], [1]], factors=np.ones(3)).value(tensor(np.ones(MATRIX)), 1.0)
 
 
 def test_weights_of_joint_groups_are_one_a_group() -> None:
     with pytest.raises(ValueError, match=r"(?s)weights of shape \(2,\) for 3 groups"):
-        poise.JointGroupLasso(1.0, MEMBERS, weights=np.ones(2)).value(tensor(np.ones(9)), 1.0)
+        poise.JointGroupLasso(1.0, MEMBERS, factors=np.ones(2)).value(tensor(np.ones(9)), 1.0)
 
 
-@pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal, poise.Coherence])
+@pytest.mark.parametrize("kind", [poise.NuclearNorm, poise.Orthogonal, poise.MutualCoherence])
 def test_a_penalty_of_the_whole_matrix_takes_one_weight(kind: type) -> None:
     with pytest.raises(ValueError, match=r"(?s)one finite factor.*weights"):
-        kind(1.0, weights=np.ones(3)).value(tensor(np.ones(MATRIX)), 1.0)
+        kind(1.0, factors=np.ones(3)).value(tensor(np.ones(MATRIX)), 1.0)
 
 
 def test_weights_of_smoothness_fit_the_differences() -> None:
     with pytest.raises(ValueError, match=r"(?s)weights.*\(3, 3\).*\(4, 3\)"):
-        poise.Smoothness(1.0, axis=0, weights=np.ones(MATRIX)).value(tensor(np.ones(MATRIX)), 1.0)
+        poise.Smoothness(1.0, axis=0, factors=np.ones(MATRIX)).value(tensor(np.ones(MATRIX)), 1.0)
 
 
 # ---------------------------------------------------------------- parameters of one penalty
@@ -148,29 +148,29 @@ def test_l1_ratio_of_sklearn_is_between_zero_and_one(ratio: float) -> None:
 
 def test_an_unknown_mode_of_coherence_is_named() -> None:
     with pytest.raises(ValueError, match=r"(?s)'diagonals'.*rows.*columns"):
-        poise.Coherence(1.0, mode="diagonals")
+        poise.MutualCoherence(1.0, mode="diagonals")
 
 
-@pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal])
+@pytest.mark.parametrize("kind", [poise.NuclearNorm, poise.Orthogonal])
 def test_a_vector_is_no_matrix(kind: type) -> None:
     with pytest.raises(ValueError, match=rf"(?s){kind.__name__}.*matrix.*\(6,\)"):
         kind(1.0).value(tensor(np.ones(6)), 1.0)
 
 
-@pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal, poise.Coherence])
+@pytest.mark.parametrize("kind", [poise.NuclearNorm, poise.Orthogonal, poise.MutualCoherence])
 def test_a_whole_matrix_cannot_be_held_at_zero(kind: type) -> None:
     with pytest.raises(ValueError, match=r"(?s)finite.*inf"):
-        kind(1.0, weights=np.inf).value(tensor(np.ones(MATRIX)), 1.0)
+        kind(1.0, factors=np.inf).value(tensor(np.ones(MATRIX)), 1.0)
 
 
 def test_differences_cannot_be_held_at_zero() -> None:
     with pytest.raises(ValueError, match="finite weights"):
-        poise.Smoothness(1.0, weights=np.inf).value(tensor(np.ones(MATRIX)), 1.0)
+        poise.Smoothness(1.0, factors=np.inf).value(tensor(np.ones(MATRIX)), 1.0)
 
 
 def test_coherence_wants_a_matrix() -> None:
-    with pytest.raises(ValueError, match=r"(?s)Coherence.*\(2, 4, 3\)"):
-        poise.Coherence(1.0).value(tensor(np.ones((2, 4, 3))), 1.0)
+    with pytest.raises(ValueError, match=r"(?s)MutualCoherence.*\(2, 4, 3\)"):
+        poise.MutualCoherence(1.0).value(tensor(np.ones((2, 4, 3))), 1.0)
 
 
 def test_an_axis_that_smoothness_cannot_find_is_named() -> None:
@@ -252,7 +252,7 @@ def test_group_indices_past_the_end_are_named(kind: type) -> None:
 # ---------------------------------------------------------------- use
 
 
-@pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal])
+@pytest.mark.parametrize("kind", [poise.NuclearNorm, poise.Orthogonal])
 def test_matrix_penalties_refuse_a_step_per_entry(kind: type) -> None:
     w = tensor(np.ones(MATRIX))
     with pytest.raises(ValueError, match=rf"(?s){kind.__name__}.*step.*\(4, 3\).*(SGD|scalar|decoupled)"):
@@ -260,14 +260,14 @@ def test_matrix_penalties_refuse_a_step_per_entry(kind: type) -> None:
 
 
 def test_coherence_without_a_prox_names_the_ways_out() -> None:
-    with pytest.raises(ValueError, match=r"(?s)Coherence.*(?=.*update=['\"]coupled['\"])(?=.*poise\.Orthogonal)"):
-        poise.Coherence(1.0).prox(tensor(np.ones(MATRIX)), 0.5, 1.0)
+    with pytest.raises(ValueError, match=r"(?s)MutualCoherence.*(?=.*update=['\"]coupled['\"])(?=.*poise\.Orthogonal)"):
+        poise.MutualCoherence(1.0).prox(tensor(np.ones(MATRIX)), 0.5, 1.0)
 
 
 @every_kind
 def test_a_scheduled_strength_is_refused_as_a_plain_regularizer(make) -> None:
     penalty = make(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9))
-    with pytest.raises(ValueError, match=r"(?s)schedule.*poise\.Penalized"):
+    with pytest.raises(ValueError, match=r"(?s)schedule.*poise\.PenalizedOptimizer"):
         penalty(tensor(np.ones(MATRIX)))
 
 
@@ -288,7 +288,7 @@ def test_anchored_refuses_a_start_that_is_not_finite() -> None:
 
 
 def test_anchored_without_a_start_says_who_binds_it() -> None:
-    with pytest.raises(ValueError, match=r"(?s)start.*(Penalized|training)"):
+    with pytest.raises(ValueError, match=r"(?s)start.*(PenalizedOptimizer|training)"):
         poise.Anchored(poise.L1(1.0)).value(tensor(np.ones(MATRIX)), 1.0)
 
 

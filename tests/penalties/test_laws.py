@@ -1,4 +1,4 @@
-"""What holds for every penalty, whatever the numbers (Hypothesis, derandomised)."""
+"""What holds for every penalty, whatever the numbers (Hypothesis, derandomized)."""
 
 import warnings
 
@@ -211,7 +211,7 @@ def test_value_of_an_entrywise_penalty_adds_up_over_entries(
 @over(WITH_PROX)
 @given(w=matrices, strength=strengths, number=steps)
 @few
-def test_prox_never_raises_what_it_minimises(case: Case, w: np.ndarray, strength: float, number: float) -> None:
+def test_prox_never_raises_what_it_minimizes(case: Case, w: np.ndarray, strength: float, number: float) -> None:
     """Not above the objective of staying at w, which is the penalty's value there."""
     w = np.where(case.held(MATRIX), 0.0, w)
     penalty = case.make(strength)
@@ -282,10 +282,10 @@ def test_variables_are_taken_as_weights(case: Case) -> None:
         np.testing.assert_allclose(array(found), array(expected[side]), rtol=1e-6, atol=1e-6, err_msg=side)
 
 
-@pytest.mark.parametrize("kind", [poise.Nuclear, poise.Orthogonal, poise.Coherence])
+@pytest.mark.parametrize("kind", [poise.NuclearNorm, poise.Orthogonal, poise.MutualCoherence])
 def test_a_weight_in_a_list_is_a_weight(kind: type) -> None:
     w = tensor(sample(MATRIX, 11))
-    plain, weighted = array(kind(1.0, weights=2.5).value(w, 1.0)), kind(1.0, weights=[2.5]).value(w, 1.0)
+    plain, weighted = array(kind(1.0, factors=2.5).value(w, 1.0)), kind(1.0, factors=[2.5]).value(w, 1.0)
     np.testing.assert_array_equal(array(weighted), plain)
 
 
@@ -295,7 +295,7 @@ def test_sizes_are_those_of_what_a_large_strength_brings_to_zero(case: Case) -> 
     penalty, w = case.make(1e6), tensor(sample(MATRIX, 3))
     sizes = penalty.sizes(w)
     if sizes is None:
-        assert case.smooth or isinstance(penalty, (poise.Nuclear, poise.Coherence, poise.Anchored))
+        assert case.smooth or isinstance(penalty, (poise.NuclearNorm, poise.MutualCoherence, poise.Anchored))
         return
     assert not case.smooth
     assert np.all(array(sizes) > 0)

@@ -30,7 +30,7 @@ def test_no_point_nearby_or_far_beats_the_brute_force_prox(case: Case, seed: int
             assert prox.objective(case.value, other, w, step, 0.5) >= least - 1e-14 * abs(least)
 
 
-EXACT = ("GroupLasso-lists", "SparseGroupLasso-held-and-free", "Nuclear", "Orthogonal", "Smoothness-weights")
+EXACT = ("GroupLasso-lists", "SparseGroupLasso-held-and-free", "NuclearNorm", "Orthogonal", "Smoothness-weights")
 
 
 @pytest.mark.parametrize("case", [case for case in WITH_PROX if case.name in EXACT], ids=EXACT)

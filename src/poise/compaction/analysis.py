@@ -12,11 +12,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from poise.compaction import linear, normalising, passing, places, products, sequences
+from poise.compaction import elementwise, linear, normalization, placement, products, sequences
 from poise.compaction.graph import Call, Graph, Tensor
-from poise.compaction.kinds import WALL, Kind, describe, kind_of
+from poise.compaction.handlers import WALL, Kind, describe, kind_of
 
-FAMILIES = (linear, normalising, passing, places, products, sequences)
+FAMILIES = (linear, normalization, elementwise, placement, products, sequences)
 """The modules that register their kinds when they are imported."""
 
 ENTRYWISE = (keras.regularizers.L1, keras.regularizers.L2, keras.regularizers.L1L2)

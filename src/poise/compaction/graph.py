@@ -52,7 +52,7 @@ class Call:
             training a dropout drops, and a batch normalization takes the statistics of the batch.
         given: per input the units along the axis that the layer works on (see `enter`); where the tensor carries units
             along another axis, they are new and pinned, and their constants are not known.
-        kind: what is known of its layer (see `poise.compaction.kinds`).
+        kind: what is known of its layer (see `poise.compaction.handlers`).
         within: units inside the layer, by name, with what is known of them: the heads of an attention.
     """
 

@@ -6,7 +6,7 @@ import numpy as np
 from keras import layers
 
 from poise.compaction.graph import Call
-from poise.compaction.kinds import (
+from poise.compaction.handlers import (
     WALL,
     Kind,
     Part,

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from poise.compaction.graph import Call
-from poise.compaction.kinds import Kind, Part, activated, before_activation, is_elementwise, places, register
+from poise.compaction.handlers import Kind, Part, activated, before_activation, is_elementwise, places, register
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from poise.compaction.analysis import Findings
 from poise.compaction.graph import is_graph, nodes_of
-from poise.compaction.kinds import Part
+from poise.compaction.handlers import Part
 from poise.layer_state import copy_seeds, copy_state
 
 
@@ -17,7 +17,7 @@ def compact(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multipl
     A unit is dead if all weights by which others read it are exactly zero, or if it is the same for all data: its value
     is then folded into the biases of those that read it. What cannot be removed without changing an output stays;
     `poise.dead_units(model)` says why. The outputs are those with dropout off and the moving statistics of
-    normalisation; they agree to rounding.
+    normalization; they agree to rounding.
 
     Args:
         model: a built functional or sequential Keras model; it is left as it is.
@@ -185,7 +185,7 @@ OBJECTS = ("activation", "_activation", "_initializer", "_regularizer", "_constr
 def _of_config(layer, config: dict):
     """A layer of the same class with this configuration, but with the functions and objects that the layer has.
 
-    Those need not be known to Keras, nor survive its serialisation.
+    Those need not be known to Keras, nor survive its serialization.
     """
     # An attention keeps its regularizer of activities under another name, and has None under this one.
     named = {name: getattr(layer, name, None) for name in config if name.endswith(OBJECTS)}

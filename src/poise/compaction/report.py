@@ -1,4 +1,4 @@
-"""What is dead in a model and why (poise.dead_units), and what compaction saves (poise.savings)."""
+"""What is dead in a model and why (poise.dead_units), and what compaction saves (poise.compare_models)."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ import pandas as pd
 
 from poise.compaction.analysis import Findings
 from poise.compaction.graph import Graph, Tensor
-from poise.compaction.kinds import WALL
+from poise.compaction.handlers import WALL
 
 
 def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def _row(findings: Findings, name: str, tensors: list[Tensor]) -> dict:
     return {"layer": name, "units": len(stays), "dead": constant + unread, "why": "; ".join(filter(None, reasons))}
 
 
-def savings(before, after) -> pd.DataFrame:
+def compare_models(before, after) -> pd.DataFrame:
     """What a smaller model saves: parameters, operations, bytes, units.
 
     Args:
@@ -70,7 +70,7 @@ def savings(before, after) -> pd.DataFrame:
 
     Returns:
         A DataFrame with the columns `before`, `after` and `ratio` (before / after): the rows "parameters", "FLOPs per
-        sample" (two for every product of layers with kernels and of attention; activations and normalisation are not
+        sample" (two for every product of layers with kernels and of attention; activations and normalization are not
         counted; NaN where a length is not known), "file size" (bytes of the saved weights), and
         the units of every layer that both have (those of one name together).
 
@@ -81,7 +81,7 @@ def savings(before, after) -> pd.DataFrame:
         >>> import poise, keras
         >>> def model(units):
         ...     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(units, name="hidden")])
-        >>> poise.savings(model(8), model(2)).loc[["parameters", "FLOPs per sample", "hidden"], "ratio"].tolist()
+        >>> poise.compare_models(model(8), model(2)).loc[["parameters", "FLOPs per sample", "hidden"], "ratio"].tolist()
         [4.0, 4.0, 4.0]
     """
     pair = [_sizes(before), _sizes(after)]

@@ -4,7 +4,7 @@ from poise.penalties.base import Penalty
 from poise.penalties.concave import L0, MCP, SCAD, LogSum
 from poise.penalties.groups import GroupLasso, SparseGroupLasso
 from poise.penalties.joint import JointGroupLasso
-from poise.penalties.matrices import Coherence, Nuclear, Orthogonal
+from poise.penalties.matrices import MutualCoherence, NuclearNorm, Orthogonal
 from poise.penalties.norms import L1, L2, ElasticNet
 from poise.penalties.shapes import Anchored, Smoothness
 
@@ -15,12 +15,12 @@ __all__ = [
     "MCP",
     "SCAD",
     "Anchored",
-    "Coherence",
     "ElasticNet",
     "GroupLasso",
     "JointGroupLasso",
     "LogSum",
-    "Nuclear",
+    "MutualCoherence",
+    "NuclearNorm",
     "Orthogonal",
     "Penalty",
     "Smoothness",

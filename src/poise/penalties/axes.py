@@ -147,7 +147,7 @@ class Sides:
 
     Attributes:
         inputs, outputs: their axes; None where that is not known, or the variable has no such side.
-        columns: those of the matrix that penalties of a matrix (`Nuclear`, `Orthogonal`) see; None for the outputs.
+        columns: those of the matrix that penalties of a matrix (`NuclearNorm`, `Orthogonal`) see; None for the outputs.
             They differ where a unit has several columns, one per gate.
         unknown: why a side is not known and what to do about it, for the message.
     """

@@ -32,7 +32,7 @@ class Penalty(keras.regularizers.Regularizer):
 
     Args:
         strength: float ≥ 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the optimizer's iterations.
-        weights: non-negative factors per entry (broadcast to w's shape) or per group; 0 leaves an entry unpenalised,
+        factors: non-negative factors per entry (broadcast to w's shape) or per group; 0 leaves an entry unpenalized,
             `inf` holds it at zero. None for the default of the penalty. They are never rescaled. An entry that is
             held at zero is a constraint and not a price: it counts nothing in the value and the gradient.
 
@@ -56,9 +56,9 @@ class Penalty(keras.regularizers.Regularizer):
     members: dict[str, tuple] | None = None
     sides: Sides | None = None
 
-    def __init__(self, strength=1.0, weights=None):
+    def __init__(self, strength=1.0, factors=None):
         self.strength = checked_strength(strength)
-        self.weights = _checked_factors(weights)
+        self.factors = _checked_factors(factors)
 
     def value(self, w, strength):
         """strength · R(w): a scalar, in w's dtype but float32 at least. `w`: a tensor of any shape."""
@@ -83,7 +83,7 @@ class Penalty(keras.regularizers.Regularizer):
             strength: a scalar ≥ 0.
 
         Returns:
-            A tensor of w's shape and dtype. For a penalty that is not convex the global minimiser.
+            A tensor of w's shape and dtype. For a penalty that is not convex the global minimizer.
 
         Raises:
             ValueError: if the penalty has no proximal operator, or none for a step per entry.
@@ -138,7 +138,7 @@ class Penalty(keras.regularizers.Regularizer):
     def with_factors(self, factors) -> "Penalty":
         """The penalty with other `weights`, unchecked: they may be a traced tensor, one for each lane of a path."""
         other = copy.copy(self)
-        other.weights = factors
+        other.factors = factors
         return other
 
     def bound(self, sides: Sides) -> "Penalty":
@@ -153,15 +153,15 @@ class Penalty(keras.regularizers.Regularizer):
 
     def check(self, shape):
         """Raises ValueError if the penalty cannot act on a variable of this shape."""
-        if self.weights is None:
+        if self.factors is None:
             return
         try:
-            fits = np.broadcast_shapes(self.weights.shape, tuple(shape)) == tuple(shape)
+            fits = np.broadcast_shapes(self.factors.shape, tuple(shape)) == tuple(shape)
         except ValueError:
             fits = False
         if not fits:
             raise ValueError(
-                f"{type(self).__name__} has weights of shape {self.weights.shape}, which do not broadcast to a "
+                f"{type(self).__name__} has factors of shape {self.factors.shape}, which do not broadcast to a "
                 f"variable of shape {tuple(shape)}. Give one factor per entry, or a rule for each variable."
             )
 
@@ -170,7 +170,7 @@ class Penalty(keras.regularizers.Regularizer):
         if isinstance(self.strength, Schedule):
             raise ValueError(
                 f"{type(self).__name__} has a scheduled strength, and a plain Keras regularizer knows no iterations. "
-                "Use it in poise.Penalized, or give it a number."
+                "Use it in poise.PenalizedOptimizer, or give it a number."
             )
         here = ops.stop_gradient(w)
         w = ops.cast(w, _working_dtype(w))
@@ -181,8 +181,8 @@ class Penalty(keras.regularizers.Regularizer):
         strength = self.strength
         if isinstance(strength, Schedule):
             strength = keras.optimizers.schedules.serialize(strength)
-        weights = self.weights if self.weights is None else self.weights.tolist()
-        return {"strength": strength, "weights": weights}
+        factors = self.factors if self.factors is None else self.factors.tolist()
+        return {"strength": strength, "factors": factors}
 
     @classmethod
     def from_config(cls, config):
@@ -225,22 +225,22 @@ class Separable(Penalty):
         if self.smooth:
             return None
         sizes = ops.reshape(ops.abs(w), (-1,))
-        if self.weights is None:
+        if self.factors is None:
             return sizes
-        return ops.take(sizes, np.flatnonzero(np.broadcast_to(self.weights, w.shape)))
+        return ops.take(sizes, np.flatnonzero(np.broadcast_to(self.factors, w.shape)))
 
     def _value(self, w, strength):
-        if self.weights is None:
+        if self.factors is None:
             return ops.sum(self._entries(w, strength))
         price, free = self._factors(w)
         return ops.sum(ops.where(free & (price > 0), price * self._entries(w, strength), 0.0))
 
     def _gradient(self, w, strength):
         slope = self._slope(w, strength)
-        return slope if self.weights is None else self._factors(w)[0] * slope
+        return slope if self.factors is None else self._factors(w)[0] * slope
 
     def _prox(self, w, step, strength):
-        if self.weights is None:
+        if self.factors is None:
             return self._step(w, step, strength)
         price, free = self._factors(w)
         return ops.where(free, self._step(w, step * price, strength), 0.0)
@@ -261,10 +261,10 @@ class Separable(Penalty):
 
     def _factors(self, w):
         """(c with 0 in the place of inf, whether c is finite), of shapes that broadcast to w's."""
-        if self.weights is None:
+        if self.factors is None:
             return ops.ones((), w.dtype), ops.ones((), "bool")
         self.check(w.shape)
-        factors = ops.convert_to_tensor(self.weights, w.dtype)
+        factors = ops.convert_to_tensor(self.factors, w.dtype)
         free = ops.isfinite(factors)
         return ops.where(free, factors, 0.0), free
 
@@ -336,13 +336,13 @@ def _check_range(name, value):
         raise ValueError(f"{name}={value!r} is beyond the range of float32: give a number of at most {LARGEST:.2g}.")
 
 
-def _checked_factors(weights):
-    if weights is None:
+def _checked_factors(factors):
+    if factors is None:
         return None
-    factors = np.asarray(weights, dtype="float64")
+    factors = np.asarray(factors, dtype="float64")
     if (np.isfinite(factors) & (factors > LARGEST)).any():
-        _check_range("a factor in weights", float(factors[np.isfinite(factors)].max()))
+        _check_range("factors", float(factors[np.isfinite(factors)].max()))
     if np.isnan(factors).any() or (factors < 0).any():
         worst = factors[np.isnan(factors) | (factors < 0)].flat[0]
-        raise ValueError(f"weights contain {worst!r}: a factor is a number ≥ 0 (0: not penalised, inf: held at zero).")
+        raise ValueError(f"factors must be >= 0, got {worst!r} (0: not penalized, inf: held at zero).")
     return factors

@@ -1,6 +1,6 @@
 """Concave penalties of single entries: less bias on large weights than L1, at the price of convexity.
 
-Each prox is the global minimiser for any step, also for steps so long that the one-dimensional problem has two local
+Each prox is the global minimizer for any step, also for steps so long that the one-dimensional problem has two local
 minima (MCP: step ≥ γ, SCAD: step ≥ γ − 1); an adaptive optimizer takes such steps.
 """
 
@@ -20,7 +20,7 @@ class MCP(Separable):
     Args:
         strength: s ≥ 0 or a schedule; the penalty is not linear in it.
         gamma: γ > 1, where the slope has fallen to zero, in units of s.
-        weights: factors c per entry, or None for ones.
+        factors: factors c per entry, or None for ones.
 
     Example:
         >>> import poise, keras
@@ -29,8 +29,8 @@ class MCP(Separable):
         [0. 2. 5.]
     """
 
-    def __init__(self, strength=1.0, gamma=3.0, weights=None):
-        super().__init__(strength, weights)
+    def __init__(self, strength=1.0, gamma=3.0, factors=None):
+        super().__init__(strength, factors)
         self.gamma = checked_number("gamma", gamma, least=1.0, inclusive=False)
 
     def get_config(self):
@@ -64,7 +64,7 @@ class SCAD(Separable):
     Args:
         strength: s ≥ 0 or a schedule; the penalty is not linear in it.
         gamma: γ > 2, where the slope has fallen to zero, in units of s; 3.7 in the paper.
-        weights: factors c per entry, or None for ones.
+        factors: factors c per entry, or None for ones.
 
     Example:
         >>> import poise, keras
@@ -73,8 +73,8 @@ class SCAD(Separable):
         [0.5 5. ]
     """
 
-    def __init__(self, strength=1.0, gamma=3.7, weights=None):
-        super().__init__(strength, weights)
+    def __init__(self, strength=1.0, gamma=3.7, factors=None):
+        super().__init__(strength, factors)
         self.gamma = checked_number("gamma", gamma, least=2.0, inclusive=False)
 
     def get_config(self):
@@ -112,7 +112,7 @@ class SCAD(Separable):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LogSum(Separable):
-    """strength · Σ c_i log(1 + |w_i|/ε), the penalty that reweighted L1 minimises.
+    """strength · Σ c_i log(1 + |w_i|/ε), the penalty that reweighted L1 minimizes.
 
     Candès, Wakin and Boyd 2008, "Enhancing sparsity by reweighted ℓ1 minimization", section 2.2. The prox solves a
     quadratic equation per entry and compares its root with zero (Gong et al. 2013, GIST).
@@ -120,7 +120,7 @@ class LogSum(Separable):
     Args:
         strength: s ≥ 0 or a schedule.
         epsilon: ε > 0, the size below which a weight counts as small.
-        weights: factors c per entry, or None for ones.
+        factors: factors c per entry, or None for ones.
 
     Example:
         >>> import poise, keras
@@ -129,8 +129,8 @@ class LogSum(Separable):
         [0. 2.]
     """
 
-    def __init__(self, strength=1.0, epsilon=1.0, weights=None):
-        super().__init__(strength, weights)
+    def __init__(self, strength=1.0, epsilon=1.0, factors=None):
+        super().__init__(strength, factors)
         self.epsilon = checked_number("epsilon", epsilon, inclusive=False)
 
     def get_config(self):
@@ -167,7 +167,7 @@ class L0(Separable):
 
     Args:
         strength: the price of one weight, ≥ 0 or a schedule.
-        weights: factors c per entry, or None for ones.
+        factors: factors c per entry, or None for ones.
 
     Example:
         >>> import poise, keras

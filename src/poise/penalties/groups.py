@@ -78,19 +78,19 @@ class GroupLasso(Grouped):
             outputs lie (the table in docs/penalties.md); elsewhere, also as a `kernel_regularizer`, the outputs are
             the last axis and the inputs the one before it.
         axis: the axis of listed groups, `"inputs"` (the default), `"outputs"` or an integer.
-        weights: factors c per group; None for √(number of entries in the group).
+        factors: factors c per group; None for √(number of entries in the group).
 
     Example:
         >>> import poise, keras
         >>> w = keras.ops.array([[3.0, 4.0], [0.3, 0.4]])
-        >>> drop_inputs = poise.GroupLasso(groups="inputs", weights=[1.0, 1.0])
+        >>> drop_inputs = poise.GroupLasso(groups="inputs", factors=[1.0, 1.0])
         >>> print(keras.ops.convert_to_numpy(drop_inputs.prox(w, step=1.0, strength=1.0)))
         [[2.4 3.2]
          [0.  0. ]]
     """
 
-    def __init__(self, strength=1.0, groups="outputs", axis=None, weights=None):
-        super().__init__(strength, weights)
+    def __init__(self, strength=1.0, groups="outputs", axis=None, factors=None):
+        super().__init__(strength, factors)
         self.groups, self.axis = _checked_groups(groups, axis)
 
     def get_config(self):
@@ -110,20 +110,20 @@ class SparseGroupLasso(Penalty):
     Args:
         strength: s ≥ 0 or a schedule.
         l1_ratio: ρ in [0, 1], the share of the L1.
-        groups, axis: as in `GroupLasso`. Entries in no group are not penalised.
-        weights: factors c per group; None for √(number of entries in the group).
+        groups, axis: as in `GroupLasso`. Entries in no group are not penalized.
+        factors: factors c per group; None for √(number of entries in the group).
 
     Example:
         >>> import poise, keras
         >>> w = keras.ops.array([[3.0, 0.4], [0.3, 0.4]])
-        >>> penalty = poise.SparseGroupLasso(l1_ratio=0.5, groups="inputs", weights=[1.0, 1.0])
+        >>> penalty = poise.SparseGroupLasso(l1_ratio=0.5, groups="inputs", factors=[1.0, 1.0])
         >>> print(keras.ops.convert_to_numpy(penalty.prox(w, step=1.0, strength=1.0)))
         [[2. 0.]
          [0. 0.]]
     """
 
-    def __init__(self, strength=1.0, l1_ratio=0.5, groups="outputs", axis=None, weights=None):
-        super().__init__(strength, weights)
+    def __init__(self, strength=1.0, l1_ratio=0.5, groups="outputs", axis=None, factors=None):
+        super().__init__(strength, factors)
         self.l1_ratio = checked_number("l1_ratio", l1_ratio)
         if self.l1_ratio > 1:
             raise ValueError(f"l1_ratio={l1_ratio!r} is not allowed: it is the share of the L1, between 0 and 1.")

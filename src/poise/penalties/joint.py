@@ -1,6 +1,6 @@
 """A group penalty whose groups run across several variables, such as all that belongs to a unit of a network.
 
-A unit is a column of a kernel, an entry of its bias and of a normalisation's scale and shift, and a row of the kernel
+A unit is a column of a kernel, an entry of its bias and of a normalization's scale and shift, and a row of the kernel
 that reads it: slices of several variables, which live or die together. The penalty acts on one vector, the members'
 entries one after the other, so that it is `GroupLasso` with other groups, and has its closed formulas.
 
@@ -32,7 +32,7 @@ class JointGroupLasso(Grouped):
     """strength · Σ_g c_g √(Σ_m ‖w_{m,g}‖²) over groups that hold slices of several variables m.
 
     Yuan and Lin 2006, of groups across variables: whole units become exactly zero, with all that belongs to them. Give
-    it to a rule that selects its members, or to `Penalized` as it is; they are then penalised together. Alone it acts
+    it to a rule that selects its members, or to `PenalizedOptimizer` as it is; they are then penalized together. Alone it acts
     on any tensor that has as many entries as all members, in their order, each in C order.
 
     Args:
@@ -41,7 +41,7 @@ class JointGroupLasso(Grouped):
             along which it is cut into slices, and for each index of that axis the number of the group that the slice
             belongs to, −1 for none. The numbers run from 0 without gaps, over all members together. Where several
             variables have the path, it is followed by the place of the one that is meant: "fc/kernel (2 of 2)".
-        weights: factors c per group; None for √(number of entries in the group, in all members).
+        factors: factors c per group; None for √(number of entries in the group, in all members).
 
     Raises:
         TypeError, ValueError: for members that are not of this form.
@@ -49,7 +49,7 @@ class JointGroupLasso(Grouped):
     Example:
         >>> import poise, keras
         >>> members = {"hidden/kernel": ((2, 2), 1, [0, 1]), "hidden/bias": ((2,), 0, [0, 1])}
-        >>> units = poise.JointGroupLasso(members=members, weights=[1.0, 1.0])
+        >>> units = poise.JointGroupLasso(members=members, factors=[1.0, 1.0])
         >>> w = keras.ops.array([2.0, 0.3, 1.0, 0.4, 2.0, 0.0])  # unit 0 has the entries 0, 2 and 4
         >>> print(keras.ops.convert_to_numpy(units.prox(w, step=1.0, strength=1.5)))
         [1.  0.  0.5 0.  1.  0. ]
@@ -57,8 +57,8 @@ class JointGroupLasso(Grouped):
 
     members: dict[str, Member]
 
-    def __init__(self, strength=1.0, members=None, weights=None):
-        super().__init__(strength, weights)
+    def __init__(self, strength=1.0, members=None, factors=None):
+        super().__init__(strength, factors)
         self.members = _checked_members(members)
         shapes, _, segments = zip(*self.members.values(), strict=True)
         self._segments = np.concatenate(segments)
@@ -85,13 +85,13 @@ class JointGroupLasso(Grouped):
                 f"on a tensor of shape {shape}. Give it to a poise.Rule, which puts the members together."
             )
         factors = np.sqrt(self._sizes)
-        if self.weights is not None:
-            if self.weights.shape not in ((), (1,), (self._count,)):
+        if self.factors is not None:
+            if self.factors.shape not in ((), (1,), (self._count,)):
                 raise ValueError(
-                    f"JointGroupLasso has weights of shape {self.weights.shape} for {self._count} groups. Give one "
+                    f"JointGroupLasso has factors of shape {self.factors.shape} for {self._count} groups. Give one "
                     "factor per group."
                 )
-            factors = ops.broadcast_to(self.weights, (self._count,))
+            factors = ops.broadcast_to(self.factors, (self._count,))
         return JointLayout(shape, list(self.members.values()), self._segments, factors)
 
     def get_config(self):

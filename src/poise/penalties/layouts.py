@@ -1,7 +1,7 @@
 """What a group of weights is, and how numbers go from entries to groups and back.
 
 The groups of a variable are its units along some axes (see `poise.penalties.axes`), each for itself or in lists.
-Everything is then vectorised: squares are summed over the other axes, and where lists are given over the segments.
+Everything is then vectorized: squares are summed over the other axes, and where lists are given over the segments.
 """
 
 import math
@@ -149,13 +149,13 @@ def layout(penalty, shape):
             segments = None  # index i is group i, which needs no look-up
     members = np.ones(axes.count, int) if segments is None else np.bincount(segments[segments >= 0], minlength=count)
     factors = np.sqrt(members * (math.prod(shape) / max(axes.count, 1)))
-    if penalty.weights is not None:
-        if penalty.weights.shape not in ((), (1,), (count,)):
+    if penalty.factors is not None:
+        if penalty.factors.shape not in ((), (1,), (count,)):
             raise ValueError(
-                f"{name} has weights of shape {penalty.weights.shape} for {count} groups of a variable of shape "
+                f"{name} has factors of shape {penalty.factors.shape} for {count} groups of a variable of shape "
                 f"{shape}. Give one factor per group, or a rule for each variable."
             )
-        factors = ops.broadcast_to(penalty.weights, (count,))
+        factors = ops.broadcast_to(penalty.factors, (count,))
     return Layout(axes, segments, factors)
 
 

@@ -16,19 +16,19 @@ NEWTON_STEPS = 16
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Nuclear(Penalty):
+class NuclearNorm(Penalty):
     """strength · c · ‖W‖_*, the sum of singular values: its prox thresholds them, so that the rank falls.
 
     Cai, Candès and Shen 2010, "A singular value thresholding algorithm", theorem 2.1.
 
     Args:
         strength: s ≥ 0 or a schedule.
-        weights: one finite factor c for the matrix, or None for 1.
+        factors: one finite factor c for the matrix, or None for 1.
 
     Example:
         >>> import poise, keras
         >>> w = keras.ops.array([[3.0, 0.0], [0.0, 0.5]])
-        >>> print(keras.ops.convert_to_numpy(poise.Nuclear().prox(w, step=1.0, strength=1.0)))
+        >>> print(keras.ops.convert_to_numpy(poise.NuclearNorm().prox(w, step=1.0, strength=1.0)))
         [[2. 0.]
          [0. 0.]]
     """
@@ -76,11 +76,11 @@ class Orthogonal(Penalty):
 
     "Soft orthogonality" of Bansal, Chen and Wang 2018, equation 1. The prox keeps the singular vectors and moves each
     singular value to the positive root u of u − σ + 4·step·s·u(u² − 1) = 0. Keras' `OrthogonalRegularizer`, which
-    looks at the angles alone, is `Coherence`.
+    looks at the angles alone, is `MutualCoherence`.
 
     Args:
         strength: s ≥ 0 or a schedule.
-        weights: one finite factor c for the matrix, or None for 1.
+        factors: one finite factor c for the matrix, or None for 1.
 
     Example:
         >>> import poise, keras
@@ -111,7 +111,7 @@ class Orthogonal(Penalty):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Coherence(Penalty):
+class MutualCoherence(Penalty):
     """strength · c · the mean of |cos(w_i, w_j)| over pairs of rows: Keras' `OrthogonalRegularizer`.
 
     The angles alone count, not the lengths. It is not smooth where a pair is orthogonal and has no proximal operator,
@@ -121,18 +121,18 @@ class Coherence(Penalty):
         strength: s ≥ 0 or a schedule (Keras' `factor`).
         mode: `"rows"` or `"columns"` of a variable with two axes, as it is stored: the rows of a `Dense` kernel belong
             to inputs, those of the weight of a PyTorch `Linear` to outputs.
-        weights: one finite factor c for the matrix, or None for 1.
+        factors: one finite factor c for the matrix, or None for 1.
 
     Example:
         >>> import poise, keras
-        >>> float(poise.Coherence().value(keras.ops.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]), strength=3.0))
+        >>> float(poise.MutualCoherence().value(keras.ops.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]), strength=3.0))
         1.0
     """
 
     metric = None
 
-    def __init__(self, strength=1.0, mode="rows", weights=None):
-        super().__init__(strength, weights)
+    def __init__(self, strength=1.0, mode="rows", factors=None):
+        super().__init__(strength, factors)
         if mode not in ("rows", "columns"):
             raise ValueError(f"mode={mode!r} is not allowed: use 'rows' or 'columns'.")
         self.mode = mode
@@ -144,7 +144,7 @@ class Coherence(Penalty):
         _check_matrix(self, shape)
         if len(shape) != 2 or shape[0 if self.mode == "rows" else 1] < 2:
             raise ValueError(
-                f"Coherence compares at least two {self.mode} of a matrix; the variable has the shape {tuple(shape)}. "
+                f"MutualCoherence compares at least two {self.mode} of a matrix; the variable has the shape {tuple(shape)}. "
                 "Exclude it from the rule."
             )
 
@@ -176,7 +176,7 @@ class Coherence(Penalty):
         return _factor(self) * strength / (count * (count - 1.0))
 
     def _why_no_prox(self):
-        return "Coherence has no proximal operator: use update='coupled', or poise.Orthogonal, which has one."
+        return "MutualCoherence has no proximal operator: use update='coupled', or poise.Orthogonal, which has one."
 
 
 def _toward_one(sigma, t):
@@ -230,12 +230,12 @@ def _columns(penalty, shape) -> Axes:
 
 
 def _factor(penalty):
-    return 1.0 if penalty.weights is None else float(penalty.weights.reshape(()))
+    return 1.0 if penalty.factors is None else float(penalty.factors.reshape(()))
 
 
 def _check_matrix(penalty, shape):
     name = type(penalty).__name__
     if len(shape) < 2:
         raise ValueError(f"{name} needs a matrix; the variable has the shape {tuple(shape)}. Exclude it from the rule.")
-    if penalty.weights is not None and (penalty.weights.size != 1 or not np.isfinite(penalty.weights).all()):
-        raise ValueError(f"{name} takes one finite factor for the whole matrix; weights={penalty.weights.tolist()!r}.")
+    if penalty.factors is not None and (penalty.factors.size != 1 or not np.isfinite(penalty.factors).all()):
+        raise ValueError(f"{name} takes one finite factor for the whole matrix; factors={penalty.factors.tolist()!r}.")

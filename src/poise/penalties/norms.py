@@ -16,7 +16,7 @@ class L1(Separable):
 
     Args:
         strength: s ≥ 0 or a schedule. s = 2α of `sklearn.linear_model.Lasso(alpha=α)` with the loss "mse".
-        weights: factors c per entry, or None for ones.
+        factors: factors c per entry, or None for ones.
 
     Example:
         >>> import poise, keras
@@ -29,8 +29,8 @@ class L1(Separable):
     def from_sklearn(cls, alpha, loss="mse"):
         """The L1 of scikit-learn's `Lasso(alpha)` (loss "mse") or of `SGDClassifier(alpha)` (loss "log_loss").
 
-        Lasso minimises ‖y − Xw‖²/(2n) + α‖w‖₁, half of Keras' mean squared error: s = 2α. A mean log loss has no
-        such half: s = α. (`LogisticRegression(C)` minimises a sum: s = 1/(C·n).)
+        Lasso minimizes ‖y − Xw‖²/(2n) + α‖w‖₁, half of Keras' mean squared error: s = 2α. A mean log loss has no
+        such half: s = α. (`LogisticRegression(C)` minimizes a sum: s = 1/(C·n).)
         """
         return cls(_scale_of_sklearn(loss) * checked_number("alpha", alpha))
 
@@ -53,7 +53,7 @@ class L2(Separable):
 
     Args:
         strength: s ≥ 0 or a schedule. AdamW's weight_decay is 2s, in the update "decoupled".
-        weights: factors c per entry, or None for ones.
+        factors: factors c per entry, or None for ones.
 
     Example:
         >>> import poise
@@ -91,7 +91,7 @@ class ElasticNet(Separable):
     Args:
         l1, l2: the two shares, each ≥ 0.
         strength: a factor on both, ≥ 0 or a schedule; a path of strengths keeps the shares.
-        weights: factors c per entry, or None for ones.
+        factors: factors c per entry, or None for ones.
 
     Example:
         >>> import poise
@@ -99,8 +99,8 @@ class ElasticNet(Separable):
         ElasticNet(l1=0.8, l2=0.1, strength=1.0)
     """
 
-    def __init__(self, l1=0.01, l2=0.01, strength=1.0, weights=None):
-        super().__init__(strength, weights)
+    def __init__(self, l1=0.01, l2=0.01, strength=1.0, factors=None):
+        super().__init__(strength, factors)
         self.l1 = checked_number("l1", l1)
         self.l2 = checked_number("l2", l2)
 

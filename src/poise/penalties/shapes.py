@@ -11,7 +11,7 @@ from poise.penalties.base import PACKAGE, Penalty
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Smoothness(Penalty):
-    """strength · Σ c_i (w_{i+1} − w_i)² along an axis: neighbouring weights (in time, space, rank) grow alike.
+    """strength · Σ c_i (w_{i+1} − w_i)² along an axis: neighboring weights (in time, space, rank) grow alike.
 
     The discrete roughness penalty of Whittaker 1923 and, for coefficients, of Eilers and Marx 1996. Its prox is a
     symmetric positive definite tridiagonal system per line, solved by cyclic reduction in ⌈log₂ n⌉ steps in which
@@ -19,8 +19,8 @@ class Smoothness(Penalty):
 
     Args:
         strength: s ≥ 0 or a schedule.
-        axis: the axis along which neighbours are compared; an integer.
-        weights: finite factors c per difference, broadcast to w's shape with `axis` shorter by one; None for ones.
+        axis: the axis along which neighbors are compared; an integer.
+        factors: finite factors c per difference, broadcast to w's shape with `axis` shorter by one; None for ones.
 
     Example:
         >>> import poise, keras
@@ -30,8 +30,8 @@ class Smoothness(Penalty):
 
     smooth = True
 
-    def __init__(self, strength=1.0, axis=0, weights=None):
-        super().__init__(strength, weights)
+    def __init__(self, strength=1.0, axis=0, factors=None):
+        super().__init__(strength, factors)
         if isinstance(axis, bool) or not isinstance(axis, int):
             raise TypeError(f"axis={axis!r} is not an axis: give an integer.")
         self.axis = axis
@@ -45,18 +45,18 @@ class Smoothness(Penalty):
             raise ValueError(
                 f"Smoothness(axis={self.axis}) needs a variable that has this axis; this one has the shape {shape}."
             )
-        if self.weights is None:
+        if self.factors is None:
             return
         differences = list(shape)
         differences[self.axis] -= 1
         try:
-            fits = np.broadcast_shapes(self.weights.shape, tuple(differences)) == tuple(differences)
+            fits = np.broadcast_shapes(self.factors.shape, tuple(differences)) == tuple(differences)
         except ValueError:
             fits = False
-        if not fits or not np.isfinite(self.weights).all():
+        if not fits or not np.isfinite(self.factors).all():
             raise ValueError(
-                f"Smoothness(axis={self.axis}) on a variable of shape {shape} takes finite weights that broadcast to "
-                f"{tuple(differences)}, one a difference; received {self.weights.shape}."
+                f"Smoothness(axis={self.axis}) on a variable of shape {shape} takes finite factors that broadcast to "
+                f"{tuple(differences)}, one a difference; received {self.factors.shape}."
             )
 
     def _value(self, w, strength):
@@ -82,16 +82,16 @@ class Smoothness(Penalty):
         distance = 1
         while distance < r.shape[0]:
             b = e + a + d
-            before, after = a / _neighbour(b, -distance, 1.0), d / _neighbour(b, distance, 1.0)
-            e = e + before * _neighbour(e, -distance) + after * _neighbour(e, distance)
-            r = r + before * _neighbour(r, -distance) + after * _neighbour(r, distance)
-            a, d = before * _neighbour(a, -distance), after * _neighbour(d, distance)
+            before, after = a / _neighbor(b, -distance, 1.0), d / _neighbor(b, distance, 1.0)
+            e = e + before * _neighbor(e, -distance) + after * _neighbor(e, distance)
+            r = r + before * _neighbor(r, -distance) + after * _neighbor(r, distance)
+            a, d = before * _neighbor(a, -distance), after * _neighbor(d, distance)
             distance *= 2
         return ops.moveaxis(r / (e + a + d), 0, axis)
 
     def _factors(self, w):
         self.check(w.shape)
-        return 1.0 if self.weights is None else ops.convert_to_tensor(self.weights, w.dtype)
+        return 1.0 if self.factors is None else ops.convert_to_tensor(self.factors, w.dtype)
 
     def _differences(self, w):
         along = ops.moveaxis(w, self.axis, 0)
@@ -131,7 +131,7 @@ class Anchored(Penalty):
             start = np.asarray(start)
             if not np.isfinite(start).all():
                 raise ValueError("start has entries that are NaN or infinite: an anchor is a finite array.")
-        super().__init__(penalty.strength, penalty.weights)
+        super().__init__(penalty.strength, penalty.factors)
         self.penalty = penalty
         self.start = start
 
@@ -199,13 +199,13 @@ class Anchored(Penalty):
     def _anchor(self, w):
         if self.start is None:
             raise ValueError(
-                f"{self!r} has no start yet: poise.Penalized sets it when training begins. Elsewhere give an array."
+                f"{self!r} has no start yet: poise.PenalizedOptimizer sets it when training begins. Elsewhere give an array."
             )
         self.check(w.shape)
         return ops.cast(ops.convert_to_tensor(self.start), w.dtype)
 
 
-def _neighbour(x, distance, end=0.0):
+def _neighbor(x, distance, end=0.0):
     """x_{i+distance} along the first axis, `end` beyond its ends."""
     missing = ops.full((abs(distance), *x.shape[1:]), end, x.dtype)
     if distance < 0:

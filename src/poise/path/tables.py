@@ -1,0 +1,117 @@
+"""The tables of a path: what its lanes come to at every strength, as numbers and as people read them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from poise.path.selection import minimum
+from poise.path.training import Lanes
+
+SHOWN = 10
+"""Rows of a printed table, beside those that are marked."""
+
+
+def replicas_of(lanes: Lanes) -> pd.DataFrame:
+    """`fold` and `seed` of every replica, in order."""
+    return lanes.table[["fold", "seed"]].drop_duplicates(ignore_index=True)
+
+
+def kept_of(lanes: Lanes) -> np.ndarray:
+    """The positions of the replicas that give the models: those of fold −1, or all, where given rows are held out."""
+    folds = replicas_of(lanes)["fold"].to_numpy()
+    return np.flatnonzero(folds < 0) if (folds < 0).any() else np.arange(len(folds))
+
+
+def chosen_position(lanes: Lanes) -> int:
+    """The position of the strength with the lowest mean loss on the rows held out."""
+    losses = np.where(_by_replica(lanes, "diverged").astype(bool), np.inf, _by_replica(lanes, "held_loss"))
+    return minimum(losses[replicas_of(lanes)["fold"].to_numpy() >= 0].mean(axis=0))
+
+
+def path_table(lanes: Lanes, weights: float) -> pd.DataFrame:
+    """The attribute `table` of `poise.RegularizationPath`.
+
+    Args:
+        lanes: what the lanes left behind.
+        weights: how many penalized weights there are; NaN where that is unknown.
+    """
+    first = kept_of(lanes)[0]
+    val_loss, val_se = _over_folds(lanes, "held_loss")
+    loss, loss_se = _over_folds(lanes, "loss")
+    strength, penalty, zeros, units, residual, gradient, settled = (
+        _by_replica(lanes, name)[first]
+        for name in ("strength", "penalty", "zeros", "units", "residual", "gradient", "settled")
+    )
+    features = np.full(len(strength), np.nan) if lanes.features is None else lanes.features[first].sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(residual == 0, 0.0, residual / gradient)
+    return pd.DataFrame(
+        {
+            "strength": strength.astype("float64"),
+            **{"val_loss": val_loss, "val_se": val_se, "loss": loss, "loss_se": loss_se},
+            **{"penalty": penalty, "zeros": zeros, "zero_share": zeros / weights, "units": units},
+            **{"features": features, "residual": residual, "relative_residual": relative, "settled": settled},
+            "diverged": _by_replica(lanes, "diverged").sum(axis=0, dtype=int),
+            "failed": _by_replica(lanes, "failed").sum(axis=0, dtype=int),
+            "seconds": _by_replica(lanes, "seconds").sum(axis=0),
+        }
+    )
+
+
+def stability_table(lanes: Lanes, features: np.ndarray, names: Sequence) -> pd.DataFrame:
+    """The attribute `stability` of `poise.RegularizationPath`.
+
+    Args:
+        lanes: what the lanes left behind.
+        features: (replicas, strengths, inputs) is the input still read?
+        names: one for every input.
+    """
+    counted = ~_by_replica(lanes, "diverged").astype(bool)
+    read = (features & counted[:, :, None]).sum(axis=0)
+    lanes_counted = counted.sum(axis=0)[:, None]
+    share = np.divide(read, lanes_counted, out=np.full(read.shape, np.nan), where=lanes_counted > 0)
+    columns = pd.Index(_by_replica(lanes, "strength")[0].astype("float64"), name="strength")
+    return pd.DataFrame(share.T, index=pd.Index(names, name="input"), columns=columns)
+
+
+def printed_table(table: pd.DataFrame, marks: Mapping[str, int]) -> pd.DataFrame:
+    """Some rows of `table` as text, evenly spread, and those that `marks` names by their positions."""
+    spread = np.linspace(0, len(table) - 1, min(SHOWN, len(table))).round().astype(int)
+    rows = table.iloc[sorted({*spread.tolist(), *marks.values()})]
+    return pd.DataFrame(
+        {
+            "": [" = ".join(name for name, at in marks.items() if at == row) for row in rows.index],
+            "strength": [f"{strength:.4g}" for strength in rows["strength"]],
+            "val_loss": [_loss(*row) for row in rows[["val_loss", "val_se", "diverged"]].itertuples(index=False)],
+            "features": [_known(count, ".0f") for count in rows["features"]],
+            "zeros": [_known(share, ".1%") for share in rows["zero_share"]],
+        }
+    )
+
+
+def _by_replica(lanes, column):
+    """A column of the lanes' table, (replicas, strengths)."""
+    return lanes.table[column].to_numpy().reshape(len(replicas_of(lanes)), -1)
+
+
+def _over_folds(lanes, column):
+    """The mean over folds and its standard error, (strengths,) both, the seeds of a fold averaged first."""
+    losses = _by_replica(lanes, column).astype("float64")
+    losses = np.where(_by_replica(lanes, "diverged").astype(bool), np.nan, losses)
+    folds = replicas_of(lanes)["fold"].to_numpy()
+    with np.errstate(invalid="ignore", over="ignore"):
+        by_fold = np.stack([losses[folds == fold].mean(axis=0) for fold in np.unique(folds[folds >= 0])])
+        if len(by_fold) == 1:
+            return by_fold[0], np.full(by_fold.shape[1], np.nan)
+        return by_fold.mean(axis=0), by_fold.std(axis=0, ddof=1) / np.sqrt(len(by_fold))
+
+
+def _loss(mean, error, diverged):
+    if diverged:
+        return "diverged"
+    return f"{mean:#.4g}" if np.isnan(error) else f"{mean:#.4g} ± {error:#.2g}"
+
+
+def _known(number, form):
+    return "?" if np.isnan(number) else format(number, form)

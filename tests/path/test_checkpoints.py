@@ -1,0 +1,252 @@
+"""A path that is killed goes on where it was, to the same numbers; what belongs to another path is refused."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import poise
+from poise.path.executors import in_process
+from poise.path.executors.checkpoints import Checkpoint
+from poise.path.executors.in_process import Local
+from poise.path.training import Replica, Training
+
+SOLVED = """
+import keras, numpy as np, poise
+from poise.path.executors import in_process
+from poise.path.executors.in_process import Local
+
+def solved(checkpoint=None, x_0=None, **changed):
+    in_process.MANY, Local.fastest = 0, lambda self, *_: 2
+    keras.utils.clear_session()  # layers get the same names again
+    keras.utils.set_random_seed(3)
+    dense = [keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.2), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((3,)), *dense])
+    model.compile("adam", "mse")
+    x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
+    y = x[:, :1].copy()
+    if x_0 is not None:
+        x[0, 0] = x_0
+    given = {"rules": poise.L1(), "strengths": [0.01, 0.1, 1.0], "folds": 2, "training": poise.Training(epochs=2, settle=10)}
+    return poise.fit_path(model, x, y, **{**given, **changed}, checkpoint=checkpoint, progress=False)
+"""
+KILLED = """
+import os, sys
+moves, os_replace = [], os.replace
+def replace(*names):
+    moves.append(names)
+    if len(moves) == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+    os_replace(*names)
+os.replace = replace
+solved(sys.argv[1])
+"""
+exec(SOLVED)
+solved = globals()["solved"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_it_was():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_process, "MANY", in_process.MANY)
+        patch.setattr(Local, "fastest", Local.fastest)
+        yield
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return solved()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    solved(folder)
+    return folder
+
+
+def assert_same(path, other):
+    mine, theirs = (one.lanes.table.drop(columns="seconds") for one in (path, other))
+    assert mine.equals(theirs)
+    for a, b in zip(path.lanes.weights, other.lanes.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("move", [1, 4])
+def test_resumed_is_bit_for_bit_the_undisturbed(move, undisturbed, tmp_path):
+    killed = subprocess.run([sys.executable, "-c", SOLVED + KILLED, tmp_path, str(move)], timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".writing-*"))) == 1
+    before = {file.name for file in tmp_path.glob("chunk-*")}
+    assert len(before) == max(move - 3, 0)  # the description and the size of a chunk come before
+    assert_same(solved(tmp_path), undisturbed)
+    assert before <= {file.name for file in tmp_path.glob("chunk-*")}
+
+
+def test_finished_path_trains_nothing(finished, undisturbed, monkeypatch):
+    monkeypatch.setattr(in_process.Program, "run", None)
+    assert_same(solved(finished), undisturbed)
+
+
+CHANGES = {
+    "data": {"x_0": 0.5},
+    "strengths": {"strengths": [0.01, 0.1, 2.0]},
+    "training": {"training": poise.Training(epochs=3, settle=10)},
+    "rules": {"rules": poise.L1(2.0)},
+    "folds": {"folds": 4},
+    "stages": {"adaptive": 1},
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_another_path_is_refused(part, finished, monkeypatch):
+    monkeypatch.setattr(in_process.Program, "run", None)
+    with pytest.raises(ValueError, match=f"^The checkpoint '.*' was written for another path: {part} changed since"):
+        solved(finished, **CHANGES[part])
+
+
+def test_folder_that_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"^The folder '.*' is not empty and no checkpoint\. Use another\.$"):
+        solved(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_size_of_a_chunk_is_measured_once(tmp_path):
+    checkpoint = Checkpoint(tmp_path, data=np.ones(3))
+    assert checkpoint.remembered("lanes-5-32", lambda: 4) == 4
+    assert Checkpoint(tmp_path, data=np.ones(3)).remembered("lanes-5-32", lambda: 16) == 4
+
+
+TASK = {"replicas": [Replica(0, 0, np.arange(3), np.arange(3, 5))], "factors": {(0, 1): np.ones(2)}, "limits": None}
+OTHERS = [
+    {**TASK, "replicas": [Replica(1, 0, np.arange(3), np.arange(3, 5))]},
+    {**TASK, "replicas": [Replica(0, 0, np.arange(3), np.arange(3, 6))]},
+    {**TASK, "factors": {(1, 0): np.ones(2)}},
+    {**TASK, "factors": {(0, 1): np.ones((2, 1))}},
+    {**TASK, "limits": np.ones(2)},
+]
+
+
+def test_chunk_is_found_for_its_own_task_alone(tmp_path):
+    checkpoint = Checkpoint(tmp_path, data=keras.Variable([1.0]))
+    found = {"measure/loss": np.array([[1.0, np.nan]]), "size/dense/kernel": np.zeros((1, 2, 3), "float32")}
+    checkpoint.write(TASK, Training(), found)
+    read = checkpoint.read(TASK, Training())
+    assert read.keys() == found.keys()
+    for name, value in found.items():
+        np.testing.assert_array_equal(read[name], value)
+    assert checkpoint.read(TASK, Training(epochs=3)) is None
+    assert all(checkpoint.read(other, Training()) is None for other in OTHERS)
+
+
+def test_nothing_half_written_is_left_after_an_error(tmp_path):
+    checkpoint = Checkpoint(tmp_path, data=1)
+
+    class Broken:
+        def __array__(self, *_, **__):
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        checkpoint.write(TASK, Training(), {"loss": Broken()})
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "path.json"]
+
+
+# ---------------------------------------------------------------- damage and two processes
+
+
+FOUND = {"loss": np.arange(6.0).reshape(2, 3), "size/dense/kernel": np.ones((1, 2), "float32")}
+
+
+def _flipped(content, place):
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def test_a_damaged_chunk_is_trained_again(tmp_path):
+    checkpoint = Checkpoint(tmp_path, data=1)
+    checkpoint.write(TASK, Training(), FOUND)
+    (file,) = tmp_path.glob("chunk-*")
+    whole = file.read_bytes()
+    damages = [whole[:size] for size in range(0, len(whole), 97)]
+    damages += [_flipped(whole, place) for place in range(0, len(whole), 7)]
+
+    for damage in damages:
+        file.write_bytes(damage)
+        found = checkpoint.read(TASK, Training())
+        assert found is None or all(np.array_equal(found[name], FOUND[name]) for name in FOUND)
+    file.write_bytes(whole)
+    assert checkpoint.read(TASK, Training()) is not None
+
+
+def test_a_chunk_of_other_numbers_is_trained_again(tmp_path):
+    checkpoint = Checkpoint(tmp_path, data=1)
+    checkpoint.write(TASK, Training(), FOUND)
+    (file,) = tmp_path.glob("chunk-*")
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    np.savez(file, **{**arrays, "loss": arrays["loss"] + 1})
+
+    assert checkpoint.read(TASK, Training()) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b"null", b"\xff", b'{"content": {}, "checksum": 3}', b"[" * 99999]
+)
+def test_a_damaged_description_is_one_sentence(content, tmp_path):
+    Checkpoint(tmp_path, data=1)
+    (tmp_path / "path.json").write_bytes(content)
+
+    with pytest.raises(ValueError, match=r"^The checkpoint '.*' is damaged: its path\.json is not what was written\."):
+        Checkpoint(tmp_path, data=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"7", b'{"content": 7, "checksum": ""}'])
+def test_a_damaged_size_of_a_chunk_is_measured_again(content, tmp_path):
+    checkpoint = Checkpoint(tmp_path, data=1)
+    checkpoint.remembered("lanes-5", lambda: 4)
+    (tmp_path / "lanes-5.json").write_bytes(content)
+
+    assert checkpoint.remembered("lanes-5", lambda: 16) == 16
+
+
+HOLDING = """
+import sys
+from poise.path.executors.checkpoints import Checkpoint
+checkpoint = Checkpoint(sys.argv[1], data=1)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path):
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HOLDING, tmp_path], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=r"^The checkpoint '.*' is in use by another process\."):
+            Checkpoint(tmp_path, data=1)
+        (tmp_path / ".writing-x").write_bytes(b"half")
+        process.kill()
+        process.wait()
+    Checkpoint(tmp_path, data=1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "path.json"]
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_full_disk_is_one_sentence_that_says_how_to_continue(size, tmp_path, monkeypatch):
+    checkpoint = Checkpoint(tmp_path, data=1)
+
+    def full(file, **_):
+        file.write(b"x" * size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(
+        OSError, match=r"^The checkpoint '.*' cannot be used: No space left on device\. Free some space"
+    ):
+        checkpoint.write(TASK, Training(), FOUND)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "path.json"]

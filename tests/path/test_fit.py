@@ -1,0 +1,376 @@
+"""A path from end to end: the Lasso's and the elastic net's, what stops early, and what is refused."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from celer import celer_path
+from keras import layers, ops, optimizers
+from oracles.models import assert_same_weights, breast_cancer, diabetes, linear, table
+from oracles.stateful import adapted_model, assert_same_model, predicted, rows_of
+from sklearn.linear_model import LassoCV, LogisticRegression, enet_path, lasso_path
+from sklearn.model_selection import KFold
+
+import poise
+from poise.path import fit
+from poise.path.data.batches import batches_of
+from poise.path.grid import below
+from poise.path.lanes import program
+from poise.path.result import Path
+from poise.path.training import Replica, Training
+
+x, y = diabetes()
+SETTLED = Training(epochs=0, batch_size=None, settle=2000, tolerance=1e-4)
+SHORT = Training(epochs=2, batch_size=8, settle=0)
+ALPHAS = np.geomspace(0.002, 0.6, 20)
+FOLDS = list(KFold(5).split(x))
+
+
+def path_of(model, optimizer=None, data=(x, y[:, None]), rules=None, loss="mse", **given):
+    model.compile(optimizer or optimizers.Adam(0.1), loss)
+    return poise.fit_path(model, *data, rules or poise.L1(), **{"progress": False, "training": SHORT, **given})
+
+
+def net(inputs=6, *inside):
+    keras.utils.set_random_seed(3)
+    return keras.Sequential([keras.Input((inputs,)), layers.Dense(5, "tanh"), *inside, layers.Dense(1)])
+
+
+def assert_same_path(path, expected):
+    """`expected`: (strengths, inputs), coefficients by ascending strength."""
+    assert (path.table["relative_residual"] <= 1e-3).all()
+    assert not path.table["diverged"].any()
+    for strength, coefficients in zip(path.strengths, expected, strict=True):
+        kernel = path.weights(strength)[0][:, 0]
+        np.testing.assert_allclose(kernel, coefficients, atol=1e-3)
+        assert path.features(strength).tolist() == np.flatnonzero(coefficients).tolist()
+
+
+# ---------------------------------------------------------------- linear models
+
+
+@pytest.fixture(scope="module")
+def lasso():
+    return path_of(linear(10), strengths=2 * ALPHAS, cv=FOLDS, training=SETTLED)
+
+
+def test_path_is_the_lasso_s(lasso):
+    _, coefficients, _ = lasso_path(x.astype("float64"), y.astype("float64"), alphas=ALPHAS, tol=1e-10)
+    assert_same_path(lasso, coefficients.T[::-1])
+
+
+def test_path_is_celer_s(lasso):
+    _, coefficients, _ = celer_path(np.asfortranarray(x, "float64"), y.astype("float64"), "lasso", alphas=ALPHAS[::-1], tol=1e-9)  # fmt: skip
+    assert_same_path(lasso, coefficients.T[::-1])
+
+
+def test_choice_is_that_of_lasso_cv(lasso):
+    peer = LassoCV(alphas=ALPHAS, cv=FOLDS, tol=1e-8).fit(x.astype("float64"), y.astype("float64"))
+    np.testing.assert_allclose(lasso.best_strength, 2 * peer.alpha_, rtol=1e-6)
+    np.testing.assert_allclose(lasso.table["val_loss"], peer.mse_path_.mean(axis=1)[::-1], rtol=1e-3)
+
+
+def test_path_is_the_elastic_net_s():
+    penalty = poise.ElasticNet(l1=2 * 0.7, l2=0.3)
+    found = path_of(linear(10), rules=penalty, strengths=ALPHAS, cv=2, training=SETTLED)
+    _, coefficients, _ = enet_path(x.astype("float64"), y.astype("float64"), l1_ratio=0.7, alphas=ALPHAS, tol=1e-10)
+    assert_same_path(found, coefficients.T[::-1])
+
+
+def test_path_is_that_of_logistic_regression():
+    inputs, classes = breast_cancer()
+    strengths = np.geomspace(0.02, 0.4, 8)
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    training = replace(SETTLED, tolerance=1e-6)
+    found = path_of(
+        linear(30),
+        optimizers.SGD(0.3, momentum=0.97),  # Adam has not come to the end of a flat direction in 2000 steps
+        (inputs, classes),
+        loss=loss,
+        strengths=strengths,
+        cv=2,
+        training=training,
+    )
+    expected = []
+    for strength in strengths:
+        peer = LogisticRegression(
+            l1_ratio=1.0, C=1 / (len(classes) * strength), solver="saga", tol=1e-8, max_iter=20000
+        )
+        expected.append(peer.fit(inputs.astype("float64"), classes).coef_[0])
+    assert_same_path(found, expected)
+
+
+# ---------------------------------------------------------------- how a lane is trained
+
+
+def noisy():
+    inputs, targets = table(30)
+    return inputs, targets + 2 * np.random.default_rng(4).normal(size=(30, 1)).astype("float32")
+
+
+def test_patience_is_early_stopping_that_restores_the_best():
+    data, held = noisy(), np.arange(20, 30)
+    train = np.setdiff1d(np.arange(30), held)
+    training = Training(epochs=60, batch_size=8, settle=0, patience=3)
+    found = path_of(net(), optimizers.Adam(0.05), data, strengths=[0.0, 0.1], cv=[(train, held)], training=training)
+    replica = Replica(0, 0, train, held)
+
+    def batches():
+        for epoch in range(60):
+            rows, counted = batches_of([replica], 8, epoch)
+            for here, counts in zip(rows[0], counted[0], strict=True):
+                yield data[0][here[counts]], data[1][here[counts]]
+
+    alone = net()
+    alone.compile(optimizers.Adam(0.05), "mse")
+    stop = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
+    validation = data[0][held], data[1][held]
+    alone.fit(batches(), steps_per_epoch=3, epochs=60, validation_data=validation, callbacks=[stop], shuffle=False, verbose=0)  # fmt: skip
+    assert stop.stopped_epoch < 59
+    lane = found.lanes.table.query("fold == 0 and strength == 0").iloc[0]
+    assert lane["epochs"] == stop.best_epoch + 1
+    np.testing.assert_allclose(lane["held_loss"], stop.best, rtol=1e-5)
+    everything = found.lanes.table.query("fold == -1 and strength == 0").iloc[0]
+    assert everything["epochs"] == lane["epochs"]
+
+
+def test_patience_keeps_the_weights_of_the_best_epoch():
+    data = noisy()
+    given = (data[0][:20], data[1][:20])
+    training = Training(epochs=60, batch_size=8, settle=0, patience=3)
+    folds = (data[0][20:], data[1][20:])
+    stopped = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.0, 0.1], cv=folds, training=training)
+    epochs = int(stopped.lanes.table["epochs"][1])
+    assert 0 < epochs < 57
+    whole = Training(epochs=epochs, batch_size=8, settle=0)
+    again = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.1], cv=folds, training=whole)
+    assert_same_weights(stopped.weights(0.1), again.weights(0.1))
+
+
+def test_dense_start_trains_without_the_penalty_first():
+    data = table(30)
+    training = Training(epochs=2, batch_size=8, settle=0, start="dense")
+    found = path_of(net(), optimizers.SGD(0.05), data, strengths=[0.05, 0.2], cv=2, training=training)
+    alone = net()
+    for strength in (0.0, 0.2):
+        alone.compile(
+            poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(strength), "proximal"), "mse", run_eagerly=True
+        )
+        for epoch in range(2):
+            rows, counted = batches_of([Replica(-1, 0, np.arange(30), np.arange(0))], 8, epoch)
+            for here, counts in zip(rows[0], counted[0], strict=True):
+                alone.train_on_batch(data[0][here[counts]], data[1][here[counts]])
+    assert_same_weights(found.weights(0.2), alone.get_weights())
+
+
+def test_seeds_draw_other_weights_and_the_first_are_the_model_s_own():
+    untrained = Training(epochs=0, settle=0)
+    model = net()
+    first, again = (path_of(model, data=table(30), strengths=[0.1], cv=2, n_init=3, training=untrained) for _ in "ab")
+    own = first.weights(0.1, seed=0)
+    assert_same_weights(own, model.get_weights())
+    kernels = [first.weights(0.1, seed=seed)[0] for seed in range(3)]
+    assert len({kernel.tobytes() for kernel in kernels}) == 3
+    np.testing.assert_array_equal(kernels[2], again.weights(0.1, seed=2)[0])
+    assert len(first.lanes.table) == 9
+
+
+def test_a_diverging_strength_is_reported_and_never_chosen():
+    training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
+    found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[0.01, 0.1, 1e6], cv=2, training=training)  # fmt: skip
+    assert found.table["diverged"].tolist() == [0, 0, 3]
+    assert found.best_strength < 1
+    assert np.isfinite(found.table[["val_loss", "loss", "residual"]][:2]).all(axis=None)
+
+
+def test_diverged_everywhere_is_reported():
+    training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
+    found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[1e6, 2e6], cv=2, training=training)
+    assert found.table["diverged"].tolist() == [3, 3]
+    with pytest.raises(ValueError, match="^At none of the 2 strengths all lanes stayed finite"):
+        _ = found.best_strength
+
+
+# ---------------------------------------------------------------- arguments
+
+
+def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypatch):
+    inputs = table(30)[0]
+    exact = inputs @ np.array([[2.0], [1.0], [-1.0], [0.5], [1.0], [-2.0]], "float32")  # the less penalty the better
+    given = {"data": (inputs, exact), "strengths": 5, "folds": 2, "training": replace(SETTLED, settle=300)}
+    longer = path_of(linear(6), **given).strengths
+    monkeypatch.setattr(fit, "EXTENSIONS", 0)
+    found = path_of(linear(6), **given).strengths
+    assert len(found) == 5
+    more = below(found)
+    np.testing.assert_allclose(longer, [*below(more), *more, *found], rtol=1e-6)
+
+
+def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is():
+    noise = np.random.default_rng(5).normal(size=(30, 1)).astype("float32")
+    assert len(path_of(linear(6), data=(table(30)[0], noise), strengths=5, cv=2).strengths) == 5
+
+
+def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch):
+    def nothing(engine, strengths, *given, run=fit.Local.run, **others):
+        found = run(engine, strengths, *given, **others)
+        if len(strengths) == 5:
+            found.table["diverged"] = True
+        return found
+
+    monkeypatch.setattr(fit.Local, "run", nothing)
+    found = path_of(linear(6), data=table(30), strengths=5, cv=2)
+    assert (found.table["diverged"] > 0).all()
+
+
+def test_strengths_are_sorted_and_made_unique():
+    found = path_of(net(), data=table(30), strengths=[0.1, 0.0, 1.0, 0.1], cv=2)
+    assert found.strengths.tolist() == [0.0, 0.1, 1.0]
+
+
+def test_one_input_and_many_more_inputs_than_rows():
+    one = path_of(linear(1), data=(x[:, :1], y), strengths=[0.01, 10.0], cv=2, training=SETTLED)
+    assert [one.features(strength).tolist() for strength in one.strengths] == [[0], []]
+    wide = np.random.default_rng(0).normal(size=(100, 10_000)).astype("float32")
+    found = path_of(linear(10_000), optimizers.Adam(0.001), (wide, wide[:, :1]), strengths=[0.5, 5.0], cv=2, training=Training(epochs=1, settle=200))  # fmt: skip
+    assert 0 in found.features(0.5)
+    assert found.features(5.0).size == 0
+
+
+def test_rules_of_the_compiled_optimizer_are_the_default():
+    model = net()
+    model.compile(poise.PenalizedOptimizer("adam", poise.L1(0.5), "coupled"), "mse")
+    found = poise.fit_path(model, *table(30), strengths=[0.1], cv=2, training=SHORT, progress=False)
+    expected = path_of(net(), optimizers.Adam(), table(30), poise.L1(), strengths=[0.1], cv=2)
+    assert_same_weights(found.weights(0.1), expected.weights(0.1))
+
+
+class OwnStep(keras.Sequential):
+    def train_step(self, *given):
+        return super().train_step(*given)
+
+
+def whole_batch(y, predicted):
+    return ops.sqrt(ops.mean(ops.square(y - predicted)))
+
+
+def compiled(model=None, optimizer="adam", loss="mse"):
+    model = net() if model is None else model
+    model.compile(optimizer, loss)
+    return model
+
+
+def own_step():
+    return compiled(OwnStep([keras.Input((6,)), layers.Dense(1)]))
+
+
+def in_float16():
+    return compiled(keras.Sequential([keras.Input((6,)), layers.Dense(1, dtype="mixed_float16")]), optimizers.LossScaleOptimizer(optimizers.Adam()))  # fmt: skip
+
+
+def regularized():
+    return compiled(keras.Sequential([keras.Input((6,)), layers.Dense(1, kernel_regularizer="l2", name="head")]))
+
+
+def falling():
+    return poise.L1(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5))
+
+
+L1 = poise.L1()
+REFUSED = {
+    "not compiled": (net, L1, {}, r"^The model is not compiled\. Call model\.compile"),
+    "not built": (lambda: compiled(keras.Sequential([layers.Dense(1)])), L1, {}, "^The model 'sequential.*' is not built yet"),
+    "own train_step": (own_step, L1, {}, "^OwnStep has a train_step of its own, which lanes would not run"),
+    "use_ema": (lambda: compiled(optimizer=optimizers.Adam(use_ema=True)), L1, {}, r"^An average of weights \(use_ema=True\)"),
+    "use_ema inside": (lambda: compiled(optimizer=poise.PenalizedOptimizer(optimizers.Adam(use_ema=True), L1)), L1, {}, r"^An average of weights \(use_ema=True\)"),
+    "float16": (in_float16, L1, {}, "^Lanes do not scale the loss, which float16 needs"),
+    "regularizer": (regularized, L1, {}, "^'sequential.*/head/kernel' carries a Keras regularizer"),
+    "Lion": (lambda: compiled(optimizer="lion"), L1, {}, "^update='proximal' does not work with Lion"),
+    "scheduled": (compiled, falling(), {}, "^Rule 'weights' has a scheduled strength"),
+    "strength of zero": (compiled, poise.L1(0.0), {}, "^Rule 'weights' has the strength 0"),
+    "empty rules": (compiled, [], {}, "^rules is empty"),
+    "no rules": (compiled, None, {}, "^path has no rules: give a penalty"),
+    "rule for nothing": (compiled, poise.Rule("nowhere", L1), {}, "^Rule 'nowhere' matches no variable"),
+    "negative": (compiled, L1, {"strengths": [0.1, -1.0]}, r"^strengths holds .*-1\.0.*: a strength is a finite number ≥ 0\.$"),
+    "NaN": (compiled, L1, {"strengths": [0.1, np.nan]}, "^strengths holds .*nan.*: a strength is a finite number"),
+    "in two dimensions": (compiled, L1, {"strengths": [[0.1]]}, r"^strengths has the shape \(1, 1\): give a number, or one row"),
+    "no strengths": (compiled, L1, {"strengths": []}, r"^strengths has the shape \(0,\)"),
+    "zero strengths": (compiled, L1, {"strengths": 0}, "^strengths=0: give a number ≥ 1"),
+    "text": (compiled, L1, {"strengths": "many"}, "^strengths='many': give a number, or an array"),
+    "adaptive": (compiled, L1, {"adaptive": -1}, "^adaptive=-1: give a number of stages ≥ 0"),
+    "adaptive with L2": (compiled, poise.L2(), {"adaptive": 1}, "^adaptive works on what a penalty drops"),
+    "relax coupled": (compiled, L1, {"relax": True, "training": Training(update="coupled")}, "^relax=True works on what a penalty drops"),
+    "loss of the batch": (lambda: compiled(loss=whole_batch), L1, {}, "^The loss is neither a mean nor a sum"),
+    "engine": (compiled, L1, {"engine": "dask"}, "^executor='dask' is not one of 'auto', 'local', 'process'"),
+    "folds": (compiled, L1, {"folds": 31}, "^cv=31 needs at least as many rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_before_anything_is_trained(case, monkeypatch):
+    monkeypatch.setattr(program.Program, "run", lambda *_, **__: pytest.fail("trained"))
+    build, rules, given, message = REFUSED[case]
+    with pytest.raises((TypeError, ValueError), match=message):
+        poise.fit_path(build(), *table(30), rules, progress=False, **given)
+
+
+class OwnModel(keras.Model):
+    def __init__(self, units):
+        super().__init__()
+        self.dense = layers.Dense(int(units[0]))
+
+    def call(self, inputs):
+        return self.dense(inputs)
+
+
+def test_model_that_could_not_be_given_back_is_refused_before_anything_is_trained(monkeypatch):
+    monkeypatch.setattr(program.Program, "run", lambda *_, **__: pytest.fail("trained"))
+    model = OwnModel(np.ones(1, int))
+    model(np.ones((1, 6)))
+    with pytest.raises(NotImplementedError, match="get_config"):
+        poise.fit_path(compiled(model), *table(30), L1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def adapted():
+    """A model with an adapted layer and others with state beside their weights, and its path with two draws."""
+    rows = rows_of(40)
+    model = adapted_model(rows)
+    model.layers[-1].kernel.trainable = False  # by itself, of which a clone knows nothing
+    target = (rows[:, :1] - 50.0) / 10.0
+    model.compile(keras.optimizers.Adam(0.05), "mse")
+    training = poise.Training(epochs=20, batch_size=None, settle=0)
+    given = {"strengths": [0.01, 0.1], "folds": 2, "seeds": 2, "training": training, "progress": False}
+    return model, rows, target, poise.fit_path(model, rows, target, poise.L2(), **given)
+
+
+def loss_of_all_rows(path, seed):
+    table = path.lanes.table
+    return table[(table["fold"] == -1) & (table["seed"] == seed)]["loss"].tolist()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_models_of_a_path_have_the_state_with_which_its_lanes_were_trained(adapted, seed, tmp_path):
+    _, rows, target, path = adapted
+    path.save(tmp_path / "path")
+    for other in (path, Path.load(tmp_path / "path")):
+        losses = [np.mean((predicted(other.model(s, seed), rows) - target) ** 2) for s in other.strengths]
+        np.testing.assert_allclose(losses, loss_of_all_rows(path, seed), rtol=1e-4)
+    loss = np.mean((Path.load(tmp_path / "path").predict(0.1, rows) - target) ** 2)
+    np.testing.assert_allclose(loss, loss_of_all_rows(path, 0)[1], rtol=1e-4)
+
+
+def test_the_seeds_of_random_layers_are_those_of_the_model(adapted):
+    model, rows, _, path = adapted
+    copy = path.model(0.1)
+    copy.set_weights(model.get_weights())
+    assert_same_model(model, copy, rows)
+
+
+def test_a_weight_that_is_frozen_by_itself_is_so_in_another_draw(adapted):
+    model, _, _, path = adapted
+    frozen = [position for position, weight in enumerate(model.weights) if not weight.trainable]
+    for position in frozen:
+        expected = keras.ops.convert_to_numpy(model.weights[position])
+        np.testing.assert_array_equal(path.weights(0.1, 1)[position], expected)

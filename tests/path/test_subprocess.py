@@ -1,0 +1,200 @@
+"""Paths in a JAX process of their own: what it finds, tells and leaves behind. Every test but one starts a process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import poise
+
+SCENE = """
+import os, signal, sys, time, warnings
+import keras, numpy as np, poise
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable("scene_in_a_child")
+class Scaled(layers.Layer):
+    def __init__(self, by=1.0, **others):
+        super().__init__(**others)
+        self.by = by
+
+    def call(self, x):
+        return self.by * x
+
+    def get_config(self):
+        return {**super().get_config(), "by": self.by}
+
+
+def talking(y, predicted):
+    print("a word from the loss")
+    others = sorted({"tensorflow", "torch"} & set(sys.modules))
+    warnings.warn(f"beside it: {others}", RuntimeWarning)
+    return ops.mean(ops.square(y - predicted), axis=-1)
+
+def failing(y, predicted):
+    raise ValueError("the loss cannot be told")
+
+def dying(y, predicted):
+    print("my last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def waiting(y, predicted):
+    with open("waiting.new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename("waiting.new", "waiting")
+    time.sleep(120)
+
+
+def solve(loss, executor="subprocess"):
+    a, b = keras.Input((3,), name="a"), keras.Input((2,), name="b")
+    adapted = layers.Normalization()
+    h = layers.Dense(6, "tanh", name="features")(layers.Concatenate()([adapted(a), b]))
+    h = layers.Dropout(0.2, seed=7)(layers.BatchNormalization()(h))
+    h = layers.Dense(4, "tanh", name="frozen", trainable=False)(Scaled(0.5)(h))
+    model = keras.Model([a, b], layers.Dense(1, name="head")(h))
+    random = np.random.default_rng(0)
+    model.set_weights([0.1 + random.uniform(size=w.shape) for w in model.get_weights()])
+    adapted.adapt(random.normal(5.0, 3.0, size=(20, 3)))
+    model.compile(keras.optimizers.Adam(0.02), loss=loss)
+    x, y, weights = random.normal(size=(60, 5)), random.normal(size=(60, 1)), random.uniform(0.5, 1.5, 60)
+    rows = {"a": x[:, :3], "b": x[:, 3:]}, y, weights
+    train, held = (keras.tree.map_structure(lambda a: a[part], rows) for part in (slice(40), slice(40, 60)))
+    training = poise.Training(epochs=3, batch_size=20, settle=0)
+    return poise.fit_path(
+        model, *train[:2], poise.L1(), sample_weight=train[2], cv=held, strengths=[0.01, 0.1, 1.0],
+        training=training, executor=engine, progress=False,
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scene")
+    (folder / "scene_in_a_child.py").write_text(SCENE)
+    sys.path.append(str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture
+def scene(folder):
+    import scene_in_a_child
+
+    return scene_in_a_child
+
+
+def python(code, folder, **environment):
+    """A process that runs the code in the folder."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **environment}
+    command = [sys.executable, "-c", f"import scene_in_a_child as scene\n{code}"]
+    return subprocess.Popen(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE)
+
+
+def solved_on_jax(scene, folder):
+    """The path that JAX finds without a process of its own."""
+    if keras.backend.backend() == "jax":
+        return scene.solve(scene.talking, "local")
+    code = "scene.solve(scene.talking, 'local').save('local')"
+    with python(code, folder, KERAS_BACKEND="jax", TF_CPP_MIN_LOG_LEVEL="3") as process:
+        assert process.wait(120) == 0
+    return poise.RegularizationPath.load(folder / "local")
+
+
+def test_it_finds_what_this_process_would(scene, folder, capfd):
+    with pytest.warns(RuntimeWarning, match=r"beside it: \[\]") as told:
+        found = scene.solve(scene.talking, "process" if keras.backend.backend() == "jax" else "auto")
+    words = capfd.readouterr()
+    assert "a word from the loss" in words.err
+    assert "a word from the loss" not in words.out
+    assert {one.filename for one in told if one.category is RuntimeWarning} == {scene.__file__}
+    with warnings.catch_warnings(action="ignore"):
+        expected = solved_on_jax(scene, folder)
+    mine, theirs = (path.table.drop(columns="seconds") for path in (found, expected))
+    pd.testing.assert_frame_equal(mine, theirs, rtol=1e-5)
+    for strength in found.strengths:
+        for mine, theirs in zip(found.weights(strength), expected.weights(strength), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+    assert found.model(found.best_strength).count_params() == expected.model(found.best_strength).count_params()
+
+
+def test_a_checkpoint_reaches_it(tmp_path):
+    def solve():
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)], name="net")
+        model.set_weights([np.ones((3, 1)), np.zeros(1)])
+        model.compile("adam", "mse")
+        x = np.random.default_rng(0).normal(size=(40, 3))
+        training = poise.Training(epochs=2, settle=0)
+        given = {"strengths": [0.01, 0.1], "folds": 2, "training": training, "checkpoint": tmp_path / "kept"}
+        return poise.fit_path(model, x, x[:, :1], poise.L2(), executor="subprocess", progress=False, **given)
+
+    first = solve()
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "kept").iterdir()}
+
+    keras.utils.clear_session(free_memory=False)
+    again = solve()
+
+    pd.testing.assert_frame_equal(first.table, again.table)  # the seconds of the first call, which trained
+    assert written == {file: file.stat().st_mtime_ns for file in (tmp_path / "kept").iterdir()}
+
+
+def test_its_error_is_raised_here(scene):
+    with pytest.raises(ValueError, match="^the loss cannot be told$") as caught:
+        scene.solve(scene.failing)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert "scene_in_a_child.py" in str(caught.value.__cause__)
+
+
+def test_its_death_is_told(scene):
+    with pytest.raises(RuntimeError, match="(?s)ended by the signal SIGKILL.*memory.*my last words"):
+        scene.solve(scene.dying)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_it_does_not_outlive_its_parent(number, folder, tmp_path):
+    # A shell that runs the tests in the background hands on an ignored SIGINT.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = heed + "try: scene.solve(scene.waiting)\nexcept KeyboardInterrupt: print('so be it')"
+    mark = folder / "waiting"
+    mark.unlink(missing_ok=True)
+    with python(code, folder, TMPDIR=str(tmp_path)) as parent:
+        until(mark.exists, 90)
+        child = int(mark.read_text())
+        assert is_running(child)
+        assert len(handed_over(tmp_path)) == 1
+        parent.send_signal(number)
+        said, _ = parent.communicate(timeout=30)
+    assert said == ("so be it\n" if number == signal.SIGINT else "")
+    until(lambda: not is_running(child) and not handed_over(tmp_path), 10)
+
+
+def test_what_cannot_travel_is_refused_before_it_starts(scene, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    with pytest.raises(ValueError, match="The loss is a Python lambda"):
+        scene.solve(lambda y, predicted: y - predicted)
+
+
+def handed_over(folder):
+    return [*folder.glob("poise-path-*")]
+
+
+def until(is_true, seconds):
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+def is_running(process):
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,0 +1,380 @@
+"""The estimators: scikit-learn's own checks, closed forms of linear models, and what estimators are put into."""
+
+import doctest
+import random
+
+import joblib
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import Lasso, LogisticRegression, Ridge
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import poise
+from poise.study import estimators
+from poise.study.sources import DataError
+
+SMALL = {"hidden_layer_sizes": (8,), "strengths": [1e-3, 0.1], "cv": 2, "max_iter": 30, "learning_rate": 0.1}
+LINEAR = {"hidden_layer_sizes": (), "cv": 2, "max_iter": 600, "learning_rate": 0.1}
+
+
+def only_in_float64(estimator):
+    return {
+        "check_sample_weight_equivalence_on_dense_data": "it asks for seven digits, and float32 has six: see "
+        "test_a_weight_counts_as_so_many_rows"
+    }
+
+
+@parametrize_with_checks(
+    [poise.PathRegressor(**SMALL), poise.PathClassifier(**SMALL)], expected_failed_checks=only_in_float64
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::sklearn.exceptions.SkipTestWarning")
+def test_scikit_learn_takes_it_for_an_estimator(estimator, check):
+    check(estimator)
+
+
+def table(rows=60, features=5, seed=0):
+    """X on very different scales, and y that depends on its first two columns."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(rows, features)) * 10.0 ** np.arange(features) + 3.0
+    signal = X / 10.0 ** np.arange(features)
+    return X, 50.0 + 20.0 * (signal[:, 0] - 2.0 * signal[:, 1]) + 5.0 * rng.normal(size=rows)
+
+
+# ---------------------------------------------------------------- against closed forms
+
+
+def standard(X, y, rows=slice(None), weight=None):
+    """All of X and y, by the means and deviations of some rows."""
+
+    def scaled(values):
+        center = np.average(values[rows], axis=0, weights=weight)
+        return (values - center) / np.sqrt(np.average((values[rows] - center) ** 2, axis=0, weights=weight))
+
+    return scaled(X), scaled(y)
+
+
+def test_without_hidden_layers_it_is_ridge():
+    X, y = table()
+    x, target = standard(X, y)
+
+    found = poise.PathRegressor("l2", strengths=[0.05], **LINEAR).fit(X, y)
+
+    ridge = Ridge(alpha=0.05 * len(y)).fit(x, target)
+    np.testing.assert_allclose(found.predict(X), ridge.predict(x) * y.std() + y.mean(), rtol=1e-4)
+    np.testing.assert_allclose(found.model_.get_weights()[0][:, 0], ridge.coef_, atol=1e-4)
+
+
+def test_without_hidden_layers_it_is_the_lasso():
+    X, y = table()
+    x, target = standard(X, y)
+
+    found = poise.PathRegressor("l1", strengths=[0.3], **LINEAR).fit(X, y)
+
+    lasso = Lasso(alpha=0.15).fit(x, target)
+    np.testing.assert_allclose(found.predict(X), lasso.predict(x) * y.std() + y.mean(), rtol=1e-4)
+    np.testing.assert_array_equal(found.feature_mask_, lasso.coef_ != 0)
+    assert 0 < found.feature_mask_.sum() < 5
+
+
+@pytest.mark.parametrize("classes", [["no", "yes"], ["a", "b", "c"]])
+def test_without_hidden_layers_it_is_logistic_regression(classes):
+    X, y = table(90)
+    labels = np.array(classes)[np.digitize(y, np.quantile(y, np.linspace(0, 1, len(classes) + 1)[1:-1]))]
+    x, _ = standard(X, y)
+
+    found = poise.PathClassifier("l2", strengths=[0.01], **LINEAR).fit(X, labels)
+
+    other = LogisticRegression(C=1 / (2 * 0.01 * len(y)), tol=1e-8, max_iter=1000).fit(x, labels)
+    assert found.classes_.tolist() == classes
+    np.testing.assert_allclose(found.predict_proba(X), other.predict_proba(x), atol=1e-4)
+    logits, theirs = found.decision_function(X), other.decision_function(x)
+    if len(classes) > 2:  # which are free to move together
+        logits, theirs = (values - values.mean(axis=1, keepdims=True) for values in (logits, theirs))
+    np.testing.assert_allclose(logits, theirs, atol=1e-3)
+    assert found.predict(X).tolist() == other.predict(x).tolist()
+    assert found.score(X, labels) == other.score(x, labels)
+
+
+def test_rows_held_out_have_no_part_in_the_standardization():
+    X, y = table()
+    X[:30] *= 4.0
+    pairs = list(KFold(2).split(X))
+
+    found = poise.PathRegressor("l2", strengths=[0.05, 0.5], **{**LINEAR, "cv": pairs}).fit(X, y)
+
+    losses = []
+    for train, held in pairs:
+        x, target = standard(X, y, train)
+        fits = [Ridge(alpha=s * len(train)).fit(x[train], target[train]) for s in (0.05, 0.5)]
+        losses.append([np.mean((fit.predict(x[held]) - target[held]) ** 2) for fit in fits])
+    np.testing.assert_allclose(found.path_.table["val_loss"], np.mean(losses, axis=0), rtol=1e-3)
+
+
+def test_features_are_left_as_they_are_on_request():
+    X, y = table(features=2)
+    X, target = standard(X, y)
+    X *= [1.0, 2.0]
+
+    found = poise.PathRegressor("l2", strengths=[0.05], standardize=False, **LINEAR).fit(X, y)
+
+    ridge = Ridge(alpha=0.05 * len(y)).fit(X, target)
+    np.testing.assert_allclose(found.predict(X), ridge.predict(X) * y.std() + y.mean(), rtol=1e-4)
+    assert found.scaler_ is None
+
+
+def test_a_weight_counts_as_so_many_rows():
+    X, y = table()
+    times = np.arange(len(y)) % 4
+    repeated = np.repeat(np.arange(len(y)), times)
+    pairs = list(KFold(2).split(X))
+    copies = [tuple(np.flatnonzero(np.isin(repeated, part)) for part in pair) for pair in pairs]
+
+    weighted = poise.PathRegressor("l2", **{**SMALL, "cv": pairs}).fit(X, y, sample_weight=times)
+    longer = poise.PathRegressor("l2", **{**SMALL, "cv": copies}).fit(X[repeated], y[repeated])
+
+    np.testing.assert_allclose(weighted.predict(X), longer.predict(X), rtol=1e-4)
+    np.testing.assert_allclose(weighted.center_, np.average(y, weights=times))
+    np.testing.assert_allclose(weighted.path_.table["val_loss"], longer.path_.table["val_loss"], rtol=1e-3)
+
+
+# ---------------------------------------------------------------- what is chosen
+
+
+def test_the_model_is_that_of_the_chosen_strength():
+    X, y = table(40)
+    given = {"penalty": "group", **SMALL, "strengths": 9, "max_iter": 200}
+
+    best, sparse = (poise.PathRegressor(selection=selection, **given).fit(X, y) for selection in ("best", "one_se"))
+
+    assert best.strength_ == best.path_.best_strength
+    assert sparse.strength_ == sparse.path_.one_se_strength > best.strength_
+    for found in (best, sparse):
+        for ours, theirs in zip(found.model_.get_weights(), found.path_.weights(found.strength_), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_array_equal(np.flatnonzero(found.feature_mask_), found.path_.features(found.strength_))
+        inner = found.scaler_.transform(X).astype("float32")
+        outputs = found.model_.predict(inner, verbose=0)[:, 0]
+        np.testing.assert_allclose(found.predict(X), outputs * y.std() + y.mean(), rtol=1e-5)
+        assert 0 < found.n_iter_ <= 200
+
+
+def test_of_adaptive_stages_the_one_with_the_lowest_held_out_loss_predicts():
+    X, y = table(150, 8)
+    given = {"hidden_layer_sizes": (), "strengths": 6, "cv": 3, "max_iter": 300, "learning_rate": 0.1}
+
+    found = poise.PathRegressor("adaptive", **given).fit(X, y)
+    by_hand = poise.PathRegressor("group", adaptive=2, selection="one_se", **given).fit(X, y)
+
+    stages = [*by_hand.path_.stages, by_hand.path_]
+    losses = [stage.table["val_loss"].min() for stage in stages]
+    assert len(stages) == 3
+    assert found.path_.table["val_loss"].min() == min(losses)
+    np.testing.assert_array_equal(np.flatnonzero(by_hand.feature_mask_), [0, 1])
+
+
+@pytest.mark.parametrize(
+    "penalty", [poise.L1(0.5), poise.Rule("*/kernel", poise.L1(1.0)), [poise.Rule(poise.Role.KERNELS, poise.L1(2.0))]]
+)
+def test_a_penalty_may_be_given_as_such(penalty):
+    X, y = table()
+
+    found, named = (poise.PathRegressor(one, **SMALL).fit(X, y) for one in (penalty, "l1"))
+
+    np.testing.assert_array_equal(found.predict(X), named.predict(X))
+
+
+def own_network(inputs, outputs):
+    layers = [keras.layers.Dense(3, "tanh"), keras.layers.Dense(outputs)]
+    return keras.Sequential([keras.Input((inputs,)), *layers], name="mine")
+
+
+def test_a_network_of_ones_own_and_one_that_hides_what_it_reads():
+    X, y = table()
+
+    def folded(inputs, outputs):
+        x = keras.Input((inputs,))
+        return keras.Model(x, keras.layers.Dense(outputs)(keras.layers.Reshape((inputs,))(keras.ops.sin(x))))
+
+    plain, hiding = (poise.PathRegressor(model=one, **SMALL).fit(X, y) for one in (own_network, folded))
+
+    assert plain.model_.name == "mine"
+    assert plain.feature_mask_.all()
+    assert hiding.feature_mask_ is None
+    assert np.isfinite(hiding.predict(X)).all()
+
+
+def test_groups_stay_together_in_the_folds():
+    X, y = table()
+    groups = np.arange(len(y)) // 7
+
+    by_number = poise.PathRegressor(**SMALL).fit(X, y, groups=groups)
+    by_splitter = poise.PathRegressor(**{**SMALL, "cv": GroupKFold(2)}).fit(X, y, groups=groups)
+    by_hand = poise.PathRegressor(**{**SMALL, "cv": list(GroupKFold(2).split(X, y, groups))}).fit(X, y)
+
+    for found in (by_number, by_splitter):
+        np.testing.assert_array_equal(found.path_.table["val_loss"], by_hand.path_.table["val_loss"])
+
+
+def test_the_random_state_decides_and_nothing_else_is_touched():
+    X, y = table()
+    random.seed(3)
+    np.random.seed(3)
+    before = random.random(), np.random.rand()
+    random.seed(3)
+    np.random.seed(3)
+
+    first, again, other = (poise.PathRegressor(random_state=n, **SMALL).fit(X, y).predict(X) for n in (1, 1, 2))
+    by_state = poise.PathRegressor(random_state=np.random.RandomState(1), **SMALL).fit(X, y).predict(X)
+
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, by_state)
+    assert not np.allclose(first, other)
+    assert (random.random(), np.random.rand()) == before
+
+
+def test_seeds_are_more_draws_by_which_strengths_are_judged():
+    X, y = table()
+
+    found = poise.PathRegressor(n_init=2, **SMALL).fit(X, y)
+    alone = poise.PathRegressor(**SMALL).fit(X, y)
+
+    assert sorted(found.path_.lanes.table["seed"].unique()) == [0, 1]
+    of_first = found.path_.lanes.table.query("seed == 0")["held_loss"]
+    np.testing.assert_allclose(of_first, alone.path_.lanes.table["held_loss"], rtol=1e-5)
+
+
+# ---------------------------------------------------------------- what estimators are put into
+
+
+@pytest.fixture(scope="module")
+def classified():
+    """A classifier that is fitted, and its rows with the names of their columns."""
+    X, y = table(90, 4)
+    frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    labels = np.where(y > np.median(y), "high", "low")
+    return (
+        poise.PathClassifier("group", **{**SMALL, "strengths": [0.05], "max_iter": 300}).fit(frame, labels),
+        frame,
+        labels,
+    )
+
+
+def test_it_survives_joblib(classified, tmp_path):
+    found, frame, _ = classified
+
+    joblib.dump(found, tmp_path / "model.joblib")
+    again = joblib.load(tmp_path / "model.joblib")
+
+    np.testing.assert_array_equal(again.predict_proba(frame), found.predict_proba(frame))
+    np.testing.assert_array_equal(again.feature_mask_, found.feature_mask_)
+    assert again.path_.best_strength == found.path_.best_strength
+    pd.testing.assert_frame_equal(again.path_.table, found.path_.table)
+
+
+def test_a_clone_has_the_parameters_and_nothing_that_was_learnt(classified):
+    found, frame, labels = classified
+
+    again = clone(found)
+
+    assert again.get_params() == found.get_params()
+    assert not hasattr(again, "model_")
+    np.testing.assert_array_equal(again.fit(frame, labels).predict_proba(frame), found.predict_proba(frame))
+
+
+def test_a_penalty_that_is_an_object_is_cloned():
+    again = clone(poise.PathRegressor([poise.Rule("*/kernel", poise.GroupLasso(0.5, groups="inputs"))]))
+
+    assert again.penalty[0].penalty.get_config() == poise.GroupLasso(0.5, groups="inputs").get_config()
+
+
+def test_features_have_their_names(classified):
+    found, frame, _ = classified
+
+    assert found.feature_names_in_.tolist() == [*frame]
+    assert found.path_.stability.index.tolist() == [*frame]
+    with pytest.raises(ValueError, match="feature names should match"):
+        found.predict(frame.rename(columns={"a": "z"}))
+
+
+def test_a_feature_that_is_not_read_has_no_importance(classified):
+    found, frame, labels = classified
+
+    importance = permutation_importance(found, frame, labels, n_repeats=3, random_state=0).importances_mean
+
+    assert 0 < found.feature_mask_.sum() < 4
+    assert (importance[~found.feature_mask_] == 0).all()
+    assert importance[1] > 0.1
+
+
+def test_in_a_pipeline_under_cross_validation():
+    X, y = table(80, 2)
+    pipeline = make_pipeline(StandardScaler(), PolynomialFeatures(2, include_bias=False), poise.PathRegressor(**SMALL))
+    pairs = list(KFold(2).split(X))
+
+    scores = cross_val_score(pipeline, X, y, cv=pairs)
+
+    by_hand = [clone(pipeline).fit(X[train], y[train]).score(X[held], y[held]) for train, held in pairs]
+    np.testing.assert_array_equal(scores, by_hand)
+    assert min(scores) > 0.5
+
+
+def test_classes_are_held_out_in_equal_shares():
+    X, y = table(60)
+    labels = (y > np.quantile(y, 0.8)).astype(int)
+
+    found = poise.PathClassifier(**SMALL).fit(X, labels)
+    by_hand = poise.PathClassifier(
+        **{**SMALL, "cv": [*StratifiedKFold(2, shuffle=True, random_state=0).split(X, labels)]}
+    ).fit(X, labels)
+
+    np.testing.assert_array_equal(found.path_.table["val_loss"], by_hand.path_.table["val_loss"])
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"penalty": "ridge"}, DataError, "Penalty 'ridge' is unknown. Use one of l2, l1"),
+        ({"penalty": None}, ValueError, "path has no rules: give a penalty"),
+        ({"penalty": poise.L1(0.0)}, ValueError, "has the strength 0"),
+        ({"selection": "1se"}, ValueError, "selection='1se' is not one of 'best', 'one_se'."),
+        (
+            {"hidden_layer_sizes": 64},
+            TypeError,
+            r"hidden_layer_sizes=64: give the units of every layer, such as \(64,\) or \(\).",
+        ),
+        ({"hidden_layer_sizes": (0,)}, DataError, "hidden is .0,. and must hold one unit a layer"),
+        ({"cv": 1}, ValueError, "cv=1: give a whole number ≥ 2"),
+        ({"cv": (np.ones(2), np.ones(2))}, ValueError, "folds is a tuple. Give a number"),
+        ({"strengths": 0}, ValueError, "strengths=0: give a number ≥ 1"),
+        ({"strengths": [-1.0]}, ValueError, "a strength is a finite number ≥ 0"),
+        ({"adaptive": -1}, ValueError, "adaptive=-1: give a number of stages"),
+        ({"max_iter": 0}, DataError, "steps is 0 and must be at least 1"),
+        ({"n_init": 0}, DataError, "seeds is 0 and must be at least 1"),
+        ({"learning_rate": 0.0}, DataError, "learning_rate is 0.0"),
+        ({"model": lambda inputs, outputs: None}, DataError, "returned NoneType for 5 inputs and 1 outputs"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(given, error, message):
+    X, y = table(20)
+    with pytest.raises(error, match=message):
+        poise.PathRegressor(**{**SMALL, **given}).fit(X, y)
+
+
+def test_weights_that_cannot_be_are_refused():
+    X, y = table(20)
+    for weight in (-np.ones(20), np.zeros(20)):
+        with pytest.raises(ValueError, match="sample_weight is negative, or zero for all rows"):
+            poise.PathRegressor(**SMALL).fit(X, y, sample_weight=weight)
+    with pytest.raises(ValueError, match="All rows of y that count are of one class"):
+        poise.PathClassifier(**SMALL).fit(X, y > y.mean(), sample_weight=y > y.mean())
+
+
+def test_the_examples_of_the_docstrings():
+    assert doctest.testmod(estimators).failed == 0

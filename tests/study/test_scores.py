@@ -1,0 +1,107 @@
+"""Scores of test rows against scikit-learn, and their intervals against the exact ones."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics
+
+from poise.study.scores import Estimate, Judge, outcome, row_losses
+
+random = np.random.default_rng(0)
+ROWS = 200
+
+
+def judge(task, y, weight=None, groups=None):
+    return Judge(task, y, weight, groups, seed=0)
+
+
+def test_regression_is_scored_as_scikit_learn_does():
+    y = random.normal(size=(ROWS, 1))
+    said = y + 0.5 * random.normal(size=(ROWS, 1))
+    weight = random.uniform(0.5, 2.0, ROWS)
+
+    for given in (None, weight):
+        rows, one = judge("regression", y, given), outcome("regression", y, said)
+        assert rows.loss(one).value == pytest.approx(metrics.mean_squared_error(y, said, sample_weight=given))
+        assert rows.score(one).value == pytest.approx(metrics.r2_score(y, said, sample_weight=given))
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_classes_are_scored_as_scikit_learn_does(task):
+    classes = 2 if task == "binary" else 4
+    y = random.integers(0, classes, ROWS)
+    logits = random.normal(size=(ROWS, 1 if task == "binary" else classes))
+    odds = np.hstack([-logits, logits]) / 2 if task == "binary" else logits
+    odds = np.exp(odds) / np.exp(odds).sum(axis=1, keepdims=True)
+    target = y[:, None].astype("float32") if task == "binary" else y
+
+    rows, one = judge(task, target), outcome(task, target, logits)
+
+    assert rows.loss(one).value == pytest.approx(metrics.log_loss(y, odds, labels=range(classes)))
+    assert rows.score(one).value == pytest.approx(metrics.accuracy_score(y, odds.argmax(axis=1)))
+
+
+def test_counts_are_scored_as_scikit_learn_does():
+    mean = random.uniform(0.2, 5.0, (ROWS, 1))
+    y = random.poisson(mean).astype("float64")
+
+    rows, one = judge("counts", y), outcome("counts", y, mean)
+
+    assert rows.score(one).value == pytest.approx(metrics.d2_tweedie_score(y[:, 0], mean[:, 0], power=1), rel=1e-5)
+    np.testing.assert_allclose(one.correct.mean(), metrics.mean_poisson_deviance(y, mean), rtol=1e-5)
+
+
+def test_large_logits_do_not_overflow():
+    losses = row_losses("binary", np.array([[1.0], [0.0]]), np.array([[1e4], [1e4]]))
+
+    np.testing.assert_allclose(losses, [0.0, 1e4])
+
+
+def test_the_interval_of_a_mean_is_that_of_students_t():
+    y = random.normal(size=(1000, 1))
+    one = outcome("regression", y, np.zeros((1000, 1)))
+
+    found = judge("regression", y).loss(one)
+
+    error = one.losses.std(ddof=1) / np.sqrt(1000)
+    low, high = stats.t.interval(0.95, 999, loc=one.losses.mean(), scale=error)
+    assert found.low == pytest.approx(low, abs=0.1 * error * 2)
+    assert found.high == pytest.approx(high, abs=0.1 * error * 2)
+
+
+def test_a_gain_is_paired():
+    y = 10.0 * random.normal(size=(ROWS, 1))
+    base = y + 5.0 + random.normal(size=(ROWS, 1))
+    better = base - 0.1
+    rows = judge("regression", y)
+    one, other = outcome("regression", y, better), outcome("regression", y, base)
+
+    gain = rows.gain(one, other)
+
+    assert gain.value == pytest.approx(rows.loss(other).value - rows.loss(one).value)
+    assert gain.is_certain
+    assert gain.low > 0
+    assert gain.high - gain.low < 0.2 * (rows.loss(one).high - rows.loss(one).low)
+
+
+def test_rows_of_a_group_are_drawn_together():
+    groups = np.repeat(np.arange(20), 50)
+    y = np.zeros((1000, 1))
+    one = outcome("regression", y, random.normal(size=20)[groups][:, None])
+
+    together, apart = judge("regression", y, groups=groups).loss(one), judge("regression", y).loss(one)
+
+    assert together.value == pytest.approx(apart.value)
+    assert together.high - together.low > 4 * (apart.high - apart.low)
+
+
+def test_the_same_seed_draws_the_same():
+    y = random.normal(size=(30, 1))
+    one = outcome("regression", y, 0.5 * y)
+
+    assert judge("regression", y).score(one) == judge("regression", y).score(one)
+
+
+def test_an_interval_that_holds_zero_is_not_certain():
+    assert not Estimate(0.1, -0.1, 0.3).is_certain
+    assert Estimate(-0.1, -0.2, -0.05).is_certain

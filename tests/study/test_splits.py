@@ -1,0 +1,102 @@
+"""No row is in two places, rows of a group stay together, and nothing trains on the future."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poise.study.sources import DataError
+from poise.study.splits import fold_pairs, put_aside
+from poise.study.tables import Table
+
+ROWS = 100
+random = np.random.default_rng(0)
+
+
+def table(target=None, classes=(), groups=None, time=None):
+    target = random.normal(size=ROWS) if target is None else target
+    return Table(
+        name="made", source="made", features=pd.DataFrame({"a": np.arange(ROWS, dtype="float64")}), columns=(),
+        target=pd.Series(target), task="multiclass" if classes else "regression", classes=tuple(classes),
+        groups=None if groups is None else pd.Series(groups), time=None if time is None else pd.Series(time),
+        weight=None, notes=(),
+    )  # fmt: skip
+
+
+def split(made, count=4, seed=0, share=0.2):
+    training, testing = put_aside(made, share, seed)
+    return training, testing, fold_pairs(made, training, count, seed)
+
+
+LABELS = np.where(np.arange(ROWS) < 20, "rare", "common")
+CASES = {
+    "numbers": table(),
+    "classes": table(LABELS, ("common", "rare")),
+    "groups": table(groups=np.arange(ROWS) % 17),
+    "groups of classes": table(LABELS, ("common", "rare"), groups=np.arange(ROWS) % 17),
+    "time": table(time=random.permutation(ROWS)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_test_rows_and_training_rows_are_all_rows(case):
+    training, testing, pairs = split(CASES[case])
+
+    assert sorted([*training, *testing]) == list(range(ROWS))
+    assert len(testing) == pytest.approx(20, abs=6)
+    for train, held in pairs:
+        assert not set(train) & set(held)
+        assert len(held) > 0
+        assert max(train.max(), held.max()) < len(training)
+
+
+@pytest.mark.parametrize("case", ["numbers", "classes", "groups", "groups of classes"])
+def test_every_training_row_is_held_out_once(case):
+    training, _, pairs = split(CASES[case])
+
+    assert sorted(np.concatenate([held for _, held in pairs])) == list(range(len(training)))
+
+
+def test_classes_are_spread_evenly():
+    training, testing, pairs = split(CASES["classes"])
+
+    for rows in (training, testing, *(training[held] for _, held in pairs)):
+        assert np.mean(LABELS[rows] == "rare") == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize("case", ["groups", "groups of classes"])
+def test_rows_of_a_group_stay_together(case):
+    groups = CASES[case].groups.to_numpy()
+    training, testing, pairs = split(CASES[case])
+
+    assert not set(groups[training]) & set(groups[testing])
+    for train, held in pairs:
+        assert not set(groups[training[train]]) & set(groups[training[held]])
+
+
+def test_nothing_trains_on_the_future():
+    time = CASES["time"].time.to_numpy()
+    training, testing, pairs = split(CASES["time"])
+
+    assert time[training].max() < time[testing].min()
+    for train, held in pairs:
+        assert time[training[train]].max() < time[training[held]].min()
+
+
+def test_the_seed_decides():
+    first, again, other = (split(CASES["numbers"], seed=seed) for seed in (0, 0, 1))
+
+    np.testing.assert_array_equal(first[1], again[1])
+    assert set(first[1]) != set(other[1])
+
+
+def test_fewer_groups_than_folds_are_refused():
+    with pytest.raises(DataError, match="fewer than the 4 folds. Use fewer folds"):
+        split(table(groups=np.arange(ROWS) % 3))
+
+
+def test_a_class_that_a_fold_lacks_is_named():
+    labels = np.where(np.arange(ROWS) < 3, "odd", "common")
+    groups = np.where(np.arange(ROWS) < 3, 0, np.arange(ROWS))
+
+    with pytest.raises(DataError, match="trains on no row of class 'odd', which others hold"):
+        split(table(labels, ("common", "odd"), groups=groups))

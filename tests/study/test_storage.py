@@ -1,0 +1,644 @@
+"""The folder of a study: what is in it, that it is whole or not there, and what it predicts."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from scipy.special import expit, softmax
+
+from poise.path.executors.locks import take_lock
+from poise.study import storage
+from poise.study.columns.encoding import Encoder
+from poise.study.report.description import fault, paths_table, schema
+from poise.study.run import run_study
+from poise.study.sources import DataError
+from poise.study.storage import FILES, Run, check_folder, load_run, read_description, save
+from poise.study.tables import read
+
+PAGE = "<!doctype html><title>ü</title>"
+
+
+def rows(count=60):
+    """A table of numbers with gaps, a category and dates."""
+    rng = np.random.default_rng(0)
+    age = rng.normal(40, 10, count)
+    frame = pd.DataFrame({
+        "age": np.where(np.arange(count) % 9 == 4, np.nan, age),
+        "color": np.array(["red", "green", "blue"])[np.arange(count) % 3],
+        "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(np.arange(count) * 11, unit="D"),
+        "price": 1000 + 20 * age + rng.normal(0, 50, count),
+    })  # fmt: skip
+    return frame.astype({"color": object})
+
+
+@pytest.fixture(scope="module")
+def done():
+    return run_study(rows(), "price", penalties=["l2"], hidden_layer_sizes=(4,), cv=2, strengths=3, max_iter=20)
+
+
+@pytest.fixture(autouse=True)
+def a_light_page(monkeypatch):
+    """The report has tests of its own."""
+    monkeypatch.setattr(storage, "page", lambda study: PAGE)
+
+
+@pytest.fixture
+def folder(done, tmp_path):
+    save(done, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_run_is_five_files(done, tmp_path):
+    report = save(done, tmp_path / "runs" / "run")
+
+    assert report == tmp_path / "runs" / "run" / "report.html"
+    assert report.read_text(encoding="utf-8") == PAGE
+    assert [one.name for one in (tmp_path / "runs").iterdir()] == ["run"]
+    assert {one.name for one in report.parent.iterdir()} == set(FILES)
+
+
+def test_study_json_is_what_its_schema_says(folder):
+    found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+
+    assert fault(found, schema()) is None
+    if find_spec("jsonschema"):
+        import jsonschema
+
+        jsonschema.Draft202012Validator.check_schema(schema())
+        jsonschema.validate(found, schema())
+
+
+def test_study_json_holds_what_was_found(done, folder):
+    found = read_description(folder)
+
+    assert found["data"] | {"digest": ""} == {
+        "name": done.table.name, "source": done.table.source, "target": "price", "task": "regression", "classes": [],
+        "columns": [
+            {**vars(column), "odd": list(column.odd)} for column in done.table.columns
+        ],
+        "groups": None, "time": None, "weight": None, "notes": list(done.table.notes), "digest": "",
+    }  # fmt: skip
+    assert {"training": 48, "test": 12}.items() <= found["rows"].items()
+    assert found["settings"]["penalties"] == ["l2"]
+    assert found["settings"]["hidden_layer_sizes"] == [4]
+    for one in found["candidates"]:
+        told = done.results.loc[one["candidate"]]
+        assert [one[name] for name in told.index] == [None if value != value else value for value in told]
+    assert found["candidates"][0]["gain"] is None
+    assert found["candidates"][1]["kept"] == ["age", "color", "since"]
+    assert found["candidates"][1]["stability"] == {"age": 1.0, "color": 1.0, "since": 1.0}
+    assert (found["chosen"], found["selector"], len(found["answer"])) == ("l2", None, 3)
+    assert (found["center"], found["scale"]) == (done.center, done.scale)
+    assert found["inputs"] == list(done.encoder.inputs)
+    assert found["versions"]["keras"] == keras.__version__
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda found: found.pop("candidates"), "candidates is missing"),
+        (lambda found: found["candidates"][1].pop("strength"), "candidates[1].strength is missing"),
+        (lambda found: found["candidates"][1].update(strength=None), "candidates[1].strength is no number"),
+        (lambda found: found.update(candidates=[]), "candidates is empty"),
+        (lambda found: found["data"].update(task="ranking"), "data.task is none of regression, binary"),
+        (lambda found: found["rows"].update(test=0), "rows.test is below 1"),
+        (lambda found: found["rows"].update(test=True), "rows.test is no integer"),
+        (lambda found: found.update(another=1), "another is unknown"),
+        (lambda found: found["files"].update(model=3), "files.model is no string"),
+        (lambda found: found.update(version=99), "has the format 99, and this poise reads 2. Update poise."),
+        (lambda found: found.update(version=1), "has the format 1, and this poise reads 2. Run poise study again."),
+        (lambda found: found.update(format="poise path"), "holds no run that this poise can read"),
+    ],
+)
+def test_a_study_json_that_says_something_else_is_refused(damage, said, folder):
+    found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    damage(found)
+    (folder / "study.json").write_text(json.dumps(found))
+
+    with pytest.raises(DataError) as caught:
+        load_run(folder)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_table_is_that_of_all_paths(done, folder):
+    table = pd.read_parquet(folder / "table.parquet")
+
+    for one in done.candidates:
+        own = table[table["candidate"] == one.name]
+        pd.testing.assert_frame_equal(own[one.path.table.columns].reset_index(drop=True), one.path.table)
+        assert own["strength"][own["predicts"]].tolist() == [one.strength]
+        assert own["strength"][own["selects"]].tolist() == [one.kept_at]
+    assert table["stage"].eq(1).all()
+
+
+def test_adaptive_stages_stand_below_each_other(done):
+    last = done.best.path
+    first = SimpleNamespace(table=last.table)
+    path = SimpleNamespace(table=last.table, stages=(first,))
+    adaptive = replace(done.best, path=path, stage=first)
+
+    table = paths_table(replace(done, candidates=(done.baseline, adaptive)))
+
+    assert table["stage"].tolist() == [1, 1, 1, 1, 2, 2, 2]
+    assert table["predicts"].sum() == 2
+    assert table.loc[table["predicts"], "stage"].tolist() == [1, 1]
+    assert table.loc[table["selects"], "stage"].tolist() == [1, 2]
+
+
+# ---------------------------------------------------------------- predictions
+
+
+def test_a_saved_run_predicts_as_its_network_does(done, folder):
+    frame = rows()
+
+    predicted = load_run(folder).predict(frame)
+
+    outputs = done.best.model.predict(done.encoder.transform(done.table.features), verbose=0)[:, 0]
+    assert list(predicted.columns) == ["price"]
+    np.testing.assert_allclose(predicted["price"], outputs.astype("float64") * done.scale + done.center, rtol=1e-6)
+
+
+def test_order_and_further_columns_do_not_matter(folder):
+    run, frame = load_run(folder), rows()
+    others = frame[["price", "since", "color", "age"]].assign(surplus="x").set_index(np.arange(60)[::-1])
+
+    predicted = run.predict(others)
+
+    np.testing.assert_array_equal(predicted["price"], run.predict(frame)["price"])
+    assert predicted.index.tolist() == others.index.tolist()
+
+
+def test_a_new_category_is_predicted_and_a_gap_filled(folder):
+    frame = rows().head(3).assign(color=["mauve", None, "red"], age=[np.nan, 1e9, 40.0])
+
+    assert np.isfinite(load_run(folder).predict(frame)["price"]).all()
+
+
+def test_no_rows_are_no_predictions(folder):
+    predicted = load_run(folder).predict(rows().head(0))
+
+    assert list(predicted.columns) == ["price"]
+    assert len(predicted) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda frame: frame.drop(columns="age"), "'age'"),
+        (lambda frame: frame.rename(columns={"age": "Age"}), "'Age'"),
+        (lambda frame: frame.assign(age="old"), "'age'"),
+    ],
+)
+def test_rows_that_do_not_fit_are_refused_in_a_sentence(change, said, folder):
+    with pytest.raises(DataError) as caught:
+        load_run(folder).predict(change(rows()), "new.csv")
+
+    assert said in str(caught.value)
+    assert "new.csv" in str(caught.value)
+
+
+def classifying(task, classes, outputs):
+    """A run with a network of random weights, and the outputs of that network for the rows."""
+    table = read(rows(), "price")
+    encoder = Encoder(table.columns).fit(table.features)
+    activation = "exponential" if task == "counts" else None
+    layer = keras.layers.Dense(outputs, activation, bias_initializer="glorot_normal")
+    model = keras.Sequential([keras.Input((len(encoder.inputs),)), layer])
+    columns = [vars(column) for column in table.columns]
+    data = {"task": task, "classes": classes, "target": "kind", "columns": columns}
+    run = Run(Path(), {"data": data, "center": 0.0, "scale": 1.0}, model, encoder)
+    return run, model.predict(encoder.transform(table.features), verbose=0).astype("float64")
+
+
+def test_two_classes_are_told_with_their_probabilities():
+    run, logits = classifying("binary", ["no", "yes"], 1)
+
+    predicted = run.predict(rows())
+
+    assert list(predicted.columns) == ["kind", "probability of no", "probability of yes"]
+    np.testing.assert_allclose(predicted["probability of yes"], expit(logits[:, 0]))
+    np.testing.assert_allclose(predicted["probability of no"], 1 - expit(logits[:, 0]))
+    assert predicted["kind"].tolist() == np.where(logits[:, 0] > 0, "yes", "no").tolist()
+
+
+def test_many_classes_are_told_with_their_probabilities():
+    run, logits = classifying("multiclass", ["a", "b", "c"], 3)
+
+    predicted = run.predict(rows())
+
+    assert list(predicted.columns) == ["kind", *(f"probability of {label}" for label in "abc")]
+    np.testing.assert_allclose(predicted.iloc[:, 1:], softmax(logits, axis=1))
+    assert predicted["kind"].tolist() == np.array(["a", "b", "c"])[logits.argmax(axis=1)].tolist()
+
+
+def test_counts_are_told_by_their_mean():
+    run, means = classifying("counts", [], 1)
+
+    np.testing.assert_allclose(run.predict(rows())["kind"], means[:, 0])
+
+
+def test_the_network_loads_where_poise_is_missing(done, folder):
+    x = done.encoder.transform(done.table.features)
+    np.save(folder.parent / "x.npy", x)
+    script = f"""
+import sys
+sys.modules["poise"] = None
+import keras, numpy as np
+model = keras.saving.load_model({str(folder / "model.keras")!r})
+np.save("y.npy", model.predict(np.load("x.npy"), verbose=0))
+"""
+
+    subprocess.run([sys.executable, "-c", script], cwd=folder.parent, check=True, capture_output=True)
+
+    expected = done.best.model.predict(x, verbose=0)
+    np.testing.assert_allclose(np.load(folder.parent / "y.npy"), expected, rtol=1e-5, atol=1e-6)
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize("name", ["model.keras", "preprocessing.skops", "study.json"])
+def test_what_is_missing_or_damaged_is_named(name, folder):
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=rf"is damaged: .*{name}"):
+        load_run(folder)
+
+    (folder / name).unlink()
+    with pytest.raises(DataError, match=f"{name} is missing"):
+        load_run(folder)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "preprocessing.skops"])
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
+def test_a_file_that_is_none_is_refused_though_its_checksum_fits(name, content, folder):
+    (folder / name).write_bytes(content)
+    _sign(folder)
+
+    with pytest.raises(DataError, match=rf"{name}") as caught:
+        load_run(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_folder_and_no_run_are_told(tmp_path):
+    with pytest.raises(DataError, match="There is no folder"):
+        load_run(tmp_path / "none")
+    with pytest.raises(DataError, match="holds no run of poise: study.json is missing"):
+        load_run(tmp_path)
+
+
+class Foreign:
+    """Not on the list."""
+
+
+@pytest.mark.parametrize("content", [Foreign(), {"a": Foreign()}, os.path.join])
+def test_only_listed_types_are_built(content, folder):
+    skops.io.dump(content, folder / "preprocessing.skops")
+    _sign(folder)
+
+    with pytest.raises(DataError, match="asks for types that poise does not trust"):
+        load_run(folder)
+
+
+def test_another_trusted_object_is_no_encoder(folder):
+    skops.io.dump([1, 2], folder / "preprocessing.skops")
+    _sign(folder)
+
+    with pytest.raises(DataError, match=r"preprocessing.skops holds list"):
+        load_run(folder)
+
+
+def test_python_code_in_a_network_is_refused(folder):
+    layer = keras.layers.Lambda(lambda x: x)
+    keras.Sequential([keras.Input((10,)), layer, keras.layers.Dense(1)]).save(folder / "model.keras")
+    _sign(folder)
+
+    with pytest.raises(DataError, match="cannot be rebuilt here"):
+        load_run(folder)
+    assert load_run(folder, safe_mode=False).model.count_params() == 11
+
+
+def network(inputs, outputs, **config):
+    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs, **config)])
+
+
+def two_inputs():
+    inputs = [keras.Input((10,)), keras.Input((10,))]
+    return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Add()(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("model", "taken", "given"),
+    [
+        (lambda: network(9, 1), "(any, 9)", "(any, 1)"),
+        (lambda: network(10, 2), "(any, 10)", "(any, 2)"),
+        (lambda: keras.Sequential([keras.Input((10, 10)), keras.layers.Dense(1)]), "(any, 10, 10)", "(any, 10, 1)"),
+        (two_inputs, "(any, 10), (any, 10)", "(any, 1)"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_refused(model, taken, given, folder):
+    model().save(folder / "model.keras")
+    _sign(folder)
+
+    with pytest.raises(DataError) as caught:
+        load_run(folder)
+    assert (
+        f"the network in model.keras takes {taken} and returns {given}, and by study.json it takes (any, 10) and "
+        "returns (any, 1)"
+    ) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: found["data"].update(classes=["a", "b"]), "2 classes do not fit the task regression"),
+        (lambda found: found["data"].update(task="multiclass"), "0 classes do not fit the task multiclass"),
+        (lambda found: found["data"].update(task="binary", classes=["a", "a"]), "2 classes do not fit the task binary"),
+        (
+            lambda found: found["data"].update(task="multiclass", classes=["a", "b", "c"]),
+            "by study.json it takes (any, 10) and returns (any, 3)",
+        ),
+        (lambda found: found["inputs"].reverse(), "study.json and preprocessing.skops name other inputs"),
+        (lambda found: found["inputs"].pop(), "study.json and preprocessing.skops name other inputs"),
+        (lambda found: found["data"]["columns"][0].update(name="b"), "preprocessing.skops name other columns"),
+        (lambda found: found["data"]["columns"][0].update(kind="set aside"), "preprocessing.skops name other columns"),
+        (lambda found: found.update(chosen="l3"), "chosen is 'l3', which is not a candidate"),
+        (lambda found: found.update(selector="l3"), "selector is 'l3', which is not a candidate"),
+        (lambda found: found.update(scale=10**400), "scale is not a finite number"),
+        (lambda found: found.update(center=float("inf")), "center is not a finite number"),
+    ],
+)
+def test_a_study_json_that_does_not_fit_the_network_is_refused(change, said, folder):
+    found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    change(found)
+    _sign(folder, **found)
+
+    with pytest.raises(DataError) as caught:
+        load_run(folder)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_single_changed_number_in_study_json_is_found(folder):
+    text = (folder / "study.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    (folder / "study.json").write_text(json.dumps(found))
+    assert read_description(folder) == found
+
+    (folder / "study.json").write_text(json.dumps(found | {"scale": found["scale"] + 1e-9}))
+    with pytest.raises(DataError, match=r"is damaged: study\.json is not what was saved"):
+        read_description(folder)
+
+
+def test_a_network_that_cannot_predict_is_one_sentence(folder, monkeypatch):
+    run = load_run(folder)
+
+    def predict(*_, **__):
+        raise RuntimeError("shapes differ\nin detail")
+
+    monkeypatch.setattr(run.model, "predict", predict)
+    with pytest.raises(DataError, match=r"cannot predict these rows: shapes differ\. Take a copy of the run, or run"):
+        run.predict(rows())
+
+
+def test_damage_anywhere_raises_nothing_else(folder):
+    """Truncated and flipped files, some with checksums that fit."""
+    rng = np.random.default_rng(0)
+    whole = {name: (folder / name).read_bytes() for name in ("model.keras", "preprocessing.skops", "study.json")}
+    description = whole["study.json"]
+    for number in range(60):
+        name = [*whole][number % 3]
+        content = bytearray(whole[name])
+        if number % 4:
+            content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        else:
+            del content[rng.integers(len(content)) :]
+        (folder / name).write_bytes(content)
+        if name != "study.json" and number % 2:
+            _sign(folder)
+        with contextlib.suppress(DataError):  # a flipped bit may lie where nothing is
+            load_run(folder)
+        (folder / name).write_bytes(whole[name])
+        (folder / "study.json").write_bytes(description)
+
+
+def _sign(folder, **changed):
+    """As if study.json had been written with the files that are there now."""
+    found = json.loads((folder / "study.json").read_text(encoding="utf-8")) | changed
+    found["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in found["files"]}
+    found.pop("checksum")
+    found["checksum"] = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
+    (folder / "study.json").write_text(json.dumps(found))
+
+
+# ---------------------------------------------------------------- the place
+
+
+def content_of(folder):
+    return {str(one.relative_to(folder)): one.is_file() and one.read_bytes() for one in folder.rglob("*")}
+
+
+def test_checking_leaves_no_trace(tmp_path):
+    check_folder(tmp_path / "a" / "b" / "c")
+
+    assert content_of(tmp_path) == {}
+
+
+def test_an_empty_folder_takes_a_run(done, tmp_path):
+    (tmp_path / "run").mkdir()
+
+    save(done, tmp_path / "run")
+
+    assert {one.name for one in (tmp_path / "run").iterdir()} == set(FILES)
+
+
+@pytest.mark.parametrize("act", [lambda done, *place, **how: check_folder(*place, **how), save], ids=["check", "save"])
+class TestWhatIsThere:
+    def test_a_run_is_replaced_only_when_asked(self, act, done, folder):
+        before = content_of(folder)
+        with pytest.raises(FileExistsError, match="already holds a run, and nothing is overwritten unasked"):
+            act(done, folder)
+        assert content_of(folder) == before
+
+        act(done, folder, overwrite=True)
+        assert {one.name for one in folder.iterdir()} == set(FILES)
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_something_else_is_left_alone(self, act, overwrite, done, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "thesis.tex").write_text("precious")
+
+        with pytest.raises(FileExistsError, match="holds something that is no run of poise"):
+            act(done, tmp_path / "run", overwrite=overwrite)
+        assert content_of(tmp_path / "run") == {"thesis.tex": b"precious"}
+
+    def test_something_beside_a_run_is_left_alone(self, act, done, folder):
+        (folder / "thesis.tex").write_text("precious")
+
+        with pytest.raises(FileExistsError, match="holds a run and also 'thesis.tex', which would be lost"):
+            act(done, folder, overwrite=True)
+        assert (folder / "thesis.tex").read_text() == "precious"
+
+    def test_a_file_is_no_folder(self, act, done, tmp_path):
+        (tmp_path / "file").write_text("")
+
+        with pytest.raises(FileExistsError, match="is a file, and a run is a folder"):
+            act(done, tmp_path / "file")
+        with pytest.raises(OSError, match="cannot be written: Not a directory"):
+            act(done, tmp_path / "file" / "run")
+
+    def test_a_place_without_permission_is_told(self, act, done, tmp_path):
+        tmp_path.chmod(0o500)
+        with _nobody(), pytest.raises(OSError, match="cannot be written: Permission denied"):
+            act(done, tmp_path / "run")
+        tmp_path.chmod(0o700)
+        assert content_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize("failing", ["page", "paths_table", "describe"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, monkeypatch):
+    before = content_of(folder.parent)
+
+    def fails(study):
+        raise error
+
+    monkeypatch.setattr(storage, failing, fails)
+    with pytest.raises(type(error)) as caught:
+        save(done, folder, overwrite=True)
+
+    assert content_of(folder.parent) == before
+    if isinstance(error, OSError):
+        assert str(caught.value) == (
+            f"The folder '{folder}' cannot be written: No space left on device. Free some space, or choose another with "
+            "--out."
+        )
+
+
+def test_a_swap_that_fails_brings_the_old_run_back(done, folder, monkeypatch):
+    before, rename = content_of(folder.parent), Path.rename
+
+    def once(self, target):
+        if self.name == "new":
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", once)
+    with pytest.raises(OSError, match="Input/output error"):
+        save(done, folder, overwrite=True)
+    monkeypatch.undo()
+
+    assert content_of(folder.parent) == before
+
+
+def _left(target, **inside):
+    """What a save that was killed left beside a target."""
+    beside = target.with_name(f".{target.name}.saving-abc")
+    beside.mkdir()
+    (beside / "lock").write_text(target.name)
+    for name, folder in inside.items():
+        folder.rename(beside / name) if folder else (beside / name).mkdir()
+    return beside
+
+
+@pytest.mark.parametrize("act", [lambda done, folder: check_folder(folder), save], ids=["check", "save"])
+def test_what_a_killed_save_left_is_cleared_by_the_next(act, done, tmp_path):
+    beside = _left(tmp_path / "run", new=None)
+    (beside / "new" / "model.keras").write_bytes(b"half")
+    stranger = tmp_path / ".run.saving-mine"
+    stranger.mkdir()
+
+    act(done, tmp_path / "run")
+
+    assert not beside.exists()
+    assert stranger.exists()
+
+
+def test_what_a_save_that_still_runs_writes_is_left_alone(done, tmp_path):
+    beside = _left(tmp_path / "run", new=None)
+    other = _left(tmp_path / "run2", new=None)
+
+    with take_lock(beside / "lock"):
+        save(done, tmp_path / "run")
+        assert (beside / "new").exists()
+    assert (other / "new").exists()
+
+
+def test_a_run_that_a_killed_save_had_moved_away_comes_back(done, folder):
+    before = content_of(folder)
+    beside = _left(folder, old=folder, new=None)
+
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        check_folder(folder)
+
+    assert not beside.exists()
+    assert content_of(folder) == before
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    locking = "import os, sys; from poise.path.executors.locks import take_lock; l = take_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", locking, str(tmp_path / "lock")])
+
+    with take_lock(tmp_path / "lock") as held:
+        assert held is not None
+        assert take_lock(tmp_path / "lock") is None
+    assert take_lock(tmp_path / "lock", create=False) is not None
+    assert take_lock(tmp_path / "none", create=False) is None
+
+
+@pytest.mark.parametrize("size", [4, 64, 200])
+def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "page", lambda study: "x" * 300_000)
+
+    sentence = r"^The folder .* cannot be written: .*\. (Free some space, or choose|Choose) another with --out\.$"
+    with _little_room(tmp_path, size), pytest.raises(OSError, match=sentence):
+        save(done, tmp_path / "run")
+
+    assert content_of(tmp_path) == {}
+
+
+@contextlib.contextmanager
+def _little_room(folder, kilobytes):
+    """A small file system in the folder; where none can be mounted, no file can be larger."""
+    options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    if shutil.which("mount") and not subprocess.run(["mount", *options], capture_output=True).returncode:
+        try:
+            yield
+            assert content_of(folder) == {}
+        finally:
+            subprocess.run(["umount", str(folder)], check=True)
+        return
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes << 10, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@contextlib.contextmanager
+def _nobody():
+    """As who owns nothing, where the tests are run by who may do anything."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)

@@ -1,0 +1,880 @@
+"""Hostile tables: each is read rightly, or refused in one sentence that says why and what to do."""
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poise.study.columns.columns import features_of
+from poise.study.sources import DataError, load
+from poise.study.tables import Table, read
+
+ROWS = 40
+RANDOM = np.random.default_rng(0)
+SIZE, PRICE = RANDOM.normal(size=ROWS), RANDOM.normal(size=ROWS)
+COLOR = RANDOM.choice(["red", "green"], ROWS)
+
+
+def table(**columns) -> pd.DataFrame:
+    """Forty rows with a number, a text and a target; `columns` add or replace some."""
+    return pd.DataFrame({"size": SIZE, "color": COLOR, "price": PRICE} | columns)
+
+
+def write(folder: Path, content: str | bytes | pd.DataFrame, name: str = "sales.csv") -> Path:
+    path = folder / name
+    content = content.to_csv(index=False) if isinstance(content, pd.DataFrame) else content
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def lines(header: str, row: str, times: int = ROWS) -> str:
+    """`row` with {n} for 0, 1, 2, … below `header`."""
+    return "\n".join([header, *(row.format(n=n, m=n % 4) for n in range(times))]) + "\n"
+
+
+def kinds(found: Table) -> dict[str, str]:
+    return {column.name: column.kind for column in found.columns}
+
+
+def note(found: Table, name: str) -> str:
+    return next(column.note for column in found.columns if column.name == name)
+
+
+def refused(*arguments, **keywords) -> str:
+    with pytest.raises(DataError) as error:
+        read(*arguments, **keywords)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# ---------------------------------------------------------------- sources
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "classes", "columns"),
+    [
+        ("diabetes", "regression", 0, 10),
+        ("breast_cancer", "binary", 2, 30),
+        ("wine", "multiclass", 3, 13),
+    ],
+)
+def test_built_in_tables(name, task, classes, columns):
+    found = read(name)
+
+    assert (found.name, found.source, found.task) == (name, name, task)
+    assert (len(found.classes), found.features.shape[1]) == (classes, columns)
+    assert found.notes == ()
+
+
+def test_constant_pixels_of_digits_are_set_aside():
+    found = read("digits")
+
+    assert (found.task, len(found.classes), found.features.shape) == ("multiclass", 10, (1797, 61))
+
+
+def test_california_is_read_from_the_disk_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
+
+    assert refused("california").startswith("The built-in table 'california' is not on this disk. Fetch it once")
+
+
+READABLE = {
+    "comma": ("a,b,y\n", "{n}.5,x{m},{n}\n", {}),
+    "semicolon": ("a;b;y\n", "{n}.5;x{m};{n}\n", {}),
+    "tab": ("a\tb\ty\n", "{n}.5\tx{m}\t{n}\n", {}),
+    "pipe": ("a|b|y\n", "{n}.5|x{m}|{n}\n", {}),
+    "decimal comma": ("a;b;y\n", "{n},5;x{m};{n}\n", {}),
+    "decimal comma between tabs": ("a\tb\ty\n", "{n},5\tx{m}\t{n}\n", {}),
+    "decimal comma in quotes": ("a,b,y\n", '"{n},5",x{m},{n}\n', {}),
+    "decimal comma and groups": ("a;b;y\n", "{n},5;x{m};{n}\n", {"decimal": ","}),
+    "unusual delimiter": ("a!b!y\n", "{n}.5!x{m}!{n}\n", {"delimiter": "!"}),
+    "tab by name": ("a\tb\ty\n", "{n}.5\tx{m}\t{n}\n", {"delimiter": "tab"}),
+    "spaces after commas": ("a, b, y\n", "{n}.5, x{m}, {n}\n", {}),
+    "Windows lines": ("a,b,y\r\n", "{n}.5,x{m},{n}\r\n", {}),
+    "fields without a value": ("a\tempty\tb\ty\n", "{n}.5\t\tx{m}\t{n}\n", {}),
+    "blank lines": ("\n\na,b,y\n\n", "{n}.5,x{m},{n}\n", {}),
+}
+
+
+@pytest.mark.parametrize("case", READABLE)
+def test_a_text_file_is_read_as_it_was_written(tmp_path, case):
+    header, row, options = READABLE[case]
+    text = header + "".join(row.format(n=n, m=n % 4) for n in range(ROWS))
+
+    found = read(write(tmp_path, text, "sales.txt"), "y", **options)
+
+    assert found.features["a"].tolist() == [n + 0.5 for n in range(ROWS)]
+    assert found.features["b"].tolist() == [f"x{n % 4}" for n in range(ROWS)]
+    assert (found.name, found.task, found.target.tolist()) == ("sales", "regression", list(range(ROWS)))
+
+
+@pytest.mark.parametrize(
+    ("written", "given"),
+    [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("utf-8-sig", "utf-8"),
+        ("cp1252", None),
+        ("utf-16", None),
+        ("utf-32", None),
+        ("latin-1", "latin-1"),
+        ("cp437", "cp437"),
+        ("utf-16-le", "utf-16-le"),
+    ],
+)
+def test_encodings(tmp_path, written, given):
+    content = lines("größe,stadt,y", "{n}.5,Köln {m},{n}").encode(written)
+
+    found = read(write(tmp_path, content), "y", encoding=given)
+
+    assert list(found.features.columns) == ["größe", "stadt"]
+    assert set(found.features["stadt"]) == {"Köln 0", "Köln 1", "Köln 2", "Köln 3"}
+
+
+def test_a_header_of_ten_thousand_names_is_a_header(tmp_path):
+    names = [f"column number {number}" for number in range(10_000)]
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 10_000)), columns=names).assign(y=range(20))
+
+    found = read(write(tmp_path, frame), "y")
+
+    assert found.features.shape == (20, 10_000)
+
+
+def test_three_hundred_thousand_rows(tmp_path):
+    random = np.random.default_rng(0)
+    rows = 300_000
+    columns = {f"number {n}": random.normal(size=rows) for n in range(15)}
+    columns |= {f"category {n}": random.choice([f"v{m}" for m in range(10**n)], rows) for n in range(1, 4)}
+    columns |= {"when": pd.date_range("2000-01-01", periods=rows, freq="min"), "free": np.arange(rows).astype(str)}
+    path = tmp_path / "large.parquet"
+    pd.DataFrame(columns | {"y": random.normal(size=rows)}).to_parquet(path)
+
+    found = read(path, "y")
+
+    assert found.features.shape == (rows, 20)
+    assert kinds(found) == (
+        {f"number {n}": "number" for n in range(15)}
+        | {f"category {n}": "category" for n in range(1, 4)}
+        | {"when": "date", "free": "number"}
+    )
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "xlsx"])
+def test_a_file_and_its_frame_are_the_same_table(tmp_path, ending):
+    frame = table(when=pd.date_range("2024-01-01", periods=ROWS))
+    path = tmp_path / f"sales.{ending}"
+    {"csv": frame.to_csv, "parquet": frame.to_parquet, "xlsx": frame.to_excel}[ending](path, index=False)
+
+    from_file, from_frame = read(path, "price"), read(frame, "price")
+
+    pd.testing.assert_frame_equal(from_file.features, from_frame.features)
+    assert (from_file.name, from_file.source, from_frame.source) == ("sales", str(path), "")
+    assert kinds(from_frame) == {"size": "number", "color": "category", "when": "date"}
+
+
+X, Y = RANDOM.normal(size=(ROWS, 3)), RANDOM.normal(size=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "target", "columns"),
+    [
+        ({"x": X, "y": Y}, None, ["x0", "x1", "x2"]),
+        ({"X": X.astype("float32"), "y": Y[:, None]}, None, ["x0", "x1", "x2"]),
+        ({"data": X}, "data2", ["data0", "data1"]),
+        ({"age": X[:, 0], "town": COLOR, "y": Y}, "y", ["age", "town"]),
+    ],
+)
+def test_arrays_in_npz(tmp_path, arrays, target, columns):
+    np.savez(tmp_path / "lab.npz", **arrays)
+
+    found = read(tmp_path / "lab.npz", target)
+
+    assert list(found.features.columns) == columns
+    assert found.features.iloc[:, 0].to_numpy() == pytest.approx(X[:, 0], rel=1e-6)
+    assert len(found.target) == ROWS
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        (
+            {"x": np.array([{}] * ROWS, dtype=object), "y": Y},
+            "Array 'x' of 'lab.npz' holds pickled objects, which could",
+        ),
+        ({"x": X, "y": Y[:-1]}, "The arrays of 'lab.npz' have different numbers of rows: {'x0': 40, 'y': 39}."),
+        (
+            {"x": X[None], "y": Y},
+            "Array 'x' of 'lab.npz' has shape (1, 40, 3) and type float64. Save x of (rows, columns)",
+        ),
+        ({"x": X, "X": X, "y": Y}, "lab.npz has more than one column named 'x0', 'x1', 'x2'."),
+        ({"x": X}, "lab.npz needs a target. Name the column to predict, one of: 'x0', 'x1', 'x2'."),
+        ({}, "'lab.npz' holds no arrays."),
+    ],
+)
+def test_arrays_in_npz_that_are_refused(tmp_path, arrays, sentence):
+    np.savez(tmp_path / "lab.npz", **arrays)
+
+    assert refused(tmp_path / "lab.npz").startswith(sentence)
+
+
+def test_standard_input(monkeypatch):
+    content = lines("a;y", "{n},5;{n}").encode("utf-8-sig")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    found = read("-", "y")
+
+    assert (found.name, found.source, found.features["a"][1]) == ("standard input", "-", 1.5)
+
+
+UNREADABLE = {
+    "an empty file": (b"", {}, "'sales.csv' is empty. A table needs a header line and rows."),
+    "blank lines alone": (b"\n \n\n", {}, "'sales.csv' is empty. A table needs a header line and rows."),
+    "a byte order mark alone": (b"\xff\xfe", {}, "'sales.csv' is empty. A table needs a header line and rows."),
+    "a header alone": (b"a,y\n", {}, "'sales.csv' is empty: it has a header and no rows."),
+    "one row": (b"a,y\n1,2\n", {}, "sales.csv has 1 row, and a study needs at least 20 to train on some and validate"),
+    "one column": (
+        lines("y", "{n}").encode(),
+        {},
+        "sales.csv has no column beside its target 'y'. Bring at least one to predict it from.",
+    ),
+    "duplicate names": (
+        lines("a,b,a,b,y", "1,2,3,4,{n}").encode(),
+        {},
+        "sales.csv has more than one column named 'a', 'b'. Give each column its own name.",
+    ),
+    "a column without a name": (lines(",a,y", "1,2,{n}").encode(), {}, "sales.csv has no name for column 1. Name it,"),
+    "rows longer than the header": (b"a,y\n1,2,3\n4,5,6\n", {}, "'sales.csv' cannot be read as CSV: "),
+    "a row longer than others": (b"a,y\n1,2\n3,4,5\n", {}, "'sales.csv' cannot be read as CSV: "),
+    "a quote without an end": (b'a,y\n1,"2\n', {}, "'sales.csv' cannot be read as CSV: "),
+    "zero bytes": (b"a,y\n\0\0\0\n", {}, "'sales.csv' is not text: it holds zero bytes. Save it as CSV in UTF-8,"),
+    "bytes of no encoding": (b"a,y\n\x81\x8d,1\n", {}, "'sales.csv' is not text in utf-8 or cp1252. Save it as CSV"),
+    "another encoding than given": (
+        "größe,y\n1,2\n".encode("cp1252"),
+        {"encoding": "utf-8"},
+        "'sales.csv' is not text in utf-8. Save it as CSV in UTF-8, or give its encoding, such as 'utf-16'.",
+    ),
+    "an unknown encoding": (b"a,y\n1,2\n", {"encoding": "utf-9"}, "Encoding 'utf-9' is unknown. Give one such as"),
+    "an encoding that is none of text": (b"a,y\n1,2\n", {"encoding": "base64"}, "Encoding 'base64' is unknown."),
+    "another delimiter than given": (
+        lines("a;y", "1;{n}").encode(),
+        {"delimiter": ","},
+        "'sales.csv' is not separated by ',': its header would be one name, 'a;y'. Give ';' as the delimiter, or leave it",
+    ),
+    "a delimiter of two characters": (b"a::y\n", {"delimiter": "::"}, "Delimiter '::' is not one character. Give one,"),
+    "a delimiter that cannot be one": (b"a,y\n", {"delimiter": "\n"}, "Delimiter '\\n' is not one character."),
+    "an unknown decimal mark": (b"a,y\n", {"decimal": "'"}, "Decimal mark \"'\" is unknown. Give '.' or ',', or leave"),
+    "an unusual delimiter": (
+        lines("a!y", "1!{n}").encode(),
+        {},
+        "sales.csv has no column 'y'. Its columns are: 'a!y'. The header has one name: give the delimiter",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_a_text_file_that_cannot_be_read(tmp_path, case):
+    content, options, sentence = UNREADABLE[case]
+
+    assert refused(write(tmp_path, content), "y", **options).startswith(sentence)
+
+
+def test_a_missing_file_with_a_near_miss(tmp_path):
+    write(tmp_path, table())
+
+    assert refused(tmp_path / "sale.csv", "price") == (
+        f"There is no file '{tmp_path}/sale.csv'. Did you mean '{tmp_path}/sales.csv'? Give the path of a CSV, Parquet, "
+        "Excel or NPZ file, or a built-in table: diabetes, breast_cancer, digits, wine, california."
+    )
+    assert "Did you mean 'diabetes'?" in refused("diabtes")
+    assert "Did you mean" not in refused(tmp_path / "nowhere" / "at all.csv", "price")
+
+
+def test_a_folder(tmp_path):
+    assert (
+        refused(tmp_path, "price") == f"'{tmp_path}' is a folder. Give the path of a CSV, Parquet, Excel or NPZ file."
+    )
+
+
+def denied(path):
+    raise PermissionError(13, "Permission denied", str(path))
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    path = write(tmp_path, table())
+    path.chmod(0)
+    if os.geteuid() == 0:  # root may read everything
+        monkeypatch.setattr(Path, "read_bytes", denied)
+
+    assert refused(path, "price") == f"'{path}' may not be read. Change its permissions, or copy it."
+
+
+def test_truncated_parquet(tmp_path):
+    whole = tmp_path / "whole.parquet"
+    table().to_parquet(whole)
+    path = write(tmp_path, whole.read_bytes()[:-100], "sales.parquet")
+
+    assert refused(path, "price").startswith("'sales.parquet' cannot be read as Parquet: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("sales.parquet", "Parquet"), ("sales.xlsx", "Excel"), ("sales.npz", "NPZ")]
+)
+def test_a_file_that_is_not_what_its_name_says(tmp_path, name, kind):
+    message = refused(write(tmp_path, "a,y\n1,2\n", name), "y")
+
+    assert message.startswith(f"'{name}' cannot be read as {kind}: ")
+    assert message.endswith("It may be damaged or of another kind; write it anew, or save it as CSV.")
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "kind", "requirement"),
+    [("sales.parquet", "pyarrow", "Parquet", "pyarrow"), ("sales.xlsx", "openpyxl", "Excel", "poise[excel]")],
+)
+def test_what_is_not_installed_is_named(tmp_path, monkeypatch, name, module, kind, requirement):
+    path = write(tmp_path, "", name)
+
+    def without(*arguments, **keywords):
+        raise ImportError(module)
+
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setattr(pd, "ExcelFile", without)
+    monkeypatch.setattr(pd, "read_parquet", without)
+
+    assert refused(path, "y") == (
+        f"'{name}' is {kind}, and the package that reads it is not installed. Use `pip install \"{requirement}\"`."
+    )
+
+
+@pytest.mark.parametrize("ending", ["xls", "json", "npy", "feather", "pkl", "gz"])
+def test_another_kind_of_file(tmp_path, ending):
+    assert refused(write(tmp_path, "", f"sales.{ending}"), "price") == (
+        f"'sales.{ending}' is of a kind that is not read. Save it as CSV, Parquet, Excel (.xlsx) or NPZ, or pass a "
+        "pandas DataFrame."
+    )
+
+
+def test_something_that_is_no_table():
+    assert (
+        refused(3, "price")
+        == "An object of type int is no table. Give the path of a file, a built-in table or a DataFrame."
+    )
+
+
+def test_excel_with_two_equal_names_or_none(tmp_path):
+    frame = pd.DataFrame([[1, 2, 3]] * ROWS)
+    for names, sentence in [
+        (["a", "a", "y"], "more than one column named 'a'"),
+        (["a", None, "y"], "no name for column 2"),
+    ]:
+        frame.set_axis(names, axis="columns").to_excel(tmp_path / "sales.xlsx", index=False)
+
+        assert sentence in refused(tmp_path / "sales.xlsx", "y")
+
+
+def test_an_empty_sheet(tmp_path):
+    pd.DataFrame().to_excel(tmp_path / "sales.xlsx", index=False)
+
+    assert refused(tmp_path / "sales.xlsx", "y") == "'sales.xlsx' is empty. A table needs a header line and rows."
+
+
+# ---------------------------------------------------------------- names and roles
+
+ODD_NAMES = [
+    "<script>alert(1)</script>",
+    "\"quotes\" & 'more'",
+    "naïve ümlaut 数",
+    "line\nbreak",
+    "{{ 7 * 7 }}",
+    "a,b",
+    "a b",
+]
+
+
+def test_odd_column_names_are_kept_as_they_are(tmp_path):
+    frame = table(**{name: SIZE + n for n, name in enumerate(ODD_NAMES)})
+
+    assert list(read(write(tmp_path, frame), "price").features.columns) == ["size", "color", *ODD_NAMES]
+
+
+def test_names_that_are_numbers():
+    frame = pd.DataFrame({0: SIZE, 1: PRICE, (2, "b"): SIZE**2})
+
+    assert list(read(frame, "1").features.columns) == ["0", "(2, 'b')"]
+
+
+ROLES = [
+    ({}, "The table needs a target. Name the column to predict, one of: 'size', 'color', 'price'."),
+    (
+        {"target": "prize"},
+        "The table has no column 'prize'. Nearest: 'price', 'size'. Its columns are: 'size', 'color', 'price'.",
+    ),
+    ({"target": "price", "groups": "color"}, "The table has no column 'color'. Nearest: 'color'."),
+    ({"target": "price", "drop": ["colors"]}, "The table has no column 'colors'. Nearest: 'color'."),
+    (
+        {"target": "price", "drop": ["price"]},
+        "Column 'price' is the target and cannot be dropped. Drop others, or choose another target.",
+    ),
+    ({"target": "price", "time": "size", "drop": ["size"]}, "Column 'size' is the time and cannot be dropped."),
+    (
+        {"target": "price", "weight": "price"},
+        "Column 'price' is asked to be both the target and the weight. Give each a column of its own.",
+    ),
+    ({"target": "price", "groups": "color", "time": "color"}, "Column 'color' is asked to be both the groups and"),
+    (
+        {"target": "price", "task": "ranking"},
+        "Task 'ranking' is unknown. Use one of regression, binary, multiclass, counts,",
+    ),
+    ({"target": "price", "weight": "color"}, "Column 'color' of the weights is not numbers. Choose a column of"),
+    ({"target": "price", "time": "color"}, "Column 'color' of the time holds neither numbers nor dates, so the rows"),
+    (
+        {"target": "price", "drop": ["size", "color"]},
+        "Nothing is left to predict 'price' from: 'size' (left out on request), 'color' (left out on request). Bring",
+    ),
+]
+
+
+@pytest.mark.parametrize(("asked", "sentence"), ROLES)
+def test_roles_that_cannot_be(asked, sentence):
+    assert refused(table(), **asked).startswith(sentence)
+
+
+def test_roles_are_no_features():
+    frame = table(
+        shop=[f"s{n // 4}" for n in range(ROWS)],
+        when=[f"{n % 28 + 1}.{n % 12 + 1}.2024" for n in range(ROWS)],
+        times=pd.array([2] * (ROWS - 1) + [0], dtype="Int64"),
+    )
+
+    found = read(frame, "price", groups="shop", time="when", weight="times", drop=["color"])
+
+    assert kinds(found) == {"size": "number", "color": "set aside"}
+    assert found.groups.tolist() == frame["shop"].tolist()
+    assert found.time[:2].tolist() == [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-02-02")]
+    assert (found.weight.dtype, found.weight.iloc[-1]) == ("float64", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        (
+            [1.0, None],
+            "Column 'w' of the weight has no usable value in 1 of 40 rows. Fill them in, or remove these rows.",
+        ),
+        ([1.0, np.inf], "Column 'w' of the weight has no usable value in 1 of 40 rows."),
+        ([1.0, -0.5], "Column 'w' of the weights holds -0.5. Weights are numbers ≥ 0."),
+        ([0.0, 0.0], "Column 'w' of the weights is 0 in every row. Some weights must be above 0."),
+    ],
+)
+def test_weights_that_cannot_be(weights, sentence):
+    assert refused(table(w=[*weights, *weights[:1] * 38]), "price", weight="w").startswith(sentence)
+
+
+def test_groups_need_values_and_two_of_them():
+    assert "'g' of the groups has no usable value in 1 of 40" in refused(
+        table(g=[None] + ["a", "b", "c"] * 13), "price", groups="g"
+    )
+    assert "Groups need two or more." in refused(table(g="a"), "price", groups="g")
+
+
+# ---------------------------------------------------------------- the target
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "classes"),
+    [
+        (np.linspace(0.0, 1.0, ROWS), "regression", ()),
+        (np.arange(ROWS) % 9, "regression", ()),
+        (np.arange(ROWS) % 3, "multiclass", ("0", "1", "2")),
+        (np.arange(ROWS) % 3 + 9, "multiclass", ("9", "10", "11")),
+        (np.arange(ROWS) % 2 == 0, "binary", ("False", "True")),
+        (pd.array([True, False] * 20, dtype="boolean"), "binary", ("False", "True")),
+        (np.where(np.arange(ROWS) % 2, 10.0, 9.5), "binary", ("9.5", "10")),
+        ([" no", "yes "] * 20, "binary", ("no", "yes")),
+        (pd.Categorical(["c", "a", "b", "a"] * 10), "multiclass", ("a", "b", "c")),
+        ([f"{n},5" for n in range(ROWS)], "regression", ()),
+        (["1,234.5", "2,000"] * 20, "binary", ("1234.5", "2000")),
+    ],
+)
+def test_the_task_is_inferred(target, task, classes):
+    found = read(table(price=target), "price")
+
+    assert (found.task, found.classes) == (task, classes)
+    assert found.target.dtype == ("float64" if task == "regression" else object)
+
+
+@pytest.mark.parametrize("task", ["regression", "counts"])
+def test_a_task_can_be_chosen(task):
+    found = read(table(price=np.arange(ROWS) % 3), "price", task=task)
+
+    assert (found.task, found.target.dtype, found.classes) == (task, "float64", ())
+
+
+WRONG_TARGETS = {
+    "constant": (
+        7,
+        None,
+        "Target 'price' is constant: every row has '7', so there is nothing to predict. Choose another",
+    ),
+    "text in regression": (
+        ["a", "b"] * 20,
+        "regression",
+        "Target 'price' is text, such as 'a', 'b', and regression needs",
+    ),
+    "one odd value in regression": (
+        [*map(str, range(ROWS - 1)), "n/k"],
+        "regression",
+        "Target 'price' is text, such as '0', '1', '10', and regression needs numbers. It would be numbers but for values "
+        "such as 'n/k'. Choose another target, or the task binary or multiclass.",
+    ),
+    "three classes in binary": (
+        ["a", "b", "c", "a"] * 10,
+        "binary",
+        "Target 'price' has 3 different values and a binary task two. Choose the task multiclass or regression.",
+    ),
+    "a class with one member": (
+        ["single"] + ["other", "more"] * 19 + ["more"],
+        None,
+        "Target 'price' has classes with one member: 'single'. A class needs a row to train on and one to validate on;",
+    ),
+    "halves that are counted": (
+        np.arange(ROWS) / 2,
+        "counts",
+        "Target 'price' holds 0.5, and counts are whole numbers ≥ 0.",
+    ),
+    "negative counts": (np.arange(ROWS) - 1, "counts", "Target 'price' holds -1, and counts are whole numbers ≥ 0."),
+    "dates": (pd.date_range("2024", periods=ROWS), None, "Target 'price' holds dates, and a study predicts numbers or"),
+    "all missing": (None, None, "The table has 0 rows with a value of 'price', and a study needs at least 20 to train"),
+    "lists": ([[1]] * ROWS, None, "Target 'price' holds values that are neither numbers, text nor dates, and a study"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TARGETS)
+def test_a_target_that_cannot_be_predicted(case):
+    target, task, sentence = WRONG_TARGETS[case]
+
+    assert refused(table(price=target), "price", task=task).startswith(sentence)
+
+
+@pytest.mark.parametrize("nothing", [np.nan, np.inf, None])
+def test_rows_without_a_target_are_left_out(nothing):
+    frame = table()
+    frame.loc[[0, 5], "price"] = nothing
+
+    found = read(frame, "price")
+
+    assert found.notes == ("2 of 40 rows are left out: they have no value of 'price'.",)
+    assert found.features["size"].tolist() == np.delete(SIZE, [0, 5]).tolist()
+    assert found.features.index.equals(found.target.index)
+    assert found.features.index.equals(pd.RangeIndex(38))
+
+
+def test_one_in_a_thousand_is_a_class():
+    target = ["rare"] * 10 + ["common"] * 10_000
+    found = read(pd.DataFrame({"size": np.random.default_rng(0).normal(size=10_010), "y": target}), "y")
+
+    assert (found.task, found.classes, found.notes) == ("binary", ("common", "rare"), ())
+
+
+def test_a_rare_class_is_noted():
+    found = read(table(price=["rare"] * 2 + ["common"] * 38), "price")
+
+    assert found.notes == ("Classes with fewer than 5 rows: 'rare' (2). What is found for them rests on little.",)
+
+
+# ---------------------------------------------------------------- columns
+
+GROUPED = [f"{n + 1},234,567" for n in range(ROWS)]
+COLUMNS = {
+    "truth values": ([True, False] * 20, "number", [1.0, 0.0], ""),
+    "truth values, one missing": ([True, False, *[True] * 37, None], "number", [1.0, 0.0], ""),
+    "nullable truth values": (pd.array([True, None] * 20, dtype="boolean"), "number", [1.0, np.nan], ""),
+    "nullable numbers": (pd.array([3, None] * 20, dtype="Int64"), "number", [3.0, np.nan], ""),
+    "float32": (np.arange(ROWS, dtype="float32"), "number", [0.0, 1.0], ""),
+    "infinite values": (
+        [1.0, np.inf, -np.inf, *range(37)],
+        "number",
+        [1.0, np.nan],
+        "2 infinite values taken as missing",
+    ),
+    "numbers as text": ([str(n) for n in range(ROWS)], "number", [0.0, 1.0], "numbers written as text"),
+    "thousands": (GROUPED, "number", [1234567.0, 2234567.0], "numbers written as text"),
+    "thousands by points": (
+        [text.replace(",", ".") for text in GROUPED],
+        "number",
+        [1234567.0, 2234567.0],
+        "numbers written as text with a decimal comma",
+    ),
+    "thousands by spaces": (
+        [f"{n + 1}\u00a0234" for n in range(ROWS)],
+        "number",
+        [1234.0, 2234.0],
+        "numbers written as text",
+    ),
+    "decimal commas": (
+        [f"1.{n + 100},5" for n in range(ROWS)],
+        "number",
+        [1100.5, 1101.5],
+        "numbers written as text with a decimal comma",
+    ),
+    "numbers and an odd value": (
+        [0, 1, *range(37), "unknown"],
+        "number",
+        [0.0, 1.0],
+        "numbers written as text; 1 value not a number, such as 'unknown', taken as missing",
+    ),
+    "numbers and question marks": (["7", "?"] * 20, "number", [7.0, np.nan], "numbers written as text"),
+    "mixed types": ([1, "a", 2.5, None] * 10, "category", ["1", "a"], ""),
+    "leading zeros and letters": (["007", "00A"] * 20, "category", ["007", "00A"], ""),
+    "text with missing values": (["a", None] * 20, "category", ["a", None], ""),
+    "text with spaces": ([" a", "b ", "", "  "] * 10, "category", ["a", "b"], ""),
+    "categories that are numbers": (pd.Categorical([1, 2] * 20), "category", ["1", "2"], ""),
+    "versions": (["1.2.3", "10.0.0.1"] * 20, "category", ["1.2.3", "10.0.0.1"], ""),
+    "months": (["may", "june"] * 20, "category", ["may", "june"], ""),
+    "dates": (pd.date_range("2024-01-01", periods=ROWS), "date", ["2024-01-01", "2024-01-02"], ""),
+    "dates in a time zone": (
+        pd.date_range("2024-01-01", periods=ROWS, tz="Asia/Tokyo"),
+        "date",
+        ["2023-12-31T15", "2024-01-01T15"],
+        "",
+    ),
+    "dates as text": (["2024-01-31", "2024-02-01 12:30"] * 20, "date", ["2024-01-31", "2024-02-01T12:30"], ""),
+    "dates with points": (
+        ["01.02.2024", "31.12.2024"] * 20,
+        "date",
+        ["2024-02-01", "2024-12-31"],
+        "dates read with the day first",
+    ),
+    "American dates": (
+        ["01/02/2024", "12/31/2024"] * 20,
+        "date",
+        ["2024-01-02", "2024-12-31"],
+        "dates read with the month first",
+    ),
+    "British dates": (
+        ["01/02/2024", "31/12/2024"] * 20,
+        "date",
+        ["2024-02-01", "2024-12-31"],
+        "dates read with the day first",
+    ),
+    "dates in words": (["3 Jan 2024", "14 Feb 2024"] * 20, "date", ["2024-01-03", "2024-02-14"], ""),
+    "dates out of range as text": (
+        ["2024-01-01", "9999-12-31", *["2024-01-02"] * 38],
+        "date",
+        ["2024-01-01", "NaT"],
+        "1 date outside 1678 to 2261 taken as missing",
+    ),
+    "dates out of range": (
+        np.array(["2024-01-01", "9999-12-31", *["2024-01-02"] * 38], dtype="datetime64[s]"),
+        "date",
+        ["2024-01-01", "NaT"],
+        "1 date outside 1678 to 2261 taken as missing",
+    ),
+    "durations": (pd.to_timedelta(range(ROWS), unit="min"), "number", [0.0, 60.0], "durations in seconds"),
+    "sparse numbers": (pd.arrays.SparseArray([0.0, 1.0] * 20), "number", [0.0, 1.0], ""),
+}
+
+
+@pytest.mark.parametrize("case", COLUMNS)
+def test_what_a_column_holds(case):
+    values, kind, first, expected = COLUMNS[case]
+
+    found = read(table(it=values), "price")
+
+    column = next(column for column in found.columns if column.name == "it")
+    dtype = {"number": "float64", "category": object, "date": "datetime64[ns]"}[kind]
+    wanted = pd.Series(np.array(first, dtype=dtype), dtype=dtype, name="it")
+    assert (column.kind, column.note) == (kind, expected)
+    assert column.missing == found.features["it"].isna().sum()
+    pd.testing.assert_series_equal(found.features["it"].head(2), wanted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("number", [1.5, None] * 20), ("date", pd.date_range("2024", periods=ROWS)), ("category", ["a", "b"] * 20)],
+)
+def test_types_of_arrow(kind, values):
+    types = {"number": "double[pyarrow]", "date": "timestamp[us, tz=UTC][pyarrow]", "category": "string[pyarrow]"}
+    arrow = pd.Series(values).astype(types[kind])
+
+    found, plain = read(table(it=arrow), "price"), read(table(it=values), "price")
+
+    assert kinds(found)["it"] == kind
+    pd.testing.assert_frame_equal(found.features, plain.features)
+
+
+ASIDE = {
+    "free text": ("it", [f"so {n} said" for n in range(ROWS)], "free text or an identifier: nearly every row differs"),
+    "an identifier": ("customer_id", np.arange(ROWS) * 3, "an identifier: whole numbers that count the rows"),
+    "an identifier in one word": ("PassengerId", np.arange(ROWS), "an identifier: whole numbers that count the rows"),
+    "a constant number": ("it", 1.5, "the same value in every row"),
+    "a constant text": ("it", "a", "the same value in every row"),
+    "a constant date": ("it", pd.Timestamp("2024-01-01"), "the same value in every row"),
+    "nothing": ("it", None, "no value in any row"),
+    "infinite values alone": ("it", np.inf, "no value in any row"),
+    "lists": ("it", [[n] for n in range(ROWS)], "values that are neither numbers, text nor dates"),
+    "complex numbers": ("it", np.arange(ROWS) * 1j, "complex numbers"),
+}
+
+
+@pytest.mark.parametrize("case", ASIDE)
+def test_what_is_set_aside(case):
+    name, values, reason = ASIDE[case]
+
+    found = read(table(**{name: values}), "price")
+
+    assert list(found.features.columns) == ["size", "color"]
+    assert note(found, name) == reason
+    assert found.notes == (f"Set aside: '{name}' ({reason}).",)
+
+
+def test_numbers_that_count_up_are_no_identifier_by_another_name():
+    assert kinds(read(table(humid=np.arange(ROWS), id=SIZE), "price")) == {
+        "size": "number",
+        "color": "category",
+        "humid": "number",
+        "id": "number",
+    }
+
+
+@pytest.mark.parametrize(("different", "kind"), [(5_000, "category"), (5_001, "set aside")])
+def test_five_thousand_categories(different, kind):
+    towns = [f"town {n % different}" for n in range(4 * different)]
+    found = read(
+        pd.DataFrame({"town": towns, "size": np.random.default_rng(0).normal(size=len(towns)), "y": range(len(towns))}),
+        "y",
+    )
+
+    assert kinds(found)["town"] == kind
+
+
+def test_nothing_is_left_to_predict_from():
+    frame = pd.DataFrame({"id": range(ROWS), "same": 1, "price": PRICE})
+
+    assert refused(frame, "price") == (
+        "Nothing is left to predict 'price' from: 'id' (an identifier: whole numbers that count the rows), 'same' (the "
+        "same value in every row). Bring a column of numbers, dates or categories that repeat."
+    )
+
+
+CLASSES = np.array(["a", "b", "c", "a"] * 10)
+LEAKS = {
+    "equal": (PRICE, PRICE, True),
+    "in other units": (PRICE, -3 * PRICE + 1e6, True),
+    "with missing values": (PRICE, np.where(np.arange(ROWS) < 5, np.nan, PRICE), True),
+    "nearly": (PRICE, PRICE + 0.1 * SIZE, False),
+    "classes renamed": (CLASSES, np.where(CLASSES == "a", 7, np.where(CLASSES == "b", 5, 6)), True),
+    "classes renamed with missing values": (CLASSES, np.where(np.arange(ROWS) < 5, None, CLASSES), True),
+    "classes merged": (CLASSES, CLASSES == "a", False),
+    "two classes as numbers": (CLASSES == "a", np.where(CLASSES == "a", 0.25, 4.0), True),
+    "text that repeats with the number": (np.arange(ROWS) // 2, [f"v{n // 2}" for n in range(ROWS)], True),
+    "large numbers": (PRICE * 1e300, PRICE, True),
+}
+
+
+@pytest.mark.parametrize("case", LEAKS)
+def test_a_column_that_tells_the_target_is_noted(case):
+    target, column, is_leak = LEAKS[case]
+
+    found = read(table(price=target, told=column), "price")
+
+    sentence = "Column 'told' tells the target 'price': looks like a leak; leave it out with --drop."
+    assert "told" in found.features
+    assert (sentence in found.notes) == is_leak
+    assert len(found.notes) == is_leak
+
+
+def test_the_frame_given_is_left_as_it_was():
+    frame = table(it=[np.inf, *range(39)], when="2024-01-01").set_index(pd.Index([0] * ROWS))
+    before = frame.copy(deep=True)
+
+    found = read(frame, "price")
+    found.features.loc[0, "size"] = 99.0
+
+    pd.testing.assert_frame_equal(frame, before)
+
+
+# ---------------------------------------------------------------- new rows
+
+
+def studied() -> pd.DataFrame:
+    return table(
+        when=["01/02/2024", "31/12/2024"] * 20,
+        paid=[f"{n},5" for n in range(ROWS)],
+        age=[*map(str, range(ROWS - 1)), "n/k"],
+        flag=[True, False] * 20,
+        id=range(ROWS),
+    )
+
+
+def test_the_rows_of_the_table_are_new_rows_too(tmp_path):
+    path = write(tmp_path, studied())
+    found = read(path, "price")
+    name, _, rows = load(path)
+
+    pd.testing.assert_frame_equal(features_of(rows, found.columns, name), found.features)
+
+
+def test_new_rows_are_read_as_the_old_ones_were():
+    found = read(studied(), "price")
+    rows = pd.DataFrame(
+        {"extra": [1, 2], "flag": ["True", None], "age": ["n/k", "5"], "paid": ["1,234", "7"]}
+        | {"when": ["03/04/2024", None], "color": ["violet", None], "size": [np.inf, "1e3"]},
+        index=[7, 7],
+    )
+
+    features = features_of(rows, found.columns, "new.csv")
+
+    expected = {"size": [np.nan, 1000.0], "color": pd.Series(["violet", None], dtype=object)}
+    expected |= {"when": pd.Series(["2024-04-03", None], dtype="datetime64[ns]"), "paid": [1.234, 7.0]}
+    expected |= {"age": [np.nan, 5.0], "flag": [1.0, np.nan]}
+    pd.testing.assert_frame_equal(features, pd.DataFrame(expected))
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        (
+            {"size": "large"},
+            "new.csv: column 'size' held numbers in the rows that were studied, and here it holds 'large'.",
+        ),
+        (
+            {"size": pd.Timestamp("2024-01-01")},
+            "new.csv: column 'size' held numbers in the rows that were studied, and here",
+        ),
+        (
+            {"when": "12/31/2024"},
+            "new.csv: column 'when' held dates in the rows that were studied, and here it holds '12/31/",
+        ),
+        ({"when": 5}, "new.csv: column 'when' held dates in the rows that were studied, and here it holds '5'."),
+        (
+            {"color": [[1]] * ROWS},
+            "new.csv: column 'color' held categories in the rows that were studied, and here it holds",
+        ),
+    ],
+)
+def test_new_rows_of_another_type(columns, sentence):
+    found = read(studied(), "price")
+
+    with pytest.raises(DataError) as error:
+        features_of(studied().assign(**columns), found.columns, "new.csv")
+
+    assert str(error.value).startswith(sentence)
+
+
+def test_new_rows_without_a_column():
+    found = read(studied(), "price")
+
+    with pytest.raises(DataError, match="new.csv has no column 'size'. Nearest: 'sizes'"):
+        features_of(studied().rename(columns={"size": "sizes"}), found.columns, "new.csv")
+
+
+def test_new_rows_may_lack_what_is_not_in_use():
+    found = read(studied(), "price", drop=["age"])
+
+    features = features_of(studied().drop(columns=["age", "id", "price"]).head(1), found.columns, "new.csv")
+
+    assert list(features.columns) == ["size", "color", "when", "paid", "flag"]

@@ -1,0 +1,224 @@
+"""What TensorBoard and MLflow show is what the study found, and what would stop them is said before any training."""
+
+import os
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
+
+from poise.study import storage
+from poise.study.report.sentences import answer
+from poise.study.sources import DataError
+from poise.study.storage import FILES, save
+from poise.study.tracking import check_mlflow, check_tensorboard, to_mlflow, to_tensorboard
+
+# MLflow's tables, by SQLAlchemy 2.1.
+pytestmark = pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning")
+
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+# ---------------------------------------------------------------- TensorBoard
+
+
+def read(folder):
+    """What TensorBoard reads: by tag [(step, value)]."""
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    tags = events.Tags()["tensors"]
+    return {tag: [(one.step, make_ndarray(one.tensor_proto)) for one in events.Tensors(tag)] for tag in tags}
+
+
+@pytest.fixture(scope="module")
+def written(diabetes_study, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("events")
+    to_tensorboard(diabetes_study, folder)
+    return folder
+
+
+def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, written):
+    assert {one.name for one in written.iterdir()} == {"none", "l2"}
+    for name, seen in diabetes_study.watched.items():
+        found = read(written / name)
+        for column, values in seen.history.items():
+            steps, shown = zip(*found[f"losses/{column}"], strict=True)
+            assert steps == tuple(seen.history.index)
+            np.testing.assert_allclose(shown, values, rtol=1e-6)
+        layers = seen.forces["variable"].unique()
+        assert len(layers) == 3
+        for variable in layers:
+            rows = seen.forces[seen.forces["variable"] == variable]
+            for column in ("prediction", "penalty", "zeros", "weight_norm"):
+                steps, shown = zip(*found[f"forces/{column}/{variable}"], strict=True)
+                assert steps == tuple(rows["step"])
+                np.testing.assert_allclose(shown, rows[column], rtol=1e-6)
+    assert {"losses/loss", "losses/val_loss", "losses/penalty", "losses/total_loss"} <= set(found)
+    assert not any(np.isnan(value).any() for values in found.values() for _, value in values)
+
+
+def test_tensorboard_shows_the_weights_before_and_after(diabetes_study, written):
+    seen = diabetes_study.watched["l2"]
+
+    (first, before), (last, after) = read(written / "l2")["weights"]
+
+    assert (first, last) == (0, seen.history.index[-1])
+    for bars, weights in ((before, seen.before), (after, seen.after)):
+        counts, _ = np.histogram(weights, [*bars[:, 0], bars[-1, 1]])
+        np.testing.assert_array_equal(bars[:, 2], counts)
+        assert bars[:, 2].sum() == len(weights)
+
+
+def test_it_needs_no_tensorflow(diabetes_study, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+
+    to_tensorboard(diabetes_study, tmp_path / "logs")
+
+    assert len([*(tmp_path / "logs").rglob("*tfevents*")]) == 2
+
+
+def test_events_are_replaced_on_request_alone(diabetes_study, tmp_path):
+    to_tensorboard(diabetes_study, "logs")
+    (tmp_path / "logs" / "notes.txt").write_text("mine")
+
+    with pytest.raises(DataError, match=r"The folder 'logs' already holds events of TensorBoard.*Use --force"):
+        to_tensorboard(diabetes_study, "logs")
+    to_tensorboard(replace(diabetes_study, watched={"none": diabetes_study.watched["none"]}), "logs", overwrite=True)
+
+    assert [one.parent.name for one in (tmp_path / "logs").rglob("*tfevents*")] == ["none"]
+    assert (tmp_path / "logs" / "notes.txt").read_text() == "mine"
+
+
+def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"'file.none' cannot be written: Not a directory. Choose another with --tensor"):
+        check_tensorboard("file")
+    check_tensorboard("logs")
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
+    with pytest.raises(DataError, match=r'TensorBoard is not installed. Use `pip install "poise\[tensorboard\]"`.'):
+        check_tensorboard("logs")
+
+
+# ---------------------------------------------------------------- MLflow
+
+
+@pytest.fixture(scope="module")
+def run(diabetes_study, tmp_path_factory):
+    """A run that is saved."""
+    folder = tmp_path_factory.mktemp("runs") / "diabetes"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "page", lambda study: "<!doctype html>")
+        save(diabetes_study, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Where MLflow keeps its runs if nobody tells it: a file whose tables take seconds to make."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert check_mlflow() == "sqlite:///mlflow.db"
+    assert (folder / "mlflow.db").is_file()
+    return f"sqlite:///{folder}/mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_told(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def client(uri):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def test_mlflow_gets_settings_scores_answer_and_the_folder(diabetes_study, run, server):
+    found = client(server).get_run(to_mlflow(run, uri=server))
+
+    study, told = diabetes_study, found.data
+    assert found.info.run_name == "diabetes"
+    assert found.info.status == "FINISHED"
+    assert client(server).get_experiment(found.info.experiment_id).name == "poise"
+    expected = {
+        "data": "diabetes",
+        "task": "regression",
+        "chosen": "l2",
+        "hidden_layer_sizes": "16, 4",
+        "cv": "2",
+        "max_iter": "60",
+    }
+    assert expected.items() <= told.params.items()
+    assert float(told.params["strength"]) == study.best.strength
+    assert "choose" not in told.params
+    for one in study.candidates:
+        for name, value in {
+            "test_loss": one.test_loss.value, "test_loss_low": one.test_loss.low, "score": one.score.value,
+            "val_loss": one.val_loss, "loss": one.loss, "gain_high": one.gain.high, "zeros": one.row["zeros"],
+        }.items():  # fmt: skip
+            if np.isnan(value):
+                assert f"{one.name}/{name}" not in told.metrics
+            else:
+                assert told.metrics[f"{one.name}/{name}"] == pytest.approx(value, rel=1e-9)
+    assert told.metrics["test_loss"] == told.metrics["l2/test_loss"]
+    assert all(sentence in told.tags["mlflow.note.content"] for sentence in answer(study))
+    held = client(server).list_artifacts(found.info.run_id)
+    assert {one.path for one in held} == set(FILES)
+    assert {one.path: one.file_size for one in held}["model.keras"] == os.path.getsize(run / "model.keras")
+
+
+def test_mlflow_is_told_where_and_under_which_name(run, server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+
+    first, second = to_mlflow(run), to_mlflow(run, experiment="other")
+
+    names = [
+        client(server).get_experiment(client(server).get_run(one).info.experiment_id).name for one in (first, second)
+    ]
+    assert names == ["mine", "other"]
+
+
+def test_a_run_that_could_not_be_logged_has_failed(run, server, monkeypatch):
+    from mlflow import MlflowClient
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(MlflowClient, "log_artifacts", full)
+
+    with pytest.raises(DataError, match="cannot be used: .*No space left on device"):
+        to_mlflow(run, uri=server, experiment="full")
+    number = client(server).get_experiment_by_name("full").experiment_id
+    assert [one.info.status for one in client(server).search_runs([number])] == ["FAILED"]
+
+
+def test_a_server_that_does_not_answer_is_found_out_before_and_soon(monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    with pytest.raises(DataError) as told:
+        check_mlflow("http://me:secret@127.0.0.1:9")
+
+    assert str(told.value).startswith("MLflow at http://127.0.0.1:9 cannot be used: ")
+    assert "). Set MLFLOW_TRACKING_URI to a server that runs" in str(told.value)
+    assert "secret" not in str(told.value)
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
+    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+def test_without_mlflow_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+
+    with pytest.raises(DataError, match=r'MLflow is not installed. Use `pip install "poise\[mlflow\]"`.'):
+        check_mlflow()
