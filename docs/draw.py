@@ -28,6 +28,7 @@ SHADES = ["#ffbb78", "#ff7f0e", "#a34e00"]
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
+FIGURE_ID = re.compile(r'<div id="([0-9a-f-]{36})" class="plotly-graph-div"')
 FENCE = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -72,12 +73,18 @@ def execute_notebooks() -> None:
     import nbformat
     from nbclient import NotebookClient
 
+    os.environ["PLOTLY_RENDERER"] = "notebook_connected"  # figures of a few kB, without Plotly's JavaScript in each
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # otherwise TensorFlow prints that it is on
     for path in sorted(GALLERY.glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
         NotebookClient(notebook, timeout=600, kernel_name="python3", record_timing=False).execute()
         notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
         for number, cell in enumerate(notebook.cells):
             cell["id"] = f"cell-{number}"
+            for output in cell.get("outputs", []):
+                html = output.get("data", {}).get("text/html", "")
+                if match := FIGURE_ID.search(html):  # Plotly draws a random one, which would change in every run
+                    output["data"]["text/html"] = html.replace(match[1], f"{path.stem}-{number}")
         nbformat.write(notebook, path)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 OPTIONS = re.compile(r"<!-- options: (\w+) -->")
+HOSTS = r"https://(?:cdn\.plot\.ly|cdnjs\.cloudflare\.com)/"
 REMOTE_SCRIPT = re.compile(
-    r'<script[^>]*src="https://(?:cdn\.plot\.ly|cdnjs\.cloudflare\.com)/[^"]*"[^>]*>\s*</script>'
+    rf'<script[^>]*\bsrc="{HOSTS}[^"]*"[^>]*>\s*</script>|<script type="module">\s*import "{HOSTS}[^"]*"\s*</script>'
 )
 PLOTLY = "assets/plotly.min.js"
 
@@ -40,6 +41,7 @@ def options_of(command: str) -> str:
     """Return Markdown tables of the arguments and options of a command, read from the command itself."""
     sys.path.insert(0, str(ROOT / "src"))
     import typer
+
     from poise.cli.app import app
 
     parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]

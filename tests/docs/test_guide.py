@@ -17,7 +17,8 @@ GUIDE = DOCS / "explanation" / "why-a-penalty-is-not-a-loss.md"
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 spec = importlib.util.spec_from_file_location("draw", DOCS / "draw.py")
-assert spec is not None and spec.loader is not None
+assert spec is not None
+assert spec.loader is not None
 draw = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(draw)
 
