@@ -1,22 +1,46 @@
-"""Hooks of the documentation: tables of command-line options, and notebooks that load Plotly from the site itself."""
+"""Hooks of the documentation.
 
+They fill in the tables of command-line options. In notebooks, they resolve links to other pages, and load Plotly from
+the site itself instead of from another host.
+"""
+
+import logging
+import posixpath
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+LOG = logging.getLogger("mkdocs.hooks")
 OPTIONS = re.compile(r"<!-- options: (\w+) -->")
-HOSTS = r"https://(?:cdn\.plot\.ly|cdnjs\.cloudflare\.com)/"
 REMOTE_SCRIPT = re.compile(
-    rf'<script[^>]*\bsrc="{HOSTS}[^"]*"[^>]*>\s*</script>|<script type="module">\s*import "{HOSTS}[^"]*"\s*</script>'
+    r"<script\b(?:(?!</script>).)*?https://(?:cdn\.plot\.ly|cdnjs\.cloudflare\.com)/(?:(?!</script>).)*</script>",
+    re.DOTALL,
 )
+LINK = re.compile(r'href="((?!\w+:)[^"#]+\.(?:md|ipynb))(#[^"]*)?"')
 PLOTLY = "assets/plotly.min.js"
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
     """Replace `<!-- options: COMMAND -->` by tables of the arguments and options of a command."""
     return OPTIONS.sub(lambda match: options_of(match[1]), markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Resolve the links of a notebook, as MkDocs does for Markdown pages."""
+
+    def resolve(match: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.src_uri), match[1]))
+        file = files.get_file_from_path(target)
+        if file is None:
+            LOG.warning(
+                "Notebook '%s' contains a link '%s', but '%s' does not exist.", page.file.src_uri, match[1], target
+            )
+            return match[0]
+        return f'href="{file.url_relative_to(page.file)}{match[2] or ""}"'
+
+    return LINK.sub(resolve, html) if page.file.src_uri.endswith(".ipynb") else html
 
 
 def on_post_page(output: str, page: Any, **kwargs: Any) -> str:
@@ -46,7 +70,7 @@ def options_of(command: str) -> str:
 
     parameters = typer.main.get_command(app).commands[command].params  # type: ignore[attr-defined]
     arguments = [
-        f"| `{p.human_readable_name}` | {_cell(p.help)} |" for p in parameters if p.param_type_name == "argument"
+        f"| `{p.metavar or p.name.upper()}` | {_cell(p.help)} |" for p in parameters if p.param_type_name == "argument"
     ]
     options = [
         f"| {', '.join(f'`{name}`' for name in p.opts)} | {_cell(p.help)} | {_default(p)} |"
