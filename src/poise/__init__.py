@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from poise.study.run import run_study
     from poise.study.sources import DataError
 
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 __all__ = [
     "L0",
     "L1",
