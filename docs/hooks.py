@@ -1,7 +1,7 @@
 """Hooks of the documentation.
 
-They fill in the tables of command-line options. In notebooks, they resolve links to other pages, and load Plotly from
-the site itself instead of from another host.
+They fill in the tables of command-line options and the text of CONTRIBUTING.md. In notebooks, they resolve links to
+other pages, and load Plotly from the site itself instead of from another host.
 """
 
 import logging
@@ -13,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LOG = logging.getLogger("mkdocs.hooks")
+CONTRIBUTING = "<!-- contributing -->"
 OPTIONS = re.compile(r"<!-- options: (\w+) -->")
 REMOTE_SCRIPT = re.compile(
     r"<script\b(?:(?!</script>).)*?https://(?:cdn\.plot\.ly|cdnjs\.cloudflare\.com)/(?:(?!</script>).)*</script>",
@@ -23,7 +24,10 @@ PLOTLY = "assets/plotly.min.js"
 
 
 def on_page_markdown(markdown: str, **kwargs: Any) -> str:
-    """Replace `<!-- options: COMMAND -->` by tables of the arguments and options of a command."""
+    """Fill in `<!-- options: COMMAND -->` (tables of arguments and options) and `<!-- contributing -->`."""
+    if CONTRIBUTING in markdown:
+        text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        markdown = markdown.replace(CONTRIBUTING, text.replace("](docs/", "]("))
     return OPTIONS.sub(lambda match: options_of(match[1]), markdown)
 
 
