@@ -15,6 +15,7 @@ import nbformat
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from nbconvert import HTMLExporter
 from test_guide import difference
 
 GALLERY = Path(__file__).parents[2] / "docs" / "gallery"
@@ -49,6 +50,13 @@ def test_stored_outputs_have_no_warnings(path: Path) -> None:
     streams = {output.name for cell in _code_cells(path) for output in cell.outputs if output.output_type == "stream"}
 
     assert "stderr" not in streams
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_plots_survive_the_conversion_to_html(path: Path) -> None:
+    html, _ = HTMLExporter().from_filename(os.fspath(path))
+
+    assert html.count("Plotly.newPlot") == sum(_stores_figure(cell) for cell in _code_cells(path)) > 0
 
 
 def test_the_gallery_names_every_notebook() -> None:
