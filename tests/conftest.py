@@ -29,10 +29,10 @@ collect_ignore = []
 if BACKEND != "jax":
     collect_ignore += ["study", "docs/test_guide.py", "docs/test_readme.py", "docs/test_path_page.py", "test_cli.py"]
     collect_ignore += ["docs/test_compaction_page.py", "docs/test_study_page.py", "docs/test_as_pasted.py"]
-    collect_ignore += ["docs/test_gallery.py", "docs/test_reference.py", "docs/test_standalone_blocks.py"]
     collect_ignore += [f"path/test_{name}.py" for name in LANES]
     # About the source, the start and NumPy: the same on every backend.
     collect_ignore += ["test_layering.py", "test_import.py", "penalties/test_oracles.py"]
+    collect_ignore += ["docs/test_gallery.py", "docs/test_reference.py", "docs/test_standalone_blocks.py"]
 if BACKEND != "tensorflow":
     collect_ignore += ["test_examples.py"]
 if importlib.util.find_spec("tensorflow") is not None:

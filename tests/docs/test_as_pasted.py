@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"```python\n(.*?)```", re.S)
 SET = 'os.environ.setdefault("KERAS_BACKEND", "jax")'
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = {
     f"{page.name} {number}": code for page in PAGES for number, code in enumerate(FENCE.findall(page.read_text()))
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_as_pasted import PASTED
 
-NAMES = [name for name in PASTED if name.startswith(("README", "compaction", "updates", "path", "penalties", "faq"))]
+NAMES = [name for name in PASTED if name.startswith(("README", "compaction", "updates", "path", "penalties"))]
 
 
 @pytest.mark.parametrize("name", NAMES)
