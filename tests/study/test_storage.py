@@ -21,7 +21,7 @@ import pytest
 import skops.io
 from scipy.special import expit, softmax
 
-from poise.path.executors.locks import take_lock
+from poise.files import take_lock
 from poise.study import storage
 from poise.study.columns.encoding import Encoder
 from poise.study.report.description import fault, paths_table, schema
@@ -592,7 +592,7 @@ def test_a_run_that_a_killed_save_had_moved_away_comes_back(done, folder):
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
-    locking = "import os, sys; from poise.path.executors.locks import take_lock; l = take_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
+    locking = "import os, sys; from poise.files import take_lock; l = take_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", locking, str(tmp_path / "lock")])
 
     with take_lock(tmp_path / "lock") as held:

@@ -10,7 +10,6 @@ Nothing in it is a pickle: scikit-learn's parts are kept by skops, and only type
 """
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -28,8 +27,8 @@ import pandas as pd
 import skops.io
 from skops.io.exceptions import UntrustedTypesFoundException
 
+from poise.files import checksum, clear_leftovers, replace_file, replace_folder, write_bytes
 from poise.path.declared_sizes import LARGEST_JSON, check_arrays, load_model
-from poise.path.storage import clear_leftovers, replacing, replacing_file
 from poise.study.candidates.candidates import probabilities
 from poise.study.columns.columns import Column, features_of
 from poise.study.columns.encoding import Encoder
@@ -66,7 +65,7 @@ def save(study: Study, folder: str | os.PathLike[str], *, overwrite: bool = Fals
         OSError: it cannot be written.
     """
     check_folder(folder, overwrite=overwrite)
-    with _told(folder), replacing(Path(folder).resolve()) as new:
+    with _told(folder), replace_folder(Path(folder).resolve()) as new:
         _write(study, new)
     return Path(folder) / REPORT
 
@@ -121,7 +120,7 @@ def write_predictions(predictions: pd.DataFrame, out: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with replacing_file(out) as new:
+    with replace_file(out) as new:
         if out.suffix.lower() == ".csv":
             predictions.to_csv(new, index=False, lineterminator="\n", errors="backslashreplace")
         else:
@@ -209,7 +208,7 @@ def load_run(folder: str | os.PathLike[str], *, safe_mode: bool = True) -> Run:
     for name in NEEDED:
         if not (folder / name).is_file():
             raise _damaged(folder, f"{name} is missing")
-        if _checksum(folder / name) != found["files"].get(name):
+        if checksum(folder / name) != found["files"].get(name):
             raise _damaged(folder, f"{name} is not what was saved")
     run = Run(folder, found, _network(folder, safe_mode), _encoder(folder))
     wrong = _what_does_not_fit(run)
@@ -258,24 +257,16 @@ def read_description(folder: str | os.PathLike[str]) -> dict:
 
 def _write(study: Study, folder: Path) -> None:
     study.smaller.save(folder / MODEL)
-    _bytes(folder / PREPROCESSING, skops.io.dumps(study.encoder))
+    write_bytes(folder / PREPROCESSING, skops.io.dumps(study.encoder))
     paths_table(study).to_parquet(folder / TABLE, index=False)
-    _bytes(folder / REPORT, page(study).encode("utf-8", "replace"))
-    content = describe(study) | {"files": {name: _checksum(folder / name) for name in NEEDED}}
+    write_bytes(folder / REPORT, page(study).encode("utf-8", "replace"))
+    content = describe(study) | {"files": {name: checksum(folder / name) for name in NEEDED}}
     content["checksum"] = checksum_of(content)
     # A lone surrogate, which UTF-8 does not have, becomes the escape that JSON reads as the same; so does what steers a
     # terminal on which the file is shown.
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     text = STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
-    _bytes(folder / RECORD, text.encode("utf-8", "backslashreplace"))
-
-
-def _bytes(path: Path, content: bytes) -> None:
-    """Written to the disk before it is told to be there."""
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    write_bytes(folder / RECORD, text.encode("utf-8", "backslashreplace"))
 
 
 def _check_place(target: Path, overwrite: bool) -> None:
@@ -427,8 +418,3 @@ def _reason(error: Exception) -> str:
 
 def _damaged(folder: Path, reason: str) -> DataError:
     return DataError(f"The run in {str(folder)!r} is damaged: {reason}. Take a copy of it, or run poise study again.")
-
-
-def _checksum(file: Path) -> str:
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
