@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from poise.compaction.inputs import first_kernels
+from poise.compaction.inputs import input_kernels
 from poise.path.models import check_model
 from poise.path.result import RegularizationPath
 from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, SparseGroupLasso
@@ -167,15 +167,16 @@ def rules_of(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rule]
     kind = kind_of(name)
     if not kind.by_column:
         return [Rule(list(PENALIZED_BY_DEFAULT), kind.make())]
-    kernels = first_kernels(model)
-    if not kernels or any(axis != 0 or len(model.weights[at].shape) != 2 for _, at, axis in kernels):
+    kernels = input_kernels(model)
+    if not kernels or any(one.axis != 0 or len(model.weights[one.position].shape) != 2 for one in kernels):
         raise DataError(
             f"Penalty {name!r} drops columns, and it cannot be told which kernels of the model {model.name!r} read "
             "them: its inputs do not go into dense layers. Use --penalty l2 or l1."
         )
     groups = [np.flatnonzero(np.asarray(owners) == column).tolist() for column in dict.fromkeys(owners)]
-    first = [_tail(path_of(model.weights[at]), model) for _, at, _ in kernels]
-    own = [id(model.weights[at]) for _, at, _ in kernels]
+    positions = [kernel.position for kernel in kernels]
+    first = [_tail(path_of(model.weights[at]), model) for at in positions]
+    own = [id(model.weights[at]) for at in positions]
     rest = [w for w in model.trainable_weights if id(w) not in own and len(w.shape) > 1]
     rules = [Rule(first, kind.make(groups), name="columns")]
     return [*rules, Rule(list(PENALIZED_BY_DEFAULT), L2(REST), exclude=first, name="rest")] if rest else rules

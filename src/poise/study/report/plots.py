@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from poise.compaction.inputs import first_kernels
+from poise.compaction.inputs import input_kernels
 from poise.path.plots import neutral, places
 from poise.path.result import RegularizationPath
 from poise.study.result import NONE, Candidate, Study
@@ -100,12 +100,12 @@ def columns_picture(study: Study, one: Candidate) -> go.Figure:
 
 def column_sizes(one: Candidate, owners: Sequence[str]) -> pd.DataFrame:
     """The norm of all weights that read a column, one row a column, one column a strength, all rows training."""
-    kernels = first_kernels(one.model) or []
+    kernels = input_kernels(one.model) or []
     squares = np.zeros((len(one.path.strengths), len(owners)))
-    for first, position, axis in kernels:
-        kernel = np.square(one.path.lanes.weights[position][0].astype("float64"))
-        own = kernel.sum(axis=tuple(a for a in range(1, kernel.ndim) if a != axis + 1))
-        squares[:, first : first + own.shape[1]] += own
+    for reader in kernels:
+        kernel = np.square(one.path.lanes.weights[reader.position][0].astype("float64"))
+        own = kernel.sum(axis=tuple(a for a in range(1, kernel.ndim) if a != reader.axis + 1))
+        np.add.at(squares, (slice(None), reader.inputs), own)
     norms = pd.DataFrame(squares.T, index=pd.Index([*owners], name="column")).groupby(level=0, sort=False).sum() ** 0.5
     return norms.set_axis(one.path.strengths, axis="columns")
 
