@@ -13,22 +13,22 @@ OWNERS = ("a", "b", "b", "c")
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (5,), (5, 4)])
-def test_every_penalty_fits_every_network(name, hidden):
-    model = network(4, 3, hidden, "multiclass")
+def test_every_penalty_fits_every_network(name, hidden_layer_sizes):
+    model = network(4, 3, hidden_layer_sizes, "multiclass")
 
     optimizer = PenalizedOptimizer("adam", rules_of(name, model, OWNERS), update="proximal")
     optimizer.build(model.trainable_variables)
 
     penalized = {target.path.split("/")[-1] for target in optimizer.targets}
     assert penalized == {"kernel"}
-    assert len(optimizer.targets) == len(hidden) + 1
+    assert len(optimizer.targets) == len(hidden_layer_sizes) + 1
 
 
 def test_a_column_is_one_group_and_the_rest_has_l2():
     first, rest = rules_of("group", network(4, 1, (5,), "regression"), OWNERS)
 
     assert first.penalty.groups == [[0], [1, 2], [3]]
-    assert first.penalty.weights.tolist() == [1.0, 1.0, 1.0]
+    assert first.penalty.factors.tolist() == [1.0, 1.0, 1.0]
     assert rest.penalty.strength == 0.5
 
 

@@ -54,11 +54,11 @@ def test_the_first_penalty_that_is_not_plainly_worse_is_chosen(first, second, ex
 
 
 @pytest.mark.parametrize(("cv", "quantile"), [(2, 6.314), (4, 2.353), (10, 1.833)])  # Student's table, one-sided 5%
-def test_plainly_worse_is_by_more_than_students_quantile(folds, quantile):
-    random = np.random.default_rng(folds)
-    second, noise = random.normal(1.0, 0.1, folds), random.normal(0.0, 0.1, folds)
+def test_plainly_worse_is_by_more_than_students_quantile(cv, quantile):
+    random = np.random.default_rng(cv)
+    second, noise = random.normal(1.0, 0.1, cv), random.normal(0.0, 0.1, cv)
     noise -= noise.mean()
-    error = noise.std(ddof=1) / np.sqrt(folds)
+    error = noise.std(ddof=1) / np.sqrt(cv)
     for times, expected in [(0.99 * quantile, "first"), (1.01 * quantile, "second")]:
         first = second + noise + times * error
         assert _preferred([with_losses("first", *first), with_losses("second", *second)]).name == expected
@@ -124,7 +124,7 @@ def test_the_same_seed_gives_the_same_numbers():
 def test_what_matters_is_found_and_stands_out():
     found = run_study(planted(300), "y", penalties=["adaptive"], cv=3, strengths=9, max_iter=400)
 
-    one = found.best_strength
+    one = found.best
     assert set(one.kept) == {"curved", "color"}
     assert one.stability[["curved", "color"]].min() == 1.0
     assert one.stability.drop(["curved", "color"]).max() <= 0.25
@@ -158,8 +158,8 @@ def test_every_task_is_learnt(task):
     )
 
     assert found.table.task == task
-    assert found.best_strength.score.value > {"binary": 0.8, "counts": 0.5, "regression": 0.6}[task]
-    assert found.best_strength.score.low < found.best_strength.score.value < found.best_strength.score.high
+    assert found.best.score.value > {"binary": 0.8, "counts": 0.5, "regression": 0.6}[task]
+    assert found.best.score.low < found.best.score.value < found.best.score.high
 
 
 def test_groups_time_and_weights_are_heeded():
@@ -184,8 +184,8 @@ def own_network(inputs, outputs):
 def test_a_network_of_ones_own():
     found = run_study("diabetes", model=own_network, penalties=["group"], **FAST)
 
-    assert found.best_strength.model.name == "mine"
-    assert found.best_strength.kept is not None
+    assert found.best.model.name == "mine"
+    assert found.best.kept is not None
     assert found.settings.model == "own_network"
 
 
@@ -201,7 +201,7 @@ def test_a_forced_choice_and_no_penalty_at_all():
 def test_seeds_count_for_stability():
     found = run_study("diabetes", penalties=["group"], n_init=2, **FAST)
 
-    assert found.best_strength.path.lanes.features.shape[0] == 2 * (2 + 1)
+    assert found.best.path.lanes.features.shape[0] == 2 * (2 + 1)
 
 
 @pytest.mark.parametrize(
@@ -209,10 +209,10 @@ def test_seeds_count_for_stability():
     [
         ({"penalties": ["ridge"]}, "Penalty 'ridge' is unknown"),
         ({"choose": "l1", "penalties": ["l2"]}, "choose is 'l1' and must be one of l2, none"),
-        ({"hidden_layer_sizes": (0,)}, "hidden is"),
-        ({"cv": 1}, "folds is 1"),
+        ({"hidden_layer_sizes": (0,)}, "hidden_layer_sizes is"),
+        ({"cv": 1}, "cv is 1"),
         ({"strengths": 1}, "strengths is 1"),
-        ({"max_iter": 0}, "steps is 0"),
+        ({"max_iter": 0}, "max_iter is 0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"test": 1.0}, "test is 1.0"),
         ({"seed": -1}, "seed is -1"),
@@ -248,7 +248,7 @@ def test_it_goes_on_from_a_checkpoint(tmp_path):
     pd.testing.assert_frame_equal(*results, check_exact=True)
 
 
-@pytest.mark.parametrize("module", ["run", "tables", "encoding"])
+@pytest.mark.parametrize("module", ["run", "tables", "columns.encoding"])
 def test_the_examples_of_the_docstrings(module):
     found = doctest.testmod(importlib.import_module(f"poise.study.{module}"))
 

@@ -64,7 +64,7 @@ def test_a_gain_whose_interval_holds_zero_is_not_claimed(diabetes):
 
     sentence = answer(found)[0]
 
-    own, without = figure(found.best_strength.val_loss), figure(found.baseline.val_loss)
+    own, without = figure(found.best.val_loss), figure(found.baseline.val_loss)
     assert sentence.startswith("These 89 test rows do not show that a penalty helps: with L2 the loss is ")
     assert "a paired gain of 0.2 (−0.1 to 0.3), whose interval contains zero; in the folds" in sentence
     assert sentence.endswith(f"the held-out loss is {own} with it and {without} without.")
@@ -86,7 +86,7 @@ def test_no_lower_loss_on_held_out_rows_is_called_no_help(diabetes):
 
     sentence = answer(found)[0]
 
-    without, own = figure(found.baseline.val_loss), figure(found.best_strength.val_loss)
+    without, own = figure(found.baseline.val_loss), figure(found.best.val_loss)
     held = f"the held-out loss is {without} without one and {own} with L2; on the 89 test rows"
     assert sentence.startswith(f"A penalty does not help here: {held}")
     assert sentence.endswith(", so that the test rows say otherwise.")
@@ -271,7 +271,7 @@ def test_the_script_trains_the_same_network(case, diabetes_study, alone, tmp_pat
     with redirect_stdout(io.StringIO()) as said:
         exec(code(found), scope)
 
-    best = found.best_strength
+    best = found.best
     theirs, ours = (model.predict(scope["x"], verbose=0) for model in (scope["model"], best.model))
     np.testing.assert_allclose(theirs, ours, atol=0.02 * np.ptp(ours))
     lanes = best.stage.lanes.table
@@ -282,7 +282,7 @@ def test_the_script_trains_the_same_network(case, diabetes_study, alone, tmp_pat
 
 def test_strengths_and_factors_stand_in_the_script_exactly(adaptive):
     found = replace(adaptive, chosen="adaptive")
-    best = found.best_strength
+    best = found.best
 
     lines = code(found)
 
@@ -300,7 +300,7 @@ def test_infinite_factors_and_long_lists_are_read_back(adaptive):
     best = adaptive["adaptive"]
     rule = best.stage.rules_at(best.strength)[0]
     factors = [float("inf") if number % 3 else 0.1 * number for number in range(200)]
-    config = {**rule.penalty.get_config(), "groups": [[number, number + 200] for number in range(200)], "weights": factors}  # fmt: skip
+    config = {**rule.penalty.get_config(), "groups": [[number, number + 200] for number in range(200)], "factors": factors}  # fmt: skip
     long = replace(rule, penalty=type(rule.penalty).from_config(config))
     stage = SimpleNamespace(rules_at=lambda strength: [long])
     found = replace(adaptive, candidates=(adaptive.baseline, replace(best, stage=stage)), chosen="adaptive")

@@ -104,7 +104,7 @@ class _PathEstimator(BaseEstimator):
         if self.selection not in ("best", "one_se"):
             raise ValueError(f"selection={self.selection!r} is not one of 'best', 'one_se'.")
         if isinstance(self.cv, tuple):
-            raise ValueError("folds is a tuple. Give a number, a scikit-learn splitter, or a list of pairs.")
+            raise ValueError("cv is a tuple. Give a number, a scikit-learn splitter, or a list of pairs.")
         if not isinstance(self.hidden_layer_sizes, (list, tuple)):
             raise TypeError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes!r}: give the units of every layer, such as (64,) or ()."
