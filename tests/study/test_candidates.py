@@ -65,7 +65,9 @@ def test_a_network_begins_as_if_rows_stood_there_as_often_as_they_weigh():
 
     np.testing.assert_allclose(initial_bias("multiclass", y, 3, weight), initial_bias("multiclass", repeated, 3))
     for task, values, copies in (("counts", y, repeated), ("binary", y > 1, repeated > 1)):
-        np.testing.assert_allclose(initial_bias(task, values[:, None], 1, weight), initial_bias(task, copies[:, None], 1))
+        np.testing.assert_allclose(
+            initial_bias(task, values[:, None], 1, weight), initial_bias(task, copies[:, None], 1)
+        )
     alone = initial_bias("binary", (y > 1)[:, None].astype("float32"), 1, (y > 1).astype("float32"))
     assert np.isfinite(alone).all()
 

@@ -362,7 +362,9 @@ def test_targets_that_are_not_standardized(price, task, dtype, shape, first):
 def test_targets_in_any_unit(unit):
     price = frame()["price"]
 
-    plain, other = (encode_folds(read(frame().assign(price=price * u), "price"), np.arange(50), PAIRS) for u in (1.0, unit))
+    plain, other = (
+        encode_folds(read(frame().assign(price=price * u), "price"), np.arange(50), PAIRS) for u in (1.0, unit)
+    )
 
     np.testing.assert_allclose(plain.y, other.y, rtol=1e-5, atol=1e-6)
     assert other.scale == pytest.approx(plain.scale * unit)
@@ -387,7 +389,9 @@ def test_a_fold_without_weight_is_refused():
 def test_counts_too_large_for_float32_are_refused():
     table = read(frame().assign(price=[1e300, 2.0, 3.0] * 20), "price", task="counts")
 
-    with pytest.raises(DataError, match="The numbers in column 'price' are too large to standardize. Use another unit."):
+    with pytest.raises(
+        DataError, match="The numbers in column 'price' are too large to standardize. Use another unit."
+    ):
         encode_folds(table, np.arange(50), PAIRS)
 
 

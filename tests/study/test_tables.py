@@ -265,9 +265,21 @@ UNREADABLE = {
         {"delimiter": ","},
         "'sales.csv' is not separated by ',': the header would be a single name, 'a;y'. Use the delimiter ';', or omit it",
     ),
-    "a delimiter of two characters": (b"a::y\n", {"delimiter": "::"}, "The delimiter must be one character, got '::'. Use one"),
-    "a delimiter that cannot be one": (b"a,y\n", {"delimiter": "\n"}, "The delimiter must be one character, got '\\n'."),
-    "an unknown decimal mark": (b"a,y\n", {"decimal": "'"}, "The decimal mark must be '.' or ',', got \"'\". Omit it to detect it."),
+    "a delimiter of two characters": (
+        b"a::y\n",
+        {"delimiter": "::"},
+        "The delimiter must be one character, got '::'. Use one",
+    ),
+    "a delimiter that cannot be one": (
+        b"a,y\n",
+        {"delimiter": "\n"},
+        "The delimiter must be one character, got '\\n'.",
+    ),
+    "an unknown decimal mark": (
+        b"a,y\n",
+        {"decimal": "'"},
+        "The decimal mark must be '.' or ',', got \"'\". Omit it to detect it.",
+    ),
     "an unusual delimiter": (
         lines("a!y", "1!{n}").encode(),
         {},
@@ -546,7 +558,11 @@ WRONG_TARGETS = {
         "counts",
         "Counts must be whole numbers ≥ 0, and target 'price' holds 0.5.",
     ),
-    "negative counts": (np.arange(ROWS) - 1, "counts", "Counts must be whole numbers ≥ 0, and target 'price' holds -1."),
+    "negative counts": (
+        np.arange(ROWS) - 1,
+        "counts",
+        "Counts must be whole numbers ≥ 0, and target 'price' holds -1.",
+    ),
     "dates": (pd.date_range("2024", periods=ROWS), None, "Target 'price' holds dates; a study predicts numbers or"),
     "all missing": (None, None, "The table has 0 rows with a value of 'price'; a study needs at least 20."),
     "lists": ([[1]] * ROWS, None, "Target 'price' holds values that are neither numbers, text nor dates; a study"),

@@ -14,6 +14,7 @@ from poise.study.columns.encoding import Encoder
 from poise.study.loading import read_study
 from poise.study.predictions import predict_rows
 from poise.study.report.comparison import compare_candidates
+from poise.study.report.numbers import format_number
 from poise.study.sources import Source, load
 
 if TYPE_CHECKING:
@@ -171,9 +172,16 @@ class Study:
 
     # ------------------------------------------------------------ display
 
+    @property
+    def _headline(self) -> str:
+        return self.answer[0].split(". ")[0].rstrip(".") + "."
+
     def __repr__(self) -> str:
         data = self.description["data"]
-        return f"Study of {data['name']!r} ({data['task']} of {data['target']!r})\n{self.answer[0]}"
+        chosen = self.results.loc[self.chosen]
+        score = f"{chosen['score_name']} {format_number(chosen['score'], 2)} on the test rows"
+        network = f"{chosen['title']} at strength {format_number(chosen['strength'], 2)}: {score}"
+        return f"Study of {data['name']!r} ({data['task']} of {data['target']!r})\n{self._headline}\n{network}"
 
     def _repr_html_(self) -> str:
         data = self.description["data"]
@@ -185,6 +193,6 @@ class Study:
         )
         return (
             f"<div><p><b>Study of {escape(data['name'])}</b> ({escape(data['task'])} of {escape(data['target'])}, "
-            f"{self.description['rows']['test']:,} test rows)<br>{escape(self.answer[0])}</p>"
+            f"{self.description['rows']['test']:,} test rows)<br>{escape(self._headline)}</p>"
             f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         )

@@ -122,7 +122,11 @@ def _write_selection(study: Findings) -> str:
     reason = f"It selects at {explain_selection(selector)}."
     if not selected:
         highest = max(outside)
-        stable = f"No column is selected in more than {highest:.0%} of {runs}." if highest else f"So do all of {runs}."
+        stable = (
+            f"No column is selected in more than {highest:.0%} of {runs}."
+            if highest
+            else "No training run selects any column."
+        )
         return f"{penalty} selects no column. {reason} {stable}"
     lowest = min(inside)
     least = f"The least stable selected column is selected in {lowest:.0%} of {runs}."
