@@ -135,7 +135,7 @@ def test_roles_select_what_they_are_named_for() -> None:
     def names(role: poise.Role) -> set[str]:
         return {path.split("/")[-1] for path in paths_of(poise.Rule(role, poise.L2()), model)}
 
-    assert names(poise.Role.KERNELS) == {"embeddings", "kernel"}
+    assert names(poise.Role.KERNELS) == {"kernel"}
     assert names(poise.Role.EMBEDDINGS) == {"embeddings"}
     assert names(poise.Role.BIASES) == {"bias", "beta"}
     assert names(poise.Role.SCALES) == {"gamma"}
@@ -206,7 +206,7 @@ def test_exclude_leaves_out(exclude: Any, left: set[str]) -> None:
         (poise.Rule(["a/*", poise.Role.SCALES], poise.L2()), ["a/*, scales"]),
         (poise.Rule(wide, poise.L2()), ["wide"]),
         (poise.Rule("head/kernel", poise.L2(), name="mine"), ["mine"]),
-        ([poise.L1(), poise.L2()], ["weights L1", "weights L2"]),
+        ([poise.L1(), poise.L2()], ["kernels L1", "kernels L2"]),
         ([poise.Rule("a", poise.L1()), poise.L2(), poise.Rule("a", poise.L2())], ["a L1", "kernels", "a L2"]),
         ([], []),
     ],
@@ -216,7 +216,7 @@ def test_default_name_of_a_rule(rules: Any, names: list[str]) -> None:
 
 
 def test_rules_of_the_same_name_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"2 rules are named 'weights L2'.*Give each a name="):
+    with pytest.raises(ValueError, match=r"2 rules are named 'kernels L2'.*Give each a name="):
         as_rules([poise.L2(0.1), poise.L2(0.2)])
 
 
@@ -228,7 +228,7 @@ def test_rules_of_a_wrong_type_are_refused(rules: Any) -> None:
 
 @pytest.mark.parametrize("penalty", ["l2", 0.01, None, keras.regularizers.L2(0.01), poise.L2])
 def test_rule_takes_a_poise_penalty_alone(penalty: Any) -> None:
-    with pytest.raises(TypeError, match=r"(?s)takes a poise penalty.*received.*poise\.adopt"):
+    with pytest.raises(TypeError, match=r"takes a poise penalty.*, got "):
         poise.Rule("head/kernel", penalty)
 
 
@@ -311,7 +311,7 @@ def test_integer_variable_is_refused() -> None:
 
 def test_variable_with_a_keras_regularizer_is_refused() -> None:
     model = net(kernel_regularizer=keras.regularizers.L2(0.01))
-    with pytest.raises(ValueError, match=r"'weights' matches '.*kernel'.*regularizer L2.*penalized twice.*adopt"):
+    with pytest.raises(ValueError, match=r"'kernels' matches '.*kernel'.*regularizer L2.*penalized twice.*adopt"):
         resolve(as_rules(poise.L1()), model.trainable_variables)
 
 
@@ -323,7 +323,7 @@ def test_variable_with_a_keras_regularizer_is_refused() -> None:
         (poise.GroupLasso(groups=[[0, 6]]), "6"),
         (poise.Smoothness(axis=3), "axis=3"),
         (poise.Anchored(poise.L2(), np.zeros((2, 2))), r"start of shape \(2, 2\)"),
-        (poise.L1(factors=np.ones((7, 1))), r"weights of shape \(7, 1\)"),
+        (poise.L1(factors=np.ones((7, 1))), r"factors of shape \(7, 1\)"),
         (poise.Orthogonal(), None),
     ],
 )

@@ -122,3 +122,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+# Registers the classes with Keras, so that `import poise` is enough to load a saved model.
+importlib.import_module("poise.optimizer.penalized")

@@ -18,7 +18,7 @@ RULES = [
     poise.Rule("features/kernel", poise.L2(0.02), name="base"),
     poise.Rule("head/kernel", poise.L2(0.05), name="head"),
 ]
-asleep = pytest.mark.filterwarnings("ignore:Rule 'base' sleeps:UserWarning")
+asleep = pytest.mark.filterwarnings("ignore:Rule 'base' has no effect:UserWarning")
 
 
 def half_frozen(**of_layers: Any) -> keras.Model:

@@ -19,8 +19,8 @@ Array = np.ndarray
 Shape = tuple[int, ...]
 
 MATRIX: Shape = (4, 3)
-ANY_AXES: tuple[Shape, ...] = ((6,), MATRIX, (2, 4, 3), (2, 2, 4, 3), (2, 1, 2, 4, 3))
-FEW: tuple[Shape, ...] = (MATRIX, (2, 2, 4, 3))
+ANY_AXES: tuple[Shape, ...] = ((6,), MATRIX, (2, 1, 2, 4, 3))
+FEW: tuple[Shape, ...] = (MATRIX, (2, 4, 3))
 
 GENERIC = np.array([0.5, 1.0, 2.25])
 MIXED = np.array([[0.0, 1.0, np.inf], [1.5, 0.0, 0.25], [np.inf, 2.0, 1.0], [1.0, 1.0, 0.0]])

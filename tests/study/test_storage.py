@@ -21,7 +21,7 @@ import pytest
 import skops.io
 from scipy.special import expit, softmax
 
-from poise.path.executors.locks import take_lock
+from poise.files import take_lock
 from poise.study import storage
 from poise.study.columns.encoding import Encoder
 from poise.study.errors import DataError
@@ -484,7 +484,7 @@ def test_an_empty_folder_takes_a_run(done, tmp_path):
 class TestWhatIsThere:
     def test_a_run_is_replaced_only_when_asked(self, act, done, folder):
         before = content_of(folder)
-        with pytest.raises(FileExistsError, match="already holds a study. Use overwrite=True"):
+        with pytest.raises(FileExistsError, match="already exists. Pass overwrite=True to replace it."):
             act(done, folder)
         assert content_of(folder) == before
 
@@ -595,7 +595,7 @@ def test_a_run_that_a_killed_save_had_moved_away_comes_back(done, folder):
     before = content_of(folder)
     beside = _left(folder, old=folder, new=None)
 
-    with pytest.raises(FileExistsError, match="already holds a study"):
+    with pytest.raises(FileExistsError, match="already exists"):
         check_folder(folder)
 
     assert not beside.exists()
@@ -603,7 +603,7 @@ def test_a_run_that_a_killed_save_had_moved_away_comes_back(done, folder):
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
-    locking = "import os, sys; from poise.path.executors.locks import take_lock; l = take_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
+    locking = "import os, sys; from poise.files import take_lock; l = take_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", locking, str(tmp_path / "lock")])
 
     with take_lock(tmp_path / "lock") as held:
@@ -617,7 +617,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "render_page", lambda study: "x" * 300_000)
 
-    sentence = r"^The folder .* cannot be written: .*\. (Free some space, or use|Use) another folder\.$"
+    sentence = r"^The folder .* cannot be written: .*\. (Free some disk space or choose|Choose) another path\.$"
     with _little_room(tmp_path, size), pytest.raises(OSError, match=sentence):
         write_study(done, tmp_path / "run")
 

@@ -89,7 +89,7 @@ def test_events_are_replaced_on_request_alone(diabetes_study, tmp_path):
     to_tensorboard(diabetes_study, "logs")
     (tmp_path / "logs" / "notes.txt").write_text("mine")
 
-    with pytest.raises(DataError, match=r"The folder 'logs' already holds TensorBoard events. Use overwrite=True"):
+    with pytest.raises(FileExistsError, match="'logs' already exists. Pass overwrite=True"):
         to_tensorboard(diabetes_study, "logs")
     to_tensorboard(replace(diabetes_study, watched={"none": diabetes_study.watched["none"]}), "logs", overwrite=True)
 
@@ -99,7 +99,7 @@ def test_events_are_replaced_on_request_alone(diabetes_study, tmp_path):
 
 def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"'file.none' cannot be written: Not a directory. Use another folder."):
+    with pytest.raises(OSError, match=r"'file.none' cannot be written: Not a directory. Choose another path."):
         check_tensorboard("file")
     check_tensorboard("logs")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]

@@ -14,8 +14,8 @@ from poise.cli.screen import BadInputError, FaultError
 from poise.compaction import compact, compare_models, dead_units
 from poise.compaction.analysis import check_multiple, checked_tolerance
 from poise.compaction.graph import check_model, graph_of
+from poise.files import replace_file
 from poise.path.declared_sizes import load_model
-from poise.path.storage import replacing_file
 
 ENDING = ".keras"
 OLD_ENDINGS = (".h5", ".hdf5")
@@ -173,7 +173,7 @@ def write(model: keras.Model, out: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with replacing_file(out) as new:
+    with replace_file(out) as new:
         model.save(new)
 
 

@@ -89,7 +89,7 @@ class Penalty(keras.regularizers.Regularizer):
             ValueError: if the penalty has no proximal operator, or none for a step per entry.
         """
         if self.metric is None:
-            raise ValueError(self._why_no_prox())
+            raise ValueError(self.why_no_prox())
         w = ops.convert_to_tensor(w)
         dtype = keras.backend.standardize_dtype(w.dtype)
         w, strength = _working(w, strength)
@@ -210,8 +210,9 @@ class Penalty(keras.regularizers.Regularizer):
     def _critical_strength(self, gradient):
         return None
 
-    def _why_no_prox(self):
-        return f"{type(self).__name__} has no proximal operator: use update='coupled'."
+    def why_no_prox(self) -> str:
+        """Return the message for a penalty without a proximal operator (`metric` is None)."""
+        return f"{type(self).__name__} has no proximal operator. Use update='coupled'."
 
 
 class Separable(Penalty):

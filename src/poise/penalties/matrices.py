@@ -175,8 +175,8 @@ class MutualCoherence(Penalty):
         count = cosines.shape[0]
         return _factor(self) * strength / (count * (count - 1.0))
 
-    def _why_no_prox(self):
-        return "MutualCoherence has no proximal operator: use update='coupled', or poise.Orthogonal, which has one."
+    def why_no_prox(self):
+        return "MutualCoherence has no proximal operator. Use update='coupled', or poise.Orthogonal, which has one."
 
 
 def _toward_one(sigma, t):

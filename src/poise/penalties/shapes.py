@@ -190,8 +190,8 @@ class Anchored(Penalty):
         """That of the penalty: the smallest strength for which w = start is stationary."""
         return self.penalty.critical_strength(gradient)
 
-    def _why_no_prox(self):
-        return self.penalty._why_no_prox()
+    def why_no_prox(self):
+        return self.penalty.why_no_prox()
 
     def _away(self, w):
         return w - self._anchor(w)

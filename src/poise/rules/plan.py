@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import keras
 
-from poise.rules.layers import STATE, info_of
+from poise.rules.layers import info_of
 from poise.rules.members import check_alone, numbers_of_members, path_of
 from poise.rules.rule import Role, Rule, kind_of
+from poise.rules.variable_info import STATE
 
 
 @dataclass(frozen=True)

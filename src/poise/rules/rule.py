@@ -16,8 +16,9 @@ import keras
 
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE
-from poise.rules.layers import KERNEL, STATE, info_of
+from poise.rules.layers import info_of
 from poise.rules.members import path_of
+from poise.rules.variable_info import KERNEL, STATE
 
 
 class Role(enum.Enum):

@@ -1,6 +1,5 @@
 """Read the folder of a study: check that it is whole and consistent, and rebuild its network and encoder."""
 
-import hashlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import keras
 import skops.io
 from skops.io.exceptions import UntrustedTypesFoundException
 
+from poise.files import checksum
 from poise.path.declared_sizes import LARGEST_JSON, check_arrays, load_model
 from poise.study.columns.base import Column, Key
 from poise.study.columns.encoding import Encoder
@@ -34,7 +34,7 @@ def read_study(folder: str | os.PathLike[str], *, safe_mode: bool = True) -> tup
     for name in NEEDED:
         if not (folder / name).is_file():
             raise _damaged(folder, f"{name} is missing")
-        if checksum_of_file(folder / name) != description["files"].get(name):
+        if checksum(folder / name) != description["files"].get(name):
             raise _damaged(folder, f"{name} has changed since it was saved")
     model, encoder = _read_network(folder, safe_mode), _read_encoder(folder)
     problem = find_inconsistency(description, model, encoder)
@@ -82,12 +82,6 @@ def read_description(folder: str | os.PathLike[str]) -> dict:
         if content[key] is not None and content[key] not in names:
             raise _damaged(folder, f"in {RECORD}, {key} is {content[key]!r}, which is not a candidate")
     return content
-
-
-def checksum_of_file(file: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with open(file, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _read_network(folder: Path, safe_mode: bool) -> keras.Model:

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from poise.path.storage import replacing_file
+from poise.files import OutputExistsError, check_name, replace_file
 from poise.study.errors import DataError
-from poise.study.storage import check_name
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -15,7 +14,8 @@ def check_output(out: Path, *, overwrite: bool = False) -> None:
     """Check, before anything is predicted, whether predictions can be written to a file.
 
     Raises:
-        DataError: If the suffix is unknown, the path is a folder, or the file exists and must not be replaced.
+        DataError: If the suffix is unknown or the path is a folder.
+        FileExistsError: If the file exists and must not be replaced.
     """
     suffix = out.suffix.lower()
     if suffix not in SUFFIXES:
@@ -31,7 +31,7 @@ def check_output(out: Path, *, overwrite: bool = False) -> None:
                 "out",
             ) from None
     if out.exists() and not overwrite:
-        raise DataError(f"The file {str(out)!r} already exists. Use overwrite=True to replace it.", "overwrite")
+        raise OutputExistsError(out)
 
 
 def write_predictions(predictions: pd.DataFrame, out: Path) -> None:
@@ -40,7 +40,7 @@ def write_predictions(predictions: pd.DataFrame, out: Path) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    with replacing_file(out) as new:
+    with replace_file(out) as new:
         if out.suffix.lower() == ".csv":
             predictions.to_csv(new, index=False, lineterminator="\n", errors="backslashreplace")
         else:

@@ -10,43 +10,46 @@ Nothing in it is a pickle: scikit-learn's parts are saved by skops, and only typ
 built again.
 """
 
-import errno
 import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import skops.io
 
-from poise.path.storage import clear_leftovers, replacing
+from poise.files import (
+    CannotWriteError,
+    OutputExistsError,
+    check_writable,
+    checksum,
+    clear_leftovers,
+    replace_folder,
+    write_bytes,
+)
 from poise.study.errors import OccupiedError
 from poise.study.findings import Findings
-from poise.study.loading import FILES, MODEL, NEEDED, PREPROCESSING, RECORD, REPORT, TABLE, checksum_of_file
+from poise.study.loading import FILES, MODEL, NEEDED, PREPROCESSING, RECORD, REPORT, TABLE
 from poise.study.report.description import describe, paths_table
 from poise.study.report.page import render_page
 from poise.study.report.schema import checksum_of
 
-DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 TERMINAL_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Characters that JSON leaves unescaped and that control a terminal."""
 
 
 def write_study(findings: Findings, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write the folder of a study; see `Study.save`."""
-    check_folder(folder, overwrite=overwrite)
-    with _explain_errors(folder), replacing(Path(folder).resolve()) as new:
+    with _new_folder(folder, overwrite) as new:
         _write_files(findings, new)
     return Path(folder) / REPORT
 
 
 def copy_study(source: Path, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Copy the folder of a saved study; see `Study.save`."""
-    check_folder(folder, overwrite=overwrite)
-    with _explain_errors(folder), replacing(Path(folder).resolve()) as new:
+    with _new_folder(folder, overwrite) as new:
         for name in FILES:
             shutil.copyfile(source / name, new / name)
     return Path(folder) / REPORT
@@ -59,52 +62,42 @@ def check_folder(folder: str | os.PathLike[str], *, overwrite: bool = False) -> 
         FileExistsError: If the folder exists and must not be replaced.
         OSError: If it cannot be written.
     """
-    with _explain_errors(folder):
+    try:
         clear_leftovers(Path(folder).resolve())
         _check_place(Path(folder), overwrite)
+    except (OccupiedError, OutputExistsError):
+        raise
+    except OSError as error:
+        raise CannotWriteError(folder, error) from error
     check_writable(folder)
 
 
-def check_writable(folder: str | os.PathLike[str]) -> None:
-    """Raise OSError if a folder cannot be created."""
-    with _explain_errors(folder):
-        absolute = Path(folder).resolve()
-        check_name(absolute)
-        nearest = next(parent for parent in absolute.parents if parent.exists())
-        tempfile.TemporaryDirectory(dir=nearest).cleanup()
-
-
-def check_name(path: Path) -> None:
-    """Raise OSError for a name that some libraries cannot write."""
+@contextmanager
+def _new_folder(folder: str | os.PathLike[str], overwrite: bool) -> Iterator[Path]:
+    check_folder(folder, overwrite=overwrite)
     try:
-        str(path).encode("utf-8")
-    except UnicodeEncodeError:
-        raise OSError(errno.EILSEQ, "its name, or that of a parent folder, is not UTF-8") from None
+        with replace_folder(Path(folder).resolve()) as new:
+            yield new
+    except OSError as error:
+        raise CannotWriteError(folder, error) from error
 
 
 def _write_files(findings: Findings, folder: Path) -> None:
     findings.compact_model.save(folder / MODEL)
-    _write_bytes(folder / PREPROCESSING, skops.io.dumps(findings.encoder))
+    write_bytes(folder / PREPROCESSING, skops.io.dumps(findings.encoder))
     paths_table(findings).to_parquet(folder / TABLE, index=False)
-    _write_bytes(folder / REPORT, render_page(findings).encode("utf-8", "replace"))
-    content = describe(findings) | {"files": {name: checksum_of_file(folder / name) for name in NEEDED}}
+    write_bytes(folder / REPORT, render_page(findings).encode("utf-8", "replace"))
+    content = describe(findings) | {"files": {name: checksum(folder / name) for name in NEEDED}}
     content["checksum"] = checksum_of(content)
     # A lone surrogate, which UTF-8 does not have, becomes the escape that JSON reads as the same character, and so does
     # a character that controls a terminal on which the file is printed.
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     text = TERMINAL_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
-    _write_bytes(folder / RECORD, text.encode("utf-8", "backslashreplace"))
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    write_bytes(folder / RECORD, text.encode("utf-8", "backslashreplace"))
 
 
 def _check_place(target: Path, overwrite: bool) -> None:
-    """Raise OccupiedError unless the place is free, or holds only a study that may be replaced."""
+    """Raise FileExistsError unless the place is free, or holds only a study that may be replaced."""
     name = str(target)
     if not target.is_dir():
         if target.exists():
@@ -118,10 +111,7 @@ def _check_place(target: Path, overwrite: bool) -> None:
             f"The folder {name!r} is not empty and holds no saved study. Use another folder.", "folder"
         )  # fmt: skip
     if not overwrite:
-        raise OccupiedError(
-            f"The folder {name!r} already holds a study. Use overwrite=True to replace it, or another folder.",
-            "overwrite",
-        )
+        raise OutputExistsError(target)
     foreign = sorted(inside - {*FILES})
     if foreign:
         raise OccupiedError(
@@ -129,18 +119,3 @@ def _check_place(target: Path, overwrite: bool) -> None:
             "use another folder.",
             "folder",
         )
-
-
-@contextmanager
-def _explain_errors(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an error of the system into one sentence that names the folder."""
-    try:
-        yield
-    except OccupiedError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
-        remedy = "Free some space, or use" if error.errno in DISK_FULL else "Use"
-        raise OSError(
-            f"The folder {os.fspath(folder)!r} cannot be written: {reason}. {remedy} another folder."
-        ) from error

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from poise.files import OutputExistsError, check_writable
 from poise.study.errors import DataError
 from poise.study.findings import Findings
 from poise.study.loading import read_description
 from poise.study.settings import NO_PENALTY
-from poise.study.storage import check_writable
 from poise.study.watching import WatchedTraining
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def check_tensorboard(folder: str | os.PathLike[str], *, overwrite: bool = False
     """Check, before anything is trained, whether `to_tensorboard` can write.
 
     Raises:
-        DataError: If TensorBoard is not installed, or the folder holds events that must not be replaced.
+        DataError: If TensorBoard is not installed.
+        FileExistsError: If the folder holds events that must not be replaced.
         OSError: If the folder cannot be written.
     """
     try:
@@ -77,11 +78,7 @@ def check_tensorboard(folder: str | os.PathLike[str], *, overwrite: bool = False
     except ImportError:
         raise DataError('TensorBoard is not installed. Run `pip install "poise[tensorboard]"`.') from None
     if not overwrite and any(Path(folder).rglob(EVENTS)):
-        raise DataError(
-            f"The folder {os.fspath(folder)!r} already holds TensorBoard events. Use overwrite=True to replace them, "
-            "or another folder.",
-            "overwrite",
-        )
+        raise OutputExistsError(folder)
     check_writable(Path(folder) / NO_PENALTY)
 
 
