@@ -538,7 +538,7 @@ def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, mo
     assert content_of(folder.parent) == before
     if isinstance(error, OSError):
         assert str(caught.value) == (
-            f"The folder '{folder}' cannot be written: No space left on device. Free some space, or use another folder."
+            f"'{folder}' cannot be written: No space left on device. Free some disk space or choose another path."
         )
 
 
@@ -617,7 +617,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "render_page", lambda study: "x" * 300_000)
 
-    sentence = r"^The folder .* cannot be written: .*\. (Free some disk space or choose|Choose) another path\.$"
+    sentence = r"^.* cannot be written: .*\. (Free some disk space or choose|Choose) another path\.$"
     with _little_room(tmp_path, size), pytest.raises(OSError, match=sentence):
         write_study(done, tmp_path / "run")
 
