@@ -176,10 +176,10 @@ def main():
     given = parser.parse_args()
     for kind in given.kinds or TABLES:
         rows, columns, useful, _, _, classes = TABLES[kind]
-        print(f"{kind}: {rows} rows, {columns} columns, {useful} useful, {given.seeds} seeds")
+        print(f"{kind}: {rows} rows, {columns} columns, {useful} useful, {given.n_init} seeds")
         for name in given.ways:
             results = []
-            for seed in range(given.seeds):
+            for seed in range(given.n_init):
                 x, y, xt, yt, true = table(kind, seed)
                 start = time.perf_counter()
                 kept, loss = WAYS[name](x, y, xt, yt, classes, seed)

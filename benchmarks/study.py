@@ -34,9 +34,9 @@ def main():
     given = parser.parse_args()
     for name in given.tables or TABLES:
         if name == "planted":
-            planted(given.seeds)
+            planted(given.n_init)
         else:
-            compared(name, given.seeds, not given.without_lassonet)
+            compared(name, given.n_init, not given.without_lassonet)
 
 
 def compared(name, seeds, with_lassonet):
@@ -157,12 +157,12 @@ def planted(seeds):
                 file = Path(folder, "planted.csv")
                 frame.to_csv(file, index=False)
                 found, rows = studied(file, seed, target="y", penalties=["adaptive"])
-            kept = {int(column[1:]) for column in found.best_strength.kept}
-            stable = found.best_strength.stability.to_numpy()
-            is_true = np.array([int(column[1:]) in true for column in found.best_strength.stability.index])
+            kept = {int(column[1:]) for column in found.best.kept}
+            stable = found.best.stability.to_numpy()
+            is_true = np.array([int(column[1:]) in true for column in found.best.stability.index])
             results.append((
                 len(kept & true), len(kept - true), stable[is_true].mean(), stable[~is_true].mean(),
-                found.best_strength.score.value, linear("regression", *rows, seed)[0],
+                found.best.score.value, linear("regression", *rows, seed)[0],
             ))  # fmt: skip
         mean = np.mean(results, axis=0)
         print(

@@ -227,7 +227,7 @@ def test_several_rules_on_a_variable_are_one_row() -> None:
 
     [row] = poise.forces(model, x, y).to_dict("records")
 
-    assert row["rule"] == "weights L1, weights L2"
+    assert row["rule"] == "kernels L1, kernels L2"
     assert row["penalty"] == pytest.approx(np.linalg.norm(0.3 * np.sign(w) + 0.2 * w), rel=1e-5)
 
 
@@ -296,16 +296,16 @@ def replayed(rate: float, l1: float, steps: list, w: np.ndarray, b: np.ndarray) 
 
 
 @pytest.mark.parametrize("observe_every", [1, 2, 5])
-def test_recorded_forces_are_those_of_every_so_many_batches(observe: int) -> None:
-    model = linear_model(poise.L1(0.1), observe, inner=optimizers.SGD(0.05))
+def test_recorded_forces_are_those_of_every_so_many_batches(observe_every: int) -> None:
+    model = linear_model(poise.L1(0.1), observe_every, inner=optimizers.SGD(0.05))
     w, b = (a.astype("float64") for a in weights(model))
     steps = models.batches(epochs=3)
-    seen = replayed(0.05, 0.1, steps, w, b)[::observe]
+    seen = replayed(0.05, 0.1, steps, w, b)[::observe_every]
 
     fitted(model, epochs=3)
 
     sums, samples = model.optimizer.force_record().total, model.optimizer.force_record().samples
-    assert samples == len(seen) == len(steps[::observe])
+    assert samples == len(seen) == len(steps[::observe_every])
     expected = np.mean([[np.sum(g * g), np.sum(p * p), np.sum(g * p), np.sum((g + p) ** 2)] for g, p in seen], axis=0)
     np.testing.assert_allclose(sums[0] / samples, expected, rtol=1e-3)
     [row] = poise.forces(model).to_dict("records")
@@ -328,8 +328,8 @@ def test_recorded_forces_start_anew_after_a_reset() -> None:
 
 
 @pytest.mark.parametrize("observe_every", [0, 3])
-def test_nothing_recorded_is_an_error_that_says_how(observe: int) -> None:
-    model = linear_model(poise.L2(0.1), observe)
+def test_nothing_recorded_is_an_error_that_says_how(observe_every: int) -> None:
+    model = linear_model(poise.L2(0.1), observe_every)
     with pytest.raises(
         ValueError, match=r"Compile with poise\.PenalizedOptimizer\(\.\.\., observe_every=10\) and train, or give"
     ):
@@ -342,13 +342,15 @@ def test_recorded_values_are_the_penalties_before_every_step() -> None:
     worth = []
     for x, y in models.batches(epochs=2):
         kernels = weights(model)[::2]
-        worth.append([0.1 * sum(np.abs(w).sum() for w in kernels), 0.2 * sum((w**2).sum() for w in kernels), 1.0])
+        worth.append([0.1 * sum(np.abs(w).sum() for w in kernels), 0.2 * sum((w**2).sum() for w in kernels)])
         model.train_on_batch(x, y)
 
     record = model.optimizer.penalty_record()
 
-    np.testing.assert_allclose(sums, np.sum(worth, axis=0), rtol=1e-5)
-    np.testing.assert_allclose(last, worth[-1], rtol=1e-5)
+    expected = np.array(worth)
+    assert record.steps == len(worth)
+    np.testing.assert_allclose(record.total, expected.sum(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(record.last, expected[-1], rtol=1e-5)
     model.optimizer.reset_values()
     assert not model.optimizer.penalty_record().total.any()
 

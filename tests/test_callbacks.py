@@ -206,9 +206,9 @@ def test_model_without_penalized_is_refused() -> None:
         split(compiled("sgd"))
 
 
-def half_model(initial_scale: float, observe: int = 0) -> keras.Model:
+def half_model(initial_scale: float, observe_every: int = 0) -> keras.Model:
     """A model of half-precision layers, its loss scaled by `initial_scale` at first."""
-    optimizer = poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, observe_every=observe)
+    optimizer = poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, observe_every=observe_every)
     scaled = optimizers.LossScaleOptimizer(optimizer, initial_scale=initial_scale)
     keras.config.set_dtype_policy("mixed_float16")
     try:

@@ -62,7 +62,7 @@ def test_sleeping_rules_are_named():
 
     notes = _notes(model)
 
-    assert notes["net/features/kernel"] == "frozen; else rule 'weights', 'asleep' (a sleeping rule)"
+    assert notes["net/features/kernel"] == "frozen; else rule 'kernels', 'asleep' (a sleeping rule)"
 
 
 def test_a_keras_regularizer_is_pointed_out():
@@ -94,7 +94,7 @@ def test_prints_in_a_terminal_as_text_and_in_a_notebook():
 
     for text in (str(summary), console.export_text()):
         assert "net/a<b>[bold]/kernel" in text
-        assert "1 of 2 trained variables penalized, coupled" in text
+        assert "1 of 2 trained variables penalized, auto" in text
     assert "a&lt;b&gt;[bold]" in summary._repr_html_()
     assert max(map(len, str(summary).splitlines())) <= 120
 

@@ -261,7 +261,7 @@ def _wrap_optimizer(model, old, rules):
             "another minimum than in the loss. Compile it with update='coupled' or 'proximal' before poise.adopt_regularizers."
         )
     if old is None:
-        penalized = PenalizedOptimizer(inner, rules)
+        penalized = PenalizedOptimizer(inner, rules, update="coupled")
         if inner.built:
             penalized.build(model.trainable_variables, model)
     else:

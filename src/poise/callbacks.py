@@ -307,7 +307,7 @@ class TargetSparsity(PenalizedCallback):
         >>> model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(0.1), poise.L1(0.01), update="proximal"), loss="mse")
         >>> half = poise.TargetSparsity("kernels", 0.5)
         >>> history = model.fit(x, x[:, :4].sum(axis=1), epochs=40, verbose=0, callbacks=[half])
-        >>> history.history["zeros/weights"][-1]
+        >>> history.history["zeros/kernels"][-1]
         0.5
     """
 

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import poise
 from poise.study import estimators
-from poise.study.sources import DataError
+from poise.study.errors import DataError
 
 SMALL = {"hidden_layer_sizes": (8,), "strengths": [1e-3, 0.1], "cv": 2, "max_iter": 30, "learning_rate": 0.1}
 LINEAR = {"hidden_layer_sizes": (), "cv": 2, "max_iter": 600, "learning_rate": 0.1}
@@ -340,25 +340,29 @@ def test_classes_are_held_out_in_equal_shares():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"penalty": "ridge"}, DataError, "Penalty 'ridge' is unknown. Use one of l2, l1"),
+        ({"penalty": "ridge"}, DataError, "Unknown penalty 'ridge'. Use one of l2, l1"),
         ({"penalty": None}, ValueError, "path has no rules: give a penalty"),
         ({"penalty": poise.L1(0.0)}, ValueError, "has the strength 0"),
-        ({"selection": "1se"}, ValueError, "selection='1se' is not one of 'best', 'one_se'."),
+        ({"selection": "1se"}, ValueError, "selection must be 'best' or 'one_se', got '1se'."),
         (
             {"hidden_layer_sizes": 64},
             TypeError,
-            r"hidden_layer_sizes=64: give the units of every layer, such as \(64,\) or \(\).",
+            r"hidden_layer_sizes must be a tuple such as \(64,\) or \(\), got 64.",
         ),
-        ({"hidden_layer_sizes": (0,)}, DataError, "hidden is .0,. and must hold one unit a layer"),
+        ({"hidden_layer_sizes": (0,)}, DataError, "hidden_layer_sizes must be positive whole numbers"),
         ({"cv": 1}, ValueError, "cv=1: give a whole number ≥ 2"),
-        ({"cv": (np.ones(2), np.ones(2))}, ValueError, "folds is a tuple. Give a number"),
+        (
+            {"cv": (np.ones(2), np.ones(2))},
+            ValueError,
+            "cv must be a number, a scikit-learn splitter or a list of pairs, got a tuple.",
+        ),
         ({"strengths": 0}, ValueError, "strengths=0: give a number ≥ 1"),
         ({"strengths": [-1.0]}, ValueError, "a strength is a finite number ≥ 0"),
         ({"adaptive": -1}, ValueError, "adaptive=-1: give a number of stages"),
-        ({"max_iter": 0}, DataError, "steps is 0 and must be at least 1"),
-        ({"n_init": 0}, DataError, "seeds is 0 and must be at least 1"),
-        ({"learning_rate": 0.0}, DataError, "learning_rate is 0.0"),
-        ({"model": lambda inputs, outputs: None}, DataError, "returned NoneType for 5 inputs and 1 outputs"),
+        ({"max_iter": 0}, DataError, "max_iter must be at least 1, got 0"),
+        ({"n_init": 0}, DataError, "n_init must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, DataError, "learning_rate must be positive"),
+        ({"model": lambda inputs, outputs: None}, DataError, "got NoneType for 5 inputs and 1 outputs"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(given, error, message):
@@ -370,9 +374,9 @@ def test_parameters_that_cannot_be_are_refused(given, error, message):
 def test_weights_that_cannot_be_are_refused():
     X, y = table(20)
     for weight in (-np.ones(20), np.zeros(20)):
-        with pytest.raises(ValueError, match="sample_weight is negative, or zero for all rows"):
+        with pytest.raises(ValueError, match="sample_weight must be ≥ 0 and positive for at least one row"):
             poise.PathRegressor(**SMALL).fit(X, y, sample_weight=weight)
-    with pytest.raises(ValueError, match="All rows of y that count are of one class"):
+    with pytest.raises(ValueError, match="y must have rows of positive weight in at least two classes"):
         poise.PathClassifier(**SMALL).fit(X, y > y.mean(), sample_weight=y > y.mean())
 
 

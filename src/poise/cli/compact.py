@@ -12,10 +12,10 @@ import pandas as pd
 from poise.cli.rows import Rows, read_rows
 from poise.cli.screen import BadInputError, FaultError
 from poise.compaction import compact, compare_models, dead_units
-from poise.compaction.analysis import check_multiple, checked_tolerance
+from poise.compaction.analysis import check_multiple, check_tolerance
 from poise.compaction.graph import check_model, graph_of
+from poise.files import replace_file
 from poise.path.declared_sizes import load_model
-from poise.path.storage import replacing_file
 
 ENDING = ".keras"
 OLD_ENDINGS = (".h5", ".hdf5")
@@ -105,7 +105,7 @@ def compacted(
     model = load(source)
     try:
         check_model(model)
-        checked_tolerance(tolerance)
+        check_tolerance(tolerance)
         check_multiple(multiple)
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from None
@@ -173,7 +173,7 @@ def write(model: keras.Model, out: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    with replacing_file(out) as new:
+    with replace_file(out) as new:
         model.save(new)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from poise.cli.screen import BadInputError, refusal
-from poise.path.executors.locks import Lock, take_lock
+from poise.files import Lock, take_lock
 
 LOCK = ".lock"
 

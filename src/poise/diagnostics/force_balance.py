@@ -69,7 +69,7 @@ def forces(
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(poise.PenalizedOptimizer("sgd", poise.L2(0.01)), loss="mse")
         >>> poise.forces(model, np.ones((4, 2)), np.ones(4))["rule"].tolist()
-        ['weights']
+        ['kernels']
     """
     check_built(model)
     penalized = penalized_of(model, optimizer)
