@@ -318,7 +318,7 @@ def test_units_of_torch_recurrent_layers(kind: str) -> None:
 def test_roles_of_torch_parameters() -> None:
     modules = {
         "linear": nn.Linear(2, 3),
-        "norm": nn.LayerNorm((2, 3)),
+        "norm": nn.LayerNorm([2, 3]),
         "batch": nn.BatchNorm1d(3),
         "slope": nn.PReLU(),
         "words": nn.Embedding(4, 2),
