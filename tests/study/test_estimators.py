@@ -2,6 +2,7 @@
 
 import doctest
 import random
+from typing import Any
 
 import joblib
 import keras
@@ -20,8 +21,14 @@ import poise
 from poise.study import estimators
 from poise.study.errors import DataError
 
-SMALL = {"hidden_layer_sizes": (8,), "strengths": [1e-3, 0.1], "cv": 2, "max_iter": 30, "learning_rate": 0.1}
-LINEAR = {"hidden_layer_sizes": (), "cv": 2, "max_iter": 600, "learning_rate": 0.1}
+SMALL: dict[str, Any] = {
+    "hidden_layer_sizes": (8,),
+    "strengths": [1e-3, 0.1],
+    "cv": 2,
+    "max_iter": 30,
+    "learning_rate": 0.1,
+}
+LINEAR: dict[str, Any] = {"hidden_layer_sizes": (), "cv": 2, "max_iter": 600, "learning_rate": 0.1}
 
 
 def only_in_float64(estimator):

@@ -47,6 +47,7 @@ def written(diabetes_study, tmp_path_factory):
 
 def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, written):
     assert {one.name for one in written.iterdir()} == {"none", "l2"}
+    found = {}
     for name, seen in diabetes_study.watched.items():
         found = read(written / name)
         for column, values in seen.history.items():

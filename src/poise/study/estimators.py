@@ -174,7 +174,7 @@ class _PathEstimator(BaseEstimator):
     def _outputs(self, X: Any) -> np.ndarray:
         """Return (rows, outputs) of the network."""
         check_is_fitted(self)
-        x = self._inputs(validate_data(self, X, dtype=FLOATS, reset=False))
+        x = self._inputs(np.asarray(validate_data(self, X, dtype=FLOATS, reset=False)))
         padded = np.zeros((-(-len(x) // BATCH_SIZE) * BATCH_SIZE, x.shape[1]), "float32")
         padded[: len(x)] = x
         parts = [self.model_(part, training=False) for part in np.split(padded, len(padded) // BATCH_SIZE)]
