@@ -12,7 +12,7 @@ import pandas as pd
 from poise.cli.rows import Rows, read_rows
 from poise.cli.screen import BadInputError, FaultError
 from poise.compaction import compact, compare_models, dead_units
-from poise.compaction.analysis import check_multiple, checked_tolerance
+from poise.compaction.analysis import check_multiple, check_tolerance
 from poise.compaction.graph import check_model, graph_of
 from poise.files import replace_file
 from poise.path.declared_sizes import load_model
@@ -105,7 +105,7 @@ def compacted(
     model = load(source)
     try:
         check_model(model)
-        checked_tolerance(tolerance)
+        check_tolerance(tolerance)
         check_multiple(multiple)
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from None

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from poise.compaction.inputs import first_kernels, live_inputs
+from poise.compaction.inputs import read_inputs
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path.data.batches import at_once, steps_of
 from poise.path.data.folds import kept
@@ -88,7 +88,6 @@ class Local:
         self.optimizer = self._built(self._inner)
         few = next(job.data.passes())[1] if isinstance(job.data, Stream) else job.data
         self._is_mean = is_mean_loss(job.model, few)
-        self._kernels = first_kernels(job.model)
         self._programs: dict[Training, Program] = {}
         self._starts: dict[int, list[np.ndarray]] = {}
         self._best_size: dict[tuple, int] = {}
@@ -295,8 +294,9 @@ class Local:
                 found["measure/is_empty"] &= is_empty(target, members, size)
         if all(penalty.smooth for target in targets for _, penalty in target.penalties):
             found["measure/is_empty"] = none > 0
-        if self._kernels:
-            found["features"] = live_inputs(self.job.model, self._kernels, weights)
+        read = read_inputs(self.job.model, weights)
+        if read is not None:
+            found["features"] = read
         for number, w in enumerate(weights):
             found[f"weight/{number}"] = w[is_kept]
         return found
