@@ -360,7 +360,7 @@ def _check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:
     weight = column_or_1d(check_array(weight, ensure_2d=False, dtype="float64", input_name="sample_weight"))
     check_consistent_length(X, weight)
     if (weight < 0).any() or not weight.any():
-        raise ValueError("sample_weight must be ≥ 0 and positive for at least one row; 0 leaves a row out.")
+        raise ValueError("sample_weight must be ≥ 0 and not zero for every row; a weight of 0 leaves a row out.")
     return weight
 
 
