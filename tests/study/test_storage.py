@@ -263,13 +263,13 @@ def test_counts_are_told_by_their_mean():
 
 def test_the_network_loads_where_poise_is_missing(done, folder):
     x = done.encoder.transform(done.table.features)
-    np.write_study(folder.parent / "x.npy", x)
+    np.save(folder.parent / "x.npy", x)
     script = f"""
 import sys
 sys.modules["poise"] = None
 import keras, numpy as np
 model = keras.saving.load_model({str(folder / "model.keras")!r})
-np.write_study("y.npy", model.predict(np.load("x.npy"), verbose=0))
+np.save("y.npy", model.predict(np.load("x.npy"), verbose=0))
 """
 
     subprocess.run([sys.executable, "-c", script], cwd=folder.parent, check=True, capture_output=True)

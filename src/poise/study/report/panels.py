@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -56,7 +57,7 @@ def make_panels(titles: list[list[str]], x: str, y: str, *, shared: str, columns
 
 
 def add_line(
-    figure: go.Figure, row: int, column: int, x: Sequence, y: Sequence, name: str, role: str, dash: str
+    figure: go.Figure, row: int, column: int, x: pd.Series | pd.Index, y: pd.Series, name: str, role: str, dash: str
 ) -> None:  # fmt: skip
     """Add a line to a panel."""
     figure.add_scatter(x=x, y=y, row=row, col=column, name=name, meta=role, line_dash=dash, mode="lines")
