@@ -1,6 +1,7 @@
 """Keras' private names. No other module of poise touches them; tests/test_keras_internals.py checks each one.
 
-`PenalizedOptimizer` is a subclass of `keras.optimizers.Optimizer` and also overrides the hook `_track_variable`.
+Two hooks are overridden where their classes are: `PenalizedOptimizer._track_variable` and `SavedState._obj_type`.
+`poise.optimizer.inner.STEP_METHODS` lists the names of methods whose override changes the step of an optimizer.
 """
 
 import sys

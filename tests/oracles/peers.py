@@ -77,7 +77,7 @@ def prox_sparse_outputs(l1_ratio: float) -> Prox:
 
 
 def prox_nuclear(weight: float = 1.0) -> Prox:
-    return _flat(lambda w, h, s: pyproximal.NuclearNorm((w.size // w.shape[-1], w.shape[-1]), sigma=s * weight))
+    return _flat(lambda w, h, s: pyproximal.Nuclear((w.size // w.shape[-1], w.shape[-1]), sigma=s * weight))
 
 
 def prox_smoothness_of_a_vector(w: Array, step: float, strength: float) -> Array:

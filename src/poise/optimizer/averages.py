@@ -1,4 +1,4 @@
-"""The moving average of the weights (`use_ema=True`), which the wrapper keeps because its prox follows the inner step."""
+"""The moving average of the weights (`use_ema=True`). The wrapper keeps it, because its prox follows the inner step."""
 
 from collections.abc import Sequence
 from typing import Any

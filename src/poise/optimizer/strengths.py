@@ -65,7 +65,8 @@ class Strengths(Mapping):
         number = self._number(name)
         if isinstance(self._settings[number], Schedule):
             raise ValueError(
-                f"The strength of rule {name!r} follows a schedule and cannot be set. Create the rule with a number instead."
+                f"The strength of rule {name!r} follows a schedule and cannot be set. Create the rule with a number "
+                "instead."
             )
         strength = checked_strength(strength)
         if isinstance(strength, Schedule):

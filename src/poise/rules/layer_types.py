@@ -1,4 +1,4 @@
-"""The table of layer types: what each variable of a Keras layer is for, and along which axes its inputs and outputs lie.
+"""The table of layer types: what each variable of a Keras layer is for, and where its inputs and outputs lie.
 
 A variable does not know its layer, and its name and shape are not enough: the last axis of a kernel holds the filters
 of a `Conv2D`, the input channels of a `Conv2DTranspose`, the multiplier of a `DepthwiseConv2D` and four gates of an
