@@ -138,7 +138,9 @@ def test_a_column_of_several_inputs_has_one_size(hostile):
     assert (owners == KIND).sum() > 1
     assert sizes.shape == (len(NAMES) + 1, len(one.path.strengths))
     kernel = one.path.weights(float(sizes.columns[0]))[0]
-    assert sizes.loc[KIND].iloc[0] == pytest.approx(float(np.linalg.norm(kernel[owners == KIND])), rel=1e-5)
+    assert float(sizes.to_numpy()[[*sizes.index].index(KIND), 0]) == pytest.approx(
+        float(np.linalg.norm(kernel[owners == KIND])), rel=1e-5
+    )
 
 
 def test_without_a_penalty_there_is_still_a_report(alone):
@@ -191,7 +193,8 @@ def test_the_picture_of_columns_counts_the_survivors(diabetes):
 
 
 def test_the_pictures_of_training_have_a_panel_a_candidate_and_layer(diabetes):
-    losses, forces, weights = (draw(diabetes) for draw in (draw_losses, draw_forces, draw_weights))
+    figures: list[Any] = [draw(diabetes) for draw in (draw_losses, draw_forces, draw_weights)]
+    losses, forces, weights = figures
 
     assert [len(picture.layout.annotations) for picture in (losses, forces, weights)] == [2, 6, 3]
     assert {trace.meta for trace in losses.data} == {"prediction", "penalty", "total"}
@@ -205,7 +208,8 @@ def test_the_pictures_of_training_have_a_panel_a_candidate_and_layer(diabetes):
 
 def caption(found, name: str) -> str:
     own = own_part(found)
-    return text_of(re.search(f'id="{name}" role.*?<figcaption>(.*?)</figcaption>', own, re.DOTALL)[1])
+    [found_caption] = re.findall(f'id="{name}" role.*?<figcaption>(.*?)</figcaption>', own, re.DOTALL)
+    return text_of(found_caption)
 
 
 def test_overfitting_is_called_so_only_where_it_is_seen(diabetes):

@@ -120,6 +120,8 @@ def test_what_matters_is_found_and_stands_out():
     found = run_study(planted(300), "y", penalties=["adaptive"], cv=3, strengths=9, max_iter=400).findings
 
     one = found.best
+    assert one.selected is not None
+    assert one.stability is not None
     assert set(one.selected) == {"curved", "color"}
     assert one.stability[["curved", "color"]].min() == 1.0
     assert one.stability.drop(["curved", "color"]).max() <= 0.25
@@ -193,7 +195,7 @@ def test_a_requested_choice_and_no_penalty_at_all(alone):
 def test_initial_weights_count_for_stability():
     found = run_study("diabetes", penalties=["group"], n_init=2, **FAST)
 
-    assert found.best.path.lanes.features.shape[0] == 2 * (2 + 1)
+    assert len(np.asarray(found.best.path.lanes.features)) == 2 * (2 + 1)
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,9 @@ def test_a_run_that_could_not_be_logged_has_failed(run, server, monkeypatch):
 
     with pytest.raises(DataError, match="cannot be used: .*No space left on device"):
         to_mlflow(run, uri=server, experiment="full")
-    number = client(server).get_experiment_by_name("full").experiment_id
+    experiment = client(server).get_experiment_by_name("full")
+    assert experiment is not None
+    number = experiment.experiment_id
     assert [one.info.status for one in client(server).search_runs([number])] == ["FAILED"]
 
 
