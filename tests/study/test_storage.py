@@ -192,7 +192,7 @@ def test_order_and_further_columns_do_not_matter(folder):
 
 
 def test_a_new_category_is_predicted_and_a_gap_filled(folder):
-    frame = rows().head(3).assign(color=["mauve", None, "red"], age=[np.nan, 1e9, 40.0])
+    frame = rows().head(3).assign(color=np.array(["mauve", None, "red"], object), age=[np.nan, 1e9, 40.0])
 
     assert np.isfinite(Study.load(folder).predict(frame)["price"]).all()
 
@@ -263,13 +263,13 @@ def test_counts_are_told_by_their_mean():
 
 def test_the_network_loads_where_poise_is_missing(done, folder):
     x = done.encoder.transform(done.table.features)
-    np.write_study(folder.parent / "x.npy", x)
+    np.save(folder.parent / "x.npy", x)
     script = f"""
 import sys
 sys.modules["poise"] = None
 import keras, numpy as np
 model = keras.saving.load_model({str(folder / "model.keras")!r})
-np.write_study("y.npy", model.predict(np.load("x.npy"), verbose=0))
+np.save("y.npy", model.predict(np.load("x.npy"), verbose=0))
 """
 
     subprocess.run([sys.executable, "-c", script], cwd=folder.parent, check=True, capture_output=True)
@@ -585,7 +585,9 @@ def test_what_a_save_that_still_runs_writes_is_left_alone(done, tmp_path):
     beside = _left(tmp_path / "run", new=None)
     other = _left(tmp_path / "run2", new=None)
 
-    with take_lock(beside / "lock"):
+    lock = take_lock(beside / "lock")
+    assert lock is not None
+    with lock:
         write_study(done, tmp_path / "run")
         assert (beside / "new").exists()
     assert (other / "new").exists()
@@ -606,8 +608,9 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     locking = "import os, sys; from poise.files import take_lock; l = take_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", locking, str(tmp_path / "lock")])
 
-    with take_lock(tmp_path / "lock") as held:
-        assert held is not None
+    lock = take_lock(tmp_path / "lock")
+    assert lock is not None
+    with lock:
         assert take_lock(tmp_path / "lock") is None
     assert take_lock(tmp_path / "lock", create=False) is not None
     assert take_lock(tmp_path / "none", create=False) is None

@@ -12,7 +12,9 @@ from tensorboard.util.tensor_util import make_ndarray
 from poise.study import storage
 from poise.study.errors import DataError
 from poise.study.loading import FILES
+from poise.study.report.description import describe
 from poise.study.report.sentences import write_answer
+from poise.study.result import Study
 from poise.study.storage import write_study
 from poise.study.tracking import check_mlflow, check_tensorboard, to_mlflow, to_tensorboard
 
@@ -38,15 +40,20 @@ def read(folder):
     return {tag: [(one.step, make_ndarray(one.tensor_proto)) for one in events.Tensors(tag)] for tag in tags}
 
 
+def as_study(findings):
+    return Study(describe(findings), findings.compact_model, findings.encoder, findings=findings)
+
+
 @pytest.fixture(scope="module")
 def written(diabetes_study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("events")
-    to_tensorboard(diabetes_study, folder)
+    to_tensorboard(as_study(diabetes_study), folder)
     return folder
 
 
 def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, written):
     assert {one.name for one in written.iterdir()} == {"none", "l2"}
+    found = {}
     for name, seen in diabetes_study.watched.items():
         found = read(written / name)
         for column, values in seen.history.items():
@@ -80,18 +87,20 @@ def test_tensorboard_shows_the_weights_before_and_after(diabetes_study, written)
 def test_it_needs_no_tensorflow(diabetes_study, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
 
-    to_tensorboard(diabetes_study, tmp_path / "logs")
+    to_tensorboard(as_study(diabetes_study), tmp_path / "logs")
 
     assert len([*(tmp_path / "logs").rglob("*tfevents*")]) == 2
 
 
 def test_events_are_replaced_on_request_alone(diabetes_study, tmp_path):
-    to_tensorboard(diabetes_study, "logs")
+    study = as_study(diabetes_study)
+    to_tensorboard(study, "logs")
     (tmp_path / "logs" / "notes.txt").write_text("mine")
 
     with pytest.raises(FileExistsError, match="'logs' already exists. Pass overwrite=True"):
-        to_tensorboard(diabetes_study, "logs")
-    to_tensorboard(replace(diabetes_study, watched={"none": diabetes_study.watched["none"]}), "logs", overwrite=True)
+        to_tensorboard(study, "logs")
+    unpenalized = replace(diabetes_study, watched={"none": diabetes_study.watched["none"]})
+    to_tensorboard(as_study(unpenalized), "logs", overwrite=True)
 
     assert [one.parent.name for one in (tmp_path / "logs").rglob("*tfevents*")] == ["none"]
     assert (tmp_path / "logs" / "notes.txt").read_text() == "mine"
@@ -202,7 +211,9 @@ def test_a_run_that_could_not_be_logged_has_failed(run, server, monkeypatch):
 
     with pytest.raises(DataError, match="cannot be used: .*No space left on device"):
         to_mlflow(run, uri=server, experiment="full")
-    number = client(server).get_experiment_by_name("full").experiment_id
+    experiment = client(server).get_experiment_by_name("full")
+    assert experiment is not None
+    number = experiment.experiment_id
     assert [one.info.status for one in client(server).search_runs([number])] == ["FAILED"]
 
 

@@ -73,7 +73,7 @@ def column_sizes(candidate: Candidate, owners: Sequence[str]) -> pd.DataFrame:
     for kernel in kernels:
         square = np.square(candidate.path.lanes.weights[kernel.position][0].astype("float64"))
         by_slice = square.sum(axis=tuple(a for a in range(1, square.ndim) if a != kernel.axis + 1))
-        np.add.at(squares, (slice(None), kernel.inputs), by_slice)
+        np.add.at(squares.T, kernel.inputs, by_slice.T)
     norms = pd.DataFrame(squares.T, index=pd.Index([*owners], name="column")).groupby(level=0, sort=False).sum() ** 0.5
     return norms.set_axis(candidate.path.strengths, axis="columns")
 
