@@ -90,8 +90,8 @@ class State:
         saved = [np.shape(value) for value in self.variables]
         if kinds != saved_kinds or shapes != saved:
             raise ValueError(
-                f"The state of {layer.name!r} cannot be restored: it was saved from layers of the classes {saved_kinds} "
-                f"and variables of the shapes {saved}, but {layer.name!r} has {kinds} and {shapes}."
+                f"The state of {layer.name!r} cannot be restored: it was saved from layers of the classes "
+                f"{saved_kinds} and variables of the shapes {saved}, but {layer.name!r} has {kinds} and {shapes}."
             )
         for holder, state in zip(holders, self.layers, strict=True):
             holder.load_own_variables(dict(state.entries))
