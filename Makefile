@@ -1,44 +1,57 @@
-# Everything here creates .venv by itself; a machine needs Python 3.11 and make.
+# Every target creates .venv itself. A machine needs Python 3.11 and make.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-# PyTorch without CUDA; a newer version would bring gigabytes that no test uses.
+# A PyTorch build without CUDA. Other versions would download gigabytes that no test uses.
 TORCH := torch==2.13.0
 BACKENDS := jax tensorflow torch
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONHASHSEED := 0
+# The tests compile many programs that are the same in every run.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.venv/.compiled
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.1
 
-.PHONY: demo test test-lowest lint bench docs clean
-.DEFAULT_GOAL := demo
+.PHONY: help demo dev check test test-jax test-tensorflow test-torch test-lowest lint types docs bench clean
+.DEFAULT_GOAL := help
 
-demo: .venv/.poise  ## the main job on real data
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.poise  ## run a study on real data and print where the report is
 	$(BIN)/poise study diabetes --out runs/diabetes --force
 
-# Tests compile the same small programs again and again, those of a file most of all.
-test: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.venv/.compiled
-test: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
-test: lint docs .venv/.tests  ## the tests, on all three backends
-	@set -e; for backend in $(BACKENDS); do \
-		echo "== the tests on $$backend"; \
-		KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20; \
-	done
+dev: .venv/.dev  ## an editable install with everything that development needs
+	@echo "Run 'source $(BIN)/activate', or use $(BIN)/python."
 
-# What pyproject.toml calls the lowest versions, without TensorFlow and PyTorch, as after a plain `pip install poise`.
+check: lint types  ## lint, types and the fast tests on JAX: the loop for daily work
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" --durations=10
+
+test: lint types docs  ## lint, types, docs and all tests on all three backends
+	@set -e; for backend in $(BACKENDS); do $(MAKE) --no-print-directory test-$$backend; done
+
+test-jax test-tensorflow test-torch: test-%: .venv/.dev  ## all tests on one backend
+	@echo "== tests on $*"
+	KERAS_BACKEND=$* $(PYTEST) --durations=20
+
+# The lower bounds in pyproject.toml, without TensorFlow and PyTorch, from an installed wheel.
 LOWEST := test_optimizer.py test_inner.py test_identity.py test_saving.py test_rules.py test_layers.py \
 	penalties/test_errors.py penalties/test_oracles.py path/test_stages.py path/test_selection.py \
 	compaction/test_behavior.py study/test_scores.py docs/test_plain_install.py
-test-lowest: .venv-lowest/.tests  ## the core tests on JAX, with the lowest versions of what poise depends on
+test-lowest: .venv-lowest/.tests  ## the core tests on JAX with the lowest supported versions
 	.venv-lowest/bin/python -m pytest -q -n 2 --dist loadfile $(addprefix tests/,$(LOWEST))
 	.venv-lowest/bin/poise study diabetes --penalty l2 --strengths 3 --cv 2 --max-iter 20 --out runs/lowest --force --quiet
 
-lint: .venv/.tests  ## style and types
+lint: .venv/.dev  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --pythonpath $(BIN)/python src/poise
 
-docs: .venv/.tests  ## the documentation, into site/; a warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+types: .venv/.dev  ## types of src and tests
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: .venv/.tests  ## the ratios that README and docs quote
+docs: .venv/.dev  ## the documentation, into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench: .venv/.dev  ## the ratios that README and docs quote
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python benchmarks/step.py --all
 	$(BIN)/python benchmarks/path.py
@@ -48,7 +61,7 @@ bench: .venv/.tests  ## the ratios that README and docs quote
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/scale.py
 
-clean:
+clean:  ## remove everything that make created
 	rm -rf .venv .venv-lowest site dist runs
 
 .venv/.pip:
@@ -56,12 +69,12 @@ clean:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	touch $@
 
-.venv/.poise: .venv/.pip pyproject.toml $(shell find src -type f -name '*.py' -o -type f -path '*templates*')
-	$(BIN)/python -m pip install --quiet .
+.venv/.poise: .venv/.pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-.venv/.tests: .venv/.poise
-	$(BIN)/python -m pip install --quiet $(TORCH) tensorflow-cpu --group test --group lint --group docs
+.venv/.dev: .venv/.poise
+	$(BIN)/python -m pip install --quiet $(TORCH) tensorflow-cpu --group dev
 	touch $@
 
 .venv-lowest/.tests: pyproject.toml $(shell find src -type f -name '*.py' -o -type f -path '*templates*')

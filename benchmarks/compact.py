@@ -1,21 +1,22 @@
-"""What compaction saves at what price in accuracy, beside other ways to a network of as many operations.
+"""Compare compaction with other ways to get a network of about as many operations.
 
     python benchmarks/compact.py                        # mnist1d and digits
-    python benchmarks/compact.py mnist1d --seeds 5      # one of them (mnist1d: pip install mnist1d)
-    python benchmarks/compact.py --validation           # on rows put aside from training, which the settings are from
+    python benchmarks/compact.py mnist1d --seeds 5      # only one of them (mnist1d: pip install mnist1d)
+    python benchmarks/compact.py --validation           # score on validation rows instead of test rows
 
-"poise" trains under `poise.unit_sparsity` in the proximal update, removes the dead units by `poise.compact` and goes on
-without the penalty; "even" is the same with the weight 1 for every filter, where the default is √(entries of the
-filter). So many dead filters are kept that every layer has a multiple of 8 (`--multiple 1` for none): on other widths
-convolutions on a CPU can be twice as slow. Each is set against two others. "Magnitude" trains without a penalty,
-zeroes in every layer the same share of the filters, those of smallest L1 norm (Li et al. 2017), with such multiples
-too and about as many FLOPs, and goes on in the same way. "Narrow" has the widths of magnitude from the start. All train
-for the same number of epochs in all, on the same rows, from the same seed. Accuracy is the mean over the seeds, on
-test rows; "lost" in points against the full network.
+- "poise" trains with `poise.unit_sparsity` and the proximal update, removes the dead units with `poise.compact`, and
+  continues without the penalty.
+- "even" is the same with the factor 1 for every filter instead of √(entries of the filter).
+- "magnitude" trains without a penalty, sets the same share of the filters of every layer to zero (those with the
+  smallest L1 norm; Li et al. 2017), and continues in the same way.
+- "narrow" has the widths of "magnitude" from the start.
 
-The speed is that of `predict` in batches of 256: the full network and the small one take turns, and the median of the
-ratios counts ("faster"). "Of it" is that over the ratio of the FLOPs. "CPU" is the ratio of the processor times, which
-other work on the machine changes less.
+Every layer keeps a multiple of 8 filters (`--multiple 1` turns this off), because convolutions of other widths can be
+twice as slow on a CPU. All ways train for the same total number of epochs, on the same rows and from the same seed.
+"accuracy" is the mean over the seeds on test rows; "lost" is in percentage points against the full network.
+
+The full and the small network take turns with `predict` on batches of 256. "faster" is the median ratio of their
+times, "of it" is this ratio divided by the ratio of the FLOPs, and "CPU" is the ratio of the processor times.
 """
 
 import argparse
@@ -45,10 +46,10 @@ TABLES = {
 
 def main():
     parser = argparse.ArgumentParser(description="Accuracy and speed of compacted networks, against magnitude pruning.")
-    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; both without one")
+    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)}; default: both")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--validation", action="store_true", help="judge on rows put aside from those that train")
-    parser.add_argument("--multiple", type=int, default=8, help="of which the filters of a layer are left")
+    parser.add_argument("--validation", action="store_true", help="score on validation rows instead of test rows")
+    parser.add_argument("--multiple", type=int, default=8, help="keep a multiple of this many filters per layer")
     given = parser.parse_args()
     print(f"{platform.machine()} with {os.cpu_count()} cores, Keras {keras.__version__} on {keras.backend.backend()}")
     for name in given.tables or TABLES:
@@ -77,7 +78,7 @@ def report(name, found, seeds):
 
 
 def compared(name, seed, validation, multiple):
-    """One row for every network of a seed."""
+    """Return one row per network of a seed."""
     *training, x, y = rows_of(name, seed, validation)
     _, _, filters, _, (epochs, afterwards), strengths = TABLES[name]
     keras.utils.set_random_seed(seed)
@@ -101,7 +102,7 @@ def compared(name, seed, validation, multiple):
 
 
 def rows_of(name, seed, validation):
-    """x and y that train, x and y that judge."""
+    """Return training x and y, then scoring x and y."""
     from sklearn.model_selection import train_test_split
 
     if name == "digits":
@@ -123,7 +124,7 @@ def rows_of(name, seed, validation):
 
 
 def network(name, filters):
-    """Blocks of a convolution, batch normalization and ReLU."""
+    """Build blocks of a convolution, batch normalization and ReLU."""
     dimension, kernel, _, pooled, *_ = TABLES[name]
     layers = keras.layers
     convolution, pooling, average = (
@@ -146,7 +147,7 @@ def copied(model):
 
 
 def train(model, rows, epochs, rule=None):
-    """With a rate that falls to zero as a cosine, and the rule in the proximal update."""
+    """Compile with a cosine-decayed learning rate and the rule in the proximal update."""
     batch = 64 if len(rows[0]) > 2000 else 32
     steps = epochs * -(-len(rows[0]) // batch)
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(RATE, steps))
@@ -157,7 +158,7 @@ def train(model, rows, epochs, rule=None):
 
 
 def filters_like(name, ours, multiple):
-    """The same share of every layer's filters, with which a network has about as many FLOPs as ours."""
+    """Return the share of filters per layer that gives about as many FLOPs as ours."""
     allowed = flops(name, filters_of(ours))
     shares = np.linspace(0, 1, 201)[:, None] * TABLES[name][2]
     counts = np.maximum(1, np.round(shares / multiple)).astype(int) * multiple
@@ -165,7 +166,7 @@ def filters_like(name, ours, multiple):
 
 
 def pruned(model, filters):
-    """A copy in which all filters but those of large L1 norm are zero, with their normalization's scale and shift."""
+    """Return a copy in which the filters of small L1 norm are zero, with the scale and shift of their normalization."""
     model = copied(model)
     convolutions = [position for position, layer in enumerate(model.layers) if hasattr(layer, "filters")]
     for position, count in zip(convolutions, filters, strict=True):
@@ -183,7 +184,7 @@ def filters_of(model):
 
 
 def flops(name, filters):
-    """As poise.compare_models counts them, without building the network."""
+    """Count FLOPs like poise.compare_models, without building the network."""
     dimension, kernel, _, pooled, *_ = TABLES[name]
     places, before, products = {1: 40, 2: 64}[dimension], 1, 0
     for number, count in enumerate(filters):
@@ -213,7 +214,7 @@ def judged(full, model, x, y, **about):
 
 
 def timed(full, model, x, rounds=21, batches=8):
-    """Milliseconds that the model takes for a batch of 256, and how many times those the full one does; and of CPU."""
+    """Return milliseconds for a batch of 256, and the ratios of time and CPU time of the full network to this one."""
     x = np.resize(x, (256 * batches, *x.shape[1:]))
     times = np.zeros((rounds, 2, 2))
     for number in range(-1, rounds):  # the first round compiles, and is overwritten

@@ -1,13 +1,13 @@
-"""How much memory training takes with a penalty in the optimizer, beside the stock optimizer.
+"""Compare the memory of training: penalty in the optimizer against the stock optimizer.
 
     python benchmarks/memory.py                       # the backend of KERAS_BACKEND
-    python benchmarks/memory.py jax tensorflow torch  # those that are named
+    python benchmarks/memory.py jax tensorflow torch  # these backends
 
-A network of 25 million parameters, 100 MB, is trained for a few steps with Adam, in a process of its own for every
-line. Printed is what the process takes beyond what it took before the network was made, in copies of the weights: at
-its highest (`peak`) and after training, with the network and its optimizer alive (`kept`); then both as ratios to
-stock Adam's. Stock Adam keeps three copies, the weights and its two moments, and needs a fourth for the gradient,
-which PyTorch keeps as well. TensorFlow hands no memory back, so that there `kept` says what `peak` says.
+A network of 25 million parameters (100 MB) trains for a few steps with Adam, in a new process per line. The script
+prints the memory of the process beyond what it took before the network was built, in copies of the weights: at its
+highest (`peak`) and after training, with the network and its optimizer alive (`kept`); then both as ratios to stock
+Adam. Stock Adam keeps three copies, the weights and its two moments, and needs a fourth for the gradient, which PyTorch
+keeps as well. TensorFlow returns no memory, so its `kept` equals its `peak`.
 """
 
 import argparse
@@ -37,7 +37,7 @@ CONTENDERS = {
 
 def main():
     parser = argparse.ArgumentParser(
-        description="Memory of training with PenalizedOptimizer, beside the stock optimizer."
+        description="Memory of training with PenalizedOptimizer, against the stock optimizer."
     )
     parser.add_argument("backends", nargs="*", help="jax, tensorflow, torch; without one that of KERAS_BACKEND")
     parser.add_argument("--one", help=argparse.SUPPRESS)

@@ -1,12 +1,12 @@
-"""How long a training step takes with a penalty in the optimizer, against the same penalty in the loss.
+"""Compare the time of a training step: penalty in the optimizer against the same penalty in the loss.
 
     python benchmarks/step.py            # the backend of KERAS_BACKEND
-    python benchmarks/step.py --all      # JAX and TensorFlow, a process each
+    python benchmarks/step.py --all      # JAX and TensorFlow, one process each
 
-"Theirs" is the network with `kernel_regularizer=L2(0.01)` on every kernel under plain Adam, "ours" the same network
-under `poise.PenalizedOptimizer("adam", poise.L2(0.01))`. All models live in one process and take turns: a round is one `fit` of
-each over the same batches, in random order, and gives one ratio for every one of ours. Printed are the medians over
-the rounds, so that a slow moment of the machine spoils a round and not the result.
+"theirs" is the network with `kernel_regularizer=L2(0.01)` on every kernel and plain Adam. "ours" is the same network with
+`poise.PenalizedOptimizer("adam", poise.L2(0.01))`. All models live in one process. In every round each model runs one
+`fit` over the same batches, in random order, which gives one ratio per model. The script prints medians over the
+rounds, so that a slow moment of the machine spoils a round and not the result.
 """
 
 import argparse
@@ -26,9 +26,9 @@ def main():
     arguments = argparse.ArgumentParser(
         description="Time of a training step, PenalizedOptimizer against kernel_regularizer."
     )
-    arguments.add_argument("--all", action="store_true", help="JAX and TensorFlow, one after the other")
-    arguments.add_argument("--rounds", type=int, default=31, help="how many ratios the median is taken of")
-    arguments.add_argument("--net", choices=("small", "large"), help="one network alone")
+    arguments.add_argument("--all", action="store_true", help="run JAX and TensorFlow, one after the other")
+    arguments.add_argument("--rounds", type=int, default=31, help="number of rounds")
+    arguments.add_argument("--net", choices=("small", "large"), help="run only this network")
     given = arguments.parse_args()
     if not given.all:
         report(given.rounds, [given.net] if given.net else ["small", "large"])
@@ -44,7 +44,7 @@ def report(rounds, names):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
-    print(f"{keras.backend.backend()}, Keras {keras.__version__}, {machine()}; medians of {rounds} rounds, µs a step")
+    print(f"{keras.backend.backend()}, Keras {keras.__version__}, {machine()}; medians of {rounds} rounds, µs per step")
     print(f"{'network':<22} {'what':<34} {'ours':>9} {'theirs':>9} {'ratio':>7}   middle half")
     for name in names:
         for what, ours, theirs, ratios in compare(name, rounds):
@@ -53,7 +53,7 @@ def report(rounds, names):
             print(f"{line}   {low:.3f} to {high:.3f}", flush=True)
 
 
-# layers from the inputs to the outputs, rows in a batch, steps in a fit
+# layer sizes, batch size, steps per fit
 NETWORKS = {"small": ((10, 64, 1), 32, 1000), "large": ((784, 512, 512, 10), 128, 60)}
 
 
@@ -63,7 +63,7 @@ def title(name):
 
 
 def compare(name, rounds):
-    """For each of ours (what, its time, theirs, ratios): µs a step, one ratio a round."""
+    """For each of ours (what, its time, theirs, ratios): µs per step, one ratio per round."""
     import poise
 
     def penalized(observe=0):
@@ -94,7 +94,7 @@ def compare(name, rounds):
 
 
 def trainer(name, optimizer, callbacks=(), regularized=False):
-    """A function that trains a fresh model for one epoch over the same batches as every other."""
+    """Return a function that trains a new model for one epoch over the same batches."""
     import keras
     import numpy as np
 
@@ -114,7 +114,7 @@ def trainer(name, optimizer, callbacks=(), regularized=False):
 
 
 def endless(x, y):
-    """Batches that are cut already, over and over, in the cheapest form that the backend reads."""
+    """Return the same batches again and again, in the form that the backend reads fastest."""
     import keras
 
     if keras.backend.backend() == "tensorflow":

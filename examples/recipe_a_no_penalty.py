@@ -1,4 +1,4 @@
-"""Recipe (a): a network without any penalty, as TensorFlow users write it, and beside it with poise."""
+"""Recipe (a): a network without any penalty, written with tf.keras and with poise."""
 
 import os
 
@@ -23,12 +23,12 @@ def network():
     )
 
 
-# As TensorFlow users write it.
+# With tf.keras.
 theirs = network()
 theirs.compile(optimizer="adam", loss="mse")
 history = theirs.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0)
 
-# With poise: a rule of strength 0 penalizes nothing, and shows what the weights would cost.
+# With poise: a penalty of strength 0 changes nothing, and you can raise the strength later.
 ours = network()
 ours.compile(optimizer=poise.PenalizedOptimizer("adam", poise.L2(0.0)), loss="mse")
 ours.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0, callbacks=[poise.PenaltyLogger()])

@@ -1,4 +1,4 @@
-"""Recipe (b): an L2 regularizer on both layers, as TensorFlow users write it, and beside it with poise."""
+"""Recipe (b): an L2 regularizer on both layers, written with tf.keras and with poise."""
 
 import os
 
@@ -23,12 +23,12 @@ def network(regularizer=None):
     )
 
 
-# As TensorFlow users write it.
+# With tf.keras.
 theirs = network(tf.keras.regularizers.l2(0.01))
 theirs.compile(optimizer="adam", loss="mse", metrics=["mse"])
 theirs.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0)
 
-# With poise: the layers stay as they are.
+# With poise: the layers do not change.
 ours = network()
 ours.compile(optimizer=poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse")
 ours.fit(x, y, epochs=STEPS // 10, batch_size=32, shuffle=False, verbose=0)

@@ -1,13 +1,13 @@
-"""A small convolutional network that loses whole filters in training, and is smaller and faster afterwards.
+"""Train a small convolutional network that loses whole filters, then make it smaller and faster.
 
     python examples/shrinking.py            # scikit-learn's digits, images of 8 x 8
     python examples/shrinking.py mnist1d    # digits drawn as curves (pip install mnist1d)
 
-For every strength the same network trains under `poise.unit_sparsity` in the proximal update, so that filters become
-exactly zero with their batch normalization; `poise.compact` then removes them. Printed are, before and after that, the
-accuracy on the validation rows, and what the smaller network takes, each with how many times as much the network of
-strength 0 takes: parameters, operations, the time of `predict` for a batch of 256 (the two take turns; the median),
-and the file. Training could go on with the smaller network; here it does not.
+The same network trains once per strength with `poise.unit_sparsity` and the proximal update, so that filters and their
+batch normalization become exactly zero. `poise.compact` then removes them. The script prints the accuracy on the
+validation rows before and after, and the size of the smaller network relative to the network of strength 0:
+parameters, operations, time of `predict` for a batch of 256, and file size. You could continue to train the smaller
+network; this example does not.
 """
 
 import argparse
@@ -56,13 +56,13 @@ def main():
 
 
 def digits():
-    """Images of 8 x 8, as (x, y) that train, choose and test."""
+    """Return images of 8 x 8 as (x, y) for training, validation and test."""
     x, y = load_digits(return_X_y=True)
     return split((x / 16).reshape(-1, 8, 8, 1), y)
 
 
 def mnist1d():
-    """Curves of 40 points, made here."""
+    """Return curves of 40 points."""
     from mnist1d.data import get_dataset_args, make_dataset
 
     settings = get_dataset_args()
@@ -78,7 +78,7 @@ def split(x, y):
 
 
 def network(shape):
-    """Four blocks of a convolution, batch normalization and ReLU."""
+    """Build four blocks of a convolution, batch normalization and ReLU."""
     flat = len(shape) == 2
     convolution, pooling, average = (
         (layers.Conv1D, layers.MaxPooling1D, layers.GlobalAveragePooling1D)
@@ -122,7 +122,7 @@ def print_row(strength, before, after, full, smaller, x):
 
 
 def time_of_predict(full, smaller, x, rounds=15, batches=4):
-    """Seconds for a batch of 256 of the smaller network, and how much faster than the full one it is."""
+    """Return seconds for a batch of 256 with the smaller network, and its speedup over the full one."""
     x = np.resize(x, (256 * batches, *x.shape[1:]))
     times = np.zeros((rounds, 2))
     for number in range(-1, rounds):  # the first round compiles, and is overwritten

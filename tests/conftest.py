@@ -1,12 +1,13 @@
-"""Every process runs the tests on one backend, that of KERAS_BACKEND; Keras fixes it at import.
+"""One process tests one backend, that of KERAS_BACKEND, because Keras fixes it at import.
 
-The lanes of a path, the study, the command and the pages of the documentation run on JAX, which is a dependency of
-poise, and their tests belong to that process; the examples are written with tf.keras and belong to TensorFlow's.
+JAX runs every test. TensorFlow and PyTorch repeat only what can differ on them: `JAX_ONLY` lists files about anything
+else, and `SHARED` lists, for files about Keras models rather than numbers, the tests that they repeat.
 """
 
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,58 +22,120 @@ hypothesis.settings.load_profile("poise")
 
 BACKEND = keras.backend.backend()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-NEEDS_BROWSER = ["study/test_report_in_browser.py"]
 
-LANES = ["lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "data", "folds", "ray", "compile_ahead"]
+JAX_ONLY = [
+    # The lanes, the study and the commands run on JAX, which is a dependency.
+    *("study", "cli", "test_cli.py", "test_estimators_elsewhere.py"),
+    *(f"path/test_{name}.py" for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "data")),
+    *(f"path/test_{name}.py" for name in ("folds", "ray", "compile_ahead", "declared_sizes", "selection", "executors")),
+    *("path/test_joint_paths.py", "path/test_identity.py"),
+    # The source, the start, files and NumPy are the same on every backend.
+    *("test_layering.py", "test_import.py", "test_files.py", "test_public_names.py", "penalties/test_oracles.py"),
+    "penalties/test_errors.py",
+    # Graphs of Keras layers; test_graphs, test_applications and test_behavior compare outputs on every backend.
+    *(
+        f"compaction/test_{name}.py"
+        for name in ("always_on", "attention", "inputs", "merging", "nesting", "odd_graphs")
+    ),
+    *(f"compaction/test_{name}.py" for name in ("operators", "passing_kinds", "recurrent", "state", "structure")),
+    *(f"compaction/test_{name}.py" for name in ("tables", "terminal", "weight_kinds")),
+    # Pages of the documentation, apart from the README and the custom loops.
+    "docs",
+]
+"""Files and folders that run on JAX only."""
+DOCS_EVERYWHERE = ["docs/test_custom_loops.py", "docs/test_pytorch_page.py"]
+
+SHARED = {
+    "test_adoption.py": [
+        *("test_adopted_training_is_the_untouched_one", "test_the_state_of_a_model_that_has_rules_is_kept"),
+        *("test_loss_scaling_stays_around_the_penalty", "test_an_average_of_the_weights_goes_on"),
+        *("test_low_rank_adapters_train_alike", "test_layers_frozen_after_training_began"),
+    ],
+    "test_callbacks.py": [
+        *(
+            "test_every_figure_is_that_of_a_replay_with_a_short_last_batch",
+            "test_running_eagerly_gives_the_same_figures",
+        ),
+        *("test_several_steps_per_execution_give_the_same_figures", "test_mixed_precision_has_its_figures"),
+        *("test_epoch_whose_steps_all_overflowed_shows_the_penalty_of_its_weights", "test_tensorboard_gets_them"),
+        *("test_force_history_has_a_row_for_every_variable_and_epoch", "test_averages_get_the_zeros_of_their_epoch"),
+    ],
+    "test_identity.py": ["test_adopted_rules_stay_on_their_variables", "test_joint_groups_stay_on_their_variables"],
+    "test_layers.py": ["test_the_model_is_found_while_tensorflow_traces_a_step", "torch"],
+    "test_inner.py": ["test_override_of_the_step_is_honored_in_the_coupled_update", "test_average_momentum_set"],
+    "path/test_result.py": ["test_a_path_saved_on_one_backend_loads_on_another"],
+    "path/test_streams.py": ["tf_dataset", "test_settling_and_patience_pass_through_the_batches"],
+}
+"""By file, the tests that TensorFlow and PyTorch repeat: those whose name contains one of these texts."""
+
+SLOW = [
+    *(
+        "path/test_ray.py",
+        "path/test_subprocess.py",
+        "path/test_streams.py",
+        "path/test_lanes.py",
+        "path/test_result.py",
+    ),
+    *("study", "cli", "test_cli.py", "docs", "test_estimators_elsewhere.py", "test_public_names.py", "test_saving.py"),
+    *("fit", "compaction/test_applications.py", "compaction/test_graphs.py", "compaction/test_terminal.py"),
+    *("test_metric.py", "test_adoption.py", "test_identity.py"),
+]
+"""Files and folders that `make check` leaves out."""
+
+LONGEST = [
+    *("path/test_ray.py", "study/test_sentences.py", "study/test_report_in_browser.py", "study/test_estimators.py"),
+    *("fit/test_real_models.py", "test_cli.py", "compaction/test_applications.py", "path/test_subprocess.py"),
+]
+"""These files come first, so that no process ends long after the other."""
 
 collect_ignore = []
 if BACKEND != "jax":
-    collect_ignore += ["study", "docs/test_guide.py", "docs/test_readme.py", "docs/test_path_page.py", "test_cli.py"]
-    collect_ignore += ["docs/test_compaction_page.py", "docs/test_study_page.py", "docs/test_as_pasted.py"]
-    collect_ignore += [f"path/test_{name}.py" for name in LANES]
-    # About the source, the start and NumPy: the same on every backend.
-    collect_ignore += ["test_layering.py", "test_import.py", "penalties/test_oracles.py"]
+    collect_ignore += [name for name in JAX_ONLY if name != "docs"]
 if BACKEND != "tensorflow":
     collect_ignore += ["test_examples.py"]
 if importlib.util.find_spec("tensorflow") is not None:
     collect_ignore += ["docs/test_plain_install.py"]
 if CHROMIUM is None and not os.environ.get("CI"):
-    collect_ignore += NEEDS_BROWSER
+    collect_ignore += ["study/test_report_in_browser.py"]
 
 
-def pytest_configure(config):
+def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "backends(*names): a test of a feature that only these backends have")
+    config.addinivalue_line("markers", "slow: a test that `make check` leaves out")
 
 
-LONGEST = [
-    "path/test_ray.py",
-    "study/test_sentences.py",
-    "study/test_report_in_browser.py",
-    "study/test_estimators.py",
-    "fit/test_real_models.py",
-    "test_cli.py",
-    "compaction/test_applications.py",
-    "path/test_subprocess.py",
-]
-"""These files come first, so that no process ends long after the other."""
-
-
-def pytest_collection_modifyitems(config, items):
-    elsewhere = [item for item in items if (m := item.get_closest_marker("backends")) and BACKEND not in m.args]
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    folder = config.rootpath / "tests"
+    paths = {item: item.path.relative_to(folder).as_posix() for item in items if item.path.is_relative_to(folder)}
+    for item, path in paths.items():
+        if any(path == name or path.startswith(f"{name}/") for name in SLOW):
+            item.add_marker("slow")
+    elsewhere = [item for item in items if not _runs_here(item, paths.get(item, ""))]
     config.hook.pytest_deselected(items=elsewhere)
-    order = {str(config.rootpath / "tests" / name): number for number, name in enumerate(LONGEST)}
-    left = [item for item in items if item not in elsewhere]
-    items[:] = sorted(left, key=lambda item: order.get(str(item.path), len(LONGEST)))
+    order = {name: number for number, name in enumerate(LONGEST)}
+    left = set(items) - set(elsewhere)
+    items[:] = sorted((i for i in items if i in left), key=lambda item: order.get(paths.get(item, ""), len(LONGEST)))
 
 
-def pytest_report_header():
+def _runs_here(item: pytest.Item, path: str) -> bool:
+    marker = item.get_closest_marker("backends")
+    if marker:
+        return BACKEND in marker.args
+    if BACKEND == "jax":
+        return True
+    if path.startswith("docs/"):
+        return path in DOCS_EVERYWHERE
+    return path not in SHARED or any(text in item.name for text in SHARED[path])
+
+
+def pytest_report_header() -> str:
     missing = "" if CHROMIUM else "; no Chromium here, so the tests of the report in a browser are left out"
     return f"Keras {keras.__version__} on {BACKEND}{missing}"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _few_programs_at_a_time():
-    """A process may map so many places of memory, and every program that JAX keeps compiled takes some."""
+def _few_programs_at_a_time() -> Iterator[None]:
+    """Free compiled programs: a process may map only so many regions of memory, and each JAX program takes some."""
     yield
     if BACKEND == "jax":
         import jax
@@ -81,7 +144,7 @@ def _few_programs_at_a_time():
 
 
 @pytest.fixture(autouse=True)
-def _same_seed_for_every_test():
+def _same_seed_for_every_test() -> Iterator[None]:
     keras.utils.set_random_seed(0)
     yield
     keras.utils.clear_session(free_memory=False)

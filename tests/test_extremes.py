@@ -22,7 +22,7 @@ def plain(case: Case) -> bool:
     """Whether it is made for any shape: without factors, lists of indices or a start of one shape."""
     penalty = case.make(1.0)
     inner = getattr(penalty, "penalty", penalty)
-    return penalty.members is None and inner.weights is None and not isinstance(getattr(inner, "groups", None), list)
+    return penalty.members is None and inner.factors is None and not isinstance(getattr(inner, "groups", None), list)
 
 
 ANY_SHAPE = [case for case in CASES if plain(case) and np.ndim(case.start) == 0]
@@ -109,7 +109,7 @@ def test_the_step_of_every_optimizer_takes_a_variable_without_entries(inner: str
 
 
 @pytest.mark.parametrize("update", ["coupled", "decoupled", "proximal"])
-@pytest.mark.filterwarnings("ignore:Rule 'weights' sleeps", "ignore:The model does not have any trainable weights")
+@pytest.mark.filterwarnings("ignore:Rule 'kernels' has no effect", "ignore:The model does not have any trainable weights")
 def test_a_frozen_model_has_no_penalty_and_says_so(update: str) -> None:
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.trainable = False
@@ -119,12 +119,12 @@ def test_a_frozen_model_has_no_penalty_and_says_so(update: str) -> None:
         X, Y, epochs=2, verbose=0, callbacks=[poise.PenaltyLogger(per_rule=True), poise.ForceHistory()]
     ).history
 
-    assert history["penalty"] == history["penalty/weights"] == [0.0, 0.0]
+    assert history["penalty"] == history["penalty/kernels"] == [0.0, 0.0]
     np.testing.assert_allclose(history["total_loss"], history["loss"])
     assert all((array(weight) == old).all() for weight, old in zip(model.weights, before, strict=True))
     assert len(poise.forces(model)) == len(poise.forces(model, X, Y)) == 0
     notes = poise.summary(model).table["note"].tolist()
-    assert notes[0].startswith("frozen; else rule 'weights'")
+    assert notes[0].startswith("frozen; else rule 'kernels'")
     assert notes[1] == "not trained"
 
 
@@ -142,13 +142,13 @@ def test_a_frozen_model_has_no_penalty_and_says_so(update: str) -> None:
     ids=["strength", "share", "factor", "method"],
 )
 def test_what_float32_does_not_hold_is_refused_and_not_taken_for_infinite(make: Any) -> None:
-    with pytest.raises(ValueError, match=r"=1e\+39 is beyond the range of float32: give a number of at most 3\.4e\+38"):
+    with pytest.raises(ValueError, match=r"must be at most 3\.4e\+38, the largest float32, got 1e\+39"):
         make()
 
 
 def test_a_strength_beyond_float32_cannot_be_set() -> None:
     optimizer = poise.PenalizedOptimizer("sgd", poise.L2(0.1))
-    with pytest.raises(ValueError, match="beyond the range of float32"):
+    with pytest.raises(ValueError, match="the largest float32"):
         optimizer.strength["kernels"] = 1e39
     assert optimizer.strength["kernels"] == 0.1
 

@@ -214,7 +214,7 @@ def test_summary_shows_the_rule_at_every_member():
     shown = poise.summary(model).table
     assert shown["penalty"].tolist() == ["JointGroupLasso"] * 3 + [""]
     assert set(shown["note"][:3]) == {"rule 'joint groups'"}
-    assert poise.summary(model).title == "net: 3 of 4 trained variables penalized, coupled"
+    assert poise.summary(model).title == "net: 3 of 4 trained variables penalized, auto"
 
 
 def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path):
@@ -267,44 +267,44 @@ KERNEL = {MEMBERS[0]: ((6, 5), 1, [*range(5)])}
 WRONG = {
     "no such path": (
         of({"net/feature/kernel": ((6, 5), 1, [*range(5)])}),
-        r"the member 'net/feature/kernel' is no variable of the 4 that are trained\. Give paths as variable.path",
+        r"the member 'net/feature/kernel' is not one of the 4 trained variables\. Use paths as in variable.path",
     ),
     "frozen": (frozen, r"the member '.*features/kernel' is frozen \(trainable=False\) and cannot become zero"),
     "another shape": (
         of({MEMBERS[0]: ((5, 6), 1, [*range(6)])}),
-        r"has the shape \(6, 5\), and its groups are for the shape \(5, 6\)",
+        r"has the shape \(6, 5\), but its groups are for the shape \(5, 6\)",
     ),
     "any of two": (of({"kernel": ((6, 5), 1, [*range(5)])}), "the member 'kernel' may be any of '.*', '.*'"),
     "one twice": (
         of(KERNEL | {"features/kernel": ((6, 5), 0, [*range(6)])}),
-        "the member 'features/kernel' is '.*features/kernel', and so is '.*features/kernel'. Leave one out",
+        "the member 'features/kernel' is '.*features/kernel', and so is '.*features/kernel'. Remove one of them",
     ),
     "beside a smooth one": (
         lambda model: [units_of(model), poise.Rule("head/kernel", poise.L2())],
-        r"Rules 'joint groups' and 'head/kernel' put another penalty beside a joint one on '.*head/kernel', and no step",
+        r"Rules 'joint groups' and 'head/kernel' put another penalty beside a joint one on '.*head/kernel', and they have no common",
     ),
     "two joint ones": (
         lambda model: [units_of(model), poise.Rule("features/kernel", units_of_anywhere(model), name="other")],
-        r"put two joint penalties on '.*features/kernel'.*Exclude it from the other: poise.Rule\(",
+        r"put two joint penalties on '.*features/kernel'.*Exclude the variable from the other rule: poise.Rule\(",
     ),
     "a member that is not selected": (
         lambda model: poise.Rule("*/kernel", units_of(model)),
-        r"Rule '\*/kernel' leaves out '.*features/bias', which is a member of its penalty",
+        r"Rule '\*/kernel' does not select '.*features/bias', a member of its penalty",
     ),
     "a member that is excluded": (
         lambda model: poise.Rule("**", units_of(model), exclude="bias"),
-        "leaves out '.*features/bias'",
+        "does not select '.*features/bias'",
     ),
     "one that is no member": (
         lambda model: poise.Rule("**", units_of(model)),
-        r"selects '.*head/bias', which is no member of its penalty",
+        r"selects '.*head/bias', which is not a member of its penalty",
     ),
     "a name that is a path": (
         lambda model: [
             poise.Rule(MEMBERS[0], units_of_anywhere(model), name=model.trainable_variables[2].path),
             poise.Rule("head/kernel", poise.L1()),
         ],
-        r"is named '.*head/kernel', as another variable is\. Give it another name",
+        r"name '.*head/kernel' of the joint rule is the path of another variable\. Pass another name=",
     ),
 }
 

@@ -285,7 +285,7 @@ def test_a_subclass_without_a_step_of_its_own_has_that_of_its_parent() -> None:
 def test_optimizer_without_a_usable_step_is_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         poise.PenalizedOptimizer(make(), poise.L1(0.1), update="proximal")
-    poise.PenalizedOptimizer(make(), poise.L1(0.1))
+    poise.PenalizedOptimizer(make(), poise.L1(0.1), update="coupled")
 
 
 @pytest.mark.parametrize("update", ["proximal", "decoupled"])

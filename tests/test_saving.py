@@ -151,7 +151,7 @@ def test_state_of_other_rules_is_refused_and_names_both(tmp_path):
     other = fitted(compiled(poise.PenalizedOptimizer("adam", [poise.L2(0.3)])), epochs=1)
 
     with pytest.raises(
-        ValueError, match=r"rules \['weights', 'even'\].*has the rules \['weights'\].*skip_mismatch=True"
+        ValueError, match=r"rules \['kernels', 'even'\].*has the rules \['kernels'\].*skip_mismatch=True"
     ):
         other.load_weights(tmp_path / "s.weights.h5")
 

@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from poise._backend import import_keras
+from poise._version import __version__ as __version__
 
 import_keras()
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from poise.study.run import run_study
     from poise.study.sources import DataError
 
-__version__ = "0.2.0.dev0"
 __all__ = [
     "L0",
     "L1",
@@ -122,3 +122,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+# Registers the classes with Keras, so that `import poise` is enough to load a saved model.
+importlib.import_module("poise.optimizer.penalized")

@@ -1,18 +1,62 @@
-"""Keras' private names, which poise touches nowhere else."""
+"""Keras' private names. No other module of poise touches them; tests/test_keras_internals.py checks each one.
+
+Two hooks are overridden where their classes are: `PenalizedOptimizer._track_variable` and `SavedState._obj_type`.
+`poise.optimizer.inner.STEP_METHODS` lists the names of methods whose override changes the step of an optimizer.
+"""
 
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 from keras.src.models.functional import Functional
 from keras.src.saving.keras_saveable import KerasSaveable
 
-__all__ = ["Functional", "KerasSaveable", "model_of_h5_file"]
+__all__ = [
+    "Functional",
+    "KerasSaveable",
+    "distribution_strategy",
+    "learning_rate_or_schedule",
+    "loss_weights",
+    "model_of_h5_file",
+    "moving_averages",
+    "nadam_momentum_product",
+    "nodes_by_depth",
+    "optimizer_slot",
+    "set_moving_averages",
+    "set_trained_variables",
+    "step_count",
+    "sublayers",
+    "track_in_checkpoint",
+    "trained_variables",
+    "variable_index",
+    "variable_indices",
+]
+
+
+# ---------------------------------------------------------------- layers and models
+
+
+def sublayers(layer: Any, include_self: bool = True, recursive: bool = True) -> list[Any]:
+    """Return the layers inside a layer or model, in depth-first order."""
+    return list(layer._flatten_layers(include_self=include_self, recursive=recursive))
+
+
+def nodes_by_depth(model: Functional) -> dict[int, list[Any]]:
+    """Return the nodes of a functional model's graph by their distance from the outputs."""
+    return model._nodes_by_depth
+
+
+def loss_weights(model: keras.Model) -> Any:
+    """Return the `loss_weights` that a model was compiled with."""
+    return model._compile_config.config["loss_weights"]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def model_of_h5_file() -> Any:
-    """The model that Keras is loading from an .h5 file, None if it is not.
+    """Return the model that Keras is loading from an .h5 file; None if it is not.
 
-    Keras then builds the optimizer for an empty list: it takes the variables of the model without those of its layers.
+    Keras then builds the optimizer for an empty list, because it takes the variables of the model without those of its
+    layers.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -20,3 +64,73 @@ def model_of_h5_file() -> Any:
             return frame.f_locals.get("model")
         frame = frame.f_back
     return None
+
+
+# ---------------------------------------------------------------- optimizers
+
+
+def trained_variables(optimizer: Any) -> list[Any]:
+    """Return the variables that an optimizer was built for."""
+    return optimizer._trainable_variables
+
+
+def set_trained_variables(optimizer: Any, variables: Sequence[Any]) -> None:
+    """Do what the base class does on build, without a second set of gradient accumulators.
+
+    The attributes are set past Keras' tracking, for which the variables of a model do not belong to an optimizer.
+    """
+    indices = {optimizer._var_key(variable): index for index, variable in enumerate(variables)}
+    object.__setattr__(optimizer, "_trainable_variables", list(variables))
+    object.__setattr__(optimizer, "_trainable_variables_indices", indices)
+
+
+def variable_indices(optimizer: Any, variables: Sequence[Any]) -> list[int | None]:
+    """Return the index of each variable in the optimizer; None for variables that it was not built for."""
+    return [optimizer._trainable_variables_indices.get(optimizer._var_key(variable)) for variable in variables]
+
+
+def variable_index(optimizer: Any, variable: Any) -> int:
+    """Return the index of a variable in the optimizer."""
+    return optimizer._get_variable_index(variable)
+
+
+def moving_averages(optimizer: Any) -> list[Any]:
+    """Return the variables that hold the averages of the weights (`use_ema=True`); empty without them."""
+    return getattr(optimizer, "_model_variables_moving_average", [])
+
+
+def set_moving_averages(optimizer: Any, averages: Sequence[Any]) -> None:
+    """Set the variables that hold the averages, past Keras' tracking."""
+    object.__setattr__(optimizer, "_model_variables_moving_average", list(averages))
+
+
+def step_count(optimizer: Any) -> Any:
+    """Return the variable that counts steps; with gradient accumulation `iterations` counts updates instead."""
+    return optimizer._iterations
+
+
+def learning_rate_or_schedule(optimizer: Any) -> Any:
+    """Return the variable that holds the learning rate, or the schedule that gives it."""
+    return optimizer._learning_rate
+
+
+def optimizer_slot(optimizer: Any, name: str, index: int) -> Any:
+    """Return the optimizer's variable `name`, such as `_velocities`, of the trained variable number `index`."""
+    return getattr(optimizer, name)[index]
+
+
+def nadam_momentum_product(optimizer: Any) -> Any:
+    """Return the variable of Nadam that holds Π_t β₁(1 − ½·0.96ᵗ)."""
+    return optimizer._u_product
+
+
+def distribution_strategy(optimizer: Any) -> Any:
+    """Return the tf.distribute strategy of an optimizer; None on other backends."""
+    return getattr(optimizer, "_distribution_strategy", None)
+
+
+def track_in_checkpoint(optimizer: Any, variables: Mapping[str, Any]) -> None:
+    """Add variables by name to TensorFlow's checkpoints and saved models; do nothing on other backends."""
+    if hasattr(optimizer, "_track_trackable"):
+        for name, variable in variables.items():
+            optimizer._track_trackable(variable, name)

@@ -1,14 +1,15 @@
-"""The README's code runs, each block on its own, and prints what stands below it."""
+"""The README: its examples run where only poise is installed, and print what is shown."""
 
 import importlib.util
 import json
 import re
 from pathlib import Path
 
+from code_blocks import ROOT, blocks_of
 from plain_install import run
 
-ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
 RUN = """
 import contextlib, io, json
 
@@ -21,23 +22,23 @@ print(json.dumps(printed))
 """
 
 
-def test_blocks_run_where_only_poise_is_installed_and_print_what_is_shown(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?", TEXT, flags=re.S)
+def test_blocks_run_where_only_poise_is_installed_and_print_what_is_shown(tmp_path: Path) -> None:
+    blocks = blocks_of(README)
     assert len(blocks) >= 4
 
-    done = run(RUN, tmp_path, json.dumps([code for code, _ in blocks]))
+    done = run(RUN, tmp_path, json.dumps([block.code for block in blocks]))
 
     assert done.returncode == 0, done.stderr
-    for (_, shown), printed in zip(blocks, json.loads(done.stdout), strict=True):
-        assert [line.rstrip() for line in printed.rstrip().splitlines()] == shown.rstrip().splitlines()
+    for block, printed in zip(blocks, json.loads(done.stdout), strict=True):
+        assert block.difference(printed) is None
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#:]+)\)", TEXT):
+def test_links_lead_to_files_that_exist() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", TEXT):
         assert (ROOT / target).exists(), target
 
 
-def test_every_file_that_the_documentation_names_exists():
-    assert importlib.util.find_spec("poise.cli.app")
+def test_every_file_that_the_readme_names_exists() -> None:
+    assert importlib.util.find_spec("poise.cli")
     for name in re.findall(r"`((?:examples|benchmarks|docs)/[\w./-]*)`", TEXT):
         assert (ROOT / name).exists(), name

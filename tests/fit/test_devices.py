@@ -39,7 +39,7 @@ def arrays(lists: list) -> list[np.ndarray]:
 
 
 def assert_same(actual: dict, expected: dict) -> None:
-    assert_same_weights(arrays(actual["kernels"]), arrays(expected["weights"]))
+    assert_same_weights(arrays(actual["weights"]), arrays(expected["weights"]))
     np.testing.assert_allclose(actual["forces"], expected["forces"], rtol=1e-4, atol=1e-6)
     assert actual["history"].keys() == expected["history"].keys()
     for key, values in expected["history"].items():
@@ -61,7 +61,7 @@ def test_the_penalty_counts_once_as_the_keras_regularizer_of_one_device(found: d
     stock = devices.net(kernel_regularizer=keras.regularizers.L2(0.05), bias_regularizer=keras.regularizers.L1(0.5))
     models.fitted(models.compiled(keras.optimizers.Adam(0.02), stock), **devices.TWELVE_STEPS)
 
-    assert_same_weights(arrays(found["data"]["coupled Adam"]["kernels"]), stock)
+    assert_same_weights(arrays(found["data"]["coupled Adam"]["weights"]), stock)
 
 
 @on_both

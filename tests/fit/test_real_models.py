@@ -144,7 +144,7 @@ def test_a_quantized_model_has_nothing_to_penalize() -> None:
     kernel = ops.convert_to_numpy(model.get_layer("features").kernel)
     optimizer = poise.PenalizedOptimizer(optimizers.SGD(RATE), poise.L1(L1), update="proximal")
 
-    with pytest.warns(UserWarning, match="Rule 'weights' sleeps: every variable that it matches is frozen"):
+    with pytest.warns(UserWarning, match="Rule 'kernels' has no effect: every variable that it matches is frozen"):
         optimizer.build(model.trainable_variables, model)
     models.compiled(optimizer, model).train_on_batch(np.ones((2, 6)), np.ones((2, 5)))
 

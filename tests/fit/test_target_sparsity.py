@@ -75,10 +75,10 @@ def test_strength_of_every_epoch_follows_from_the_shares() -> None:
 
     history = fitted(model, 30, callbacks=[poise.TargetSparsity("kernels", 0.4, growth=1.3)]).history.history
 
-    shares, strength = history["zeros/weights"], 0.2
+    shares, strength = history["zeros/kernels"], 0.2
     assert max(shares) > 0.4 > shares[0]
     for number, share in enumerate(shares):
-        assert history["strength/weights"][number] == pytest.approx(strength, rel=1e-5)
+        assert history["strength/kernels"][number] == pytest.approx(strength, rel=1e-5)
         strength *= factor(0.4 - share, 0.4, 1.3)
     assert model.optimizer.strength["kernels"] == pytest.approx(strength, rel=1e-5)
 
@@ -211,7 +211,7 @@ RISING = optimizers.schedules.PolynomialDecay(0.0, 10, 0.1)
 @pytest.mark.parametrize(
     ("penalty", "update", "message"),
     [
-        (poise.L2(0.1), "proximal", r"TargetSparsity\('weights'\): L2 brings nothing to exactly zero. Use poise\.L1"),
+        (poise.L2(0.1), "proximal", r"TargetSparsity\('kernels'\): L2 brings nothing to exactly zero. Use poise\.L1"),
         (poise.ElasticNet(0.0, 0.1), "proximal", "ElasticNet brings nothing to exactly zero"),
         (poise.NuclearNorm(0.1), "proximal", "NuclearNorm brings nothing to exactly zero"),
         (poise.Anchored(poise.L1(0.1)), "proximal", "Anchored brings nothing to exactly zero"),
@@ -230,7 +230,7 @@ def test_rule_that_cannot_be_brought_to_a_share_of_zeros_is_refused(
         fitted(model, 1, callbacks=[poise.TargetSparsity("kernels", 0.5)])
 
 
-@pytest.mark.filterwarnings("ignore:Rule 'features/kernel' sleeps:UserWarning")
+@pytest.mark.filterwarnings("ignore:Rule 'features/kernel' has no effect:UserWarning")
 def test_rule_that_sleeps_is_refused() -> None:
     model = net()
     model.get_layer("features").trainable = False
@@ -241,5 +241,5 @@ def test_rule_that_sleeps_is_refused() -> None:
 
 def test_unknown_rule_is_refused() -> None:
     model = compiled(poise.PenalizedOptimizer("sgd", poise.L1(0.1), update="proximal"))
-    with pytest.raises(KeyError, match=r"No rule is named 'head'; the rules are \['weights'\]"):
+    with pytest.raises(KeyError, match=r"No rule is named 'head'. The rules are \['kernels'\]"):
         fitted(model, 1, callbacks=[poise.TargetSparsity("head", 0.5)])

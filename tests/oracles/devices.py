@@ -26,7 +26,7 @@ class Case:
     update: str
     make: Callable[[], Any]
     rules: str
-    observe: int = 0
+    observe_every: int = 0
 
 
 def _decaying() -> optimizers.schedules.LearningRateSchedule:

@@ -8,7 +8,7 @@ import pandas as pd
 
 import poise
 from poise.layer_state import state_of
-from poise.path.result import Path
+from poise.path.result import RegularizationPath
 from poise.path.training import Lanes, Training
 from poise.rules.plan import resolve
 
@@ -35,7 +35,7 @@ def path_of(
     diverged: Iterable[tuple[int, int, int]] = (),
     knows_features: bool = True,
     **of_path,
-) -> Path:
+) -> RegularizationPath:
     """A path.
 
     Args:
@@ -90,6 +90,6 @@ def path_of(
         "seconds": 1.5,
         **of_path,
     }
-    return Path(
+    return RegularizationPath(
         lanes, keras.saving.serialize_keras_object(model), state_of(model), names=names and tuple(names), **given
     )

@@ -32,7 +32,7 @@ def solved(checkpoint=None, x_0=None, **changed):
     y = x[:, :1].copy()
     if x_0 is not None:
         x[0, 0] = x_0
-    given = {"rules": poise.L1(), "strengths": [0.01, 0.1, 1.0], "folds": 2, "training": poise.Training(epochs=2, settle=10)}
+    given = {"rules": poise.L1(), "strengths": [0.01, 0.1, 1.0], "cv": 2, "training": poise.Training(epochs=2, settle=10)}
     return poise.fit_path(model, x, y, **{**given, **changed}, checkpoint=checkpoint, progress=False)
 """
 KILLED = """
@@ -98,7 +98,7 @@ CHANGES = {
     "strengths": {"strengths": [0.01, 0.1, 2.0]},
     "training": {"training": poise.Training(epochs=3, settle=10)},
     "rules": {"rules": poise.L1(2.0)},
-    "folds": {"folds": 4},
+    "cv": {"cv": 4},
     "stages": {"adaptive": 1},
 }
 

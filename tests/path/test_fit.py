@@ -17,7 +17,7 @@ from poise.path import fit
 from poise.path.data.batches import batches_of
 from poise.path.grid import below
 from poise.path.lanes import program
-from poise.path.result import Path
+from poise.path.result import RegularizationPath
 from poise.path.training import Replica, Training
 
 x, y = diabetes()
@@ -198,7 +198,7 @@ def test_diverged_everywhere_is_reported():
 def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypatch):
     inputs = table(30)[0]
     exact = inputs @ np.array([[2.0], [1.0], [-1.0], [0.5], [1.0], [-2.0]], "float32")  # the less penalty the better
-    given = {"data": (inputs, exact), "strengths": 5, "folds": 2, "training": replace(SETTLED, settle=300)}
+    given = {"data": (inputs, exact), "strengths": 5, "cv": 2, "training": replace(SETTLED, settle=300)}
     longer = path_of(linear(6), **given).strengths
     monkeypatch.setattr(fit, "EXTENSIONS", 0)
     found = path_of(linear(6), **given).strengths
@@ -291,7 +291,7 @@ REFUSED = {
     "strength of zero": (compiled, poise.L1(0.0), {}, "^Rule 'weights' has the strength 0"),
     "empty rules": (compiled, [], {}, "^rules is empty"),
     "no rules": (compiled, None, {}, "^path has no rules: give a penalty"),
-    "rule for nothing": (compiled, poise.Rule("nowhere", L1), {}, "^Rule 'nowhere' matches no variable"),
+    "rule for nothing": (compiled, poise.Rule("nowhere", L1), {}, "^Rule 'nowhere' matches none of the"),
     "negative": (compiled, L1, {"strengths": [0.1, -1.0]}, r"^strengths holds .*-1\.0.*: a strength is a finite number ≥ 0\.$"),
     "NaN": (compiled, L1, {"strengths": [0.1, np.nan]}, "^strengths holds .*nan.*: a strength is a finite number"),
     "in two dimensions": (compiled, L1, {"strengths": [[0.1]]}, r"^strengths has the shape \(1, 1\): give a number, or one row"),
@@ -302,8 +302,8 @@ REFUSED = {
     "adaptive with L2": (compiled, poise.L2(), {"adaptive": 1}, "^adaptive works on what a penalty drops"),
     "relax coupled": (compiled, L1, {"relax": True, "training": Training(update="coupled")}, "^relax=True works on what a penalty drops"),
     "loss of the batch": (lambda: compiled(loss=whole_batch), L1, {}, "^The loss is neither a mean nor a sum"),
-    "engine": (compiled, L1, {"engine": "dask"}, "^executor='dask' is not one of 'auto', 'local', 'process'"),
-    "folds": (compiled, L1, {"folds": 31}, "^cv=31 needs at least as many rows"),
+    "executor": (compiled, L1, {"executor": "dask"}, "^executor must be .auto., .in_process., .subprocess., .ray. or a poise.RayCluster, got .dask."),
+    "folds": (compiled, L1, {"cv": 31}, "^cv=31 needs at least as many rows"),
 }  # fmt: skip
 
 
@@ -341,7 +341,7 @@ def adapted():
     target = (rows[:, :1] - 50.0) / 10.0
     model.compile(keras.optimizers.Adam(0.05), "mse")
     training = poise.Training(epochs=20, batch_size=None, settle=0)
-    given = {"strengths": [0.01, 0.1], "folds": 2, "seeds": 2, "training": training, "progress": False}
+    given = {"strengths": [0.01, 0.1], "cv": 2, "n_init": 2, "training": training, "progress": False}
     return model, rows, target, poise.fit_path(model, rows, target, poise.L2(), **given)
 
 
@@ -354,10 +354,10 @@ def loss_of_all_rows(path, seed):
 def test_models_of_a_path_have_the_state_with_which_its_lanes_were_trained(adapted, seed, tmp_path):
     _, rows, target, path = adapted
     path.save(tmp_path / "path")
-    for other in (path, Path.load(tmp_path / "path")):
+    for other in (path, RegularizationPath.load(tmp_path / "path")):
         losses = [np.mean((predicted(other.model(s, seed), rows) - target) ** 2) for s in other.strengths]
         np.testing.assert_allclose(losses, loss_of_all_rows(path, seed), rtol=1e-4)
-    loss = np.mean((Path.load(tmp_path / "path").predict(0.1, rows) - target) ** 2)
+    loss = np.mean((RegularizationPath.load(tmp_path / "path").predict(0.1, rows) - target) ** 2)
     np.testing.assert_allclose(loss, loss_of_all_rows(path, 0)[1], rtol=1e-4)
 
 

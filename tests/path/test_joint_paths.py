@@ -26,7 +26,7 @@ def solved(folder):
     """Two folds, one adaptive stage, a refit; the lanes of `path.stages[0]` are those of the plain penalty."""
     model = net()
     model.compile(optimizers.Adam(0.05), "mse")
-    given = {"strengths": STRENGTHS, "folds": 2, "adaptive": 1, "relax": True, "training": SHORT, "checkpoint": folder}
+    given = {"strengths": STRENGTHS, "cv": 2, "adaptive": 1, "relax": True, "training": SHORT, "checkpoint": folder}
     return poise.fit_path(model, *table(48), units_of(model), progress=False, **given)
 
 
@@ -120,7 +120,7 @@ def test_every_strength_ends_at_the_group_lasso_of_both_designs():
     model = two_inputs(6)
     model.compile(optimizers.Adam(0.1), "mse")
     training = Training(epochs=0, batch_size=None, settle=1500, tolerance=1e-5)
-    given = {"strengths": [0.1, 0.25], "folds": 2, "training": training, "progress": False}
+    given = {"strengths": [0.1, 0.25], "cv": 2, "training": training, "progress": False}
 
     path = poise.fit_path(model, {"a": a, "b": b}, y, pairs_of(model), **given)
 

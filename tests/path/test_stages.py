@@ -91,7 +91,7 @@ def test_penalties_that_cannot_be_reweighted_are_refused(case):
 def path():
     model = linear(10)
     model.compile(optimizers.Adam(0.1), "mse")
-    given = {"strengths": GRID, "folds": 3, "adaptive": 1, "relax": True, "training": SETTLED}
+    given = {"strengths": GRID, "cv": 3, "adaptive": 1, "relax": True, "training": SETTLED}
     return poise.fit_path(model, x, y[:, None], poise.L1(), progress=False, **given)
 
 

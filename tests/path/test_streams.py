@@ -127,7 +127,7 @@ def test_an_error_in_the_batches_is_raised_whichever_process_asks_for_them():
                     raise OSError("the disk is gone")
                 yield batch
 
-    for engine in ("auto", "process"):
+    for engine in ("auto", "subprocess"):
         with pytest.raises(OSError, match="the disk is gone"):
             passed(Failing(), executor=engine)
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from oracles.compare import tensor
-from oracles.penalties import CASES, MATRIX, Case
+from oracles.penalties import MATRIX
 
 import poise
 
@@ -28,81 +28,79 @@ KINDS = {
     "Smoothness": poise.Smoothness,
 }
 
-every_kind = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+
+# ---------------------------------------------------------------- strength and factors
 
 
-# ---------------------------------------------------------------- strength and weights
-
-
-@every_kind
 @pytest.mark.parametrize("strength", [-1.0, -1e-9, float("nan"), float("inf"), -float("inf")])
-def test_strength_must_be_finite_and_not_negative(make, strength: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)strength.*{strength!r}"):
-        make(strength)
+def test_strength_must_be_finite_and_not_negative(strength: float) -> None:
+    for make in KINDS.values():
+        with pytest.raises(ValueError, match=rf"(?s)strength.*{strength!r}"):
+            make(strength)
 
 
-@every_kind
 @pytest.mark.parametrize("strength", [True, "0.1", None, [0.1], 1j])
-def test_strength_must_be_a_number_or_a_schedule(make, strength: object) -> None:
-    with pytest.raises(TypeError, match=r"(?s)strength.*(number|float).*LearningRateSchedule"):
-        make(strength)
+def test_strength_must_be_a_number_or_a_schedule(strength: object) -> None:
+    for make in KINDS.values():
+        with pytest.raises(TypeError, match=r"(?s)strength.*(number|float).*LearningRateSchedule"):
+            make(strength)
 
 
-@every_kind
-def test_strength_may_be_any_real_number_or_a_schedule(make) -> None:
+def test_strength_may_be_any_real_number_or_a_schedule() -> None:
     schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9)
-    for strength in (0, 1, 0.5, np.float32(0.25), np.int64(2)):
-        assert make(strength).strength == strength
-    assert make(schedule).strength is schedule
+    for make in KINDS.values():
+        for strength in (0, 1, 0.5, np.float32(0.25), np.int64(2)):
+            assert make(strength).strength == strength
+        assert make(schedule).strength is schedule
 
 
-@every_kind
-@pytest.mark.parametrize("weight", [-0.5, float("nan"), -float("inf")])
-def test_weights_must_not_be_negative_or_nan(make, weight: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)weights.*{weight!r}"):
-        make(1.0, factors=weight)
+@pytest.mark.parametrize("factor", [-0.5, float("nan"), -float("inf")])
+def test_factors_must_not_be_negative_or_nan(factor: float) -> None:
+    for make in KINDS.values():
+        with pytest.raises(ValueError, match=rf"(?s)factors.*{factor!r}"):
+            make(1.0, factors=factor)
 
 
 @pytest.mark.parametrize("kind", ["L1", "L2", "ElasticNet", "MCP", "SCAD", "LogSum", "L0"])
-@pytest.mark.parametrize("method", ["value", "gradient", "prox", "residual"])
-def test_weights_of_entries_must_fit_the_variable(kind: str, method: str) -> None:
+def test_factors_of_entries_must_fit_the_variable(kind: str) -> None:
     penalty, w = KINDS[kind](1.0, factors=np.ones((2, 3))), tensor(np.ones(MATRIX))
-    arguments = {"prox": (w, 0.5, 1.0), "residual": (w, w, 1.0)}.get(method, (w, 1.0))
-    with pytest.raises(ValueError, match=r"(?s)weights.*\(2, 3\).*\(4, 3\)"):
-        getattr(penalty, method)(*arguments)
+    for method in ("value", "gradient", "prox", "residual"):
+        arguments = {"prox": (w, 0.5, 1.0), "residual": (w, w, 1.0)}.get(method, (w, 1.0))
+        with pytest.raises(ValueError, match=r"(?s)factors.*\(2, 3\).*\(4, 3\)"):
+            getattr(penalty, method)(*arguments)
 
 
-def test_weights_must_not_enlarge_the_variable() -> None:
+def test_factors_must_not_enlarge_the_variable() -> None:
     """(2, 4, 3) broadcasts with (4, 3), but the result is no longer of the variable's shape."""
-    with pytest.raises(ValueError, match=r"(?s)weights.*\(2, 4, 3\).*\(4, 3\)"):
+    with pytest.raises(ValueError, match=r"(?s)factors.*\(2, 4, 3\).*\(4, 3\)"):
         poise.L1(1.0, factors=np.ones((2, 4, 3))).value(tensor(np.ones(MATRIX)), 1.0)
 
 
 @pytest.mark.parametrize("kind", [poise.GroupLasso, poise.SparseGroupLasso])
-def test_weights_of_groups_are_one_a_group(kind: type) -> None:
-    with pytest.raises(ValueError, match=r"(?s)weights.*4.*3"):
+def test_factors_of_groups_are_one_per_group(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)factors.*4.*3"):
         kind(1.0, groups="outputs", factors=np.ones(4)).value(tensor(np.ones(MATRIX)), 1.0)
 
 
 @pytest.mark.parametrize("kind", [poise.GroupLasso, poise.SparseGroupLasso])
-def test_weights_of_listed_groups_are_one_a_list(kind: type) -> None:
-    with pytest.raises(ValueError, match=r"(?s)weights.*3.*2"):
+def test_factors_of_listed_groups_are_one_per_list(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)factors.*3.*2"):
         kind(1.0, groups=[[0], [1]], factors=np.ones(3)).value(tensor(np.ones(MATRIX)), 1.0)
 
 
-def test_weights_of_joint_groups_are_one_a_group() -> None:
-    with pytest.raises(ValueError, match=r"(?s)weights of shape \(2,\) for 3 groups"):
+def test_factors_of_joint_groups_are_one_per_group() -> None:
+    with pytest.raises(ValueError, match=r"(?s)factors of shape \(2,\) for 3 groups"):
         poise.JointGroupLasso(1.0, MEMBERS, factors=np.ones(2)).value(tensor(np.ones(9)), 1.0)
 
 
 @pytest.mark.parametrize("kind", [poise.NuclearNorm, poise.Orthogonal, poise.MutualCoherence])
-def test_a_penalty_of_the_whole_matrix_takes_one_weight(kind: type) -> None:
-    with pytest.raises(ValueError, match=r"(?s)one finite factor.*weights"):
+def test_a_penalty_of_the_whole_matrix_takes_one_factor(kind: type) -> None:
+    with pytest.raises(ValueError, match=r"(?s)one finite factor.*factors"):
         kind(1.0, factors=np.ones(3)).value(tensor(np.ones(MATRIX)), 1.0)
 
 
-def test_weights_of_smoothness_fit_the_differences() -> None:
-    with pytest.raises(ValueError, match=r"(?s)weights.*\(3, 3\).*\(4, 3\)"):
+def test_factors_of_smoothness_fit_the_differences() -> None:
+    with pytest.raises(ValueError, match=r"(?s)factors.*\(3, 3\).*\(4, 3\)"):
         poise.Smoothness(1.0, axis=0, factors=np.ones(MATRIX)).value(tensor(np.ones(MATRIX)), 1.0)
 
 
@@ -111,19 +109,19 @@ def test_weights_of_smoothness_fit_the_differences() -> None:
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5, -3.0, float("nan"), float("inf")])
 def test_gamma_of_mcp_is_above_one(gamma: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)gamma.*{gamma!r}.*1"):
+    with pytest.raises(ValueError, match=rf"gamma must be a finite number > 1, got {gamma!r}"):
         poise.MCP(1.0, gamma=gamma)
 
 
 @pytest.mark.parametrize("gamma", [2.0, 1.5, -3.0, float("nan"), float("inf")])
 def test_gamma_of_scad_is_above_two(gamma: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)gamma.*{gamma!r}.*2"):
+    with pytest.raises(ValueError, match=rf"gamma must be a finite number > 2, got {gamma!r}"):
         poise.SCAD(1.0, gamma=gamma)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf")])
 def test_epsilon_of_log_sum_is_positive(epsilon: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)epsilon.*{epsilon!r}.*0"):
+    with pytest.raises(ValueError, match=rf"epsilon must be a finite number > 0, got {epsilon!r}"):
         poise.LogSum(1.0, epsilon=epsilon)
 
 
@@ -147,7 +145,7 @@ def test_l1_ratio_of_sklearn_is_between_zero_and_one(ratio: float) -> None:
 
 
 def test_an_unknown_mode_of_coherence_is_named() -> None:
-    with pytest.raises(ValueError, match=r"(?s)'diagonals'.*rows.*columns"):
+    with pytest.raises(ValueError, match=r"mode must be 'rows' or 'columns', got 'diagonals'"):
         poise.MutualCoherence(1.0, mode="diagonals")
 
 
@@ -164,7 +162,7 @@ def test_a_whole_matrix_cannot_be_held_at_zero(kind: type) -> None:
 
 
 def test_differences_cannot_be_held_at_zero() -> None:
-    with pytest.raises(ValueError, match="finite weights"):
+    with pytest.raises(ValueError, match="finite factors"):
         poise.Smoothness(1.0, factors=np.inf).value(tensor(np.ones(MATRIX)), 1.0)
 
 
@@ -189,7 +187,7 @@ def test_scales_of_others_are_checked(alpha: float) -> None:
 
 
 def test_an_unknown_loss_of_sklearn_is_named() -> None:
-    with pytest.raises(ValueError, match=r"(?s)'hinge'.*mse.*log_loss"):
+    with pytest.raises(ValueError, match=r"loss must be 'mse' .* or 'log_loss' .*, got 'hinge'"):
         poise.L1.from_sklearn(0.1, loss="hinge")
 
 
@@ -210,7 +208,7 @@ def test_a_group_axis_that_the_variable_lacks_is_named(kind: type, axis: int) ->
 
 @every_group_kind
 def test_an_unknown_kind_of_groups_is_named(kind: type) -> None:
-    with pytest.raises(ValueError, match=r"(?s)'units'.*outputs.*inputs"):
+    with pytest.raises(ValueError, match=r"groups must be 'outputs', 'inputs', .*, got 'units'"):
         kind(1.0, groups="units")
 
 
@@ -264,11 +262,11 @@ def test_coherence_without_a_prox_names_the_ways_out() -> None:
         poise.MutualCoherence(1.0).prox(tensor(np.ones(MATRIX)), 0.5, 1.0)
 
 
-@every_kind
-def test_a_scheduled_strength_is_refused_as_a_plain_regularizer(make) -> None:
-    penalty = make(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9))
-    with pytest.raises(ValueError, match=r"(?s)schedule.*poise\.PenalizedOptimizer"):
-        penalty(tensor(np.ones(MATRIX)))
+def test_a_scheduled_strength_is_refused_as_a_plain_regularizer() -> None:
+    for make in KINDS.values():
+        penalty = make(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9))
+        with pytest.raises(ValueError, match=r"(?s)schedule.*poise\.PenalizedOptimizer"):
+            penalty(tensor(np.ones(MATRIX)))
 
 
 def test_anchored_wants_a_penalty() -> None:
@@ -292,29 +290,22 @@ def test_anchored_without_a_start_says_who_binds_it() -> None:
         poise.Anchored(poise.L1(1.0)).value(tensor(np.ones(MATRIX)), 1.0)
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in CASES])
-def test_repr_names_the_class_and_the_strength(case: Case) -> None:
-    text = repr(case.make(0.375))
-    assert type(case.make(0.375)).__name__ in text
-    assert "0.375" in text
-
-
 # ---------------------------------------------------------------- members of joint groups
 
 
 WRONG_MEMBERS = {
-    "nothing": (None, TypeError, "members=None must tell, by the paths of variables"),
-    "empty": ({}, TypeError, "members={} must tell"),
+    "nothing": (None, TypeError, "members must be a dictionary .*, got None"),
+    "empty": ({}, TypeError, "members must be a dictionary .*, got {}"),
     "a pair": ({"a": (0, [0, 1])}, TypeError, r"\(shape, axis, groups\)"),
-    "a number for a path": ({3: ((2,), 0, [0, 1])}, TypeError, "a path leads to"),
+    "a number for a path": ({3: ((2,), 0, [0, 1])}, TypeError, "members must map paths to"),
     "no shape": ({"a": ((), 0, [])}, ValueError, r"members\['a'\] has the shape \(\)"),
     "an axis too far": ({"a": ((2, 3), 2, [0, 1])}, ValueError, "has the axis 2, which a variable of shape"),
     "no axis": ({"a": ((2, 3), "outputs", [0, 1])}, ValueError, "has the axis 'outputs'"),
-    "too few groups": ({"a": ((2, 3), 1, [0, 1])}, ValueError, r"has the groups \[0, 1\]. Give 3 whole numbers"),
-    "a group of -2": ({"a": ((2,), 0, [0, -2])}, ValueError, "−1 for none"),
-    "half a group": ({"a": ((2,), 0, [0.0, 1.5])}, ValueError, "whole numbers"),
-    "a gap": ({"a": ((2,), 0, [0, 2])}, ValueError, "group 1 has no entries, and the numbers run to 2"),
-    "no group at all": ({"a": ((2,), 0, [-1, -1])}, ValueError, "every slice is in no group"),
+    "too few groups": ({"a": ((2, 3), 1, [0, 1])}, ValueError, r"has the groups \[0, 1\]. Use 3 integers"),
+    "a group of -2": ({"a": ((2,), 0, [0, -2])}, ValueError, "-1 for none"),
+    "half a group": ({"a": ((2,), 0, [0.0, 1.5])}, ValueError, "integers"),
+    "a gap": ({"a": ((2,), 0, [0, 2])}, ValueError, "group 1 has no entries, but the numbers run to 2"),
+    "no group at all": ({"a": ((2,), 0, [-1, -1])}, ValueError, "all slices have the group -1"),
 }
 
 
@@ -326,5 +317,5 @@ def test_members_are_shapes_axes_and_groups(case: str) -> None:
 
 
 def test_a_joint_penalty_acts_on_as_many_entries_as_its_members_have() -> None:
-    with pytest.raises(ValueError, match=r"acts on 9 entries.*not on a tensor of shape \(4, 3\).*poise.Rule"):
+    with pytest.raises(ValueError, match=r"acts on 9 entries.*got a tensor of shape \(4, 3\).*poise.Rule"):
         poise.JointGroupLasso(1.0, MEMBERS).value(tensor(np.ones(MATRIX)), 1.0)

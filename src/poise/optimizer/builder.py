@@ -1,4 +1,4 @@
-"""Which targets an optimizer has: its rules, resolved against the variables, made ready to act."""
+"""Which targets an optimizer has: its rules, resolved against the variables, with the actions of their penalties."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -7,22 +7,52 @@ from typing import Any
 
 from keras import ops
 
-from poise.optimizer.metrics import Metric
-from poise.optimizer.targets import Target, anchored, check_actions, divide
+from poise.optimizer.metrics import Metric, UnusableStepError, metric_of
+from poise.optimizer.targets import Target, anchor, assign_actions, check_actions, needs_prox
 from poise.rules.layers import info_of
 from poise.rules.members import path_of
 from poise.rules.plan import Plan
 from poise.rules.rule import Role, Rule, kind_of
 
 
-def targets_of(rules: Sequence[Rule], plan: Plan, variables, anchor: Callable[[Any], Any]) -> list[Target]:
-    """What is penalized, in the order of the variables; those of a joint penalty stand where the first of them does.
+def uses_metric(rules: Sequence[Rule], update: str) -> bool:
+    """Whether a penalty acts by its prox in the metric of the inner optimizer's step."""
+    return update == "proximal" or (update == "auto" and any(needs_prox(rule.penalty) for rule in rules))
+
+
+def choose_metric(inner: Any, rules: Sequence[Rule], update: str) -> Metric | None:
+    """Return the metric of the inner optimizer if a penalty acts in it, else None.
+
+    Raises:
+        ValueError: If the inner optimizer has no usable step.
+    """
+    if not uses_metric(rules, update):
+        return None
+    try:
+        return metric_of(inner)
+    except UnusableStepError as error:
+        if update == "proximal":
+            raise
+        penalty = next(rule.penalty for rule in rules if needs_prox(rule.penalty))
+        instead = ""
+        if not penalty.has_force:
+            instead = ", or use update='decoupled'"
+        elif not penalty.smooth:
+            instead = ", or use update='coupled', in which the penalty acts by its gradient and gives no exact zeros"
+        raise ValueError(
+            f"{type(penalty).__name__} acts by a proximal step with update='auto', which does not work with "
+            f"{error.inner}: {error.reason}. {error.remedy}{instead}."
+        ) from None
+
+
+def targets_of(rules: Sequence[Rule], plan: Plan, variables: Sequence[Any], copy: Callable[[Any], Any]) -> list[Target]:
+    """Return what is penalized, in the order of the variables; a joint penalty is at the place of its first variable.
 
     Args:
-        rules: the rules.
-        plan: what they resolve to.
-        variables: the variables that are trained.
-        anchor: gives, for a variable, what holds its weights for an `Anchored` penalty without a start.
+        rules: The rules.
+        plan: What they resolve to.
+        variables: The variables that are trained.
+        copy: Makes, for a variable, what holds its weights for an `Anchored` penalty without a start.
     """
     groups = [((number,), numbers) for number, numbers in plan.alone.items()]
     groups += [(tuple(members), [rule]) for rule, members in plan.together.items()]
@@ -39,7 +69,7 @@ def targets_of(rules: Sequence[Rule], plan: Plan, variables, anchor: Callable[[A
                 tuple(tuple(variables[number].shape) for number in members),
                 str(rules[numbers[0]].name) if is_joint else path_of(first),
                 is_joint,
-                tuple((number, anchored(penalty, first, anchor)) for number, penalty in penalties),
+                tuple((number, anchor(penalty, first, copy)) for number, penalty in penalties),
             )
         )
     return sorted(targets, key=lambda target: target.index)
@@ -49,11 +79,11 @@ def targets_of(rules: Sequence[Rule], plan: Plan, variables, anchor: Callable[[A
 class Builder:
     """Makes the targets of an optimizer.
 
-    Args:
-        optimizer: whose variables hold what a target keeps.
-        rules: its rules.
-        update: its update.
-        metric: that of the inner optimizer, or None where one learning rate is the step.
+    Attributes:
+        optimizer: The `PenalizedOptimizer`, whose variables hold what a target keeps.
+        rules: Its rules.
+        update: Its update.
+        metric: The metric of the inner optimizer, or None where the learning rate is the step.
     """
 
     optimizer: Any
@@ -61,30 +91,31 @@ class Builder:
     update: str
     metric: Metric | None
 
-    def targets(self, plan: Plan, variables) -> list[Target]:
-        """The targets, with what their penalties do in a step and the variables that they need.
+    def targets(self, plan: Plan, variables: Sequence[Any]) -> list[Target]:
+        """Return the targets, with the actions of their penalties and the variables that they need.
 
         Raises:
-            ValueError: if a penalty cannot act in the way that the update gives it.
+            ValueError: If a penalty cannot act in the way that the update requires.
         """
         targets = targets_of(self.rules, plan, variables, self._copy)
-        return [self._ready(target, [variables[number] for number in target.members]) for target in targets]
+        return [self._complete(target, [variables[number] for number in target.members]) for target in targets]
 
-    def _ready(self, target, variables):
-        joining, shrinking, after = divide(target.penalties, self.update, self.metric)
+    def _complete(self, target: Target, variables: Sequence[Any]) -> Target:
+        kind = None if self.metric is None else self.metric.kind
+        joining, shrinking, after = assign_actions(target.penalties, self.update, kind)
         target = replace(target, joining=joining, shrinking=shrinking, after=after)
-        check_actions(target, self.rules, self.metric, self.optimizer.inner_optimizer)
+        check_actions(target, [rule.name for rule in self.rules], kind, self.optimizer.inner_optimizer)
         for variable in variables if target.after else ():
             if variable.constraint is not None:
                 raise ValueError(
                     f"{path_of(variable)!r} has the constraint {type(variable.constraint).__name__}, which acts before "
-                    "the prox, and the prox would leave it. Drop the constraint, or use update='coupled'."
+                    "the prox, and the prox would violate it. Remove the constraint, or use update='coupled'."
                 )
             if self.metric is not None and self.metric.forgets and kind_of(variable) == Role.EMBEDDINGS.value:
                 warnings.warn(self._why_rare_rows_suffer(target, variable), stacklevel=2)
         return replace(target, trace=self._trace(target, variables))
 
-    def _why_rare_rows_suffer(self, target, variable):
+    def _why_rare_rows_suffer(self, target: Target, variable: Any) -> str:
         names = ", ".join(repr(self.rules[number].name) for number, _ in target.after)
         inner = type(self.optimizer.inner_optimizer).__name__
         return (
@@ -93,7 +124,8 @@ class Builder:
             "keras.optimizers.Adam(amsgrad=True) or Adagrad, or update='decoupled'."
         )
 
-    def _trace(self, target, variables):
+    def _trace(self, target: Target, variables: Sequence[Any]) -> Any:
+        """The variable for the running sum of steps, or None without momentum."""
         if not target.after or self.metric is None or not self.metric.momentum:
             return None
         if self.metric.kind == "diagonal" and not target.is_joint:
@@ -101,8 +133,8 @@ class Builder:
         shape = () if self.metric.kind == "scalar" else target.shape
         return self.optimizer.add_variable(shape, "zeros", dtype=variables[0].dtype, name=f"step_trace_{target.index}")
 
-    def _copy(self, variable):
-        def value(shape, dtype):
+    def _copy(self, variable: Any) -> Any:
+        def value(shape: Any, dtype: Any) -> Any:
             return ops.cast(ops.copy(ops.convert_to_tensor(variable)), dtype)
 
         return self.optimizer.add_variable_from_reference(variable, "start", initializer=value)

@@ -1,24 +1,32 @@
-"""Several replicas under tf.distribute: one gradient for all of them, and one penalty.
+"""Several device replicas under tf.distribute: one gradient for all of them, and one penalty.
 
-Each replica has the gradient of its share of the batch, and Keras adds these up inside the inner optimizer, after
-clipping. A penalty that acted there would count once for every replica, and forces and clipping would see a share. So
-the gradients are added up first, every replica computes the same from their sum, and the inner optimizer, which adds
-up once more, gets that from the first replica and zeros from the others.
+Each device replica has the gradient of its share of the batch, and Keras sums these inside the inner optimizer, after
+clipping. A penalty that acted there would count once per replica, and forces and clipping would see a share. So the
+gradients are summed first, every replica computes the same from their sum, and the inner optimizer, which sums again,
+gets the result from the first replica and zeros from the others.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 
-def check(strategy, inner):
-    """Raises ValueError if training under this tf.distribute strategy is not known to be that of one device."""
+def check(strategy: Any, inner: Any) -> None:
+    """Raise ValueError if training under this tf.distribute strategy is not known to equal training on one device.
+
+    Args:
+        strategy: The strategy, or None on other backends.
+        inner: The inner optimizer.
+    """
+    if strategy is None:
+        return
     kind = type(strategy).__name__
     if kind not in ("_DefaultDistributionStrategy", "OneDeviceStrategy", "MirroredStrategy"):
         raise ValueError(
-            f"poise.PenalizedOptimizer does not train under {kind}: that its steps are those of one device is shown for "
-            "tf.distribute.MirroredStrategy alone. Use that, or the JAX backend with keras.distribution.DataParallel."
+            f"poise.PenalizedOptimizer does not support {kind}. Use tf.distribute.MirroredStrategy, or the JAX backend "
+            "with keras.distribution.DataParallel."
         )
     if strategy.num_replicas_in_sync > 1 and inner.gradient_accumulation_steps:
         raise ValueError(
@@ -27,37 +35,38 @@ def check(strategy, inner):
         )
 
 
-def summed(gradients: list) -> list:
-    """The gradients of the whole batch, on each of several replicas; elsewhere the given ones."""
+def sum_over_replicas(gradients: list[Any]) -> list[Any]:
+    """Return the gradients of the whole batch on each of several replicas; elsewhere the gradients as they are."""
     context = _context()
     if context is None:
         return gradients
-    found = [number for number, gradient in enumerate(gradients) if gradient is not None]
-    whole = context.all_reduce("SUM", [gradients[number] for number in found])
-    return [dict(zip(found, whole, strict=True)).get(number) for number in range(len(gradients))]
+    present = [number for number, gradient in enumerate(gradients) if gradient is not None]
+    sums = context.all_reduce("SUM", [gradients[number] for number in present])
+    by_number = dict(zip(present, sums, strict=True))
+    return [by_number.get(number) for number in range(len(gradients))]
 
 
-def of_the_first(gradients: list) -> list:
-    """The gradients on the first of several replicas and zeros on the others; elsewhere the given ones."""
+def keep_on_first_replica(gradients: list[Any]) -> list[Any]:
+    """Return the gradients on the first of several replicas and zeros on the others; elsewhere as they are."""
     context = _context()
     if context is None:
         return gradients
     is_first = ops.equal(context.replica_id_in_sync_group, 0)
 
-    def alone(values):
+    def keep_on_first(values: Any) -> Any:
         return ops.where(is_first, values, ops.zeros_like(values))
 
-    return [_of_values(alone, gradient) for gradient in gradients]
+    return [_map_values(keep_on_first, gradient) for gradient in gradients]
 
 
-def assign(variable, value) -> bool:
-    """Sets a variable to what each of several replicas has computed for itself; False if there are not several."""
+def assign(variable: Any, value: Any) -> bool:
+    """Assign what each of several replicas has computed; return False if there are not several."""
     context = _context()
     if context is None:
         return False
 
-    def on_each(strategy, variable, value):
-        strategy.extended.update(variable, lambda own, new: own.assign(new), args=(value,), group=False)
+    def on_each(strategy: Any, variable: Any, value: Any) -> None:
+        strategy.extended.update(variable, lambda local, new: local.assign(new), args=(value,), group=False)
 
     variable = variable.value if isinstance(variable, keras.Variable) else variable
     context.merge_call(on_each, args=(variable, ops.cast(value, variable.dtype)))
@@ -65,7 +74,7 @@ def assign(variable, value) -> bool:
 
 
 def _context() -> Any:
-    """That of the replica in which this is called, None if there are not several."""
+    """The context of the replica in which this is called; None if there are not several."""
     if keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
@@ -74,8 +83,8 @@ def _context() -> Any:
     return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
-def _of_values(function, gradient):
-    """A function of the values of a gradient, which may be missing or be the rows of an embedding."""
+def _map_values(function: Callable[[Any], Any], gradient: Any) -> Any:
+    """Apply a function to the values of a gradient, which may be missing or be the rows of an embedding."""
     import tensorflow as tf
 
     if isinstance(gradient, tf.IndexedSlices):

@@ -1,230 +1,270 @@
-"""`PenalizedOptimizer`: the penalty where the prediction gradient arrives and the weights are changed.
+"""`PenalizedOptimizer`: penalties in the optimizer, where the prediction gradient arrives and the weights change.
 
-An optimizer around any Keras optimizer. It receives the gradient of the prediction loss, knows the penalties and
-their strengths, and brings the two together in one of three updates:
+The optimizer wraps any Keras optimizer. It receives the gradient of the prediction loss, knows the penalties and their
+strengths, and combines the two in one of three updates:
 
 - coupled: the penalty's gradient is added to the prediction's, then the inner optimizer steps. This is, weight for
   weight, what Keras does with a `kernel_regularizer`.
-- decoupled: the penalty takes a step of its own with the learning rate. A smooth one before the inner step (L2(s) is
-  then `AdamW(weight_decay=2s)`, Loshchilov and Hutter 2019), a non-smooth one by its prox after it.
-- proximal: the inner optimizer steps along the prediction gradient alone, then the prox acts in the metric of that
-  very step, so that a fixed point is a stationary point of prediction + penalty, with exact zeros.
+- decoupled: the penalty takes a separate step with the learning rate. A smooth one before the inner step (L2(s) is then
+  `AdamW(weight_decay=2s)`, Loshchilov and Hutter 2019), a non-smooth one by its prox after it.
+- proximal: the inner optimizer steps along the prediction gradient only, then the prox acts in the metric of that very
+  step, so that a fixed point is a stationary point of prediction + penalty, with exact zeros.
+
+`update="auto"` couples smooth penalties and applies non-smooth ones by their prox.
 
 The strengths are variables of the optimizer, so that they can be changed, scheduled and batched without compiling
-anew. What it records on the way (the penalty's value at every step, the forces at every `observe`-th) are variables
-too; `poise.callbacks` and `poise.diagnostics.force_balance` read them.
+again. What the optimizer records (the penalties' values at every step, the forces at every `observe_every`-th step)
+are variables too; `poise.callbacks` and `poise.diagnostics.force_balance` read them.
 """
 
 import contextlib
 import functools
-import sys
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
-from poise._keras_internals import model_of_h5_file
+from poise._keras_internals import (
+    distribution_strategy,
+    moving_averages,
+    set_trained_variables,
+    track_in_checkpoint,
+    trained_variables,
+)
 from poise.optimizer import distribution
-from poise.optimizer.builder import Builder
-from poise.optimizer.inner import InnerSetting, check_inner, loss_scale, without_average
-from poise.optimizer.metrics import Metric, metric_of
+from poise.optimizer.apply_step import apply_step
+from poise.optimizer.averages import build_averages, copy_averages
+from poise.optimizer.builder import Builder, choose_metric, uses_metric
+from poise.optimizer.checks import (
+    check_calling_model,
+    check_inner_variables,
+    check_known_variables,
+    check_same_variables,
+    why_other_variables,
+)
+from poise.optimizer.inner import check_inner, without_average
 from poise.optimizer.records import ForceRecord, PenaltyRecord, Records
-from poise.optimizer.saved_state import RECORDS, SavedState, copied
-from poise.optimizer.steps import gated, step_after, with_momentum
+from poise.optimizer.saved_state import RECORDS, SavedState, copy_value
+from poise.optimizer.state import State
 from poise.optimizer.strengths import Strengths
-from poise.optimizer.targets import Target, dense, needs_prox, pull
+from poise.optimizer.targets import Target
+from poise.optimizer.wrapper import OptimizerWrapper
+from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE, Schedule
-from poise.rules.layers import find_layers, learn
-from poise.rules.members import path_of
+from poise.rules.calling_code import find_owner
+from poise.rules.layers import learn
 from poise.rules.plan import Plan, resolve
 from poise.rules.rule import Rule, as_rules
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PenalizedOptimizer(keras.optimizers.Optimizer):
-    """A Keras optimizer with penalties: total loss = prediction loss + Σ_r strength_r · R_r(w_r).
+class PenalizedOptimizer(OptimizerWrapper):
+    """Add penalties to a Keras optimizer: total loss = prediction loss + Σ_r strength_r · R_r(w_r).
+
+    The settings of the inner optimizer (`learning_rate`, `clipnorm`, `beta_1`, ...) are read and set through this one.
 
     Args:
-        inner: any Keras optimizer, its name or its configuration.
-        rules: a penalty (put on kernels and embeddings, never on biases and normalization scales), a `poise.Rule`, or
-            a list of those; an empty list for no penalty.
-        update: `"coupled"`, `"decoupled"` or `"proximal"`.
-        observe: record the two forces on the weights at every `observe`-th step, for `poise.forces(model)`; 0: never.
-        name: the optimizer's name.
+        inner_optimizer: Any Keras optimizer, its name or its configuration.
+        rules: A penalty, a `poise.Rule`, or a list of those. A penalty without a rule acts on kernels and embeddings,
+            never on biases and normalization scales. An empty list stands for no penalty.
+        update: How the penalties act. Default: `"auto"`.
+
+            - `"auto"`: Smooth penalties (L2) are coupled, non-smooth ones (L1, GroupLasso) proximal.
+            - `"coupled"`: By their gradient, as a Keras `kernel_regularizer` does. L1 gives no exact zeros.
+            - `"decoupled"`: By a separate step with the learning rate, as the weight decay of AdamW does.
+            - `"proximal"`: By their proximal operator in the metric of the inner optimizer's step, with exact zeros.
+        observe_every: Record the forces on the weights (the gradients of prediction and penalty) at every
+            `observe_every`-th step, for `poise.forces(model)`. Default: 0, which records none.
+        name: Name of the optimizer. Default: None, which uses the name of the class.
 
     Raises:
-        TypeError, ValueError: for a wrong argument, and, when the optimizer is built, for rules that do not fit the
-            variables (see `poise.Rule`).
+        TypeError: If `inner_optimizer` is not an optimizer, or `rules` holds something else than penalties and rules.
+        ValueError: If an argument is not allowed, or the inner optimizer has no usable step for a proximal update.
+            When the optimizer is built: if the rules do not fit the variables (see `poise.Rule`).
 
-    Example:
+    References:
+        Loshchilov and Hutter 2019, "Decoupled weight decay regularization".
+        Yun, Lozano and Yang 2021, "Adaptive proximal gradient methods for structured neural networks".
+
+    Examples:
         >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((10,)), keras.layers.Dense(1)])
         >>> model.compile(poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse")
+        >>> model.optimizer
+        <PenalizedOptimizer Adam, update='auto', rules={'kernels': L2(0.01)}>
         >>> history = model.fit(np.ones((8, 10)), np.ones(8), verbose=0)
         >>> model.optimizer.strength["kernels"] = 0.1
     """
 
-    weight_decay = InnerSetting()
-    clipnorm = InnerSetting()
-    clipvalue = InnerSetting()
-    global_clipnorm = InnerSetting()
-    use_ema = InnerSetting()
-    ema_momentum = InnerSetting()
-    ema_overwrite_frequency = InnerSetting()
-    gradient_accumulation_steps = InnerSetting()
-    loss_scale_factor = InnerSetting()
-
-    def __init__(self, inner_optimizer, rules, update="auto", observe_every=0, name=None):
-        inner = keras.optimizers.get(inner_optimizer)
+    def __init__(
+        self,
+        inner_optimizer: keras.optimizers.Optimizer | str | dict,
+        rules: Penalty | Rule | Iterable[Penalty | Rule],
+        update: str = "auto",
+        observe_every: int = 0,
+        name: str | None = None,
+    ) -> None:
+        inner: Any = keras.optimizers.get(inner_optimizer)
         if isinstance(inner, PenalizedOptimizer):
             raise ValueError(
-                "PenalizedOptimizer around a PenalizedOptimizer: give all rules to one, PenalizedOptimizer(inner, [rule, rule])."
+                "inner_optimizer is a PenalizedOptimizer. Pass all rules to one PenalizedOptimizer: "
+                "PenalizedOptimizer(inner_optimizer, [rule, rule])."
             )
         if isinstance(observe_every, bool) or not isinstance(observe_every, int) or observe_every < 0:
             raise ValueError(f"observe_every must be an int >= 0, got {observe_every!r}.")
         rules = as_rules(rules)
-        check_inner(inner, update, update in ("decoupled", "proximal") or _has_prox(rules, update))
-        # The inner optimizer counts the steps and holds the rate; those of the base class stay as they are.
-        super().__init__(learning_rate=0.0, name=name)
+        check_inner(inner, update, update == "decoupled" or uses_metric(rules, update))
+        super().__init__(name)
         self.update = update
         self.observe_every = observe_every
         self.inner_optimizer = inner
-        metric = _metric(inner, rules, update)
-        self._state = _State(rules, metric, Strengths(rules, lambda: inner.iterations))
+        metric = choose_metric(inner, rules, update)
+        self._state = State(rules, metric, Strengths(rules, lambda: inner.iterations))
         names = [rule.name for rule in rules]
         self.penalty_state = SavedState(self.name, names, lambda: self._state.variables, lambda: self.built)
 
-    def __getattr__(self, name):
-        inner = vars(self).get("inner_optimizer")
-        if inner is None or name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return getattr(inner, name)
+    def set_inner(self, name: str, value: Any) -> None:
+        """Set an attribute of the inner optimizer, such as `beta_1` or `clipnorm`, as an assignment here does.
 
-    def __setattr__(self, name, value):
-        inner = vars(self).get("inner_optimizer")
-        is_own = inner is None or name.startswith("_") or name in vars(self) or hasattr(type(self), name)
-        if is_own or not hasattr(inner, name):
-            super().__setattr__(name, value)
-        else:
-            self.set_inner(name, value)
-
-    def set_inner(self, name, value):
-        """Sets an attribute of the inner optimizer, such as `beta_1` or `clipnorm`: what assigning to it here does.
+        Args:
+            name: Name of the attribute.
+            value: Its new value.
 
         Raises:
-            ValueError: if the proximal update does not work with it; the attribute is then as it was.
+            ValueError: If a penalty acts by its prox, which does not work with this value. The attribute then keeps
+                its old value.
         """
-        inner = self.inner_optimizer
-        before = getattr(inner, name)
+        inner, current = self.inner_optimizer, self._state.metric
+        old_value = getattr(inner, name)
         setattr(inner, name, value)
-        if self.update != "proximal" and not _has_prox(self.rules, self.update):
-            return
         try:
-            metric = _metric(inner, self.rules, self.update)
-            current = self._state.metric
+            metric = choose_metric(inner, self.rules, self.update)
             if self.built and current and metric and bool(metric.momentum) != bool(current.momentum):
                 raise ValueError(
                     f"{name}={value!r} cannot be set after the optimizer is built, because turning momentum on or off "
                     "changes its state. Set it before training."
                 )
         except ValueError:
-            setattr(inner, name, before)
+            setattr(inner, name, old_value)
             raise
         self._state.metric = metric
 
-    def exclude_from_weight_decay(self, var_list=None, var_names=None):
-        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+    # ---------------------------------------------------------------- rules, strengths, records
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules, with the strengths that they were given."""
+        """The rules, with the strengths that they were made with."""
         return tuple(self._state.rules)
 
     @property
     def strength(self) -> Strengths:
-        """The current strengths by the name of their rule; assigning sets one, also between epochs.
+        """The current strengths by the name of their rule. Assigning sets one, also between epochs.
 
-        In a callback on JAX reach the optimizer as `self.model.optimizer`, and only between epochs.
+        In a callback on JAX, reach the optimizer as `self.model.optimizer`, and only between epochs.
         """
         return self._state.strengths
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """What is penalized, known once the optimizer is built: a variable each, or those of a joint penalty."""
+        """What is penalized: one variable each, or the variables of a joint penalty. Empty before the build."""
         return tuple(self._state.targets)
 
     def penalty_record(self) -> PenaltyRecord:
-        """Return the values of the penalties during training, since `keep_values` or `reset_values`."""
+        """Return the values of the penalties during training, since `keep_values` or `reset_values`.
+
+        Returns:
+            A `PenaltyRecord` with the fields `total`, `last` and `steps`.
+
+        Raises:
+            ValueError: If the optimizer is not built.
+        """
         return self._records.values()
 
     def force_record(self) -> ForceRecord:
-        """Return the forces at the observed steps, since the optimizer was built or `reset_forces`."""
+        """Return the forces at the observed steps, since the optimizer was built or `reset_forces`.
+
+        Returns:
+            A `ForceRecord` with the fields `total` and `samples`.
+
+        Raises:
+            ValueError: If the optimizer is not built.
+        """
         return self._records.forces()
 
     def keep_values(self) -> bool:
-        """From now on records what the penalties are worth at every step, which takes a pass over the weights.
+        """Record the values of the penalties at every step from now on, which takes a pass over the weights.
 
         Returns:
-            Whether that is new: a training step that was compiled before must then be compiled anew.
+            Whether that is new: a training step that was compiled before must then be compiled again.
         """
-        is_new = not self._state.keeps_values
-        self._state.keeps_values = True
+        is_new = not self._state.records_values
+        self._state.records_values = True
         return is_new
 
-    def reset_values(self):
-        """Forgets the recorded values of the penalties, so that their mean starts anew."""
+    def reset_values(self) -> None:
+        """Discard the recorded values of the penalties."""
         if self.built:
             self._records.reset_values()
 
-    def reset_forces(self):
-        """Forgets the recorded forces, so that their averages start anew."""
+    def reset_forces(self) -> None:
+        """Discard the recorded forces."""
         if self.built:
             self._records.reset_forces()
 
-    def current_strengths(self) -> list:
-        """The strength of every rule as a tensor, in the order of the rules."""
+    def current_strengths(self) -> list[Any]:
+        """Return the strength of every rule as a tensor, in the order of the rules."""
         return self._state.strengths.tensors()
 
-    def variables_of(self, target) -> list:
-        """The variables of a target, in its order."""
-        return [self._trainable_variables[number] for number in target.members]
+    def variables_of(self, target: Target) -> list[Any]:
+        """Return the variables of a target, in its order."""
+        return [trained_variables(self)[number] for number in target.members]
 
-    def averages_of(self, target) -> list:
-        """The variables that hold the averages of a target's variables (use_ema=True), in its order."""
-        return [self._model_variables_moving_average[number] for number in target.members]
+    def averages_of(self, target: Target) -> list[Any]:
+        """Return the variables that hold the averages of a target's variables (`use_ema=True`), in its order."""
+        return [moving_averages(self)[number] for number in target.members]
 
-    def build(self, variables, model=None):
-        """Resolves the rules and makes the optimizer's variables.
+    @property
+    def _records(self) -> Records:
+        if self._state.records is None:
+            raise ValueError(
+                f"The optimizer {self.name!r} is not built and has recorded nothing. Train the model, or call "
+                "optimizer.build(model.trainable_variables)."
+            )
+        return self._state.records
+
+    # ---------------------------------------------------------------- build
+
+    def build(self, variables: Iterable[Any], model: Any = None) -> None:
+        """Resolve the rules and make the optimizer's variables.
 
         Args:
-            variables: the variables that are trained.
-            model: the model that they belong to, so that a rule for its frozen layers is not taken for a mistake; None
-                to look for it among the callers.
+            variables: The variables that are trained.
+            model: The model that they belong to, so that a rule for its frozen layers is not taken for a mistake.
+                Default: None, which looks for it in the calling code.
 
         Raises:
-            ValueError: if the rules do not fit the variables, or the optimizer or its inner one is built for others.
+            ValueError: If the rules do not fit the variables, or the optimizer or its inner optimizer is built for
+                other variables.
         """
         variables = list(variables)
-        model = _owner(variables) if model is None else model
+        model = find_owner(variables) if model is None else model
         if not variables and model is not None:
             variables = list(model.trainable_variables)
-        self._check_same(self, variables)
+        check_same_variables(self, variables)
         if self.built:
             return
-        self._check_same(self.inner_optimizer, variables)
+        check_inner_variables(self.inner_optimizer, variables)
         state = self._state
         plan = self.plan(variables, model)
         for number in plan.asleep:
             warnings.warn(
-                f"Rule {state.rules[number].name!r} sleeps: every variable that it matches is frozen "
-                "(trainable=False), or state such as a scale of float8, so it has no effect.",
+                f"Rule {state.rules[number].name!r} has no effect: every variable that it matches is frozen "
+                "(trainable=False) or is state such as a scale of float8.",
                 stacklevel=2,
             )
-        if getattr(self, "_distribution_strategy", None) is not None:
-            distribution.check(self._distribution_strategy, self.inner_optimizer)
-        # Several replicas compute the same, so that what the first one assigns is right for all.
+        distribution.check(distribution_strategy(self), self.inner_optimizer)
+        # All device replicas compute the same, so that the value of the first one is right for all.
         add_variable = functools.partial(self.add_variable, aggregation="only_first_replica")
         is_double = any(keras.backend.standardize_dtype(variable.dtype) == "float64" for variable in variables)
         state.strengths.build(add_variable, "float64" if is_double else "float32")
@@ -232,38 +272,21 @@ class PenalizedOptimizer(keras.optimizers.Optimizer):
         state.records = Records(add_variable, len(state.rules), state.targets, self.observe_every)
         with without_average(self.inner_optimizer):
             self.inner_optimizer.build(variables)
-        # What the build of the base class does, without a second set of gradient accumulators. Past Keras' tracking,
-        # for which these are no variables of the optimizer.
-        places = {self._var_key(variable): number for number, variable in enumerate(variables)}
-        object.__setattr__(self, "_trainable_variables", variables)
-        object.__setattr__(self, "_trainable_variables_indices", places)
-        averages = []
-        if self.use_ema:
-            averages = self.add_optimizer_variables(variables, "average")
-            # An inner optimizer that has trained before has an average already.
-            earlier = getattr(self.inner_optimizer, "_model_variables_moving_average", [])
-            for average, before in zip(averages, earlier, strict=False):
-                if average is not None:
-                    average.assign(copied(before))
-            # keras.callbacks.SwapEMAWeights looks for them in the inner optimizer.
-            for optimizer in (self, self.inner_optimizer):
-                object.__setattr__(optimizer, "_model_variables_moving_average", averages)
-        state.variables = self._named_variables(averages)
+        set_trained_variables(self, variables)
+        state.name_variables(build_averages(self, variables))
         state.resolved = plan.config
-        if hasattr(self, "_track_trackable"):  # TensorFlow's checkpoints and saved models
-            for variable_name, variable in state.variables.items():
-                self._track_trackable(variable, " ".join(map(str, variable_name)))
+        track_in_checkpoint(self, {" ".join(map(str, name)): v for name, v in state.variables.items()})
         self.built = True
 
-    def plan(self, variables, model=None) -> Plan:
-        """What the rules resolve to, as they were restored with the optimizer or by matching them.
+    def plan(self, variables: Sequence[Any], model: Any = None) -> Plan:
+        """Return what the rules resolve to: as they were restored with the optimizer, or by matching them.
 
         Args:
-            variables: the variables that are trained.
-            model: the model that they belong to, or None if it is not known.
+            variables: The variables that are trained.
+            model: The model that they belong to. Default: None, for a model that is not known.
 
         Raises:
-            ValueError: if the rules do not fit the variables.
+            ValueError: If the rules do not fit the variables.
         """
         if model is not None:
             learn([model])
@@ -279,47 +302,19 @@ class PenalizedOptimizer(keras.optimizers.Optimizer):
         self._state.resolved = resolved
         return self
 
-    def _named_variables(self, averages) -> dict:
-        """By what they are, the rule and the number of the trained variable: all variables of the wrapper."""
-        state, rules = self._state, self._state.rules
-        variables = {("strength", rules[n].name): v for n, v in state.strengths.variables.items()}
-        for target in state.targets:
-            variables |= {("start", rules[n].name, target.index): v for n, v in target.anchors}
-            if target.trace is not None:
-                variables["step trace", target.index] = target.trace
-        variables |= {("average", number): v for number, v in enumerate(averages) if v is not None}
-        return variables | {(RECORDS, name): v for name, v in self._records.variables.items()}
-
-    def _track_variable(self, variable):
-        # Keras lists the variables by position; `_named_variables` names them.
-        if "_state" not in vars(self):
-            super()._track_variable(variable)
-
-    def _check_same(self, optimizer, variables):
-        """Raises ValueError if an optimizer is built for other variables than these."""
-        before = optimizer._trainable_variables if optimizer.built else variables
-        if [id(v) for v in before] == [id(v) for v in variables]:
-            return
-        if optimizer is self:
-            raise ValueError(self._why_other_variables(f"{len(variables)} others"))
-        raise ValueError(
-            f"The inner optimizer {optimizer.name!r} was already built for {len(before)} other variables, of "
-            "another model or another poise.PenalizedOptimizer. Create a separate inner optimizer for each."
-        )
-
-    def with_rules(self, rules, variables, model=None) -> "PenalizedOptimizer":
-        """An optimizer with further rules that goes on where this one is, around the same inner optimizer.
+    def with_rules(self, rules: Sequence[Rule], variables: Sequence[Any], model: Any = None) -> "PenalizedOptimizer":
+        """Return an optimizer with further rules that continues this one, around the same inner optimizer.
 
         It takes over the strengths, the averages of the weights, the anchors and the momentum of the proximal steps;
-        what is recorded starts anew. This one is then of no further use.
+        its records start empty. Do not use this optimizer afterwards.
 
         Args:
-            rules: rules whose names differ from those of this optimizer.
-            variables: the variables that are trained.
-            model: the model that they belong to.
+            rules: Rules whose names differ from those of this optimizer.
+            variables: The variables that are trained.
+            model: The model that they belong to. Default: None, for a model that is not known.
 
         Raises:
-            ValueError: as `PenalizedOptimizer` does when it is built; this optimizer is then as it was.
+            ValueError: As `PenalizedOptimizer` does when it is built. This optimizer is then unchanged.
         """
         new = PenalizedOptimizer(
             self.inner_optimizer, [*self.rules, *rules], self.update, self.observe_every, self.name
@@ -327,22 +322,22 @@ class PenalizedOptimizer(keras.optimizers.Optimizer):
         for rule in self.rules:
             if not isinstance(rule.penalty.strength, Schedule):
                 new.strength[rule.name] = self.strength[rule.name]
-        new._state.keeps_values = self._state.keeps_values
+        new._state.records_values = self._state.records_values
         new._state.resolved = self._state.resolved
         if self.built:
             new.build(variables, model)
         for name, variable in new._state.variables.items():
             if name in self._state.variables and name[0] != RECORDS:
-                variable.assign(copied(self._state.variables[name]))
+                variable.assign(copy_value(self._state.variables[name]))
         return new
 
     @contextlib.contextmanager
-    def reweighted(self, factors):
-        """Within it the penalties have other factors, which may be traced tensors (the lanes of a path).
+    def reweighted(self, factors: Mapping[tuple[int, int], Any]) -> Iterator[None]:
+        """Replace the factors of the penalties within a `with` block, also by traced tensors (the lanes of a path).
 
         Args:
-            factors: by (the index of a target, the number of a rule) the factors per entry or group, as in the
-                penalty's `weights`.
+            factors: By (index of a target, number of a rule) the factors per entry or group, as the penalty's
+                `factors`.
         """
         targets = self._state.targets
         self._state.targets = [target.reweighted(factors) for target in targets]
@@ -351,7 +346,9 @@ class PenalizedOptimizer(keras.optimizers.Optimizer):
         finally:
             self._state.targets = targets
 
-    def apply(self, grads, trainable_variables=None):
+    # ---------------------------------------------------------------- steps
+
+    def apply(self, grads: Iterable[Any], trainable_variables: Iterable[Any] | None = None) -> None:
         grads = list(grads)
         if not grads:
             return
@@ -359,275 +356,94 @@ class PenalizedOptimizer(keras.optimizers.Optimizer):
             trainable_variables = list(trainable_variables)
             if not self.built:
                 self.build(trainable_variables)
-            self._check_variables_are_known(trainable_variables)
-        variables = trainable_variables or self._trainable_variables
-        inner, state = self.inner_optimizer, self._state
-        places = {self._get_variable_index(variable): j for j, variable in enumerate(variables)}
-        targets = [target for target in state.targets if self._has_all(target, places)]
-        strengths = self.current_strengths()
-        for j in [places[number] for target in targets for number in target.members]:
-            grads[j] = dense(grads[j], variables[j])
-        grads = distribution.summed(grads)
+            check_known_variables(self, trainable_variables)
+        apply_step(self, self._state, grads, trainable_variables)
 
-        def weight_of(number):
-            return _value_of(variables[places[number]])
-
-        def gradient_of(number):
-            gradient = grads[places[number]]
-            return gradient if scale is None else gradient / scale
-
-        # All of this is read before the inner update, which advances the iterations and the schedules with them.
-        needs_rate = any(target.shrinking or target.after for target in targets)
-        rate = ops.copy(ops.convert_to_tensor(inner.learning_rate)) if needs_rate else None
-        is_update, is_first, overwrites = self._phase()
-        self._anchor(targets, weight_of)
-        scale = loss_scale(inner)
-        weights = {target.index: target.gathered(weight_of) for target in targets}
-        if state.keeps_values:
-            self._records.record_values(targets, weights, strengths)
-        if self.observe_every:
-            observed = [(target, weights[target.index], target.gathered(gradient_of)) for target in targets]
-            self._records.record_forces(observed, strengths, inner.iterations)
-        pending = []
-        for target in targets:
-            w = weights[target.index]
-            if target.shrinking:
-                step = gated(ops.cast(rate, w.dtype), is_update)
-                self._assign(target, w - step * pull(target.shrinking, w, strengths), variables, places)
-            if target.joining:
-                for number, force in target.scattered(pull(target.joining, w, strengths)):
-                    j = places[number]
-                    grads[j] = grads[j] + ops.cast(force if scale is None else scale * force, grads[j].dtype)
-            if target.after:
-                pending.append((target, step_after(target, state.metric, inner, weight_of, gradient_of, rate)))
-
-        with without_average(inner):
-            inner.apply(distribution.of_the_first(grads), trainable_variables)
-
-        for target, step in pending:
-            h = gated(with_momentum(target, state.metric, step(), is_update, self.assign), is_update)
-            w = target.gathered(weight_of)
-            for number, penalty in target.after:
-                w = penalty.prox(w, h, strengths[number])
-            self._assign(target, w, variables, places)
-        if self.use_ema:
-            self._average(is_first, overwrites)
-
-    def _anchor(self, targets, weight_of):
-        """Before the first step of training sets the anchors to the weights, which may have been loaded since."""
-        for target in targets:
-            for _, start in target.anchors:
-                is_start = ops.equal(self.inner_optimizer._iterations, 0)
-                w = ops.cast(weight_of(target.index), start.dtype)
-                self.assign(start, ops.where(is_start, w, ops.convert_to_tensor(start)))
-
-    @property
-    def _records(self) -> Records:
-        if self._state.records is None:
-            raise ValueError(
-                f"The optimizer {self.name!r} is not built yet and has recorded nothing. Train the model, or call "
-                "optimizer.build(model.trainable_variables)."
-            )
-        return self._state.records
-
-    def _has_all(self, target, places):
-        """Whether all variables of a target are among those of a step, and not none.
-
-        Raises:
-            ValueError: if only some are.
-        """
-        missing = [variable for variable in target.members if variable not in places]
-        if missing and len(missing) < len(target.members):
-            raise ValueError(
-                f"{target.path!r} penalizes {len(target.members)} variables together, and "
-                f"{path_of(self._trainable_variables[missing[0]])!r} is not in this step. Apply the gradients of all."
-            )
-        return not missing
-
-    def assign(self, variable, value):
+    def assign(self, variable: Any, value: Any) -> None:
         if not distribution.assign(variable, value):
             super().assign(variable, value)
 
-    def _assign(self, target, whole, variables, places):
-        for number, w in target.scattered(whole):
-            self.assign(variables[places[number]], w)
-
-    def _phase(self):
-        """(is this a real update, is it the first, does the average overwrite), None where the answer is always yes."""
-        inner = self.inner_optimizer
-        is_update = None
-        if inner.gradient_accumulation_steps:
-            is_update = ops.equal((inner._iterations + 1) % inner.gradient_accumulation_steps, 0)
-        is_first = overwrites = None
-        if self.use_ema:
-            is_first = ops.equal(inner.iterations, 0)
-            if self.ema_overwrite_frequency:
-                overwrites = ops.equal((inner.iterations + 1) % self.ema_overwrite_frequency, 0)
-        return is_update, is_first, overwrites
-
-    def _average(self, is_first, overwrites):
-        for variable in self._trainable_variables:
-            average = self._model_variables_moving_average[self._get_variable_index(variable)]
-            if average is None:  # bookkeeping that is overwritten and not trained, as in float8 layers
-                continue
-            w = ops.convert_to_tensor(variable)
-            momentum = ops.where(is_first, 0.0, ops.cast(self.ema_momentum, w.dtype))
-            mean = momentum * ops.convert_to_tensor(average) + (1.0 - momentum) * w
-            self.assign(average, mean)
-            if overwrites is not None:
-                self.assign(variable, ops.where(overwrites, mean, w))
-
-    @property
-    def variables(self):
-        if keras.backend.backend() == "jax":
-            self._check_calling_model()
-        return [*self._state.variables.values(), *self.inner_optimizer.variables]
-
-    @property
-    def iterations(self):
-        return self.inner_optimizer.iterations
-
-    @property
-    def learning_rate(self):
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
-
-    def scale_loss(self, loss):
-        return self.inner_optimizer.scale_loss(loss)
-
-    def finalize_variable_values(self, var_list):
-        super().finalize_variable_values(var_list)
-        with without_average(self.inner_optimizer):
-            self.inner_optimizer.finalize_variable_values(var_list)  # a MultiOptimizer keeps the averages of its own
-        if self.use_ema:
-            # Else a weight and its average share a buffer on JAX, which the next fit donates twice.
-            for average in self._model_variables_moving_average:
-                if average is not None:
-                    average.assign(ops.copy(ops.convert_to_tensor(average)))
-
-    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
-        if self.built and len(trainable_variables) != len(self._trainable_variables):
-            raise ValueError(self._why_other_variables(f"{len(trainable_variables)} variables"))
+    def stateless_apply(
+        self, optimizer_variables: Sequence[Any], grads: Sequence[Any], trainable_variables: Sequence[Any]
+    ) -> Any:
+        if self.built and len(trainable_variables) != len(trained_variables(self)):
+            raise ValueError(why_other_variables(self, f"{len(trainable_variables)} variables"))
         return super().stateless_apply(optimizer_variables, grads, trainable_variables)
 
-    def _check_calling_model(self):
-        """Raises ValueError if a model that is compiled with this optimizer trains and has other variables.
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
+        super().finalize_variable_values(var_list)
+        with without_average(self.inner_optimizer):
+            self.inner_optimizer.finalize_variable_values(var_list)  # a MultiOptimizer keeps separate averages
+        if self.use_ema:
+            copy_averages(self)
 
-        JAX's trainer gives an optimizer only arrays, and asks for its variables before it takes a model apart.
-        """
-        model = _calling_model()
-        outer = getattr(model, "optimizer", None)
-        if model is None or (self is not outer and self is not getattr(outer, "inner_optimizer", None)):
-            return
-        own = {id(weight) for weight in model.weights}
-        if not all(id(variable) in own for variable in self._trainable_variables):
-            raise ValueError(self._why_other_variables(f"the model {model.name!r}"))
+    # ---------------------------------------------------------------- variables, saving
 
-    def _check_variables_are_known(self, variables):
-        for variable in variables:
-            if self._var_key(variable) not in self._trainable_variables_indices:
-                raise ValueError(self._why_other_variables(repr(path_of(variable))))
+    @property
+    def variables(self) -> list[Any]:
+        if keras.backend.backend() == "jax":
+            check_calling_model(self)
+        return [*self._state.variables.values(), *self.inner_optimizer.variables]
 
-    def _why_other_variables(self, given):
-        return (
-            f"{self.name!r} was built for {len(self._trainable_variables)} variables and cannot step on {given}: "
-            "layers were frozen or thawed since, or the model is another. Compile with a new one, which has the same "
-            "rules at their current strengths: poise.PenalizedOptimizer.from_config(poise.get_penalized_optimizer(model).get_config())."
-        )
+    def _track_variable(self, variable: Any) -> None:
+        # Keras lists the variables by position; `State.name_variables` names them.
+        if "_state" not in vars(self):
+            super()._track_variable(variable)
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[Any]) -> None:
         for variable, value in zip(self.variables, weights, strict=True):
             variable.assign(value)
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         """Save nothing. Keras saves `penalty_state` and the inner optimizer, which hold all variables."""
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         """Load nothing. The inner optimizer warns that it skips the state of a stock optimizer."""
 
-    def get_config(self):
-        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
+    def get_config(self) -> dict[str, Any]:
         rules = [keras.saving.serialize_keras_object(rule) for rule in self.rules]
         for rule, config in zip(self.rules, rules, strict=True):
             if not isinstance(rule.penalty.strength, Schedule):
                 _innermost(config["config"]["penalty"])["strength"] = self.strength[rule.name]
         return {
             "name": self.name,
-            "inner_optimizer": inner,
+            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
             "rules": rules,
             "update": self.update,
             "observe_every": self.observe_every,
             "resolved": self._state.resolved,
         }
 
-    def __repr__(self) -> str:
-        rules = ", ".join(
-            f"{rule.name!r}: {type(rule.penalty).__name__}"
-            + ("" if isinstance(rule.penalty.strength, Schedule) else f"({self.strength[rule.name]:g})")
-            for rule in self.rules
-        )
-        return f"<PenalizedOptimizer {type(self.inner_optimizer).__name__}, update={self.update!r}, rules={{{rules}}}>"
-
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "PenalizedOptimizer":
         config = dict(config)
         inner, rules, resolved = config.pop("inner_optimizer"), config.pop("rules"), config.pop("resolved", None)
         inner = keras.saving.deserialize_keras_object(inner, custom_objects=custom_objects)
         rules = [keras.saving.deserialize_keras_object(rule, custom_objects=custom_objects) for rule in rules]
         return cls(inner, rules, **config).resolved_as(resolved)
 
-
-def _has_prox(rules, update) -> bool:
-    """Whether update="auto" applies one of the rules by its prox."""
-    return update == "auto" and any(needs_prox(rule.penalty) for rule in rules)
-
-
-def _metric(inner, rules, update) -> Metric | None:
-    """The metric of the inner optimizer if a penalty acts by its prox in the metric of the step.
-
-    Raises:
-        ValueError: If the inner optimizer has no usable step.
-    """
-    if update == "proximal":
-        return metric_of(inner)
-    if not _has_prox(rules, update):
-        return None
-    try:
-        return metric_of(inner)
-    except ValueError as error:
-        rule = next(rule for rule in rules if needs_prox(rule.penalty))
-        raise ValueError(
-            f"{type(rule.penalty).__name__} needs a proximal step for exact zeros (update='auto'). {error} To use only "
-            "the gradient of the penalty, without exact zeros, use update='coupled'."
-        ) from None
+    def __repr__(self) -> str:
+        rules = ", ".join(
+            f"{rule.name!r}: {type(rule.penalty).__name__}"
+            + ("(schedule)" if isinstance(rule.penalty.strength, Schedule) else f"({self.strength[rule.name]:g})")
+            for rule in self.rules
+        )
+        return f"<PenalizedOptimizer {type(self.inner_optimizer).__name__}, update={self.update!r}, rules={{{rules}}}>"
 
 
-@dataclass
-class _State:
-    """What the optimizer keeps beside its variables' list: in one object, which no backend wraps or tracks."""
+def get_penalized_optimizer(model: Any) -> PenalizedOptimizer:
+    """Return the `PenalizedOptimizer` that a model was compiled with, also inside a `LossScaleOptimizer`.
 
-    rules: list[Rule]
-    metric: Metric | None
-    strengths: Strengths
-    targets: list[Target] = field(default_factory=list)
-    records: Records | None = None
-    keeps_values: bool = False
-    variables: dict[tuple, Any] = field(default_factory=dict)
-    """By name the variables of the wrapper."""
-    resolved: dict | None = None
-    """What the rules resolved to, or are restored to when the optimizer is built."""
+    Args:
+        model: A compiled `keras.Model`.
 
-
-def get_penalized_optimizer(model) -> PenalizedOptimizer:
-    """The `PenalizedOptimizer` that a model was compiled with, also inside a `LossScaleOptimizer`.
+    Returns:
+        The `poise.PenalizedOptimizer`.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: If the model is not compiled with one.
 
-    Example:
+    Examples:
         >>> import poise, keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
         >>> model.compile(poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse")
@@ -639,45 +455,13 @@ def get_penalized_optimizer(model) -> PenalizedOptimizer:
         optimizer = getattr(optimizer, "inner_optimizer", None)
     if optimizer is None:
         raise ValueError(
-            f"The model {getattr(model, 'name', model)!r} is not compiled with poise.PenalizedOptimizer. Compile it with "
-            "optimizer=poise.PenalizedOptimizer('adam', poise.L2(0.01)), or another rule."
+            f"The model {getattr(model, 'name', model)!r} is not compiled with poise.PenalizedOptimizer. Compile it "
+            "with optimizer=poise.PenalizedOptimizer('adam', poise.L2(0.01)), or another rule."
         )
     return optimizer
 
 
-def _calling_model() -> keras.Model | None:
-    """The model in whose method the optimizer is called; None in a hand-written loop.
-
-    Keras gives an optimizer only the trained variables, and without the others a rule for frozen layers cannot be
-    distinguished from a misspelled one.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        owner: Any = frame.f_locals.get("self")
-        if isinstance(owner, keras.Model):
-            return owner
-        frame = frame.f_back
-    return None
-
-
-def _owner(variables) -> keras.layers.Layer | None:
-    """The model or layer that owns all of the variables, from the calling frames; None if none does.
-
-    Layers that own some of them are learned, so that the roles and the sides of those are known.
-    """
-    if not variables:
-        return model_of_h5_file() or _calling_model()
-    layers = find_layers(variables)
-    learn(layers)
-    owned = [{id(weight) for weight in layer.weights} for layer in layers]
-    return next((layer for layer, ids in zip(layers, owned, strict=True) if all(id(v) in ids for v in variables)), None)
-
-
-def _value_of(variable):
-    """Its value without a tape: in a PyTorch loop the weights still record gradients here."""
-    return ops.stop_gradient(ops.convert_to_tensor(variable))
-
-
-def _innermost(penalty_config):
-    inside = penalty_config["config"]
-    return _innermost(inside["penalty"]) if "penalty" in inside else inside
+def _innermost(penalty_config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of the penalty that holds the strength, inside an `Anchored`."""
+    config = penalty_config["config"]
+    return _innermost(config["penalty"]) if "penalty" in config else config

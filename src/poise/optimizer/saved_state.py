@@ -1,13 +1,14 @@
 """The state of a `PenalizedOptimizer`, saved and loaded by name.
 
 The strengths, anchors, momentum traces and averages of an optimizer are identified by their rule and the position of
-their variable among those that are trained, so that they cannot be loaded into each other. Keras saves them beside the
-inner optimizer, as a child of the wrapper. The wrapper itself saves nothing: a stock optimizer of Keras, which counts
-the variables saved in its place, then sees none and skips them with its own warning.
+their variable among those that are trained, so that they cannot be mixed up. Keras saves them as a child of the
+wrapper, beside the inner optimizer. The wrapper itself saves nothing: a stock optimizer of Keras, which counts the
+variables saved in its place, then sees none and skips them with a warning.
 """
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -15,7 +16,7 @@ from keras import ops
 from poise._keras_internals import KerasSaveable
 
 RECORDS = "records"
-"""What was recorded of the steps so far: the one part of the state that may be missing in a file."""
+"""The kind of the variables that record steps: the only part of the state that may be missing in a file."""
 
 INDEX = "index"
 """The entry of a file that names the others."""
@@ -25,22 +26,24 @@ class SavedState(KerasSaveable):
     """What Keras saves and loads of a `PenalizedOptimizer`.
 
     Args:
-        name: that of the optimizer.
-        rules: the names of its rules.
-        variables: gives its variables by their names, which are tuples of strings and numbers that start with a kind.
-        is_built: whether it has all of them.
+        name: The name of the optimizer.
+        rules: The names of its rules.
+        variables: Returns its variables by their names, which are tuples that start with a kind.
+        is_built: Returns whether the optimizer is built.
     """
 
-    def __init__(self, name: str, rules: list[str], variables: Callable[[], dict], is_built: Callable[[], bool]):
+    def __init__(
+        self, name: str, rules: list[Any], variables: Callable[[], dict[tuple, Any]], is_built: Callable[[], bool]
+    ) -> None:
         self._name = name
         self._rules = rules
         self._variables = variables
         self._is_built = is_built
 
-    def _obj_type(self):
-        return "Loss"  # Keras walks the attributes of a few kinds of objects, and this one has none to walk
+    def _obj_type(self) -> str:
+        return "Loss"  # Keras walks the attributes of this kind of object, of which this class has none to save
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         if not self._is_built():
             return
         names = list(self._variables())
@@ -49,11 +52,11 @@ class SavedState(KerasSaveable):
         for position, variable in enumerate(self._variables().values()):
             store[str(position)] = ops.convert_to_numpy(variable)
 
-    def load_own_variables(self, store):
-        """Sets the variables, all or none.
+    def load_own_variables(self, store: Any) -> None:
+        """Set the variables, all or none.
 
         Raises:
-            ValueError: if the file holds the state of other rules, or of variables of other shapes.
+            ValueError: If the file holds the state of other rules, or of variables of other shapes.
         """
         # A file of a stock optimizer has no such state, and an optimizer that is not built has no variables for it:
         # as in Keras, the weights are loaded without the state, and the inner optimizer warns where it skips its own.
@@ -69,10 +72,10 @@ class SavedState(KerasSaveable):
         saved = {tuple(name): str(position) for position, name in enumerate(index["names"])}
         if index["rules"] != self._rules:  # what was recorded is listed in their order
             saved = {name: key for name, key in saved.items() if name[0] != RECORDS}
-        own = self._variables()
+        variables = self._variables()
         values = {}
-        for name in {**own, **saved}:
-            key, variable = saved.get(name), own.get(name)
+        for name in {**variables, **saved}:
+            key, variable = saved.get(name), variables.get(name)
             value = None if key is None else store[key]
             if variable is not None and value is not None and tuple(value.shape) == tuple(variable.shape):
                 values[name] = value
@@ -82,9 +85,9 @@ class SavedState(KerasSaveable):
             else:
                 raise ValueError(self._why_mismatch(name, variable, value))
         for name, value in values.items():
-            own[name].assign(value)
+            variables[name].assign(value)
 
-    def _why_mismatch(self, name, variable, value):
+    def _why_mismatch(self, name: tuple, variable: Any, value: Any) -> str:
         what = " ".join(map(str, name))
         saved = "nothing" if value is None else f"an array of shape {tuple(value.shape)}"
         here = "no such variable" if variable is None else f"the shape {tuple(variable.shape)}"
@@ -95,6 +98,6 @@ class SavedState(KerasSaveable):
         )
 
 
-def copied(variable):
-    """The value of a variable as a tensor of its own: backends update in place or share buffers."""
+def copy_value(variable: Any) -> Any:
+    """Return the value of a variable as a separate tensor: backends update in place or share buffers."""
     return ops.copy(ops.convert_to_tensor(variable))

@@ -1,8 +1,9 @@
-"""The strengths of an optimizer's rules: numbers before it is built, variables after, schedules throughout."""
+"""The strengths of an optimizer's rules: numbers before it is built, variables after, or schedules."""
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -12,91 +13,96 @@ from poise.rules.rule import Rule
 
 
 class Strengths(Mapping):
-    """The current strengths by the name of their rule; assigning sets one.
+    """The current strengths by the name of their rule. Assigning sets one.
 
     Args:
-        rules: the rules, with names that differ.
-        iterations: gives the optimizer's iterations, of which a schedule is a function.
+        rules: The rules, with names that differ.
+        iterations: Returns the optimizer's iterations, of which a schedule is a function.
 
     Raises:
-        KeyError: for a name that no rule has.
-        TypeError, ValueError: when a strength is set that is no finite number ≥ 0, or that follows a schedule.
+        KeyError: For a name that no rule has.
+        TypeError: When a strength is set to something else than a number.
+        ValueError: When a strength is set to a number that is negative or not finite, or follows a schedule.
     """
 
-    def __init__(self, rules: list[Rule], iterations: Callable):
-        self._numbers = {rule.name: number for number, rule in enumerate(rules)}
-        self._given = [rule.penalty.strength for rule in rules]
-        self._variables = {}
+    def __init__(self, rules: list[Rule], iterations: Callable[[], Any]) -> None:
+        self._numbers = {str(rule.name): number for number, rule in enumerate(rules)}
+        self._settings: list[Any] = [rule.penalty.strength for rule in rules]
+        self._variables: dict[int, Any] = {}
         self._iterations = iterations
 
-    def build(self, add_variable, dtype="float32"):
-        """Makes a scalar variable for every strength that does not follow a schedule."""
+    def build(self, add_variable: Callable[..., Any], dtype: str = "float32") -> None:
+        """Make a scalar variable for every strength that does not follow a schedule."""
         names = _variable_names(self._numbers)
-        for number, given in enumerate(self._given):
-            if not isinstance(given, Schedule):
+        for number, setting in enumerate(self._settings):
+            if not isinstance(setting, Schedule):
                 # Not keras.initializers.Constant, which rounds to float32 on its way to float64.
-                initial = functools.partial(_filled, given)
+                initial = functools.partial(_fill, setting)
                 self._variables[number] = add_variable((), initial, dtype=dtype, name=names[number])
 
     @property
-    def variables(self) -> dict:
-        """By the number of a rule the variable that holds its strength, for those that follow no schedule."""
+    def variables(self) -> dict[int, Any]:
+        """By the number of a rule the variable that holds its strength, without those that follow a schedule."""
         return dict(self._variables)
 
-    def tensors(self) -> list:
-        """The strengths in the order of the rules."""
-        return [self._tensor(number) for number in range(len(self._given))]
+    def tensors(self) -> list[Any]:
+        """Return the strengths in the order of the rules."""
+        return [self._tensor(number) for number in range(len(self._settings))]
 
-    def __getitem__(self, name) -> float:
+    def __getitem__(self, name: Any) -> float:
         number = self._number(name)
-        given = self._given[number]
-        if not isinstance(given, Schedule) and number not in self._variables:
-            return given
-        held = ops.convert_to_numpy(self._tensor(number))
-        if isinstance(given, Schedule):
-            return float(held)
+        setting = self._settings[number]
+        if not isinstance(setting, Schedule) and number not in self._variables:
+            return setting
+        current = np.asarray(ops.convert_to_numpy(self._tensor(number)))
+        if isinstance(setting, Schedule):
+            return float(current)
         # 0.1 reads as 0.1, and not as its nearest float32; what is too small for float32 acts as 0.
-        is_given = held == held.dtype.type(given) or max(float(held), given) < np.finfo(held.dtype).tiny
-        return given if is_given else float(held)
+        is_tiny = max(float(current), setting) < np.finfo(current.dtype).tiny
+        return setting if is_tiny or current == current.dtype.type(setting) else float(current)
 
-    def __setitem__(self, name, strength):
+    def __setitem__(self, name: Any, strength: Any) -> None:
         number = self._number(name)
-        if isinstance(self._given[number], Schedule):
+        if isinstance(self._settings[number], Schedule):
             raise ValueError(
-                f"The strength of rule {name!r} follows a schedule and cannot be set. Give the rule a number instead."
+                f"The strength of rule {name!r} follows a schedule and cannot be set. Create the rule with a number "
+                "instead."
             )
         strength = checked_strength(strength)
         if isinstance(strength, Schedule):
-            raise TypeError(f"The strength of rule {name!r} is a number; a schedule is given when the rule is made.")
-        self._given[number] = strength
+            raise TypeError(
+                f"The strength of rule {name!r} must be a number, got a {type(strength).__name__}. Pass a schedule to "
+                "the penalty when the rule is created."
+            )
+        self._settings[number] = strength
         if number in self._variables:
             self._variables[number].assign(strength)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._numbers)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._numbers)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return repr(dict(self))
 
-    def _number(self, name):
+    def _number(self, name: Any) -> int:
         if name not in self._numbers:
-            raise KeyError(f"No rule is named {name!r}; the rules are {list(self._numbers)}.")
+            raise KeyError(f"No rule is named {name!r}. The rules are {list(self._numbers)}.")
         return self._numbers[name]
 
-    def _tensor(self, number):
+    def _tensor(self, number: int) -> Any:
         if number in self._variables:
             return ops.convert_to_tensor(self._variables[number])
-        return self._given[number](self._iterations())
+        return self._settings[number](self._iterations())
 
 
-def _filled(number, shape, dtype):
+def _fill(number: float, shape: Any, dtype: Any) -> Any:
     return ops.convert_to_tensor(number, dtype)
 
 
-def _variable_names(rules) -> list[str]:
-    """Names for the variables that hold the strengths, of the characters that TensorFlow allows, none of them twice."""
+def _variable_names(rules: Iterable[str]) -> list[str]:
+    """Unique names for the variables that hold the strengths, of the characters that TensorFlow allows."""
     names = [f"strength_{re.sub('[^A-Za-z0-9_.-]', '_', rule)}" for rule in rules]
     return [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]

@@ -1,14 +1,14 @@
-"""What is penalized undergoes in a step: which of its penalties act by their gradient, which by their prox.
+"""What is penalized, and which of its penalties act by their gradient and which by their prox.
 
-A target is a variable, or several that a penalty takes as one vector.
+A target is a variable, or several variables that a penalty takes as one vector.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
@@ -16,70 +16,78 @@ from keras import ops
 
 from poise.penalties import Anchored, Penalty
 
+Pairs: TypeAlias = tuple[tuple[int, Penalty], ...]
+"""Penalties, each with the number of its rule."""
+MetricKind: TypeAlias = Literal["scalar", "diagonal"]
+
 
 @dataclass(frozen=True)
 class Target:
-    """What is penalized as one. The penalties come as pairs of the number of their rule and the penalty itself.
+    """What is penalized as one.
 
     Attributes:
-        members: the numbers of its variables in the optimizer: one, or those of a joint penalty in its order.
-        shapes: their shapes.
-        path: its variable's path, or the name of the rule of a joint penalty.
-        is_joint: whether a penalty acts on all members as on one vector, their entries one after the other.
-        penalties: all of them.
-        joining: those whose gradient joins the prediction's.
-        shrinking: smooth ones that take a step of their own before the inner update.
-        after: those that act by their prox after it.
-        trace: the running sum of steps of an optimizer with momentum, or None.
+        members: The numbers of its variables in the optimizer: one, or those of a joint penalty in its order.
+        shapes: Their shapes.
+        path: The path of its variable, or the name of the rule of a joint penalty.
+        is_joint: Whether a penalty acts on all members as on one vector, their entries one after the other.
+        penalties: All penalties, each with the number of its rule.
+        joining: Those whose gradient is added to the prediction gradient.
+        shrinking: Smooth ones that take a separate step before the inner update.
+        after: Those that act by their prox after it.
+        trace: The running sum of steps of an optimizer with momentum, or None.
     """
 
     members: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
     path: str
     is_joint: bool
-    penalties: tuple[tuple[int, Penalty], ...]
-    joining: tuple[tuple[int, Penalty], ...] = ()
-    shrinking: tuple[tuple[int, Penalty], ...] = ()
-    after: tuple[tuple[int, Penalty], ...] = ()
-    trace: Any = field(default=None)
+    penalties: Pairs
+    joining: Pairs = ()
+    shrinking: Pairs = ()
+    after: Pairs = ()
+    trace: Any = None
 
     @property
     def index(self) -> int:
-        """The number of its first variable, by which it is known: no variable belongs to two targets."""
+        """The number of its first variable, which identifies it: no variable belongs to two targets."""
         return self.members[0]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of what its penalties act on."""
+        """The shape of what its penalties act on."""
         return (sum(map(math.prod, self.shapes)),) if self.is_joint else self.shapes[0]
 
-    def gathered(self, of: Callable[[int], Any]) -> Any:
-        """What its penalties act on, of tensors that belong to its variables: `of` gives that of a number."""
-        if not self.is_joint:
-            return of(self.index)
-        return ops.concatenate([ops.reshape(of(number), (-1,)) for number in self.members])
+    def gathered(self, tensor_of: Callable[[int], Any]) -> Any:
+        """Return what its penalties act on, of tensors that belong to its variables.
 
-    def scattered(self, whole) -> list[tuple[int, Any]]:
-        """(number, tensor) of each of its variables: what `gathered` put together, taken apart."""
+        Args:
+            tensor_of: Returns the tensor of a variable by the variable's number.
+        """
         if not self.is_joint:
-            return [(self.index, whole)]
+            return tensor_of(self.index)
+        return ops.concatenate([ops.reshape(tensor_of(number), (-1,)) for number in self.members])
+
+    def scattered(self, joined: Any) -> list[tuple[int, Any]]:
+        """Return (number, tensor) for each of its variables: the inverse of `gathered`."""
+        if not self.is_joint:
+            return [(self.index, joined)]
         parts, first = [], 0
         for number, shape in zip(self.members, self.shapes, strict=True):
             size = math.prod(shape)
-            parts.append((number, ops.reshape(whole[first : first + size], shape)))
+            parts.append((number, ops.reshape(joined[first : first + size], shape)))
             first += size
         return parts
 
     @property
     def anchors(self) -> list[tuple[int, Any]]:
-        """(number of the rule, variable) for each variable that holds the weights at which `Anchored` begins."""
+        """(number of the rule, variable) for each variable that holds the start weights of an `Anchored`."""
         starts = [(number, getattr(penalty, "start", None)) for number, penalty in self.penalties]
         return [(number, start) for number, start in starts if isinstance(start, keras.Variable)]
 
-    def reweighted(self, factors) -> "Target":
-        """The same with other factors of its penalties, by (index, number of a rule)."""
+    def reweighted(self, factors: Mapping[tuple[int, int], Any]) -> "Target":
+        """Return the target with other factors of its penalties, by (index, number of a rule)."""
 
-        def changed(pairs):
+        def replace_factors(pairs: Pairs) -> Pairs:
             return tuple(
                 (number, penalty.with_factors(factors[self.index, number]))
                 if (self.index, number) in factors
@@ -87,81 +95,96 @@ class Target:
                 for number, penalty in pairs
             )
 
-        roles = ("penalties", "joining", "shrinking", "after")
-        return dataclasses.replace(self, **{role: changed(getattr(self, role)) for role in roles})
+        fields = ("penalties", "joining", "shrinking", "after")
+        return dataclasses.replace(self, **{name: replace_factors(getattr(self, name)) for name in fields})
 
 
-def divide(penalties, update, metric):
-    """Pairs of numbers and penalties → those (joining, shrinking, after) in the given update.
+def assign_actions(penalties: Pairs, update: str, metric_kind: MetricKind | None) -> tuple[Pairs, Pairs, Pairs]:
+    """Return which penalties of a target act how: (joining, shrinking, after), as in `Target`.
 
-    In the proximal update a smooth penalty that stands alone acts by its prox if that takes the optimizer's steps;
-    beside another penalty it joins the gradient, which leaves the fixed points as they are.
+    A smooth penalty beside another one can act only by its gradient, which leaves the fixed points of a prox as they
+    are.
+
+    Args:
+        penalties: The penalties of the target.
+        update: The update of the optimizer.
+        metric_kind: The kind of the inner optimizer's metric; None where the learning rate is the step.
     """
     smooth = tuple(pair for pair in penalties if pair[1].smooth)
     rough = tuple(pair for pair in penalties if not pair[1].smooth)
-    if update == "auto":
-        by_prox = tuple(pair for pair in penalties if needs_prox(pair[1]))
-        if rough or len(penalties) > 1:  # beside another penalty, a smooth one can only join the gradient
-            by_prox = tuple(pair for pair in by_prox if not pair[1].smooth)
-        return tuple(pair for pair in penalties if pair not in by_prox), (), by_prox
     if update == "coupled":
         return smooth + rough, (), ()
     if update == "decoupled":
         return (), smooth, rough
-    if len(smooth) == 1 and not rough and accepts(smooth[0][1], metric):
-        return (), (), smooth
-    return smooth, (), rough
+    if update == "auto":
+        after = tuple(pair for pair in rough if needs_prox(pair[1]))
+        is_alone = len(penalties) == 1 and needs_prox(penalties[0][1])
+    else:
+        after = rough
+        is_alone = len(penalties) == 1 and accepts_steps(penalties[0][1], metric_kind)
+    after = penalties if is_alone else after
+    return tuple(pair for pair in smooth + rough if pair not in after), (), after
 
 
 def needs_prox(penalty: Penalty) -> bool:
-    """Whether update="auto" applies the penalty by its prox: it has exact zeros and a prox that can reach them."""
-    holds_zeros = penalty.factors is not None and bool(np.isinf(penalty.factors).any())
-    return penalty.metric is not None and (not penalty.smooth or holds_zeros)
+    """Whether `update="auto"` applies the penalty by its prox.
+
+    It does so for a penalty that has a prox and is not smooth or holds entries at zero (infinite factors).
+    """
+    return penalty.metric is not None and (not penalty.smooth or _holds_zeros(penalty))
 
 
-def accepts(penalty, metric):
-    """Whether the penalty's prox takes the steps of an optimizer with this metric (None: one learning rate)."""
-    return penalty.metric == "diagonal" or (penalty.metric == "scalar" and (metric is None or metric.kind == "scalar"))
+def accepts_steps(penalty: Penalty, metric_kind: MetricKind | None) -> bool:
+    """Whether the penalty's prox takes the steps of an optimizer with this kind of metric."""
+    return penalty.metric == "diagonal" or (penalty.metric == "scalar" and metric_kind in (None, "scalar"))
 
 
-def check_actions(target, rules, metric, inner):
-    """Raises ValueError if a penalty cannot act in the way that the update gives it."""
-    for number, penalty in target.joining + target.shrinking + target.after:
-        who = f"Rule {rules[number].name!r} on {target.path!r}: {type(penalty).__name__}"
-        if (number, penalty) in target.after:
-            if penalty.metric is None:
-                raise ValueError(f"{who} has no proximal operator. Use update='coupled', or poise.Orthogonal.")
-            if not accepts(penalty, metric):
-                raise ValueError(
-                    f"{who} needs one step for the whole matrix, and {type(inner).__name__} takes one per coordinate. "
-                    "Use keras.optimizers.SGD as the inner optimizer, or update='decoupled' or 'coupled'."
-                )
-            continue
+def check_actions(target: Target, rule_names: Sequence[Any], metric_kind: MetricKind | None, inner: Any) -> None:
+    """Raise ValueError if a penalty cannot act in the way that the update requires.
+
+    Args:
+        target: The target, with the actions of its penalties.
+        rule_names: The names of the rules.
+        metric_kind: As in `assign_actions`.
+        inner: The inner optimizer.
+    """
+    for number, penalty in target.after:
+        where = f"Rule {rule_names[number]!r} on {target.path!r}"
+        if penalty.metric is None:
+            raise ValueError(f"{where}: {penalty.why_no_prox()}")
+        if not accepts_steps(penalty, metric_kind):
+            raise ValueError(
+                f"{where}: {type(penalty).__name__} needs one step for the whole matrix, and {type(inner).__name__} "
+                "takes one step per coordinate. Use keras.optimizers.SGD as the inner optimizer, or "
+                "update='decoupled' or 'coupled'."
+            )
+    for number, penalty in target.joining + target.shrinking:
+        who = f"Rule {rule_names[number]!r} on {target.path!r}: {type(penalty).__name__}"
         if not penalty.has_force:
             raise ValueError(
-                f"{who} has a gradient of zero, so that it does nothing in this update. Use update='proximal' or "
+                f"{who} has a gradient of zero and no effect in this update. Use update='auto', 'proximal' or "
                 "'decoupled'."
             )
-        if penalty.factors is not None and np.isinf(penalty.factors).any():
+        if _holds_zeros(penalty):
             raise ValueError(
-                f"{who} has infinite factors, and only a proximal step can hold an entry at zero. Use "
-                "update='proximal', without another penalty on this variable."
+                f"{who} has infinite factors, and only a proximal step can hold an entry at zero. Use update='auto' "
+                "or 'proximal', without another penalty on this variable."
             )
 
 
-def pull(penalties, w, strengths):
-    """Σ ∇(strength · R)(w) over the given pairs."""
+def penalty_gradient(penalties: Pairs, w: Any, strengths: Sequence[Any]) -> Any:
+    """Return Σ_r ∇(strength_r · R_r)(w) over at least one penalty."""
     gradients = [penalty.gradient(w, strengths[number]) for number, penalty in penalties]
     return functools.reduce(ops.add, gradients)
 
 
-def values(targets, weights, strengths):
-    """The value of every rule, summed over its variables, as float32 scalars.
+def values(targets: Sequence[Target], weights: Mapping[int, Any], strengths: Sequence[Any]) -> list[Any]:
+    """Return the value of every rule, summed over its variables, as float32 scalars.
 
     Args:
-        targets: the targets.
-        weights: by the index of a target its weights.
-        strengths: by the number of a rule its strength.
+        targets: The targets.
+        weights: By the index of a target its weights.
+        strengths: By the number of a rule its strength.
     """
     totals = [ops.zeros((), "float32") for _ in strengths]
     for target in targets:
@@ -171,36 +194,48 @@ def values(targets, weights, strengths):
     return totals
 
 
-def measure(target, w, gradient, strengths):
-    """‖∇prediction‖², ‖∇penalty‖², ⟨∇prediction, ∇penalty⟩ and ‖residual‖² of one target, (4,) in float32.
+def measure(target: Target, w: Any, gradient: Any, strengths: Sequence[Any]) -> Any:
+    """Return ‖∇prediction‖², ‖∇penalty‖², ⟨∇prediction, ∇penalty⟩ and ‖residual‖² of a target, (4,) in float32.
 
-    The residual is that of the whole: of the one non-smooth penalty, with the gradients of the smooth ones added to
-    the prediction's; without a non-smooth one it is the sum of all gradients.
+    The residual is that of prediction + penalty: of the one non-smooth penalty, with the gradients of the smooth ones
+    added to the prediction's. Without a non-smooth penalty it is the sum of all gradients.
+
+    Args:
+        target: The target.
+        w: Its weights.
+        gradient: The prediction gradient, of the shape of w.
+        strengths: By the number of a rule its strength.
     """
     w, gradient = ops.cast(w, "float32"), ops.cast(gradient, "float32")
-    penalty_gradient = pull(target.penalties, w, strengths)
+    force = penalty_gradient(target.penalties, w, strengths)
     rough = [pair for pair in target.penalties if not pair[1].smooth]
-    smooth = [pair for pair in target.penalties if pair[1].smooth]
-    outside = gradient + pull(smooth, w, strengths) if smooth else gradient
-    residual = rough[0][1].residual(w, outside, strengths[rough[0][0]]) if rough else outside
-    products = [(gradient, gradient), (penalty_gradient, penalty_gradient), (gradient, penalty_gradient)]
-    sums = [ops.sum(a * b) for a, b in [*products, (residual, residual)]]
-    return ops.stack(sums)
+    smooth = tuple(pair for pair in target.penalties if pair[1].smooth)
+    smooth_gradient = gradient + penalty_gradient(smooth, w, strengths) if smooth else gradient
+    residual = rough[0][1].residual(w, smooth_gradient, strengths[rough[0][0]]) if rough else smooth_gradient
+    products = [(gradient, gradient), (force, force), (gradient, force), (residual, residual)]
+    return ops.stack([ops.sum(a * b) for a, b in products])
 
 
-def anchored(penalty, variable, copy):
-    """The penalty, at the given weights if it is an `Anchored` that waits for training to begin.
+def anchor(penalty: Penalty, variable: Any, copy: Callable[[Any], Any]) -> Penalty:
+    """Return the penalty with a start, if it is an `Anchored` without one.
 
-    `copy` makes an optimizer variable that holds the weights of `variable` as they are now.
+    Args:
+        penalty: The penalty.
+        variable: The variable that it acts on.
+        copy: Makes an optimizer variable that holds the weights of a variable as they are now.
     """
     if isinstance(penalty, Anchored) and penalty.start is None:
         return penalty.at(copy(variable))
     return penalty
 
 
-def dense(gradient, variable):
-    """The gradient as a tensor: zeros where there is none, an embedding's rows put in their places."""
+def densify(gradient: Any, variable: Any) -> Any:
+    """Return the gradient as a tensor: zeros where there is none, an embedding's rows in their places."""
     if gradient is None:
         return ops.zeros(variable.shape, variable.dtype)
     is_tensor = hasattr(gradient, "shape") and not hasattr(gradient, "dense_shape")
     return gradient if is_tensor else ops.add(gradient, 0.0)
+
+
+def _holds_zeros(penalty: Penalty) -> bool:
+    return penalty.factors is not None and bool(np.isinf(penalty.factors).any())

@@ -6,31 +6,25 @@ arrays.npz    sizes, features, weights, and the state of the model's layers
 stage-1/ …    the adaptive stages before it, laid out alike
 """
 
-import contextlib
-import glob
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
 
+from poise.files import clear_leftovers, replace_folder
 from poise.layer_state import State
 from poise.path.declared_sizes import check_arrays
 from poise.path.executors.array_store import Parcel
-from poise.path.executors.locks import take_lock
 from poise.path.training import Lanes
 
 FORMAT = "poise path"
 VERSION = 2
 RECORD, TABLE, ARRAYS = "path.json", "lanes.csv", "arrays.npz"
-LOCK = "lock"
 """The file in the temporary folder of a save that its process holds locked; it says what is saved."""
 
 
@@ -50,79 +44,10 @@ def write(folder: str | os.PathLike[str], parts: Mapping[str, tuple[Mapping, Lan
     target = Path(folder).resolve()
     clear_leftovers(target)
     _check_place(target, overwrite)
-    with replacing(target) as new:
+    with replace_folder(target) as new:
         for name, (record, lanes, state) in parts.items():
             others = [] if name else [other for other in parts if other]
             _write_part(new / name, {**record, "parts": others}, lanes, state)
-
-
-@contextlib.contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A new folder beside the target, which takes its place in the end; after an error all is as it was."""
-    with _beside(target) as beside:
-        new, old = beside / "new", beside / "old"
-        new.mkdir()
-        yield new
-        try:
-            if target.exists():
-                target.rename(old)
-            new.rename(target)
-        except BaseException:
-            if old.exists() and not target.exists():
-                old.rename(target)
-            raise
-
-
-@contextlib.contextmanager
-def replacing_file(target: Path) -> Iterator[Path]:
-    """The path of a new file beside the target, of the same name, which takes its place in the end.
-
-    Raises:
-        OSError: it cannot be written; the target is then as it was.
-    """
-    try:
-        with _beside(target) as beside:
-            new = beside / target.name
-            yield new
-            new.replace(target)
-    except OSError as error:
-        raise OSError(f"The file {str(target)!r} cannot be written: {error.strerror or error}.") from error
-
-
-def clear_leftovers(target: Path) -> None:
-    """Deletes what killed saves left beside the target, and brings back what one of them had already moved away.
-
-    What belongs to a process that still runs is left alone.
-    """
-    with contextlib.suppress(OSError):
-        for beside in target.parent.glob(f"{glob.escape(_prefix(target))}*"):
-            lock = take_lock(beside / LOCK, create=False)
-            if lock is None:
-                continue
-            with lock:
-                if (beside / LOCK).read_text(encoding="utf-8", errors="surrogateescape") != target.name:
-                    continue
-                if (beside / "old").exists() and not target.exists():
-                    (beside / "old").rename(target)
-            shutil.rmtree(beside, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """A temporary folder in the target's, with a lock in it by which others see that its process runs."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(target)
-    with tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as beside:
-        file = Path(beside) / LOCK
-        while (lock := take_lock(file)) is None:  # a process that clears up looks at it just now
-            time.sleep(0.01)
-        with lock:
-            file.write_text(target.name, encoding="utf-8", errors="surrogateescape")
-            yield Path(beside)
-
-
-def _prefix(target: Path) -> str:
-    return f".{target.name[:40]}.saving-"
 
 
 def read(folder: str | os.PathLike[str]) -> dict[str, tuple[dict, Lanes, State]]:

@@ -15,8 +15,8 @@ from pathlib import Path as Folder
 import keras
 import numpy as np
 
+from poise.files import Lock, take_lock
 from poise.path.declared_sizes import check_arrays
-from poise.path.executors.locks import Lock, take_lock
 
 VERSION = 2
 RECORD, LOCK = "path.json", ".lock"
