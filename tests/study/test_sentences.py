@@ -108,7 +108,7 @@ def test_a_requested_penalty_is_named(diabetes):
     assert verdicts[3].startswith("The group lasso, chosen by request, does not help here. In cross-validation")
 
 
-def test_without_any_penalty_it_says_so(alone, diabetes):
+def test_a_study_without_any_penalty(alone, diabetes):
     verdict, selection, certainty = write_answer(alone)
 
     assert verdict.startswith("Only a network without a penalty was trained. Its accuracy on the test rows is ")
