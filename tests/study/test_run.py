@@ -225,10 +225,7 @@ def test_settings_that_cannot_be_are_refused(given, message):
 
 
 def test_it_continues_from_a_checkpoint(tmp_path):
-    titles = []
-
     def stop(share, what):
-        titles.append(what)
         if what == "L1" and share > 0.5:
             raise KeyboardInterrupt
 
