@@ -244,7 +244,7 @@ def test_a_regularizer_of_frozen_layers_sleeps_in_a_trained_model():
         model.get_layer("features").trainable = False
         fitted(compiled("adam", model), epochs=2)
 
-    with pytest.warns(UserWarning, match=r"Rule 'L1\(strength=0\.1\)' sleeps"):
+    with pytest.warns(UserWarning, match=r"Rule 'L1\(strength=0\.1\)' has no effect"):
         poise.adopt_regularizers(adopted)
 
     assert_same_weights(fitted(adopted, epochs=3), fitted(untouched, epochs=3))

@@ -9,7 +9,7 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
-    ("_backend", "_keras_internals", "files"),
+    ("_backend", "_keras_internals", "_version", "files"),
     ("escaping", "penalties"),
     ("layer_state",),
     ("rules",),

@@ -28,7 +28,7 @@ def half_frozen(**of_layers: Any) -> keras.Model:
 
 
 def thawed(model: keras.Model, rate: float) -> keras.Model:
-    """The model with all layers thawed, compiled as docs/updates.md says."""
+    """The model with all layers thawed, compiled as docs/explanation/updates.md says."""
     model.get_layer("features").trainable = True
     optimizer = poise.PenalizedOptimizer.from_config(poise.get_penalized_optimizer(model).get_config())
     optimizer.learning_rate = rate

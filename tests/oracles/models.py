@@ -23,11 +23,11 @@ def diabetes() -> tuple[Array, Array]:
 @cache
 def breast_cancer() -> tuple[Array, Array]:
     """x (569, 30) standardized, y (569,) of 0 and 1."""
-    x, y = datasets.load_breast_cancer(return_X_y=True)
+    x, y = map(np.asarray, datasets.load_breast_cancer(return_X_y=True))
     return _standard(x, y)[0], y.astype("float32")
 
 
-def _standard(x: Array, y: Array) -> tuple[Array, Array]:
+def _standard(x: Any, y: Any) -> tuple[Array, Array]:
     return tuple(((a - a.mean(0)) / a.std(0)).astype("float32") for a in (x, y))
 
 
@@ -85,6 +85,7 @@ class Block(layers.Layer):
 def compiled(optimizer: Any, model: keras.Model | None = None, **settings: Any) -> keras.Model:
     """The model (by default `net()`) compiled with mean squares; XLA only where Keras is slow without it."""
     model = net() if model is None else model
+    assert model is not None
     model.compile(optimizer, **{"loss": "mse", "jit_compile": BACKEND == "jax", **settings})
     return model
 

@@ -5,6 +5,7 @@ are 0 for an entry that is not penalized and infinite for one held at zero, whic
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def l0(u: Array, strength: float, weights: object = None) -> Array:
     return strength * counted(weights) * (u != 0)
 
 
-def group_labels(shape: Sequence[int], groups: object, axis: object = None) -> Array:
+def group_labels(shape: Sequence[int], groups: Any, axis: Any = None) -> Array:
     """Which group every entry belongs to; −1 for none."""
     named = {"outputs": -1, "inputs": -2 if len(shape) > 1 else 0}
     if isinstance(groups, (str, int)):
@@ -96,7 +97,7 @@ def of_groups(w: Array, strength: float, labels: Array, factors: Array, l1_ratio
 
 
 def nuclear(w: Array, strength: float, weight: float = 1.0) -> float:
-    return strength * weight * np.linalg.norm(w.reshape(-1, w.shape[-1]), "nuc")
+    return float(strength * weight * np.linalg.norm(w.reshape(-1, w.shape[-1]), "nuc"))
 
 
 def orthogonal(w: Array, strength: float, weight: float = 1.0) -> float:

@@ -291,7 +291,7 @@ REFUSED = {
     "strength of zero": (compiled, poise.L1(0.0), {}, "^Rule 'weights' has the strength 0"),
     "empty rules": (compiled, [], {}, "^rules is empty"),
     "no rules": (compiled, None, {}, "^path has no rules: give a penalty"),
-    "rule for nothing": (compiled, poise.Rule("nowhere", L1), {}, "^Rule 'nowhere' matches no variable"),
+    "rule for nothing": (compiled, poise.Rule("nowhere", L1), {}, "^Rule 'nowhere' matches none of the"),
     "negative": (compiled, L1, {"strengths": [0.1, -1.0]}, r"^strengths holds .*-1\.0.*: a strength is a finite number ≥ 0\.$"),
     "NaN": (compiled, L1, {"strengths": [0.1, np.nan]}, "^strengths holds .*nan.*: a strength is a finite number"),
     "in two dimensions": (compiled, L1, {"strengths": [[0.1]]}, r"^strengths has the shape \(1, 1\): give a number, or one row"),

@@ -11,7 +11,7 @@ from poise.penalties.base import Schedule
 from poise.rules.members import names_of_members
 from poise.rules.rule import Rule
 
-NAME = "structure"
+NAME = "unit_sparsity"
 
 
 def unit_sparsity(model: Any, strength: float | Schedule = 1.0, factors: Any = None) -> Rule:
@@ -35,7 +35,7 @@ def unit_sparsity(model: Any, strength: float | Schedule = 1.0, factors: Any = N
             uses the square root of the number of entries in the group.
 
     Returns:
-        A `poise.Rule` named "structure" with a `poise.JointGroupLasso`.
+        A `poise.Rule` named "unit_sparsity" with a `poise.JointGroupLasso`.
 
     Raises:
         TypeError: If `model` is not a Keras model, or has no graph of layers.

@@ -9,7 +9,7 @@ import pandas as pd
 
 from poise.diagnostics.force_balance import Penalties, check_built, penalized_of, sync
 from poise.optimizer.penalized import PenalizedOptimizer
-from poise.optimizer.targets import divide
+from poise.optimizer.targets import assign_actions
 from poise.rules.layers import learn
 from poise.rules.members import path_of
 from poise.rules.rule import Rule, kind_of
@@ -138,7 +138,7 @@ def _updates_of(optimizer: PenalizedOptimizer, model: Any) -> dict[int, list[tup
     for target in penalties.targets:
         names = dict.fromkeys((number for number, _ in target.penalties), optimizer.update)
         if optimizer.update == "auto":
-            coupled, _, proximal = divide(target.penalties, "auto", None)
+            coupled, _, proximal = assign_actions(target.penalties, "auto", None)
             names = {number: "coupled" for number, _ in coupled} | {number: "proximal" for number, _ in proximal}
         pairs = [(number, names[number]) for number, _ in target.penalties]
         updates |= {id(penalties.variables[number]): pairs for number in target.members}

@@ -77,7 +77,7 @@ class GroupLasso(Grouped):
         groups: `"outputs"` (default; one group per unit or filter), `"inputs"` (one per feature or input channel), an
             axis of the variable as an integer, or a list of lists of indices along `axis`, such as the one-hot columns
             of one categorical feature. Indices in no list are not penalized. In an optimizer the layer type decides
-            where inputs and outputs lie (the table in docs/penalties.md). Elsewhere, also as a `kernel_regularizer`,
+            where inputs and outputs lie (see docs/explanation/penalties.md). Elsewhere, also as a `kernel_regularizer`,
             the outputs are the last axis and the inputs the one before it.
         axis: The axis of listed groups: `"inputs"`, `"outputs"` or an integer. Default: None, for `"inputs"`.
         factors: Factors c per group. Default: None, for √(number of entries in the group).
