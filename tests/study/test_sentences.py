@@ -12,10 +12,9 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 import poise
-from poise.study.report.console import candidates_table
+from poise.study.report.comparison import compare_candidates
 from poise.study.report.description import describe
 from poise.study.report.numbers import format_number, list_names
 from poise.study.report.script import write_script
@@ -215,20 +214,16 @@ def test_numbers_are_short():
     assert [format_number(n) for n in numbers] == ["0", "−0.5", "123,456", "0.000123", "?", "0"]
 
 
-def test_the_table_for_a_terminal_has_one_row_per_candidate(diabetes):
-    written = io.StringIO()
-    console = Console(width=160, file=written)
+def test_the_comparison_has_one_row_per_candidate(diabetes):
+    headings, rows = compare_candidates(describe(diabetes))
 
-    console.print(candidates_table(describe(diabetes)))
-
-    lines = written.getvalue().splitlines()
-    assert lines[0].strip() == "diabetes: regression, 89 test rows"
-    assert [word in lines[2] for word in ("strength", "held-out loss", "R²", "gain", "columns", "zeros")] == [True] * 6
-    for one in diabetes.candidates:
-        star = " *" if one.name == diabetes.chosen else ""
-        line = next(line for line in lines if line.strip().startswith(one.title + star))
-        assert format_number(one.test_loss.value) in line
-        assert ("*" in line) == (one.name == diabetes.chosen)
+    assert headings == ["", "strength", "held-out loss", "test loss", "R²", "gain", "columns", "zeros"]
+    assert [row[0] for row in rows] == ["No penalty", "L2 *", "Group lasso"]
+    for candidate, row in zip(diabetes.candidates, rows, strict=True):
+        loss = candidate.test_loss
+        assert row[3] == f"{format_number(loss.value)} [{format_number(loss.low)}, {format_number(loss.high)}]"
+        assert row[6] == str(len(candidate.selected))
+    assert rows[0][5] == ""
 
 
 # ---------------------------------------------------------------- the script
