@@ -133,7 +133,7 @@ def test_selected_columns_are_counted_and_named_with_their_stability(diabetes):
     shares = [1.0] * 7 + [0.75, 0.5, 0.25]
 
     assert write_answer(selecting(diabetes, [f"c{number}" for number in range(8)], shares))[1] == (
-        "The group lasso selects 8 of 10 columns: “c0”, “c1”, “c2”, “c3”, “c4” and 3 more. It selects at the largest "
+        "The group lasso selects 8 of 10 columns: “c0”, “c1”, “c2”, “c3”, “c4” and 3 more. Columns are selected at the largest "
         "strength within one standard error of the lowest held-out loss. The least stable selected column is selected "
         "in 75% of the 3 training runs. The most stable of the other columns is selected in 50% of them."
     )
@@ -161,7 +161,7 @@ def test_after_adaptive_stages_columns_are_selected_where_the_loss_is_lowest(dia
     sentence = write_answer(diabetes_study)[1]
 
     assert sentence.startswith("The adaptive group lasso selects ")
-    assert "It selects at the strength with the lowest held-out loss." in sentence
+    assert "Columns are selected at the strength with the lowest held-out loss." in sentence
 
 
 def test_columns_that_cannot_be_determined_are_not_claimed(diabetes):
