@@ -42,7 +42,7 @@ def path(folder):
 
 @pytest.mark.backends("jax")
 def test_a_lane_is_a_training_with_its_strength(path):
-    from poise.path.lanes.program import batches_of
+    from poise.path.data.batches import batches_of
     from poise.path.training import Replica
 
     x, y = table(48)
@@ -84,7 +84,7 @@ def test_the_next_stage_weighs_the_groups_by_their_sizes(path):
     (rule,) = path.rules_at(0.25)
     assert (rule.name, rule.penalty.strength) == (NAME, 0.25)
     expected = np.where(size > 0, np.sqrt(8) * 1.03 / (size / size.max() + 0.03), np.inf)
-    np.testing.assert_allclose(rule.penalty.weights, expected, rtol=1e-5)
+    np.testing.assert_allclose(rule.penalty.factors, expected, rtol=1e-5)
     for fold, before in enumerate(first.lanes.sizes[NAME][:, chosen]):
         assert (path.lanes.sizes[NAME][fold][:, before == 0] == 0).all()
     again = poise.PenalizedOptimizer("adam", path.rules_at(0.25), "proximal")

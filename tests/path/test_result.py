@@ -231,7 +231,7 @@ def test_a_path_prints_as_a_short_table_with_its_marks():
 
     lines = repr(path).splitlines()
     assert lines[0] == (
-        "Path of GroupLasso on first/kernel, L2 on head/kernel: 100 strengths × 3 folds × 1 seed, 1.5 s"
+        "RegularizationPath of GroupLasso on first/kernel, L2 on head/kernel: 100 strengths × 3 folds × 1 seed, 1.5 s"
     )
     assert lines[1].split() == ["strength", "val_loss", "features", "zeros"]
     assert len(lines) == 2 + 12
@@ -501,7 +501,7 @@ def test_a_model_that_does_not_restore_itself_is_refused():
 SCRIPT = """
 import sys, numpy as np
 from poise.path.result import RegularizationPath
-path = poise.RegularizationPath.load(sys.argv[1])
+path = RegularizationPath.load(sys.argv[1])
 np.save(sys.argv[2], path.predict(path.best_strength, np.load(sys.argv[3])))
 """
 
