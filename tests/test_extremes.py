@@ -21,7 +21,7 @@ EMPTY = [(0, 3), (3, 0), (2, 0, 3)]
 def plain(case: Case) -> bool:
     """Whether it is made for any shape: without factors, lists of indices or a start of one shape."""
     penalty = case.make(1.0)
-    inner = getattr(penalty, "penalty", penalty)
+    inner: Any = getattr(penalty, "penalty", penalty)
     return penalty.members is None and inner.factors is None and not isinstance(getattr(inner, "groups", None), list)
 
 

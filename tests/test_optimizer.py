@@ -677,7 +677,7 @@ def test_mixed_precision_penalizes_the_float32_weights(update: str) -> None:
 
 
 @pytest.mark.parametrize("update", ["coupled", "proximal"])
-def test_listed_groups_with_factors_train_in_a_compiled_step(update):
+def test_listed_groups_with_factors_train_in_a_compiled_step(update: str) -> None:
     x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     groups = poise.GroupLasso(5.0, groups=[[0, 1], [3]], axis="inputs", factors=[1.0, 2.0])

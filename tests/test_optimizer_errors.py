@@ -142,7 +142,7 @@ def test_variable_with_a_keras_regularizer_points_to_adopt() -> None:
 
 
 def test_regularizer_of_a_variable_without_a_rule_stays_in_the_loss() -> None:
-    regularized = {"kernel_regularizer": {"features": None, "head": keras.regularizers.L2(0.1)}}
+    regularized: dict[str, Any] = {"kernel_regularizer": {"features": None, "head": keras.regularizers.L2(0.1)}}
     stock = fitted(compiled("sgd", net(**regularized)))
     rule = poise.Rule("features/kernel", poise.L1(0.0))
     ours = fitted(compiled(poise.PenalizedOptimizer("sgd", rule), net(**regularized)))

@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def modules_with_examples() -> list[str]:
     return [name for name in names if name.split(".")[1] not in ELSEWHERE]
 
 
-def on_its_backends(name: str):
+def on_its_backends(name: str) -> Any:
     marks = [pytest.mark.backends("jax")] if name.split(".")[1] in ONLY_ON_JAX else []
     return pytest.param(name, marks=marks)
 

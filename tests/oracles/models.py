@@ -17,7 +17,8 @@ Array = np.ndarray
 @cache
 def diabetes() -> tuple[Array, Array]:
     """x (442, 10) and y (442,), standardized."""
-    return _standard(*datasets.load_diabetes(return_X_y=True, scaled=False))
+    x, y = map(np.asarray, datasets.load_diabetes(return_X_y=True, scaled=False))
+    return _standard(x, y)
 
 
 @cache
@@ -27,8 +28,9 @@ def breast_cancer() -> tuple[Array, Array]:
     return _standard(x, y)[0], y.astype("float32")
 
 
-def _standard(x: Any, y: Any) -> tuple[Array, Array]:
-    return tuple(((a - a.mean(0)) / a.std(0)).astype("float32") for a in (x, y))
+def _standard(x: Array, y: Array) -> tuple[Array, Array]:
+    x, y = (((a - a.mean(0)) / a.std(0)).astype("float32") for a in (x, y))
+    return x, y
 
 
 def table(rows: int, inputs: int = 6, seed: int = 0) -> tuple[Array, Array]:

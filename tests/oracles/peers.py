@@ -131,7 +131,7 @@ def distance_log_sum(epsilon: float) -> Distance:
     return distance_entrywise(lambda s, w: skglm.LogSumPenalty(s, epsilon))
 
 
-def distance_groups(groups: object, axis: int | None = None, weights: Any = None) -> Distance:
+def distance_groups(groups: Any, axis: int | None = None, weights: Any = None) -> Distance:
     """One number a group; skglm knows no entries outside groups."""
 
     def distance(w: Array, gradient: Array, strength: float) -> Array:

@@ -1,6 +1,7 @@
 """What may differ between backends: dtypes, extremes, tracing, batches, and what is taken as weights."""
 
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -100,7 +101,7 @@ def check_dtype(case: Case, dtype: str) -> None:
         np.testing.assert_allclose(array(found[side]), precise[side], rtol=1e-5, atol=1e-5)
 
 
-def results(penalty: object, w: object, strength: float) -> dict:
+def results(penalty: poise.Penalty, w: Any, strength: float) -> dict[str, Any]:
     return {
         "value": penalty.value(w, strength),
         "gradient": penalty.gradient(w, strength),

@@ -105,6 +105,7 @@ def test_gradient_has_the_smallest_norm_of_all_subgradients(case: Case) -> None:
 
 def assert_prox(case: Case, w: np.ndarray, step: np.ndarray, given: object, strength: float) -> None:
     """No worse than brute force in what it minimizes, and where the minimizer is beyond doubt, the same."""
+    assert case.prox is not None
     expected, decided = case.prox(w, step, strength)
     decided = np.broadcast_to(decided, w.shape)
     result = case.make(strength).prox(tensor(w), given, strength)

@@ -116,7 +116,7 @@ def test_without_hidden_layers_it_is_logistic_regression(classes):
     assert found.score(X, labels) == other.score(x, labels)
 
 
-def test_rows_held_out_have_no_part_in_the_standardization():
+def test_held_out_rows_have_no_part_in_the_standardization():
     X, y = table()
     X[:30] *= 4.0
     pairs = list(KFold(2).split(X))
@@ -282,7 +282,7 @@ def classified():
     )
 
 
-def test_it_survives_joblib(classified, tmp_path):
+def test_joblib_saves_it(classified, tmp_path):
     found, frame, _ = classified
 
     joblib.dump(found, tmp_path / "model.joblib")
@@ -294,7 +294,7 @@ def test_it_survives_joblib(classified, tmp_path):
     pd.testing.assert_frame_equal(again.path_.table, found.path_.table)
 
 
-def test_a_clone_has_the_parameters_and_nothing_that_was_learnt(classified):
+def test_a_clone_has_the_parameters_and_no_fitted_attributes(classified):
     found, frame, labels = classified
 
     again: Any = clone(found)

@@ -112,7 +112,7 @@ def test_no_rows_of_the_data_are_in_the_page(diabetes):
     assert sum(value in own for value in values if len(value) > 8) == 0
 
 
-def test_survivors_come_first_with_share_and_size(diabetes):
+def test_selected_columns_come_first_with_share_and_size(diabetes):
     one = diabetes.selector
 
     table = tabulate_columns(diabetes)
@@ -168,7 +168,7 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes):
         assert traces["selects columns"].x[0] == pytest.approx(one.selection_strength)
 
 
-def test_the_null_model_far_above_takes_no_room_but_where_it_is_marked(diabetes):
+def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes):
     group = diabetes.candidates[2]
     *_, last, far = group.stage.strengths
     assert far == pytest.approx(100 * last)
@@ -182,7 +182,7 @@ def test_the_null_model_far_above_takes_no_room_but_where_it_is_marked(diabetes)
     assert far < end_of(replace(group, selection_strength=far))
 
 
-def test_the_picture_of_columns_counts_the_survivors(diabetes):
+def test_the_plot_of_columns_counts_the_selected_ones(diabetes):
     one = diabetes.selector
 
     picture: Any = draw_columns(diabetes, one)
@@ -192,7 +192,7 @@ def test_the_picture_of_columns_counts_the_survivors(diabetes):
     assert counted.y[at] == len(one.selected)
 
 
-def test_the_pictures_of_training_have_a_panel_a_candidate_and_layer(diabetes):
+def test_the_plots_of_training_have_one_panel_per_candidate_and_layer(diabetes):
     figures: list[Any] = [draw(diabetes) for draw in (draw_losses, draw_forces, draw_weights)]
     losses, forces, weights = figures
 
@@ -232,7 +232,7 @@ def test_captions_name_every_candidate(diabetes):
         assert f"it is {format_number(one.val_loss, 2)} at strength {format_number(one.strength, 2)}." in said
 
 
-def test_notes_stand_beside_the_answer(diabetes):
+def test_notes_follow_the_answer(diabetes):
     noted = replace(diabetes, table=replace(diabetes.table, notes=("Column 'x' looks like a leak.",)))
 
     assert "Notes on the data Column 'x' looks like a leak." in text_of(own_part(noted))

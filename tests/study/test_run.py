@@ -1,4 +1,4 @@
-"""The whole job on a table: no row is seen too early, the numbers add up, and the truth is found where there is one."""
+"""The whole job on a table: no row is used too early, the numbers agree, and planted columns are selected."""
 
 import doctest
 import importlib
@@ -58,7 +58,7 @@ def test_plainly_worse_is_by_more_than_students_quantile(cv, quantile):
         assert first_not_worse([np.array(first), np.array(second)], [np.mean(first), np.mean(second)]) == expected
 
 
-def test_every_penalty_is_a_candidate_and_none_comes_first(small):
+def test_every_penalty_is_a_candidate_after_the_unpenalized_network(small):
     assert [one.name for one in small.candidates] == ["none", "l2", "group"]
     assert small.baseline.strength == 0.0
     assert set(small.watched) == {"none", small.chosen}
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_numbers_and_progress_grows():
     assert (shares[0], shares[-1]) == (0.0, 1.0)
 
 
-def test_what_matters_is_found_and_stands_out():
+def test_the_columns_that_matter_are_selected():
     found = run_study(planted(300), "y", penalties=["adaptive"], cv=3, strengths=9, max_iter=400).findings
 
     one = found.best
@@ -129,7 +129,7 @@ def test_what_matters_is_found_and_stands_out():
     assert one.gain.low > 0
 
 
-def test_test_rows_have_no_say_before_the_scores():
+def test_test_rows_change_only_the_final_scores():
     frame = planted()
     table = run_study(frame, "y", penalties=["l2"], **FAST)
     _, testing = split_test_rows(table.findings.table, 0.2, 0)
@@ -145,7 +145,7 @@ def test_test_rows_have_no_say_before_the_scores():
 
 
 @pytest.mark.parametrize("task", ["binary", "counts"])
-def test_every_task_is_learnt(task):
+def test_the_network_learns_every_task(task):
     frame = planted()
     made = {"binary": (frame["y"] > 1.5).astype(str), "counts": np.exp(frame["y"].clip(upper=3)).round()}
     frame["y"] = made[task]
@@ -157,7 +157,7 @@ def test_every_task_is_learnt(task):
     assert found.best.score.low < found.best.score.value < found.best.score.high
 
 
-def test_groups_time_and_weights_are_heeded():
+def test_groups_time_and_weights_are_used():
     frame = planted().assign(subject=lambda f: np.arange(len(f)) % 40, day=lambda f: np.arange(len(f)), w=1.0)
     frame.loc[::3, "w"] = 0.0
 
@@ -224,11 +224,8 @@ def test_settings_that_cannot_be_are_refused(given, message):
         run_study("diabetes", **{**FAST, **given})
 
 
-def test_it_goes_on_from_a_checkpoint(tmp_path):
-    told = []
-
+def test_it_continues_from_a_checkpoint(tmp_path):
     def stop(share, what):
-        told.append(what)
         if what == "L1" and share > 0.5:
             raise KeyboardInterrupt
 

@@ -12,10 +12,9 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 import poise
-from poise.study.report.console import candidates_table
+from poise.study.report.comparison import compare_candidates
 from poise.study.report.description import describe
 from poise.study.report.numbers import format_number, list_names
 from poise.study.report.script import write_script
@@ -108,7 +107,7 @@ def test_a_requested_penalty_is_named(diabetes):
     assert verdicts[3].startswith("The group lasso, chosen by request, does not help here. In cross-validation")
 
 
-def test_without_any_penalty_it_says_so(alone, diabetes):
+def test_a_study_without_any_penalty(alone, diabetes):
     verdict, selection, certainty = write_answer(alone)
 
     assert verdict.startswith("Only a network without a penalty was trained. Its accuracy on the test rows is ")
@@ -134,7 +133,7 @@ def test_selected_columns_are_counted_and_named_with_their_stability(diabetes):
     shares = [1.0] * 7 + [0.75, 0.5, 0.25]
 
     assert write_answer(selecting(diabetes, [f"c{number}" for number in range(8)], shares))[1] == (
-        "The group lasso selects 8 of 10 columns: “c0”, “c1”, “c2”, “c3”, “c4” and 3 more. It selects at the largest "
+        "The group lasso selects 8 of 10 columns: “c0”, “c1”, “c2”, “c3”, “c4” and 3 more. Columns are selected at the largest "
         "strength within one standard error of the lowest held-out loss. The least stable selected column is selected "
         "in 75% of the 3 training runs. The most stable of the other columns is selected in 50% of them."
     )
@@ -162,7 +161,7 @@ def test_after_adaptive_stages_columns_are_selected_where_the_loss_is_lowest(dia
     sentence = write_answer(diabetes_study)[1]
 
     assert sentence.startswith("The adaptive group lasso selects ")
-    assert "It selects at the strength with the lowest held-out loss." in sentence
+    assert "Columns are selected at the strength with the lowest held-out loss." in sentence
 
 
 def test_columns_that_cannot_be_determined_are_not_claimed(diabetes):
@@ -215,20 +214,16 @@ def test_numbers_are_short():
     assert [format_number(n) for n in numbers] == ["0", "−0.5", "123,456", "0.000123", "?", "0"]
 
 
-def test_the_table_for_a_terminal_has_one_row_per_candidate(diabetes):
-    written = io.StringIO()
-    console = Console(width=160, file=written)
+def test_the_comparison_has_one_row_per_candidate(diabetes):
+    headings, rows = compare_candidates(describe(diabetes))
 
-    console.print(candidates_table(describe(diabetes)))
-
-    lines = written.getvalue().splitlines()
-    assert lines[0].strip() == "diabetes: regression, 89 test rows"
-    assert [word in lines[2] for word in ("strength", "held-out loss", "R²", "gain", "columns", "zeros")] == [True] * 6
-    for one in diabetes.candidates:
-        star = " *" if one.name == diabetes.chosen else ""
-        line = next(line for line in lines if line.strip().startswith(one.title + star))
-        assert format_number(one.test_loss.value) in line
-        assert ("*" in line) == (one.name == diabetes.chosen)
+    assert headings == ["", "strength", "held-out loss", "test loss", "R²", "gain", "columns", "zeros"]
+    assert [row[0] for row in rows] == ["No penalty", "L2 *", "Group lasso"]
+    for candidate, row in zip(diabetes.candidates, rows, strict=True):
+        loss = candidate.test_loss
+        assert row[3] == f"{format_number(loss.value)} [{format_number(loss.low)}, {format_number(loss.high)}]"
+        assert row[6] == str(len(candidate.selected))
+    assert rows[0][5] == ""
 
 
 # ---------------------------------------------------------------- the script

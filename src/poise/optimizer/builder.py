@@ -62,7 +62,7 @@ def targets_of(rules: Sequence[Rule], plan: Plan, variables: Sequence[Any], copy
         is_joint = numbers[0] in plan.together
         penalties = [(number, rules[number].penalty) for number in numbers]
         if not is_joint:
-            penalties = [(number, penalty.bound(info_of(first).sides)) for number, penalty in penalties]
+            penalties = [(number, penalty.bind(info_of(first).sides)) for number, penalty in penalties]
         targets.append(
             Target(
                 members,

@@ -69,10 +69,10 @@ class Axes:
         spread = np.transpose(ordered, np.argsort(self.chosen)).reshape(self._marked)
         return np.broadcast_to(spread, self._lengths).reshape(self.shape)
 
-    def reduced(self, reduce: Callable[..., Any], x: Any) -> Any:
-        """Return one number per unit: `reduce` (`ops.sum` or `ops.max`) over the other parts of a tensor."""
+    def reduce(self, reduction: Callable[..., Any], x: Any) -> Any:
+        """Return one number per unit: `reduction` (`ops.sum` or `ops.max`) over the other parts of a tensor."""
         x = ops.reshape(x, self._lengths) if self._is_split else x
-        x = reduce(x, axis=self._others) if self._others else x
+        x = reduction(x, axis=self._others) if self._others else x
         x = x if self._is_sorted else ops.transpose(x, np.argsort(np.argsort(self.chosen)).tolist())
         return x if len(self.chosen) == 1 else ops.reshape(x, (-1,))
 

@@ -45,7 +45,7 @@ class Penalty(keras.regularizers.Regularizer):
         has_force: Whether the gradient of R has an effect (that of L0 is zero wherever it exists).
         members: None, or, for a penalty that acts on several variables as on one vector, by the path of each variable
             its shape, axis and groups (see `JointGroupLasso`).
-        sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bound`); None before.
+        sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
 
     Raises:
         TypeError: If the strength is neither a real number nor a schedule.
@@ -59,8 +59,8 @@ class Penalty(keras.regularizers.Regularizer):
     sides: Sides | None = None
 
     def __init__(self, strength: Any = 1.0, factors: Any = None) -> None:
-        self.strength = checked_strength(strength)
-        self.factors = _checked_factors(factors)
+        self.strength = validate_strength(strength)
+        self.factors = _validate_factors(factors)
 
     def value(self, w: Any, strength: Any) -> Any:
         """Return strength · R(w), a scalar in the dtype of w, at least float32.
@@ -159,11 +159,11 @@ class Penalty(keras.regularizers.Regularizer):
         other.factors = factors
         return other
 
-    def bound(self, sides: Sides) -> "Penalty":
-        """The penalty for a variable of which it is known where its inputs and outputs lie.
+    def bind(self, sides: Sides) -> "Penalty":
+        """Return the penalty for a variable whose inputs and outputs lie at these sides.
 
-        An optimizer binds its penalties by the type of the layer. One that is not bound takes the last axis for the
-        outputs and the one before it for the inputs.
+        An optimizer binds its penalties by the type of the layer. A penalty that is not bound takes the last axis for
+        the outputs and the one before it for the inputs.
         """
         other = copy.copy(self)
         other.sides = sides
@@ -180,7 +180,7 @@ class Penalty(keras.regularizers.Regularizer):
         if not fits:
             raise ValueError(
                 f"{type(self).__name__} has factors of shape {self.factors.shape}, which do not broadcast to a "
-                f"variable of shape {tuple(shape)}. Give one factor per entry, or a rule for each variable."
+                f"variable of shape {tuple(shape)}. Use one factor per entry, or a separate rule for each variable."
             )
 
     def __call__(self, w: Any) -> Any:
@@ -327,16 +327,16 @@ def _working(w: Any, strength: Any) -> Any:
     return ops.cast(w, dtype), ops.convert_to_tensor(strength, dtype)
 
 
-def checked_strength(strength: Any) -> Any:
+def validate_strength(strength: Any) -> Any:
     """Return a strength as a float or schedule, or raise TypeError or ValueError."""
     if isinstance(strength, Schedule):
         return strength
     if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
         raise TypeError(f"strength must be a number >= 0 or a keras LearningRateSchedule, got {strength!r}.")
-    return checked_number("strength", float(strength))
+    return validate_number("strength", float(strength))
 
 
-def checked_number(name: str, value: Any, least: float = 0.0, inclusive: bool = True) -> float:
+def validate_number(name: str, value: Any, least: float = 0.0, inclusive: bool = True) -> float:
     """Return `value` as a float, or raise ValueError if it is not finite or below `least`."""
     value = float(value)
     _check_range(name, value)
@@ -353,7 +353,7 @@ def _check_range(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be at most {LARGEST:.2g}, the largest float32, got {value!r}.")
 
 
-def _checked_factors(factors: Any) -> Any:
+def _validate_factors(factors: Any) -> Any:
     if factors is None:
         return None
     factors = np.asarray(factors, dtype="float64")

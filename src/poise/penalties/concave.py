@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Separable, checked_number, soft_threshold
+from poise.penalties.base import PACKAGE, Separable, soft_threshold, validate_number
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -35,7 +35,7 @@ class MCP(Separable):
 
     def __init__(self, strength: Any = 1.0, gamma: float = 3.0, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        self.gamma = checked_number("gamma", gamma, least=1.0, inclusive=False)
+        self.gamma = validate_number("gamma", gamma, least=1.0, inclusive=False)
 
     def get_config(self) -> dict[str, Any]:
         return {"gamma": self.gamma, **super().get_config()}
@@ -82,7 +82,7 @@ class SCAD(Separable):
 
     def __init__(self, strength: Any = 1.0, gamma: float = 3.7, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        self.gamma = checked_number("gamma", gamma, least=2.0, inclusive=False)
+        self.gamma = validate_number("gamma", gamma, least=2.0, inclusive=False)
 
     def get_config(self) -> dict[str, Any]:
         return {"gamma": self.gamma, **super().get_config()}
@@ -141,7 +141,7 @@ class LogSum(Separable):
 
     def __init__(self, strength: Any = 1.0, epsilon: float = 1.0, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        self.epsilon = checked_number("epsilon", epsilon, inclusive=False)
+        self.epsilon = validate_number("epsilon", epsilon, inclusive=False)
 
     def get_config(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon, **super().get_config()}

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Penalty, checked_number, is_empty, soft_threshold
+from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold, validate_number
 from poise.penalties.layouts import Groups, Layout, layout
 
 NEWTON_STEPS = 10
@@ -58,7 +58,7 @@ class Grouped(Penalty):
         at = self.layout_of(w.shape)
         inside = ops.maximum(at.norms(gradient) - strength * at.price(w), 0.0)
         away = at.norms(gradient + self._gradient(w, strength))
-        return at.completed(ops.where(at.norms(w) == 0, inside, away), w, gradient)
+        return at.complete(ops.where(at.norms(w) == 0, inside, away), w, gradient)
 
     def _critical_strength(self, gradient: Any) -> Any:
         """max_g ‖g_g‖ / c_g."""
@@ -98,7 +98,7 @@ class GroupLasso(Grouped):
         self, strength: Any = 1.0, groups: Any = "outputs", axis: int | str | None = None, factors: Any = None
     ) -> None:
         super().__init__(strength, factors)
-        self.groups, self.axis = _checked_groups(groups, axis)
+        self.groups, self.axis = _validate_groups(groups, axis)
 
     def get_config(self) -> dict[str, Any]:
         return {"groups": self.groups, "axis": self.axis, **super().get_config()}
@@ -141,10 +141,10 @@ class SparseGroupLasso(Penalty):
         factors: Any = None,
     ) -> None:
         super().__init__(strength, factors)
-        self.l1_ratio = checked_number("l1_ratio", l1_ratio)
+        self.l1_ratio = validate_number("l1_ratio", l1_ratio)
         if self.l1_ratio > 1:
             raise ValueError(f"l1_ratio must be between 0 and 1, got {l1_ratio!r}.")
-        self.groups, self.axis = _checked_groups(groups, axis)
+        self.groups, self.axis = _validate_groups(groups, axis)
 
     def get_config(self) -> dict[str, Any]:
         return {"l1_ratio": self.l1_ratio, "groups": self.groups, "axis": self.axis, **super().get_config()}
@@ -180,7 +180,7 @@ class SparseGroupLasso(Penalty):
         inside = ops.maximum(at.norms(soft_threshold(gradient, l1)) - group, 0.0)
         at_zero = ops.maximum(ops.abs(gradient) - l1, 0.0)
         away = at.norms(ops.where(w == 0, at_zero, ops.abs(gradient + self._gradient(w, strength))))
-        return at.completed(ops.where(at.norms(w) == 0, inside, away), w, gradient)
+        return at.complete(ops.where(at.norms(w) == 0, inside, away), w, gradient)
 
     def _critical_strength(self, gradient: Any) -> Any:
         """The smallest s with ‖soft(g_g, sρ)‖ ≤ s(1 − ρ)c_g in every group, by bisection to float precision."""
@@ -205,30 +205,30 @@ class SparseGroupLasso(Penalty):
         return at, l1, strength * (1.0 - self.l1_ratio) * at.price(w)
 
 
-def _checked_groups(groups: Any, axis: Any) -> Any:
+def _validate_groups(groups: Any, axis: Any) -> Any:
     """Return the arguments `groups` and `axis` in the form that `layout` reads: (axis, None) or (lists, axis)."""
     if isinstance(groups, (list, tuple, np.ndarray)):
-        lists = [_checked_indices(indices) for indices in groups]
+        lists = [_validate_indices(indices) for indices in groups]
         seen = Counter(i for indices in lists for i in indices)
         twice = [i for i, times in seen.items() if times > 1]
         if twice:
             raise ValueError(f"groups overlap: the index {twice[0]} is listed twice. List each index in one group.")
         if not lists or not all(lists) or min(seen) < 0:
             raise ValueError(f"groups must be non-empty lists of indices >= 0, got {groups!r}.")
-        return lists, _checked_axis("axis", "inputs" if axis is None else axis)
+        return lists, _validate_axis("axis", "inputs" if axis is None else axis)
     if axis is not None:
         raise ValueError(f"axis must be None where groups names an axis, got axis={axis!r} and groups={groups!r}.")
-    return _checked_axis("groups", groups), None
+    return _validate_axis("groups", groups), None
 
 
-def _checked_indices(indices: Any) -> list[int]:
+def _validate_indices(indices: Any) -> list[int]:
     is_list = isinstance(indices, (list, tuple, np.ndarray))
     if not is_list or any(isinstance(i, (bool, np.bool_)) or not isinstance(i, numbers.Integral) for i in indices):
         raise TypeError(f"groups must be lists of integers, such as [[0, 1], [2]], got {indices!r} in the list.")
     return [int(i) for i in indices]
 
 
-def _checked_axis(argument: str, axis: Any) -> Any:
+def _validate_axis(argument: str, axis: Any) -> Any:
     if axis in ("inputs", "outputs") or (isinstance(axis, int) and not isinstance(axis, bool)):
         return axis
     raise ValueError(
@@ -250,11 +250,11 @@ def _shrink_groups(at: Groups, w: Any, step: Any, threshold: Any) -> Any:
         keep = ops.maximum(1.0 - step * threshold / ops.where(norms > 0, norms, 1.0), 0.0)
         shrunk = w * at.spread(keep, outside=1.0)
     else:
-        shrunk = w * _kept_share(at, ops.abs(w), at.spread(threshold) * step)
+        shrunk = w * _share_left(at, ops.abs(w), at.spread(threshold) * step)
     return ops.where(at.is_held, 0.0, shrunk)
 
 
-def _kept_share(at: Groups, size: Any, pull: Any) -> Any:
+def _share_left(at: Groups, size: Any, pull: Any) -> Any:
     """Return θ/(θ + pull) per entry, where θ ≥ 0 solves Σ_g size²/(θ + pull)² = 1 in every group; 0 if no θ does.
 
     Newton on φ(θ) = 1/√Σ, started at a lower bound: max(size − pull) and ‖size‖ − max pull are two. From there on
@@ -271,7 +271,7 @@ def _kept_share(at: Groups, size: Any, pull: Any) -> Any:
         return square, square / shifted
 
     for _ in range(NEWTON_STEPS):
-        square, slope = at.summed(square_and_slope, [size, pull], [theta])
+        square, slope = at.sum_each(square_and_slope, [size, pull], [theta])
         move = square * (ops.sqrt(square) - 1.0) / ops.where(slope > 0, slope, 1.0)
         theta = ops.maximum(theta + move, 0.0)
     theta = at.spread(ops.where(at_zero <= 1.0, 0.0, theta), outside=1.0)

@@ -62,7 +62,7 @@ class JointGroupLasso(Grouped):
 
     def __init__(self, strength: Any = 1.0, members: Any = None, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        self._members = _checked_members(members)
+        self._members = _validate_members(members)
         self.members = self._members
         shapes, _, segments = zip(*self._members.values(), strict=True)
         self._segments = np.concatenate(segments)
@@ -133,10 +133,10 @@ class JointLayout(Groups):
         return self.spread(ops.zeros(self.factors.shape, "bool"), outside=True)
 
     def sums(self, x: Any) -> Any:
-        (total,) = self.summed(lambda x: (x,), [x], [])
+        (total,) = self.sum_each(lambda x: (x,), [x], [])
         return total
 
-    def summed(self, of: Callable[..., Sequence[Any]], entries: Sequence[Any], per_group: Sequence[Any]) -> list[Any]:
+    def sum_each(self, of: Callable[..., Sequence[Any]], entries: Sequence[Any], per_group: Sequence[Any]) -> list[Any]:
         """Sum member by member, so that no tensor is joined only to be split again."""
         spread = [self._spread_parts(number, outside=1.0) for number in per_group]
         by_member = [of(*parts) for parts in zip(*map(self._parts, entries), *spread, strict=True)]
@@ -190,17 +190,17 @@ class JointLayout(Groups):
         return ops.concatenate(rows)
 
 
-def _checked_members(members: Any) -> dict[str, Member]:
+def _validate_members(members: Any) -> dict[str, Member]:
     """The members as a dictionary of (shape, axis ≥ 0, groups as an array)."""
     if not isinstance(members, Mapping) or not members:
         raise TypeError(
             f"members must be a dictionary of (shape, axis, groups) by the paths of variables, got {members!r}. "
             f"Example: {EXAMPLE}."
         )
-    return {path: _checked_member(path, member) for path, member in members.items()}
+    return {path: _validate_member(path, member) for path, member in members.items()}
 
 
-def _checked_member(path: Any, member: Any) -> Member:
+def _validate_member(path: Any, member: Any) -> Member:
     if not isinstance(path, str) or not isinstance(member, Sequence) or len(member) != 3:
         raise TypeError(
             f"members must map paths to (shape, axis, groups), got {path!r}: {member!r}. Example: {EXAMPLE}."

@@ -53,14 +53,14 @@ class Groups:
         x = ops.abs(x)
         top = self.largest(x)
         top = ops.where(ops.logical_and(top > 0, ops.isfinite(top)), top, 1.0)
-        (squares,) = self.summed(lambda x, top: (ops.square(x / top),), [x], [top])
+        (squares,) = self.sum_each(lambda x, top: (ops.square(x / top),), [x], [top])
         return top * ops.sqrt(squares)
 
     def sums(self, x: Any) -> Any:
         """Return Σ x per group."""
         raise NotImplementedError
 
-    def summed(self, of: Callable[..., Sequence[Any]], entries: Sequence[Any], per_group: Sequence[Any]) -> list[Any]:
+    def sum_each(self, of: Callable[..., Sequence[Any]], entries: Sequence[Any], per_group: Sequence[Any]) -> list[Any]:
         """Return Σ per group of each tensor of `of(*entries, *per_group)`, where numbers per group go to each entry."""
         spread = [self.spread(number, outside=1.0) for number in per_group]
         return [self.sums(tensor) for tensor in of(*entries, *spread)]
@@ -73,7 +73,7 @@ class Groups:
         """Give the number of each group to its entries, broadcastable to w; `outside` to entries in no group."""
         raise NotImplementedError
 
-    def completed(self, residuals: Any, w: Any, gradient: Any) -> Any:
+    def complete(self, residuals: Any, w: Any, gradient: Any) -> Any:
         """Set the residuals of held groups, and append that of the entries in no group."""
         residuals = ops.where(self.is_free, residuals, ops.where(self.norms(w) == 0, 0.0, math.inf))
         outside = self.is_outside
@@ -108,14 +108,14 @@ class Layout(Groups):
         return (self.segments < 0)[self.axes.numbers]
 
     def sums(self, x: Any) -> Any:
-        totals = self.axes.reduced(ops.sum, x)
+        totals = self.axes.reduce(ops.sum, x)
         if self.segments is None:
             return totals
         count = self.factors.shape[0]
         return ops.segment_sum(totals, self.segments % (count + 1), count + 1)[:count]
 
     def largest(self, x: Any) -> Any:
-        tops = self.axes.reduced(ops.max, x)
+        tops = self.axes.reduce(ops.max, x)
         if self.segments is None:
             return tops
         count = self.factors.shape[0]

@@ -1,7 +1,8 @@
 """Penalties of a whole matrix: its rank, its orthogonality, the angles between its rows.
 
 A variable is read as the matrix (all other axes, outputs), so that the filters of a convolution are columns. The type
-of the layer decides which axes hold the outputs (see docs/explanation/penalties.md); outside an optimizer it is the last axis.
+of the layer decides which axes hold the outputs (see docs/explanation/penalties.md). Outside an optimizer it is the
+last axis.
 """
 
 from collections.abc import Sequence

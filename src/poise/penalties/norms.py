@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Separable, checked_number, soft_threshold
+from poise.penalties.base import PACKAGE, Separable, soft_threshold, validate_number
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -42,7 +42,7 @@ class L1(Separable):
             alpha: α ≥ 0.
             loss: `"mse"` (default) or `"log_loss"`.
         """
-        return cls(_scale_of_sklearn(loss) * checked_number("alpha", alpha))
+        return cls(_scale_of_sklearn(loss) * validate_number("alpha", alpha))
 
     def _entries(self, w: Any, strength: Any) -> Any:
         return strength * ops.abs(w)
@@ -83,7 +83,7 @@ class L2(Separable):
         Args:
             weight_decay: The weight decay ≥ 0 (Loshchilov and Hutter 2019).
         """
-        return cls(checked_number("weight_decay", weight_decay) / 2)
+        return cls(validate_number("weight_decay", weight_decay) / 2)
 
     def _entries(self, w: Any, strength: Any) -> Any:
         return strength * w * w
@@ -122,8 +122,8 @@ class ElasticNet(Separable):
 
     def __init__(self, l1: float = 0.01, l2: float = 0.01, strength: Any = 1.0, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        self.l1 = checked_number("l1", l1)
-        self.l2 = checked_number("l2", l2)
+        self.l1 = validate_number("l1", l1)
+        self.l2 = validate_number("l2", l2)
         self.smooth = self.l1 == 0
 
     @classmethod
@@ -135,7 +135,7 @@ class ElasticNet(Separable):
             l1_ratio: ρ in [0, 1]. Default: 0.5.
             loss: As in `L1.from_sklearn`: with `"mse"` (default) both shares are doubled, with `"log_loss"` not.
         """
-        scale = _scale_of_sklearn(loss) * checked_number("alpha", alpha)
+        scale = _scale_of_sklearn(loss) * validate_number("alpha", alpha)
         if not 0 <= l1_ratio <= 1:
             raise ValueError(f"l1_ratio must be between 0 and 1, got {l1_ratio!r}.")
         return cls(l1=scale * l1_ratio, l2=round(scale * (1 - l1_ratio) / 2, 15))

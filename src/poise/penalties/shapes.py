@@ -153,9 +153,9 @@ class Anchored(Penalty):
         other.start = start
         return other
 
-    def bound(self, sides: Sides) -> Penalty:
+    def bind(self, sides: Sides) -> Penalty:
         other = copy.copy(self)
-        other.penalty, other.sides = self.penalty.bound(sides), sides
+        other.penalty, other.sides = self.penalty.bind(sides), sides
         return other
 
     def check(self, shape: Sequence[int]) -> None:

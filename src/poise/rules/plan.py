@@ -231,7 +231,7 @@ def _check_variable(rule: Rule, variable: Any) -> None:
     if rule.penalty.members is not None:
         return
     try:
-        rule.penalty.bound(info_of(variable).sides).check(variable.shape)
+        rule.penalty.bind(info_of(variable).sides).check(variable.shape)
     except ValueError as error:
         raise ValueError(f"Rule {rule.name!r} cannot act on {path!r}: {error}") from error
 

@@ -119,7 +119,7 @@ def _write_selection(study: Findings) -> str:
         for is_selected in (True, False)
     )
     runs = f"the {len(replicas_of(selector.path.lanes))} training runs"
-    reason = f"It selects at {explain_selection(selector)}."
+    reason = f"Columns are selected at {explain_selection(selector)}."
     if not selected:
         highest = max(outside)
         stable = (
