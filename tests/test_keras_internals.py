@@ -14,7 +14,7 @@ import poise
 from poise import _keras_internals as internals
 
 SOURCE = Path(poise.__file__).parent
-ROOMS = ("optimizer", "rules", "penalties", "callbacks.py")
+ROOMS = ("optimizer", "rules", "penalties", "compaction", "cli", "callbacks.py")
 """The rooms in which no file but `_keras_internals.py` may touch private names of Keras' objects."""
 PRIVATE_OF_KERAS = {
     *("_flatten_layers", "_nodes_by_depth", "_compile_config", "_trainable_variables", "_trainable_variables_indices"),
@@ -68,6 +68,8 @@ def test_loss_weights_of_a_compiled_model() -> None:
     model = net()
     model.compile("sgd", loss="mse", loss_weights=[2.0])
     assert internals.loss_weights(model) == [2.0]
+    assert internals.compile_settings(model)["loss"] == "mse"
+    assert internals.compile_settings(net()) == {}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

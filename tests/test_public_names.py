@@ -35,7 +35,7 @@ def on_its_backends(name: str) -> Any:
     return pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", map(on_its_backends, modules_with_examples()))
+@pytest.mark.parametrize("name", [*map(on_its_backends, modules_with_examples())])
 def test_examples_in_docstrings_print_what_they_say(name: str) -> None:
     module = importlib.import_module(name)
     results = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)

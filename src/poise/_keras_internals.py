@@ -8,13 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 from keras.src.models.functional import Functional
 from keras.src.saving.keras_saveable import KerasSaveable
 
 __all__ = [
     "Functional",
     "KerasSaveable",
+    "compile_settings",
     "distribution_strategy",
     "learning_rate_or_schedule",
     "loss_weights",
@@ -47,9 +47,14 @@ def nodes_by_depth(model: Functional) -> dict[int, list[Any]]:
     return model._nodes_by_depth
 
 
-def loss_weights(model: keras.Model) -> Any:
+def compile_settings(model: Any) -> dict[str, Any]:
+    """Return the arguments of `compile`, as objects; empty for a model that is not compiled."""
+    return getattr(getattr(model, "_compile_config", None), "config", {})
+
+
+def loss_weights(model: Any) -> Any:
     """Return the `loss_weights` that a model was compiled with."""
-    return model._compile_config.config["loss_weights"]  # pyright: ignore[reportAttributeAccessIssue]
+    return compile_settings(model)["loss_weights"]
 
 
 def model_of_h5_file() -> Any:

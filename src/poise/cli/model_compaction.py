@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise._keras_internals import sublayers
 from poise.cli.errors import BadInputError, InternalError
 from poise.cli.row_files import Rows, read_rows
 from poise.compaction import compact, compare_models, dead_units
@@ -146,7 +147,7 @@ def read_model(source: Path) -> keras.Model:
         raise BadInputError(f"{name!r} is not a Keras model, or it is damaged. {MODEL_HINT}.")
     try:
         model = load_model(source)
-        for layer in model._flatten_layers():
+        for layer in sublayers(model):
             layer.name.encode("utf-8")
         return model
     except (MemoryError, PermissionError):
@@ -236,4 +237,4 @@ def _relative_difference(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def _largest_tolerance(model: keras.Model) -> float:
-    return max(HALF_PRECISION_TOLERANCE.get(layer.compute_dtype, TOLERANCE) for layer in model._flatten_layers())
+    return max(HALF_PRECISION_TOLERANCE.get(layer.compute_dtype, TOLERANCE) for layer in sublayers(model))

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise._keras_internals import sublayers
 from poise.compaction import elementwise, linear, normalization, placement, products, sequences
 from poise.compaction.graph import Call, Graph, Tensor
 from poise.compaction.handlers import OPAQUE, LayerHandler, describe, handler_of
@@ -175,8 +176,8 @@ class UnitAnalysis:
 def _is_supported(handler: LayerHandler, call: Call) -> bool:
     if call.is_training and handler.differs_in_training(call):
         return False
-    sublayers = call.layer._flatten_layers(include_self=False) if isinstance(call.layer, keras.layers.Layer) else []
-    return not any(_activity_regularizer(layer) for layer in sublayers) and handler.supports(call)
+    parts = sublayers(call.layer, include_self=False) if isinstance(call.layer, keras.layers.Layer) else []
+    return not any(_activity_regularizer(layer) for layer in parts) and handler.supports(call)
 
 
 def _mark_regularized(call: Call) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from poise._keras_internals import Functional
+from poise._keras_internals import Functional, nodes_by_depth, sublayers
 from poise.compaction.units import Units
 
 GRAPH_CALLS = (Functional.call, keras.Sequential.call)
@@ -217,8 +217,8 @@ class Graph:
 def nodes_of(model: Any) -> Iterator[Any]:
     """Yield the nodes of a model's graph that compute something, in an order in which they can run."""
     graph = graph_of(model)
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        yield from (node for node in graph._nodes_by_depth[depth] if node.operation and not node.is_input)
+    for depth in sorted(nodes_by_depth(graph), reverse=True):
+        yield from (node for node in nodes_by_depth(graph)[depth] if node.operation and not node.is_input)
 
 
 def _is_in_training(node: Any, is_model_in_training: bool) -> bool:
@@ -277,7 +277,7 @@ def check_model(model: Any) -> None:
             "method, so poise cannot see which layers read a unit. Write it as a functional model, "
             "keras.Model(inputs, outputs)."
         )
-    for layer in model._flatten_layers():
+    for layer in sublayers(model):
         if getattr(layer, "quantization_mode", None) is not None:
             raise ValueError(
                 f"The layer {layer.name!r} is quantized ({layer.quantization_mode}), and quantized weights cannot be "

@@ -82,7 +82,7 @@ def _einsum_kernel(layer: Any, shape: Shape) -> VariableInfo:
 
 
 def _einsum_bias(layer: Any, shape: Shape) -> VariableInfo:
-    """Its axes are the last ones of the output, of length 1 where it has no letter of its own."""
+    """Its axes are the last ones of the output, of length 1 where it has no separate letter."""
     _, kernel, outputs = _letters(layer)
     letters = outputs[len(outputs) - len(shape) :]
     axes = [axis for axis, letter in enumerate(letters) if letter in kernel and letter in layer.bias_axes]
@@ -194,4 +194,4 @@ TABLE: dict[str, dict[str, Describe]] = {
     "Normalization": {"mean": state, "variance": state, "count": state},
     "STFTSpectrogram": {"real_kernel": matrix(KERNEL), "imag_kernel": matrix(KERNEL)},
 }
-"""By the name of a Keras layer, for each of its own variables what it is. Subclasses inherit the row."""
+"""By the name of a Keras layer, for each of its direct variables what it is. Subclasses inherit the row."""

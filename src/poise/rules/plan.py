@@ -29,19 +29,19 @@ class Plan:
     Attributes:
         rules_of: By the number of a variable the numbers of its rules.
         asleep: The inactive rules: all their variables are frozen, or state that training sets.
-        together: By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order.
+        joint: By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order.
         config: What `resolve` takes as `saved`: JSON-compatible, with the variables by their positions.
     """
 
     rules_of: dict[int, list[int]]
     asleep: list[int]
-    together: dict[int, list[int]]
+    joint: dict[int, list[int]]
     config: dict[str, Any]
 
     @property
-    def alone(self) -> dict[int, list[int]]:
+    def single(self) -> dict[int, list[int]]:
         """`rules_of` without the variables of joint penalties."""
-        joint = {number for members in self.together.values() for number in members}
+        joint = {number for members in self.joint.values() for number in members}
         return {number: rules for number, rules in self.rules_of.items() if number not in joint}
 
 
@@ -72,7 +72,7 @@ def resolve(
     restored = {} if saved is None else _restore(saved, rules, variables, weights, whole)
     rules_of = collections.defaultdict(list)
     asleep: list[int] = []
-    together: dict[int, list[int]] = {}
+    joint: dict[int, list[int]] = {}
     positions: dict[Any, list[int]] = {}
     for number, rule in enumerate(rules):
         is_joint = rule.penalty.members is not None
@@ -89,14 +89,14 @@ def resolve(
         matched = [numbers[id(variable)] for variable in chosen if id(variable) in numbers]
         if is_joint:
             _check_trained(rule, chosen, numbers)
-            together[number] = matched
+            joint[number] = matched
         if not matched:
             asleep.append(number)
         for i in matched:
             _check_variable(rule, variables[i])
             rules_of[i].append(number)
-    for number in together:
-        check_alone(number, together, rules, rules_of, variables)
+    for number in joint:
+        check_alone(number, joint, rules, rules_of, variables)
     for i, numbers_of_rules in rules_of.items():
         _check_meeting([rules[k] for k in numbers_of_rules], path_of(variables[i]))
     config = {
@@ -105,7 +105,7 @@ def resolve(
         "whole": whole,
         "rules": positions,
     }
-    return Plan(dict(rules_of), asleep, together, config)
+    return Plan(dict(rules_of), asleep, joint, config)
 
 
 def _restore(
