@@ -30,13 +30,6 @@ def write_script(study: Findings) -> str:
 
     It has the exact strengths and factors. It loads the folder in which the study was saved; if the data were neither a
     file nor a built-in table, it expects them as the DataFrame `frame`.
-
-    Examples:
-        >>> import poise
-        >>> from poise.study.report.script import write_script
-        >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
-        >>> "poise.PenalizedOptimizer(" in write_script(study.findings)
-        True
     """
     table, settings, best = study.table, study.settings, study.best
     # The names in a custom network depend on what was built before it; its places do not.
