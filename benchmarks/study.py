@@ -71,7 +71,7 @@ def compare(name: str, seeds: int, with_lassonet: bool) -> None:
         )
 
 
-def run_on_rows(name: object, seed: int, **options):
+def run_on_rows(name: str | Path, seed: int, **options):
     """Return the findings of a study, and its rows as arrays: training x and y, test x and y."""
     import poise
     from poise.study.splits import split_test_rows
@@ -154,6 +154,8 @@ def planted(seeds):
                 frame.to_csv(file, index=False)
                 found, rows = run_on_rows(file, seed, target="y", penalties=["adaptive"])
             best = found.best
+            assert best.selected is not None
+            assert best.stability is not None
             kept = {int(column[1:]) for column in best.selected}
             stable = best.stability.to_numpy()
             is_true = np.array([int(column[1:]) in true for column in best.stability.index])

@@ -243,7 +243,7 @@ def test_it_continues_from_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["run", "tables", "sources", "errors", "columns.encoding", "columns.folds", "columns.reading"]
+    "module", ["run", "result", "tables", "sources", "errors", "columns.encoding", "columns.folds", "columns.reading"]
 )
 def test_the_examples_of_the_docstrings(module):
     found = doctest.testmod(importlib.import_module(f"poise.study.{module}"))

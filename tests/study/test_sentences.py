@@ -5,7 +5,7 @@ import re
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -17,7 +17,7 @@ import poise
 from poise.study.report.comparison import compare_candidates
 from poise.study.report.description import describe
 from poise.study.report.numbers import format_number, list_names
-from poise.study.report.script import write_script
+from poise.study.report.script import write_rule, write_script
 from poise.study.report.sentences import write_answer
 from poise.study.run import run_study
 from poise.study.scores import Estimate
@@ -302,13 +302,10 @@ def test_infinite_factors_and_long_lists_are_exact_in_the_script(diabetes_study)
     factors = [float("inf") if number % 3 else 0.1 * number for number in range(200)]
     config = {**rule.penalty.get_config(), "groups": [[number, number + 200] for number in range(200)], "factors": factors}  # fmt: skip
     long = replace(rule, penalty=type(rule.penalty).from_config(config))
-    stage = SimpleNamespace(rules_at=lambda strength: [long])
-    findings = altered(diabetes_study, "adaptive", stage=stage)
 
-    lines = write_script(findings)
+    written = write_rule(long, None)
 
-    start = lines.index("rules = [")
     scope: dict[str, Any] = {"poise": poise}
-    exec(lines[start : lines.index("\n]\n", start) + 3], scope)
-    assert max(map(len, lines.splitlines())) <= 120
+    exec(f"rules = [\n{written}\n]", scope)
+    assert max(map(len, written.splitlines())) <= 120
     assert scope["rules"][0].penalty.get_config() == config

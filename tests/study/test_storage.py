@@ -9,9 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import jsonschema
 import keras
@@ -154,18 +152,17 @@ def test_the_table_is_that_of_all_paths(done, folder):
     assert table["stage"].eq(1).all()
 
 
-def test_adaptive_stages_follow_each_other_in_the_table(done):
-    last = done.best.path
-    first = SimpleNamespace(table=last.table)
-    path = SimpleNamespace(table=last.table, stages=(first,))
-    adaptive = replace(done.best, path=path, stage=first)
+def test_adaptive_stages_follow_each_other_in_the_table(diabetes_study):
+    one = diabetes_study["adaptive"]
 
-    table = paths_table(replace(done, candidates=(done.baseline, adaptive)))
+    table = paths_table(diabetes_study)
 
-    assert table["stage"].tolist() == [1, 1, 1, 1, 2, 2, 2]
-    assert table["predicts"].sum() == 2
-    assert table.loc[table["predicts"], "stage"].tolist() == [1, 1]
-    assert table.loc[table["selects"], "stage"].tolist() == [1, 2]
+    rows = table[table["candidate"] == "adaptive"]
+    assert rows["stage"].tolist() == [number for number, stage in enumerate(one.stages, 1) for _ in stage.strengths]
+    [predicting] = rows["stage"][rows["predicts"]]
+    [selecting] = rows["stage"][rows["selects"]]
+    assert one.stages[predicting - 1] is one.stage
+    assert selecting == len(one.stages) == 3
 
 
 # ---------------------------------------------------------------- predictions

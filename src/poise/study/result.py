@@ -34,6 +34,14 @@ class Study:
         model: The chosen network without its dead units, a plain Keras model of encoded rows.
         encoder: Turns columns into the inputs of the network.
         folder: The folder that the study was loaded from; `None` for a new study.
+
+    Examples:
+        >>> import poise
+        >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
+        >>> study.chosen
+        'l2'
+        >>> study.predict("wine").columns[:2].tolist()
+        ['target', 'probability of class_0']
     """
 
     def __init__(
