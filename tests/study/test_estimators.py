@@ -360,7 +360,7 @@ def test_classes_are_held_out_in_equal_shares():
     ("given", "error", "message"),
     [
         ({"penalty": "ridge"}, DataError, "Unknown penalty 'ridge'. Use one of l2, l1"),
-        ({"penalty": None}, ValueError, "path has no rules: give a penalty"),
+        ({"penalty": None}, ValueError, "penalty must be a name such as 'l2', a penalty, a rule or a list of them, got None."),
         ({"penalty": poise.L1(0.0)}, ValueError, "has the strength 0"),
         ({"selection": "1se"}, ValueError, "selection must be 'best' or 'one_se', got '1se'."),
         (
@@ -369,15 +369,15 @@ def test_classes_are_held_out_in_equal_shares():
             r"hidden_layer_sizes must be a tuple such as \(64,\) or \(\), got 64.",
         ),
         ({"hidden_layer_sizes": (0,)}, DataError, "hidden_layer_sizes must be positive whole numbers"),
-        ({"cv": 1}, ValueError, "cv=1: give a whole number ≥ 2"),
+        ({"cv": 1}, ValueError, "cv must be an int >= 2, got 1."),
         (
             {"cv": (np.ones(2), np.ones(2))},
             ValueError,
             "cv must be a number, a scikit-learn splitter or a list of pairs, got a tuple.",
         ),
-        ({"strengths": 0}, ValueError, "strengths=0: give a number ≥ 1"),
-        ({"strengths": [-1.0]}, ValueError, "a strength is a finite number ≥ 0"),
-        ({"adaptive": -1}, ValueError, "adaptive=-1: give a number of stages"),
+        ({"strengths": 0}, ValueError, "strengths must be an int >= 1, got 0."),
+        ({"strengths": [-1.0]}, ValueError, "strengths must be finite numbers >= 0, got -1.0"),
+        ({"adaptive": -1}, ValueError, "adaptive must be an int >= 0, got -1."),
         ({"max_iter": 0}, DataError, "max_iter must be at least 1, got 0"),
         ({"n_init": 0}, DataError, "n_init must be at least 1, got 0"),
         ({"learning_rate": 0.0}, DataError, "learning_rate must be positive"),

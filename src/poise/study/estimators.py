@@ -129,6 +129,8 @@ class _PathEstimator(BaseEstimator):
 
     def _rules(self, start: keras.Model, features: int) -> tuple[list[Rule], int]:
         """Return the rules and the number of adaptive stages."""
+        if self.penalty is None:
+            raise ValueError("penalty must be a name such as 'l2', a penalty, a rule or a list of them, got None.")
         if isinstance(self.penalty, str):
             rules = make_rules(self.penalty, start, [*map(str, range(features))])
             default = penalty_named(self.penalty).adaptive
