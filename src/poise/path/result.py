@@ -177,7 +177,9 @@ class RegularizationPath:
         optimizer = PenalizedOptimizer("sgd", [*self.rules], self.training.update or "auto").resolved_as(self.resolved)
         optimizer.build(self._blueprint.model.trainable_variables, self._blueprint.model)
         before = self.stages[-1].lanes
-        factors = adaptive_factors(optimizer.targets, self._blueprint.by_own_paths(before.sizes), chosen_position(before))
+        factors = adaptive_factors(
+            optimizer.targets, self._blueprint.by_own_paths(before.sizes), chosen_position(before)
+        )
         replicas = replicas_of(before)
         own = kept_of(before)[0] if fold is None else replicas.index[replicas["fold"] == fold][0]
         rules = []

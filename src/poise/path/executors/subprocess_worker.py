@@ -46,7 +46,9 @@ def main(channel: int) -> None:
         send("batch", number)
         return pickle.loads(messages.get())
 
-    def send_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+    def send_warning(
+        message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
         send("warning", str(message), _dump_or(category, UserWarning), filename, lineno)
 
     with without_tensorflow(), warnings.catch_warnings():
