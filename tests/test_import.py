@@ -37,7 +37,8 @@ def test_a_chosen_backend_that_is_not_installed_is_one_sentence(tmp_path, backen
     )
 
     imported = run("import poise", tmp_path, KERAS_BACKEND=backend)
-    commanded = run("from poise_command import main; main()", tmp_path, KERAS_BACKEND=backend)
+    code = 'sys.argv[1:] = ["show", "nowhere"]\nfrom poise_command import main; main()'
+    commanded = run(code, tmp_path, KERAS_BACKEND=backend)
 
     assert imported.stderr.endswith(f"\nImportError: {sentence}")
     assert (commanded.stderr, commanded.stdout, commanded.returncode) == (sentence, "", 2)
@@ -77,7 +78,7 @@ def test_the_command_refuses_other_backends(monkeypatch, capsys, chosen):
         poise_command.main()
 
     assert capsys.readouterr().err == (
-        f"KERAS_BACKEND must be one of jax, tensorflow, torch, got '{chosen}'. Without it, poise runs on JAX.\n"
+        f"KERAS_BACKEND must be one of jax, tensorflow, torch, got '{chosen}'. Unset it to use JAX.\n"
     )
 
 

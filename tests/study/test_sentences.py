@@ -11,11 +11,8 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 import poise
-from poise.study.report.console import candidates_table
-from poise.study.report.description import describe
 from poise.study.report.numbers import format_number, list_names
 from poise.study.report.script import write_script
 from poise.study.report.sentences import write_answer
@@ -212,21 +209,6 @@ def test_names_are_one_line_short_and_few():
 def test_numbers_are_short():
     numbers = (0.0, -0.5, 123456.0, 0.00012345, float("nan"), -0.0)
     assert [format_number(n) for n in numbers] == ["0", "−0.5", "123,456", "0.000123", "?", "0"]
-
-
-def test_the_table_for_a_terminal_has_one_row_per_candidate(diabetes):
-    console = Console(width=160, file=io.StringIO())
-
-    console.print(candidates_table(describe(diabetes)))
-
-    lines = console.file.getvalue().splitlines()
-    assert lines[0].strip() == "diabetes: regression, 89 test rows"
-    assert [word in lines[2] for word in ("strength", "held-out loss", "R²", "gain", "columns", "zeros")] == [True] * 6
-    for one in diabetes.candidates:
-        star = " *" if one.name == diabetes.chosen else ""
-        line = next(line for line in lines if line.strip().startswith(one.title + star))
-        assert format_number(one.test_loss.value) in line
-        assert ("*" in line) == (one.name == diabetes.chosen)
 
 
 # ---------------------------------------------------------------- the script

@@ -15,7 +15,7 @@ from pathlib import Path as Folder
 import keras
 import numpy as np
 
-from poise.files import Lock, take_lock
+from poise.files import CheckpointDamagedError, CheckpointError, CheckpointInUseError, Lock, take_lock
 from poise.path.declared_sizes import check_arrays
 
 VERSION = 2
@@ -60,13 +60,13 @@ class Checkpoint:
                 return
             theirs = self._kept(RECORD)
         if not isinstance(theirs, dict):
-            raise ValueError(
+            raise CheckpointDamagedError(
                 f"The checkpoint {str(self._folder)!r} is damaged: its {RECORD} is not what was written. Delete the "
                 "folder to train from scratch, or use another."
             )
         changed = [name for name in mine if theirs.get(name) != mine[name]]
         if changed:
-            raise ValueError(
+            raise CheckpointError(
                 f"The checkpoint {str(self._folder)!r} was written for another path: {', '.join(changed)} changed "
                 "since. Use the same call to resume it, or another folder."
             )
@@ -136,7 +136,7 @@ class Checkpoint:
             if lock is None:
                 lock = take_lock(self._folder / LOCK)
                 if lock is None:
-                    raise ValueError(
+                    raise CheckpointInUseError(
                         f"The checkpoint {str(self._folder)!r} is in use by another process. Wait until that has "
                         "ended, or use another folder."
                     )
