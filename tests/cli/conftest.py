@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from click.testing import Result
+from typer.testing import Result
 
 from poise import Study
 from poise import study as studies

@@ -76,7 +76,7 @@ def test_the_smaller_model_lies_beside_the_other_and_predicts_the_same(net, x):
 
     assert said.startswith("net.keras: 3 of 8 units are dead.")
     assert "first 4 2 2 constant" in said
-    assert "second 3 1 1 read by nobody" in said
+    assert "second 3 1 1 not read" in said
     assert "head 1 0 all stay: an output of the model" in said
     assert "parameters 43 21 2.05" in said
     assert said.endswith("Model: net-compact.keras")
@@ -103,7 +103,7 @@ def test_json_prints_only_the_results(net, x):
         "format": "poise compact", "model": "net.keras", "out": "net-compact.keras", "tolerance": 0.0,
         "layers": [
             {"layer": "first", "units": 4, "dead": 2, "why": "2 constant"},
-            {"layer": "second", "units": 3, "dead": 1, "why": "1 read by nobody"},
+            {"layer": "second", "units": 3, "dead": 1, "why": "1 not read"},
             {"layer": "head", "units": 1, "dead": 0, "why": "all stay: an output of the model"},
         ],
         "inputs": [{"input": "patients", "features": 5, "kept": [0, 2, 3, 4], "columns": []}],
@@ -442,11 +442,12 @@ def test_tables_fit_a_narrow_terminal(net):
     inputs = keras.Input((3,))
     hidden = layers.Dense(4, name="a_layer_with_a_rather_long_name")(inputs)
     keras.Model(inputs, layers.LayerNormalization(name="another_long_name")(hidden)).save(net)
-    screen = Console(width=80, file=StringIO())
+    output = StringIO()
+    screen = Console(width=80, file=output)
 
     screen.print(*describe_compaction(model_compaction.compact_file(net)), sep="\n")
 
-    said = screen.file.getvalue()
+    said = output.getvalue()
     assert max(map(len, said.splitlines())) <= 80
     assert " a_layer_with_a_rather_long_name       4      0   all stay:" in said
     assert "'another_long_name'" in said

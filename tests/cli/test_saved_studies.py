@@ -207,12 +207,13 @@ def test_no_number_is_cut_off_on_any_terminal(width, finished):
     description["candidates"] = [
         one | {"title": "Sparse group lasso", "zeros": 123456} for one in description["candidates"]
     ]
-    screen = Console(width=width, file=StringIO())
+    output = StringIO()
+    screen = Console(width=width, file=output)
 
     screen.print(candidates_table(description, screen))
     print_comparison(["runs/a_study_with_a_long_name"] * 3, [description] * 3, screen)
 
-    text = screen.file.getvalue()
+    text = output.getvalue()
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     for candidate in description["candidates"]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 import poise
 from poise.layer_state import state_of
-from poise.path.result import Path
+from poise.path.result import RegularizationPath
 from poise.path.training import Lanes, Training
 from poise.rules.plan import resolve
 
@@ -27,27 +27,27 @@ def path_of(
     held=None,
     *,
     strengths=(0.01, 0.1, 1.0),
-    folds: int = 3,
-    seeds: int = 1,
+    cv: int = 3,
+    n_init: int = 1,
     given_rows: bool = False,
     inputs: int = 4,
     names: Iterable[str] | None = None,
     diverged: Iterable[tuple[int, int, int]] = (),
     knows_features: bool = True,
     **of_path,
-) -> Path:
+) -> RegularizationPath:
     """A path.
 
     Args:
-        held: (folds, seeds, strengths) the losses on the rows held out; None for random ones.
-        strengths, folds, seeds, inputs: how many there are, and which.
+        held: (cv, n_init, strengths) the losses on the rows held out; None for random ones.
+        strengths, cv, n_init, inputs: how many there are, and which.
         given_rows: whether given rows are held out, so that no lane holds nothing out.
         diverged: (fold, seed, position of the strength) of the lanes that did.
         knows_features: whether it can be told which inputs are read.
     """
     random = np.random.default_rng(0)
     model = model_of(inputs)
-    replicas = [(fold, seed) for seed in range(seeds) for fold in ([0] if given_rows else [*range(folds), -1])]
+    replicas = [(fold, seed) for seed in range(n_init) for fold in ([0] if given_rows else [*range(cv), -1])]
     own = [at for at, (fold, _) in enumerate(replicas) if given_rows or fold < 0]
     lead = (len(replicas), len(strengths))
     every = [random.normal(size=(*lead, *weight.shape)).astype("float32") for weight in model.weights]
@@ -55,7 +55,7 @@ def path_of(
     read = random.permuted(np.broadcast_to(np.arange(inputs), (len(replicas), inputs)), axis=1)
     read = read[:, None, :] >= np.arange(len(strengths))[None, :, None]
     every[0] *= read[..., None]
-    held = random.random((folds, seeds, len(strengths))) if held is None else np.asarray(held, float)
+    held = random.random((cv, n_init, len(strengths))) if held is None else np.asarray(held, float)
     rows = [
         {
             "fold": fold,
@@ -90,6 +90,6 @@ def path_of(
         "seconds": 1.5,
         **of_path,
     }
-    return Path(
+    return RegularizationPath(
         lanes, keras.saving.serialize_keras_object(model), state_of(model), names=names and tuple(names), **given
     )

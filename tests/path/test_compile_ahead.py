@@ -11,15 +11,15 @@ import pytest
 from keras import layers
 
 import poise
-from poise.path.executors.in_process import Job, Local
-from poise.path.lanes.program import Program
+from poise.path.lanes.trainer import COMPILED, LaneTrainer
 from poise.path.training import Replica, Training
-from poise.rules.rule import as_rules
+
+from .runners import runner_of
 
 ROWS = np.random.default_rng(1).permutation(50)
 FOLDS = [Replica(fold, 0, np.delete(ROWS, slice(10 * fold, 10 * fold + 10)), ROWS[10 * fold :][:10]) for fold in (0, 1)]
 WHOLE = Replica(-1, 0, ROWS, ROWS[:0])
-PROGRAMS = re.compile(r"Finished XLA compilation of jit\((_epoch|_segment|_block|_balance)\)")
+PROGRAMS = re.compile(r"Finished XLA compilation of jit\((train_epoch|settle_segment|evaluate_rows|evaluate_penalties)\)")
 
 
 def compiled_here(penalty, factors=None, **training):
@@ -29,7 +29,7 @@ def compiled_here(penalty, factors=None, **training):
     draw = np.random.default_rng(0)
     data = (draw.normal(size=(50, 4)).astype("float32"), draw.normal(size=(50, 1)).astype("float32"), None)
     training = Training(**{"epochs": 2, "batch_size": 16, **training})
-    engine = Local(Job(model, as_rules(penalty), data, [*FOLDS, WHOLE], training))
+    runner = runner_of(model, penalty, data, [*FOLDS, WHOLE], training)
     names = []
 
     class Listener(logging.Handler):
@@ -40,10 +40,10 @@ def compiled_here(penalty, factors=None, **training):
     logger.addHandler(listener)
     try:
         with jax.log_compiles():  # which holds for this thread
-            engine.run(np.array([0.01, 0.1]), factors)
+            runner.run(np.array([0.01, 0.1]), factors)
     finally:
         logger.removeHandler(listener)
-        engine.close()
+        runner.close()
     return names
 
 
@@ -62,7 +62,7 @@ def compiled_here(penalty, factors=None, **training):
 def test_what_is_called_was_compiled_in_the_thread(penalty, given, monkeypatch):
     assert compiled_here(penalty, **given) == []
 
-    monkeypatch.setattr(Program, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(LaneTrainer, "prepare", lambda *_, **__: None)
 
     assert compiled_here(penalty, **given)
 
@@ -71,9 +71,8 @@ def test_a_finished_path_leaves_nothing_that_was_compiled():
     def left():
         gc.collect()
         modules = [one.hlo_modules()[0].name for one in jax.devices()[0].client.live_executables()]
-        return sum(
-            name.removeprefix("jit_") in ("_epoch", "_segment", "_block", "_balance", "_held") for name in modules
-        )
+        names = {function.__name__ for function in COMPILED}
+        return sum(module.removeprefix("jit_") in names for module in modules)
 
     before = left()
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu"), layers.Dense(1)])

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from poise.path.data.arrays import checked_data
+from poise.path.data.arrays import prepare_data
 
 ROWS = 8
 X = np.random.default_rng(0).normal(size=(ROWS, 3))
@@ -41,7 +41,7 @@ def same(found, expected):
 
 
 def test_floats_become_keras_floats_and_the_values_stay():
-    data = checked_data(net((3,)), X, Y, Y**2)
+    data = prepare_data(net((3,)), X, Y, Y**2)
 
     assert same(data.x, X.astype("float32"))
     assert same(data.y, Y.astype("float32"))
@@ -53,7 +53,7 @@ def test_floats_become_keras_floats_and_the_values_stay():
 def test_whole_numbers_and_truth_values_stay(dtype):
     x, y = (np.arange(ROWS * 3).reshape(ROWS, 3) % 2).astype(dtype), (np.arange(ROWS) % 2).astype(dtype)
 
-    data = checked_data(net((3,)), x, y)
+    data = prepare_data(net((3,)), x, y)
 
     assert same(data.x, x)
     assert same(data.y, y)
@@ -62,13 +62,13 @@ def test_whole_numbers_and_truth_values_stay(dtype):
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", "float64"])
 def test_weights_become_keras_floats(dtype):
-    assert same(checked_data(sequential(), X, Y, np.ones(ROWS, dtype)).sample_weight, np.ones(ROWS, "float32"))
+    assert same(prepare_data(sequential(), X, Y, np.ones(ROWS, dtype)).sample_weight, np.ones(ROWS, "float32"))
 
 
 def test_another_float_type_of_keras():
     keras.config.set_floatx("float64")
     try:
-        assert same(checked_data(sequential(), X, Y.astype("float32")).x, X)
+        assert same(prepare_data(sequential(), X, Y.astype("float32")).x, X)
     finally:
         keras.config.set_floatx("float32")
 
@@ -77,7 +77,7 @@ def test_another_float_type_of_keras():
 def test_narrow_and_wide_tables(columns):
     x = np.random.default_rng(0).normal(size=(100, columns)).astype("float32")
 
-    data = checked_data(net((columns,)), x, x[:, 0])
+    data = prepare_data(net((columns,)), x, x[:, 0])
 
     assert data.x is x
 
@@ -85,7 +85,7 @@ def test_narrow_and_wide_tables(columns):
 def test_frames_and_series():
     frame = pd.DataFrame({"age": [1, 2], "size": [0.5, 1.5], 7: [True, False]})
 
-    data = checked_data(net((3,)), frame, pd.Series([3.0, 4.0]), pd.Series([1, 2]))
+    data = prepare_data(net((3,)), frame, pd.Series([3.0, 4.0]), pd.Series([1, 2]))
 
     assert same(data.x, np.array([[1, 0.5, 1], [2, 1.5, 0]], "float32"))
     assert same(data.y, np.array([[3], [4]], "float32"))
@@ -105,11 +105,11 @@ def test_frames_and_series():
     ids=["Int64", "boolean", "Float64", "Sparse", "int8"],
 )
 def test_columns_of_every_kind_of_number(column, expected):
-    assert same(checked_data(sequential(), pd.DataFrame({"a": column}), np.zeros(2)).x, expected)
+    assert same(prepare_data(sequential(), pd.DataFrame({"a": column}), np.zeros(2)).x, expected)
 
 
 def test_tensors():
-    data = checked_data(net((3,)), keras.ops.convert_to_tensor(X), keras.ops.convert_to_tensor(np.arange(ROWS)))
+    data = prepare_data(net((3,)), keras.ops.convert_to_tensor(X), keras.ops.convert_to_tensor(np.arange(ROWS)))
 
     assert same(data.x, X.astype("float32"))
     assert isinstance(data.y, np.ndarray)
@@ -121,7 +121,7 @@ def test_structures_stay():
     y = [Y, (np.arange(ROWS), None)]
     weights = [None, (np.ones(ROWS), None)]
 
-    data = checked_data(net((), (3,)), x, y, weights)
+    data = prepare_data(net((), (3,)), x, y, weights)
 
     assert set(data.x) == {"words", "numbers"}
     assert same(data.x["words"], np.arange(ROWS))
@@ -137,7 +137,7 @@ def test_structures_stay():
 def test_what_was_given_is_not_changed():
     x, y = X.astype("float32"), Y.copy()
 
-    checked_data(net((3,)), x, y, None, None, (x[:2] + 1, y[:2]))
+    prepare_data(net((3,)), x, y, None, None, (x[:2] + 1, y[:2]))
 
     assert same(x, X.astype("float32"))
     assert same(y, Y)
@@ -158,7 +158,7 @@ def test_what_was_given_is_not_changed():
     ids=["column-missing", "column-more", "any-length", "list", "tuple", "not-built", "subclassed", "optional"],
 )
 def test_inputs_that_the_model_takes(model, x):
-    assert checked_data(model, x, Y).rows == ROWS
+    assert prepare_data(model, x, Y).rows == ROWS
 
 
 # ---------------------------------------------------------------- rows to validate on
@@ -167,7 +167,7 @@ def test_inputs_that_the_model_takes(model, x):
 def test_rows_to_validate_on_stand_behind_the_others():
     xv, yv = X[:3] * 2, Y[:3] * 2
 
-    data = checked_data(net((3,)), X, Y, cv=(xv, yv))
+    data = prepare_data(net((3,)), X, Y, validation_data=(xv, yv))
 
     assert same(data.x, np.vstack([X, xv]).astype("float32"))
     assert same(data.y, np.r_[Y, yv].astype("float32"))
@@ -178,12 +178,12 @@ def test_rows_to_validate_on_stand_behind_the_others():
 def test_missing_weights_are_one(given):
     mine, theirs = np.full(ROWS, 2.0), np.full(3, 3.0)
 
-    data = checked_data(
+    data = prepare_data(
         net((3,)),
         X,
         Y,
         None if given == "theirs" else mine,
-        cv=(X[:3], Y[:3], None if given == "mine" else theirs),
+        validation_data=(X[:3], Y[:3], None if given == "mine" else theirs),
     )
 
     expected = np.r_[mine if given != "theirs" else np.ones(ROWS), theirs if given != "mine" else np.ones(3)]
@@ -193,7 +193,7 @@ def test_missing_weights_are_one(given):
 def test_missing_weights_are_one_for_every_output_that_has_them():
     y, weights = {"a": Y, "b": Y}, {"a": np.full((ROWS, 2), 5), "b": None}
 
-    data = checked_data(sequential(), X, y, weights, cv=(X[:1], {"a": Y[:1], "b": Y[:1]}))
+    data = prepare_data(sequential(), X, y, weights, validation_data=(X[:1], {"a": Y[:1], "b": Y[:1]}))
 
     assert same(data.sample_weight["a"], np.vstack([np.full((ROWS, 2), 5), [[1, 1]]]).astype("float32"))
     assert data.sample_weight["b"] is None
@@ -202,7 +202,7 @@ def test_missing_weights_are_one_for_every_output_that_has_them():
 def test_structures_are_joined_leaf_by_leaf():
     x, y = {"words": np.arange(ROWS), "numbers": X}, [np.arange(ROWS), None]
 
-    data = checked_data(net((), (3,)), x, y, cv=({"words": np.array([9]), "numbers": X[:1]}, [np.array([7]), None]))
+    data = prepare_data(net((), (3,)), x, y, validation_data=({"words": np.array([9]), "numbers": X[:1]}, [np.array([7]), None]))
 
     assert same(data.x["words"], np.array([*range(ROWS), 9]))
     assert same(data.x["numbers"], np.vstack([X, X[:1]]).astype("float32"))
@@ -213,7 +213,7 @@ def test_structures_are_joined_leaf_by_leaf():
 def test_frames_are_joined():
     frame = pd.DataFrame(X, columns=list("abc"))
 
-    data = checked_data(net((3,)), frame, pd.Series(Y), cv=(frame[:2], pd.Series(Y[:2])))
+    data = prepare_data(net((3,)), frame, pd.Series(Y), validation_data=(frame[:2], pd.Series(Y[:2])))
 
     assert data.x.shape == (ROWS + 2, 3)
     assert same(data.y, np.r_[Y, Y[:2]][:, None].astype("float32"))
@@ -221,87 +221,54 @@ def test_frames_are_joined():
 
 
 def test_whole_numbers_to_validate_floats():
-    data = checked_data(net((3,)), X, Y, cv=(np.ones((2, 3), int), np.arange(2)))
+    data = prepare_data(net((3,)), X, Y, validation_data=(np.ones((2, 3), int), np.arange(2)))
 
     assert data.x.dtype == "float32"
 
 
-def test_weights_tell_data_from_positions():
-    words, labels = np.arange(ROWS), np.arange(ROWS) % 2
-
-    data = checked_data(net(()), words, labels, cv=(words[:2], labels[:2], np.ones(2)))
-
-    assert same(data.x, np.r_[words, 0, 1])
-    assert same(data.sample_weight, np.ones(ROWS + 2, "float32"))
-
-
-def test_other_folds_are_left_alone():
-    folds = iter([([0], [1])])
-
-    data = checked_data(net((3,)), X, Y, cv=folds)
-
-    assert len(data.x) == ROWS
-    assert list(folds) == [([0], [1])]
-
-
-POSITIONS = (
-    "folds is a tuple of two lists of whole numbers or truth values, which could be positions and could be data."
-)
-HOW = (
-    "Rows to validate on are a tuple, cv=(x, y) or cv=(x, y, sample_weight); "
-    "positions of rows are a list of pairs, cv=[(train, held), ...]."
-)
-
-
 @pytest.mark.parametrize(
-    ("error", "folds", "message"),
+    ("error", "validation", "message"),
     [
-        (ValueError, (), f"folds is a tuple of 0. {HOW}"),
-        (ValueError, (X, Y, Y, Y), f"folds is a tuple of 4. {HOW}"),
-        (
-            ValueError,
-            (np.arange(4), np.arange(4, 8)),
-            f"{POSITIONS} {HOW} Data of this kind need their weights: cv=",
-        ),
-        (ValueError, ([0, 1], [2, 3]), POSITIONS),
-        (ValueError, (np.arange(8) < 4, np.arange(8) >= 4), POSITIONS),
-        (ValueError, (([0], [1]), ([1], [0])), f"folds[0] is not built like the rows that train. {HOW}"),
-        (ValueError, ([X], Y), f"folds[0] is not built like the rows that train. {HOW}"),
-        (ValueError, (X, {"a": Y}), "folds[1] is not built like the rows that train."),
-        (ValueError, (X[:, :2], Y), f"A row of x has shape (3,), one of folds[0] (2,). {HOW}"),
-        (ValueError, (X, Y[:, None]), "A row of y has shape (), one of folds[1] (1,)."),
-        (ValueError, (X, Y[:-1]), "The numbers of rows differ: folds[0] has 8, folds[1] has 7."),
-        (ValueError, (X[:0], Y[:0]), "folds[0] has no rows."),
+        (ValueError, (), "validation_data must be a tuple (x, y) or (x, y, sample_weight), got a tuple of 0."),
+        (ValueError, (X, Y, Y, Y), "validation_data must be a tuple (x, y) or (x, y, sample_weight), got a tuple of 4."),
+        (TypeError, [X, Y], "validation_data must be a tuple (x, y) or (x, y, sample_weight), got of type list."),
+        (ValueError, (([0], [1]), ([1], [0])), "validation_data[0] does not have the structure of the training rows."),
+        (ValueError, ([X], Y), "validation_data[0] does not have the structure of the training rows."),
+        (ValueError, (X, {"a": Y}), "validation_data[1] does not have the structure of the training rows."),
+        (ValueError, (X[:, :2], Y), "A row of x has shape (3,), and one of validation_data[0] (2,)."),
+        (ValueError, (X, Y[:, None]), "A row of y has shape (), and one of validation_data[1] (1,)."),
+        (ValueError, (X, Y[:-1]), "The numbers of rows differ: validation_data[0] has 8, validation_data[1] has 7."),
+        (ValueError, (X[:0], Y[:0]), "validation_data[0] has no rows."),
         (
             ValueError,
             (changed(X, (2, 1)), Y),
-            "folds[0] is NaN, infinite or beyond float32 in 1 of 8 rows (column 1: 1).",
+            "validation_data[0] is NaN, infinite or beyond float32 in 1 of 8 rows (column 1: 1).",
         ),
-        (ValueError, (X, Y, -np.ones(ROWS)), "folds[2] has 8 negative values."),
-        (TypeError, (None, Y), "folds[0] holds no array"),
-        (TypeError, (X, np.array(list("abcdefgh"))), "folds[1] has dtype <U1, and a network reads numbers."),
+        (ValueError, (X, Y, -np.ones(ROWS)), "validation_data[2] has 8 negative values."),
+        (TypeError, (None, Y), "validation_data[0] has no array"),
+        (TypeError, (X, np.array(list("abcdefgh"))), "validation_data[1] has dtype <U1, which is not a type of numbers."),
     ],
 )
-def test_rows_to_validate_on_that_do_not_fit(error, folds, message):
+def test_rows_to_validate_on_that_do_not_fit(error, validation, message):
     with pytest.raises(error, match=re.escape(message)):
-        checked_data(net((3,)), X, Y, cv=folds)
+        prepare_data(net((3,)), X, Y, validation_data=validation)
 
 
 def test_rows_to_validate_on_of_another_kind_of_number():
-    with pytest.raises(TypeError, match=re.escape("y has dtype int64 and folds[1] float32. Give both the same.")):
-        checked_data(net((3,)), X, np.arange(ROWS), cv=(X, Y))
+    with pytest.raises(TypeError, match=re.escape("y has dtype int64, and validation_data[1] float32. Pass the same type for both.")):
+        prepare_data(net((3,)), X, np.arange(ROWS), validation_data=(X, Y))
 
 
 def test_rows_to_validate_on_without_an_output_that_the_others_have():
-    with pytest.raises(ValueError, match=re.escape("A row of y has shape (), one of folds[1] None.")):
-        checked_data(net((3,)), X, [Y, Y], cv=(X, [Y, None]))
+    with pytest.raises(ValueError, match=re.escape("A row of y has shape (), and one of validation_data[1] None.")):
+        prepare_data(net((3,)), X, [Y, Y], validation_data=(X, [Y, None]))
 
 
 def test_rows_to_validate_on_with_columns_in_another_order():
     frame = pd.DataFrame(X, columns=list("abc"))
 
-    with pytest.raises(ValueError, match=re.escape("folds[0] has other columns than x, or has them in another order.")):
-        checked_data(net((3,)), frame, Y, cv=(frame[["b", "a", "c"]], Y))
+    with pytest.raises(ValueError, match=re.escape("validation_data[0] has other columns than x, or in another order.")):
+        prepare_data(net((3,)), frame, Y, validation_data=(frame[["b", "a", "c"]], Y))
 
 
 # ---------------------------------------------------------------- what is refused
@@ -309,7 +276,7 @@ def test_rows_to_validate_on_with_columns_in_another_order():
 
 def refused(error, message, x=X, y=Y, sample_weight=None, groups=None, model=None):
     with pytest.raises(error, match=re.escape(message)):
-        checked_data(model or keras.Model(), x, y, sample_weight, groups)
+        prepare_data(model or keras.Model(), x, y, sample_weight, groups)
 
 
 def test_values_that_are_not_finite_name_their_columns_and_rows():
@@ -317,7 +284,7 @@ def test_values_that_are_not_finite_name_their_columns_and_rows():
 
     refused(
         ValueError,
-        "x is NaN, infinite or beyond float32 in 2 of 8 rows (column 1: 2). Fill these values in, or leave the rows out.",
+        "x is NaN, infinite or beyond float32 in 2 of 8 rows (column 1: 2). Replace these values, or drop the rows.",
         changed(X, (0, 1), (5, 1)),
     )
     refused(
@@ -366,7 +333,7 @@ def test_targets_and_weights_that_are_not_finite(value):
 def test_weights_below_zero():
     refused(
         ValueError,
-        "sample_weight has 2 negative values. Give weights ≥ 0; 0 leaves a row out.",
+        "sample_weight has 2 negative values. Pass weights >= 0; 0 leaves a row out.",
         sample_weight=np.r_[-1.0, -2.0, np.zeros(6)],
     )
 
@@ -379,7 +346,7 @@ def test_numbers_of_rows_that_differ():
 
 
 def test_no_rows():
-    refused(ValueError, "x has no rows. Give at least two to train on and one to hold out.", X[:0], Y[:0])
+    refused(ValueError, "x has no rows. Pass at least two training rows and one validation row.", X[:0], Y[:0])
 
 
 @pytest.mark.parametrize(
@@ -387,11 +354,11 @@ def test_no_rows():
     [
         (
             np.array(list("abcdefgh")),
-            "has dtype <U1, and a network reads numbers. Encode it as numbers first: OneHotEncoder",
+            "has dtype <U1, which is not a type of numbers. Encode it as numbers first: OneHotEncoder",
         ),
-        (np.arange(ROWS).astype(object), "has dtype object, and a network reads numbers."),
-        (np.ones(ROWS, complex), "has dtype complex128, and"),
-        (np.arange(ROWS).astype("datetime64[D]"), "has dtype datetime64[D], and"),
+        (np.arange(ROWS).astype(object), "has dtype object, which is not a type of numbers."),
+        (np.ones(ROWS, complex), "has dtype complex128, which"),
+        (np.arange(ROWS).astype("datetime64[D]"), "has dtype datetime64[D], which"),
         (
             pd.DataFrame({"n": Y, "color": ["red"] * ROWS, "c": pd.Categorical([1] * ROWS)}),
             "has columns that are not numbers: 'color', 'c'. Encode",
@@ -401,12 +368,12 @@ def test_no_rows():
             "has columns that are not numbers: 't0', 't1', 't2', 't3', 't4' and 2 more.",
         ),
         (pd.Series(["a"] * ROWS, name="kind"), "has columns that are not numbers: 'kind'."),
-        (sparse.csr_matrix(X), "is sparse, and a path trains on dense arrays. Give {label}.toarray()."),
-        (np.float64(3.0), "is a single number. Give an array whose first axis is the rows."),
-        ("x.csv", "is of type str. Give an array, a tensor or a DataFrame, or a list, tuple or dict of those."),
+        (sparse.csr_matrix(X), "is sparse. Pass a dense array: {label}.toarray()."),
+        (np.float64(3.0), "is a single number. Pass an array whose first axis is the rows."),
+        ("x.csv", "is of type str. Pass an array, a tensor or a DataFrame, or a list, tuple or dict of those."),
         ((row for row in X), "is of type generator."),
-        (None, "holds no array, and a path needs inputs and targets."),
-        ([], "holds no array, and a path needs inputs and targets."),
+        (None, "has no array. Pass inputs and targets."),
+        ([], "has no array. Pass inputs and targets."),
     ],
 )
 def test_what_holds_no_numbers(values, message):
@@ -415,11 +382,11 @@ def test_what_holds_no_numbers(values, message):
 
 
 def test_lists_of_numbers_are_no_arrays():
-    refused(TypeError, "x[0][0] is of type float. Give an array,", x=X.tolist())
+    refused(TypeError, "x[0][0] is of type float. Pass an array,", x=X.tolist())
 
 
 def test_inputs_that_the_model_does_not_take():
-    refused(ValueError, "A row of x has shape (3,), and the model's input 'input_0' takes (4,).", model=net((4,)))
+    refused(ValueError, "A row of x has shape (3,), and the model's input 'input_0' has shape (4,).", model=net((4,)))
     refused(ValueError, "A row of x has shape (3,), and the model's input 'input_0' takes (5, 3).", model=net((5, 3)))
     refused(
         ValueError,

@@ -13,11 +13,12 @@ from sklearn.linear_model import LassoCV, LogisticRegression, enet_path, lasso_p
 from sklearn.model_selection import KFold
 
 import poise
-from poise.path import fit
+from poise.path import runner, solve
+from poise.path.arguments import complete_training
 from poise.path.data.batches import batches_of
-from poise.path.grid import below
-from poise.path.lanes import program
-from poise.path.result import Path
+from poise.path.grid import decade_below
+from poise.path.lanes.trainer import LaneTrainer
+from poise.path.result import RegularizationPath
 from poise.path.training import Replica, Training
 
 x, y = diabetes()
@@ -139,12 +140,12 @@ def test_patience_keeps_the_weights_of_the_best_epoch():
     data = noisy()
     given = (data[0][:20], data[1][:20])
     training = Training(epochs=60, batch_size=8, settle=0, patience=3)
-    folds = (data[0][20:], data[1][20:])
-    stopped = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.0, 0.1], cv=folds, training=training)
+    held = (data[0][20:], data[1][20:])
+    stopped = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.0, 0.1], validation_data=held, training=training)
     epochs = int(stopped.lanes.table["epochs"][1])
     assert 0 < epochs < 57
     whole = Training(epochs=epochs, batch_size=8, settle=0)
-    again = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.1], cv=folds, training=whole)
+    again = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.1], validation_data=held, training=whole)
     assert_same_weights(stopped.weights(0.1), again.weights(0.1))
 
 
@@ -198,13 +199,13 @@ def test_diverged_everywhere_is_reported():
 def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypatch):
     inputs = table(30)[0]
     exact = inputs @ np.array([[2.0], [1.0], [-1.0], [0.5], [1.0], [-2.0]], "float32")  # the less penalty the better
-    given = {"data": (inputs, exact), "strengths": 5, "folds": 2, "training": replace(SETTLED, settle=300)}
+    given = {"data": (inputs, exact), "strengths": 5, "cv": 2, "training": replace(SETTLED, settle=300)}
     longer = path_of(linear(6), **given).strengths
-    monkeypatch.setattr(fit, "EXTENSIONS", 0)
+    monkeypatch.setattr(solve, "EXTENSIONS", 0)
     found = path_of(linear(6), **given).strengths
     assert len(found) == 5
-    more = below(found)
-    np.testing.assert_allclose(longer, [*below(more), *more, *found], rtol=1e-6)
+    more = decade_below(found)
+    np.testing.assert_allclose(longer, [*decade_below(more), *more, *found], rtol=1e-6)
 
 
 def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is():
@@ -213,13 +214,13 @@ def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is():
 
 
 def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch):
-    def nothing(engine, strengths, *given, run=fit.Local.run, **others):
+    def nothing(engine, strengths, *given, run=runner.LaneRunner.run, **others):
         found = run(engine, strengths, *given, **others)
         if len(strengths) == 5:
             found.table["diverged"] = True
         return found
 
-    monkeypatch.setattr(fit.Local, "run", nothing)
+    monkeypatch.setattr(runner.LaneRunner, "run", nothing)
     found = path_of(linear(6), data=table(30), strengths=5, cv=2)
     assert (found.table["diverged"] > 0).all()
 
@@ -238,11 +239,26 @@ def test_one_input_and_many_more_inputs_than_rows():
     assert found.features(5.0).size == 0
 
 
+@pytest.mark.parametrize("update", ["coupled", "decoupled", "proximal"])
+def test_the_update_is_that_of_the_compiled_optimizer(update):
+    model = net()
+    model.compile(poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(), update), "mse")
+    assert complete_training(model, [poise.Rule("*", poise.L1())], None).update == update
+    assert complete_training(model, [poise.Rule("*", poise.L1())], Training(update="auto")).update == "auto"
+
+
+def test_the_update_is_auto_without_a_penalized_optimizer():
+    training = complete_training(compiled(), [poise.Rule("*", poise.L1())], None)
+    assert (training.update, training.settle) == ("auto", 2000)
+    assert complete_training(compiled(), [poise.Rule("*", poise.L2())], None).settle == 0
+
+
 def test_rules_of_the_compiled_optimizer_are_the_default():
     model = net()
     model.compile(poise.PenalizedOptimizer("adam", poise.L1(0.5), "coupled"), "mse")
     found = poise.fit_path(model, *table(30), strengths=[0.1], cv=2, training=SHORT, progress=False)
-    expected = path_of(net(), optimizers.Adam(), table(30), poise.L1(), strengths=[0.1], cv=2)
+    coupled = replace(SHORT, update="coupled")
+    expected = path_of(net(), optimizers.Adam(), table(30), poise.L1(), strengths=[0.1], cv=2, training=coupled)
     assert_same_weights(found.weights(0.1), expected.weights(0.1))
 
 
@@ -281,35 +297,37 @@ L1 = poise.L1()
 REFUSED = {
     "not compiled": (net, L1, {}, r"^The model is not compiled\. Call model\.compile"),
     "not built": (lambda: compiled(keras.Sequential([layers.Dense(1)])), L1, {}, "^The model 'sequential.*' is not built yet"),
-    "own train_step": (own_step, L1, {}, "^OwnStep has a train_step of its own, which lanes would not run"),
+    "own train_step": (own_step, L1, {}, "^OwnStep has a custom train_step, which poise.fit_path would not run"),
     "use_ema": (lambda: compiled(optimizer=optimizers.Adam(use_ema=True)), L1, {}, r"^An average of weights \(use_ema=True\)"),
     "use_ema inside": (lambda: compiled(optimizer=poise.PenalizedOptimizer(optimizers.Adam(use_ema=True), L1)), L1, {}, r"^An average of weights \(use_ema=True\)"),
-    "float16": (in_float16, L1, {}, "^Lanes do not scale the loss, which float16 needs"),
-    "regularizer": (regularized, L1, {}, "^'sequential.*/head/kernel' carries a Keras regularizer"),
-    "Lion": (lambda: compiled(optimizer="lion"), L1, {}, "^update='proximal' does not work with Lion"),
-    "scheduled": (compiled, falling(), {}, "^Rule 'weights' has a scheduled strength"),
-    "strength of zero": (compiled, poise.L1(0.0), {}, "^Rule 'weights' has the strength 0"),
+    "float16": (in_float16, L1, {}, "^poise.fit_path does not scale the loss, which float16 needs"),
+    "regularizer": (regularized, L1, {}, "^'sequential.*/head/kernel' has a Keras regularizer"),
+    "Lion": (lambda: compiled(optimizer="lion"), L1, {}, "which does not work with Lion.* use update='coupled'"),
+    "scheduled": (compiled, falling(), {}, "^Rule 'kernels' has a scheduled strength"),
+    "strength of zero": (compiled, poise.L1(0.0), {}, "^Rule 'kernels' has the strength 0"),
     "empty rules": (compiled, [], {}, "^rules is empty"),
-    "no rules": (compiled, None, {}, "^path has no rules: give a penalty"),
-    "rule for nothing": (compiled, poise.Rule("nowhere", L1), {}, "^Rule 'nowhere' matches no variable"),
-    "negative": (compiled, L1, {"strengths": [0.1, -1.0]}, r"^strengths holds .*-1\.0.*: a strength is a finite number ≥ 0\.$"),
-    "NaN": (compiled, L1, {"strengths": [0.1, np.nan]}, "^strengths holds .*nan.*: a strength is a finite number"),
-    "in two dimensions": (compiled, L1, {"strengths": [[0.1]]}, r"^strengths has the shape \(1, 1\): give a number, or one row"),
-    "no strengths": (compiled, L1, {"strengths": []}, r"^strengths has the shape \(0,\)"),
-    "zero strengths": (compiled, L1, {"strengths": 0}, "^strengths=0: give a number ≥ 1"),
-    "text": (compiled, L1, {"strengths": "many"}, "^strengths='many': give a number, or an array"),
-    "adaptive": (compiled, L1, {"adaptive": -1}, "^adaptive=-1: give a number of stages ≥ 0"),
-    "adaptive with L2": (compiled, poise.L2(), {"adaptive": 1}, "^adaptive works on what a penalty drops"),
-    "relax coupled": (compiled, L1, {"relax": True, "training": Training(update="coupled")}, "^relax=True works on what a penalty drops"),
+    "no rules": (compiled, None, {}, "^rules is None, and the model was not compiled with poise.PenalizedOptimizer"),
+    "rule for nothing": (compiled, poise.Rule("nowhere", L1), {}, "^Rule 'nowhere' matches none of the"),
+    "negative": (compiled, L1, {"strengths": [0.1, -1.0]}, r"^strengths must be finite numbers >= 0, got -1\.0"),
+    "NaN": (compiled, L1, {"strengths": [0.1, np.nan]}, "^strengths must be finite numbers >= 0, got nan"),
+    "in two dimensions": (compiled, L1, {"strengths": [[0.1]]}, r"^strengths must be an int or one row of numbers, got an array of shape \(1, 1\)"),
+    "no strengths": (compiled, L1, {"strengths": []}, r"^strengths must be an int or one row of numbers, got an array of shape \(0,\)"),
+    "zero strengths": (compiled, L1, {"strengths": 0}, "^strengths must be an int >= 1, got 0"),
+    "text": (compiled, L1, {"strengths": "many"}, "^strengths must be an int or an array of numbers >= 0, got 'many'"),
+    "adaptive": (compiled, L1, {"adaptive": -1}, "^adaptive must be an int >= 0, got -1"),
+    "adaptive with L2": (compiled, poise.L2(), {"adaptive": 1}, "^adaptive needs exact zeros"),
+    "relax coupled": (compiled, L1, {"relax": True, "training": Training(update="coupled")}, "^relax=True needs exact zeros"),
     "loss of the batch": (lambda: compiled(loss=whole_batch), L1, {}, "^The loss is neither a mean nor a sum"),
-    "engine": (compiled, L1, {"engine": "dask"}, "^executor='dask' is not one of 'auto', 'local', 'process'"),
-    "folds": (compiled, L1, {"folds": 31}, "^cv=31 needs at least as many rows"),
+    "executor": (compiled, L1, {"executor": "dask"}, "^executor must be one of .auto., .in_process., .subprocess., .ray. or a poise.RayCluster, got .dask."),
+    "cv as a tuple": (compiled, L1, {"cv": table(30)}, r"^cv must not be a tuple\. Pass validation rows as validation_data=\(x, y\)"),
+    "validation rows as a list": (compiled, L1, {"validation_data": [*table(30)]}, "^validation_data must be a tuple .* got of type list"),
+    "cv": (compiled, L1, {"cv": 31}, "^cv=31 needs at least 31 rows"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_before_anything_is_trained(case, monkeypatch):
-    monkeypatch.setattr(program.Program, "run", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(LaneTrainer, "run", lambda *_, **__: pytest.fail("trained"))
     build, rules, given, message = REFUSED[case]
     with pytest.raises((TypeError, ValueError), match=message):
         poise.fit_path(build(), *table(30), rules, progress=False, **given)
@@ -325,7 +343,7 @@ class OwnModel(keras.Model):
 
 
 def test_model_that_could_not_be_given_back_is_refused_before_anything_is_trained(monkeypatch):
-    monkeypatch.setattr(program.Program, "run", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(LaneTrainer, "run", lambda *_, **__: pytest.fail("trained"))
     model = OwnModel(np.ones(1, int))
     model(np.ones((1, 6)))
     with pytest.raises(NotImplementedError, match="get_config"):
@@ -341,7 +359,7 @@ def adapted():
     target = (rows[:, :1] - 50.0) / 10.0
     model.compile(keras.optimizers.Adam(0.05), "mse")
     training = poise.Training(epochs=20, batch_size=None, settle=0)
-    given = {"strengths": [0.01, 0.1], "folds": 2, "seeds": 2, "training": training, "progress": False}
+    given = {"strengths": [0.01, 0.1], "cv": 2, "n_init": 2, "training": training, "progress": False}
     return model, rows, target, poise.fit_path(model, rows, target, poise.L2(), **given)
 
 
@@ -354,10 +372,10 @@ def loss_of_all_rows(path, seed):
 def test_models_of_a_path_have_the_state_with_which_its_lanes_were_trained(adapted, seed, tmp_path):
     _, rows, target, path = adapted
     path.save(tmp_path / "path")
-    for other in (path, Path.load(tmp_path / "path")):
+    for other in (path, RegularizationPath.load(tmp_path / "path")):
         losses = [np.mean((predicted(other.model(s, seed), rows) - target) ** 2) for s in other.strengths]
         np.testing.assert_allclose(losses, loss_of_all_rows(path, seed), rtol=1e-4)
-    loss = np.mean((Path.load(tmp_path / "path").predict(0.1, rows) - target) ** 2)
+    loss = np.mean((RegularizationPath.load(tmp_path / "path").predict(0.1, rows) - target) ** 2)
     np.testing.assert_allclose(loss, loss_of_all_rows(path, 0)[1], rtol=1e-4)
 
 

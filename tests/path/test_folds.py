@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import model_selection as sklearn_splits
 
-from poise.path.data.folds import kept, split
+from poise.path.data.folds import full_replicas, split_rows
 
 ROWS = 60
 RANDOM = np.random.default_rng(0)
@@ -28,13 +28,13 @@ def pairs_by(splitter, y=None, groups=None):
 
 
 def test_a_number_is_scikit_learns_shuffled_folds():
-    found = split(ROWS, NUMBERS, 5)
+    found = split_rows(ROWS, NUMBERS, 5)
 
     assert pairs_of(found) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
 
 
 def test_every_row_is_held_out_once_and_trains_elsewhere():
-    *folds, everything = split(ROWS, NUMBERS, 7)
+    *folds, everything = split_rows(ROWS, NUMBERS, 7)
 
     assert sorted(np.concatenate([r.held for r in folds])) == list(range(ROWS))
     assert all(set(r.train) == set(range(ROWS)) - set(r.held) for r in folds)
@@ -42,15 +42,15 @@ def test_every_row_is_held_out_once_and_trains_elsewhere():
 
 
 def test_every_seed_has_the_same_folds_and_a_replica_that_trains_on_all():
-    found = split(ROWS, NUMBERS, 3, n_init=2)
+    found = split_rows(ROWS, NUMBERS, 3, n_init=2)
 
     assert [(r.seed, r.fold) for r in found] == [(0, 0), (0, 1), (0, 2), (0, -1), (1, 0), (1, 1), (1, 2), (1, -1)]
     assert pairs_of(found, 0) == pairs_of(found, 1)
-    assert kept(found) == [3, 7]
+    assert full_replicas(found) == [3, 7]
 
 
 def test_a_splitter_without_a_fixed_seed_gives_all_seeds_the_same_folds():
-    found = split(ROWS, NUMBERS, sklearn_splits.ShuffleSplit(3), n_init=3)
+    found = split_rows(ROWS, NUMBERS, sklearn_splits.ShuffleSplit(3), n_init=3)
 
     assert pairs_of(found, 0) == pairs_of(found, 1) == pairs_of(found, 2)
 
@@ -70,7 +70,7 @@ def test_a_splitter_without_a_fixed_seed_gives_all_seeds_the_same_folds():
     ids=["labels", "column", "bytes", "not-from-zero", "one-hot", "whole-one-hot", "list", "dict"],
 )
 def test_classes_are_stratified(y):
-    assert pairs_of(split(ROWS, y, 5)) == pairs_by(
+    assert pairs_of(split_rows(ROWS, y, 5)) == pairs_by(
         sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0), LABELS
     )
 
@@ -79,7 +79,7 @@ def test_classes_are_stratified(y):
 def test_zeros_and_ones_are_classes(dtype):
     truth = LABELS > 0
 
-    found = split(ROWS, truth.astype(dtype)[:, None], 5)
+    found = split_rows(ROWS, truth.astype(dtype)[:, None], 5)
 
     assert pairs_of(found) == pairs_by(sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0), truth)
 
@@ -112,7 +112,7 @@ def test_zeros_and_ones_are_classes(dtype):
     ],
 )
 def test_what_is_not_one_output_of_classes_is_only_shuffled(y):
-    assert pairs_of(split(ROWS, y, 5)) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
+    assert pairs_of(split_rows(ROWS, y, 5)) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
 
 
 def test_the_caller_can_say_whether_these_are_classes():
@@ -121,8 +121,8 @@ def test_the_caller_can_say_whether_these_are_classes():
         sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0),
     )
 
-    assert pairs_of(split(ROWS, LABELS, 5, are_classes=False)) == pairs_by(plain)
-    assert pairs_of(split(ROWS, LABELS.astype(float), 5, are_classes=True)) == pairs_by(stratified, LABELS)
+    assert pairs_of(split_rows(ROWS, LABELS, 5, are_classes=False)) == pairs_by(plain)
+    assert pairs_of(split_rows(ROWS, LABELS.astype(float), 5, are_classes=True)) == pairs_by(stratified, LABELS)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_the_caller_can_say_whether_these_are_classes():
     ids=["probabilities", "column", "of-several-classes", "several-labels"],
 )
 def test_targets_of_a_classification_loss_that_are_no_labels(y):
-    found = split(ROWS, y, 5, are_classes=True)
+    found = split_rows(ROWS, y, 5, are_classes=True)
 
     assert pairs_of(found) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
 
@@ -139,13 +139,13 @@ def test_targets_of_a_classification_loss_that_are_no_labels(y):
 def test_a_rare_class_trains_in_every_fold_without_a_warning():
     labels = np.r_[np.zeros(ROWS - 2, int), 1, 1]
 
-    found = split(ROWS, labels, 5, are_classes=True)
+    found = split_rows(ROWS, labels, 5, are_classes=True)
 
     assert all({0, 1} == set(labels[r.train]) for r in found)
 
 
 def test_one_output_among_several_may_have_no_loss():
-    found = split(ROWS, {"a": LABELS, "b": None}, 5)
+    found = split_rows(ROWS, {"a": LABELS, "b": None}, 5)
 
     assert pairs_of(found) == pairs_by(sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0), LABELS)
 
@@ -156,7 +156,7 @@ def test_one_output_among_several_may_have_no_loss():
     ids=["array", "list", "series", "text"],
 )
 def test_groups_stay_together(groups):
-    numbers, classes = split(ROWS, NUMBERS, 5, 1, groups), split(ROWS, LABELS, 5, 1, groups)
+    numbers, classes = split_rows(ROWS, NUMBERS, 5, 1, groups), split_rows(ROWS, LABELS, 5, 1, groups)
 
     assert all(not set(GROUPS[r.train]) & set(GROUPS[r.held]) for r in [*numbers, *classes])
     assert pairs_of(numbers) == pairs_by(sklearn_splits.GroupKFold(5), groups=GROUPS)
@@ -179,13 +179,13 @@ def test_groups_stay_together(groups):
     ids=lambda value: type(value).__name__,
 )
 def test_a_splitter_splits_as_it_does(splitter, y, groups):
-    assert pairs_of(split(ROWS, y, splitter, 1, groups)) == pairs_by(splitter, y, groups)
+    assert pairs_of(split_rows(ROWS, y, splitter, 1, groups)) == pairs_by(splitter, y, groups)
 
 
 def test_a_splitter_for_classes_reads_one_hot_rows():
     splitter = sklearn_splits.StratifiedKFold(3)
 
-    assert pairs_of(split(ROWS, np.eye(3)[LABELS], splitter)) == pairs_by(splitter, LABELS)
+    assert pairs_of(split_rows(ROWS, np.eye(3)[LABELS], splitter)) == pairs_by(splitter, LABELS)
 
 
 def test_a_splitter_sees_the_positions_and_the_labels_as_they_are():
@@ -193,7 +193,7 @@ def test_a_splitter_sees_the_positions_and_the_labels_as_they_are():
         def split(self, X, y=None, groups=None):
             yield X[y == 9, 0], X[y == 7, 0]
 
-    (fold, _) = split(6, np.array([9, 7, 9, 7, 9, 8]), Odd(), are_classes=False)
+    (fold, _) = split_rows(6, np.array([9, 7, 9, 7, 9, 8]), Odd(), are_classes=False)
 
     assert (fold.train.tolist(), fold.held.tolist()) == ([0, 2, 4], [1, 3])
 
@@ -210,26 +210,24 @@ def test_a_splitter_sees_the_positions_and_the_labels_as_they_are():
     ids=["lists", "arrays", "masks", "generator", "zip"],
 )
 def test_pairs_are_taken_as_they_are(folds):
-    fold, everything = split(5, NUMBERS[:5], folds)
+    fold, everything = split_rows(5, NUMBERS[:5], folds)
 
     assert (fold.fold, fold.train.tolist(), fold.held.tolist()) == (0, [0, 2, 4], [1, 3])
     assert (everything.fold, everything.train.tolist()) == (-1, [0, 1, 2, 3, 4])
 
 
 def test_rows_to_validate_on_are_held_out_of_a_fold_that_trains_on_all():
-    x, y = np.zeros((4, 3)), NUMBERS[:4]
-
-    found = split(6, NUMBERS[:10], (x, y), n_init=2)
+    found = split_rows(6, NUMBERS[:10], 5, n_init=2, validation_rows=4)
 
     assert [(r.fold, r.seed) for r in found] == [(0, 0), (0, 1)]
     assert all((r.train.tolist(), r.held.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9]) for r in found)
-    assert kept(found) == [0, 1]
+    assert full_replicas(found) == [0, 1]
 
 
 def test_weights_of_zero_leave_rows_out_and_folds_stand():
     weights = {"a": np.ones(ROWS), "b": None, "c": (np.arange(ROWS) % 2)[:, None] * np.ones(3)}
 
-    assert pairs_of(split(ROWS, NUMBERS, 5, sample_weight=weights)) == pairs_of(split(ROWS, NUMBERS, 5))
+    assert pairs_of(split_rows(ROWS, NUMBERS, 5, sample_weight=weights)) == pairs_of(split_rows(ROWS, NUMBERS, 5))
 
 
 # ---------------------------------------------------------------- what is refused
@@ -237,39 +235,39 @@ def test_weights_of_zero_leave_rows_out_and_folds_stand():
 
 def refused(error, message, *arguments, **named):
     with pytest.raises(error, match=re.escape(message)):
-        split(*arguments, **named)
+        split_rows(*arguments, **named)
 
 
 @pytest.mark.parametrize(
     ("error", "folds", "message"),
     [
-        (ValueError, 1, "cv=1: give a whole number ≥ 2."),
-        (ValueError, 0, "cv=0: give a whole number ≥ 2."),
-        (ValueError, -5, "cv=-5: give a whole number ≥ 2."),
-        (TypeError, True, "cv=True: give a whole number ≥ 2."),
-        (TypeError, 5.0, "cv=5.0: give a number ≥ 2, a scikit-learn splitter, pairs or rows."),
-        (TypeError, None, "cv=None: give a number ≥ 2, a scikit-learn splitter, pairs or rows."),
-        (TypeError, "five", "cv='five': give a number ≥ 2, a scikit-learn splitter, pairs or rows."),
-        (ValueError, 61, "cv=61 needs at least as many rows, and there are 60. Give fewer folds."),
-        (ValueError, [], "cv=[] has no pair (train, held), so nothing is held out."),
+        (ValueError, 1, "cv must be an int >= 2, got 1."),
+        (ValueError, 0, "cv must be an int >= 2, got 0."),
+        (ValueError, -5, "cv must be an int >= 2, got -5."),
+        (TypeError, True, "cv must be an int >= 2, got True."),
+        (TypeError, 5.0, "cv is of type float. Pass an int >= 2, a scikit-learn splitter"),
+        (TypeError, None, "cv is of type NoneType. Pass an int >= 2, a scikit-learn splitter"),
+        (TypeError, "five", "cv is of type str. Pass an int >= 2, a scikit-learn splitter"),
+        (ValueError, 61, "cv=61 needs at least 61 rows, and there are 60. Pass a smaller cv."),
+        (ValueError, [], "cv=[] has no pair (train, held). Pass at least one."),
         (TypeError, {"train": [0], "held": [1]}, "Fold 0 is of type str, not a pair (train, held)."),
         (TypeError, [0, 1], "Fold 0 is of type int, not a pair (train, held)."),
         (
             TypeError,
             [np.zeros((2, 9)), NUMBERS],
-            "Fold 0 is of type ndarray, not a pair (train, held). Rows to validate",
+            "Fold 0 is of type ndarray, not a pair (train, held). Pass an int >= 2",
         ),
         (TypeError, [([0], [1], [2])], "Fold 0 is of type tuple, not a pair (train, held)."),
-        (TypeError, [([0.0, 1.0], [2])], "Fold 0 trains on an array of shape (2,) and dtype float64. Give positions"),
+        (TypeError, [([0.0, 1.0], [2])], "Fold 0 trains on an array of shape (2,) and dtype float64. Pass positions"),
         (TypeError, [([[0, 1]], [2])], "Fold 0 trains on an array of shape (1, 2) and dtype int64."),
         (TypeError, [(["a"], [2])], "Fold 0 trains on an array of shape (1,) and dtype <U1."),
         (ValueError, [([True, False], [2])], "Fold 0 trains on a mask of 2 rows, and there are 60."),
-        (ValueError, [([0, 1], [2]), ([], [2])], "Fold 1 trains on no rows. Give at least one, by fewer folds"),
+        (ValueError, [([0, 1], [2]), ([], [2])], "Fold 1 trains on no rows. Pass a smaller cv, or another split."),
         (ValueError, [([0, 1], np.zeros(ROWS, bool))], "Fold 0 holds out no rows."),
-        (ValueError, [([0, 1, 2], [3, 1, 0])], "Fold 0 trains on 2 rows that it holds out, row 0 first."),
+        (ValueError, [([0, 1, 2], [3, 1, 0])], "Fold 0 trains on 2 rows that it also holds out, for example row 0."),
         (ValueError, [([0, 60], [1])], "Fold 0 trains on row 60, and the rows are 0 to 59."),
         (ValueError, [([0, 2], [-1])], "Fold 0 holds out row -1, and the rows are 0 to 59."),
-        (ValueError, [([0, 2, 2, 4, 4], [1])], "Fold 0 trains on 2 rows more than once, row 2 first. Name a row once;"),
+        (ValueError, [([0, 2, 2, 4, 4], [1])], "Fold 0 trains on 2 rows more than once, for example row 2. Use sample_weight"),
     ],
 )
 def test_folds_that_cannot_be_made(error, folds, message):
@@ -284,22 +282,22 @@ def test_a_splitter_that_yields_nothing():
         def __repr__(self):
             return "Lazy()"
 
-    refused(ValueError, "cv=Lazy() has no pair (train, held), so nothing is held out.", ROWS, NUMBERS, Lazy())
+    refused(ValueError, "cv=Lazy() has no pair (train, held). Pass at least one.", ROWS, NUMBERS, Lazy())
 
 
 @pytest.mark.parametrize(
     ("error", "seeds"), [(ValueError, 0), (ValueError, -1), (TypeError, 1.0), (TypeError, True), (TypeError, None)]
 )
 def test_seeds_that_are_no_number_from_one(error, seeds):
-    refused(error, f"n_init={seeds!r}: give a whole number ≥ 1.", ROWS, NUMBERS, 5, seeds)
+    refused(error, f"n_init must be an int >= 1, got {seeds!r}.", ROWS, NUMBERS, 5, seeds)
 
 
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (GROUPS[:-1], "groups has shape (59,). Give one group for each of the 60 rows."),
-        (GROUPS[:, None], "groups has shape (60, 1). Give one group for each of the 60 rows."),
-        (np.arange(ROWS) % 4, "cv=5 needs at least as many groups, and there are 4. Give fewer folds."),
+        (GROUPS[:-1], "groups has shape (59,). Pass one group for each of the 60 rows."),
+        (GROUPS[:, None], "groups has shape (60, 1). Pass one group for each of the 60 rows."),
+        (np.arange(ROWS) % 4, "cv=5 needs at least 5 groups, and there are 4. Pass a smaller cv."),
         (np.where(np.arange(ROWS) < 3, np.nan, GROUPS), "groups is missing for 3 rows."),
         (pd.Series([None, *"abcde"] * 10), "groups is missing for 10 rows."),
     ],
@@ -308,23 +306,25 @@ def test_groups_that_do_not_fit(groups, message):
     refused(ValueError, message, ROWS, NUMBERS, 5, 1, groups)
 
 
-@pytest.mark.parametrize("folds", [[([0, 1], [2])], (np.zeros((2, 1)), np.zeros(2))], ids=["pairs", "rows"])
-def test_groups_for_folds_that_are_made_already(folds):
-    refused(
-        ValueError, "groups tell a number of folds or a splitter which rows belong", ROWS, NUMBERS, folds, 1, GROUPS
-    )
+def test_groups_for_folds_that_are_made_already():
+    refused(ValueError, "groups assigns rows to folds, and the pairs", ROWS, NUMBERS, [([0, 1], [2])], 1, GROUPS)
+    refused(ValueError, "groups assigns rows to folds", ROWS, NUMBERS, 5, 1, GROUPS, validation_rows=2)
+
+
+def test_a_tuple_is_refused_because_it_could_be_validation_rows():
+    refused(TypeError, "cv must not be a tuple, got one of 2 elements.", ROWS, NUMBERS, (NUMBERS, NUMBERS))
 
 
 def test_a_class_that_a_fold_does_not_train():
     labels = np.r_[np.zeros(30, int), np.full(29, 1), 5]
 
-    refused(ValueError, "trains on no row of class 5, which others hold.", ROWS, labels, 5, are_classes=True)
+    refused(ValueError, "has no training row of class 5.", ROWS, labels, 5, are_classes=True)
     refused(
-        ValueError, "Fold 0 trains on no row of class 2", ROWS, LABELS, [(LABELS < 2, LABELS == 2)], are_classes=True
+        ValueError, "Fold 0 has no training row of class 2", ROWS, LABELS, [(LABELS < 2, LABELS == 2)], are_classes=True
     )
     refused(
         ValueError,
-        "Fold 0 trains on no row of class 2",
+        "Fold 0 has no training row of class 2",
         ROWS,
         np.eye(3)[LABELS],
         [(LABELS < 2, LABELS == 2)],
@@ -333,14 +333,14 @@ def test_a_class_that_a_fold_does_not_train():
 
 
 def test_whole_numbers_that_may_be_counts_need_not_all_train():
-    fold, _ = split(ROWS, LABELS, [(LABELS < 2, LABELS == 2)])
+    fold, _ = split_rows(ROWS, LABELS, [(LABELS < 2, LABELS == 2)])
 
     assert set(LABELS[fold.train]) == {0, 1}
 
 
 @pytest.mark.parametrize("are_classes", [None, True])
 def test_a_fold_that_trains_on_one_class(are_classes):
-    alone = "trains on rows of class {} alone, so there is nothing to tell apart."
+    alone = "trains on class {} only."
     first, other = LABELS == 1, LABELS != 1
 
     refused(ValueError, "Fold 0 " + alone.format(1), ROWS, LABELS, [(first, other)], are_classes=are_classes)
@@ -349,16 +349,16 @@ def test_a_fold_that_trains_on_one_class(are_classes):
 
 
 def test_rows_given_to_validate_on_with_a_class_that_does_not_train():
-    labels, held = np.r_[np.zeros(5, int), np.ones(5, int), 2, 2], (np.zeros((2, 1)), np.array([2, 2]))
+    labels = np.r_[np.zeros(5, int), np.ones(5, int), 2, 2]
 
-    refused(ValueError, "Fold 0 trains on no row of class 2", 10, labels, held, are_classes=True)
+    refused(ValueError, "Fold 0 has no training row of class 2", 10, labels, 5, validation_rows=2, are_classes=True)
 
 
 def test_more_folds_than_any_class_has_rows():
     labels = np.arange(6) % 3
 
     refused(
-        ValueError, "cv=5, and no class has more than 2 rows. Give at most 2 folds.", 6, labels, 5, are_classes=True
+        ValueError, "cv=5, and no class has more than 2 rows. Pass cv=2 or less.", 6, labels, 5, are_classes=True
     )
 
 

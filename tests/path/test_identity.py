@@ -27,7 +27,7 @@ def renamed(file: Any) -> keras.Model:
     return keras.models.load_model(file)
 
 
-@pytest.mark.parametrize("engine", ["auto", "process"])
+@pytest.mark.parametrize("engine", ["auto", "subprocess"])
 def test_lanes_penalize_the_variables_that_the_rules_resolved_to(engine: str, tmp_path: Any) -> None:
     model = renamed(tmp_path / "m.keras")
     assert "/dense_1/" in model.weights[2].path

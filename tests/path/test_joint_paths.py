@@ -26,7 +26,7 @@ def solved(folder):
     """Two folds, one adaptive stage, a refit; the lanes of `path.stages[0]` are those of the plain penalty."""
     model = net()
     model.compile(optimizers.Adam(0.05), "mse")
-    given = {"strengths": STRENGTHS, "folds": 2, "adaptive": 1, "relax": True, "training": SHORT, "checkpoint": folder}
+    given = {"strengths": STRENGTHS, "cv": 2, "adaptive": 1, "relax": True, "training": SHORT, "checkpoint": folder}
     return poise.fit_path(model, *table(48), units_of(model), progress=False, **given)
 
 
@@ -42,7 +42,7 @@ def path(folder):
 
 @pytest.mark.backends("jax")
 def test_a_lane_is_a_training_with_its_strength(path):
-    from poise.path.lanes.program import batches_of
+    from poise.path.data.batches import batches_of
     from poise.path.training import Replica
 
     x, y = table(48)
@@ -84,7 +84,7 @@ def test_the_next_stage_weighs_the_groups_by_their_sizes(path):
     (rule,) = path.rules_at(0.25)
     assert (rule.name, rule.penalty.strength) == (NAME, 0.25)
     expected = np.where(size > 0, np.sqrt(8) * 1.03 / (size / size.max() + 0.03), np.inf)
-    np.testing.assert_allclose(rule.penalty.weights, expected, rtol=1e-5)
+    np.testing.assert_allclose(rule.penalty.factors, expected, rtol=1e-5)
     for fold, before in enumerate(first.lanes.sizes[NAME][:, chosen]):
         assert (path.lanes.sizes[NAME][fold][:, before == 0] == 0).all()
     again = poise.PenalizedOptimizer("adam", path.rules_at(0.25), "proximal")
@@ -120,7 +120,7 @@ def test_every_strength_ends_at_the_group_lasso_of_both_designs():
     model = two_inputs(6)
     model.compile(optimizers.Adam(0.1), "mse")
     training = Training(epochs=0, batch_size=None, settle=1500, tolerance=1e-5)
-    given = {"strengths": [0.1, 0.25], "folds": 2, "training": training, "progress": False}
+    given = {"strengths": [0.1, 0.25], "cv": 2, "training": training, "progress": False}
 
     path = poise.fit_path(model, {"a": a, "b": b}, y, pairs_of(model), **given)
 

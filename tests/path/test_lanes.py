@@ -13,12 +13,15 @@ from keras import layers, ops, optimizers
 from oracles.models import assert_same_weights, table, weights
 
 import poise
+from poise.path import chunks
 from poise.path.data import batches as batching
-from poise.path.executors import in_process
-from poise.path.executors.in_process import Job, Local
-from poise.path.lanes import program, threads
+from poise.path.data.batches import batches_of
+from poise.path.executors.in_process import InProcessExecutor
+from poise.path.lanes import sources, threads
+from poise.path.lanes.sources import ArraySource
 from poise.path.training import Replica, Training
-from poise.rules.rule import as_rules
+
+from .runners import runner_of
 
 ROWS = np.random.default_rng(1).permutation(23)
 REPLICA = Replica(0, 0, ROWS[:19], ROWS[19:])
@@ -46,8 +49,7 @@ def compiled(model, optimizer="adam", loss="mse", **settings):
 
 def in_lanes(model, data, penalty, training=TRAINING, strengths=STRENGTHS, replicas=(REPLICA,), **given):
     """The lanes of some replicas; all of them are kept."""
-    engine = Local(Job(model, as_rules(penalty), data, list(replicas), training))
-    return engine.run(np.asarray(strengths), **given)
+    return runner_of(model, penalty, data, replicas, training).run(np.asarray(strengths), **given)
 
 
 def of_lane(found, position, replica=0):
@@ -61,7 +63,7 @@ def at(structure, rows):
 def batches(data, replica=REPLICA, training=TRAINING):
     """Those that a lane sees, without the rows that only fill up; the last one of an epoch is short."""
     for epoch in range(training.epochs):
-        rows, counted = program.batches_of([replica], training.batch_size, epoch)
+        rows, counted = batches_of([replica], training.batch_size, epoch)
         for here, counts in zip(rows[0], counted[0], strict=True):
             yield at(data, here[counts])
 
@@ -174,7 +176,7 @@ def test_rules_keep_their_ratio():
     found = in_lanes(compiled(net()), data, rules)
     keras.backend.clear_session()
     own = [poise.Rule("dense*/kernel", poise.L1(0.2)), poise.Rule("*bias", poise.L2(0.05))]
-    alone = by_keras(compiled(net(), poise.PenalizedOptimizer("adam", own, "proximal")), data)
+    alone = by_keras(compiled(net(), poise.PenalizedOptimizer("adam", own)), data)
     assert_same_weights(of_lane(found, 2), weights(alone))
 
 
@@ -332,7 +334,7 @@ def test_losses_of_a_lane_are_what_keras_evaluates():
 def test_losses_of_many_rows_are_summed_over_blocks(monkeypatch):
     data = weighted_table(True)
     whole = in_lanes(compiled(net()), data, poise.L1())
-    monkeypatch.setattr(program, "WHOLE", 5)
+    monkeypatch.setattr(sources, "WHOLE", 5)
     monkeypatch.setattr(batching, "WHOLE", 5)
     monkeypatch.setattr(batching, "PART", 5)
     parts = in_lanes(compiled(net()), data, poise.L1())
@@ -344,14 +346,14 @@ def test_replicas_with_rows_of_their_own_are_measured_on_them_alone(monkeypatch)
     data = weighted_table(True)
     expected = in_lanes(compiled(net()), data, poise.L1())
     stacked = keras.tree.map_structure(lambda a: np.concatenate([a + 1.0, a, a - 1.0]), data)
-    count, sizes, block = len(ROWS), set(), program.Program._blocks
+    count, sizes, block = len(ROWS), set(), ArraySource.blocks
 
     def noted(self, replicas):
         for part, masks in block(self, replicas):
             sizes.add(masks["loss"].shape[1])
             yield part, masks
 
-    monkeypatch.setattr(program.Program, "_blocks", noted)
+    monkeypatch.setattr(ArraySource, "blocks", noted)
     own = replace(REPLICA, train=count + REPLICA.train, held=count + REPLICA.held)
     found = in_lanes(compiled(net()), stacked, poise.L1(), replicas=[own])
 
@@ -394,8 +396,8 @@ def assert_equal_lanes(actual, expected):
 
 @pytest.mark.parametrize("size", [2, 10])
 def test_lanes_do_not_depend_on_chunks(size, together, monkeypatch):
-    monkeypatch.setattr(in_process, "MANY", 0)
-    monkeypatch.setattr(Local, "fastest", lambda self, *_: size)
+    monkeypatch.setattr(chunks, "LARGE", 0)
+    monkeypatch.setattr(InProcessExecutor, "fastest_size", lambda self, *_: size)
     parts = in_lanes(compiled(net()), weighted_table(True), poise.L1(), strengths=FIVE, replicas=REPLICAS)
     assert_equal_lanes(parts, together)
 
@@ -405,11 +407,11 @@ def test_lanes_do_not_depend_on_chunks(size, together, monkeypatch):
 )
 @pytest.mark.parametrize("start", ["fresh", "dense"])
 def test_lanes_do_not_depend_on_threads(training, start, monkeypatch):
-    widths, passed = set(), program.Program._passed
+    widths, train = set(), ArraySource.train
 
-    def noted(self, state, *args, **given):
-        widths.add(state[0][0].shape[1])
-        return passed(self, state, *args, **given)
+    def noted(self, compiler, problem, state, *args, **given):
+        widths.add(state.trained[0].shape[1])
+        return train(self, compiler, problem, state, *args, **given)
 
     def found(cores):
         widths.clear()
@@ -424,8 +426,8 @@ def test_lanes_do_not_depend_on_threads(training, start, monkeypatch):
             np.geomspace(0.01, 1.0, 7), [EVEN, replace(EVEN, fold=1)], factors=factors,
         )  # fmt: skip
 
-    monkeypatch.setattr(program.Program, "_passed", noted)
-    monkeypatch.setattr(threads, "FEWEST", 2)
+    monkeypatch.setattr(ArraySource, "train", noted)
+    monkeypatch.setattr(threads, "MIN_STRENGTHS", 2)
     monkeypatch.delenv("NPROC", raising=False)
     one = found(1)
     assert widths - {1} == {7}  # from dense weights one strength comes first
@@ -437,7 +439,7 @@ def test_lanes_do_not_depend_on_threads(training, start, monkeypatch):
 
 
 def test_chunk_is_measured_where_lanes_are_large(together, monkeypatch):
-    monkeypatch.setattr(in_process, "MANY", 0)
+    monkeypatch.setattr(chunks, "LARGE", 0)
     parts = in_lanes(compiled(net()), weighted_table(True), poise.L1(), strengths=FIVE, replicas=REPLICAS)
     assert_equal_lanes(parts, together)
 
@@ -452,26 +454,25 @@ def test_replicas_settle_on_different_numbers_of_blocks(monkeypatch):
 
 DEVICES = """
 import keras, numpy as np, jax, poise, sys
-from poise.path.executors.in_process import Job, Local
+from poise.path.lanes.state import place_state
 from poise.path.training import Replica, Training
-from poise.path.lanes import program
-from poise.rules.rule import as_rules
-assert len(program._placed([[jax.numpy.zeros((1, 4))]])[0][0].sharding.device_set) == len(jax.devices())
+from path.runners import runner_of
+assert len(place_state([jax.numpy.zeros((1, 4))])[0].sharding.device_set) == len(jax.devices())
 keras.utils.set_random_seed(3)
 dense = [keras.layers.Dense(5, "tanh"), keras.layers.Dense(1)]
 model = keras.Sequential([keras.Input((6,)), *dense])
 model.compile("adam", "mse")
 x = np.random.default_rng(0).normal(size=(23, 6)).astype("float32")
 rows = np.arange(23)
-job = Job(model, as_rules(poise.L1()), (x, x[:, :1], None), [Replica(-1, 0, rows, rows[:0])], Training(epochs=3, settle=20))
-found = Local(job).run(np.array([0.0, 0.01, 0.1, 0.5]))
+runner = runner_of(model, poise.L1(), (x, x[:, :1], None), [Replica(-1, 0, rows, rows[:0])], Training(epochs=3, settle=20))
+found = runner.run(np.array([0.0, 0.01, 0.1, 0.5]))
 """
 
 
 def test_lanes_do_not_depend_on_devices(tmp_path):
     here = {}
     exec(DEVICES, here)
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": os.pathsep.join(sys.path)}
     code = DEVICES + "assert len(jax.devices()) == 2\nnp.savez(sys.argv[1], *found.weights)"
     subprocess.run([sys.executable, "-c", code, tmp_path / "out.npz"], env=environment, check=True, timeout=120)
     with np.load(tmp_path / "out.npz") as stored:
@@ -547,7 +548,7 @@ def test_a_lane_that_diverges_ends_no_settling():
 
 
 def test_batches_hold_every_row_once_and_fill_up_with_their_own():
-    rows, counted = program.batches_of(REPLICAS[1:], 8, 4)
+    rows, counted = batches_of(REPLICAS[1:], 8, 4)
     assert rows.shape == counted.shape == (2, 3, 8)
     for replica, here, counts in zip(REPLICAS[1:], rows, counted, strict=True):
         assert sorted(here[counts]) == sorted(replica.train)
@@ -556,14 +557,14 @@ def test_batches_hold_every_row_once_and_fill_up_with_their_own():
 
 
 def test_batches_differ_between_epochs_and_are_the_same_again():
-    first, again, later = (program.batches_of([REPLICA], 8, epoch)[0] for epoch in (0, 0, 1))
+    first, again, later = (batches_of([REPLICA], 8, epoch)[0] for epoch in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != later).any()
 
 
 def test_batches_of_different_numbers_are_refused():
-    with pytest.raises(ValueError, match=r"^These replicas have \[2, 3\] batches an epoch"):
-        program.batches_of(REPLICAS[:2], 8, 0)
+    with pytest.raises(ValueError, match=r"^All replicas must have the same number of batches per epoch, got \[2, 3\]"):
+        batches_of(REPLICAS[:2], 8, 0)
 
 
 def test_a_loss_of_the_whole_batch_is_refused():

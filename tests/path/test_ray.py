@@ -32,7 +32,7 @@ def trained(engine, checkpoint=None, **changed):
     model.compile("adam", "mse")
     x = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
     training = poise.Training(epochs=2, settle=10)
-    given = {"strengths": [0.01, 0.1, 0.3, 1.0], "folds": 2, "training": training, "progress": False, **changed}
+    given = {"strengths": [0.01, 0.1, 0.3, 1.0], "cv": 2, "training": training, "progress": False, **changed}
     return poise.fit_path(model, x, x[:, :1].copy(), poise.L1(), executor=engine, checkpoint=checkpoint, **given)
 """
 exec(TRAINED)
@@ -44,7 +44,7 @@ def machines():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         patch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
-        cluster = cluster_utils.RayCluster(
+        cluster = cluster_utils.Cluster(
             initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
         )
         cluster.add_node(num_cpus=1)
@@ -62,15 +62,15 @@ def undisturbed(machines):
 
 @pytest.fixture(scope="module")
 def here():
-    return trained("local")
+    return trained("in_process")
 
 
 def assert_same(path, other, exactly=True):
-    mine, theirs = (one.program.table.drop(columns="seconds") for one in (path, other))
+    mine, theirs = (one.lanes.table.drop(columns="seconds") for one in (path, other))
     assert mine.columns.equals(theirs.columns)
     for name in mine:
         equal(mine[name].to_numpy("float64"), theirs[name].to_numpy("float64"), exactly)
-    for a, b in zip(path.program.weights, other.program.weights, strict=True):
+    for a, b in zip(path.lanes.weights, other.lanes.weights, strict=True):
         equal(a, b, exactly)
 
 
@@ -100,9 +100,9 @@ def test_the_cluster_trains_what_one_process_does(undisturbed, here):
 
 def test_adaptive_stages_and_patience_run_on_the_cluster(machines):
     changed = {"adaptive": 1, "relax": True}
-    assert_same(trained("ray", **changed), trained("local", **changed), exactly=False)
+    assert_same(trained("ray", **changed), trained("in_process", **changed), exactly=False)
     changed = {"training": poise.Training(epochs=6, patience=1, settle=0)}
-    assert_same(trained("ray", **changed), trained("local", **changed), exactly=False)
+    assert_same(trained("ray", **changed), trained("in_process", **changed), exactly=False)
 
 
 def test_the_size_of_a_chunk_is_measured_on_a_machine(undisturbed, monkeypatch):
@@ -196,14 +196,14 @@ def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, m
     begun_with(monkeypatch, broken)
     with pytest.warns(UserWarning, match="lanes could not be trained and are told as failed: .*no luck"):
         found = trained("ray")
-    failed = found.program.table["failed"].to_numpy(bool)
+    failed = found.lanes.table["failed"].to_numpy(bool)
     assert failed.any()
     assert not failed.all()
-    assert (found.program.table["fold"][failed] == -1).all()
+    assert (found.lanes.table["fold"][failed] == -1).all()
     assert (found.table["failed"] > 0).tolist() == [strength in (0.3, 1.0) for strength in found.strengths]
     assert found.best_strength in found.strengths[:2]
-    kept = found.program.table[~failed].drop(columns="seconds")
-    expected = undisturbed.program.table[~failed].drop(columns="seconds")
+    kept = found.lanes.table[~failed].drop(columns="seconds")
+    expected = undisturbed.lanes.table[~failed].drop(columns="seconds")
     np.testing.assert_array_equal(kept.to_numpy("float64"), expected.to_numpy("float64"))
 
 
@@ -258,8 +258,8 @@ def test_the_same_from_a_process_of_its_own(machines, undisturbed, monkeypatch):
 
 
 def test_a_study_runs_on_the_cluster(machines):
-    small = {"penalties": ["l2"], "strengths": 3, "folds": 2, "steps": 20}
-    there, here = (poise.run_study("wine", **small, executor=engine).results for engine in ("ray", "local"))
+    small = {"penalties": ["l2"], "strengths": 3, "cv": 2, "max_iter": 20}
+    there, here = (poise.run_study("wine", **small, executor=engine).results for engine in ("ray", "in_process"))
     there, here = there.drop(columns="seconds"), here.drop(columns="seconds")
     pd.testing.assert_frame_equal(there, here, rtol=1e-4)
 

@@ -11,7 +11,7 @@ import pytest
 
 import poise
 from poise.layer_state import state_of
-from poise.path.result import Path
+from poise.path.result import RegularizationPath
 
 from .by_hand import HIDDEN, model_of, path_of
 
@@ -200,7 +200,7 @@ def test_a_strength_is_found_despite_its_rounding(strength):
     [(0.05, "0.01 and 0.1"), (0.1 * (1 + 3e-6), "0.1 and 1"), (0.001, "0.01 and 0.1"), (5.0, "0.1 and 1"), (0, "0.01")],
 )
 def test_a_strength_that_is_not_on_the_grid_is_refused_with_its_neighbors(strength, near):
-    for read in (Path.weights, Path.model, Path.features):
+    for read in (RegularizationPath.weights, RegularizationPath.model, RegularizationPath.features):
         with pytest.raises(
             ValueError, match=f"No lane was trained at the strength .*; the nearest on the grid: {near}"
         ):
@@ -231,7 +231,7 @@ def test_a_path_prints_as_a_short_table_with_its_marks():
 
     lines = repr(path).splitlines()
     assert lines[0] == (
-        "Path of GroupLasso on first/kernel, L2 on head/kernel: 100 strengths × 3 folds × 1 seed, 1.5 s"
+        "RegularizationPath of GroupLasso on first/kernel, L2 on head/kernel: 100 strengths × 3 folds × 1 seed, 1.5 s"
     )
     assert lines[1].split() == ["strength", "val_loss", "features", "zeros"]
     assert len(lines) == 2 + 12
@@ -300,7 +300,7 @@ def test_a_saved_path_comes_back_bit_for_bit(tmp_path):
     x = np.random.default_rng(1).normal(size=(7, 4)).astype("float32")
 
     path.save(tmp_path / "a" / "path")
-    loaded = Path.load(tmp_path / "a" / "path")
+    loaded = RegularizationPath.load(tmp_path / "a" / "path")
 
     assert_same(loaded, path)
     assert [len(stage.stages) for stage in loaded.stages] == [0, 1]
@@ -332,7 +332,7 @@ def test_half_precision_weights_come_back_as_they_were(tmp_path):
 
     path.save(tmp_path / "path")
 
-    for one, other in zip(Path.load(tmp_path / "path").lanes.weights, path.lanes.weights, strict=True):
+    for one, other in zip(RegularizationPath.load(tmp_path / "path").lanes.weights, path.lanes.weights, strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one.astype("float32"), other.astype("float32"))
 
@@ -345,10 +345,10 @@ def test_nothing_is_overwritten_unasked(tmp_path):
 
     with pytest.raises(FileExistsError, match="already holds a path. Use overwrite=True"):
         second.save(folder)
-    assert_same(Path.load(folder), first)
+    assert_same(RegularizationPath.load(folder), first)
 
     second.save(folder, overwrite=True)
-    assert_same(Path.load(folder), second)
+    assert_same(RegularizationPath.load(folder), second)
     assert [file.name for file in tmp_path.iterdir()] == ["path"]
 
 
@@ -388,7 +388,7 @@ def test_a_save_that_is_cut_short_leaves_what_was_there(tmp_path, monkeypatch, c
         with pytest.raises(KeyboardInterrupt):
             second.save(tmp_path / "path", overwrite=True)
 
-    assert_same(Path.load(tmp_path / "path"), first)
+    assert_same(RegularizationPath.load(tmp_path / "path"), first)
     assert [file.name for file in tmp_path.iterdir()] == ["path"]
 
 
@@ -404,18 +404,18 @@ def test_a_rule_that_could_not_be_found_again_is_not_saved(tmp_path):
 
 def test_a_folder_that_is_missing_or_foreign_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no folder .*nowhere"):
-        Path.load(tmp_path / "nowhere")
+        RegularizationPath.load(tmp_path / "nowhere")
     for content in (None, "{", "[]", '{"format": "other", "version": 1}', '{"format": "poise path", "version": "1"}'):
         if content is not None:
             (tmp_path / "path.json").write_text(content)
         with pytest.raises(ValueError, match="holds no path that poise saved"):
-            Path.load(tmp_path)
+            RegularizationPath.load(tmp_path)
 
 
 def test_a_newer_format_asks_for_a_newer_poise(tmp_path):
     (tmp_path / "path.json").write_text('{"format": "poise path", "version": 99, "records": []}')
     with pytest.raises(ValueError, match="has the format 99, and this poise reads up to 2. Update poise"):
-        Path.load(tmp_path)
+        RegularizationPath.load(tmp_path)
 
 
 def _shorten(file):
@@ -437,7 +437,7 @@ def test_damage_is_noticed(tmp_path, part, name, harm):
     harm(tmp_path / "path" / part / name)
 
     with pytest.raises(ValueError, match=r"is damaged"):
-        Path.load(tmp_path / "path")
+        RegularizationPath.load(tmp_path / "path")
 
 
 def test_a_missing_stage_is_noticed(tmp_path):
@@ -447,7 +447,7 @@ def test_a_missing_stage_is_noticed(tmp_path):
     (tmp_path / "path" / "relaxed").rmdir()
 
     with pytest.raises(ValueError, match="relaxed.* holds no path that poise saved, or its path.json is damaged"):
-        Path.load(tmp_path / "path")
+        RegularizationPath.load(tmp_path / "path")
 
 
 def with_layer(layer):
@@ -455,7 +455,7 @@ def with_layer(layer):
     path, model = path_of(), model_of(4)
     ending = keras.Sequential([keras.Input((4,)), *model.layers, layer], name="net")
     architecture = keras.saving.serialize_keras_object(ending)
-    return Path(path.lanes, architecture, state_of(ending), path.rules, path.training, 0.0, resolved=path.resolved)
+    return RegularizationPath(path.lanes, architecture, state_of(ending), path.rules, path.training, 0.0, resolved=path.resolved)
 
 
 def test_python_code_in_a_model_is_run_only_if_it_is_trusted(tmp_path):
@@ -467,8 +467,8 @@ def test_python_code_in_a_model_is_run_only_if_it_is_trusted(tmp_path):
     path.save(tmp_path / "path")
 
     with pytest.raises(ValueError, match="The model of the path cannot be rebuilt: .*safe_mode=False"):
-        Path.load(tmp_path / "path")
-    np.testing.assert_array_equal(Path.load(tmp_path / "path", safe_mode=False).predict(0.1, x), path.predict(0.1, x))
+        RegularizationPath.load(tmp_path / "path")
+    np.testing.assert_array_equal(RegularizationPath.load(tmp_path / "path", safe_mode=False).predict(0.1, x), path.predict(0.1, x))
 
 
 class Own(keras.layers.Layer):
@@ -480,10 +480,10 @@ def test_a_layer_that_cannot_be_found_is_named_when_the_path_is_loaded(tmp_path)
     with keras.saving.custom_object_scope({"Own": Own}):
         path = with_layer(Own(name="own"))
         path.save(tmp_path / "path")
-        assert Path.load(tmp_path / "path").model(0.1).layers[-1].name == "own"
+        assert RegularizationPath.load(tmp_path / "path").model(0.1).layers[-1].name == "own"
 
     with pytest.raises(ValueError, match="The model of the path cannot be rebuilt: Could not locate class 'Own'"):
-        Path.load(tmp_path / "path")
+        RegularizationPath.load(tmp_path / "path")
 
 
 def test_a_model_that_does_not_restore_itself_is_refused():
@@ -493,15 +493,15 @@ def test_a_model_that_does_not_restore_itself_is_refused():
     with pytest.raises(
         ValueError, match="was rebuilt with weights of the shapes .*5, 3.*, and those trained have .*4, 3"
     ):
-        Path(path.lanes, architecture, state_of(other), path.rules, path.training, 0.0, resolved=path.resolved).model(
+        RegularizationPath(path.lanes, architecture, state_of(other), path.rules, path.training, 0.0, resolved=path.resolved).model(
             path.best_strength
         )
 
 
 SCRIPT = """
 import sys, numpy as np
-from poise.path.result import Path
-path = Path.load(sys.argv[1])
+from poise.path.result import RegularizationPath
+path = RegularizationPath.load(sys.argv[1])
 np.save(sys.argv[2], path.predict(path.best_strength, np.load(sys.argv[3])))
 """
 

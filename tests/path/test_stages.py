@@ -8,7 +8,7 @@ from oracles.models import assert_same_weights, diabetes, linear, net
 from sklearn.linear_model import Lasso, LinearRegression
 
 import poise
-from poise.path.stages import check_reweightable, held_at_zero, reweighted
+from poise.path.stages import adaptive_factors, check_reweightable, zero_holding_factors
 from poise.path.training import Training
 
 x, y = diabetes()
@@ -33,7 +33,7 @@ def shares(size):
 def test_factors_are_those_of_the_chosen_strength_and_of_the_replica():
     sizes = np.array([[[0.0, 1.0], [3.0, 1.0]], [[2.0, 1.0], [0.0, 0.0]]])[..., None]
     model = linear(2)
-    factors = reweighted(built(model, poise.L1()), {"linear/head/kernel": sizes}, 1)
+    factors = adaptive_factors(built(model, poise.L1()).targets, {"linear/head/kernel": sizes}, 1)
     assert list(factors) == [(0, 0)]
     assert factors[0, 0].shape == (2, 1, 2, 1)
     np.testing.assert_allclose(factors[0, 0][0, 0, :, 0], [1.0, 1.03 / (1 / 3 + 0.03)], rtol=1e-6)
@@ -44,8 +44,8 @@ def test_factors_of_groups_keep_the_penalty_s_own():
     model = net()
     rules = [poise.Rule("features/kernel", poise.GroupLasso(groups="inputs")), poise.Rule("head/kernel", poise.L2())]
     size = np.arange(6.0)
-    factors = reweighted(
-        built(model, rules), {"net/features/kernel": size[None, None], "net/head/kernel": np.ones((1, 1, 5, 1))}, 0
+    factors = adaptive_factors(
+        built(model, rules).targets, {"net/features/kernel": size[None, None], "net/head/kernel": np.ones((1, 1, 5, 1))}, 0
     )
     assert list(factors) == [(0, 0)]
     np.testing.assert_allclose(factors[0, 0][0, 0], np.sqrt(5) * shares(size), rtol=1e-6)
@@ -54,26 +54,26 @@ def test_factors_of_groups_keep_the_penalty_s_own():
 def test_own_factors_of_zero_and_infinity_stay():
     size = np.array([2.0, 1.0, 0.0])[:, None]
     optimizer = built(linear(3), poise.L1(factors=[[0.0], [2.0], [np.inf]]))
-    factors = reweighted(optimizer, {"linear/head/kernel": size[None, None]}, 0)[0, 0][0, 0, :, 0]
+    factors = adaptive_factors(optimizer.targets, {"linear/head/kernel": size[None, None]}, 0)[0, 0][0, 0, :, 0]
     np.testing.assert_allclose(factors, [0.0, 2 * 1.03 / 0.53, np.inf], rtol=1e-6)
 
 
 def test_an_entry_that_is_free_stays_free_even_at_zero():
     optimizer = built(linear(2), poise.L1(factors=[[0.0], [1.0]]))
-    factors = reweighted(optimizer, {"linear/head/kernel": np.array([[[[0.0], [1.0]]]])}, 0)[0, 0]
+    factors = adaptive_factors(optimizer.targets, {"linear/head/kernel": np.array([[[[0.0], [1.0]]]])}, 0)[0, 0]
     np.testing.assert_array_equal(factors[0, 0, :, 0], [0.0, 1.0])
 
 
-def test_what_was_dropped_is_held_at_zero():
+def test_what_was_dropped_is_zero_holding_factors():
     sizes = {"linear/head/kernel": np.array([[[[0.0], [3.0]]]])}
-    factors = held_at_zero(built(linear(2), poise.L1()).targets, sizes)
+    factors = zero_holding_factors(built(linear(2), poise.L1()).targets, sizes)
     assert factors[0, 0].tolist() == [[[[np.inf], [1.0]]]]
 
 
 REFUSED = {
-    "smooth": (poise.L2(), "proximal", "^adaptive works on what a penalty drops, and here nothing becomes exactly zero"),
-    "coupled": (poise.L1(), "coupled", "^adaptive works on what a penalty drops, and here nothing becomes exactly zero"),
-    "no factors": (poise.NuclearNorm(), "proximal", r"^adaptive gives every group or entry a factor, and NuclearNorm on 'linear/head/kernel' has none\. Use poise"),
+    "smooth": (poise.L2(), "proximal", "^adaptive needs exact zeros, and here no weight becomes exactly zero"),
+    "coupled": (poise.L1(), "coupled", "^adaptive needs exact zeros, and here no weight becomes exactly zero"),
+    "no factors": (poise.NuclearNorm(), "proximal", r"^adaptive gives every group or entry a factor, and NuclearNorm on 'linear/head/kernel' does not take factors\. Use poise"),
 }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ REFUSED = {
 def test_penalties_that_cannot_be_reweighted_are_refused(case):
     penalty, update, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
-        check_reweightable(built(linear(3), penalty, update), "adaptive")
+        check_reweightable(built(linear(3), penalty, update).targets, update, "adaptive")
 
 
 # ---------------------------------------------------------------- whole paths
@@ -91,7 +91,7 @@ def test_penalties_that_cannot_be_reweighted_are_refused(case):
 def path():
     model = linear(10)
     model.compile(optimizers.Adam(0.1), "mse")
-    given = {"strengths": GRID, "folds": 3, "adaptive": 1, "relax": True, "training": SETTLED}
+    given = {"strengths": GRID, "cv": 3, "adaptive": 1, "relax": True, "training": SETTLED}
     return poise.fit_path(model, x, y[:, None], poise.L1(), progress=False, **given)
 
 
@@ -185,9 +185,7 @@ def test_training_again_under_the_rules_of_a_strength_gives_its_weights():
         again = keras.models.clone_model(model)
         again.set_weights(model.get_weights())
         rate = keras.optimizers.schedules.CosineDecay(0.01, 200)
-        optimizer = poise.PenalizedOptimizer(
-            keras.optimizers.Adam(rate), stage.rules_at(stage.best_strength), update="proximal"
-        )
+        optimizer = poise.PenalizedOptimizer(keras.optimizers.Adam(rate), stage.rules_at(stage.best_strength))
         again.compile(optimizer, "mse")
         again.fit(x, y, batch_size=80, epochs=200, shuffle=False, verbose=0)
         assert_same_weights(stage.weights(stage.best_strength), again.get_weights())

@@ -69,8 +69,8 @@ def solve(loss, executor="subprocess"):
     train, held = (keras.tree.map_structure(lambda a: a[part], rows) for part in (slice(40), slice(40, 60)))
     training = poise.Training(epochs=3, batch_size=20, settle=0)
     return poise.fit_path(
-        model, *train[:2], poise.L1(), sample_weight=train[2], cv=held, strengths=[0.01, 0.1, 1.0],
-        training=training, executor=engine, progress=False,
+        model, *train[:2], poise.L1(), sample_weight=train[2], validation_data=held, strengths=[0.01, 0.1, 1.0],
+        training=training, executor=executor, progress=False,
     )
 """
 
@@ -101,8 +101,8 @@ def python(code, folder, **environment):
 def solved_on_jax(scene, folder):
     """The path that JAX finds without a process of its own."""
     if keras.backend.backend() == "jax":
-        return scene.solve(scene.talking, "local")
-    code = "scene.solve(scene.talking, 'local').save('local')"
+        return scene.solve(scene.talking, "in_process")
+    code = "scene.solve(scene.talking, 'in_process').save('local')"
     with python(code, folder, KERAS_BACKEND="jax", TF_CPP_MIN_LOG_LEVEL="3") as process:
         assert process.wait(120) == 0
     return poise.RegularizationPath.load(folder / "local")
@@ -110,7 +110,7 @@ def solved_on_jax(scene, folder):
 
 def test_it_finds_what_this_process_would(scene, folder, capfd):
     with pytest.warns(RuntimeWarning, match=r"beside it: \[\]") as told:
-        found = scene.solve(scene.talking, "process" if keras.backend.backend() == "jax" else "auto")
+        found = scene.solve(scene.talking, "subprocess" if keras.backend.backend() == "jax" else "auto")
     words = capfd.readouterr()
     assert "a word from the loss" in words.err
     assert "a word from the loss" not in words.out
@@ -132,7 +132,7 @@ def test_a_checkpoint_reaches_it(tmp_path):
         model.compile("adam", "mse")
         x = np.random.default_rng(0).normal(size=(40, 3))
         training = poise.Training(epochs=2, settle=0)
-        given = {"strengths": [0.01, 0.1], "folds": 2, "training": training, "checkpoint": tmp_path / "kept"}
+        given = {"strengths": [0.01, 0.1], "cv": 2, "training": training, "checkpoint": tmp_path / "kept"}
         return poise.fit_path(model, x, x[:, :1], poise.L2(), executor="subprocess", progress=False, **given)
 
     first = solve()

@@ -3,13 +3,14 @@
 import os
 import pickle
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from oracles.hostile import TARGET, hostile_frame
 
 from poise.study import run_study
 
-SMALL = {"max_iter": 60, "strengths": 4, "cv": 2}
+SMALL: dict[str, Any] = {"max_iter": 60, "strengths": 4, "cv": 2}
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def test_a_table_by_hand():
             "age": [1.0, 3.0, np.nan, 8.0],
             "color": objects("red", None, "blue", "red"),
             "size": [2.0, 2.0, 4.0, 4.0],
-            "when": pd.to_datetime(["2024-01-01", "2024-01-03", None, "2026-01-01"]).astype("datetime64[ns]"),
+            "when": pd.to_datetime(["2024-01-01", "2024-01-03", "NaT", "2026-01-01"]).astype("datetime64[ns]"),
         }
     )
     kinds = columns(age="number", color="category", name="set_aside", size="number", when="date")
@@ -333,7 +333,8 @@ def test_a_weighted_target():
     table = read(frame(), "price", weight="weight")
     folds = encode_folds(table, np.arange(50), PAIRS)
 
-    price, weight = table.target.to_numpy()[:50], table.weight.to_numpy()[:50]
+    assert folds.weight is not None
+    price, weight = table.target.to_numpy()[:50], np.asarray(table.weight)[:50]
     center = (weight * price).sum() / weight.sum()
     scale = np.sqrt((weight * (price - center) ** 2).sum() / weight.sum())
     assert (folds.center, folds.scale) == pytest.approx((center, scale))
@@ -415,4 +416,4 @@ def test_ten_thousand_columns():
 
 def test_the_folds_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        encode_folds(read(frame(), "price"), np.arange(50), []).center = 1.0
+        encode_folds(read(frame(), "price"), np.arange(50), []).center = 1.0  # pyright: ignore[reportAttributeAccessIssue]

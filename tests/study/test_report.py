@@ -4,6 +4,7 @@ import html
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -111,10 +112,11 @@ def test_no_rows_of_the_data_are_in_the_page(diabetes):
     assert sum(value in own for value in values if len(value) > 8) == 0
 
 
-def test_survivors_come_first_with_share_and_size(diabetes):
+def test_selected_columns_come_first_with_share_and_size(diabetes):
     one = diabetes.selector
 
     table = tabulate_columns(diabetes)
+    assert table is not None
 
     assert sorted(table.index) == sorted(diabetes.table.features.columns)
     assert set(table.index[table["selected"]]) == set(one.selected)
@@ -136,7 +138,9 @@ def test_a_column_of_several_inputs_has_one_size(hostile):
     assert (owners == KIND).sum() > 1
     assert sizes.shape == (len(NAMES) + 1, len(one.path.strengths))
     kernel = one.path.weights(float(sizes.columns[0]))[0]
-    assert sizes.loc[KIND].iloc[0] == pytest.approx(float(np.linalg.norm(kernel[owners == KIND])), rel=1e-5)
+    assert float(sizes.to_numpy()[[*sizes.index].index(KIND), 0]) == pytest.approx(
+        float(np.linalg.norm(kernel[owners == KIND])), rel=1e-5
+    )
 
 
 def test_without_a_penalty_there_is_still_a_report(alone):
@@ -149,7 +153,7 @@ def test_without_a_penalty_there_is_still_a_report(alone):
 
 
 def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes):
-    picture = draw_paths(diabetes)
+    picture: Any = draw_paths(diabetes)
 
     assert [note.text for note in picture.layout.annotations] == [
         f"{one.title}{', chosen' if one.name == diabetes.chosen else ''}" for one in diabetes.candidates[1:]
@@ -164,13 +168,13 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes):
         assert traces["selects columns"].x[0] == pytest.approx(one.selection_strength)
 
 
-def test_the_null_model_far_above_takes_no_room_but_where_it_is_marked(diabetes):
+def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes):
     group = diabetes.candidates[2]
     *_, last, far = group.stage.strengths
     assert far == pytest.approx(100 * last)
 
     def end_of(one):
-        picture = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:2], one)))
+        picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:2], one)))
         assert any(far in line.x for line in picture.data if line.name == "held-out rows")
         return 10 ** picture.layout.xaxis2.range[1]
 
@@ -178,18 +182,19 @@ def test_the_null_model_far_above_takes_no_room_but_where_it_is_marked(diabetes)
     assert far < end_of(replace(group, selection_strength=far))
 
 
-def test_the_picture_of_columns_counts_the_survivors(diabetes):
+def test_the_plot_of_columns_counts_the_selected_ones(diabetes):
     one = diabetes.selector
 
-    picture = draw_columns(diabetes, one)
+    picture: Any = draw_columns(diabetes, one)
 
     counted = next(trace for trace in picture.data if trace.meta == "zeros")
     at = int(np.argmin(np.abs(one.path.strengths - one.selection_strength)))
     assert counted.y[at] == len(one.selected)
 
 
-def test_the_pictures_of_training_have_a_panel_a_candidate_and_layer(diabetes):
-    losses, forces, weights = (draw(diabetes) for draw in (draw_losses, draw_forces, draw_weights))
+def test_the_plots_of_training_have_one_panel_per_candidate_and_layer(diabetes):
+    figures: list[Any] = [draw(diabetes) for draw in (draw_losses, draw_forces, draw_weights)]
+    losses, forces, weights = figures
 
     assert [len(picture.layout.annotations) for picture in (losses, forces, weights)] == [2, 6, 3]
     assert {trace.meta for trace in losses.data} == {"prediction", "penalty", "total"}
@@ -203,7 +208,8 @@ def test_the_pictures_of_training_have_a_panel_a_candidate_and_layer(diabetes):
 
 def caption(found, name: str) -> str:
     own = own_part(found)
-    return text_of(re.search(f'id="{name}" role.*?<figcaption>(.*?)</figcaption>', own, re.DOTALL)[1])
+    [found_caption] = re.findall(f'id="{name}" role.*?<figcaption>(.*?)</figcaption>', own, re.DOTALL)
+    return text_of(found_caption)
 
 
 def test_overfitting_is_called_so_only_where_it_is_seen(diabetes):
@@ -226,7 +232,7 @@ def test_captions_name_every_candidate(diabetes):
         assert f"it is {format_number(one.val_loss, 2)} at strength {format_number(one.strength, 2)}." in said
 
 
-def test_notes_stand_beside_the_answer(diabetes):
+def test_notes_follow_the_answer(diabetes):
     noted = replace(diabetes, table=replace(diabetes.table, notes=("Column 'x' looks like a leak.",)))
 
     assert "Notes on the data Column 'x' looks like a leak." in text_of(own_part(noted))
@@ -242,7 +248,7 @@ def test_a_lane_that_diverged_leaves_a_gap_and_a_cross(diabetes):
     changed = replace(one, path=path, stage=path)
     found = replace(diabetes, candidates=(diabetes.baseline, changed, *diabetes.candidates[2:]))
 
-    picture = draw_paths(found)
+    picture: Any = draw_paths(found)
 
     crosses = [trace for trace in picture.data if trace.marker.symbol == "x"]
     assert [len(trace.x) for trace in crosses] == [1]

@@ -1,4 +1,4 @@
-"""The report as Chromium shows it: it stands alone, draws, answers mouse and keyboard, and shows names as text."""
+"""The report as Chromium shows it: it needs no other file, draws, reacts to mouse and keyboard, and shows names as text."""
 
 import itertools
 import shutil
@@ -32,7 +32,7 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, report):
-    """Opens the report; afterwards nothing may have been complained about, asked for or alerted."""
+    """Open the report; afterwards there must be no console message, request or alert."""
     contexts, troubles = [], []
 
     def opened(viewport=WIDE, scheme="light"):
@@ -252,7 +252,7 @@ def test_colors_follow_the_system_while_the_page_is_open(visit):
     expect(page.locator("#losses .js-line").first).to_have_css("stroke", "rgb(92, 184, 240)")
 
 
-def test_panels_stand_below_each_other_on_a_phone(visit):
+def test_panels_are_stacked_on_a_phone(visit):
     tops = []
     for viewport in (WIDE, PHONE):
         panels = visit(viewport).locator("#paths .nsewdrag")

@@ -65,7 +65,7 @@ def test_classes_are_spread_evenly():
 
 @pytest.mark.parametrize("case", ["groups", "groups of classes"])
 def test_rows_of_a_group_stay_together(case):
-    groups = CASES[case].groups.to_numpy()
+    groups = np.asarray(CASES[case].groups)
     training, testing, pairs = split(CASES[case])
 
     assert not set(groups[training]) & set(groups[testing])
@@ -74,7 +74,7 @@ def test_rows_of_a_group_stay_together(case):
 
 
 def test_nothing_trains_on_the_future():
-    time = CASES["time"].time.to_numpy()
+    time = np.asarray(CASES["time"].time)
     training, testing, pairs = split(CASES["time"])
 
     assert time[training].max() < time[testing].min()

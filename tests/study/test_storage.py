@@ -1,4 +1,4 @@
-"""The folder of a study: what is in it, that it is whole or not there, and what it predicts."""
+"""The folder of a study: its content, that it is written completely or not at all, and its predictions."""
 
 import contextlib
 import errno
@@ -9,9 +9,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import jsonschema
 import keras
@@ -58,7 +56,7 @@ def done():
 
 @pytest.fixture(autouse=True)
 def a_light_page(monkeypatch):
-    """The report has tests of its own."""
+    """The report has its own tests."""
     monkeypatch.setattr(storage, "render_page", lambda study: PAGE)
 
 
@@ -68,7 +66,7 @@ def folder(done, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_is_five_files(done, tmp_path):
+def test_a_saved_study_is_five_files(done, tmp_path):
     report = write_study(done, tmp_path / "runs" / "run")
 
     assert report == tmp_path / "runs" / "run" / "report.html"
@@ -98,8 +96,8 @@ def test_study_json_holds_what_was_found(done, folder):
     assert found["settings"]["penalties"] == ["l2"]
     assert found["settings"]["hidden_layer_sizes"] == [4]
     for one in found["candidates"]:
-        told = done.results.loc[one["candidate"]]
-        assert [one[name] for name in told.index] == [None if value != value else value for value in told]
+        row = done.results.loc[one["candidate"]]
+        assert [one[name] for name in row.index] == [None if value != value else value for value in row]
     assert found["candidates"][0]["gain"] is None
     assert found["candidates"][1]["selected"] == ["age", "color", "since"]
     assert found["candidates"][1]["stability"] == {"age": 1.0, "color": 1.0, "since": 1.0}
@@ -132,7 +130,7 @@ def test_study_json_holds_what_was_found(done, folder):
         (lambda found: found.update(format="poise path"), "holds no saved study: study.json has another format"),
     ],
 )
-def test_a_study_json_that_says_something_else_is_refused(damage, said, folder):
+def test_a_study_json_that_violates_the_schema_is_refused(damage, said, folder):
     found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     damage(found)
     (folder / "study.json").write_text(json.dumps(found))
@@ -154,18 +152,17 @@ def test_the_table_is_that_of_all_paths(done, folder):
     assert table["stage"].eq(1).all()
 
 
-def test_adaptive_stages_stand_below_each_other(done):
-    last = done.best.path
-    first = SimpleNamespace(table=last.table)
-    path = SimpleNamespace(table=last.table, stages=(first,))
-    adaptive = replace(done.best, path=path, stage=first)
+def test_adaptive_stages_follow_each_other_in_the_table(diabetes_study):
+    one = diabetes_study["adaptive"]
 
-    table = paths_table(replace(done, candidates=(done.baseline, adaptive)))
+    table = paths_table(diabetes_study)
 
-    assert table["stage"].tolist() == [1, 1, 1, 1, 2, 2, 2]
-    assert table["predicts"].sum() == 2
-    assert table.loc[table["predicts"], "stage"].tolist() == [1, 1]
-    assert table.loc[table["selects"], "stage"].tolist() == [1, 2]
+    rows = table[table["candidate"] == "adaptive"]
+    assert rows["stage"].tolist() == [number for number, stage in enumerate(one.stages, 1) for _ in stage.strengths]
+    [predicting] = rows["stage"][rows["predicts"]]
+    [selecting] = rows["stage"][rows["selects"]]
+    assert one.stages[predicting - 1] is one.stage
+    assert selecting == len(one.stages) == 3
 
 
 # ---------------------------------------------------------------- predictions
@@ -192,7 +189,7 @@ def test_order_and_further_columns_do_not_matter(folder):
 
 
 def test_a_new_category_is_predicted_and_a_gap_filled(folder):
-    frame = rows().head(3).assign(color=["mauve", None, "red"], age=[np.nan, 1e9, 40.0])
+    frame = rows().head(3).assign(color=np.array(["mauve", None, "red"], object), age=[np.nan, 1e9, 40.0])
 
     assert np.isfinite(Study.load(folder).predict(frame)["price"]).all()
 
@@ -234,7 +231,7 @@ def classifying(task, classes, outputs):
     return study, model.predict(encoder.transform(table.features), verbose=0).astype("float64")
 
 
-def test_two_classes_are_told_with_their_probabilities():
+def test_two_classes_are_predicted_with_probabilities():
     run, logits = classifying("binary", ["no", "yes"], 1)
 
     predicted = run.predict(rows())
@@ -245,7 +242,7 @@ def test_two_classes_are_told_with_their_probabilities():
     assert predicted["kind"].tolist() == np.where(logits[:, 0] > 0, "yes", "no").tolist()
 
 
-def test_many_classes_are_told_with_their_probabilities():
+def test_many_classes_are_predicted_with_probabilities():
     run, logits = classifying("multiclass", ["a", "b", "c"], 3)
 
     predicted = run.predict(rows())
@@ -255,7 +252,7 @@ def test_many_classes_are_told_with_their_probabilities():
     assert predicted["kind"].tolist() == np.array(["a", "b", "c"])[logits.argmax(axis=1)].tolist()
 
 
-def test_counts_are_told_by_their_mean():
+def test_counts_are_predicted_by_their_mean():
     run, means = classifying("counts", [], 1)
 
     np.testing.assert_allclose(run.predict(rows())["kind"], means[:, 0])
@@ -263,13 +260,13 @@ def test_counts_are_told_by_their_mean():
 
 def test_the_network_loads_where_poise_is_missing(done, folder):
     x = done.encoder.transform(done.table.features)
-    np.write_study(folder.parent / "x.npy", x)
+    np.save(folder.parent / "x.npy", x)
     script = f"""
 import sys
 sys.modules["poise"] = None
 import keras, numpy as np
 model = keras.saving.load_model({str(folder / "model.keras")!r})
-np.write_study("y.npy", model.predict(np.load("x.npy"), verbose=0))
+np.save("y.npy", model.predict(np.load("x.npy"), verbose=0))
 """
 
     subprocess.run([sys.executable, "-c", script], cwd=folder.parent, check=True, capture_output=True)
@@ -295,7 +292,7 @@ def test_what_is_missing_or_damaged_is_named(name, folder):
 
 @pytest.mark.parametrize("name", ["model.keras", "preprocessing.skops"])
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
-def test_a_file_that_is_none_is_refused_though_its_checksum_fits(name, content, folder):
+def test_a_damaged_file_is_refused_though_its_checksum_fits(name, content, folder):
     (folder / name).write_bytes(content)
     _sign(folder)
 
@@ -304,7 +301,7 @@ def test_a_file_that_is_none_is_refused_though_its_checksum_fits(name, content, 
     assert "\n" not in str(caught.value)
 
 
-def test_no_folder_and_no_run_are_told(tmp_path):
+def test_a_missing_folder_or_study_is_reported(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         Study.load(tmp_path / "none")
     with pytest.raises(DataError, match="holds no saved study: study.json is missing"):
@@ -324,7 +321,7 @@ def test_only_listed_types_are_built(content, folder):
         Study.load(folder)
 
 
-def test_another_trusted_object_is_no_encoder(folder):
+def test_another_trusted_object_is_not_an_encoder(folder):
     skops.io.dump([1, 2], folder / "preprocessing.skops")
     _sign(folder)
 
@@ -470,7 +467,7 @@ def test_checking_leaves_no_trace(tmp_path):
     assert content_of(tmp_path) == {}
 
 
-def test_an_empty_folder_takes_a_run(done, tmp_path):
+def test_an_empty_folder_takes_a_study(done, tmp_path):
     (tmp_path / "run").mkdir()
 
     write_study(done, tmp_path / "run")
@@ -482,7 +479,7 @@ def test_an_empty_folder_takes_a_run(done, tmp_path):
     "act", [lambda done, *place, **how: check_folder(*place, **how), write_study], ids=["check", "save"]
 )
 class TestWhatIsThere:
-    def test_a_run_is_replaced_only_when_asked(self, act, done, folder):
+    def test_a_study_is_replaced_only_on_request(self, act, done, folder):
         before = content_of(folder)
         with pytest.raises(FileExistsError, match="already exists. Pass overwrite=True to replace it."):
             act(done, folder)
@@ -492,7 +489,7 @@ class TestWhatIsThere:
         assert {one.name for one in folder.iterdir()} == set(FILES)
 
     @pytest.mark.parametrize("overwrite", [False, True])
-    def test_something_else_is_left_alone(self, act, overwrite, done, tmp_path):
+    def test_something_else_is_not_touched(self, act, overwrite, done, tmp_path):
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "thesis.tex").write_text("precious")
 
@@ -500,7 +497,7 @@ class TestWhatIsThere:
             act(done, tmp_path / "run", overwrite=overwrite)
         assert content_of(tmp_path / "run") == {"thesis.tex": b"precious"}
 
-    def test_something_beside_a_run_is_left_alone(self, act, done, folder):
+    def test_another_file_in_the_folder_is_not_touched(self, act, done, folder):
         (folder / "thesis.tex").write_text("precious")
 
         with pytest.raises(FileExistsError, match="holds a study and also 'thesis.tex', which would be deleted"):
@@ -515,7 +512,7 @@ class TestWhatIsThere:
         with pytest.raises(OSError, match="cannot be written: Not a directory"):
             act(done, tmp_path / "file" / "run")
 
-    def test_a_place_without_permission_is_told(self, act, done, tmp_path):
+    def test_a_folder_without_permission_is_reported(self, act, done, tmp_path):
         tmp_path.chmod(0o500)
         with _nobody(), pytest.raises(OSError, match="cannot be written: Permission denied"):
             act(done, tmp_path / "run")
@@ -581,11 +578,13 @@ def test_what_a_killed_save_left_is_cleared_by_the_next(act, done, tmp_path):
     assert stranger.exists()
 
 
-def test_what_a_save_that_still_runs_writes_is_left_alone(done, tmp_path):
+def test_what_a_running_save_writes_is_not_touched(done, tmp_path):
     beside = _left(tmp_path / "run", new=None)
     other = _left(tmp_path / "run2", new=None)
 
-    with take_lock(beside / "lock"):
+    lock = take_lock(beside / "lock")
+    assert lock is not None
+    with lock:
         write_study(done, tmp_path / "run")
         assert (beside / "new").exists()
     assert (other / "new").exists()
@@ -606,8 +605,9 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
     locking = "import os, sys; from poise.files import take_lock; l = take_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", locking, str(tmp_path / "lock")])
 
-    with take_lock(tmp_path / "lock") as held:
-        assert held is not None
+    lock = take_lock(tmp_path / "lock")
+    assert lock is not None
+    with lock:
         assert take_lock(tmp_path / "lock") is None
     assert take_lock(tmp_path / "lock", create=False) is not None
     assert take_lock(tmp_path / "none", create=False) is None

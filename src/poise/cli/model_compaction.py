@@ -10,10 +10,11 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise._keras_internals import sublayers
 from poise.cli.errors import BadInputError, InternalError
 from poise.cli.row_files import Rows, read_rows
 from poise.compaction import compact, compare_models, dead_units
-from poise.compaction.analysis import check_multiple, checked_tolerance
+from poise.compaction.analysis import check_multiple, check_tolerance
 from poise.compaction.graph import check_model, graph_of
 from poise.files import OutputExistsError, check_writable, replace_file
 from poise.path.declared_sizes import load_model
@@ -107,7 +108,7 @@ def compact_file(
     model = read_model(source)
     try:
         check_model(model)
-        checked_tolerance(tolerance)
+        check_tolerance(tolerance)
         check_multiple(multiple)
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from None
@@ -146,7 +147,7 @@ def read_model(source: Path) -> keras.Model:
         raise BadInputError(f"{name!r} is not a Keras model, or it is damaged. {MODEL_HINT}.")
     try:
         model = load_model(source)
-        for layer in model._flatten_layers():
+        for layer in sublayers(model):
             layer.name.encode("utf-8")
         return model
     except (MemoryError, PermissionError):
@@ -197,7 +198,7 @@ def _explain_loading_error(name: str, reason: str) -> str:
 
 
 def _input_features(
-    model: keras.Model, positions: Sequence[int] | Sequence[Sequence[int]], columns: tuple[str, ...]
+    model: keras.Model, positions: np.ndarray | Sequence[np.ndarray], columns: tuple[str, ...]
 ) -> tuple[InputFeatures, ...]:
     per_input = [positions] if len(model.inputs) == 1 else positions
     return tuple(
@@ -236,4 +237,4 @@ def _relative_difference(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def _largest_tolerance(model: keras.Model) -> float:
-    return max(HALF_PRECISION_TOLERANCE.get(layer.compute_dtype, TOLERANCE) for layer in model._flatten_layers())
+    return max(HALF_PRECISION_TOLERANCE.get(layer.compute_dtype, TOLERANCE) for layer in sublayers(model))

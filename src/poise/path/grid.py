@@ -1,68 +1,69 @@
-"""The strengths of a path, found by a coarse scan: from where the penalty begins to matter to where nothing is left."""
+"""The strengths of a path, found by a coarse scan: from where the penalty starts to matter to where nothing is left."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from poise.path.data.folds import kept
+from poise.path.data.folds import full_replicas
+from poise.path.runner import LaneRunner
 from poise.path.training import Lanes
 
 DECADES = (-6.0, 3.0)
-"""The scan's range, in powers of ten of the first rule's strength."""
+"""Range of the scan, in powers of ten of the first rule's strength."""
 PER_DECADE = 3
 STEPS = 100
 MATTERS = 0.01
-"""A penalty matters where it moves the training loss by this share of all that it can move it."""
+"""A penalty matters where it moves the training loss by this share of the largest move."""
 SPANS = (2.0, 4.0)
-"""The fewest and the most decades of a grid that is found."""
+"""Fewest and most decades of a grid."""
 
 
-def found_grid(engine, count: int) -> np.ndarray:
-    """(count,) strengths, ascending and geometric.
+def find_grid(runner: LaneRunner, count: int) -> np.ndarray:
+    """Return `count` strengths, ascending and geometric.
 
-    The scan trains one lane a strength, on all rows, for a few full-batch steps. The top is 1.3 times the smallest
-    strength above the last at which a non-smooth penalty leaves anything, or, where all penalties are smooth, the
-    smallest at which the training loss is that of the strongest. The bottom is the largest strength at which the
-    penalty does not matter yet, and 2 to 4 decades lower than the top.
+    The scan trains one lane per strength, on all rows, for a few full-batch steps. The top is 1.3 times the smallest
+    strength above the last at which a non-smooth penalty leaves anything, or, if all penalties are smooth, the smallest
+    at which the training loss is that of the strongest. The bottom is the largest strength at which the penalty does
+    not matter yet, and 2 to 4 decades below the top.
 
     Raises:
-        ValueError: if every lane of the scan diverged.
+        ValueError: If every lane of the scan diverged.
     """
     low, high = DECADES
     strengths = np.logspace(low, high, round((high - low) * PER_DECADE) + 1)
-    replicas = engine.job.replicas
-    training = replace(engine.job.training, epochs=0, start="fresh", settle=STEPS, patience=None, tolerance=1e-12)
-    lanes = engine.run(strengths, replicas=[replicas[kept(replicas)[0]]], training=training)
-    top, bottom = _range(strengths, lanes)
+    training = replace(runner.training, epochs=0, start="fresh", settle=STEPS, patience=None, tolerance=1e-12)
+    replica = runner.replicas[full_replicas(runner.replicas)[0]]
+    top, bottom = _find_range(strengths, runner.run(strengths, replicas=[replica], training=training))
     return np.geomspace(bottom, top, count) if count > 1 else np.array([top])
 
 
-def below(strengths: np.ndarray) -> np.ndarray:
-    """The strengths of the decade below a grid, with its spacing."""
+def decade_below(strengths: np.ndarray) -> np.ndarray:
+    """Return the strengths of the decade below a grid, with its spacing."""
     ratio = min(strengths[1] / strengths[0], 10.0)
     count = max(round(np.log(10.0) / np.log(ratio)), 1)
     return strengths[0] / ratio ** np.arange(count, 0, -1)
 
 
-def _range(strengths, lanes: Lanes):
+def _find_range(strengths: np.ndarray, lanes: Lanes) -> tuple[float, float]:
+    """Return the top and the bottom of the grid."""
     table = lanes.table
     is_fine = ~table["diverged"].to_numpy(bool)
     if not is_fine.any():
         raise ValueError(
             f"Training diverged at every strength from {strengths[0]:g} to {strengths[-1]:g}. Lower the learning rate, "
-            "scale the inputs, or give strengths."
+            "scale the inputs, or pass strengths."
         )
     loss = np.where(is_fine, table["loss"].to_numpy(), np.nan)
     least, most = loss[is_fine][0], loss[is_fine][-1]
     moved = (loss - least) / (most - least) if most > least else np.zeros(len(loss))
-    untouched = np.flatnonzero(is_fine & (np.nan_to_num(moved, nan=1.0) <= MATTERS))
-    bottom = strengths[untouched.max()] if len(untouched) else strengths[0]
+    unmoved = np.flatnonzero(is_fine & (np.nan_to_num(moved, nan=1.0) <= MATTERS))
+    bottom = strengths[unmoved.max()] if len(unmoved) else strengths[0]
     is_empty = table["is_empty"].to_numpy(bool)
     if is_empty[is_fine].any():
         last = np.flatnonzero(is_fine & ~is_empty).max(initial=-1)
         top = 1.3 * strengths[min(last + 1, len(strengths) - 1)]
     else:
-        spent = np.flatnonzero(is_fine & (np.nan_to_num(moved, nan=0.0) >= 1.0 - MATTERS))
-        top = strengths[spent.min()] if len(spent) else strengths[is_fine][-1]
+        fully_moved = np.flatnonzero(is_fine & (np.nan_to_num(moved, nan=0.0) >= 1.0 - MATTERS))
+        top = strengths[fully_moved.min()] if len(fully_moved) else strengths[is_fine][-1]
     least_span, most_span = SPANS
     return top, min(max(bottom, top / 10**most_span), top / 10**least_span)

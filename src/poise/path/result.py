@@ -17,7 +17,7 @@ from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path import selection, storage
 from poise.path.model_config import Blueprint, restoring
 from poise.path.plots import path_picture
-from poise.path.stages import reweighted
+from poise.path.stages import adaptive_factors
 from poise.path.tables import chosen_position, kept_of, path_table, printed_table, replicas_of, stability_table
 from poise.path.training import Lanes, Training
 from poise.rules.rule import Rule
@@ -177,7 +177,7 @@ class RegularizationPath:
         optimizer = PenalizedOptimizer("sgd", [*self.rules], self.training.update or "auto").resolved_as(self.resolved)
         optimizer.build(self._blueprint.model.trainable_variables, self._blueprint.model)
         before = self.stages[-1].lanes
-        factors = reweighted(optimizer, self._blueprint.by_own_paths(before.sizes), chosen_position(before))
+        factors = adaptive_factors(optimizer.targets, self._blueprint.by_own_paths(before.sizes), chosen_position(before))
         replicas = replicas_of(before)
         own = kept_of(before)[0] if fold is None else replicas.index[replicas["fold"] == fold][0]
         rules = []
@@ -266,7 +266,7 @@ class RegularizationPath:
         parts = {"": self, **{f"stage-{number}": stage for number, stage in enumerate(self.stages, 1)}}
         if self.relaxed is not None:
             parts["relaxed"] = self.relaxed
-        storage.write(
+        storage.write_path(
             folder, {name: (part._record(), part.lanes, part.state) for name, part in parts.items()}, overwrite
         )
 
@@ -283,7 +283,7 @@ class RegularizationPath:
             ValueError: it holds no saved path, one of a newer poise, a damaged one, or something that Keras cannot
                 rebuild here.
         """
-        parts = storage.read(folder)
+        parts = storage.read_path(folder)
         stages: tuple[RegularizationPath, ...] = ()
         for name in parts:
             if name.startswith("stage-"):

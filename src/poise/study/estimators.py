@@ -174,7 +174,7 @@ class _PathEstimator(BaseEstimator):
     def _outputs(self, X: Any) -> np.ndarray:
         """Return (rows, outputs) of the network."""
         check_is_fitted(self)
-        x = self._inputs(validate_data(self, X, dtype=FLOATS, reset=False))
+        x = self._inputs(np.asarray(validate_data(self, X, dtype=FLOATS, reset=False)))
         padded = np.zeros((-(-len(x) // BATCH_SIZE) * BATCH_SIZE, x.shape[1]), "float32")
         padded[: len(x)] = x
         parts = [self.model_(part, training=False) for part in np.split(padded, len(padded) // BATCH_SIZE)]
@@ -360,7 +360,7 @@ def _check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:
     weight = column_or_1d(check_array(weight, ensure_2d=False, dtype="float64", input_name="sample_weight"))
     check_consistent_length(X, weight)
     if (weight < 0).any() or not weight.any():
-        raise ValueError("sample_weight must be ≥ 0 and positive for at least one row; 0 leaves a row out.")
+        raise ValueError("sample_weight must be ≥ 0 and not zero for every row; a weight of 0 leaves a row out.")
     return weight
 
 

@@ -33,8 +33,15 @@ class Study:
         description: The content of study.json: data, settings, candidates, verdict and versions.
         model: The chosen network without its dead units, a plain Keras model of encoded rows.
         encoder: Turns columns into the inputs of the network.
-        findings: Every path and training in full; `None` for a study that was loaded from a folder.
         folder: The folder that the study was loaded from; `None` for a new study.
+
+    Examples:
+        >>> import poise
+        >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
+        >>> study.chosen
+        'l2'
+        >>> study.predict("wine").columns[:2].tolist()
+        ['target', 'probability of class_0']
     """
 
     def __init__(
@@ -49,7 +56,7 @@ class Study:
         self.description = description
         self.model = model
         self.encoder = encoder
-        self.findings = findings
+        self._findings = findings
         self.folder = folder
 
     # ------------------------------------------------------------ what it says
@@ -74,12 +81,25 @@ class Study:
     @cached_property
     def results(self) -> pd.DataFrame:
         """One row per candidate: strength, losses, score and gain with their intervals, zeros and selected columns."""
-        if self.findings is not None:
-            return self.findings.results
+        if self._findings is not None:
+            return self._findings.results
         table = pd.DataFrame(self.description["candidates"]).drop(columns=list(NOT_RESULTS))
         table = table.set_index("candidate")
         numbers = table.columns.difference(["title", "score_name", "zeros"])
         return table.astype(dict.fromkeys(numbers, "float64"))
+
+    @property
+    def findings(self) -> "Findings":
+        """Every candidate, path and training in full.
+
+        Raises:
+            ValueError: If the study was loaded from a folder, which does not keep them.
+        """
+        if self._findings is None:
+            raise ValueError(
+                "A study that was loaded from a folder has no paths. Use study.results, or run the study again."
+            )
+        return self._findings
 
     def __getitem__(self, name: str) -> "Candidate":
         """Return a candidate with its path.
@@ -87,17 +107,17 @@ class Study:
         Raises:
             ValueError: If the study was loaded from a folder, which keeps no paths.
         """
-        return self._full_findings()[name]
+        return self.findings[name]
 
     @property
     def candidates(self) -> "tuple[Candidate, ...]":
         """All candidates with their paths; not for a study that was loaded from a folder."""
-        return self._full_findings().candidates
+        return self.findings.candidates
 
     @property
     def best(self) -> "Candidate":
         """The chosen candidate with its path; not for a study that was loaded from a folder."""
-        return self._full_findings().best
+        return self.findings.best
 
     # ------------------------------------------------------------ predict, save, load
 
@@ -140,8 +160,8 @@ class Study:
         """
         from poise.study.storage import copy_study, write_study  # the report needs Plotly, predictions do not
 
-        if self.findings is not None:
-            return write_study(self.findings, folder, overwrite=overwrite)
+        if self._findings is not None:
+            return write_study(self._findings, folder, overwrite=overwrite)
         assert self.folder is not None
         return copy_study(self.folder, folder, overwrite=overwrite)
 
@@ -163,13 +183,6 @@ class Study:
         description, model, encoder = read_study(folder, safe_mode=safe_mode)
         return cls(description, model, encoder, folder=Path(folder))
 
-    def _full_findings(self) -> "Findings":
-        if self.findings is None:
-            raise ValueError(
-                "A study that was loaded from a folder has no paths. Use study.results, or run the study again."
-            )
-        return self.findings
-
     # ------------------------------------------------------------ display
 
     @property
@@ -178,7 +191,7 @@ class Study:
 
     def __repr__(self) -> str:
         data = self.description["data"]
-        chosen = self.results.loc[self.chosen]
+        chosen = self.results.loc[self.chosen].to_dict()
         score = f"{chosen['score_name']} {format_number(chosen['score'], 2)} on the test rows"
         network = f"{chosen['title']} at strength {format_number(chosen['strength'], 2)}: {score}"
         return f"Study of {data['name']!r} ({data['task']} of {data['target']!r})\n{self._headline}\n{network}"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from poise.files import OutputExistsError, check_writable
 from poise.study.errors import DataError
-from poise.study.findings import Findings
 from poise.study.loading import read_description
+from poise.study.result import Study
 from poise.study.settings import NO_PENALTY
 from poise.study.watching import WatchedTraining
 
@@ -31,7 +31,7 @@ SHORT_WAIT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEO
 """Settings under which MLflow gives up soon; by default it retries for minutes."""
 
 
-def to_tensorboard(study: Findings, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def to_tensorboard(study: Study, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Write the training curves of the chosen network, and of that without a penalty, as two runs of TensorBoard.
 
     Scalars by training step: `losses/loss`, `losses/val_loss` (held-out rows), `losses/penalty`, `losses/total_loss`,
@@ -39,7 +39,7 @@ def to_tensorboard(study: Findings, folder: str | os.PathLike[str], *, overwrite
     penalized `weights` before and after training.
 
     Args:
-        study: The `findings` of a study.
+        study: What `poise.run_study` returned.
         folder: The folder to write; each run is a folder in it, named after its candidate.
         overwrite: Whether to replace events that are there. Default: `False`.
 
@@ -54,7 +54,7 @@ def to_tensorboard(study: Findings, folder: str | os.PathLike[str], *, overwrite
     now = time.time()
     for old in Path(folder).rglob(EVENTS):
         old.unlink()
-    for name, watched in study.watched.items():
+    for name, watched in study.findings.watched.items():
         run = Path(folder) / name
         run.mkdir(parents=True, exist_ok=True)
         # TensorBoard's EventFileWriter would import TensorFlow if it is installed.

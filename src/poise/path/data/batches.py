@@ -1,33 +1,37 @@
 """Which rows are in which batch of an epoch."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from poise.path.training import Replica
 
 WHOLE = 8192
-"""Rows that go through a lane at once where all are wanted, at most."""
+"""Largest number of rows that go through a lane at once when all rows are used."""
 PART = 4096
-"""Rows of a step of settling where there are more: the noise of so many is small, and time goes by rows."""
+"""Rows of a settling step if there are more than `WHOLE`: their noise is small, and time is proportional to rows."""
 
 
 def at_once(rows: int) -> int:
-    """How many of so many rows a step of settling takes: all of them if they are few."""
+    """Return how many of `rows` a settling step uses: all of them if they are few."""
     return rows if rows <= WHOLE else PART
 
 
-def batches_of(replicas: list[Replica], batch_size: int | None, epoch: int):
-    """The rows of every batch of an epoch and whether each counts, (replicas, steps, rows in a batch) both.
+def batches_of(
+    replicas: Sequence[Replica], batch_size: int | None, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of every batch of an epoch and whether each counts, both (replicas, steps, batch).
 
-    Each replica shuffles its own rows, by its fold, its seed and the epoch.
+    Each replica shuffles its rows by its fold, its seed and the epoch. Rows fill up its last batch that do not count.
 
     Raises:
-        ValueError: if the replicas have different numbers of batches.
+        ValueError: If the replicas have different numbers of batches.
     """
     size = batch_size or max(len(replica.train) for replica in replicas)
     size = min(size, max(len(replica.train) for replica in replicas))
     counts = {steps_of(replica, size) for replica in replicas}
     if len(counts) > 1:
-        raise ValueError(f"These replicas have {sorted(counts)} batches an epoch, and one program runs one number.")
+        raise ValueError(f"All replicas must have the same number of batches per epoch, got {sorted(counts)}.")
     steps = counts.pop()
     rows = np.zeros((len(replicas), steps * size), "int32")
     counted = np.zeros((len(replicas), steps * size), bool)
@@ -39,5 +43,5 @@ def batches_of(replicas: list[Replica], batch_size: int | None, epoch: int):
 
 
 def steps_of(replica: Replica, batch_size: int | None) -> int:
-    """The number of batches in an epoch."""
+    """Return the number of batches in an epoch."""
     return 1 if batch_size is None else -(-len(replica.train) // batch_size)

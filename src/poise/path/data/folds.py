@@ -1,83 +1,107 @@
 """Which rows every replica trains on, and which it holds out.
 
-The folds are a number, a scikit-learn splitter, pairs of positions, or rows given to validate on. Whatever would spoil
-a path is refused here, before anything is trained: a part without rows, without weight or with one class, a row that
-is on both sides.
+Folds are a number, a scikit-learn splitter, pairs of positions, or validation rows. Whatever would spoil a path is
+refused here, before anything is trained: a part without rows, without weight or with one class, a row on both sides.
 """
 
 import numbers
 import warnings
-from collections.abc import Iterable
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from sklearn import model_selection
 
-from poise.path.data.arrays import HOW_TO_WRITE, leaves
+from poise.path.data.arrays import leaves
 from poise.path.training import Replica
 
 MOST_CLASSES_GUESSED = 20
+HOW_TO_PASS = (
+    "Pass an int >= 2, a scikit-learn splitter, or a list of pairs (train, held) of positions or masks of rows; "
+    "validation rows are validation_data=(x, y)."
+)
 
 
 @runtime_checkable
 class Splitter(Protocol):
     """What scikit-learn's splitters share."""
 
-    def split(self, X, y=None, groups=None) -> Iterable: ...
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterable: ...
 
 
-def split(rows: int, y, cv, n_init: int = 1, groups=None, *, sample_weight=None, are_classes=None) -> list[Replica]:
-    """Deals the rows out: for every seed a replica for each fold, then one, fold −1, that trains on all rows.
+def split_rows(
+    rows: int,
+    y: Any,
+    cv: Any,
+    n_init: int = 1,
+    groups: Any = None,
+    *,
+    validation_rows: int = 0,
+    sample_weight: Any = None,
+    are_classes: bool | None = None,
+) -> list[Replica]:
+    """Return for every seed a replica per fold, then one, fold -1, that trains on all rows.
 
     Args:
-        rows: how many rows train.
-        y: the targets of `Data`. Where they are classes of one output, a number of folds is stratified by them.
-        cv: a number ≥ 2 (always the same shuffle; whole groups where there are groups), a scikit-learn splitter
-            (as X it sees the positions of the rows), an iterable of pairs (train, held) of positions or masks, or rows
-            to validate on, (x, y) or (x, y, sample_weight): then fold 0 trains on all rows, and there is no fold −1.
-        n_init: how many draws of initial weights, ≥ 1; all have the same folds.
-        groups: (rows,) the group of every row, for a number or a splitter; None for none.
-        sample_weight: that of `Data`.
+        rows: number of training rows.
+        y: targets of `Data`. If they are classes of one output, a number of folds is stratified by them.
+        cv: an int >= 2 (always the same shuffle; whole groups if there are groups), a scikit-learn splitter (its X are
+            the positions of the rows), or an iterable of pairs (train, held) of positions or masks.
+        n_init: number of draws of initial weights, >= 1; all have the same folds. Default: 1.
+        groups: (rows,) group of every row, for a number or a splitter. Default: None.
+        validation_rows: number of validation rows after the training rows. If there are any, `cv` is not used: fold 0
+            trains on all training rows, and there is no fold -1. Default: 0.
+        sample_weight: that of `Data`. Default: None.
         are_classes: whether y holds classes, as labels or one-hot rows (other rows, such as probabilities or several
-            labels, are not stratified even so). None guesses: whole numbers, truth values, zeros and ones, or one-hot
-            rows, with at most 20 different values and two rows or more of each.
+            labels, are not stratified even so). Default: None, which guesses: integers, booleans, zeros and ones, or
+            one-hot rows, with at most 20 different values and two rows or more of each.
 
     Raises:
-        TypeError: for folds, seeds or positions of another kind.
-        ValueError: for folds that cannot be made, and for parts that are empty, overlap, repeat a row, reach beyond
-            the rows, weigh nothing, train on one class alone or, where y is known to hold classes, lack a class.
+        TypeError: If cv, n_init or positions have another type.
+        ValueError: If folds cannot be made, or a part is empty, overlaps, repeats a row, reaches beyond the rows, has
+            no weight, trains on one class only or, if y is known to hold classes, lacks a class.
 
-    Example:
+    Examples:
         >>> import numpy as np
-        >>> from poise.path.data.folds import split
-        >>> [(replica.fold, len(replica.train), len(replica.held)) for replica in split(6, np.linspace(0, 1, 6), 3)]
+        >>> from poise.path.data.folds import split_rows
+        >>> replicas = split_rows(6, np.linspace(0, 1, 6), 3)
+        >>> [(replica.fold, len(replica.train), len(replica.held)) for replica in replicas]
         [(0, 4, 2), (1, 4, 2), (2, 4, 2), (-1, 6, 0)]
     """
-    _check_whole("n_init", n_init, 1)
+    check_int("n_init", n_init, 1)
     classes = None if are_classes is False else _classes(y, bool(are_classes))
-    parts = [(fold, *pair) for fold, pair in enumerate(_pairs(rows, y, cv, groups, classes))]
+    if validation_rows:
+        if groups is not None:
+            raise ValueError("groups assigns rows to folds, and validation_data replaces the folds. Leave groups out.")
+        pairs = [(np.arange(rows), rows + np.arange(validation_rows))]
+    else:
+        pairs = _pairs(rows, y, cv, groups, classes)
+    parts = [(fold, *pair) for fold, pair in enumerate(pairs)]
     if classes is not None:
         _check_classes(parts, classes)
     _check_weights(parts, sample_weight)
-    if not isinstance(cv, tuple):
+    if not validation_rows:
         parts.append((-1, np.arange(rows), np.arange(0)))
     return [Replica(fold, seed, train, held) for seed in range(n_init) for fold, train, held in parts]
 
 
-def kept(replicas: list[Replica]) -> list[int]:
-    """The positions of the replicas that train on all rows, one a seed: those whose weights a path keeps."""
+def full_replicas(replicas: Sequence[Replica]) -> list[int]:
+    """Return the positions of the replicas that train on all rows, one per seed: a path keeps their weights."""
     return [n for n, replica in enumerate(replicas) if replica.fold < 0] or list(range(len(replicas)))
 
 
-def _check_whole(name: str, value, least: int) -> None:
+def check_int(name: str, value: Any, least: int) -> None:
+    """Check that an argument is an int of at least `least`.
+
+    Raises:
+        TypeError: If it is not an int.
+        ValueError: If it is smaller.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name}={value!r}: give a whole number ≥ {least}.")
+        raise TypeError(f"{name} must be an int >= {least}, got {value!r}.")
     if value < least:
-        raise ValueError(f"{name}={value!r}: give a whole number ≥ {least}.")
-
-
-# ---------------------------------------------------------------- classes
+        raise ValueError(f"{name} must be an int >= {least}, got {value!r}.")
 
 
 class _Classes(NamedTuple):
@@ -88,15 +112,15 @@ class _Classes(NamedTuple):
     are_known: bool
 
 
-def _target(y) -> np.ndarray | None:
-    """The targets where there is one output, a single column without its axis."""
-    found = leaves(y)
-    if len(found) != 1:
+def _target(y: Any) -> np.ndarray | None:
+    """Return the targets if there is one output, a single column without its axis."""
+    outputs = leaves(y)
+    if len(outputs) != 1:
         return None
-    return found[0][:, 0] if found[0].shape[1:] == (1,) else found[0]
+    return outputs[0][:, 0] if outputs[0].shape[1:] == (1,) else outputs[0]
 
 
-def _classes(y, are_known: bool) -> _Classes | None:
+def _classes(y: Any, are_known: bool) -> _Classes | None:
     target = _target(y)
     if target is None or target.ndim > 2:
         return None
@@ -115,103 +139,97 @@ def _classes(y, are_known: bool) -> _Classes | None:
     return _Classes(labels, names, are_known)
 
 
-# ---------------------------------------------------------------- pairs
-
-
-def _pairs(rows: int, y, cv, groups, classes: _Classes | None) -> list[tuple[np.ndarray, np.ndarray]]:
+def _pairs(rows: int, y: Any, cv: Any, groups: Any, classes: _Classes | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    if isinstance(cv, tuple):
+        raise TypeError(f"cv must not be a tuple, got one of {len(cv)} elements. {HOW_TO_PASS}")
     if isinstance(cv, (str, bytes)) or not isinstance(cv, (numbers.Integral, Splitter, Iterable)):
-        raise TypeError(f"cv={cv!r}: give a number ≥ 2, a scikit-learn splitter, pairs or rows. {HOW_TO_WRITE}")
+        raise TypeError(f"cv is of type {type(cv).__name__}. {HOW_TO_PASS}")
     if groups is not None and not isinstance(cv, (numbers.Integral, Splitter)):
         raise ValueError(
-            "groups tell a number of folds or a splitter which rows belong together, and these folds say already which "
-            "rows are held out. Leave groups out, or give a number or a splitter."
+            "groups assigns rows to folds, and the pairs in cv have done so already. Leave groups out, or pass a number "
+            "or a splitter as cv."
         )
-    if isinstance(cv, tuple):
-        return [(np.arange(rows), rows + np.arange(len(leaves(cv[1])[0])))]
     group_numbers = None if groups is None else _group_numbers(groups, rows)
     if isinstance(cv, numbers.Integral):
-        _check_whole("cv", cv, 2)
-        pairs = _numbered(int(cv), rows, classes, group_numbers)
+        check_int("cv", cv, 2)
+        pairs = _folds(int(cv), rows, classes, group_numbers)
     elif isinstance(cv, Splitter):
         target = _target(y) if classes is None else classes.names[classes.numbers]
         pairs = cv.split(np.arange(rows)[:, None], target, None if groups is None else np.asarray(groups))
     else:
         pairs = cv
-    pairs = [_checked_pair(pair, rows, fold) for fold, pair in enumerate(pairs)]
+    pairs = [_check_pair(pair, rows, fold) for fold, pair in enumerate(pairs)]
     if not pairs:
-        raise ValueError(f"cv={cv!r} has no pair (train, held), so nothing is held out. Give at least one.")
+        raise ValueError(f"cv={cv!r} has no pair (train, held). Pass at least one.")
     return pairs
 
 
-def _numbered(folds: int, rows: int, classes: _Classes | None, groups: np.ndarray | None) -> Iterable:
+def _folds(folds: int, rows: int, classes: _Classes | None, groups: np.ndarray | None) -> Iterable:
     units, what = (rows, "rows") if groups is None else (groups.max() + 1, "groups")
     if units < folds:
-        raise ValueError(f"cv={folds} needs at least as many {what}, and there are {units}. Give fewer folds.")
+        raise ValueError(f"cv={folds} needs at least {folds} {what}, and there are {units}. Pass a smaller cv.")
     largest = 0 if classes is None else np.bincount(classes.numbers).max()
     if classes is not None and classes.are_known and largest < folds:
-        raise ValueError(f"cv={folds}, and no class has more than {largest} rows. Give at most {largest} folds.")
-    is_stratified = largest >= folds  # scikit-learn stratifies no classes that are all smaller
+        raise ValueError(f"cv={folds}, and no class has more than {largest} rows. Pass cv={largest} or less.")
+    is_stratified = largest >= folds  # scikit-learn cannot stratify classes that are all smaller
     if groups is None:
-        kind = model_selection.StratifiedKFold if is_stratified else model_selection.KFold
-        splitter = kind(folds, shuffle=True, random_state=0)
+        splitter_class = model_selection.StratifiedKFold if is_stratified else model_selection.KFold
+        splitter = splitter_class(folds, shuffle=True, random_state=0)
     elif is_stratified:
         splitter = model_selection.StratifiedGroupKFold(folds, shuffle=True, random_state=0)
     else:
         splitter = model_selection.GroupKFold(folds)
     with warnings.catch_warnings():
-        # A fold may hold out no row of a rare class; that every class trains in every fold is checked.
+        # A fold may hold out no row of a rare class; _check_classes looks at the training rows.
         warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
         target = classes.numbers if classes is not None and is_stratified else None
         return list(splitter.split(np.arange(rows), target, groups))
 
 
-def _group_numbers(groups, rows: int) -> np.ndarray:
+def _group_numbers(groups: Any, rows: int) -> np.ndarray:
     groups = np.asarray(groups)
     if groups.shape != (rows,):
-        raise ValueError(f"groups has shape {groups.shape}. Give one group for each of the {rows} rows.")
-    found, _ = pd.factorize(groups, sort=True)
-    if (found < 0).any():
-        raise ValueError(f"groups is missing for {(found < 0).sum()} rows. Give these rows a group, or leave them out.")
-    return found
+        raise ValueError(f"groups has shape {groups.shape}. Pass one group for each of the {rows} rows.")
+    labels, _ = pd.factorize(groups, sort=True)
+    if (labels < 0).any():
+        raise ValueError(f"groups is missing for {(labels < 0).sum()} rows. Fill it in, or drop these rows.")
+    return labels
 
 
-def _checked_pair(pair, rows: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
+def _check_pair(pair: Any, rows: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise TypeError(f"Fold {fold} is of type {type(pair).__name__}, not a pair (train, held). {HOW_TO_WRITE}")
+        raise TypeError(f"Fold {fold} is of type {type(pair).__name__}, not a pair (train, held). {HOW_TO_PASS}")
     train = _positions(pair[0], rows, f"Fold {fold} trains on")
     held = _positions(pair[1], rows, f"Fold {fold} holds out")
     both = np.intersect1d(train, held)
     if len(both):
-        raise ValueError(f"Fold {fold} trains on {len(both)} rows that it holds out, row {both[0]} first. Choose one.")
+        raise ValueError(f"Fold {fold} trains on {len(both)} rows that it also holds out, for example row {both[0]}.")
     return train, held
 
 
-def _positions(part, rows: int, what: str) -> np.ndarray:
-    found = np.asarray(part)
-    if found.ndim != 1 or (len(found) and found.dtype.kind not in "iub"):
+def _positions(part: Any, rows: int, what: str) -> np.ndarray:
+    positions = np.asarray(part)
+    if positions.ndim != 1 or (len(positions) and positions.dtype.kind not in "iub"):
         raise TypeError(
-            f"{what} an array of shape {found.shape} and dtype {found.dtype}. Give positions of rows, or a mask, in "
-            f"one dimension. {HOW_TO_WRITE}"
+            f"{what} an array of shape {positions.shape} and dtype {positions.dtype}. Pass positions of rows, or a "
+            f"mask, in one dimension. {HOW_TO_PASS}"
         )
-    if found.dtype == bool:
-        if len(found) != rows:
-            raise ValueError(f"{what} a mask of {len(found)} rows, and there are {rows}. Give a truth value for each.")
-        found = np.flatnonzero(found)
-    if not len(found):
-        raise ValueError(f"{what} no rows. Give at least one, by fewer folds or another split.")
-    if found.min() < 0 or found.max() >= rows:
-        wrong = found[(found < 0) | (found >= rows)]
-        raise ValueError(f"{what} row {wrong[0]}, and the rows are 0 to {rows - 1}. Give positions among these.")
-    values, counts = np.unique(found, return_counts=True)
+    if positions.dtype == bool:
+        if len(positions) != rows:
+            raise ValueError(f"{what} a mask of {len(positions)} rows, and there are {rows}. Pass one value per row.")
+        positions = np.flatnonzero(positions)
+    if not len(positions):
+        raise ValueError(f"{what} no rows. Pass a smaller cv, or another split.")
+    if positions.min() < 0 or positions.max() >= rows:
+        outside = positions[(positions < 0) | (positions >= rows)]
+        raise ValueError(f"{what} row {outside[0]}, and the rows are 0 to {rows - 1}.")
+    values, counts = np.unique(positions, return_counts=True)
     if counts.max() > 1:
         raise ValueError(
-            f"{what} {(counts > 1).sum()} rows more than once, row {values[counts > 1][0]} first. Name a row once; "
-            "sample_weight makes it count more."
+            f"{what} {(counts > 1).sum()} rows more than once, for example row {values[counts > 1][0]}. Use "
+            "sample_weight to make a row count more."
         )
-    return found.astype(np.intp)
-
-
-# ---------------------------------------------------------------- what a part must hold
+    return positions.astype(np.intp)
 
 
 def _check_classes(parts: list[tuple[int, np.ndarray, np.ndarray]], classes: _Classes) -> None:
@@ -219,24 +237,24 @@ def _check_classes(parts: list[tuple[int, np.ndarray, np.ndarray]], classes: _Cl
         present = np.unique(classes.numbers[train])
         if len(present) == 1:
             raise ValueError(
-                f"Fold {fold} trains on rows of class {classes.names[present[0]]} alone, so there is nothing to tell "
-                "apart. Give fewer or other folds, and rows of two classes at least."
+                f"Fold {fold} trains on class {classes.names[present[0]]} only. Pass a smaller cv or other folds, and "
+                "rows of at least two classes."
             )
         missing = np.setdiff1d(np.arange(len(classes.names)), present)
         if classes.are_known and len(missing):
             raise ValueError(
-                f"Fold {fold} trains on no row of class {classes.names[missing[0]]}, which others hold. Give fewer or "
-                "other folds, or leave classes out that have a row or two."
+                f"Fold {fold} has no training row of class {classes.names[missing[0]]}. Pass a smaller cv or other "
+                "folds, or drop classes with few rows."
             )
 
 
-def _check_weights(parts: list[tuple[int, np.ndarray, np.ndarray]], sample_weight) -> None:
+def _check_weights(parts: list[tuple[int, np.ndarray, np.ndarray]], sample_weight: Any) -> None:
     for weights in leaves(sample_weight):
         total = np.asarray(weights).reshape(len(weights), -1).sum(axis=1)
         for fold, train, held in parts:
             for rows, what in ((train, "trains on"), (held, "holds out")):
                 if not total[rows].any():
                     raise ValueError(
-                        f"Fold {fold} {what} {len(rows)} rows whose sample_weight is 0, so none counts. Give fewer or "
-                        "other folds, or leave the rows of weight 0 out."
+                        f"Fold {fold} {what} {len(rows)} rows whose sample_weight is 0. Pass a smaller cv or other "
+                        "folds, or drop the rows of weight 0."
                     )

@@ -1,17 +1,15 @@
-"""The lanes of a path on a Ray cluster: every chunk is a task.
+"""Train lanes on a Ray cluster: every chunk is a task of Ray.
 
-What is trained goes into Ray's object store once. A worker builds the engine of `poise.path.executors.in_process` from it with its
-first task and keeps it, with the programs that it compiled, for those that follow. Tasks may end in any order and on
-any machine: a chunk is the same numbers wherever it runs, and it is put together by its place in the plan.
+The problem goes into Ray's object store once. A worker builds it with its first task and keeps it, with the programs
+that it compiled, for the following ones. Tasks end in any order and on any machine: a chunk gives the same numbers
+wherever it runs, and it is put together by its place in the plan.
 
-A task whose worker or machine is lost is given out again, one that runs out of memory in two halves, and one that fails
-every time leaves lanes that are told as failed.
+A task whose worker or machine is lost is submitted again, one that runs out of memory in two halves, and one that fails
+every time leaves lanes that are marked as failed.
 """
 
 import collections
-import logging
 import math
-import sys
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -22,165 +20,168 @@ from typing import Any
 import keras
 import numpy as np
 
-from poise.path.data.arrays import Data
-from poise.path.executors.array_store import Parcel
-from poise.path.executors.in_process import MEASURES, Job, Local, Report, Task
-from poise.path.executors.ray_cluster import RayCluster
-from poise.path.executors.serialization import imported, packed_problem, unpacked_problem
-from poise.path.lanes.program import Chunk
+from poise.path.executors.base import Arrays, Problem, Report
+from poise.path.executors.ray_cluster import (
+    RayCluster,
+    connect,
+    count_gpus,
+    count_slots,
+    first_line,
+    is_out_of_memory,
+    nodes_with_slots,
+)
+from poise.path.executors.serialization import dump_problem, load_problem
+from poise.path.lanes.problem import Task
 from poise.path.model_config import without_tensorflow
+from poise.path.training import Replica, Training
 
 ATTEMPTS = 3
 """How often a chunk is tried."""
 ROUNDS = 2
-"""Chunks that a slot gets at least, so that none waits long for the others at the end."""
+"""Chunks per slot, at least, so that none waits long for the others at the end."""
 SHARE_OF_MEMORY = 0.5
 PROCESS = 2**30
 """Bytes that a worker takes without any lanes: Python, JAX and Keras."""
+FAILED_AS_TRUE = ("measure/diverged", "measure/failed", "features")
 
 
-class Remote(Local):
-    """The engine on a Ray cluster.
+class RayExecutor:
+    """Train chunks on the machines of a Ray cluster.
 
     Args:
-        job: as for `Local`, its data in arrays.
-        data: the same, as they were given.
+        problem: problem of the path.
         cluster: the cluster, and what a task may take of it.
 
     Raises:
-        ValueError: if the model cannot be trained in lanes or cannot travel, or no machine can take a task.
-        ImportError: if Ray is not installed.
-        ConnectionError: if there is no cluster at the address.
+        ValueError: If the data are a stream, the problem cannot be sent, or no machine can take a task.
+        ImportError: If Ray is not installed.
+        ConnectionError: If there is no cluster at the address.
     """
 
-    def __init__(self, job: Job, data: Data, cluster: RayCluster):
-        super().__init__(job)
-        self._ray = connected(cluster)
-        slots = _slots(self._ray, cluster)
-        # A resumed call must make the same chunks, to find them, whatever machines there are now.
-        known = sum(slots.values())
-        self._slots = job.checkpoint.remembered("slots", lambda: known) if job.checkpoint else known
-        share = cluster.memory or min(node["memory"] / count for node, count in _with_resources(self._ray, slots))
-        self._share = int(share)
-        parcel = Parcel()
-        problem = packed_problem(job.model, job.rules, self.optimizer.resolved, data, parcel)
-        self._size_of_data = sum(array.nbytes for array in parcel.arrays)
-        self._problem = [uuid.uuid4().hex, self._ray.put((problem, parcel.arrays)), job.training, version("poise")]
-        self._placed: dict[int, tuple] = {}
-        gpus = _gpus(self._ray, cluster)
+    def __init__(self, problem: Problem, cluster: RayCluster):
+        if problem.is_stream:
+            raise ValueError(
+                "x is a stream of batches, which cannot be read on several machines. Pass arrays, or use "
+                "executor='auto'."
+            )
+        self._ray = ray = connect(cluster)
+        slots = count_slots(ray, cluster)
+        self._slots = sum(slots.values())
+        self.parallel_chunks = ROUNDS * self._slots
+        share = cluster.memory or min(node["memory"] / count for node, count in nodes_with_slots(ray, slots))
+        self._task_memory = int(share)
+        self._data_size = sum(array.nbytes for array in keras.tree.flatten(problem.data) if array is not None)
+        self.memory = SHARE_OF_MEMORY * max(self._task_memory - PROCESS - self._data_size, self._task_memory / 4)
+        variables = [*problem.model.weights, *problem.model.trainable_variables, *problem.model.trainable_variables]
+        self._lane_size = 12 * sum(int(np.prod(v.shape)) for v in variables)
+        self._problem: list[Any] = [uuid.uuid4().hex, ray.put((dump_problem(problem), problem.data)), version("poise")]
+        self._placed: dict[int, tuple[Any, Replica]] = {}
+        self._results = _FailedResults()
+        gpus = count_gpus(ray, cluster)
         environment = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "3", "NPROC": str(math.ceil(cluster.num_cpus))}
         if not gpus:
             environment["JAX_PLATFORMS"] = "cpu"
         self._options = {
             "num_cpus": cluster.num_cpus,
             "num_gpus": gpus,
-            "max_retries": 0,  # what becomes of a lost task is decided here
+            "max_retries": 0,  # this class decides what becomes of a lost task
             "runtime_env": {"env_vars": environment},
         }
 
-    def close(self):
-        super().close()
+    def close(self) -> None:
         self._placed.clear()
         self._problem.clear()
 
-    def fastest(self, replica, training, sizes):
-        task = self._ray.remote(_fastest).options(**self._options, memory=self._share)
-        found = task.remote(self._problem, replica, training, sizes)
+    def fastest_size(self, replica: Replica, training: Training, sizes: list[int]) -> int:
+        remote = self._ray.remote(_fastest_size).options(**self._options, memory=self._task_memory)
+        size = remote.remote(self._problem, replica, training, sizes)
         for _ in range(self._slots - 1):  # the other workers start meanwhile
-            self._ray.remote(_ready).options(**self._options).remote(self._problem)
-        return self._ray.get(found)
+            self._ray.remote(_prepare).options(**self._options).remote(self._problem)
+        return self._ray.get(size)
 
-    def _memory(self):
-        return SHARE_OF_MEMORY * max(self._share - PROCESS - self._size_of_data, self._share / 4)
-
-    def _size(self, replica, members, count, training):
-        most = super()._size(replica, members, count, training)
-        return max(min(most, math.ceil(members * count / (ROUNDS * self._slots))), 1)
-
-    def _finished(self, tasks: Iterator[tuple[int, Task]], told: Report, done: int) -> Iterator[tuple[int, dict]]:
-        checkpoint = self.job.checkpoint
+    def run(self, tasks: Iterator[tuple[int, Task]], report: Report) -> Iterator[tuple[int, Arrays]]:
         waiting: collections.deque[_Piece] = collections.deque()
         running: dict[Any, _Piece] = {}
-        has_succeeded = False
         try:
             while True:
                 while len(running) + len(waiting) < 2 * self._slots and (following := next(tasks, None)) is not None:
-                    number, task = following
-                    found = checkpoint.read(task.lanes, task.training) if checkpoint else None
-                    if found is None:
-                        waiting.append(_Piece(task, number))
-                    else:
-                        yield number, found
+                    waiting.append(_Piece(following[1], following[0]))
                 while waiting:
                     piece = waiting.popleft()
-                    running[self._begun(piece.task)] = piece
+                    running[self._submit(piece.task)] = piece
                 if not running:
                     return
                 (ready, *_), _ = self._ray.wait([*running], num_returns=1)
                 piece = running.pop(ready)
                 try:
-                    piece.found = self._ray.get(ready)
-                    has_succeeded = True
+                    piece.arrays = self._ray.get(ready)
+                    self._results.learn(piece.arrays)
                 except self._ray.exceptions.RayError as error:
-                    waiting.extend(self._further(piece, error, has_succeeded))
-                whole = piece.joined()
+                    waiting.extend(self._retry(piece, error))
+                whole = piece.merge()
                 if whole is not None:
-                    assert whole.found is not None
-                    if checkpoint and not whole.found["measure/failed"].any():
-                        checkpoint.write(whole.task.lanes, whole.task.training, whole.found)
-                    yield whole.number, whole.found
+                    assert whole.arrays is not None
+                    yield whole.number, whole.arrays
         finally:
             for ready in running:
                 self._ray.cancel(ready, force=True)
 
-    def _begun(self, task):
-        """The task, given to the cluster; what several tasks share lies in the object store."""
-        lanes = {name: [self._shared(one) for one in task.lanes[name]] for name in ("replicas", "starts")}
-        values = sum(int(np.prod(v.shape)) for v in [*self.job.model.weights, *self.optimizer.variables])
-        wanted = PROCESS + self._size_of_data + int(12 * values * task.lanes["lanes"].size / SHARE_OF_MEMORY)
-        begun = self._ray.remote(_solved).options(**self._options, memory=min(wanted, self._share))
-        return begun.remote(self._problem, replace(task, lanes={**task.lanes, **lanes}))
+    def _submit(self, task: Task) -> Any:
+        """Submit a task; rows that several tasks share lie in the object store."""
+        replicas: Any = [self._place(replica) for replica in task.replicas]
+        memory = PROCESS + self._data_size + int(self._lane_size * task.lane_numbers.size / SHARE_OF_MEMORY)
+        remote = self._ray.remote(_train).options(**self._options, memory=min(memory, self._task_memory))
+        return remote.remote(self._problem, replace(task, replicas=replicas))
 
-    def _shared(self, thing):
-        if id(thing) not in self._placed:
-            self._placed[id(thing)] = (self._ray.put(thing), thing)  # which keeps it, and its id with it
-        return self._placed[id(thing)][0]
+    def _place(self, replica: Replica) -> Any:
+        if id(replica) not in self._placed:
+            self._placed[id(replica)] = (self._ray.put(replica), replica)  # which keeps it, and its id with it
+        return self._placed[id(replica)][0]
 
-    def _further(self, piece: "_Piece", error: Exception, has_succeeded: bool) -> list["_Piece"]:
-        """What is to be done after a failure: the piece again, its halves, or nothing, when it is told as failed.
+    def _retry(self, piece: "_Piece", error: Exception) -> list["_Piece"]:
+        """Return what to train after a failure: the piece again, its halves, or nothing, if its lanes failed.
 
         Raises:
-            Exception: the error, if nothing has succeeded yet: it is then likely that nothing ever will.
+            Exception: The error, if no task has succeeded yet: then probably none ever will.
         """
-        if _is_short_of_memory(self._ray, error):
-            if piece.halved():
+        if is_out_of_memory(self._ray, error):
+            if piece.halve():
                 return piece.halves
         else:
             piece.attempts += 1
             if piece.attempts < ATTEMPTS:
                 return [piece]
-        if not has_succeeded:
+        if not self._results.is_known:
             raise error
-        shape = piece.task.lanes["lanes"].shape
+        count = piece.task.lane_numbers.size
         warnings.warn(
-            f"{shape[0] * shape[1]} lanes could not be trained and are told as failed: {_first_line(error)}",
-            stacklevel=2,
+            f"{count} lanes could not be trained and are marked as failed: {first_line(error)}", stacklevel=2
         )
-        piece.found = self._nothing(piece.task)
+        piece.arrays = self._results.failed(piece.task)
         return []
 
-    def _nothing(self, task):
-        """What is kept of a chunk that could not be trained."""
-        shape = task.lanes["lanes"].shape
-        weights = [np.full((*shape, *weight.shape), np.nan, "float32") for weight in self.job.model.weights]
-        measures = {name: np.full(shape, np.nan) for name in MEASURES if name not in ("zeros", "units", "is_empty")}
-        if not task.training.patience:
-            del measures["epochs"]
-        kinds = {"settled": int, "diverged": bool, "failed": bool}
-        measures |= {name: np.full(shape, kind is bool, kind) for name, kind in kinds.items()}
-        found = self._summed(Chunk(weights, measures), task.is_kept)
-        found["measure/is_empty"] = np.zeros(shape, bool)
-        return found
+
+class _FailedResults:
+    """The arrays of lanes that could not be trained, in the form of those of other lanes."""
+
+    def __init__(self) -> None:
+        self._forms: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self._forms)
+
+    def learn(self, arrays: Arrays) -> None:
+        self._forms = self._forms or {name: (a.shape[2:], a.dtype) for name, a in arrays.items()}
+
+    def failed(self, task: Task) -> Arrays:
+        arrays = {}
+        for name, (shape, dtype) in self._forms.items():
+            replicas, strengths = task.shape
+            lead = (sum(task.keeps_weights) if name.startswith("weight/") else replicas, strengths)
+            value: Any = name in FAILED_AS_TRUE if dtype.kind in "biu" else np.nan
+            arrays[name] = np.full((*lead, *shape), value, dtype)
+        return arrays
 
 
 @dataclass(eq=False)
@@ -193,7 +194,7 @@ class _Piece:
         whole: what it is a half of; None if it is the chunk itself.
         halves: its own, if it was too large.
         axis: along which these are put together.
-        found: what is kept of it, once it is done.
+        arrays: what is kept of it, once it is done.
         attempts: how often it was tried in vain.
     """
 
@@ -202,163 +203,72 @@ class _Piece:
     whole: "_Piece | None" = None
     halves: list["_Piece"] = field(default_factory=list)
     axis: int = 1
-    found: dict[str, np.ndarray] | None = None
+    arrays: Arrays | None = None
     attempts: int = 0
 
-    def halved(self) -> bool:
-        """Makes its halves, along the strengths if there are several; False for a single lane."""
-        rows, columns = self.task.lanes["lanes"].shape
+    def halve(self) -> bool:
+        """Make its halves, along the strengths if there are several; return False for a single lane."""
+        rows, columns = self.task.shape
         if rows * columns == 1:
             return False
         self.axis = 1 if columns > 1 else 0
         middle = (columns if self.axis else rows) // 2
         for part in (slice(None, middle), slice(middle, None)):
-            self.halves.append(_Piece(_part(self.task, part, self.axis), self.number, self))
+            self.halves.append(_Piece(self.task.part(part, self.axis), self.number, self))
         return True
 
-    def joined(self) -> "_Piece | None":
-        """The whole chunk, if this was the last of it that was missing."""
+    def merge(self) -> "_Piece | None":
+        """Return the whole chunk, if this was the last missing part of it."""
         piece: _Piece | None = self
-        while piece is not None and piece.found is not None:
+        while piece is not None and piece.arrays is not None:
             whole = piece.whole
             if whole is None:
                 return piece
-            ends = [half.found for half in whole.halves if half.found is not None]
-            if len(ends) < len(whole.halves):
+            parts = [half.arrays for half in whole.halves if half.arrays is not None]
+            if len(parts) < len(whole.halves):
                 return None
-            whole.found = {name: np.concatenate([end[name] for end in ends], axis=whole.axis) for name in ends[0]}
+            whole.arrays = {name: np.concatenate([part[name] for part in parts], axis=whole.axis) for name in parts[0]}
             piece = whole
         return None
 
 
-def _part(task: Task, part: slice, axis: int) -> Task:
-    """A task for some of the strengths (axis 1) or of the replicas (axis 0) of another."""
-    given = task.lanes
-    both = (slice(None), part) if axis else (part, slice(None))
-    lanes = {
-        **given,
-        "lanes": given["lanes"][both],
-        "factors": {key: value[both] for key, value in given["factors"].items()},
-    }
-    if axis:
-        limits = given["limits"]
-        lanes |= {"strengths": given["strengths"][part], "limits": None if limits is None else limits[part]}
-        return replace(task, lanes=lanes)
-    lanes |= {name: given[name][part] for name in ("replicas", "starts")}
-    return replace(task, lanes=lanes, is_kept=task.is_kept[part])
+# These functions run in the workers, which import JAX.
+
+_workers: dict[str, Any] = {}
+"""The `LaneWorker` that this process built last, by the name of its problem."""
 
 
-# ---------------------------------------------------------------- the cluster
-
-
-def connected(cluster: RayCluster) -> Any:
-    """The module `ray`, connected to the cluster.
-
-    Raises:
-        ImportError: if Ray is not installed.
-        ConnectionError: if there is no cluster at the address.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError(
-            "The engine 'ray' needs Ray, which is not installed. Use `pip install \"poise[ray]\"`."
-        ) from error
-    if ray.is_initialized():
-        return ray
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # Ray's processes become others at once
-            ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError as error:
-        raise ConnectionError(
-            f"No Ray cluster can be reached at {cluster.address!r}: {_first_line(error)} Start one with `ray start "
-            "--head`, or give no address to use this machine alone."
-        ) from error
-    return ray
-
-
-def _with_resources(ray, slots):
-    return [(node["Resources"], slots[node["NodeID"]]) for node in ray.nodes() if slots.get(node["NodeID"])]
-
-
-def _gpus(ray, cluster) -> float:
-    return (1 if ray.cluster_resources().get("GPU") else 0) if cluster.num_gpus is None else cluster.num_gpus
-
-
-def _slots(ray, cluster) -> dict[str, int]:
-    """By its name how many tasks every machine can run at once.
-
-    Raises:
-        ValueError: if none can run any.
-    """
-    wanted = {"CPU": cluster.num_cpus, "GPU": _gpus(ray, cluster), "memory": cluster.memory or 0}
-    slots = {
-        node["NodeID"]: int(min(node["Resources"].get(name, 0) / each for name, each in wanted.items() if each))
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-    if not any(slots.values()):
-        raise ValueError(
-            f"No machine of the Ray cluster can take a task of {wanted['CPU']:g} cores, {wanted['GPU']:g} GPUs and "
-            f"{wanted['memory']:g} bytes. Ask for less with poise.RayCluster(num_cpus=..., num_gpus=..., memory=...)."
-        )
-    return slots
-
-
-def _is_short_of_memory(ray, error) -> bool:
-    if isinstance(error, (ray.exceptions.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, ray.exceptions.RayTaskError) and "RESOURCE_EXHAUSTED" in str(error)
-
-
-def _first_line(error) -> str:
-    cause = getattr(error, "cause", None)
-    lines = str(cause if cause is not None else error).strip().splitlines() or [type(error).__name__]
-    return lines[0] if lines[0].endswith(".") else f"{lines[0]}."
-
-
-# ---------------------------------------------------------------- in a worker
-
-_kept: dict[str, Local] = {}
-"""The engine that this worker built last, by the name of its problem."""
-
-
-def _solved(problem: list, task: Task) -> dict[str, np.ndarray]:
+def _train(problem: list, task: Task) -> Arrays:
     import ray
 
     with without_tensorflow():
-        lanes = {name: ray.get(task.lanes[name]) for name in ("replicas", "starts")}
-        return _engine(*problem).solved(replace(task, lanes={**task.lanes, **lanes}))
+        replicas = [ray.get(replica) for replica in task.replicas]
+        return _worker(*problem).train(replace(task, replicas=replicas))
 
 
-def _fastest(problem: list, replica, training, sizes) -> int:
+def _fastest_size(problem: list, replica: Replica, training: Training, sizes: list[int]) -> int:
     with without_tensorflow():
-        return _engine(*problem).fastest(replica, training, sizes)
+        return _worker(*problem).fastest_size(replica, training, sizes)
 
 
-def _ready(problem: list) -> None:
+def _prepare(problem: list) -> None:
     with without_tensorflow():
-        _engine(*problem)
+        _worker(*problem)
 
 
-def _engine(name, place, training, needed) -> Local:
-    if name not in _kept:
+def _worker(name: str, reference: Any, needed: str) -> Any:
+    if name not in _workers:
         import ray
+
+        from poise.path.executors.worker import LaneWorker
 
         if version("poise") != needed:
             raise RuntimeError(
-                f"This machine of the cluster has poise {version('poise')}, and the path is one of poise {needed}. "
-                "Install the same version on all machines."
+                f"A machine of the cluster has poise {version('poise')}, and this one has poise {needed}. Install the "
+                "same version on all machines."
             )
-        for before in _kept.values():
-            before.close()
-        _kept.clear()
-        work, arrays = ray.get(place)
-        sys.path.extend(entry for entry in work["path"] if entry not in sys.path)
-        keras.saving.get_custom_objects().update(imported(work["places"]))
-        model, rules, resolved, data = unpacked_problem(
-            work, lambda leaf: arrays[leaf["array"]].astype(leaf["dtype"], copy=False)
-        )
-        _kept[name] = Local(Job(model, rules, (data.x, data.y, data.sample_weight), [], training, None, resolved))
-    return _kept[name]
+        for previous in _workers.values():
+            previous.close()
+        _workers.clear()
+        _workers[name] = LaneWorker(load_problem(*ray.get(reference)))
+    return _workers[name]

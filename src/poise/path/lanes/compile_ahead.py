@@ -1,4 +1,4 @@
-"""Programs compiled in a thread, while others run."""
+"""Compile functions in a thread while others run."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -6,41 +6,46 @@ from typing import Any
 import jax
 
 
-class Ahead:
-    """Compiles what will be called later.
+class CompileAhead:
+    """Compile functions before they are called.
 
-    Tracing stays in the caller's thread, as layers and optimizers are not made for several; what takes most of the
-    time, XLA's compilation, needs no Python. What was compiled ahead can be called from any thread.
+    The functions are those of `jax.jit` whose first argument, the problem of the lanes, is static. Tracing stays in the
+    thread of the caller, because layers and optimizers are not made for several. XLA's compilation, which takes most of
+    the time, needs no Python. Any thread may call the compiled functions.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._compiler = ThreadPoolExecutor(1, "compiler")
-        self._begun: dict[tuple, Future] = {}
+        self._futures: dict[tuple, Future] = {}
 
-    def compile(self, method: Any, owner: Any, *arguments) -> None:
-        """Begins to compile a method under `jax.jit` for such arguments, of which only shapes and types matter.
+    def compile(self, function: Any, problem: Any, *arguments: Any) -> None:
+        """Start to compile a function for such arguments, of which only shapes and types matter.
 
-        Several devices share what only the arguments themselves tell: then it is compiled when it is called.
+        With several devices the sharding, which only the arguments themselves show, matters too: the function is then
+        compiled when it is called.
         """
-        key = _key(method, arguments)
-        if key not in self._begun and len(jax.local_devices()) == 1:
-            self._begun[key] = self._compiler.submit(method.lower(owner, *jax.tree.map(_shaped, arguments)).compile)
+        key = _key(function, problem, arguments)
+        if key not in self._futures and len(jax.local_devices()) == 1:
+            lowered = function.lower(problem, *jax.tree.map(_shape_of, arguments))
+            self._futures[key] = self._compiler.submit(lowered.compile)
 
-    def call(self, method: Any, owner: Any, *arguments):
-        """What the method returns; waits for its compilation if that was begun, and else does it here."""
-        begun = self._begun.get(_key(method, arguments))
-        return method(owner, *arguments) if begun is None else begun.result()(*arguments)
+    def call(self, function: Any, problem: Any, *arguments: Any) -> Any:
+        """Call a function; wait for its compilation if that was started."""
+        future = self._futures.get(_key(function, problem, arguments))
+        return function(problem, *arguments) if future is None else future.result()(*arguments)
 
     def close(self) -> None:
-        """Compiles nothing more, and lets go of what was compiled."""
+        """Stop compiling and release the compiled functions."""
         self._compiler.shutdown(wait=False, cancel_futures=True)
-        self._begun.clear()
+        self._futures.clear()
 
 
-def _key(method, arguments):
+def _key(function: Any, problem: Any, arguments: tuple) -> tuple:
     leaves, structure = jax.tree.flatten(arguments)
-    return method, structure, tuple(map(_shaped, leaves))
+    return function, problem, structure, tuple(map(_shape_of, leaves))
 
 
-def _shaped(a):
-    return jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(a.dtype)) if hasattr(a, "dtype") else a
+def _shape_of(leaf: Any) -> Any:
+    if not hasattr(leaf, "dtype"):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, jax.dtypes.canonicalize_dtype(leaf.dtype))

@@ -1,69 +1,76 @@
-"""The strengths of small lanes, shared out over threads: XLA uses one core for a program of them."""
+"""The strengths of small lanes divided among threads, because XLA uses one core for a program of them."""
 
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import joblib
 import numpy as np
 
 SMALL = 20_000_000
-"""Numbers in the state of all lanes together, up to which XLA is taken to use one core for them."""
-FEWEST = 2
+"""Numbers in the state of all lanes, up to which XLA is taken to use one core for them."""
+MIN_STRENGTHS = 2
 """Strengths of a thread: fewer do not fill its core."""
 
 
 class Threads:
-    """Runs what was compiled for a part of the strengths on all parts, side by side."""
+    """Run what was compiled for a part of the strengths on all parts at once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(thread_name_prefix="lanes")
 
-    def each(self, change, *parts) -> list:
-        """`change` of every part; `parts` are lists of equal length, one for every argument."""
+    def map(self, function: Callable, *parts: Sequence) -> list:
+        """Return `function` of every part; `parts` are lists of equal length, one per argument."""
         if len(parts[0]) == 1:
-            return [change(*(part[0] for part in parts))]
-        return [*self._pool.map(change, *parts)]
+            return [function(*(part[0] for part in parts))]
+        return [*self._pool.map(function, *parts)]
 
     def close(self) -> None:
         self._pool.shutdown(wait=False)
 
 
-def shares(shape: tuple[int, int], values: int) -> int:
-    """Into how many parts the strengths of lanes go, (replicas, strengths) with so many numbers each: 1 for none.
+def count_parts(shape: tuple[int, int], values: int) -> int:
+    """Return the number of parts into which to split the strengths of lanes; 1 not to split them.
 
-    A processor's cores are those that this process may use, or NPROC, which limits XLA as well.
+    Args:
+        shape: (replicas, strengths).
+        values: numbers in the state of one lane.
+
+    The cores are those that this process may use, or NPROC, which limits XLA as well.
     """
     replicas, strengths = shape
     devices = jax.local_devices()
     if len(devices) > 1 or devices[0].platform != "cpu" or values * replicas * strengths > SMALL:
         return 1
     cores = int(os.environ.get("NPROC") or joblib.cpu_count())
-    size = -(-strengths // max(min(cores, strengths // FEWEST), 1))
+    size = -(-strengths // max(min(cores, strengths // MIN_STRENGTHS), 1))
     return -(-strengths // size)
 
 
-def parted(tree, count: int) -> list:
-    """Parts of equally many strengths of what has the leading axes (replicas, strengths).
+def split_strengths(tree: Any, count: int) -> list:
+    """Split arrays with the leading axes (replicas, strengths) into parts of equally many strengths.
 
-    What does not divide is filled up with the last strength.
+    The last part is filled up with the last strength.
     """
     if count == 1:
         return [tree]
 
-    def part(a, number):
+    def take(a: Any, number: int) -> np.ndarray:
         size = -(-a.shape[1] // count)
         return np.take(np.asarray(a), np.arange(number * size, (number + 1) * size), axis=1, mode="clip")
 
-    return [jax.device_put(jax.tree.map(lambda a, n=n: part(a, n), tree)) for n in range(count)]
+    return [jax.device_put(jax.tree.map(lambda a, n=n: take(a, n), tree)) for n in range(count)]
 
 
-def first_part(tree, count: int):
+def first_part(tree: Any, count: int) -> Any:
+    """Return a part of the shapes that `split_strengths` makes."""
     return jax.tree.map(lambda a: a[:, : -(-a.shape[1] // count)], tree)
 
 
-def joined(parts: list, strengths: int):
-    """What was parted, of so many strengths."""
+def merge_strengths(parts: list, strengths: int) -> Any:
+    """Return what `split_strengths` split, of so many strengths."""
     if len(parts) == 1:
         return parts[0]
-    return jax.device_put(jax.tree.map(lambda *own: np.concatenate(own, axis=1)[:, :strengths], *parts))
+    return jax.device_put(jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=1)[:, :strengths], *parts))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from poise.compaction.inputs import first_kernels
+from poise.compaction.inputs import input_kernels
 from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, Penalty, SparseGroupLasso
 from poise.rules.members import path_of
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
@@ -102,16 +102,17 @@ def make_rules(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rul
     penalty = penalty_named(name)
     if not penalty.drops_columns:
         return [Rule(list(PENALIZED_BY_DEFAULT), penalty.make())]
-    kernels = first_kernels(model)
-    if not kernels or any(axis != 0 or len(model.weights[at].shape) != 2 for _, at, axis in kernels):
+    kernels = input_kernels(model)
+    if not kernels or any(kernel.axis != 0 or len(model.weights[kernel.position].shape) != 2 for kernel in kernels):
         raise DataError(
             f"Penalty {name!r} drops columns, which needs a model whose inputs go into dense layers; poise cannot "
             f"determine which kernels of {model.name!r} read them. Use the penalty 'l2' or 'l1' instead.",
             "penalties",
         )
     groups = [np.flatnonzero(np.asarray(owners) == column).tolist() for column in dict.fromkeys(owners)]
-    first = [_unique_tail(path_of(model.weights[at]), model) for _, at, _ in kernels]
-    first_ids = [id(model.weights[at]) for _, at, _ in kernels]
+    positions = [kernel.position for kernel in kernels]
+    first = [_unique_tail(path_of(model.weights[at]), model) for at in positions]
+    first_ids = [id(model.weights[at]) for at in positions]
     later = [w for w in model.trainable_weights if id(w) not in first_ids and len(w.shape) > 1]
     rules = [Rule(first, penalty.make(groups), name="columns")]
     if later:

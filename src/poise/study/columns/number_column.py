@@ -113,8 +113,8 @@ def make_scaler(*, marks_missing: bool) -> Pipeline:
 
 def set_constants_to_zero(scaler: StandardScaler) -> None:
     """Make a fitted scaler return 0 for what was constant, in all rows; scikit-learn would divide by 1."""
-    assert scaler.scale_ is not None
-    scaler.scale_[(scaler.scale_ == 1.0) & ~np.isclose(scaler.var_, 1.0)] = np.inf
+    scale, variance = np.asarray(scaler.scale_), np.asarray(scaler.var_)
+    scaler.scale_ = np.where((scale == 1.0) & ~np.isclose(variance, 1.0), np.inf, scale)
 
 
 def _finite(values: pd.Series) -> tuple[np.ndarray, list[str]]:

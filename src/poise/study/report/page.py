@@ -32,15 +32,7 @@ SECTIONS: tuple[Section, ...] = (
 
 
 def render_page(study: Findings) -> str:
-    """Return the report as HTML.
-
-    Examples:
-        >>> import poise
-        >>> from poise.study.report.page import render_page
-        >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
-        >>> render_page(study.findings)[:15]
-        '<!doctype html>'
-    """
+    """Return the report as HTML."""
     environment = Environment(
         loader=PackageLoader("poise.study.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -4,10 +4,12 @@ Every trace names its role in `meta`, and the page knows the colors of roles in 
 `meta` tells the page how many panels fit in a row at most and which axes are shared; the page arranges them.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -56,15 +58,18 @@ def make_panels(titles: list[list[str]], x: str, y: str, *, shared: str, columns
 
 
 def add_line(
-    figure: go.Figure, row: int, column: int, x: Sequence, y: Sequence, name: str, role: str, dash: str
+    figure: go.Figure, row: int, column: int, x: pd.Series | pd.Index, y: pd.Series, name: str, role: str, dash: str
 ) -> None:  # fmt: skip
     """Add a line to a panel."""
     figure.add_scatter(x=x, y=y, row=row, col=column, name=name, meta=role, line_dash=dash, mode="lines")
 
 
-def log_axis(low: float, high: float) -> dict:
-    """Return a logarithmic axis; Plotly chooses its ticks."""
-    return {"type": "log", "range": [float(np.log10(low)), float(np.log10(high))], "tickformat": TICKS}
+def log_axis(low: float, high: float, most: int = 7) -> dict:
+    """Return a logarithmic axis with about `most` ticks: at 1, 2 and 5, or at powers of ten."""
+    ends = [float(np.log10(low)), float(np.log10(high))]
+    decades = ends[1] - ends[0]
+    step = "D2" if 3 * decades <= most else math.ceil(decades / most)
+    return {"type": "log", "range": ends, "dtick": step, "tickformat": TICKS}
 
 
 def strength_axis(figure: go.Figure, column: int, grids: Sequence[np.ndarray], marks: Sequence[float]) -> None:
@@ -75,7 +80,7 @@ def strength_axis(figure: go.Figure, column: int, grids: Sequence[np.ndarray], m
     strengths = np.unique(np.concatenate([_without_null(grid, marks) for grid in grids]))
     span = strengths[-1] / strengths[0]
     margin = span**0.04 if span > 1 else 2.0
-    figure.update_xaxes(log_axis(strengths[0] / margin, strengths[-1] * margin), row=1, col=column)
+    figure.update_xaxes(log_axis(strengths[0] / margin, strengths[-1] * margin, 5), row=1, col=column)
 
 
 def _without_null(strengths: np.ndarray, marks: Sequence[float]) -> np.ndarray:

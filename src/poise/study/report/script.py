@@ -30,13 +30,6 @@ def write_script(study: Findings) -> str:
 
     It has the exact strengths and factors. It loads the folder in which the study was saved; if the data were neither a
     file nor a built-in table, it expects them as the DataFrame `frame`.
-
-    Examples:
-        >>> import poise
-        >>> from poise.study.report.script import write_script
-        >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
-        >>> "poise.PenalizedOptimizer(" in write_script(study.findings)
-        True
     """
     table, settings, best = study.table, study.settings, study.best
     # The names in a custom network depend on what was built before it; its places do not.
@@ -60,7 +53,7 @@ def write_script(study: Findings) -> str:
         inputs=len(study.encoder.inputs),
         outputs=best.model.output_shape[-1],
         activation=', activation="exponential"' if table.task == "counts" else "",
-        rules=[_write_rule(rule, custom) for rule in rules],
+        rules=[write_rule(rule, custom) for rule in rules],
         loss=LOSSES[table.task],
         most=at_once(study.rows["training"]),
     )
@@ -81,8 +74,8 @@ def _read_arguments(study: Findings) -> str:
     return ", ".join([source, _quote(str(table.target.name)), *keywords])
 
 
-def _write_rule(rule: Rule, custom: keras.Model | None) -> str:
-    """The call that makes a rule."""
+def write_rule(rule: Rule, custom: keras.Model | None) -> str:
+    """Return the call that makes a rule; `custom` is the network if it is a custom one."""
     penalty = type(rule.penalty).__name__
     config = {name: value for name, value in rule.penalty.get_config().items() if value is not None}
     arguments = [f"{name}={_write_value(value, 12)}" for name, value in config.items()]

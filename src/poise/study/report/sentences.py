@@ -17,15 +17,7 @@ DIGITS = 2
 
 
 def write_answer(study: Findings) -> list[str]:
-    """Return three paragraphs: whether a penalty helps, which columns are selected, and how certain the strength is.
-
-    Examples:
-        >>> import poise
-        >>> from poise.study.report.sentences import write_answer
-        >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
-        >>> len(write_answer(study.findings))
-        3
-    """
+    """Return three paragraphs: whether a penalty helps, which columns are selected, and how certain the strength is."""
     return [_write_verdict(study), _write_selection(study), _write_certainty(study)]
 
 
@@ -119,7 +111,7 @@ def _write_selection(study: Findings) -> str:
         for is_selected in (True, False)
     )
     runs = f"the {len(replicas_of(selector.path.lanes))} training runs"
-    reason = f"It selects at {explain_selection(selector)}."
+    reason = f"Columns are selected at {explain_selection(selector)}."
     if not selected:
         highest = max(outside)
         stable = (

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from poise.compaction.inputs import first_kernels
+from poise.compaction.inputs import input_kernels
 from poise.path.plots import neutral
 from poise.path.tables import replicas_of
 from poise.study.findings import Candidate, Findings
@@ -68,12 +68,12 @@ def tabulate_columns(study: Findings) -> pd.DataFrame | None:
 
 def column_sizes(candidate: Candidate, owners: Sequence[str]) -> pd.DataFrame:
     """Return (columns, strengths) the norm of all weights that read a column, trained on all rows."""
-    kernels = first_kernels(candidate.model) or []
+    kernels = input_kernels(candidate.model) or []
     squares = np.zeros((len(candidate.path.strengths), len(owners)))
-    for first, position, axis in kernels:
-        kernel = np.square(candidate.path.lanes.weights[position][0].astype("float64"))
-        by_input = kernel.sum(axis=tuple(a for a in range(1, kernel.ndim) if a != axis + 1))
-        squares[:, first : first + by_input.shape[1]] += by_input
+    for kernel in kernels:
+        square = np.square(candidate.path.lanes.weights[kernel.position][0].astype("float64"))
+        by_slice = square.sum(axis=tuple(a for a in range(1, square.ndim) if a != kernel.axis + 1))
+        np.add.at(squares.T, kernel.inputs, by_slice.T)
     norms = pd.DataFrame(squares.T, index=pd.Index([*owners], name="column")).groupby(level=0, sort=False).sum() ** 0.5
     return norms.set_axis(candidate.path.strengths, axis="columns")
 

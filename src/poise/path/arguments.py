@@ -1,0 +1,101 @@
+"""The arguments of `poise.fit_path`, checked before anything is trained."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from poise.optimizer.penalized import get_penalized_optimizer
+from poise.path.data.folds import check_int
+from poise.path.models import compiled_update
+from poise.path.training import Training
+from poise.penalties.base import LARGEST, Schedule
+from poise.rules.rule import Rule, as_rules
+
+SETTLE = 2000
+"""Largest number of settling steps if a penalty has exact zeros."""
+
+
+def check_rules(model: Any, rules: Any) -> list[Rule]:
+    """Return the rules of a path; None stands for those that the model was compiled with.
+
+    Raises:
+        ValueError: If there are none, or a strength is not a positive number.
+    """
+    if rules is None:
+        try:
+            rules = get_penalized_optimizer(model).rules
+        except ValueError:
+            raise ValueError(
+                "rules is None, and the model was not compiled with poise.PenalizedOptimizer. Pass a penalty, such as "
+                "poise.fit_path(model, x, y, poise.L1())."
+            ) from None
+    rules = as_rules(rules)
+    if not rules:
+        raise ValueError("rules is empty. Pass a penalty, such as poise.L1().")
+    for rule in rules:
+        strength = rule.penalty.strength
+        if isinstance(strength, Schedule):
+            raise ValueError(
+                f"Rule {rule.name!r} has a scheduled strength, and a path trains every lane at a constant one. Pass a "
+                "number as its strength."
+            )
+        if not strength > 0:
+            raise ValueError(
+                f"Rule {rule.name!r} has the strength {strength:g}. The strengths of the rules are their ratios in a "
+                "path: pass numbers > 0."
+            )
+    return rules
+
+
+def check_strengths(strengths: Any) -> int | np.ndarray:
+    """Return a number of strengths, or the strengths themselves in ascending order without repetition.
+
+    Raises:
+        TypeError: If they are not numbers.
+        ValueError: If there are none, or one is negative or not finite.
+    """
+    if isinstance(strengths, (int, np.integer)) and not isinstance(strengths, bool):
+        check_int("strengths", strengths, 1)
+        return int(strengths)
+    try:
+        values = np.asarray(strengths, dtype="float64")
+    except (TypeError, ValueError):
+        raise TypeError(f"strengths must be an int or an array of numbers >= 0, got {strengths!r}.") from None
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"strengths must be an int or one row of numbers, got an array of shape {values.shape}.")
+    if not np.isfinite(values).all() or (values < 0).any():
+        wrong = values[~np.isfinite(values) | (values < 0)][0]
+        raise ValueError(f"strengths must be finite numbers >= 0, got {float(wrong)!r} among them.")
+    if values.max() > LARGEST:
+        raise ValueError(f"strengths must be at most {LARGEST:.2g} (float32), got {float(values.max())!r} among them.")
+    return np.unique(values)
+
+
+def check_adaptive(adaptive: Any) -> None:
+    """Check the number of adaptive stages.
+
+    Raises:
+        TypeError: If it is not an int.
+        ValueError: If it is negative.
+    """
+    check_int("adaptive", adaptive, 0)
+
+
+def complete_training(model: Any, rules: Sequence[Rule], training: Training | None) -> Training:
+    """Return the training with `update` and `settle` filled in."""
+    training = Training() if training is None else training
+    if training.update is None:
+        training = replace(training, update=compiled_update(model))
+    if training.settle is None:
+        has_zeros = training.update != "coupled" and not all(rule.penalty.smooth for rule in rules)
+        training = replace(training, settle=SETTLE if has_zeros else 0)
+    return training
+
+
+def has_class_targets(model: Any) -> bool | None:
+    """Return True if the loss says that the targets are classes; None if it does not say."""
+    loss = getattr(model, "loss", None)
+    name = loss if isinstance(loss, str) else getattr(loss, "name", None) or getattr(loss, "__name__", "")
+    return True if "crossentropy" in str(name).lower() else None

@@ -1,0 +1,96 @@
+"""What an executor is: something that trains chunks of lanes, somewhere."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+
+from poise.path.data.streams import Stream
+from poise.path.lanes.problem import Task
+from poise.path.training import Replica, Training
+from poise.rules.rule import Rule
+
+Arrays = dict[str, np.ndarray]
+"""What a path keeps of a chunk, by name (see `summarize_chunk`)."""
+Report = Callable[[float], None]
+"""Called with the share of the work that is done."""
+
+SHARE_OF_MEMORY = 0.3
+"""Share of this machine's memory that a chunk may take."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What all lanes of a path share: everything that a worker needs to train tasks.
+
+    Attributes:
+        model: compiled model.
+        rules: rules with numbers as strengths, of which the first is the unit of the grid.
+        resolved: what the rules resolve to on the model (`Plan.config`).
+        update: how the penalties act, as in `poise.PenalizedOptimizer`.
+        data: (x, y, sample_weight or None) in arrays; or a `Stream`.
+    """
+
+    model: keras.Model
+    rules: list[Rule]
+    resolved: dict
+    update: str
+    data: Any
+
+    @property
+    def is_stream(self) -> bool:
+        return isinstance(self.data, Stream)
+
+    @property
+    def strength_ratios(self) -> np.ndarray:
+        """(rules,) the strengths of the rules in units of the first."""
+        strengths = np.array([rule.penalty.strength for rule in self.rules], "float64")
+        return strengths / strengths[0]
+
+
+class Executor(Protocol):
+    """Train chunks of the lanes of one problem. To add one: a class here, and a line in the registry.
+
+    Attributes:
+        memory: bytes that a chunk may take.
+        parallel_chunks: least number of chunks among which to divide lanes, so that all workers are busy.
+    """
+
+    memory: float
+    parallel_chunks: int
+
+    def run(self, tasks: Iterator[tuple[int, Task]], report: Report) -> Iterator[tuple[int, Arrays]]:
+        """Train tasks.
+
+        Args:
+            tasks: numbered tasks, taken as they are needed.
+            report: called with the share of the current chunk that is done, where chunks run one by one.
+
+        Yields:
+            The number and the arrays of each task, in the order in which they are done.
+        """
+        ...
+
+    def fastest_size(self, replica: Replica, training: Training, sizes: list[int]) -> int:
+        """Return the number of lanes at once, of `sizes`, that takes the least time per lane."""
+        ...
+
+    def close(self) -> None:
+        """Stop all workers and release the data."""
+        ...
+
+
+def local_memory() -> float:
+    """Return the bytes of this machine's memory that a chunk may take."""
+    return SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def with_following(tasks: Iterator[tuple[int, Task]]) -> Iterator[tuple[tuple[int, Task], Task | None]]:
+    """Yield every numbered task with the task after it, None for the last."""
+    following = next(tasks, None)
+    while following is not None:
+        current, following = following, next(tasks, None)
+        yield current, None if following is None else following[1]

@@ -1,0 +1,250 @@
+"""Where the rows of lanes come from: arrays in memory, or batches of a stream.
+
+Both know which rows a replica trains on and which it holds out, and run the compiled functions on them.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from poise.path.data.batches import WHOLE, at_once, batches_of
+from poise.path.data.streams import Stream
+from poise.path.lanes.compile_ahead import CompileAhead
+from poise.path.lanes.patience import choose_lanes
+from poise.path.lanes.problem import Factors, LaneProblem, LaneState
+from poise.path.lanes.settle import settle_segment
+from poise.path.lanes.step import train_batch, train_epoch
+from poise.path.training import Replica
+
+Masks = dict[str, np.ndarray]
+"""By the name of a loss how often each row counts, (replicas, rows)."""
+
+
+class DataSource(Protocol):
+    """What the lanes need of their rows."""
+
+    can_split_strengths: bool
+    """Whether the strengths may be divided among threads."""
+
+    def steps_per_epoch(self, replicas: Sequence[Replica], batch_size: int | None) -> int:
+        """Return the number of batches in an epoch."""
+        ...
+
+    def steps_per_pass(self, replicas: Sequence[Replica]) -> int:
+        """Return the number of settling steps in which every row comes once."""
+        ...
+
+    def train(
+        self,
+        compiler: CompileAhead,
+        problem: LaneProblem,
+        state: LaneState,
+        factors: Factors,
+        *,
+        replicas: Sequence[Replica],
+        batch_size: int | None,
+        epoch: int,
+    ) -> LaneState:
+        """Return the state after an epoch."""
+        ...
+
+    def settle(
+        self,
+        compiler: CompileAhead,
+        problem: LaneProblem,
+        state: LaneState,
+        factors: Factors,
+        done: Any,
+        *,
+        replicas: Sequence[Replica],
+        first: int,
+        steps: int,
+    ) -> LaneState:
+        """Return the state after settling steps, of which the first has the number `first`."""
+        ...
+
+    def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, Masks]]:
+        """Yield all rows in parts: (x, y, sample_weight) and how often each row trains and is held out."""
+        ...
+
+    def held_rows(self, replicas: Sequence[Replica]) -> tuple[Any, np.ndarray, np.ndarray] | None:
+        """Return (data, positions of the rows held out, whether they count); None if they come in parts only."""
+        ...
+
+
+class ArraySource:
+    """Rows in memory.
+
+    Args:
+        data: (x, y, sample_weight or None), structures of arrays that share their first axis.
+    """
+
+    can_split_strengths = True
+
+    def __init__(self, data: Any):
+        self.data: Any = jax.tree.map(jnp.asarray, data)
+
+    def steps_per_epoch(self, replicas: Sequence[Replica], batch_size: int | None) -> int:
+        return batches_of(replicas, batch_size, 0)[0].shape[1]
+
+    def steps_per_pass(self, replicas: Sequence[Replica]) -> int:
+        rows = max(len(replica.train) for replica in replicas)
+        return -(-rows // at_once(rows))
+
+    def train(
+        self,
+        compiler: CompileAhead,
+        problem: LaneProblem,
+        state: LaneState,
+        factors: Factors,
+        *,
+        replicas: Sequence[Replica],
+        batch_size: int | None,
+        epoch: int,
+    ) -> LaneState:
+        batches = batches_of(replicas, batch_size, epoch)
+        return compiler.call(train_epoch, problem, state, self.data, *batches, factors)
+
+    def settle(
+        self,
+        compiler: CompileAhead,
+        problem: LaneProblem,
+        state: LaneState,
+        factors: Factors,
+        done: Any,
+        *,
+        replicas: Sequence[Replica],
+        first: int,
+        steps: int,
+    ) -> LaneState:
+        batches = self.settling_batches(replicas, first, steps)
+        return compiler.call(settle_segment, problem, state, self.data, *batches, factors, done)
+
+    def settling_batches(self, replicas: Sequence[Replica], first: int, steps: int) -> tuple[Any, Any, Any]:
+        """Return the rows of every batch, whether they count, and the number of the batch of every step."""
+        rows, counted = batches_of(replicas, at_once(max(len(replica.train) for replica in replicas)), 0)
+        return rows, counted, np.arange(first, first + steps) % rows.shape[1]
+
+    def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, Masks]]:
+        """Yield all rows in parts.
+
+        Where every replica has rows of its own, as those of a study, a part is no larger than the rows of one.
+        """
+        count = len(jax.tree.leaves(self.data)[0])
+        masks = {name: np.zeros((len(replicas), count), "float32") for name in ("loss", "held_loss")}
+        for number, replica in enumerate(replicas):
+            np.add.at(masks["loss"][number], replica.train, 1.0)
+            np.add.at(masks["held_loss"][number], replica.held, 1.0)
+        span = max(np.ptp(np.concatenate([replica.train, replica.held])) + 1 for replica in replicas)
+        size = min(int(span), WHOLE) if 2 * span <= count else WHOLE
+        for first in range(0, count, size):
+            part = slice(first, first + size)
+            rows = jax.tree.map(lambda a, part=part: a[part], self.data)
+            yield rows, {name: mask[:, part] for name, mask in masks.items()}
+
+    def held_rows(self, replicas: Sequence[Replica]) -> tuple[Any, np.ndarray, np.ndarray] | None:
+        held = [replica.held for replica in replicas]
+        size = max(map(len, held))
+        rows = np.stack([np.resize(h, size) for h in held]).astype("int32")
+        counted = np.stack([np.arange(size) < len(h) for h in held])
+        return self.data, rows, counted
+
+
+class StreamSource:
+    """Batches of a stream, on each of which all lanes train as it comes.
+
+    A batch is as large as it comes. In it a replica trains on its rows, which repeat with weight zero where others are
+    held out; a batch that has none of them is not a step for it. Settling takes its steps on the batches, too.
+    """
+
+    can_split_strengths = False
+
+    def __init__(self, stream: Stream):
+        self.stream = stream
+
+    def steps_per_epoch(self, replicas: Sequence[Replica], batch_size: int | None) -> int:
+        return self.stream.batches
+
+    def steps_per_pass(self, replicas: Sequence[Replica]) -> int:
+        return self.stream.batches
+
+    def train(
+        self,
+        compiler: CompileAhead,
+        problem: LaneProblem,
+        state: LaneState,
+        factors: Factors,
+        *,
+        replicas: Sequence[Replica],
+        batch_size: int | None,
+        epoch: int,
+    ) -> LaneState:
+        for batch, rows, counted in self._batches(replicas):
+            state = train_batch(problem, state, batch, rows, counted, factors, False)
+        return state
+
+    def settle(
+        self,
+        compiler: CompileAhead,
+        problem: LaneProblem,
+        state: LaneState,
+        factors: Factors,
+        done: Any,
+        *,
+        replicas: Sequence[Replica],
+        first: int,
+        steps: int,
+    ) -> LaneState:
+        before, number = state, 0
+        while number < steps:
+            for batch, rows, counted in self._batches(replicas):
+                state = train_batch(problem, state, batch, rows, counted, factors, True)
+                number += 1
+                if number == steps:
+                    break
+        return choose_lanes(done, before, state)
+
+    def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, Masks]]:
+        is_training = _training_masks(replicas, self.stream.rows)
+        holds_rows = np.array([len(replica.held) > 0 for replica in replicas])[:, None]
+        for first, batch in self.stream.passes():
+            count = len(jax.tree.leaves(batch)[0])
+            masks = {name: np.zeros((len(replicas), self.stream.largest), "float32") for name in ("loss", "held_loss")}
+            masks["loss"][:, :count] = is_training[:, first : first + count]
+            masks["held_loss"][:, :count] = ~is_training[:, first : first + count] & holds_rows
+            yield self._fill(batch), masks
+
+    def held_rows(self, replicas: Sequence[Replica]) -> tuple[Any, np.ndarray, np.ndarray] | None:
+        return None
+
+    def _batches(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:
+        """Yield every batch with the positions of each replica's rows and whether they count, (replicas, rows)."""
+        is_training = _training_masks(replicas, self.stream.rows)
+        size = self.stream.largest
+        for first, batch in self.stream.passes():
+            count = len(jax.tree.leaves(batch)[0])
+            rows = np.zeros((len(replicas), size), "int32")
+            counted = np.zeros((len(replicas), size), bool)
+            for number, mask in enumerate(is_training[:, first : first + count]):
+                positions = np.flatnonzero(mask)
+                if len(positions):
+                    rows[number] = np.resize(positions, size)
+                    counted[number, : len(positions)] = True
+            yield self._fill(batch), rows, counted
+
+    def _fill(self, batch: Any) -> Any:
+        """Return the batch with rows repeated, up to the size of the largest."""
+        count = len(jax.tree.leaves(batch)[0])
+        rows = np.resize(np.arange(count), self.stream.largest)
+        return batch if count == len(rows) else jax.tree.map(lambda a: a[rows], batch)
+
+
+def _training_masks(replicas: Sequence[Replica], rows: int) -> np.ndarray:
+    """Return (replicas, rows): whether the replica trains on the row."""
+    masks = np.zeros((len(replicas), rows), bool)
+    for number, replica in enumerate(replicas):
+        masks[number, replica.train] = True
+    return masks

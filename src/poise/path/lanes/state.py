@@ -1,0 +1,72 @@
+"""The first state of lanes, and where it lies."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from poise.optimizer.penalized import PenalizedOptimizer
+from poise.path.lanes.problem import Factors, LaneProblem, LaneState
+
+
+def initial_state(
+    problem: LaneProblem,
+    optimizer: PenalizedOptimizer,
+    starts: Sequence[np.ndarray],
+    anchors: Sequence[np.ndarray],
+    lane_numbers: np.ndarray,
+    strengths: np.ndarray,
+) -> LaneState:
+    """Return the state before the first step, in NumPy arrays.
+
+    Args:
+        problem: problem of the lanes.
+        optimizer: `problem.optimizer` or `problem.settler`.
+        starts: first values of the trained variables, (replicas, *shape) each.
+        anchors: values at which `Anchored` penalties start, likewise.
+        lane_numbers, strengths: as in `Task`.
+    """
+    shape = lane_numbers.shape
+    trained = [np.broadcast_to(np.asarray(w)[:, None], (*shape, *w.shape[1:])) for w in starts]
+    fixed = []
+    for variable in problem.model.non_trainable_variables:
+        value = np.broadcast_to(np.asarray(variable.value), (*shape, *variable.shape))
+        if variable.name.endswith("seed_generator_state"):
+            value = value + np.stack([lane_numbers, np.zeros_like(lane_numbers)], axis=-1).astype(value.dtype)
+        fixed.append(value)
+    per_lane: dict[int, Any] = {}
+    for number, variable in optimizer.strength.variables.items():
+        per_lane[id(variable)] = np.asarray(strengths[:, number], variable.dtype)
+    for target in optimizer.targets:
+        for _, variable in target.anchors:
+            per_lane[id(variable)] = np.asarray(anchors[target.index])[:, None]
+    first = [per_lane.get(id(variable), np.asarray(variable.value)) for variable in optimizer.variables]
+    inner = [np.broadcast_to(w, (*shape, *v.shape)) for v, w in zip(optimizer.variables, first, strict=True)]
+    return LaneState(trained, fixed, inner)
+
+
+def place_state(state: Any) -> Any:
+    """Put the values of lanes, (replicas, strengths, ...), on the local devices, its strengths divided among them if their number divides evenly."""
+    devices = jax.local_devices()
+    if len(devices) == 1 or jax.tree.leaves(state)[0].shape[1] % len(devices):
+        return jax.device_put(jax.tree.map(np.array, state))
+    mesh = jax.sharding.Mesh(np.array(devices), ("lanes",))
+    return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "lanes")))
+
+
+def stack_starts(starts: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Return the first values of every variable, (replicas, *shape), of those of every replica."""
+    return [np.stack(values) for values in zip(*starts, strict=True)]
+
+
+def device_factors(factors: Mapping[tuple[int, int], Any]) -> Factors:
+    """Return the factors as float32 arrays of JAX."""
+    return {key: jnp.asarray(value, "float32") for key, value in factors.items()}
+
+
+def model_weights(problem: LaneProblem, state: LaneState) -> list[np.ndarray]:
+    """Return the values of `model.weights`, (replicas, strengths, *shape) each."""
+    values = {id(v): value for v, value in zip(problem.variables, [*state.trained, *state.fixed], strict=True)}
+    return [np.asarray(values[id(weight)]) for weight in problem.model.weights]

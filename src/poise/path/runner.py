@@ -1,0 +1,201 @@
+"""Train replicas at strengths: plan the chunks, have an executor train them, and put their lanes together."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from poise.path.chunks import Chunk, ChunkLimits, lane_number, plan_chunks
+from poise.path.data.folds import full_replicas
+from poise.path.executors.base import Arrays, Executor, Problem, Report
+from poise.path.executors.checkpoints import Checkpoint
+from poise.path.lanes.problem import Task
+from poise.path.models import build_optimizer, count_outputs, draw_variables
+from poise.path.stages import target_names
+from poise.path.training import Lanes, Replica, Training
+
+MEASURES = [
+    *("loss", "held_loss", "penalty", "residual", "gradient", "zeros", "units", "settled", "epochs"),
+    *("diverged", "failed", "is_empty", "seconds"),
+]
+"""The columns of `Lanes.table`, besides fold, seed and strength."""
+
+
+class LaneRunner:
+    """Train the lanes of one problem.
+
+    Args:
+        problem: problem of the path.
+        replicas: rows of every family of lanes.
+        training: how a lane is trained, its `settle` a number.
+        start_executor: returns an executor for the problem; it is called before the first chunk is trained.
+        checkpoint: keeps the finished chunks; None for none.
+
+    Attributes:
+        targets: targets of the penalties.
+
+    Raises:
+        ValueError: If the update does not work with the optimizer, or new initial weights cannot be drawn.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        replicas: list[Replica],
+        training: Training,
+        start_executor: Callable[[Problem], Executor],
+        checkpoint: Checkpoint | None = None,
+    ):
+        self.problem, self.replicas, self.training = problem, replicas, training
+        self._start_executor, self._checkpoint = start_executor, checkpoint
+        self._executor: Executor | None = None
+        optimizer = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved)
+        self.targets = optimizer.targets
+        self._sizes: dict[str, int] = {}
+        self._values = sum(int(np.prod(v.shape)) for v in [*problem.model.weights, *optimizer.variables])
+        if any(replica.seed for replica in replicas):
+            draw_variables(problem.model, 1)
+
+    def run(
+        self,
+        strengths: np.ndarray,
+        factors: Mapping[tuple[int, int], np.ndarray] | None = None,
+        report: Report | None = None,
+        replicas: list[Replica] | None = None,
+        training: Training | None = None,
+        is_free: bool = False,
+    ) -> Lanes:
+        """Train replicas at strengths.
+
+        Args:
+            strengths: (strengths,) of the first rule.
+            factors: by (index of a target, number of a rule) the factors of its penalty, (replicas, strengths, groups
+                or *shape); None for those that the rules have.
+            report: called with the share of the work that is done.
+            replicas, training: others than those of the path.
+            is_free: whether to train without penalties, except that infinite factors keep entries at zero.
+        """
+        replicas = self.replicas if replicas is None else replicas
+        training = self.training if training is None else training
+        executor = self._executor = self._executor or self._start_executor(self.problem)
+        ratios = self.problem.strength_ratios
+        per_rule = np.asarray(strengths, "float64")[:, None] * (0.0 * ratios if is_free else ratios)
+        chunks = plan_chunks(replicas, len(strengths), training, self._limits(executor, training))
+        results: dict[int, Arrays] = {}
+        full = full_replicas(replicas)
+
+        def make_task(chunk: Chunk) -> Task:
+            members = [replicas[row] for row in chunk.rows]
+            numbers = [[lane_number(replica, strengths[column]) for column in chunk.columns] for replica in members]
+            needs_limits = training.patience and not _holds_rows(members)
+            return Task(
+                training,
+                members,
+                np.array(numbers),
+                per_rule[chunk.columns],
+                {key: value[np.ix_(chunk.rows, chunk.columns)] for key, value in (factors or {}).items()},
+                _epoch_limits(chunks, results, chunk.columns) if needs_limits else None,
+                [row in full for row in chunk.rows],
+            )
+
+        def report_share(share: float) -> None:
+            if report is not None:
+                report((len(results) + share) / len(chunks))
+
+        def unfinished(numbers: Sequence[int]) -> Iterator[tuple[int, Task]]:
+            for number in numbers:
+                task = make_task(chunks[number])
+                arrays = self._checkpoint.read(task) if self._checkpoint else None
+                if arrays is None:
+                    tasks[number] = task
+                    yield number, task
+                else:
+                    results[number] = arrays
+                    report_share(0.0)
+
+        tasks: dict[int, Task] = {}
+        everything = range(len(chunks))
+        holding = [number for number in everything if _holds_rows([replicas[row] for row in chunks[number].rows])]
+        # With patience, lanes without rows held out stop when those of the folds did.
+        waves = [holding, [n for n in everything if n not in holding]] if training.patience else [list(everything)]
+        for wave in waves:
+            for number, arrays in executor.run(unfinished(wave), report_share):
+                task = tasks.pop(number)
+                if self._checkpoint and not arrays["measure/failed"].any():
+                    self._checkpoint.write(task, arrays)
+                results[number] = arrays
+                report_share(0.0)
+        return self._gather(chunks, results, replicas, np.asarray(strengths, "float64"))
+
+    def close(self) -> None:
+        """Stop the executor."""
+        if self._executor is not None:
+            self._executor.close()
+
+    def _limits(self, executor: Executor, training: Training) -> ChunkLimits:
+        def measure(name: str, replica: Replica, sizes: list[int]) -> int:
+            if name not in self._sizes:
+                self._sizes[name] = self._remember(
+                    name, lambda: executor.fastest_size(replica, training, sizes)
+                )
+            return self._sizes[name]
+
+        parallel_chunks = self._remember("parallel_chunks", lambda: executor.parallel_chunks)
+        outputs = count_outputs(self.problem.model)
+        return ChunkLimits(
+            self._values, outputs, executor.memory, parallel_chunks, self.problem.is_stream, measure
+        )
+
+    def _remember(self, name: str, compute: Any) -> int:
+        return self._checkpoint.remember(name, compute) if self._checkpoint else compute()
+
+    def _gather(
+        self, chunks: list[Chunk], results: dict[int, Arrays], replicas: list[Replica], strengths: np.ndarray
+    ) -> Lanes:
+        """Return the lanes of all chunks in the order of the replicas and the strengths."""
+        arrays: Arrays = {}
+        full = full_replicas(replicas)
+        for number in sorted(results):
+            chunk, parts = chunks[number], results.pop(number)
+            for name in [*parts]:
+                part = parts.pop(name)
+                is_weight = name.startswith("weight/")
+                if name not in arrays:
+                    lead = (len(full) if is_weight else len(replicas), len(strengths))
+                    arrays[name] = np.zeros((*lead, *part.shape[2:]), part.dtype)
+                rows = [full.index(row) for row in chunk.rows if row in full] if is_weight else chunk.rows
+                arrays[name][np.ix_(rows, chunk.columns)] = part
+        table = pd.DataFrame(
+            [
+                {"fold": replica.fold, "seed": replica.seed, "strength": strength}
+                for replica in replicas
+                for strength in strengths
+            ]
+        )
+        for name in MEASURES:
+            if f"measure/{name}" in arrays:
+                table[name] = arrays[f"measure/{name}"].ravel()
+        return Lanes(
+            table,
+            {name: arrays[f"size/{number}"] for number, name in enumerate(target_names(self.targets))},
+            arrays.get("features"),
+            [arrays[f"weight/{number}"] for number in range(len(self.problem.model.weights))],
+        )
+
+
+def _holds_rows(replicas: Sequence[Replica]) -> bool:
+    return any(len(replica.held) for replica in replicas)
+
+
+def _epoch_limits(chunks: list[Chunk], results: Mapping[int, Arrays], columns: list[int]) -> np.ndarray:
+    """Return the mean number of epochs after which the lanes of the folds stopped, (columns,)."""
+    epochs: list[list[int]] = [[] for _ in columns]
+    for number in sorted(results):
+        chunk = chunks[number]
+        rows = [chunk.rows.index(row) for row in dict.fromkeys(chunk.rows)]
+        for position, column in enumerate(columns):
+            if column in chunk.columns:
+                measured = results[number]["measure/epochs"]
+                epochs[position] += measured[rows, chunk.columns.index(column)].tolist()
+    return np.array([max(round(np.mean(counts)), 1) for counts in epochs])
