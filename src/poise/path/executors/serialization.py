@@ -8,7 +8,6 @@ import copyreg
 import io
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,7 +17,7 @@ import keras
 
 from poise.layer_state import state_of
 from poise.path.executors.base import Problem
-from poise.path.model_config import without_tensorflow
+from poise.path.model_config import model_config, without_tensorflow
 from poise.path.models import inner_optimizer
 from poise.penalties import Penalty
 from poise.rules.members import path_of
@@ -43,10 +42,9 @@ def dump_problem(problem: Problem) -> bytes:
         ValueError: If a part cannot be sent to another process, with its name.
     """
     model = problem.model
-    with without_tensorflow(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras warns of lambdas
+    with without_tensorflow():
         configs = {
-            "The model": _without_compilation(keras.saving.serialize_keras_object(model)),
+            "The model": model_config(model),
             "The optimizer": _portable_optimizer(inner_optimizer(model)),
         }
     parts = {
@@ -148,18 +146,6 @@ def _portable_optimizer(optimizer: Any) -> dict:
 def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
     """Return the shapes of the variables, in the order in which the layers made them."""
     return [tuple(variable.shape) for variable in model.variables]
-
-
-def _without_compilation(config: Any) -> Any:
-    """Return a configuration without how it and the models inside it were compiled."""
-    if isinstance(config, dict):
-        is_object = "class_name" in config
-        return {
-            key: _without_compilation(part)
-            for key, part in config.items()
-            if not (is_object and key == "compile_config")
-        }
-    return [_without_compilation(part) for part in config] if isinstance(config, (list, tuple)) else config
 
 
 def _custom_objects(model: keras.Model, configs: Any) -> dict[str, Any]:

@@ -202,9 +202,7 @@ class LaneTrainer:
         taken, done = np.zeros(shape, int), np.zeros(shape, bool)
 
         def measure() -> dict[str, np.ndarray]:
-            return measure_lanes(
-                self._compiler, problem, source, state, task.replicas, task.strengths, factors
-            )
+            return measure_lanes(self._compiler, problem, source, state, task.replicas, task.strengths, factors)
 
         if not self._settling_steps:
             return state, taken, measure()
