@@ -1,13 +1,13 @@
-"""Which columns of a planted table an adaptive path finds, and how well it predicts, beside other methods.
+"""Compare which columns of planted tables an adaptive path selects, and its predictions, with other methods.
 
-    python benchmarks/selection.py                     # every kind of table
-    python benchmarks/selection.py mixed --n-init 10    # one of them
-    python benchmarks/selection.py --ways poise        # one of the ways
+    python benchmarks/selection.py                     # all tables
+    python benchmarks/selection.py mixed --n-init 10    # one table
+    python benchmarks/selection.py --methods poise        # one method
 
-Every table has rows to train on and as many others to test on, correlated neighbors and standardized columns. "Found"
-and "false" are the useful and the useless columns that are kept; the loss is on the test rows, in units of the
-variance of the target, or the cross-entropy. poise chooses at `best`; LassoNet and the adaptive Lasso by their own
-cross-validation.
+Every table has as many training rows as test rows, and standardized, correlated neighboring columns. "True" and
+"false" count selected columns that matter and that do not. The loss is the squared error on the test rows, in units of
+the variance of the target, or the cross-entropy. poise selects at `best_strength`; LassoNet and the adaptive lasso use
+their own cross-validation.
 """
 
 import argparse
@@ -124,7 +124,7 @@ def by_poise(x, y, xt, yt, classes, seed, width=WIDTH, depth=1, max_iter=800):
 def _loss(path, xt, yt, classes):
     from sklearn.metrics import log_loss
 
-    # For prediction the stage whose held-out loss is lowest; what survives is that of the last.
+    # The stage with the lowest held-out loss predicts; the last one selects columns.
     stage = min([*path.stages, path], key=lambda one: one.table["val_loss"].min())
     predicted = stage.predict(stage.best_strength, xt)
     if classes:
@@ -158,7 +158,7 @@ def by_adaptive_lasso(x, y, xt, yt, classes, seed):
     return kept, float(np.mean((second.predict(xt * scale) - yt) ** 2))
 
 
-WAYS = {
+METHODS = {
     "poise": by_poise,
     "poise, width 256": functools.partial(by_poise, width=256),
     "poise, two layers": functools.partial(by_poise, depth=2),
@@ -172,24 +172,24 @@ def main():
     parser = argparse.ArgumentParser(description="Columns found and test loss on planted tables.")
     parser.add_argument("kinds", nargs="*", help=f"of {', '.join(TABLES)}; all without one")
     parser.add_argument("--n-init", type=int, default=10)
-    parser.add_argument("--ways", nargs="*", choices=WAYS, default=["poise", "adaptive Lasso", "LassoNet"])
-    given = parser.parse_args()
-    for kind in given.kinds or TABLES:
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=["poise", "adaptive Lasso", "LassoNet"])
+    arguments = parser.parse_args()
+    for kind in arguments.kinds or TABLES:
         rows, columns, useful, _, _, classes = TABLES[kind]
-        print(f"{kind}: {rows} rows, {columns} columns, {useful} useful, {given.n_init} seeds")
-        for name in given.ways:
+        print(f"{kind}: {rows} rows, {columns} columns, {useful} useful, {arguments.n_init} seeds")
+        for name in arguments.methods:
             results = []
-            for seed in range(given.n_init):
+            for seed in range(arguments.n_init):
                 x, y, xt, yt, true = table(kind, seed)
                 start = time.perf_counter()
-                kept, loss = WAYS[name](x, y, xt, yt, classes, seed)
+                kept, loss = METHODS[name](x, y, xt, yt, classes, seed)
                 results.append((len(kept & true), len(kept - true), loss, time.perf_counter() - start))
             mean = pd.DataFrame(results, columns=["found", "false", "loss", "seconds"])
             empty = int(((mean["found"] + mean["false"]) == 0).sum())
             print(
-                f"  {name:<18} found {mean['found'].mean():>5.1f} (least {mean['found'].min():.0f})"
+                f"  {name:<18} true {mean['found'].mean():>5.1f} (least {mean['found'].min():.0f})"
                 f"   false {mean['false'].mean():>6.1f}   test loss {mean['loss'].mean():>6.3f}"
-                f"   kept nothing {empty:>2} times   {mean['seconds'].median():>6.1f} s",
+                f"   nothing selected {empty:>2} times   {mean['seconds'].median():>6.1f} s",
                 flush=True,
             )
 

@@ -1,15 +1,14 @@
-"""The test scores of a study, beside those of what one would use instead, on the same rows.
+"""Compare the test scores of a study with those of other methods on the same rows.
 
     python benchmarks/study.py                    # diabetes, breast_cancer, wine, digits, with LassoNet
     python benchmarks/study.py wine --n-init 5
-    python benchmarks/study.py planted            # which columns of planted tables a study of a CSV file names
+    python benchmarks/study.py planted            # which columns of planted tables a study selects
     python benchmarks/study.py --without-lassonet
 
-Every seed puts other test rows aside, and all ways see the same. The study is that of all default penalties; beside it
-stand one of L2 alone, which is for who wants to predict and not to select, and one of the adaptive group lasso alone,
-which does what LassoNet does. Printed are means over the seeds: R² or accuracy, and the cross-entropy where there are
-classes, on the test rows; the time is the median of one run, imports apart. Last comes the mean of the paired
-differences in score, with its standard error over the seeds.
+Every seed has its own test rows, the same for all methods. The study has all default penalties; two more have only L2
+(for prediction) and only the adaptive group lasso (which selects columns, as LassoNet does). The table shows means over
+the seeds on the test rows: R² or accuracy, and squared error or cross-entropy; the median time of one run without
+imports; and the mean of the paired differences in score with its standard error over the seeds.
 """
 
 import argparse
@@ -31,55 +30,54 @@ def main():
     parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)} and planted; the first four without one")
     parser.add_argument("--n-init", type=int, default=3)
     parser.add_argument("--without-lassonet", action="store_true")
-    given = parser.parse_args()
-    for name in given.tables or TABLES:
+    arguments = parser.parse_args()
+    for name in arguments.tables or TABLES:
         if name == "planted":
-            planted(given.n_init)
+            planted(arguments.n_init)
         else:
-            compared(name, given.n_init, not given.without_lassonet)
+            compare(name, arguments.n_init, not arguments.without_lassonet)
 
 
-def compared(name, seeds, with_lassonet):
-    ways = {"an untuned Keras network": untuned, "MLP, alpha by grid search": searched, "a linear model": linear}
+def compare(name: str, seeds: int, with_lassonet: bool) -> None:
+    methods = {"an untuned Keras network": untuned, "MLP, alpha by grid search": searched, "a linear model": linear}
     if with_lassonet:
-        ways["LassoNetCV"] = lassonet
-    found = {}
+        methods["LassoNetCV"] = lassonet
+    results = {}
     for seed in range(seeds):
         start = time.perf_counter()
-        study, rows = studied(name, seed)
+        study, rows = run_on_rows(name, seed)
         seconds = time.perf_counter() - start
-        own = study.best
-        found.setdefault("poise study", []).append((own.score.value, own.test_loss.value, seconds))
-        alone = study.baseline
-        found.setdefault("  of it, no penalty", []).append((alone.score.value, alone.test_loss.value, np.nan))
+        best, baseline = study.best, study.baseline
+        results.setdefault("poise study", []).append((best.score.value, best.test_loss.value, seconds))
+        results.setdefault("  no penalty", []).append((baseline.score.value, baseline.test_loss.value, np.nan))
         for penalty in ("l2", "adaptive"):
             start = time.perf_counter()
-            only = studied(name, seed, penalties=[penalty])[0].best
-            quick = time.perf_counter() - start
-            found.setdefault(f"  --penalty {penalty}", []).append((only.score.value, only.test_loss.value, quick))
-        for way, run in ways.items():
+            single = run_on_rows(name, seed, penalties=[penalty])[0].best
+            seconds = time.perf_counter() - start
+            results.setdefault(f"  {penalty} only", []).append((single.score.value, single.test_loss.value, seconds))
+        for method, run in methods.items():
             start = time.perf_counter()
-            score, loss = run(study.table.task, *rows, seed)
-            found.setdefault(way, []).append((score, loss, time.perf_counter() - start))
-    print(f"{name}, {seeds} seeds: score, loss on the test rows, seconds; the study's score less theirs")
-    own = np.array(found["poise study"])[:, 0]
-    for way, results in found.items():
-        score, loss, _ = np.mean(results, axis=0)
-        more = own - np.array(results)[:, 0]
+            value, loss = run(study.table.task, *rows, seed)
+            results.setdefault(method, []).append((value, loss, time.perf_counter() - start))
+    print(f"{name}, {seeds} seeds: score, loss on the test rows, seconds; study's score minus theirs")
+    study_scores = np.array(results["poise study"])[:, 0]
+    for method, rows in results.items():
+        mean_score, loss, _ = np.mean(rows, axis=0)
+        more = study_scores - np.array(rows)[:, 0]
         print(
-            f"  {way:<28} {score:>7.4f}  {loss:>7.4f}  {np.median(results, axis=0)[2]:>7.1f}"
+            f"  {method:<28} {mean_score:>7.4f}  {loss:>7.4f}  {np.median(rows, axis=0)[2]:>7.1f}"
             f"   {more.mean():>+8.4f} ± {more.std(ddof=1) / seeds**0.5 if seeds > 1 else np.nan:.4f}",
             flush=True,
         )
 
 
-def studied(name, seed, **given):
-    """A study, and its rows as arrays: x and y that train, x and y that test."""
-    from poise.study import run_study
-    from poise.study.splits import put_aside
+def run_on_rows(name: str | Path, seed: int, **options):
+    """Return the findings of a study, and its rows as arrays: training x and y, test x and y."""
+    import poise
+    from poise.study.splits import split_test_rows
 
-    found = run_study(name, seed=seed, **given)
-    training, testing = put_aside(found.table, found.settings.test, seed)
+    found = poise.run_study(name, seed=seed, **options).findings
+    training, testing = split_test_rows(found.table, found.settings.test, seed)
     x = found.encoder.transform(found.table.features)
     if found.table.classes:
         y = found.table.target.map({label: number for number, label in enumerate(found.table.classes)}).to_numpy()
@@ -98,9 +96,9 @@ def untuned(task, x, y, xt, yt, seed):
     model.fit(x, y, epochs=100, verbose=0)
     said = model.predict(xt, verbose=0)
     if outputs == 1:
-        return judged(yt, said[:, 0])
+        return score(yt, said[:, 0])
     odds = np.exp(said - said.max(axis=1, keepdims=True))
-    return judged(yt, None, odds / odds.sum(axis=1, keepdims=True))
+    return score(yt, None, odds / odds.sum(axis=1, keepdims=True))
 
 
 def searched(task, x, y, xt, yt, seed):
@@ -110,15 +108,15 @@ def searched(task, x, y, xt, yt, seed):
     kind = MLPRegressor if task == "regression" else MLPClassifier
     grid = {"alpha": np.logspace(-4, 2, 7)}
     model = GridSearchCV(kind(hidden_layer_sizes=(64,), max_iter=500, random_state=seed), grid, cv=4).fit(x, y)
-    return judged_model(task, model, xt, yt)
+    return score_model(task, model, xt, yt)
 
 
 def linear(task, x, y, xt, yt, seed):
     from sklearn.linear_model import LassoCV, LogisticRegressionCV
 
     if task == "regression":
-        return judged_model(task, LassoCV(cv=4, random_state=seed).fit(x, y), xt, yt)
-    return judged_model(task, LogisticRegressionCV(cv=4, max_iter=2000).fit(x, y), xt, yt)
+        return score_model(task, LassoCV(cv=4, random_state=seed).fit(x, y), xt, yt)
+    return score_model(task, LogisticRegressionCV(cv=4, max_iter=2000).fit(x, y), xt, yt)
 
 
 def lassonet(task, x, y, xt, yt, seed):
@@ -127,16 +125,14 @@ def lassonet(task, x, y, xt, yt, seed):
     kind = LassoNetRegressorCV if task == "regression" else LassoNetClassifierCV
     model = kind(hidden_dims=(64,), random_state=seed, torch_seed=seed, verbose=0, cv=4)
     model.path(x, y[:, None].astype("float32") if task == "regression" else y)
-    return judged_model(task, model, xt, yt)
+    return score_model(task, model, xt, yt)
 
 
-def judged_model(task, model, xt, yt):
-    return (
-        judged(yt, np.ravel(model.predict(xt))) if task == "regression" else judged(yt, None, model.predict_proba(xt))
-    )
+def score_model(task, model, xt, yt):
+    return score(yt, np.ravel(model.predict(xt))) if task == "regression" else score(yt, None, model.predict_proba(xt))
 
 
-def judged(y, said, odds=None):
+def score(y, said, odds=None):
     """R² and squared error, or accuracy and cross-entropy."""
     from sklearn.metrics import accuracy_score, log_loss, r2_score
 
@@ -146,7 +142,7 @@ def judged(y, said, odds=None):
 
 
 def planted(seeds):
-    """What the study of a CSV file names, how stable true and false columns are, and LassoCV on the same rows."""
+    """Print which columns a study of a CSV file selects, how stable they are, and LassoCV's score on the same rows."""
     selection.TABLES["straight lines"] = (600, 50, 10, selection.linear, 0.3, None)
     for kind in ("mixed", "straight lines"):
         results = []
@@ -156,18 +152,21 @@ def planted(seeds):
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder, "planted.csv")
                 frame.to_csv(file, index=False)
-                found, rows = studied(file, seed, target="y", penalties=["adaptive"])
-            kept = {int(column[1:]) for column in found.best.kept}
-            stable = found.best.stability.to_numpy()
-            is_true = np.array([int(column[1:]) in true for column in found.best.stability.index])
+                found, rows = run_on_rows(file, seed, target="y", penalties=["adaptive"])
+            best = found.best
+            assert best.selected is not None
+            assert best.stability is not None
+            kept = {int(column[1:]) for column in best.selected}
+            stable = best.stability.to_numpy()
+            is_true = np.array([int(column[1:]) in true for column in best.stability.index])
             results.append((
                 len(kept & true), len(kept - true), stable[is_true].mean(), stable[~is_true].mean(),
-                found.best.score.value, linear("regression", *rows, seed)[0],
+                best.score.value, linear("regression", *rows, seed)[0],
             ))  # fmt: skip
         mean = np.mean(results, axis=0)
         print(
-            f"planted, {kind}, {seeds} seeds: found {mean[0]:.1f}, false {mean[1]:.1f}; a true column is kept by "
-            f"{mean[2]:.0%} of the lanes, a false one by {mean[3]:.1%}; R² on test rows {mean[4]:.4f}, LassoCV "
+            f"planted, {kind}, {seeds} seeds: true columns {mean[0]:.1f}, false {mean[1]:.1f}; stability of true "
+            f"columns {mean[2]:.0%}, of false ones {mean[3]:.1%}; R² on test rows {mean[4]:.4f}, LassoCV "
             f"{mean[5]:.4f}",
             flush=True,
         )

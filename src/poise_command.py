@@ -1,8 +1,8 @@
-"""The console script `poise`. It stands beside the package, so that it decides before anything of that is imported."""
+"""The console script `poise`. It lies beside the package, so that it runs before anything of the package does."""
 
 import contextlib
+import importlib.util
 import os
-import signal
 import sys
 from typing import NoReturn
 
@@ -11,54 +11,60 @@ BAD_INPUT = 2
 
 
 def main() -> None:
-    """Runs on JAX unless KERAS_BACKEND says otherwise; Ctrl-C ends it without a word while modules are imported."""
+    """Run the command, on JAX unless KERAS_BACKEND names another backend."""
     fill_closed_streams()
     leave_out_working_directory()
     backend = os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "jax"
     if backend not in BACKENDS:
-        refuse(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}. Without it, poise runs on JAX.")
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        from poise.cli.app import app
-        from poise.cli.screen import prepare_streams
-    except ImportError as error:
-        if error.name not in BACKENDS:
-            raise
-        refuse(str(error))
+        refuse(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}. Unset it to use JAX.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras may import TensorFlow, which logs to the error stream
+    delay_package()
+    from poise.cli.app import app
+    from poise.cli.screen import prepare_streams
 
-    signal.signal(signal.SIGINT, before)
     prepare_streams()
     app(prog_name="poise")
 
 
+def delay_package() -> None:
+    """Put the package `poise` into `sys.modules` without running its `__init__.py`, which imports Keras.
+
+    Modules inside it can then be imported, so that `poise --help` answers at once; `poise.cli.package` runs it when a
+    command needs it. `importlib.util.LazyLoader` does not help: it runs a package when a module inside it is imported.
+    """
+    if "poise" not in sys.modules:
+        spec = importlib.util.find_spec("poise")
+        assert spec is not None
+        sys.modules["poise"] = importlib.util.module_from_spec(spec)
+
+
 def refuse(sentence: str) -> NoReturn:
+    """Print a sentence on the error stream and exit."""
     print(sentence, file=sys.stderr)
     raise SystemExit(BAD_INPUT)
 
 
 def fill_closed_streams() -> None:
-    """Opens a stream that is closed to nowhere: the first file that is opened would otherwise become the output."""
+    """Connect closed standard streams to nowhere: the first file to be opened would otherwise become the output."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number
 
 
 def leave_out_working_directory() -> None:
-    """Takes the working directory from where Python looks for modules, unless PYTHONPATH names it.
+    """Remove the working directory from the search path for modules, unless PYTHONPATH names it.
 
-    `python -c` and `python -m` put it first, and an empty entry of PYTHONPATH means it. A file in it that happens to be
-    called like a module would be run.
+    `python -c` and `python -m` put it first, and an empty entry of PYTHONPATH means it. Python would run any file in it
+    that has the name of an imported module.
     """
-    with contextlib.suppress(FileNotFoundError):  # it was deleted
+    with contextlib.suppress(FileNotFoundError):  # the directory was deleted
         here, home = os.getcwd(), os.path.dirname(os.path.abspath(__file__))
-        named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-        if here not in (home, *(os.path.abspath(place) for place in named if place)):
-            first = 1 + len(named)
-            sys.path[:first] = [place for place in sys.path[:first] if os.path.abspath(place) != here]
+        entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if here not in (home, *(os.path.abspath(entry) for entry in entries if entry)):
+            count = 1 + len(entries)
+            sys.path[:count] = [entry for entry in sys.path[:count] if os.path.abspath(entry) != here]
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ JAX_ONLY = [
     "docs",
 ]
 """Files and folders that run on JAX only."""
-DOCS_EVERYWHERE = ["docs/test_custom_loops.py"]
+DOCS_EVERYWHERE = ["docs/test_custom_loops.py", "docs/test_pytorch_page.py"]
 
 SHARED = {
     "test_adoption.py": [

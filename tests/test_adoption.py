@@ -180,7 +180,7 @@ def test_nothing_to_adopt_leaves_the_model_as_it_is():
     model = compiled("adam")
     optimizer = model.optimizer
 
-    with pytest.warns(UserWarning, match="'net' has no weight regularizers that could be moved, so it is not changed"):
+    with pytest.warns(UserWarning, match="'net' has no weight regularizers to move, so it is not changed"):
         assert poise.adopt_regularizers(model) == []
 
     assert model.optimizer is optimizer
@@ -244,7 +244,7 @@ def test_a_regularizer_of_frozen_layers_sleeps_in_a_trained_model():
         model.get_layer("features").trainable = False
         fitted(compiled("adam", model), epochs=2)
 
-    with pytest.warns(UserWarning, match=r"Rule 'L1\(strength=0\.1\)' sleeps"):
+    with pytest.warns(UserWarning, match=r"Rule 'L1\(strength=0\.1\)' has no effect"):
         poise.adopt_regularizers(adopted)
 
     assert_same_weights(fitted(adopted, epochs=3), fitted(untouched, epochs=3))
@@ -395,7 +395,7 @@ def test_a_layer_that_calls_its_regularizer_keeps_it():
         keras.utils.set_random_seed(0)
         model = compiled("sgd", keras.Sequential([keras.Input((6,)), CallsItsOwn(name="own"), layers.Dense(1)]))
         if adopts:
-            with pytest.warns(UserWarning, match=r"The code of the layer 'own' \(CallsItsOwn\) makes its regularizer"):
+            with pytest.warns(UserWarning, match=r"The code of the layer 'own' \(CallsItsOwn\) creates its regularizer"):
                 poise.adopt_regularizers(model)
         return fitted(model, epochs=3)
 
@@ -494,7 +494,7 @@ def test_a_model_with_several_optimizers_is_refused():
     model = Custom()
     model.compile("sgd", temperature=3.0, second=keras.optimizers.Adam())
 
-    with pytest.raises(ValueError, match=r"other optimizers beside model\.optimizer \(second_optimizer\)"):
+    with pytest.raises(ValueError, match=r"other optimizers besides model\.optimizer \(second_optimizer\)"):
         poise.adopt_regularizers(model)
 
     assert model.dense.kernel.regularizer is not None
@@ -597,7 +597,7 @@ def test_layers_shared_with_another_model_are_reported():
         x = keras.Input((6,))
         models.append(keras.Model(x, layers.Dense(1, name=f"{name}_head")(trunk(x)), name=name))
 
-    with pytest.warns(UserWarning, match="'right' shares layers with 'left' and loses .*: 'trunk'. To train it"):
+    with pytest.warns(UserWarning, match="'right' shares layers with 'left' and loses .*: 'trunk'. To keep them"):
         poise.adopt_regularizers(models[0])
 
     assert models[1].losses == []
@@ -638,7 +638,7 @@ def test_regularizers_come_back_with_a_layer_that_makes_them_and_this_is_said():
 
     model = keras.Sequential([keras.Input((6,)), Makes(name="makes")])
 
-    with pytest.warns(UserWarning, match=r"The code of the layer 'makes' \(Makes\) makes its regularizer"):
+    with pytest.warns(UserWarning, match=r"The code of the layer 'makes' \(Makes\) creates its regularizer"):
         poise.adopt_regularizers(model)
 
     assert model.losses == []

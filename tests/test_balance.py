@@ -331,7 +331,7 @@ def test_recorded_forces_start_anew_after_a_reset() -> None:
 def test_nothing_recorded_is_an_error_that_says_how(observe_every: int) -> None:
     model = linear_model(poise.L2(0.1), observe_every)
     with pytest.raises(
-        ValueError, match=r"Compile with poise\.PenalizedOptimizer\(\.\.\., observe_every=10\) and train, or give"
+        ValueError, match=r"Compile with poise\.PenalizedOptimizer\(\.\.\., observe_every=10\) and train, or pass"
     ):
         poise.forces(model)
 

@@ -1,7 +1,10 @@
-"""What `import poise` and `poise` do on the way in: the backend they choose, and what they say of one that is missing."""
+"""`import poise` and the command: what they import, the backend they choose, and the message for a missing backend."""
 
 import importlib.util
+import json
 import os
+import subprocess
+import sys
 
 import pytest
 from plain_install import run
@@ -108,3 +111,52 @@ def test_jax_is_chosen_only_where_nothing_else_is(tmp_path, monkeypatch, file, e
     _backend.import_keras()
 
     assert os.environ.get("KERAS_BACKEND") == chosen
+
+
+# ---------------------------------------------------------------- what is imported
+
+HEAVY = ["IPython", "jinja2", "joblib", "pandas", "plotly", "pyarrow", "ray", "sklearn", "skops", "typer"]
+IMPORTS = """
+import json, sys, time
+from importlib.machinery import PathFinder
+
+hidden = set(sys.argv[1:])
+
+class Hiding(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+start = time.perf_counter()
+import keras
+middle, before = time.perf_counter(), set(sys.modules)
+import poise
+end, after = time.perf_counter(), set(sys.modules)
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+model.compile(poise.PenalizedOptimizer("sgd", poise.Rule("*/kernel", poise.L1(0.1))), loss="mse")
+model.fit(keras.ops.ones((4, 2)), keras.ops.ones((4, 1)), verbose=0)
+used = set(sys.modules) & hidden
+print(json.dumps({"keras": middle - start, "poise": end - middle, "new": sorted(after - before), "used": sorted(used)}))
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
+def test_importing_poise_imports_keras_and_nothing_else(backend):
+    """And training with a penalty needs Keras, NumPy and the backend: the rest is hidden here, JAX on other backends."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    hidden = [*HEAVY, *([] if backend == "jax" else ["jax", "jaxlib"])]
+
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, *hidden],
+        env=os.environ | {"KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    cost = json.loads(done.stdout.splitlines()[-1])
+    assert cost["new"] == ["poise", "poise._backend"]
+    assert cost["used"] == []
+    assert cost["poise"] <= 0.1 * cost["keras"]  # in one process, so that both are measured under the same load

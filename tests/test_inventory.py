@@ -56,19 +56,19 @@ def test_a_strength_that_was_changed_is_shown():
     assert poise.summary(model).table["strength"].iloc[0] == 0.7
 
 
-def test_sleeping_rules_are_named():
+def test_inactive_rules_are_named():
     model = _model([poise.L2(0.1), poise.Rule("features/kernel", poise.L1(0.1), name="asleep")])
     model.get_layer("features").trainable = False
 
     notes = _notes(model)
 
-    assert notes["net/features/kernel"] == "frozen; else rule 'kernels', 'asleep' (a sleeping rule)"
+    assert notes["net/features/kernel"] == "frozen, otherwise rule 'kernels', 'asleep' (inactive)"
 
 
 def test_a_keras_regularizer_is_pointed_out():
     model = compiled("adam", net(kernel_regularizer=keras.regularizers.L2(0.1)))
 
-    assert "poise.adopt_regularizers moves it" in _notes(model)["net/features/kernel"]
+    assert "poise.adopt_regularizers(model) moves it" in _notes(model)["net/features/kernel"]
     assert _notes(model)["net/features/bias"] == "there are no rules"
 
 
@@ -94,7 +94,7 @@ def test_prints_in_a_terminal_as_text_and_in_a_notebook():
 
     for text in (str(summary), console.export_text()):
         assert "net/a<b>[bold]/kernel" in text
-        assert "1 of 2 trained variables penalized, auto" in text
+        assert "1 of 2 trained variables penalized, update='auto'" in text
     assert "a&lt;b&gt;[bold]" in summary._repr_html_()
     assert max(map(len, str(summary).splitlines())) <= 120
 
@@ -122,3 +122,44 @@ def test_summary_of_an_optimizer_that_the_model_is_not_compiled_with():
         poise.summary(model, optimizer=keras.optimizers.SGD())
     with pytest.raises(TypeError, match="model must be a Keras model, got list"):
         poise.summary([])
+
+
+def test_html_is_one_table_without_colors_of_its_own():
+    page = poise.summary(_model(poise.L2(0.1)))._repr_html_()
+
+    assert page.count("<table") == page.count("</table>") == 1
+    assert page.count("<tr") == 1 + 8
+    assert page.count("opacity") == 6  # the rows without a penalty
+    assert "color" not in page
+    assert "background" not in page
+
+
+@pytest.mark.parametrize("is_built", [False, True])
+def test_auto_is_shown_as_the_update_that_acts(is_built):
+    rules = [
+        poise.Rule("features/kernel", poise.L1(0.1)),
+        poise.Rule("head/kernel", poise.L2(0.1)),
+        poise.Rule("*/kernel", poise.L2(0.2), name="both"),
+    ]
+    model = _model(rules)
+    if is_built:
+        fitted(model, epochs=1)
+
+    table = poise.summary(model).table
+
+    rows = table[table["penalty"] != ""][["variable", "penalty", "update"]].to_numpy().tolist()
+    assert rows == [
+        ["net/features/kernel", "L1", "proximal"],
+        ["net/features/kernel", "L2", "coupled"],
+        ["net/head/kernel", "L2", "coupled"],
+        ["net/head/kernel", "L2", "coupled"],
+    ]
+
+
+def test_a_smooth_penalty_with_held_zeros_is_proximal():
+    factors = [float("inf"), 1.0, 1.0, 1.0, 1.0, 1.0]
+    table = poise.summary(
+        _model([poise.Rule("features/kernel", poise.L2(0.1, factors=[[f] * 4 for f in factors]))])
+    ).table
+
+    assert table["update"].iloc[0] == "proximal"

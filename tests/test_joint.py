@@ -1,5 +1,8 @@
 """A penalty of several variables together: what it does in a step, where it ends, and what is told of it."""
 
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -26,14 +29,14 @@ MEMBERS = ["net/features/kernel", "net/features/bias", "net/head/kernel"]
 # ---------------------------------------------------------------- the penalty
 
 
-def in_one_matrix(vector):
+def in_one_matrix(vector: Any) -> Any:
     """The columns of a kernel (2, 3, 4), over the rows of another (4, 5), over a bias (4,)."""
     first, second, bias = np.split(vector, [24, 44])
     return np.concatenate([first.reshape(6, 4), second.reshape(4, 5).T, bias.reshape(1, 4)])
 
 
 @pytest.mark.parametrize("factors", [None, [0.5, 0.0, np.inf, 2.0]])
-def test_it_is_group_lasso_on_the_members_put_into_one_matrix(factors):
+def test_it_is_group_lasso_on_the_members_put_into_one_matrix(factors: Any) -> None:
     every = [0, 1, 2, 3]
     members = {"a/kernel": ((2, 3, 4), 2, every), "b/kernel": ((4, 5), 0, every), "a/bias": ((4,), 0, every)}
     joint, one = poise.JointGroupLasso(1.0, members, factors), poise.GroupLasso(1.0, factors=factors)
@@ -62,7 +65,7 @@ HAND = {
 
 @pytest.mark.parametrize("update", ["coupled", "decoupled", "proximal"])
 @pytest.mark.parametrize("kind", HAND)
-def test_steps_are_those_of_numpy(kind, update):
+def test_steps_are_those_of_numpy(kind: Any, update: str) -> None:
     make, strength = HAND[kind]
     model = net()
     optimizer = poise.PenalizedOptimizer(make(), units_of(model, strength), update)
@@ -85,11 +88,11 @@ EAGER = {"run_eagerly": BACKEND == "tensorflow"}
 """A few steps: there it is faster than compiling them."""
 
 
-def accumulating():
+def accumulating() -> Any:
     return optimizers.Adam(0.05, gradient_accumulation_steps=2)
 
 
-def averaging():
+def averaging() -> Any:
     return optimizers.SGD(0.1, momentum=0.9, nesterov=True, use_ema=True, ema_momentum=0.5)
 
 
@@ -97,7 +100,7 @@ def averaging():
     ("inner", "update"),
     [(accumulating, "proximal"), (averaging, "proximal"), (averaging, "decoupled")],
 )
-def test_groups_of_one_variable_each_are_ordinary_rules(inner, update):
+def test_groups_of_one_variable_each_are_ordinary_rules(inner: Any, update: str) -> None:
     """Units that share nothing: a group lasso on each variable alone does the same, whatever the inner optimizer."""
     plain, joint = net(), net()
     rules = [poise.Rule("features/kernel", poise.GroupLasso(0.1)), poise.Rule("head/kernel", poise.GroupLasso(0.1, "inputs"))]  # fmt: skip
@@ -112,12 +115,12 @@ def test_groups_of_one_variable_each_are_ordinary_rules(inner, update):
     np.testing.assert_allclose(joint.optimizer.force_record().total[0], sums, rtol=1e-4)
 
 
-def by_tail(model, path):
+def by_tail(model: Any, path: Any) -> Any:
     (found,) = [v.path for v in model.trainable_variables if v.path.split("/")[-2:] == path.split("/")[-2:]]
     return found
 
 
-def test_a_scaled_loss_steps_as_an_unscaled_one():
+def test_a_scaled_loss_steps_as_an_unscaled_one() -> None:
     """Powers of two scale without rounding."""
     plain, scaled = net(), net()
     for model in (plain, scaled):
@@ -127,14 +130,14 @@ def test_a_scaled_loss_steps_as_an_unscaled_one():
     assert_same_weights(scaled, plain, relative=1e-6)
 
 
-def test_it_ends_at_the_group_lasso_of_both_designs():
+def test_it_ends_at_the_group_lasso_of_both_designs() -> None:
     a, b, y = paired_table()
     model, strength = two_inputs(6), 0.25
     optimizer = poise.PenalizedOptimizer(optimizers.SGD(0.2), pairs_of(model, strength), "proximal")
     model.compile(optimizer, "mse")
     names = [variable.path.split("/")[-2:] for variable in model.trainable_variables]
 
-    def of_loss(trained):
+    def of_loss(trained: Any) -> Any:
         by = dict(zip(map("/".join, names), trained, strict=True))
         x = {"a": ops.convert_to_tensor(a), "b": ops.convert_to_tensor(b)}
         away = (
@@ -157,7 +160,7 @@ def test_it_ends_at_the_group_lasso_of_both_designs():
     assert row["winner"] == "balanced" or (expected == 0).any()
 
 
-def test_a_step_on_some_of_its_variables_is_refused():
+def test_a_step_on_some_of_its_variables_is_refused() -> None:
     model = net()
     optimizer = poise.PenalizedOptimizer("sgd", units_of(model), "proximal")
     optimizer.build(model.trainable_variables)
@@ -168,7 +171,7 @@ def test_a_step_on_some_of_its_variables_is_refused():
         optimizer.apply([ops.zeros(kernel.shape)], [kernel])
 
 
-def test_a_constraint_on_any_member_is_refused():
+def test_a_constraint_on_any_member_is_refused() -> None:
     model = net(bias_constraint="non_neg")
     with pytest.raises(ValueError, match=r"'.*features/bias' has the constraint NonNeg"):
         poise.PenalizedOptimizer("sgd", units_of(model), "proximal").build(model.trainable_variables)
@@ -177,7 +180,7 @@ def test_a_constraint_on_any_member_is_refused():
 # ---------------------------------------------------------------- what is told, kept and saved
 
 
-def test_forces_have_one_row_for_all_members():
+def test_forces_have_one_row_for_all_members() -> None:
     model = net()
     model.compile(poise.PenalizedOptimizer("adam", poise.Rule("**", units_of(model, 0.3), exclude="head/bias", name="units")), "mse")  # fmt: skip
     x, y = table(40)
@@ -195,7 +198,7 @@ def test_forces_have_one_row_for_all_members():
     np.testing.assert_allclose(row["weight_norm"], np.linalg.norm(flat(w[:3])), rtol=1e-5)
 
 
-def test_the_recorded_value_is_that_of_all_members():
+def test_the_recorded_value_is_that_of_all_members() -> None:
     model = net()
     compiled(poise.PenalizedOptimizer(optimizers.SGD(0.0), units_of(model, 0.3)), model)
     history = fitted_history(model)
@@ -203,12 +206,12 @@ def test_the_recorded_value_is_that_of_all_members():
     np.testing.assert_allclose(history["penalty"], 0.3 * np.sqrt(8) * lengths.sum(), rtol=1e-5)
 
 
-def fitted_history(model):
+def fitted_history(model: Any) -> Any:
     x, y = table(40)
     return model.fit(x, y, verbose=0, callbacks=[poise.PenaltyLogger()]).history
 
 
-def test_summary_shows_the_rule_at_every_member():
+def test_summary_shows_the_rule_at_every_member() -> None:
     model = net()
     model.compile(poise.PenalizedOptimizer("sgd", units_of(model, 0.3)), "mse")
     shown = poise.summary(model).table
@@ -217,7 +220,7 @@ def test_summary_shows_the_rule_at_every_member():
     assert poise.summary(model).title == "net: 3 of 4 trained variables penalized, auto"
 
 
-def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path):
+def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path: Path) -> None:
     """Also under other paths: what Keras rebuilds may lack the model's name in them."""
     model = net()
     compiled(poise.PenalizedOptimizer(optimizers.RMSprop(0.02, momentum=0.5), units_of(model, 0.3), "proximal"), model)
@@ -232,7 +235,7 @@ def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path):
     assert_same_weights(fitted(loaded, epochs=1), fitted(model, epochs=1), relative=1e-6)
 
 
-def test_adopt_puts_rules_beside_it_and_keeps_its_trace():
+def test_adopt_puts_rules_beside_it_and_keeps_its_trace() -> None:
     head = keras.layers.Dense(1, name="head", bias_regularizer="l2")
     model = keras.Sequential([keras.Input((6,)), layers.Dense(5, "tanh", name="features"), head], name="net")
     inner = optimizers.SGD(0.02, momentum=0.9)
@@ -250,16 +253,16 @@ def test_adopt_puts_rules_beside_it_and_keeps_its_trace():
 # ---------------------------------------------------------------- rules that do not fit
 
 
-def frozen(model):
+def frozen(model: Any) -> Any:
     model.layers[0].trainable = False
     return units_of_anywhere(model)
 
 
-def units_of_anywhere(model):
+def units_of_anywhere(model: Any) -> Any:
     return poise.JointGroupLasso(1.0, {MEMBERS[0]: ((6, 5), 1, [*range(5)])})
 
 
-def of(members):
+def of(members: Any) -> Any:
     return lambda model: poise.JointGroupLasso(1.0, members)
 
 
@@ -267,50 +270,50 @@ KERNEL = {MEMBERS[0]: ((6, 5), 1, [*range(5)])}
 WRONG = {
     "no such path": (
         of({"net/feature/kernel": ((6, 5), 1, [*range(5)])}),
-        r"the member 'net/feature/kernel' is no variable of the 4 that are trained\. Give paths as variable.path",
+        r"the member 'net/feature/kernel' is not one of the 4 trained variables\. Use paths as in variable.path",
     ),
     "frozen": (frozen, r"the member '.*features/kernel' is frozen \(trainable=False\) and cannot become zero"),
     "another shape": (
         of({MEMBERS[0]: ((5, 6), 1, [*range(6)])}),
-        r"has the shape \(6, 5\), and its groups are for the shape \(5, 6\)",
+        r"has the shape \(6, 5\), but its groups are for the shape \(5, 6\)",
     ),
     "any of two": (of({"kernel": ((6, 5), 1, [*range(5)])}), "the member 'kernel' may be any of '.*', '.*'"),
     "one twice": (
         of(KERNEL | {"features/kernel": ((6, 5), 0, [*range(6)])}),
-        "the member 'features/kernel' is '.*features/kernel', and so is '.*features/kernel'. Leave one out",
+        "the member 'features/kernel' is '.*features/kernel', and so is '.*features/kernel'. Remove one of them",
     ),
     "beside a smooth one": (
         lambda model: [units_of(model), poise.Rule("head/kernel", poise.L2())],
-        r"Rules 'joint groups' and 'head/kernel' put another penalty beside a joint one on '.*head/kernel', and no step",
+        r"Rules 'joint groups' and 'head/kernel' put another penalty beside a joint one on '.*head/kernel', and they have no common",
     ),
     "two joint ones": (
         lambda model: [units_of(model), poise.Rule("features/kernel", units_of_anywhere(model), name="other")],
-        r"put two joint penalties on '.*features/kernel'.*Exclude it from the other: poise.Rule\(",
+        r"put two joint penalties on '.*features/kernel'.*Exclude the variable from the other rule: poise.Rule\(",
     ),
     "a member that is not selected": (
         lambda model: poise.Rule("*/kernel", units_of(model)),
-        r"Rule '\*/kernel' leaves out '.*features/bias', which is a member of its penalty",
+        r"Rule '\*/kernel' does not select '.*features/bias', a member of its penalty",
     ),
     "a member that is excluded": (
         lambda model: poise.Rule("**", units_of(model), exclude="bias"),
-        "leaves out '.*features/bias'",
+        "does not select '.*features/bias'",
     ),
     "one that is no member": (
         lambda model: poise.Rule("**", units_of(model)),
-        r"selects '.*head/bias', which is no member of its penalty",
+        r"selects '.*head/bias', which is not a member of its penalty",
     ),
     "a name that is a path": (
         lambda model: [
             poise.Rule(MEMBERS[0], units_of_anywhere(model), name=model.trainable_variables[2].path),
             poise.Rule("head/kernel", poise.L1()),
         ],
-        r"is named '.*head/kernel', as another variable is\. Give it another name",
+        r"name '.*head/kernel' of the joint rule is the path of another variable\. Pass another name=",
     ),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_rules_that_do_not_fit_are_refused_before_training(case):
+def test_rules_that_do_not_fit_are_refused_before_training(case: str) -> None:
     make, message = WRONG[case]
     model = net()
     rules = make(model)
@@ -318,7 +321,7 @@ def test_rules_that_do_not_fit_are_refused_before_training(case):
         poise.PenalizedOptimizer("sgd", rules, "proximal").build(model.trainable_variables, model)
 
 
-def test_members_are_found_under_paths_that_are_longer_or_shorter():
+def test_members_are_found_under_paths_that_are_longer_or_shorter() -> None:
     model = net()
     for members in (["net/features/kernel"], ["features/kernel"], ["outer/net/features/kernel"]):
         penalty = poise.JointGroupLasso(1.0, {path: ((6, 5), 1, [*range(5)]) for path in members})

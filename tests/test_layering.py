@@ -9,7 +9,7 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
-    ("_backend", "_keras_internals", "files"),
+    ("_backend", "_keras_internals", "_version", "files"),
     ("escaping", "penalties"),
     ("layer_state",),
     ("rules",),
@@ -26,10 +26,14 @@ KNOWING = [
     "diagnostics/gradients.py",
     "optimizer/distribution.py",
     "path/lanes/compile_ahead.py",
+    "path/lanes/evaluate.py",
     "path/lanes/losses.py",
-    "path/lanes/program.py",
-    "path/lanes/streaming.py",
+    "path/lanes/settle.py",
+    "path/lanes/sources.py",
+    "path/lanes/state.py",
+    "path/lanes/step.py",
     "path/lanes/threads.py",
+    "path/lanes/trainer.py",
 ]
 """The files that import them."""
 PRIVATE = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from typing import Any
 
 import celer
 import keras
@@ -23,7 +24,7 @@ every_optimizer = pytest.mark.parametrize("inner", SETTLING.values(), ids=SETTLI
 some_optimizers = pytest.mark.parametrize("inner", [SETTLING[name] for name in SOME], ids=SOME)
 
 
-def settled(inner, rules, gradients, x, y, loss: str = "mse") -> keras.Model:
+def settled(inner: Any, rules: Any, gradients: Any, x: Any, y: Any, loss: str = "mse") -> keras.Model:
     """A single Dense(1) after its proximal training on all rows."""
     model = models.linear(x.shape[1], "sigmoid" if loss == "binary_crossentropy" else None)
     model.set_weights([np.full((x.shape[1], 1), 0.1), np.zeros(1)])
@@ -49,7 +50,7 @@ def test_every_optimizer_with_a_step_is_in_the_table() -> None:
 
 
 @every_optimizer
-def test_proximal_l1_is_the_lasso(inner) -> None:
+def test_proximal_l1_is_the_lasso(inner: Any) -> None:
     x, y = models.diabetes()
     lasso = Lasso(ALPHA, tol=1e-12, max_iter=100_000).fit(*_in_double(x, y))
     assert 0 < np.sum(lasso.coef_ == 0) < 10
@@ -61,7 +62,7 @@ def test_proximal_l1_is_the_lasso(inner) -> None:
 
 
 @every_optimizer
-def test_column_without_gradients_leaves_the_lasso_as_it_is(inner) -> None:
+def test_column_without_gradients_leaves_the_lasso_as_it_is(inner: Any) -> None:
     """A column of zeros never has a gradient, and its coefficient is 0 in every solution."""
     x, y = models.diabetes()
     lasso = Lasso(ALPHA, tol=1e-12, max_iter=100_000).fit(*_in_double(x, y))
@@ -74,7 +75,7 @@ def test_column_without_gradients_leaves_the_lasso_as_it_is(inner) -> None:
     np.testing.assert_allclose(np.delete(kernel, 5), lasso.coef_, rtol=0.0, atol=1e-5)
 
 
-def stepped(inner, penalty, gradient: list, steps: int = 3) -> np.ndarray:
+def stepped(inner: Any, penalty: Any, gradient: list, steps: int = 3) -> np.ndarray:
     """The kernel of ones after steps along a constant gradient with the rate 0.01, and the prox."""
     model = models.linear(3)
     model.set_weights([np.ones((3, 1)), np.zeros(1)])
@@ -93,7 +94,9 @@ TRACES["Adagrad"] = 3 / np.sqrt(0.1)  # it starts from a second moment of 0.1
 
 @pytest.mark.parametrize("name", SETTLING)
 @pytest.mark.parametrize("penalty", [poise.L1(0.5), poise.GroupLasso(0.5, groups="inputs")], ids=["l1", "group"])
-def test_variable_without_a_gradient_so_far_moves_by_the_learning_rate_times_the_strength(name: str, penalty) -> None:
+def test_variable_without_a_gradient_so_far_moves_by_the_learning_rate_times_the_strength(
+    name: str, penalty: Any
+) -> None:
     """And not by rate/ε times the strength, which would set it to zero at once."""
     kernel = stepped(SETTLING[name], penalty, [0.0, 0.0, 0.0])
     np.testing.assert_allclose(kernel, 1 - TRACES.get(name, 3.0) * 0.01 * 0.5, atol=1e-6)
@@ -145,7 +148,7 @@ def test_rare_rows_of_an_embedding_are_warned_of_where_the_step_forgets_them(nam
 
 
 @some_optimizers
-def test_proximal_elastic_net_is_the_elastic_net(inner) -> None:
+def test_proximal_elastic_net_is_the_elastic_net(inner: Any) -> None:
     x, y = models.diabetes()
     peer = ElasticNet(0.1, l1_ratio=0.7, tol=1e-12, max_iter=100_000).fit(*_in_double(x, y))
     assert 0 < np.sum(peer.coef_ == 0) < 10
@@ -157,7 +160,7 @@ def test_proximal_elastic_net_is_the_elastic_net(inner) -> None:
 
 
 @some_optimizers
-def test_proximal_l1_beside_l2_is_the_elastic_net(inner) -> None:
+def test_proximal_l1_beside_l2_is_the_elastic_net(inner: Any) -> None:
     x, y = models.diabetes()
     peer = ElasticNet(0.1, l1_ratio=0.7, tol=1e-12, max_iter=100_000).fit(*_in_double(x, y))
     both = poise.ElasticNet.from_sklearn(0.1, l1_ratio=0.7)
@@ -170,7 +173,7 @@ def test_proximal_l1_beside_l2_is_the_elastic_net(inner) -> None:
 
 @some_optimizers
 @pytest.mark.parametrize("shares", [(0.3,), (0.1, 0.2)], ids=["one", "two"])
-def test_proximal_l2_is_ridge(inner, shares: tuple[float, ...]) -> None:
+def test_proximal_l2_is_ridge(inner: Any, shares: tuple[float, ...]) -> None:
     """One L2 acts by its prox, two of them join the gradient: the same solution."""
     x, y = models.diabetes()
     double = x.astype("float64")
@@ -191,7 +194,7 @@ def test_proximal_l2_is_ridge(inner, shares: tuple[float, ...]) -> None:
     ],
     ids=["SGD-nesterov", "Adam"],
 )
-def test_proximal_l1_is_sparse_logistic_regression(inner) -> None:
+def test_proximal_l1_is_sparse_logistic_regression(inner: Any) -> None:
     x, y = models.breast_cancer()
     strength = 0.05
     peer = LogisticRegression(C=1.0 / (strength * len(x)), l1_ratio=1.0, solver="saga", tol=1e-9, max_iter=100_000).fit(
@@ -207,9 +210,10 @@ def test_proximal_l1_is_sparse_logistic_regression(inner) -> None:
 
 
 @some_optimizers
-def test_proximal_group_lasso_is_that_of_celer(inner) -> None:
+def test_proximal_group_lasso_is_that_of_celer(inner: Any) -> None:
     x, y = models.diabetes()
-    groups, alpha = [[0, 1], [2, 3, 8], [4, 5, 6, 7], [9]], 0.1
+    groups: Any = [[0, 1], [2, 3, 8], [4, 5, 6, 7], [9]]
+    alpha = 0.1
     peer = celer.GroupLasso(groups, alpha, weights=np.sqrt([2.0, 3.0, 4.0, 1.0]), tol=1e-12).fit(*_in_double(x, y))
     dropped = [not peer.coef_[group].any() for group in groups]
     assert any(dropped)
@@ -255,7 +259,7 @@ def test_gradient_accumulation_settles_on_the_lasso() -> None:
     x, y = models.diabetes()
     lasso = Lasso(ALPHA, tol=1e-12, max_iter=100_000).fit(*_in_double(x, y))
 
-    def twice(rate):
+    def twice(rate: Any) -> Any:
         return optimizers.Adam(rate, gradient_accumulation_steps=2)
 
     inner = dataclasses.replace(SETTLING["Adam"], make=twice, steps=1600)
@@ -282,7 +286,7 @@ def test_a_subclass_without_a_step_of_its_own_has_that_of_its_parent() -> None:
 
 
 @pytest.mark.parametrize(("make", "message"), without_step().values(), ids=without_step())
-def test_optimizer_without_a_usable_step_is_refused(make, message: str) -> None:
+def test_optimizer_without_a_usable_step_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         poise.PenalizedOptimizer(make(), poise.L1(0.1), update="proximal")
     poise.PenalizedOptimizer(make(), poise.L1(0.1), update="coupled")
@@ -295,5 +299,5 @@ def test_several_optimizers_in_one_are_refused_where_one_rate_is_needed(update: 
         poise.PenalizedOptimizer(several, poise.L1(0.1), update=update)
 
 
-def _in_double(*arrays: np.ndarray) -> list[np.ndarray]:
-    return [a.astype("float64") for a in arrays]
+def _in_double(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return x.astype("float64"), y.astype("float64")

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -30,18 +32,20 @@ INNER = {
 }
 
 
-def _trained(update, epochs=4):
+def _trained(update: str, epochs: int = 4) -> Any:
     optimizer = poise.PenalizedOptimizer(INNER[update](), RULES[update], update=update, observe_every=2)
     model = compiled(optimizer)
     return fitted(model, epochs=epochs)
 
 
-def _state(optimizer):
+def _state(optimizer: Any) -> Any:
     return [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables]
 
 
 @pytest.mark.parametrize("update", RULES)
-def test_training_interrupted_by_a_save_and_a_load_continues_as_an_uninterrupted_one(update, tmp_path):
+def test_training_interrupted_by_a_save_and_a_load_continues_as_an_uninterrupted_one(
+    update: str, tmp_path: Path
+) -> None:
     model = _trained(update)
     model.save(tmp_path / "model.keras")
 
@@ -55,7 +59,7 @@ def test_training_interrupted_by_a_save_and_a_load_continues_as_an_uninterrupted
 
 
 @pytest.mark.parametrize("update", RULES)
-def test_a_fresh_process_restores_everything(update, tmp_path):
+def test_a_fresh_process_restores_everything(update: str, tmp_path: Path) -> None:
     model = _trained(update)
     name = next(iter(model.optimizer.strength))
     model.optimizer.strength[name] = 0.0625
@@ -81,7 +85,7 @@ np.savez(sys.argv[2], *model.get_weights())
     assert_same_weights([*np.load(tmp_path / "data.npz").values()], model, relative=1e-6)
 
 
-def test_a_strength_that_was_changed_is_saved_in_the_configuration_too():
+def test_a_strength_that_was_changed_is_saved_in_the_configuration_too() -> None:
     model = _trained("coupled")
     model.optimizer.strength["even"] = 0.3
 
@@ -91,7 +95,7 @@ def test_a_strength_that_was_changed_is_saved_in_the_configuration_too():
     assert clone.strength["kernels"] == 0.02
 
 
-def test_a_schedule_comes_back_as_one():
+def test_a_schedule_comes_back_as_one() -> None:
     warm_up = keras.optimizers.schedules.PolynomialDecay(0.0, 10, 0.1)
     optimizer = poise.PenalizedOptimizer("adam", poise.L1(warm_up), update="proximal")
 
@@ -102,7 +106,7 @@ def test_a_schedule_comes_back_as_one():
     assert schedule.get_config() == warm_up.get_config()
 
 
-def test_the_inner_optimizer_keeps_its_own_settings():
+def test_the_inner_optimizer_keeps_its_own_settings() -> None:
     inner = keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.9, clipnorm=1.0)
 
     clone = poise.PenalizedOptimizer.from_config(poise.PenalizedOptimizer(inner, poise.L2(0.1)).get_config())
@@ -113,7 +117,7 @@ def test_the_inner_optimizer_keeps_its_own_settings():
     assert clone.inner_optimizer.use_ema
 
 
-def test_a_cloned_model_compiled_alike_trains_alike():
+def test_a_cloned_model_compiled_alike_trains_alike() -> None:
     model = compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1)))
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
@@ -123,7 +127,7 @@ def test_a_cloned_model_compiled_alike_trains_alike():
     assert_same_weights(fitted(clone, epochs=3), fitted(model, epochs=3), relative=1e-6)
 
 
-def test_weights_alone_are_loaded_into_a_model_of_the_same_form(tmp_path):
+def test_weights_alone_are_loaded_into_a_model_of_the_same_form(tmp_path: Path) -> None:
     model = _trained("proximal")
     model.save_weights(tmp_path / "only.weights.h5")
     plain, penalized = compiled("sgd"), compiled(poise.PenalizedOptimizer("adam", poise.L1(0.1)))
@@ -135,7 +139,7 @@ def test_weights_alone_are_loaded_into_a_model_of_the_same_form(tmp_path):
         assert_same_weights(other, model, relative=0)
 
 
-def test_a_model_saved_before_training_is_loaded(tmp_path):
+def test_a_model_saved_before_training_is_loaded(tmp_path: Path) -> None:
     model = compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1), observe_every=1))
     model.save(tmp_path / "model.keras")
 
@@ -146,7 +150,7 @@ def test_a_model_saved_before_training_is_loaded(tmp_path):
     assert_same_weights(fitted(loaded, epochs=2), fitted(model, epochs=2), relative=1e-6)
 
 
-def test_state_of_other_rules_is_refused_and_names_both(tmp_path):
+def test_state_of_other_rules_is_refused_and_names_both(tmp_path: Path) -> None:
     _trained("coupled").save_weights(tmp_path / "s.weights.h5")
     other = fitted(compiled(poise.PenalizedOptimizer("adam", [poise.L2(0.3)])), epochs=1)
 
@@ -161,13 +165,13 @@ def test_state_of_other_rules_is_refused_and_names_both(tmp_path):
     assert dict(other.optimizer.strength) == {"kernels": 0.3}
 
 
-def test_strengths_anchors_and_traces_load_by_rule_and_variable(tmp_path):
+def test_strengths_anchors_and_traces_load_by_rule_and_variable(tmp_path: Path) -> None:
     rules = [
         poise.Rule("head/kernel", poise.Anchored(poise.L1(0.02)), name="stay"),
         poise.Rule("features/kernel", poise.L1(0.3), name="sparse"),
     ]
 
-    def trained(order):
+    def trained(order: Any) -> Any:
         inner = keras.optimizers.RMSprop(0.01, momentum=0.5)
         return fitted(compiled(poise.PenalizedOptimizer(inner, order, update="proximal", observe_every=1)), epochs=3)
 
@@ -182,7 +186,7 @@ def test_strengths_anchors_and_traces_load_by_rule_and_variable(tmp_path):
 
 @pytest.mark.parametrize("inner", ["sgd", "adam"])
 @pytest.mark.parametrize("is_built", [False, True])
-def test_weights_files_go_both_ways_between_stock_and_penalized(inner, is_built, tmp_path):
+def test_weights_files_go_both_ways_between_stock_and_penalized(inner: Any, is_built: bool, tmp_path: Path) -> None:
     """As between two stock optimizers: the weights are loaded and the state of the optimizer is skipped."""
     steps = 3 if is_built else 0
     for count, (source, target) in enumerate([(inner, "ours"), ("ours", inner), ("adam", "ours"), ("ours", "adam")]):
@@ -200,7 +204,7 @@ def test_weights_files_go_both_ways_between_stock_and_penalized(inner, is_built,
         fitted(loaded, epochs=1)
 
 
-def test_the_anchor_is_saved(tmp_path):
+def test_the_anchor_is_saved(tmp_path: Path) -> None:
     model = compiled(poise.PenalizedOptimizer(keras.optimizers.SGD(0.0), poise.Anchored(poise.L2(1.0))))
     start = weights(fitted(model, epochs=1))
     model.set_weights([w + 1.0 for w in start])
@@ -219,11 +223,11 @@ def test_the_anchor_is_saved(tmp_path):
 class Warm(keras.optimizers.SGD):
     """An optimizer of a user, with only the arguments that it needs."""
 
-    def __init__(self, peak=0.1, name="warm"):
+    def __init__(self, peak: Any = 0.1, name: str = "warm") -> None:
         super().__init__(learning_rate=peak, name=name)
         self.peak = peak
 
-    def get_config(self):
+    def get_config(self) -> Any:
         return {"peak": self.peak, "name": self.name}
 
 
@@ -231,20 +235,20 @@ class Warm(keras.optimizers.SGD):
 class Task(keras.Model):
     """Compiles itself with a default optimizer, as the models of KerasHub do, so that Keras loads it with that one."""
 
-    def __init__(self, **given):
+    def __init__(self, **given: Any) -> None:
         inputs = keras.Input((6,))
         super().__init__(inputs, keras.layers.Dense(1, name="head")(inputs), **given)
         self.compile()
 
-    def compile(self, optimizer="auto", loss="auto", **given):
+    def compile(self, optimizer: Any = "auto", loss: Any = "auto", **given: Any) -> Any:
         optimizer = keras.optimizers.Adam(1e-3) if optimizer == "auto" else optimizer
         super().compile(optimizer, "mse" if loss == "auto" else loss, **given)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         return {"name": self.name}
 
 
-def _several():
+def _several() -> Any:
     optimizers = keras.optimizers
     return optimizers.MultiOptimizer(optimizers.OptimizerMap(optimizers.Adam(0.01), {".*/bias": optimizers.SGD(0.1)}))
 
@@ -253,7 +257,7 @@ NEW = hasattr(keras.optimizers, "OptimizerMap")
 
 
 @pytest.mark.parametrize("make", [Warm, *([_several] if NEW else [])])
-def test_inner_optimizer_whose_constructor_takes_few_arguments_is_saved_and_loaded(make, tmp_path):
+def test_inner_optimizer_whose_constructor_takes_few_arguments_is_saved_and_loaded(make: Any, tmp_path: Path) -> None:
     model = fitted(compiled(poise.PenalizedOptimizer(make(), poise.L2(0.1))), epochs=2)
     model.save(tmp_path / "m.keras")
 
@@ -262,7 +266,7 @@ def test_inner_optimizer_whose_constructor_takes_few_arguments_is_saved_and_load
     assert_same_weights(fitted(loaded, epochs=2), fitted(model, epochs=2), relative=1e-6)
 
 
-def test_model_that_compiles_itself_when_it_is_loaded_gets_its_weights(tmp_path):
+def test_model_that_compiles_itself_when_it_is_loaded_gets_its_weights(tmp_path: Path) -> None:
     model = fitted(compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1)), Task()), epochs=1)
     model.save(tmp_path / "task.keras")
 
@@ -274,7 +278,7 @@ def test_model_that_compiles_itself_when_it_is_loaded_gets_its_weights(tmp_path)
 
 @pytest.mark.backends("tensorflow")
 @pytest.mark.parametrize("export", ["export", "saved_model"])
-def test_a_model_is_exported(export, tmp_path):
+def test_a_model_is_exported(export: str, tmp_path: Path) -> None:
     import tensorflow as tf
 
     model = fitted(compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1))), epochs=1)
@@ -291,11 +295,11 @@ def test_a_model_is_exported(export, tmp_path):
 
 @pytest.mark.backends("tensorflow")
 @pytest.mark.parametrize("is_built", [True, False])
-def test_a_tensorflow_checkpoint_restores_weights_and_state_by_name(is_built, tmp_path):
+def test_a_tensorflow_checkpoint_restores_weights_and_state_by_name(is_built: bool, tmp_path: Path) -> None:
     """In a training that is rebuilt with its rules in another order, before its first step or after one."""
     import tensorflow as tf
 
-    def made(rules):
+    def made(rules: Any) -> Any:
         return compiled(poise.PenalizedOptimizer(keras.optimizers.SGD(0.05, momentum=0.9), rules, update="proximal"))
 
     rules = RULES["proximal"]
@@ -314,7 +318,7 @@ def test_a_tensorflow_checkpoint_restores_weights_and_state_by_name(is_built, tm
 
 
 @pytest.mark.parametrize("update", RULES)
-def test_an_h5_file_restores_a_training_too(update, tmp_path):
+def test_an_h5_file_restores_a_training_too(update: str, tmp_path: Path) -> None:
     optimizer = poise.PenalizedOptimizer(INNER[update](), RULES[update], update=update)
     model = fitted(compiled(optimizer, loss=keras.losses.MeanSquaredError()), epochs=3)
     with warnings.catch_warnings():

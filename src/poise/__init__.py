@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from poise._backend import import_keras
+from poise._version import __version__ as __version__
 
 import_keras()
 
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from poise.study.run import run_study
     from poise.study.sources import DataError
 
-__version__ = "0.2.0"
 __all__ = [
     "L0",
     "L1",

@@ -1,19 +1,20 @@
 """Keras' private names. No other module of poise touches them; tests/test_keras_internals.py checks each one.
 
-`PenalizedOptimizer` is a subclass of `keras.optimizers.Optimizer` and also overrides the hook `_track_variable`.
+Two hooks are overridden where their classes are: `PenalizedOptimizer._track_variable` and `SavedState._obj_type`.
+`poise.optimizer.inner.STEP_METHODS` lists the names of methods whose override changes the step of an optimizer.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import keras
 from keras.src.models.functional import Functional
 from keras.src.saving.keras_saveable import KerasSaveable
 
 __all__ = [
     "Functional",
     "KerasSaveable",
+    "compile_settings",
     "distribution_strategy",
     "learning_rate_or_schedule",
     "loss_weights",
@@ -46,9 +47,14 @@ def nodes_by_depth(model: Functional) -> dict[int, list[Any]]:
     return model._nodes_by_depth
 
 
-def loss_weights(model: keras.Model) -> Any:
+def compile_settings(model: Any) -> dict[str, Any]:
+    """Return the arguments of `compile`, as objects; empty for a model that is not compiled."""
+    return getattr(getattr(model, "_compile_config", None), "config", {})
+
+
+def loss_weights(model: Any) -> Any:
     """Return the `loss_weights` that a model was compiled with."""
-    return model._compile_config.config["loss_weights"]  # pyright: ignore[reportAttributeAccessIssue]
+    return compile_settings(model)["loss_weights"]
 
 
 def model_of_h5_file() -> Any:

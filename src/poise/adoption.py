@@ -1,11 +1,13 @@
-"""From Keras regularizers to rules (poise.adopt_regularizers)."""
+"""Rules from the Keras regularizers of a model (poise.adopt_regularizers)."""
 
 import collections
 import gc
 import glob
 import inspect
 import itertools
+import types
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,38 +20,40 @@ from poise.rules.members import path_of
 from poise.rules.rule import Rule
 
 
-def adopt_regularizers(model) -> list[Rule]:
-    """Move the L1, L2, L1L2 and OrthogonalRegularizer that a model's variables carry into rules.
+def adopt_regularizers(model: keras.Model) -> list[Rule]:
+    """Move the Keras regularizers of a model's variables from its loss into rules of its optimizer.
 
-    The model is changed in place: its loss becomes the prediction loss, and the layers forget the regularizers of their
-    variables, so that saving, cloning and loading do not bring them back. Activity regularizers stay, also where they
-    are the same object. The optimizer of a compiled model is wrapped in `poise.PenalizedOptimizer(..., update="coupled")` with
-    the state it had, so that training continues as that of the untouched model would; everything else that was
-    compiled stays as it is. One that is compiled with `poise.PenalizedOptimizer` already gets the rules beside its own, in its
-    update: with `"proximal"` they lead to the same minimum by other steps. A poise penalty that serves as a
-    regularizer is moved as it is. Frozen variables count: Keras ignores their regularizers while they are frozen, and
-    so does a rule.
+    This moves `L1`, `L2`, `L1L2` and `OrthogonalRegularizer`, and poise penalties that are used as regularizers. The
+    model is changed in place:
+
+    - Its loss becomes the prediction loss. The layers forget the regularizers of their variables, so saving, cloning
+      and loading do not bring them back. Activity regularizers stay.
+    - The optimizer of a compiled model is wrapped in `poise.PenalizedOptimizer(..., update="coupled")` and keeps its
+      state, so training continues exactly as before. Everything else that was compiled stays.
+    - If the model is compiled with a `poise.PenalizedOptimizer`, the rules are added to its rules, under its `update`.
+      With "auto" and "proximal", training reaches the same minimum by other steps.
+
+    Frozen variables are included: Keras ignores their regularizers while they are frozen, and so does a rule.
 
     Args:
-        model: a built Keras model, compiled or not, trained or loaded.
+        model: Built `keras.Model`, compiled or not, trained or loaded.
 
     Returns:
-        The rules, one for each different regularizer, with the tails of its variables' paths; for a model that is not
-        compiled pass them to `poise.PenalizedOptimizer`. An empty list if there is nothing to move.
+        A list of rules, one per distinct regularizer, which select the ends of the paths of its variables; an empty
+        list if there is nothing to move. For a model that is not compiled, pass them to `poise.PenalizedOptimizer`.
 
     Warns:
-        UserWarning: if there is nothing to move; naming the regularizers that stay in the loss, because poise does not
-            know them, because they act on activations and so need data, or because they are inside
-            SpectralNormalization; naming other models that share layers with
-            this one and so lose their regularizers as well; and naming layers whose code makes the regularizer, so
-            that it comes back when the model is loaded.
+        UserWarning: If there is nothing to move; for regularizers that stay in the loss, because poise does not know
+            them, they act on activations, or they are inside a `SpectralNormalization`; for other models that share
+            layers with this one and lose their regularizers; and for layers whose code creates the regularizer, which
+            comes back when the model is loaded.
 
     Raises:
-        ValueError: if the model is not built; if two of its variables have the same path and different regularizers;
-            if it has several optimizers; if it is compiled with `update="decoupled"`, in which they would have another
-            minimum; if the rules do not fit those that it has. The model is then as it was.
+        ValueError: If the model is not built; if two of its variables have the same path and different regularizers; if
+            it has several optimizers; if it is compiled with `update="decoupled"`, under which the regularizers would
+            have another minimum; or if the rules do not fit its other rules. The model is then unchanged.
 
-    Example:
+    Examples:
         >>> import poise, keras
         >>> dense = keras.layers.Dense(1, kernel_regularizer="l2")
         >>> model = keras.Sequential([keras.Input((4,)), dense])
@@ -60,46 +64,46 @@ def adopt_regularizers(model) -> list[Rule]:
     check_built(model)
     variables = [*model.trainable_variables, *model.non_trainable_variables]
     carried = [(v, v.regularizer) for v in variables if getattr(v, "regularizer", None) is not None]
-    changed = _changed_in_the_step(model)
+    normalized = _normalized_in_steps(model)
     known = [
         (variable, penalty)
         for variable, regularizer in carried
-        if (penalty := _penalty_of(regularizer)) is not None and id(variable) not in changed
+        if (penalty := _penalty_of(regularizer)) is not None and id(variable) not in normalized
     ]
     moving = {id(variable) for variable, _ in known}
-    stays = _what_stays(model, [(v, r) for v, r in carried if id(v) not in moving], changed)
+    remaining = _describe_remaining(model, [(v, r) for v, r in carried if id(v) not in moving], normalized)
     if not known:
-        _warn(f"The model {model.name!r} has no weight regularizers that could be moved, so it is not changed.{stays}")
+        _warn(f"The model {model.name!r} has no weight regularizers to move, so it is not changed.{remaining}")
         return []
     _check_paths(known, variables)
-    old = _penalized_of(model)
-    rules = _rules(known, variables, [] if old is None else [rule.name for rule in old.rules])
+    old = _find_penalized(model)
+    rules = _make_rules(known, variables, [] if old is None else [str(rule.name) for rule in old.rules])
     moved = [variable.regularizer for variable, _ in known]
     layers = model._flatten_layers()
-    places = [(variable, "regularizer", variable.regularizer) for variable, _ in known]
-    places += [(layer, name, held) for layer in layers for name, held in _held(layer, moved, moving)]
-    for holder, name, _ in places:
+    holders = [(variable, "regularizer", variable.regularizer) for variable, _ in known]
+    holders += [(layer, name, value) for layer in layers for name, value in _find_attributes(layer, moved, moving)]
+    for holder, name, _ in holders:
         setattr(holder, name, None)
     try:
         if getattr(model, "optimizer", None) is not None:
             _wrap_optimizer(model, old, rules)
     except Exception:
-        for holder, name, held in places:
-            setattr(holder, name, held)
+        for holder, name, value in holders:
+            setattr(holder, name, value)
         raise
-    if stays:
-        _warn(f"The loss of {model.name!r} is not only the prediction loss.{stays}")
-    _report_sharing(model, [variable for variable, _ in known])
-    _report_return(layers, [variable for variable, _ in known])
+    if remaining:
+        _warn(f"The loss of {model.name!r} is not only the prediction loss.{remaining}")
+    _warn_of_shared_layers(model, [variable for variable, _ in known])
+    _warn_of_recreated_regularizers(layers, [variable for variable, _ in known])
     return rules
 
 
-def _warn(message):
+def _warn(message: str) -> None:
     warnings.warn(message, stacklevel=3)
 
 
-def _penalty_of(regularizer) -> Penalty | None:
-    """The penalty that a regularizer is, or None if poise does not know it."""
+def _penalty_of(regularizer: Any) -> Penalty | None:
+    """Return the penalty that equals a regularizer, or None if poise does not know it."""
     kind = type(regularizer)
     if isinstance(regularizer, Penalty):
         return regularizer
@@ -115,52 +119,53 @@ def _penalty_of(regularizer) -> Penalty | None:
     return None
 
 
-def _number(tensor):
-    """The number that was given: Keras keeps the nearest float32, and 0.01 shall read as 0.01."""
+def _number(tensor: Any) -> float:
+    """Return the shortest number with this float32 value, since Keras converts 0.01 to float32."""
     return float(str(np.float32(keras.ops.convert_to_numpy(tensor))))
 
 
-def _check_paths(known, variables):
-    """A rule finds its variables by path, so that a path must not lead to a variable that had no such regularizer."""
-    penalties = {}
+def _check_paths(known: list[tuple[Any, Penalty]], variables: list[Any]) -> None:
+    """Raise ValueError if a path belongs to variables with different regularizers, since rules select by path."""
+    penalties: dict[str, dict[int, str]] = {}
     for variable, penalty in known:
         penalties.setdefault(path_of(variable), {})[id(variable)] = repr(penalty)
     for path, by_variable in penalties.items():
         same_path = [variable for variable in variables if path_of(variable) == path]
         if len(same_path) > len(by_variable) or len(set(by_variable.values())) > 1:
             raise ValueError(
-                f"{len(same_path)} variables have the path {path!r} and not the same regularizer, so that no rule can "
-                "tell them apart. Give their layers different names."
+                f"{len(same_path)} variables have the path {path!r} but different regularizers, so a rule cannot "
+                "distinguish them. Give their layers different names."
             )
 
 
-def _penalized_of(model):
+def _find_penalized(model: Any) -> PenalizedOptimizer | None:
     try:
         return get_penalized_optimizer(model)
     except ValueError:
         return None
 
 
-def _rules(known, variables, taken):
-    """One rule for each different penalty, named by it, with a number after a name that is taken."""
-    of_path = {path_of(variable): penalty for variable, penalty in known}
-    tails, penalties = collections.defaultdict(list), {}
-    for path, penalty in of_path.items():
-        others = {path_of(v) for v in variables} - {p for p, q in of_path.items() if repr(q) == repr(penalty)}
+def _make_rules(known: list[tuple[Any, Penalty]], variables: list[Any], taken: list[str]) -> list[Rule]:
+    """Return one rule per distinct penalty, named after it, with a number if the name is taken."""
+    by_path = {path_of(variable): penalty for variable, penalty in known}
+    tails: dict[str, list[str]] = collections.defaultdict(list)
+    penalties: dict[str, Penalty] = {}
+    for path, penalty in by_path.items():
+        others = {path_of(v) for v in variables} - {p for p, q in by_path.items() if repr(q) == repr(penalty)}
         tails[repr(penalty)].append(glob.escape(_tail(path, others)))
         penalties[repr(penalty)] = penalty
-    return [Rule(tails[key], penalty, name=_free(key, taken)) for key, penalty in penalties.items()]
+    return [Rule(tails[key], penalty, name=_free_name(key, taken)) for key, penalty in penalties.items()]
 
 
-def _free(name, taken):
+def _free_name(name: str, taken: list[str]) -> str:
     numbered = (f"{name} ({number})" for number in itertools.count(2))
     return name if name not in taken else next(other for other in numbered if other not in taken)
 
 
-def _tail(path, others):
-    """The shortest tail of a path, of two segments at least, that none of the other paths ends with.
+def _tail(path: str, others: set[str]) -> str:
+    """Return the shortest end of a path, of at least two segments, with which no other path ends.
 
-    Keras may put other names in front when it builds the model again, in loading or cloning.
+    Keras may change the first segments when it rebuilds the model in loading or cloning.
     """
     segments = path.split("/")
     for length in range(2, len(segments)):
@@ -170,77 +175,77 @@ def _tail(path, others):
     return path
 
 
-def _held(layer, moved, moving):
-    """(name, value) of the attributes by which a layer holds a moved regularizer for its variables, and only for them.
+def _find_attributes(layer: Any, moved: list[Any], moving: set[int]) -> list[tuple[str, Any]]:
+    """Return (name, value) of the attributes of a layer that hold a moved regularizer for its variables only.
 
-    Not those of activations, not those that a custom layer reads in its own code, to call them, and not those that
-    also are of a variable that keeps its own.
+    This leaves out regularizers of activations, attributes that the code of a custom layer reads, and regularizers of
+    a variable that keeps them.
     """
     kept = [v.regularizer for v in layer.variables if getattr(v, "regularizer", None) and id(v) not in moving]
     return [
         (name, value)
         for name, value in vars(layer).items()
-        if any(value is held for held in moved)
-        and not any(value is held for held in kept)
+        if any(value is regularizer for regularizer in moved)
+        and not any(value is regularizer for regularizer in kept)
         and "activity" not in name
         and not _is_read(layer, name)
     ]
 
 
-def _is_read(layer, name):
-    """Whether custom code reads an attribute of a layer elsewhere than where it makes its variables or is saved."""
-    making = ("__init__", "build", "get_config", "from_config")
+def _is_read(layer: Any, name: str) -> bool:
+    """Whether custom code reads an attribute of a layer, apart from creating and saving the layer."""
+    creating = ("__init__", "build", "get_config", "from_config")
     functions = [
         function
         for kind in type(layer).__mro__
         if not _is_of_keras(kind)
         for key, member in vars(kind).items()
-        if key not in making and (function := _function_of(member)) is not None
+        if key not in creating and (function := _function_of(member)) is not None
     ]
     return any(name in _names(function.__code__) for function in functions)
 
 
-def _is_of_keras(kind):
+def _is_of_keras(kind: type) -> bool:
     return kind.__module__.partition(".")[0] in ("keras", "torch", "tensorflow", "builtins")
 
 
-def _function_of(member):
+def _function_of(member: Any) -> Any:
     member = getattr(member, "fget", getattr(member, "__func__", member))
     return inspect.unwrap(member) if inspect.isfunction(member) else None
 
 
-def _names(code):
-    """The attributes and strings of a function, and of the functions in it."""
+def _names(code: types.CodeType) -> set[str]:
+    """Return the attributes and strings of a function and of the functions inside it."""
     names = {*code.co_names, *(constant for constant in code.co_consts if isinstance(constant, str))}
     return names.union(*(_names(constant) for constant in code.co_consts if inspect.iscode(constant)))
 
 
-def _changed_in_the_step(model):
-    """The ids of the variables that SpectralNormalization assigns in the step.
+def _normalized_in_steps(model: Any) -> set[int]:
+    """Return the ids of the variables that SpectralNormalization assigns during a training step.
 
-    On JAX their regularizer acts on the assigned value, and the penalty of an optimizer on the one before.
+    On JAX, their regularizer acts on the assigned value, but a penalty of the optimizer on the value before.
     """
     wrappers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.SpectralNormalization)]
     return {id(variable) for wrapper in wrappers for variable in wrapper.layer.variables}
 
 
-def _what_stays(model, staying, changed):
-    """A sentence on the regularizers that stay, or nothing."""
-    stays = [
+def _describe_remaining(model: Any, remaining: list[tuple[Any, Any]], normalized: set[int]) -> str:
+    """Return a sentence about the regularizers that stay, "" if there are none."""
+    names = [
         f"{type(regularizer).__name__} on {path_of(variable)!r}"
-        + (", which SpectralNormalization changes in the step" if id(variable) in changed else "")
-        for variable, regularizer in staying
+        + (", which SpectralNormalization changes in the step" if id(variable) in normalized else "")
+        for variable, regularizer in remaining
     ]
     for layer in model._flatten_layers():
         if getattr(layer, "activity_regularizer", None) is not None:
-            stays.append(f"the activity regularizer of {layer.name!r}")
-    if not stays:
+            names.append(f"the activity regularizer of {layer.name!r}")
+    if not names:
         return ""
-    return f" These stay in the loss: {'; '.join(stays)}. A penalty of the weights can be written as a poise.Penalty."
+    return f" These stay in the loss: {'; '.join(names)}. A custom weight penalty can be written as a poise.Penalty."
 
 
-def _wrap_optimizer(model, old, rules):
-    """Puts a PenalizedOptimizer with the rules in the place of the model's optimizer, with its state; nothing else changes."""
+def _wrap_optimizer(model: Any, old: PenalizedOptimizer | None, rules: list[Rule]) -> None:
+    """Replace the model's optimizer by a PenalizedOptimizer with the rules and its state."""
     outer = model.optimizer
     is_scaled = isinstance(outer, keras.optimizers.LossScaleOptimizer)
     inner = outer.inner_optimizer if is_scaled else outer
@@ -251,14 +256,15 @@ def _wrap_optimizer(model, old, rules):
     ]
     if others:
         raise ValueError(
-            f"The model {model.name!r} has other optimizers beside model.optimizer ({', '.join(others)}), and which of "
-            "them trains which layers is not known. Adopt its networks one by one before it is compiled, and pass the "
-            "rules to their optimizers: poise.PenalizedOptimizer('adam', poise.adopt_regularizers(network))."
+            f"The model {model.name!r} has other optimizers besides model.optimizer ({', '.join(others)}), and poise "
+            "does not know which layers each one trains. Before you compile it, call adopt_regularizers for each of "
+            "its networks: poise.PenalizedOptimizer('adam', poise.adopt_regularizers(network))."
         )
     if old is not None and old.update == "decoupled":
         raise ValueError(
-            "The model is compiled with poise.PenalizedOptimizer(..., update='decoupled'), in which its regularizers would have "
-            "another minimum than in the loss. Compile it with update='coupled' or 'proximal' before poise.adopt_regularizers."
+            "The model is compiled with poise.PenalizedOptimizer(..., update='decoupled'), under which its "
+            "regularizers would have another minimum than in the loss. Compile it with update='auto', 'coupled' or "
+            "'proximal' before you call poise.adopt_regularizers."
         )
     if old is None:
         penalized = PenalizedOptimizer(inner, rules, update="coupled")
@@ -270,77 +276,77 @@ def _wrap_optimizer(model, old, rules):
         outer.inner_optimizer = penalized
     for name in [name for name, value in vars(model).items() if value is inner]:
         setattr(model, name, penalized)
-    # Keras has no other way to say what a saved model is compiled with. Without loss scaling there it is the optimizer
-    # itself, with `auto_scale_loss` that which compile wrapped.
+    # What a saved model is compiled with. It has the optimizer itself, or with `auto_scale_loss` the optimizer that
+    # compile wrapped.
     settings = getattr(getattr(model, "_compile_config", None), "config", {})
     if settings.get("optimizer") is inner:
         settings["optimizer"] = penalized
-    model.train_function = None  # the compiled step has the old optimizer
+    model.train_function = None  # the compiled step uses the old optimizer
 
 
-def _report_sharing(model, variables):
-    """Warns of other models that have some of the layers that lost a regularizer.
+def _warn_of_shared_layers(model: Any, variables: list[Any]) -> None:
+    """Warn of other models with layers that lost a regularizer.
 
-    A model that is not compiled is left out if all its layers belong to this one, or to another that is reported: it
-    is a view of that, such as Keras makes inside a Sequential.
+    A model that is not compiled is left out if all of its layers belong to this model or another reported one: it is a
+    view of that model, as Keras creates inside of a Sequential.
     """
     ids = {id(variable) for variable in variables}
     parts = {id(layer) for layer in model._flatten_layers()}
-    losing = {id(layer) for layer in model._flatten_layers() if ids & {id(v) for v in _own_variables(layer)}}
+    losing = {id(layer) for layer in model._flatten_layers() if ids & {id(v) for v in _direct_variables(layer)}}
     if not _models_with(losing, parts):
         return
-    gc.collect()  # a model that was deleted may be found until then
+    gc.collect()  # deleted models may still exist before
     others = sorted(
         _models_with(losing, parts), key=lambda other: (not other.compiled, type(other).__name__ == "Functional")
     )
-    known = [parts]
+    reported = [parts]
     for other in others:
         layers = {id(layer): layer for layer in other._flatten_layers(include_self=False)}
         shared = [repr(layer.name) for key, layer in layers.items() if key in losing]
-        own = {key for key, layer in layers.items() if not isinstance(layer, keras.layers.InputLayer)}
-        if not other.compiled and any(own <= each for each in known):
+        trained = {key for key, layer in layers.items() if not isinstance(layer, keras.layers.InputLayer)}
+        if not other.compiled and any(trained <= layers_of_model for layers_of_model in reported):
             continue
-        known.append(own)
+        reported.append(trained)
         warnings.warn(
             f"The model {other.name!r} shares layers with {model.name!r} and loses their regularizers as well: "
-            f"{', '.join(shared)}. To train it with them, compile it with poise.PenalizedOptimizer and rules for these layers.",
+            f"{', '.join(shared)}. To keep them, compile it with poise.PenalizedOptimizer and rules for these layers.",
             stacklevel=3,
         )
 
 
-def _models_with(losing, parts):
-    """The models in memory that have one of the losing layers and are not among the parts."""
+def _models_with(losing: set[int], parts: set[int]) -> list[Any]:
+    """Return the models in memory that have a layer in `losing` and are not in `parts`."""
     return [
-        held
-        for held in gc.get_objects()
-        if issubclass(type(held), keras.Model)
-        and id(held) not in parts
-        and hasattr(held, "_layers")  # not one that is being made
-        and any(id(layer) in losing for layer in held._flatten_layers())
+        model
+        for model in gc.get_objects()
+        if issubclass(type(model), keras.Model)
+        and id(model) not in parts
+        and hasattr(model, "_layers")  # fully constructed
+        and any(id(layer) in losing for layer in model._flatten_layers())
     ]
 
 
-def _own_variables(layer):
-    """Those that are not of a layer inside it."""
+def _direct_variables(layer: Any) -> list[Any]:
+    """Return the variables of a layer without those of its sublayers."""
     inner = {id(v) for child in layer._flatten_layers(include_self=False) for v in child.variables}
     return [variable for variable in layer.variables if id(variable) not in inner]
 
 
-def _report_return(layers, variables):
-    """Warns of custom layers whose code makes the moved regularizers, so that they come back with every new layer."""
+def _warn_of_recreated_regularizers(layers: list[Any], variables: list[Any]) -> None:
+    """Warn of custom layers whose code creates the moved regularizers, which come back when the layer is loaded."""
     ids = {id(variable) for variable in variables}
     for layer in layers:
-        if _is_of_keras(type(layer)) or not ids & {id(v) for v in _own_variables(layer)}:
+        if _is_of_keras(type(layer)) or not ids & {id(v) for v in _direct_variables(layer)}:
             continue
         try:
             twin = type(layer).from_config(layer.get_config())
             twin.build_from_config(layer.get_build_config())
-            comes_back = any(getattr(variable, "regularizer", None) is not None for variable in _own_variables(twin))
-        except Exception:  # a layer that cannot be made again cannot be loaded either
+            comes_back = any(getattr(variable, "regularizer", None) is not None for variable in _direct_variables(twin))
+        except Exception:  # a layer that cannot be recreated cannot be loaded either
             continue
         if comes_back:
             warnings.warn(
-                f"The code of the layer {layer.name!r} ({type(layer).__name__}) makes its regularizer, which comes "
+                f"The code of the layer {layer.name!r} ({type(layer).__name__}) creates its regularizer, which comes "
                 "back when the model is saved and loaded. Make it an argument of the layer, or load the model with "
                 "compile=False and call poise.adopt_regularizers again.",
                 stacklevel=3,

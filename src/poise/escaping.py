@@ -1,27 +1,37 @@
-"""Text from files as a terminal may show it: what would steer the terminal is shown escaped."""
+"""Text from files for a terminal, with control characters escaped."""
 
 import unicodedata
 
-STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Categories of Unicode: controls, directions and the like, halves of characters, ends of lines and paragraphs."""
+CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories: controls, formats such as text direction, surrogates, line and paragraph separators."""
 JOINERS = "\u200c\u200d"
-"""Of the category Cf, and part of words."""
+"""Characters of the category Cf that are part of words."""
 
 
 def visible(text: object) -> str:
-    """A text in which no character moves the cursor, changes colors, reverses the direction or ends the line.
+    """Escape characters that move the cursor, change colors, reverse the text direction or end the line.
 
-    Example:
+    Args:
+        text: Object whose text is escaped.
+
+    Returns:
+        The escaped text.
+
+    Examples:
         >>> from poise.escaping import visible
         >>> print(visible("a\\x1b[31mred"))
         a\\x1b[31mred
     """
-    return "".join(_escaped(one) if _steers(one) else one for one in str(text))
+    return "".join(_escape(character) if _is_control(character) else character for character in str(text))
 
 
-def _steers(one: str) -> bool:
-    return not one.isprintable() and one not in JOINERS and unicodedata.category(one) in STEERING
+def _is_control(character: str) -> bool:
+    return (
+        not character.isprintable()
+        and character not in JOINERS
+        and unicodedata.category(character) in CONTROLS
+    )
 
 
-def _escaped(one: str) -> str:
-    return one.encode("unicode_escape").decode("ascii")
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

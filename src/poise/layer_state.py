@@ -1,9 +1,9 @@
-"""The whole state of a model's layers: variables, random seeds, and what layers keep beside them.
+"""The complete state of a model's layers: variables, random seeds, and data that layers store elsewhere.
 
-`get_weights` has neither the seeds nor what a layer derives from its variables or stores elsewhere: the statistics of
-an adapted Normalization, a vocabulary, the idf weights of a TextVectorization. Keras' files have all but the seeds, by
-`save_own_variables` and `save_assets` of every layer. Here the same methods fill a dictionary, and the variables follow
-exactly, seeds included.
+`get_weights` includes neither seeds nor data that a layer derives from its variables or stores elsewhere, such as the
+statistics of an adapted Normalization, a vocabulary, or the idf weights of a TextVectorization. Files of Keras include
+everything except seeds, through `save_own_variables` and `save_assets` of every layer. Here, the same methods fill a
+dictionary, and all variables are copied exactly, seeds included.
 """
 
 import tempfile
@@ -18,12 +18,12 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class LayerState:
-    """What one layer saves in a way of its own.
+    """What a layer with custom saving methods saves.
 
     Attributes:
-        kind: the name of its class.
-        entries: by the key under which `save_own_variables` stores it, each value.
-        assets: by the path of a file that `save_assets` writes, its bytes.
+        kind: Name of its class.
+        entries: Values that `save_own_variables` stores, by their keys.
+        assets: Contents of the files that `save_assets` writes, by their paths.
     """
 
     kind: str
@@ -36,58 +36,62 @@ class State:
     """The state of a layer or model and of all layers inside it.
 
     Attributes:
-        layers: of the layers that save more than their variables, in the order in which Keras holds them.
-        variables: the values of `variables`, weights and seeds, in this order.
+        layers: States of the layers with custom saving methods, in the order of Keras.
+        variables: Values of `layer.variables` (weights and seeds), in the same order.
     """
 
     layers: list[LayerState]
     variables: list[np.ndarray]
 
     def to_record(self, keep: Callable[[np.ndarray], Any]) -> dict[str, Any]:
-        """The state as JSON holds it; `keep` stores an array and returns what `read` of `from_record` finds it by.
+        """Return the state as JSON data.
+
+        Args:
+            keep: Stores an array and returns a JSON value, from which the `read` of `from_record` restores the array.
 
         Raises:
-            ValueError: if a layer saves something that is not an array of numbers or text.
+            ValueError: If a layer saves data that is not an array of numbers or text.
         """
         layers = []
-        for one in self.layers:
-            for key, value in one.entries.items():
+        for state in self.layers:
+            for key, value in state.entries.items():
                 if value.dtype.hasobject:
                     raise ValueError(
-                        f"A layer of the class {one.kind} saves {key!r} as Python objects. Let its save_own_variables "
-                        "store arrays of numbers or text."
+                        f"A layer of the class {state.kind} saves {key!r} as Python objects. Change its "
+                        "save_own_variables to store arrays of numbers or text."
                     )
-            entries = [[key, keep(value)] for key, value in one.entries.items()]
-            assets = [[name, keep(np.frombuffer(content, "uint8"))] for name, content in one.assets.items()]
-            layers.append({"kind": one.kind, "entries": entries, "assets": assets})
+            entries = [[key, keep(value)] for key, value in state.entries.items()]
+            assets = [[name, keep(np.frombuffer(content, "uint8"))] for name, content in state.assets.items()]
+            layers.append({"kind": state.kind, "entries": entries, "assets": assets})
         return {"layers": layers, "variables": [keep(value) for value in self.variables]}
 
     @classmethod
     def from_record(cls, record: dict[str, Any], read: Callable[[Any], np.ndarray]) -> "State":
+        """Restore the state from the result of `to_record`; `read` returns a stored array."""
         layers = [
             LayerState(
-                one["kind"],
-                {key: read(value) for key, value in one["entries"]},
-                {name: read(content).tobytes() for name, content in one["assets"]},
+                entry["kind"],
+                {key: read(value) for key, value in entry["entries"]},
+                {name: read(content).tobytes() for name, content in entry["assets"]},
             )
-            for one in record["layers"]
+            for entry in record["layers"]
         ]
         return cls(layers, [read(value) for value in record["variables"]])
 
-    def load_into(self, layer) -> None:
-        """Gives the state to a layer or model of the same structure, which must be built.
+    def load_into(self, layer: Any) -> None:
+        """Load the state into a built layer or model of the same structure.
 
         Raises:
-            ValueError: if it has other layers or variables.
+            ValueError: If it has other layers or variables.
         """
         holders = _special_layers(layer)
-        kinds, needed = [type(one).__name__ for one in holders], [one.kind for one in self.layers]
+        kinds, saved_kinds = [type(holder).__name__ for holder in holders], [state.kind for state in self.layers]
         shapes = [tuple(variable.shape) for variable in layer.variables]
         saved = [np.shape(value) for value in self.variables]
-        if kinds != needed or shapes != saved:
+        if kinds != saved_kinds or shapes != saved:
             raise ValueError(
-                f"The state of {layer.name!r} cannot be restored: it was taken from layers of the classes {needed} and "
-                f"variables of the shapes {saved}, and {layer.name!r} has {kinds} and {shapes}."
+                f"The state of {layer.name!r} cannot be restored: it was saved from layers of the classes "
+                f"{saved_kinds} and variables of the shapes {saved}, but {layer.name!r} has {kinds} and {shapes}."
             )
         for holder, state in zip(holders, self.layers, strict=True):
             holder.load_own_variables(dict(state.entries))
@@ -97,30 +101,30 @@ class State:
             variable.assign(value)
 
 
-def state_of(layer) -> State:
-    """The state of a built layer or model, in copies."""
-    return State([_own_state(one) for one in _special_layers(layer)], [_copied(v) for v in layer.variables])
+def state_of(layer: Any) -> State:
+    """Return a copy of the state of a built layer or model."""
+    return State([_layer_state(each) for each in _special_layers(layer)], [_copy(v) for v in layer.variables])
 
 
-def copy_state(source, target) -> None:
-    """Gives a layer or model the whole state of another one of the same structure; both must be built.
+def copy_state(source: Any, target: Any) -> None:
+    """Copy the complete state of a built layer or model to another one of the same structure.
 
     Raises:
-        ValueError: if they have different layers or variables.
+        ValueError: If they have different layers or variables.
     """
     state_of(source).load_into(target)
 
 
-def copy_seeds(source, target) -> None:
-    """Gives the random layers of a layer or model the seeds of another one, whose weights may have other shapes."""
-    for seed, copied in zip(_seeds(source), _seeds(target), strict=True):
-        copied.assign(_copied(seed))
+def copy_seeds(source: Any, target: Any) -> None:
+    """Copy the random seeds of a layer or model to another one, whose weights may have other shapes."""
+    for seed, other in zip(_seeds(source), _seeds(target), strict=True):
+        other.assign(_copy(seed))
 
 
-def _special_layers(layer) -> list:
-    """The layers that save or load in a way of their own, `layer` included."""
-    # Keras has no public way to walk through all layers inside a layer.
-    return [one for one in layer._flatten_layers() if _is_special(type(one))]
+def _special_layers(layer: Any) -> list[Any]:
+    """Return the layers with custom saving methods, `layer` included."""
+    # Keras has no public way to list all layers inside a layer.
+    return [each for each in layer._flatten_layers() if _is_special(type(each))]
 
 
 def _is_special(kind: type) -> bool:
@@ -129,11 +133,11 @@ def _is_special(kind: type) -> bool:
     return not is_plain or hasattr(kind, "save_assets")
 
 
-def _own_state(layer) -> LayerState:
+def _layer_state(layer: Any) -> LayerState:
     entries: dict[str, Any] = {}
     layer.save_own_variables(entries)
     if isinstance(layer, keras.layers.Normalization) and layer.input_mean is None:
-        # `assign` and `set_weights` change its variables, but not the statistics that it computes with.
+        # `assign` and `set_weights` change its variables, but not the statistics that it uses.
         for key, variable, value in zip("01", layer.weights, (layer.mean, layer.variance), strict=False):
             entries[key] = keras.ops.reshape(value, variable.shape)
     assets: dict[str, bytes] = {}
@@ -142,10 +146,10 @@ def _own_state(layer) -> LayerState:
             layer.save_assets(folder)
             files = sorted(file for file in Path(folder).rglob("*") if file.is_file())
             assets = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-    return LayerState(type(layer).__name__, {key: _copied(value) for key, value in entries.items()}, assets)
+    return LayerState(type(layer).__name__, {key: _copy(value) for key, value in entries.items()}, assets)
 
 
-def _load_assets(layer, assets: dict[str, bytes]) -> None:
+def _load_assets(layer: Any, assets: dict[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, content in assets.items():
             file = Path(folder, name)
@@ -156,12 +160,12 @@ def _load_assets(layer, assets: dict[str, bytes]) -> None:
         layer.load_assets(folder)
 
 
-def _copied(value) -> np.ndarray:
-    """As an array that shares no memory with a variable: JAX gives buffers away, and PyTorch writes into them."""
+def _copy(value: Any) -> np.ndarray:
+    """Return an array without shared memory, because JAX donates buffers and PyTorch writes into them."""
     is_tensor = isinstance(value, keras.Variable) or keras.ops.is_tensor(value)
     return np.array(keras.ops.convert_to_numpy(value) if is_tensor else value)
 
 
-def _seeds(layer) -> list:
+def _seeds(layer: Any) -> list[Any]:
     weights = {id(weight) for weight in layer.weights}
     return [variable for variable in layer.variables if id(variable) not in weights]

@@ -9,6 +9,8 @@ import poise
 
 from .zeroing import array, constant, randomized, silent, unread, widths
 
+pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
+
 
 def with_middle(middle, shape=(6,)):
     inputs = keras.Input(shape)

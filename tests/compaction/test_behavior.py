@@ -223,5 +223,5 @@ def test_so_many_dead_units_stay_that_every_layer_makes_a_multiple(dead, multipl
 
 @pytest.mark.parametrize("multiple", [0, -8, 1.5, True])
 def test_a_multiple_is_a_whole_number(multiple):
-    with pytest.raises(ValueError, match="multiple="):
+    with pytest.raises(ValueError, match="multiple must be an int >= 1"):
         poise.compact(dense_net(), multiple=multiple)

@@ -1,4 +1,4 @@
-"""Two hundred random graphs with random dead units give the same outputs from fewer weights."""
+"""Two hundred random graphs with random dead units give the same outputs from fewer weights; sixty per other backend."""
 
 import keras
 import pytest
@@ -12,6 +12,8 @@ from .zeroing import assert_same, randomized
 SHARES = (
     [(IMAGE, share) for share in range(4)] + [(VECTOR, share) for share in range(4)] + [(SEQUENCE, 0), (SEQUENCE, 1)]
 )
+if keras.backend.backend() != "jax":
+    SHARES = [(IMAGE, 0), (VECTOR, 0), (SEQUENCE, 0)]
 NAMES = {IMAGE: "images", VECTOR: "vectors", SEQUENCE: "sequences"}
 few = settings(
     derandomize=False, deadline=None, max_examples=20, database=None, suppress_health_check=list(HealthCheck)

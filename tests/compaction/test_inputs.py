@@ -10,6 +10,8 @@ import poise
 from .networks import UNITS, dense_net
 from .zeroing import assert_same, cut, inputs_of, outputs, randomized, unread
 
+pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
+
 
 def test_input_features_stay_unless_asked():
     model = dense_net("first")

@@ -9,6 +9,8 @@ import poise
 
 from .zeroing import assert_same, constant, randomized, silent, unread, width, widths
 
+pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
+
 UNITS = 6
 MERGES = [layers.Add, layers.Subtract, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum]
 every_merge = pytest.mark.parametrize("merge", MERGES, ids=lambda merge: merge.__name__)

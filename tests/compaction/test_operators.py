@@ -9,6 +9,8 @@ import poise
 
 from .zeroing import assert_same, constant, randomized, silent, unread, widths
 
+pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
+
 UNITS = 4
 
 

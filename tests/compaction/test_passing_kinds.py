@@ -15,6 +15,8 @@ import poise
 
 from .zeroing import assert_same, constant, randomized, reached, silent, unread, width
 
+pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
+
 UNITS = 6
 VECTOR, SEQUENCE, IMAGE, VOLUME = (5,), (6, 2), (6, 6, 2), (5, 5, 5, 2)
 EITHER = range(4, 7)
@@ -191,10 +193,9 @@ def test_layer_hands_on_only_what_lives(row, way):
     check(row.shape, row.middle, way, row.killed, getattr(row.kept, way))
 
 
-@pytest.mark.parametrize("way", Kept._fields)
 @pytest.mark.parametrize("name", " ".join(ACTIVATIONS).split())
-def test_an_activation_layer_hands_on_only_what_lives(name, way):
-    check(VECTOR, layers.Activation(name), way, (1, 4), 4)
+def test_an_activation_layer_passes_on_what_it_makes_of_zero(name):
+    check(VECTOR, layers.Activation(name), "zero", (1, 4), 4)
 
 
 @pytest.mark.parametrize("way", Kept._fields)
@@ -203,10 +204,9 @@ def test_what_is_normalized_over_the_units_stays_whole(name, way):
     check(VECTOR, layers.Activation(name), way, (1, 4), 6)
 
 
-@pytest.mark.parametrize("way", Kept._fields)
 @pytest.mark.parametrize("name", " ".join(ACTIVATIONS).split())
-def test_units_of_a_layer_with_this_activation_go(name, way):
-    check(VECTOR, layers.Identity(), way, (1, 4), 4, activation=name)
+def test_constant_units_of_a_layer_with_this_activation_go(name):
+    check(VECTOR, layers.Identity(), "constant", (1, 4), 4, activation=name)
 
 
 @pytest.mark.parametrize("way", Kept._fields)

@@ -9,6 +9,8 @@ import poise
 
 from .zeroing import assert_same, randomized
 
+pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
+
 
 def dense_chain():
     inputs = keras.Input((4,))

@@ -10,6 +10,8 @@ import poise
 from .networks import conv_net, dense_net
 from .zeroing import array, widths
 
+pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
+
 
 def test_dead_units_counts_what_compact_removes():
     model = conv_net()

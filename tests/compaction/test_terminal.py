@@ -84,7 +84,7 @@ def test_the_smaller_model_lies_beside_the_other_and_predicts_the_same(net, x):
 
     assert said.startswith("net.keras: 3 of 8 units are dead.")
     assert "first 4 2 2 constant" in said
-    assert "second 3 1 1 read by nobody" in said
+    assert "second 3 1 1 not read" in said
     assert "head 1 0 all stay: an output of the model" in said
     assert "parameters 43 21 2.05" in said
     assert said.endswith("Model: net-compact.keras")
@@ -111,7 +111,7 @@ def test_json_is_all_that_is_printed(net, x):
         "format": "poise compact", "model": "net.keras", "out": "net-compact.keras", "tolerance": 0.0,
         "layers": [
             {"layer": "first", "units": 4, "dead": 2, "why": "2 constant"},
-            {"layer": "second", "units": 3, "dead": 1, "why": "1 read by nobody"},
+            {"layer": "second", "units": 3, "dead": 1, "why": "1 not read"},
             {"layer": "head", "units": 1, "dead": 0, "why": "all stay: an output of the model"},
         ],
         "inputs": [{"input": "patients", "features": 5, "kept": [0, 2, 3, 4], "columns": []}],

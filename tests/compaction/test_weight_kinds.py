@@ -21,6 +21,8 @@ from .zeroing import (
     zero_slice,
 )
 
+pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
+
 
 class Kind(NamedTuple):
     name: str

@@ -72,7 +72,7 @@ def test_a_model_without_a_graph_is_told_what_it_lacks(function):
     model(ops.ones((3, 4)))
 
     with pytest.raises(
-        ValueError, match="Keras has no graph of the model .* Give a TorchModuleWrapper its output_shape"
+        ValueError, match="Keras has no graph of the model .* Pass output_shape to a TorchModuleWrapper"
     ):
         function(model)
 

@@ -132,7 +132,8 @@ def test_average_is_that_of_keras_which_counts_every_batch() -> None:
 
 
 def test_average_sees_the_weights_after_the_prox_of_the_real_update() -> None:
-    by_numpy, average, batches = ByHand("proximal", **GIVEN), None, small_batches() * EPOCHS
+    by_numpy, batches = ByHand("proximal", **GIVEN), small_batches() * EPOCHS
+    average: list = []
     for number in range(len(batches)):
         if (number + 1) % K == 0:
             by_numpy.step(mean(batches[number + 1 - K : number + 1]))

@@ -36,13 +36,14 @@ def fit(model: keras.Model, *watch: callbacks.Callback, epochs: int = EPOCHS, **
 
 def epochs_by_hand(update: str = "proximal", epochs: int = EPOCHS) -> Iterator[tuple[list, list]]:
     """The weights and their averages at the end of every epoch."""
-    by_numpy, mean = ByHand(update, **GIVEN), None
+    by_numpy = ByHand(update, **GIVEN)
+    now, mean = [], []
     x, y = by_hand.rows(ROWS)
     for _ in range(epochs):
         for i in range(0, ROWS, BATCH):
             by_numpy.step(by_hand.gradients(x[i : i + BATCH], y[i : i + BATCH]))
             now = list(by_numpy.weights)
-            mean = now if mean is None else [KEPT * m + (1 - KEPT) * w for m, w in zip(mean, now, strict=True)]
+            mean = [KEPT * m + (1 - KEPT) * w for m, w in zip(mean, now, strict=True)] if mean else now
         yield now, mean
 
 

@@ -28,7 +28,7 @@ def half_frozen(**of_layers: Any) -> keras.Model:
 
 
 def thawed(model: keras.Model, rate: float) -> keras.Model:
-    """The model with all layers thawed, compiled as docs/updates.md says."""
+    """The model with all layers thawed, compiled as docs/explanation/updates.md says."""
     model.get_layer("features").trainable = True
     optimizer = poise.PenalizedOptimizer.from_config(poise.get_penalized_optimizer(model).get_config())
     optimizer.learning_rate = rate
@@ -117,7 +117,7 @@ def test_the_same_optimizer_refuses_thawed_variables_and_says_what_to_do() -> No
     model.get_layer("features").trainable = True
 
     with pytest.raises(
-        ValueError, match=r"built for 2 variables.*thawed since.*poise\.PenalizedOptimizer\.from_config\("
+        ValueError, match=r"built for 2 variables.*unfrozen since.*poise\.PenalizedOptimizer\.from_config\("
     ):
         fitted(compiled(optimizer, model), 1)
 

@@ -1,6 +1,7 @@
 """Half-precision computation: the penalty is that of the float32 weights, and knows nothing of the loss scale."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,28 +34,28 @@ half = pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 brain = pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
 
 
-def penalized(update: str, given: dict, **of_inner) -> poise.PenalizedOptimizer:
+def penalized(update: str, given: dict, **of_inner: Any) -> poise.PenalizedOptimizer:
     inner = optimizers.SGD(given["rate"], given["momentum"], **of_inner)
     optimizer = poise.PenalizedOptimizer(inner, by_hand.rules(given["l1"], given["l2"]), update=update, observe_every=1)
     optimizer.keep_values()
     return optimizer
 
 
-def trained(optimizer, x, y) -> keras.Model:
+def trained(optimizer: Any, x: Any, y: Any) -> keras.Model:
     """One epoch of `STEPS` batches."""
     model = compiled(optimizer, by_hand.side_by_side(), loss=by_hand.product)
     model.fit(x, y, batch_size=ROWS, verbose=0, shuffle=False)
     return model
 
 
-def with_overflows(x, y):
+def with_overflows(x: Any, y: Any) -> Any:
     y = y.copy()
     for step in OVERFLOWING:
         y[step * ROWS] = 1e9
     return x, y
 
 
-def finite_steps(x, y, skipped=()) -> list[list[np.ndarray]]:
+def finite_steps(x: Any, y: Any, skipped: Any = ()) -> list[list[np.ndarray]]:
     """The prediction gradients of the steps that are not skipped."""
     return [
         by_hand.gradients(x[ROWS * i : ROWS * (i + 1)], y[ROWS * i : ROWS * (i + 1)])
@@ -63,7 +64,7 @@ def finite_steps(x, y, skipped=()) -> list[list[np.ndarray]]:
     ]
 
 
-def assert_recorded(optimizer: poise.PenalizedOptimizer, values, forces, count: int) -> None:
+def assert_recorded(optimizer: poise.PenalizedOptimizer, values: Any, forces: Any, count: int) -> None:
     recorded, samples = optimizer.force_record().total, optimizer.force_record().samples
     np.testing.assert_allclose(optimizer.penalty_record().total, values, rtol=1e-5)
     np.testing.assert_allclose(recorded[:, :3], forces, rtol=1e-5)
@@ -73,7 +74,9 @@ def assert_recorded(optimizer: poise.PenalizedOptimizer, values, forces, count: 
 @half
 @both_sizes
 @every_update
-def test_step_that_overflows_is_skipped_whole_and_the_loss_scale_multiplies_no_penalty(policy, update, given, scale):
+def test_step_that_overflows_is_skipped_whole_and_the_loss_scale_multiplies_no_penalty(
+    policy: Any, update: str, given: Any, scale: Any
+) -> None:
     """The loss scale doubles after two finite steps and halves after an infinite one."""
     x, y = with_overflows(*by_hand.rows(STEPS * ROWS, scale))
     by_numpy = ByHand(update, **given)
@@ -95,7 +98,7 @@ def test_step_that_overflows_is_skipped_whole_and_the_loss_scale_multiplies_no_p
 
 @half
 @every_update
-def test_skipped_step_is_not_averaged(policy, update):
+def test_skipped_step_is_not_averaged(policy: Any, update: str) -> None:
     x, y = with_overflows(*by_hand.rows(STEPS * ROWS))
     by_numpy, mean = ByHand(update, **MODERATE), None
     for prediction in finite_steps(x, y, OVERFLOWING):
@@ -111,7 +114,7 @@ def test_skipped_step_is_not_averaged(policy, update):
 
 @half
 @every_update
-def test_accumulation_waits_for_finite_batches(policy, update):
+def test_accumulation_waits_for_finite_batches(policy: Any, update: str) -> None:
     x, y = with_overflows(*by_hand.rows(STEPS * ROWS))
     by_numpy = ByHand(update, **MODERATE)
     finite = finite_steps(x, y, OVERFLOWING)
@@ -127,7 +130,7 @@ def test_accumulation_waits_for_finite_batches(policy, update):
 @brain
 @both_sizes
 @every_update
-def test_bfloat16_computation_leaves_the_penalty_in_float32(policy, update, given, scale):
+def test_bfloat16_computation_leaves_the_penalty_in_float32(policy: Any, update: str, given: Any, scale: Any) -> None:
     x, y = by_hand.rows(STEPS * ROWS, scale)
     by_numpy = ByHand(update, **given)
     values, forces = np.zeros(2), np.zeros((2, 3))
@@ -144,7 +147,7 @@ def test_bfloat16_computation_leaves_the_penalty_in_float32(policy, update, give
 
 
 @half
-def test_compile_puts_the_loss_scale_around_it(policy):
+def test_compile_puts_the_loss_scale_around_it(policy: Any) -> None:
     model = compiled(penalized("proximal", MODERATE), by_hand.side_by_side())
 
     assert isinstance(model.optimizer, optimizers.LossScaleOptimizer)

@@ -1,6 +1,7 @@
 """Networks of the kinds that people train: what a step of each update must give, from one of plain SGD, in NumPy."""
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -110,7 +111,7 @@ def test_summary_names_every_variable_and_penalizes_kernels_and_embeddings(name:
     trained = [v.path for v in model.trainable_variables]
     assert set(table["variable"]) == {v.path for v in [*model.trainable_variables, *model.non_trainable_variables]}
     for path, rows in table.groupby("variable"):
-        is_ours = path in trained and is_penalized(path)
+        is_ours = path in trained and is_penalized(str(path))
         assert sorted(rows["penalty"]) == (["L1", "L2"] if is_ours else [""]), path
 
 
@@ -195,7 +196,7 @@ def has_outputs(shape: tuple[int, ...]) -> bool:
 
 
 def is_small(shape: tuple[int, ...]) -> bool:
-    return shape[-1] > 1 and np.prod(shape) < 20_000
+    return shape[-1] > 1 and math.prod(shape) < 20_000
 
 
 def is_matrix(shape: tuple[int, ...]) -> bool:
@@ -259,6 +260,7 @@ def assert_kind(kind: Kind, update: str, before: Array, after: Array, actual: Ar
     """What the update must make of a part of a variable, of a step of SGD from `before` to `after`."""
     before, after, actual = (kind.part(w).astype("float64") for w in (before, after, actual))
     start = before if kind.is_anchored else np.zeros_like(before)
+    assert kind.case.prox is not None
     if update == "proximal" or (update == "decoupled" and not kind.case.smooth):
         expected, is_sure = kind.case.prox(after - start, np.full(after.shape, RATE), kind.strength)
         assert_close(np.where(is_sure, actual, 0.0), np.where(is_sure, start + expected, 0.0), what)
@@ -309,8 +311,8 @@ def test_every_penalty_on_a_convolutional_network(name: str, update: str) -> Non
     assert at.keys() == ACTING[update]
     for kind, path in at.items():
         assert_kind(KINDS[kind], update, before[path], after[path], found[path], f"{kind} on {path}")
-    stacked = (np.stack([w[path] for path in joint]) for w in (before, after, found))
-    assert_kind(JOINT, update, *stacked, "joint")
+    first, second, third = (np.stack([w[path] for path in joint]) for w in (before, after, found))
+    assert_kind(JOINT, update, first, second, third, "joint")
     for path in set(before) - {*at.values(), *joint}:
         expected = after[path]
         if is_penalized(path) and update == "proximal":

@@ -107,7 +107,7 @@ def test_share_at_the_target_leaves_the_strength() -> None:
 
 @cache
 def digits() -> tuple[np.ndarray, np.ndarray]:
-    x, y = load_digits(return_X_y=True)
+    x, y = map(np.asarray, load_digits(return_X_y=True))
     return ((x - 8.0) / 6.0).astype("float32"), y
 
 

@@ -54,11 +54,12 @@ def penalty_gradient(layer: keras.layers.Layer) -> np.ndarray:
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
-            value = sum(layer.losses)
+            value: Any = sum(layer.losses)
         return np.asarray(tape.gradient(value, layer.kernel.value), dtype=np.float64)
     import torch
 
-    (result,) = torch.autograd.grad(sum(layer.losses), layer.kernel.value)
+    total: Any = sum(layer.losses)
+    (result,) = torch.autograd.grad(total, layer.kernel.value)
     return result.detach().cpu().numpy().astype(np.float64)
 
 

@@ -59,7 +59,7 @@ def soft_threshold(w: Array, by: float) -> Array:
 class ByHand:
     """SGD with momentum and the two penalties of `rules`, in double precision."""
 
-    def __init__(self, update: str, l1: float, l2: float, rate: float, momentum: float = 0.0):
+    def __init__(self, update: str, l1: float, l2: float, rate: float, momentum: float = 0.0) -> None:
         self.update, self.l1, self.l2, self.rate, self.momentum = update, l1, l2, rate, momentum
         self.weights = [w.copy() for w in START]
         self.speeds = [np.zeros(w.shape) for w in START]

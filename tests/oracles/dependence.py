@@ -34,7 +34,7 @@ def only_one(count: int, shape: tuple[int, ...], axes: tuple[int, ...], seed: in
     return np.where(np.arange(count).reshape(-1, *[1] * len(shape)) == along, x, 0.0).astype("float32")
 
 
-def _changed(call, variable) -> Array:
+def _changed(call: Any, variable: Any) -> Array:
     """(*shape, columns): whether a change of the entry changes the column of `call()`."""
     w = keras.ops.convert_to_numpy(variable).copy()
     columns = call().shape[-1]

@@ -63,7 +63,7 @@ class ByHand:
         strength: of the penalty; its factors are √(entries of a unit).
     """
 
-    def __init__(self, kind: str, rate: float, update: str, strength: float):
+    def __init__(self, kind: str, rate: float, update: str, strength: float) -> None:
         self.kind, self.rate, self.update, self.strength = kind, rate, update, strength
         self.count, self.first, self.second, self.trace = 0, 0.0, 0.0, 0.0
 

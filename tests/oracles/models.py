@@ -17,18 +17,20 @@ Array = np.ndarray
 @cache
 def diabetes() -> tuple[Array, Array]:
     """x (442, 10) and y (442,), standardized."""
-    return _standard(*datasets.load_diabetes(return_X_y=True, scaled=False))
+    x, y = map(np.asarray, datasets.load_diabetes(return_X_y=True, scaled=False))
+    return _standard(x, y)
 
 
 @cache
 def breast_cancer() -> tuple[Array, Array]:
     """x (569, 30) standardized, y (569,) of 0 and 1."""
-    x, y = datasets.load_breast_cancer(return_X_y=True)
+    x, y = map(np.asarray, datasets.load_breast_cancer(return_X_y=True))
     return _standard(x, y)[0], y.astype("float32")
 
 
 def _standard(x: Array, y: Array) -> tuple[Array, Array]:
-    return tuple(((a - a.mean(0)) / a.std(0)).astype("float32") for a in (x, y))
+    x, y = (((a - a.mean(0)) / a.std(0)).astype("float32") for a in (x, y))
+    return x, y
 
 
 def table(rows: int, inputs: int = 6, seed: int = 0) -> tuple[Array, Array]:
@@ -85,6 +87,7 @@ class Block(layers.Layer):
 def compiled(optimizer: Any, model: keras.Model | None = None, **settings: Any) -> keras.Model:
     """The model (by default `net()`) compiled with mean squares; XLA only where Keras is slow without it."""
     model = net() if model is None else model
+    assert model is not None
     model.compile(optimizer, **{"loss": "mse", "jit_compile": BACKEND == "jax", **settings})
     return model
 

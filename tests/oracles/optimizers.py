@@ -94,7 +94,10 @@ def without_step() -> dict[str, tuple[Callable[[], Any], str]]:
             SignOfMomentum,
             r"SignOfMomentum: it overrides update_step, which changes the step.*register.*Use one of.*Adam",
         ),
-        "clipnorm": (lambda: optimizers.Adam(clipnorm=0.5), r"Adam\(clipnorm=0\.5\).*moves the fixed point.*Remove the clipping"),
+        "clipnorm": (
+            lambda: optimizers.Adam(clipnorm=0.5),
+            r"Adam\(clipnorm=0\.5\).*moves the fixed point.*Remove the clipping",
+        ),
         "clipvalue": (lambda: optimizers.SGD(clipvalue=0.5), r"clipvalue=0\.5.*Remove the clipping"),
         "global_clipnorm": (lambda: optimizers.SGD(global_clipnorm=0.5), r"global_clipnorm=0\.5.*Remove the clipping"),
         "weight_decay": (

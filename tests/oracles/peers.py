@@ -7,6 +7,7 @@ skglm: L1_plus_L2 halves the square, α(ρ|w| + (1 − ρ)w²/2), and its alpha_
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyproximal
@@ -26,7 +27,7 @@ def _flat(operator: Callable[[Array, float, float], pyproximal.ProxOperator]) ->
     return prox
 
 
-def prox_l1(weights: object = 1.0, start: Array | None = None) -> Prox:
+def prox_l1(weights: Any = 1.0, start: Array | None = None) -> Prox:
     """Weighted and anchored both: pyproximal takes σ as an array and g as the anchor."""
 
     def operator(w: Array, step: float, strength: float) -> pyproximal.L1:
@@ -77,7 +78,7 @@ def prox_sparse_outputs(l1_ratio: float) -> Prox:
 
 
 def prox_nuclear(weight: float = 1.0) -> Prox:
-    return _flat(lambda w, h, s: pyproximal.NuclearNorm((w.size // w.shape[-1], w.shape[-1]), sigma=s * weight))
+    return _flat(lambda w, h, s: pyproximal.Nuclear((w.size // w.shape[-1], w.shape[-1]), sigma=s * weight))
 
 
 def prox_smoothness_of_a_vector(w: Array, step: float, strength: float) -> Array:
@@ -93,7 +94,7 @@ def prox_smoothness_of_a_vector(w: Array, step: float, strength: float) -> Array
     return operator.prox(w, step)
 
 
-def distance_entrywise(penalty: Callable[[float, Array], skglm.base.BasePenalty]) -> Distance:
+def distance_entrywise(penalty: Callable[[float, Array], Any]) -> Distance:
     """penalty(strength, w) gives skglm's; entries are its features."""
 
     def distance(w: Array, gradient: Array, strength: float) -> Array:
@@ -103,7 +104,7 @@ def distance_entrywise(penalty: Callable[[float, Array], skglm.base.BasePenalty]
     return distance
 
 
-def distance_l1(weights: object = None) -> Distance:
+def distance_l1(weights: Any = None) -> Distance:
     if weights is None:
         return distance_entrywise(lambda s, w: skglm.L1(s))
     return distance_entrywise(lambda s, w: skglm.WeightedL1(s, np.broadcast_to(weights, w.shape).reshape(-1)))
@@ -114,7 +115,7 @@ def distance_elastic_net(l1: float, l2: float) -> Distance:
     return distance_entrywise(lambda s, w: skglm.L1_plus_L2(s * total, l1 / total))
 
 
-def distance_mcp(gamma: float, weights: object = None) -> Distance:
+def distance_mcp(gamma: float, weights: Any = None) -> Distance:
     if weights is None:
         return distance_entrywise(lambda s, w: skglm.MCPenalty(s, gamma))
     return distance_entrywise(
@@ -130,7 +131,7 @@ def distance_log_sum(epsilon: float) -> Distance:
     return distance_entrywise(lambda s, w: skglm.LogSumPenalty(s, epsilon))
 
 
-def distance_groups(groups: object, axis: int | None = None, weights: object = None) -> Distance:
+def distance_groups(groups: Any, axis: int | None = None, weights: Any = None) -> Distance:
     """One number a group; skglm knows no entries outside groups."""
 
     def distance(w: Array, gradient: Array, strength: float) -> Array:
@@ -145,7 +146,7 @@ def distance_groups(groups: object, axis: int | None = None, weights: object = N
     return distance
 
 
-def critical_l1(weights: object = None) -> Callable[[Array], float]:
+def critical_l1(weights: Any = None) -> Callable[[Array], float]:
     def critical(gradient: Array) -> float:
         if weights is None:
             return float(skglm.L1(1.0).alpha_max(gradient.reshape(-1)))
@@ -155,7 +156,7 @@ def critical_l1(weights: object = None) -> Callable[[Array], float]:
     return critical
 
 
-def critical_mcp(gamma: float, weights: object = None) -> Callable[[Array], float]:
+def critical_mcp(gamma: float, weights: Any = None) -> Callable[[Array], float]:
     def critical(gradient: Array) -> float:
         if weights is None:
             return float(skglm.MCPenalty(1.0, gamma).alpha_max(gradient.reshape(-1)))

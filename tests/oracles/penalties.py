@@ -4,6 +4,7 @@ A row pairs what makes poise's penalty with its independent references. A new pe
 tests/penalties/test_conformance.py fails.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -450,3 +451,5 @@ CASES: list[Case] = [
 WITH_PROX = [case for case in CASES if case.prox is not None]
 CONVEX = [case for case in WITH_PROX if case.convex]
 ONE_EACH = list({type(case.make(1.0)): case for case in reversed(CASES)}.values())
+VARIED = [*ONE_EACH, *(case for case in CASES if case not in ONE_EACH and re.search("held|lists|without", case.name))]
+"""One row per penalty, and those in which entries or groups are held, free or listed."""

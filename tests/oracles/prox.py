@@ -7,6 +7,7 @@ All take w and step (an array of w's shape; 0 leaves the entry as it is) in floa
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def _one_group(w: Array, step: Array, threshold: float, weight: float) -> Array:
     return (v * high / (high + weight * step)).astype(np.float64)
 
 
-def smoothness(w: Array, step: Array, strength: float, axis: int, weights: object = None) -> Array:
+def smoothness(w: Array, step: Array, strength: float, axis: int, weights: Any = None) -> Array:
     """(diag(1/step) + 2s DᵀCD) u = w/step as one dense system; entries of step 0 are given."""
     size = w.size
     differences = np.diff(np.eye(size).reshape(*w.shape, size), axis=axis % w.ndim)

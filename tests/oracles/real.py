@@ -125,7 +125,7 @@ class Own(keras.Model):
 
     if BACKEND == "jax":
 
-        def train_step(self, state: Any, data: Any) -> Any:
+        def train_step(self, state: Any, data: Any) -> Any:  # pyright: ignore[reportRedeclaration]
             import jax
 
             trained, others, of_optimizer, of_metrics = state

@@ -39,7 +39,7 @@ def separable(entries: Entries, w: Array, gradient: Array, strength: float) -> A
 
 
 def _one_sided(function: Callable[[Array], Array], w: Array, direction: float) -> Array:
-    return sum(c * function(w + k * direction * WIDTH) for k, c in enumerate(FORWARD)) / WIDTH
+    return np.sum([c * function(w + k * direction * WIDTH) for k, c in enumerate(FORWARD)], axis=0) / WIDTH
 
 
 def smooth(value: Callable[[Array, float], float], w: Array, gradient: Array, strength: float) -> Array:

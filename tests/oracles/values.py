@@ -5,37 +5,38 @@ are 0 for an entry that is not penalized and infinite for one held at zero, whic
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 Array = np.ndarray
 
 
-def counted(weights: object) -> Array:
+def counted(weights: Any) -> Array:
     """Weights as they count in a value: a held entry (infinite) counts 0."""
     weights = np.asarray(1.0 if weights is None else weights, dtype=np.float64)
     return np.where(np.isinf(weights), 0.0, weights)
 
 
-def l1(u: Array, strength: float, weights: object = None) -> Array:
+def l1(u: Array, strength: float, weights: Any = None) -> Array:
     return strength * counted(weights) * np.abs(u)
 
 
-def l2(u: Array, strength: float, weights: object = None) -> Array:
+def l2(u: Array, strength: float, weights: Any = None) -> Array:
     return strength * counted(weights) * u * u
 
 
-def elastic_net(u: Array, strength: float, l1: float, l2: float, weights: object = None) -> Array:
+def elastic_net(u: Array, strength: float, l1: float, l2: float, weights: Any = None) -> Array:
     return strength * counted(weights) * (l1 * np.abs(u) + l2 * u * u)
 
 
-def mcp(u: Array, strength: float, gamma: float, weights: object = None) -> Array:
+def mcp(u: Array, strength: float, gamma: float, weights: Any = None) -> Array:
     """Zhang 2010, equation 2.2: the integral from 0 to |u| of (strength − x/γ)₊."""
     x = np.minimum(np.abs(u), gamma * strength)
     return counted(weights) * (strength * x - x * x / (2.0 * gamma))
 
 
-def scad(u: Array, strength: float, gamma: float, weights: object = None) -> Array:
+def scad(u: Array, strength: float, gamma: float, weights: Any = None) -> Array:
     """Fan and Li 2001: the integral of s up to s, of (γs − x)/(γ − 1) up to γs, of 0 beyond."""
     flat = np.minimum(np.abs(u), strength)
     x = np.clip(np.abs(u), strength, gamma * strength)
@@ -43,17 +44,17 @@ def scad(u: Array, strength: float, gamma: float, weights: object = None) -> Arr
     return counted(weights) * (strength * flat + falling)
 
 
-def log_sum(u: Array, strength: float, epsilon: float, weights: object = None) -> Array:
+def log_sum(u: Array, strength: float, epsilon: float, weights: Any = None) -> Array:
     return strength * counted(weights) * np.log1p(np.abs(u) / epsilon)
 
 
-def l0(u: Array, strength: float, weights: object = None) -> Array:
+def l0(u: Array, strength: float, weights: Any = None) -> Array:
     return strength * counted(weights) * (u != 0)
 
 
-def group_labels(shape: Sequence[int], groups: object, axis: object = None) -> Array:
+def group_labels(shape: Sequence[int], groups: Any, axis: Any = None) -> Array:
     """Which group every entry belongs to; −1 for none."""
-    named = {"outputs": -1, "inputs": -2 if len(shape) > 1 else 0}
+    named: dict[Any, int] = {"outputs": -1, "inputs": -2 if len(shape) > 1 else 0}
     if isinstance(groups, (str, int)):
         position = named.get(groups, groups)
         return np.indices(shape)[position]
@@ -65,7 +66,7 @@ def group_labels(shape: Sequence[int], groups: object, axis: object = None) -> A
     return labels
 
 
-def group_factors(labels: Array, weights: object = None) -> Array:
+def group_factors(labels: Array, weights: Any = None) -> Array:
     """c_g: the weights as given, else √(size of the group)."""
     if weights is not None:
         return np.asarray(weights, dtype=np.float64)
@@ -75,9 +76,9 @@ def group_factors(labels: Array, weights: object = None) -> Array:
 def grouped(
     w: Array,
     strength: float,
-    groups: object,
-    axis: object = None,
-    weights: object = None,
+    groups: Any,
+    axis: Any = None,
+    weights: Any = None,
     l1_ratio: float = 0.0,
 ) -> float:
     """`of_groups` of slices along an axis."""
@@ -96,7 +97,7 @@ def of_groups(w: Array, strength: float, labels: Array, factors: Array, l1_ratio
 
 
 def nuclear(w: Array, strength: float, weight: float = 1.0) -> float:
-    return strength * weight * np.linalg.norm(w.reshape(-1, w.shape[-1]), "nuc")
+    return strength * weight * float(np.linalg.norm(w.reshape(-1, w.shape[-1]), "nuc"))
 
 
 def orthogonal(w: Array, strength: float, weight: float = 1.0) -> float:
@@ -117,5 +118,5 @@ def coherence(w: Array, strength: float, mode: str, weight: float = 1.0) -> floa
     return strength * weight * float(np.mean(cosines))
 
 
-def smoothness(w: Array, strength: float, axis: int, weights: object = None) -> float:
+def smoothness(w: Array, strength: float, axis: int, weights: Any = None) -> float:
     return strength * float(np.sum(counted(weights) * np.diff(w, axis=axis) ** 2))

@@ -309,7 +309,7 @@ REFUSED = {
     "strength of zero": (compiled, poise.L1(0.0), {}, "^Rule 'kernels' has the strength 0"),
     "empty rules": (compiled, [], {}, "^rules is empty"),
     "no rules": (compiled, None, {}, "^rules is None, and the model was not compiled with poise.PenalizedOptimizer"),
-    "rule for nothing": (compiled, poise.Rule("nowhere", L1), {}, "^Rule 'nowhere' matches no variable"),
+    "rule for nothing": (compiled, poise.Rule("nowhere", L1), {}, "^Rule 'nowhere' matches none of the"),
     "negative": (compiled, L1, {"strengths": [0.1, -1.0]}, r"^strengths must be finite numbers >= 0, got -1\.0"),
     "NaN": (compiled, L1, {"strengths": [0.1, np.nan]}, "^strengths must be finite numbers >= 0, got nan"),
     "in two dimensions": (compiled, L1, {"strengths": [[0.1]]}, r"^strengths must be an int or one row of numbers, got an array of shape \(1, 1\)"),

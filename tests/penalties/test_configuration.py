@@ -1,4 +1,4 @@
-"""A penalty comes back from its configuration, and its repr names it."""
+"""A penalty is restored from its configuration, and its attributes and repr say what it is."""
 
 import json
 
@@ -28,19 +28,17 @@ def test_configuration_survives_json(case: Case) -> None:
 
 
 @every_case
-def test_scheduled_strength_survives_json(case: Case) -> None:
-    penalty = case.make(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9))
-    written = json.dumps(keras.saving.serialize_keras_object(penalty))
+def test_capabilities_schedule_and_repr(case: Case) -> None:
+    penalty = case.make(0.375)
+    assert (penalty.metric, penalty.smooth) == (case.metric, case.smooth)
+    assert type(penalty).__name__ in repr(penalty)
+    assert "0.375" in repr(penalty)
 
-    restored = keras.saving.deserialize_keras_object(json.loads(written))
+    scheduled = case.make(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9))
+    restored = keras.saving.deserialize_keras_object(
+        json.loads(json.dumps(keras.saving.serialize_keras_object(scheduled)))
+    )
 
-    scheduled = restored.penalty.strength if isinstance(restored, poise.Anchored) else restored.strength
-    assert isinstance(scheduled, keras.optimizers.schedules.ExponentialDecay)
-    assert scheduled.get_config()["initial_learning_rate"] == 0.5
-
-
-@every_case
-def test_repr_names_the_class_and_the_strength(case: Case) -> None:
-    text = repr(case.make(0.375))
-    assert type(case.make(0.375)).__name__ in text
-    assert "0.375" in text
+    schedule = restored.penalty.strength if isinstance(restored, poise.Anchored) else restored.strength
+    assert isinstance(schedule, keras.optimizers.schedules.ExponentialDecay)
+    assert schedule.get_config()["initial_learning_rate"] == 0.5

@@ -109,19 +109,19 @@ def test_factors_of_smoothness_fit_the_differences() -> None:
 
 @pytest.mark.parametrize("gamma", [1.0, 0.5, -3.0, float("nan"), float("inf")])
 def test_gamma_of_mcp_is_above_one(gamma: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)gamma.*{gamma!r}.*1"):
+    with pytest.raises(ValueError, match=rf"gamma must be a finite number > 1, got {gamma!r}"):
         poise.MCP(1.0, gamma=gamma)
 
 
 @pytest.mark.parametrize("gamma", [2.0, 1.5, -3.0, float("nan"), float("inf")])
 def test_gamma_of_scad_is_above_two(gamma: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)gamma.*{gamma!r}.*2"):
+    with pytest.raises(ValueError, match=rf"gamma must be a finite number > 2, got {gamma!r}"):
         poise.SCAD(1.0, gamma=gamma)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, -1.0, float("nan"), float("inf")])
 def test_epsilon_of_log_sum_is_positive(epsilon: float) -> None:
-    with pytest.raises(ValueError, match=rf"(?s)epsilon.*{epsilon!r}.*0"):
+    with pytest.raises(ValueError, match=rf"epsilon must be a finite number > 0, got {epsilon!r}"):
         poise.LogSum(1.0, epsilon=epsilon)
 
 
@@ -145,7 +145,7 @@ def test_l1_ratio_of_sklearn_is_between_zero_and_one(ratio: float) -> None:
 
 
 def test_an_unknown_mode_of_coherence_is_named() -> None:
-    with pytest.raises(ValueError, match=r"(?s)'diagonals'.*rows.*columns"):
+    with pytest.raises(ValueError, match=r"mode must be 'rows' or 'columns', got 'diagonals'"):
         poise.MutualCoherence(1.0, mode="diagonals")
 
 
@@ -187,7 +187,7 @@ def test_scales_of_others_are_checked(alpha: float) -> None:
 
 
 def test_an_unknown_loss_of_sklearn_is_named() -> None:
-    with pytest.raises(ValueError, match=r"(?s)'hinge'.*mse.*log_loss"):
+    with pytest.raises(ValueError, match=r"loss must be 'mse' .* or 'log_loss' .*, got 'hinge'"):
         poise.L1.from_sklearn(0.1, loss="hinge")
 
 
@@ -208,7 +208,7 @@ def test_a_group_axis_that_the_variable_lacks_is_named(kind: type, axis: int) ->
 
 @every_group_kind
 def test_an_unknown_kind_of_groups_is_named(kind: type) -> None:
-    with pytest.raises(ValueError, match=r"(?s)'units'.*outputs.*inputs"):
+    with pytest.raises(ValueError, match=r"groups must be 'outputs', 'inputs', .*, got 'units'"):
         kind(1.0, groups="units")
 
 
@@ -294,18 +294,18 @@ def test_anchored_without_a_start_says_who_binds_it() -> None:
 
 
 WRONG_MEMBERS = {
-    "nothing": (None, TypeError, "members=None must tell, by the paths of variables"),
-    "empty": ({}, TypeError, "members={} must tell"),
+    "nothing": (None, TypeError, "members must be a dictionary .*, got None"),
+    "empty": ({}, TypeError, "members must be a dictionary .*, got {}"),
     "a pair": ({"a": (0, [0, 1])}, TypeError, r"\(shape, axis, groups\)"),
-    "a number for a path": ({3: ((2,), 0, [0, 1])}, TypeError, "a path leads to"),
+    "a number for a path": ({3: ((2,), 0, [0, 1])}, TypeError, "members must map paths to"),
     "no shape": ({"a": ((), 0, [])}, ValueError, r"members\['a'\] has the shape \(\)"),
     "an axis too far": ({"a": ((2, 3), 2, [0, 1])}, ValueError, "has the axis 2, which a variable of shape"),
     "no axis": ({"a": ((2, 3), "outputs", [0, 1])}, ValueError, "has the axis 'outputs'"),
-    "too few groups": ({"a": ((2, 3), 1, [0, 1])}, ValueError, r"has the groups \[0, 1\]. Give 3 whole numbers"),
-    "a group of -2": ({"a": ((2,), 0, [0, -2])}, ValueError, "−1 for none"),
-    "half a group": ({"a": ((2,), 0, [0.0, 1.5])}, ValueError, "whole numbers"),
-    "a gap": ({"a": ((2,), 0, [0, 2])}, ValueError, "group 1 has no entries, and the numbers run to 2"),
-    "no group at all": ({"a": ((2,), 0, [-1, -1])}, ValueError, "every slice is in no group"),
+    "too few groups": ({"a": ((2, 3), 1, [0, 1])}, ValueError, r"has the groups \[0, 1\]. Use 3 integers"),
+    "a group of -2": ({"a": ((2,), 0, [0, -2])}, ValueError, "-1 for none"),
+    "half a group": ({"a": ((2,), 0, [0.0, 1.5])}, ValueError, "integers"),
+    "a gap": ({"a": ((2,), 0, [0, 2])}, ValueError, "group 1 has no entries, but the numbers run to 2"),
+    "no group at all": ({"a": ((2,), 0, [-1, -1])}, ValueError, "all slices have the group -1"),
 }
 
 
@@ -317,5 +317,5 @@ def test_members_are_shapes_axes_and_groups(case: str) -> None:
 
 
 def test_a_joint_penalty_acts_on_as_many_entries_as_its_members_have() -> None:
-    with pytest.raises(ValueError, match=r"acts on 9 entries.*not on a tensor of shape \(4, 3\).*poise.Rule"):
+    with pytest.raises(ValueError, match=r"acts on 9 entries.*got a tensor of shape \(4, 3\).*poise.Rule"):
         poise.JointGroupLasso(1.0, MEMBERS).value(tensor(np.ones(MATRIX)), 1.0)

@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from oracles.compare import EPSILON, array, assert_close, sample, spread_steps, tensor
-from oracles.penalties import CASES, CONVEX, MATRIX, WITH_PROX, Case
+from oracles.penalties import CASES, MATRIX, VARIED, Case
+
+import poise
 
 few = settings(derandomize=True, deadline=None, max_examples=8, database=None)
 
@@ -25,7 +27,7 @@ def step_for(case: Case, number: float, seed: int = 0) -> np.ndarray:
     return spread_steps(MATRIX, seed, number / 4, number * 4) if case.metric == "diagonal" else np.asarray(number)
 
 
-@over(CONVEX)
+@over([case for case in VARIED if case.convex and case.prox])
 @given(x=matrices, y=matrices, strength=strengths, number=steps)
 @few
 def test_prox_of_a_convex_penalty_is_firmly_non_expansive(
@@ -41,7 +43,7 @@ def test_prox_of_a_convex_penalty_is_firmly_non_expansive(
     assert np.sum(moved * apart / step) >= np.sum(moved**2 / step) - 16 * EPSILON * scale
 
 
-@over(WITH_PROX)
+@over([case for case in VARIED if case.prox])
 @given(w=matrices, number=steps)
 @few
 def test_prox_of_strength_zero_is_the_identity(case: Case, w: np.ndarray, number: float) -> None:
@@ -50,7 +52,7 @@ def test_prox_of_strength_zero_is_the_identity(case: Case, w: np.ndarray, number
     np.testing.assert_allclose(result, w, rtol=4 * EPSILON, atol=32 * EPSILON * np.abs(w).max())
 
 
-@over([case for case in CASES if case.homogeneous])
+@over([case for case in VARIED if case.homogeneous])
 @given(w=matrices, exponent=st.sampled_from([-100, -40, -3, 5, 40, 90]), number=steps)
 @few
 def test_scaling_weights_and_strength_scales_a_homogeneous_prox(
@@ -66,7 +68,7 @@ def test_scaling_weights_and_strength_scales_a_homogeneous_prox(
     np.testing.assert_allclose(scaled, plain, rtol=tolerance, atol=tolerance * max(1e-6, np.abs(w).max()))
 
 
-@over([case for case in CASES if case.homogeneous])
+@over([case for case in VARIED if case.homogeneous])
 def test_scaling_weights_scales_a_homogeneous_value_and_keeps_its_gradient(case: Case) -> None:
     w, penalty = sample(MATRIX, 4), case.make(0.5)
     value, gradient = array(penalty.value(tensor(w), 0.5)), array(penalty.gradient(tensor(w), 0.5))
@@ -75,7 +77,7 @@ def test_scaling_weights_scales_a_homogeneous_value_and_keeps_its_gradient(case:
         assert_close(penalty.gradient(tensor(w * factor), 0.5), gradient)
 
 
-@over([case for case in CASES if case.exchangeable])
+@over([case for case in VARIED if case.exchangeable])
 @given(w=matrices, strength=strengths, number=steps, order=st.permutations(range(12)))
 @few
 def test_entrywise_penalties_ignore_sign_and_order(
@@ -96,7 +98,7 @@ def test_entrywise_penalties_ignore_sign_and_order(
     assert_close(penalty.value(tensor(-shuffled(w)), strength), array(penalty.value(tensor(w), strength)))
 
 
-@over([case for case in CASES if case.entries is not None and np.ndim(case.start) == 0])
+@over([case for case in VARIED if case.entries is not None and np.ndim(case.start) == 0])
 @given(w=matrices, part=arrays(bool, MATRIX), strength=strengths)
 @few
 def test_value_of_an_entrywise_penalty_adds_up_over_entries(
@@ -107,7 +109,7 @@ def test_value_of_an_entrywise_penalty_adds_up_over_entries(
     assert_close(penalty.value(tensor(w), strength), sum(pieces))
 
 
-@over(WITH_PROX)
+@over([case for case in VARIED if case.prox])
 @given(w=matrices, strength=strengths, number=steps)
 @few
 def test_prox_never_raises_what_it_minimizes(case: Case, w: np.ndarray, strength: float, number: float) -> None:
@@ -120,3 +122,19 @@ def test_prox_never_raises_what_it_minimizes(case: Case, w: np.ndarray, strength
 
     stay = case.value(w, strength)
     assert reached <= stay + 64 * EPSILON * (stay + np.sum(w**2) / number * EPSILON)
+
+
+@over(CASES)
+def test_sizes_are_those_of_what_a_large_strength_brings_to_zero(case: Case) -> None:
+    """Also of what is held at zero; nothing where a penalty brings nothing to zero."""
+    penalty, w = case.make(1e6), tensor(sample(MATRIX, 3))
+    sizes = penalty.sizes(w)
+    if sizes is None:
+        assert case.smooth or isinstance(penalty, (poise.NuclearNorm, poise.MutualCoherence, poise.Anchored))
+        return
+    assert not case.smooth
+    assert np.all(array(sizes) > 0)
+
+    vanished = penalty.sizes(penalty.prox(w, 1.0, 1e6))
+
+    assert np.all(array(vanished) == 0)

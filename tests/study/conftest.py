@@ -1,29 +1,30 @@
-"""Studies that several files read: a worker trains them once, and leaves them to the others."""
+"""Findings of studies that several files use: one worker trains them once and shares them with the others."""
 
 import os
 import pickle
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from oracles.hostile import TARGET, hostile_frame
 
 from poise.study import run_study
 
-SMALL = {"max_iter": 60, "strengths": 4, "cv": 2}
+SMALL: dict[str, Any] = {"max_iter": 60, "strengths": 4, "cv": 2}
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A function of a name and of what trains a study; it trains where no worker has yet."""
+    """A function of a name and a training; it trains unless a worker already has."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def once(name, train):
         file = shared / f"{name}.pickle"
         if not file.exists():
-            own = base / f"{name}.part"
-            own.write_bytes(pickle.dumps(train()))
-            own.replace(file)
+            part = base / f"{name}.part"
+            part.write_bytes(pickle.dumps(train()))
+            part.replace(file)
         return pickle.loads(file.read_bytes())
 
     return once
@@ -35,24 +36,24 @@ def diabetes_study(trained):
 
     def train():
         penalties = ["l2", "group", "adaptive"]
-        found = run_study("diabetes", penalties=penalties, choose="l2", hidden_layer_sizes=(16, 4), **SMALL)
-        return replace(found, settings=replace(found.settings, choose=None))
+        study = run_study("diabetes", penalties=penalties, choose="l2", hidden_layer_sizes=(16, 4), **SMALL)
+        return replace(study.findings, settings=replace(study.findings.settings, choose=None))
 
     return trained("diabetes", train)
 
 
 @pytest.fixture(scope="session")
 def alone(trained):
-    """No penalty at all."""
-    return trained("alone", lambda: run_study("wine", penalties=[], hidden_layer_sizes=(4,), **SMALL))
+    """A study without any penalty."""
+    return trained("alone", lambda: run_study("wine", penalties=[], hidden_layer_sizes=(4,), **SMALL).findings)
 
 
 @pytest.fixture(scope="session")
 def hostile(trained):
-    """Names, values and classes that are code elsewhere."""
+    """A study of names, values and classes that are code elsewhere."""
 
     def train():
-        given = {**SMALL, "strengths": 5}
-        return run_study(hostile_frame(), TARGET, penalties=["l2", "adaptive"], hidden_layer_sizes=(6,), **given)
+        settings = {**SMALL, "strengths": 5, "hidden_layer_sizes": (6,)}
+        return run_study(hostile_frame(), TARGET, penalties=["l2", "adaptive"], **settings).findings
 
     return trained("hostile", train)

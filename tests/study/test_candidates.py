@@ -5,18 +5,19 @@ import numpy as np
 import pytest
 
 from poise import PenalizedOptimizer
-from poise.study.candidates.candidates import KINDS, first_bias, kind_of, loss_of, network, rules_of
-from poise.study.sources import DataError
+from poise.study.candidates.network import build_network, initial_bias, make_loss
+from poise.study.candidates.penalties import PENALTIES, make_rules, penalty_named
+from poise.study.errors import DataError
 
 OWNERS = ("a", "b", "b", "c")
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (5,), (5, 4)])
 def test_every_penalty_fits_every_network(name, hidden_layer_sizes):
-    model = network(4, 3, hidden_layer_sizes, "multiclass")
+    model = build_network(4, 3, hidden_layer_sizes, "multiclass")
 
-    optimizer = PenalizedOptimizer("adam", rules_of(name, model, OWNERS), update="proximal")
+    optimizer = PenalizedOptimizer("adam", make_rules(name, model, OWNERS), update="proximal")
     optimizer.build(model.trainable_variables)
 
     penalized = {target.path.split("/")[-1] for target in optimizer.targets}
@@ -25,7 +26,7 @@ def test_every_penalty_fits_every_network(name, hidden_layer_sizes):
 
 
 def test_a_column_is_one_group_and_the_rest_has_l2():
-    first, rest = rules_of("group", network(4, 1, (5,), "regression"), OWNERS)
+    first, rest = make_rules("group", build_network(4, 1, (5,), "regression"), OWNERS)
 
     assert first.penalty.groups == [[0], [1, 2], [3]]
     assert first.penalty.factors.tolist() == [1.0, 1.0, 1.0]
@@ -37,40 +38,42 @@ def test_a_model_whose_inputs_go_elsewhere_has_no_columns():
     hidden = keras.layers.Flatten()(keras.layers.Conv1D(3, 2)(keras.layers.Reshape((4, 1))(inputs)))
     model = keras.Model(inputs, keras.layers.Dense(1)(hidden), name="odd")
 
-    assert len(rules_of("l1", model, OWNERS)) == 1
-    with pytest.raises(DataError, match=r"it cannot be told which kernels of the model 'odd' read them.*Use --penalty"):
-        rules_of("adaptive", model, OWNERS)
+    assert len(make_rules("l1", model, OWNERS)) == 1
+    with pytest.raises(DataError, match=r"cannot determine which kernels of 'odd' read them. Use the penalty 'l2'"):
+        make_rules("adaptive", model, OWNERS)
 
 
 def test_an_unknown_penalty_is_refused():
-    with pytest.raises(DataError, match="Penalty 'ridge' is unknown. Use one of l2, l1"):
-        kind_of("ridge")
+    with pytest.raises(DataError, match="Unknown penalty 'ridge'. Use one of l2, l1"):
+        penalty_named("ridge")
 
 
 def test_a_network_begins_with_the_frequencies_of_the_classes():
     y = np.array([0, 1, 1, 2, 2, 2, 2, 2], "int32")
 
-    odds = np.exp(first_bias("multiclass", y, 3))
+    odds = np.exp(initial_bias("multiclass", y, 3))
 
     np.testing.assert_allclose(odds / odds.sum(), [1 / 8, 2 / 8, 5 / 8])
-    assert first_bias("binary", np.array([[1.0], [0.0], [1.0], [1.0]]), 1) == pytest.approx(np.log(3.0))
-    assert first_bias("counts", np.array([[1.0], [3.0]]), 1) == pytest.approx(np.log(2.0))
-    assert first_bias("regression", np.ones((3, 1)), 1) == 0.0
+    assert initial_bias("binary", np.array([[1.0], [0.0], [1.0], [1.0]]), 1) == pytest.approx(np.log(3.0))
+    assert initial_bias("counts", np.array([[1.0], [3.0]]), 1) == pytest.approx(np.log(2.0))
+    assert initial_bias("regression", np.ones((3, 1)), 1) == 0.0
 
 
 def test_a_network_begins_as_if_rows_stood_there_as_often_as_they_weigh():
     y, weight = np.array([0, 1, 1, 2, 2]), np.array([3.0, 0.0, 1.0, 2.0, 2.0], "float32")
     repeated = np.repeat(y, weight.astype(int))
 
-    np.testing.assert_allclose(first_bias("multiclass", y, 3, weight), first_bias("multiclass", repeated, 3))
+    np.testing.assert_allclose(initial_bias("multiclass", y, 3, weight), initial_bias("multiclass", repeated, 3))
     for task, values, copies in (("counts", y, repeated), ("binary", y > 1, repeated > 1)):
-        np.testing.assert_allclose(first_bias(task, values[:, None], 1, weight), first_bias(task, copies[:, None], 1))
-    alone = first_bias("binary", (y > 1)[:, None].astype("float32"), 1, (y > 1).astype("float32"))
+        np.testing.assert_allclose(
+            initial_bias(task, values[:, None], 1, weight), initial_bias(task, copies[:, None], 1)
+        )
+    alone = initial_bias("binary", (y > 1)[:, None].astype("float32"), 1, (y > 1).astype("float32"))
     assert np.isfinite(alone).all()
 
 
 @pytest.mark.parametrize("task", ["regression", "binary", "multiclass", "counts"])
-def test_the_loss_of_a_task_is_that_of_its_scores(task):
+def test_the_make_loss_a_task_is_that_of_its_scores(task):
     from poise.study.scores import row_losses
 
     random = np.random.default_rng(0)
@@ -78,6 +81,6 @@ def test_the_loss_of_a_task_is_that_of_its_scores(task):
     y = random.integers(0, 3 if task == "multiclass" else 2, 20)
     y = y if task == "multiclass" else y[:, None].astype("float32")
 
-    loss = float(keras.ops.convert_to_numpy(loss_of(task)(y, outputs)))
+    loss = float(keras.ops.convert_to_numpy(make_loss(task)(y, outputs)))
 
     assert loss == pytest.approx(row_losses(task, y, outputs).mean(), rel=1e-5)

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import skops.io
 
-from poise.study.columns.columns import Column
-from poise.study.columns.encoding import Encoder, folds_of
-from poise.study.sources import DataError
+from poise.study.columns.base import Column
+from poise.study.columns.encoding import Encoder
+from poise.study.columns.folds import encode_folds
+from poise.study.errors import DataError
+from poise.study.loading import TRUSTED
 from poise.study.tables import read
 
 ROWS = 60
@@ -60,7 +62,7 @@ def test_a_table_by_hand():
             "age": [1.0, 3.0, np.nan, 8.0],
             "color": objects("red", None, "blue", "red"),
             "size": [2.0, 2.0, 4.0, 4.0],
-            "when": pd.to_datetime(["2024-01-01", "2024-01-03", None, "2026-01-01"]).astype("datetime64[ns]"),
+            "when": pd.to_datetime(["2024-01-01", "2024-01-03", "NaT", "2026-01-01"]).astype("datetime64[ns]"),
         }
     )
     kinds = columns(age="number", color="category", name="set_aside", size="number", when="date")
@@ -212,8 +214,7 @@ def test_skops_saves_an_encoder():
         saved = skops.io.dumps(encoder)
         again = skops.io.loads(saved, trusted=skops.io.get_untrusted_types(data=saved))
 
-    ours = {"poise.study.columns.encoding.Encoder", "poise.study.columns.columns.Column"}
-    assert set(skops.io.get_untrusted_types(data=saved)) == ours | {"numpy.dtype"}  # which scikit-learn's imputer keeps
+    assert set(skops.io.get_untrusted_types(data=saved)) == set(TRUSTED)
     assert (again.inputs, again.owners) == (encoder.inputs, encoder.owners)
     np.testing.assert_array_equal(again.transform(table.features), encoder.transform(table.features))
     assert skops.io.get_untrusted_types(data=skops.io.dumps(encoder.transformer)) == ["numpy.dtype"]
@@ -228,7 +229,7 @@ def block(folds, number: int) -> np.ndarray:
 
 
 def test_replicas_point_into_their_blocks():
-    folds = folds_of(read(frame(), "price"), np.arange(5, 55), PAIRS)
+    folds = encode_folds(read(frame(), "price"), np.arange(5, 55), PAIRS)
 
     assert folds.x.shape == (4 * 50, len(folds.encoder.inputs))
     assert [(replica.fold, replica.seed) for replica in folds.replicas] == [(0, 0), (1, 0), (2, 0), (-1, 0)]
@@ -242,7 +243,7 @@ def test_replicas_point_into_their_blocks():
 def test_a_block_is_what_the_encoder_of_its_fold_sees():
     table, rows = read(frame(), "price"), np.arange(5, 55)
 
-    folds = folds_of(table, rows, PAIRS)
+    folds = encode_folds(table, rows, PAIRS)
 
     for number, (train, _) in enumerate([*PAIRS, (np.arange(50), None)]):
         own = Encoder(table.columns).fit(table.features.iloc[rows[train]])
@@ -251,7 +252,7 @@ def test_a_block_is_what_the_encoder_of_its_fold_sees():
 
 
 def test_the_training_part_of_every_block_is_standardized():
-    folds = folds_of(read(frame(), "price"), np.arange(50), PAIRS)
+    folds = encode_folds(read(frame(), "price"), np.arange(50), PAIRS)
 
     varied = [n for n, name in enumerate(folds.encoder.inputs) if "=" not in name and name != "when year"]
     for replica in folds.replicas:
@@ -269,7 +270,7 @@ def test_held_out_rows_never_change_what_trains(fold):
     after.loc[held, "color"] = "violet"
     after.loc[held, "when"] = pd.Timestamp("1999-12-31 23:00")
 
-    folds = [folds_of(read(each, "price"), rows, PAIRS) for each in (before, after)]
+    folds = [encode_folds(read(each, "price"), rows, PAIRS) for each in (before, after)]
 
     one, two = ({key: block(each, fold)[train, n] for n, key in enumerate(each.encoder.keys)} for each in folds)
     for key in one.keys() & two.keys():
@@ -286,7 +287,7 @@ def test_rows_put_aside_are_never_looked_at():
     spoiled.loc[:9, ["size", "age", "price", "weight"]] = [[1e300, np.nan, -1e300, 1e300]] * 10
     spoiled.loc[:9, "color"] = "violet"
 
-    one, two = (folds_of(read(each, "price", weight="weight"), rows, PAIRS) for each in (frame(), spoiled))
+    one, two = (encode_folds(read(each, "price", weight="weight"), rows, PAIRS) for each in (frame(), spoiled))
 
     assert one.encoder.inputs == two.encoder.inputs
     for name in ("x", "y", "weight", "center", "scale"):
@@ -300,7 +301,7 @@ def test_what_only_held_out_rows_have_is_zero_in_their_block():
     rows["when"] = pd.date_range("2024-01-01", periods=ROWS)
     rows.loc[3, "when"] = pd.Timestamp("2024-01-01 13:00")
 
-    folds = folds_of(read(rows, "price"), np.arange(50), PAIRS)
+    folds = encode_folds(read(rows, "price"), np.arange(50), PAIRS)
 
     for name in ("age missing", "color=violet", "when hour"):
         place = folds.encoder.inputs.index(name)
@@ -318,7 +319,7 @@ def test_a_category_that_is_rare_among_all_rows_joins_the_others():
     )
     split = (np.arange(len(trained)), np.arange(len(trained), size))
 
-    folds = folds_of(table, np.arange(size), [split])
+    folds = encode_folds(table, np.arange(size), [split])
 
     other = folds.encoder.inputs.index("town=(other)")
     assert "town=z" not in folds.encoder.inputs
@@ -330,9 +331,10 @@ def test_a_category_that_is_rare_among_all_rows_joins_the_others():
 
 def test_a_weighted_target():
     table = read(frame(), "price", weight="weight")
-    folds = folds_of(table, np.arange(50), PAIRS)
+    folds = encode_folds(table, np.arange(50), PAIRS)
 
-    price, weight = table.target.to_numpy()[:50], table.weight.to_numpy()[:50]
+    assert folds.weight is not None
+    price, weight = table.target.to_numpy()[:50], np.asarray(table.weight)[:50]
     center = (weight * price).sum() / weight.sum()
     scale = np.sqrt((weight * (price - center) ** 2).sum() / weight.sum())
     assert (folds.center, folds.scale) == pytest.approx((center, scale))
@@ -350,7 +352,7 @@ def test_a_weighted_target():
     ],
 )
 def test_targets_that_are_not_standardized(price, task, dtype, shape, first):
-    folds = folds_of(read(frame().assign(price=price), "price", task=task), np.arange(50), PAIRS)
+    folds = encode_folds(read(frame().assign(price=price), "price", task=task), np.arange(50), PAIRS)
 
     assert (folds.y.dtype, folds.y.shape, folds.center, folds.scale) == (dtype, shape, 0.0, 1.0)
     assert folds.y[:3].tolist() == folds.y[150:153].tolist() == first
@@ -361,7 +363,9 @@ def test_targets_that_are_not_standardized(price, task, dtype, shape, first):
 def test_targets_in_any_unit(unit):
     price = frame()["price"]
 
-    plain, other = (folds_of(read(frame().assign(price=price * u), "price"), np.arange(50), PAIRS) for u in (1.0, unit))
+    plain, other = (
+        encode_folds(read(frame().assign(price=price * u), "price"), np.arange(50), PAIRS) for u in (1.0, unit)
+    )
 
     np.testing.assert_allclose(plain.y, other.y, rtol=1e-5, atol=1e-6)
     assert other.scale == pytest.approx(plain.scale * unit)
@@ -370,7 +374,7 @@ def test_targets_in_any_unit(unit):
 def test_a_target_that_is_constant_where_it_trains():
     price = np.where(np.arange(ROWS) < 10, 0.1 * np.arange(ROWS), 0.1)
 
-    folds = folds_of(read(frame().assign(price=price), "price", task="regression"), np.arange(50), PAIRS)
+    folds = encode_folds(read(frame().assign(price=price), "price", task="regression"), np.arange(50), PAIRS)
 
     np.testing.assert_allclose(folds.y[folds.replicas[0].train], 0.0, atol=1e-6)
     assert np.isfinite(folds.y).all()
@@ -379,19 +383,21 @@ def test_a_target_that_is_constant_where_it_trains():
 def test_a_fold_without_weight_is_refused():
     table = read(frame().assign(weight=[1.0] * 10 + [0.0] * 50), "price", weight="weight")
 
-    with pytest.raises(DataError, match="All rows that train in one of the folds have the weight 0 \\('weight'\\)"):
-        folds_of(table, np.arange(50), PAIRS)
+    with pytest.raises(DataError, match="All training rows of a fold have weight 0 in column 'weight'"):
+        encode_folds(table, np.arange(50), PAIRS)
 
 
 def test_counts_too_large_for_float32_are_refused():
     table = read(frame().assign(price=[1e300, 2.0, 3.0] * 20), "price", task="counts")
 
-    with pytest.raises(DataError, match="The numbers in 'price' are too large to standardize. Use other units."):
-        folds_of(table, np.arange(50), PAIRS)
+    with pytest.raises(
+        DataError, match="The numbers in column 'price' are too large to standardize. Use another unit."
+    ):
+        encode_folds(table, np.arange(50), PAIRS)
 
 
 def test_no_pairs_leave_the_block_of_all_rows():
-    folds = folds_of(read(frame(), "price"), np.arange(50), [])
+    folds = encode_folds(read(frame(), "price"), np.arange(50), [])
 
     assert [replica.fold for replica in folds.replicas] == [-1]
     assert len(folds.x) == 50
@@ -402,7 +408,7 @@ def test_ten_thousand_columns():
     wide = pd.DataFrame(random.normal(size=(30, 10_000))).assign(price=random.normal(size=30))
     wide.iloc[:3, :100] = np.nan
 
-    folds = folds_of(read(wide, "price"), np.arange(30), [(np.arange(20), np.arange(20, 30))])
+    folds = encode_folds(read(wide, "price"), np.arange(30), [(np.arange(20), np.arange(20, 30))])
 
     assert folds.x.shape == (60, 10_100)
     assert np.isfinite(folds.x).all()
@@ -410,4 +416,4 @@ def test_ten_thousand_columns():
 
 def test_the_folds_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        folds_of(read(frame(), "price"), np.arange(50), []).center = 1.0
+        encode_folds(read(frame(), "price"), np.arange(50), []).center = 1.0  # pyright: ignore[reportAttributeAccessIssue]

@@ -4,6 +4,7 @@ import html
 import json
 import re
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,9 +14,16 @@ from oracles.hostile import CLASSES, KIND, NAMES, TARGET
 from plotly.offline import get_plotlyjs
 
 from poise.study import run_study
-from poise.study.report import plots
-from poise.study.report.page import embedded, neutral, page, survivors_table
-from poise.study.report.sentences import answer, code, figure
+from poise.study.report.numbers import format_number
+from poise.study.report.page import embed_json, render_page
+from poise.study.report.panels import neutral
+from poise.study.report.script import write_script
+from poise.study.report.sections.convergence import draw_forces
+from poise.study.report.sections.selection import column_sizes, draw_columns, tabulate_columns
+from poise.study.report.sections.strengths import draw_paths
+from poise.study.report.sections.training import draw_losses
+from poise.study.report.sections.weights import draw_weights
+from poise.study.report.sentences import write_answer
 
 
 @pytest.fixture
@@ -25,7 +33,7 @@ def diabetes(diabetes_study):
 
 def own_part(found) -> str:
     """The page without Plotly."""
-    return page(found).replace(str(get_plotlyjs()), "")
+    return render_page(found).replace(str(get_plotlyjs()), "")
 
 
 def text_of(own: str) -> str:
@@ -38,19 +46,21 @@ def test_the_report_holds_answer_tables_pictures_settings_and_code(diabetes):
     own = own_part(diabetes)
     text = text_of(own)
 
-    for sentence in answer(diabetes):
+    for sentence in write_answer(diabetes):
         assert sentence in text
     for one in diabetes.candidates:
         loss = one.test_loss
-        assert f"{figure(loss.value)} {figure(loss.low)} to {figure(loss.high)}" in text
+        assert f"{format_number(loss.value)} {format_number(loss.low)} to {format_number(loss.high)}" in text
     for name, watched in diabetes.watched.items():
         for row in watched.balance.itertuples():
             layer = row.variable.split("/")[-2]
-            assert f"{diabetes[name].title} {layer} {figure(row.prediction)} {figure(row.penalty)}" in text
-    for word in ("353 to train, in 2 folds, and 89 to test", "10 inputs, 16 ReLU units, 4 ReLU units, 1 output"):
+            assert (
+                f"{diabetes[name].title} {layer} {format_number(row.prediction)} {format_number(row.penalty)}" in text
+            )
+    for word in ("353 training rows in 2 folds, and 89 test rows", "10 inputs, 16 ReLU units, 4 ReLU units, 1 output"):
         assert word in text
     assert f"keras {keras.__version__}" in text
-    assert html.escape(code(diabetes)[:60], quote=False) in own
+    assert html.escape(write_script(diabetes)[:60], quote=False) in own
     assert set(re.findall(r'id="(\w+)-data"', own)) == {"paths", "columns", "losses", "forces", "weights"}
 
 
@@ -67,7 +77,7 @@ def test_every_link_has_its_place_and_no_place_is_named_twice(diabetes, alone):
         own = own_part(found)
         places = re.findall(r' id="([^"]+)"', own)
         assert len(places) == len(set(places))
-        named = re.findall(r'(?:href="#|aria-labeledby=")([^"]+)', own)
+        named = re.findall(r'(?:href="#|aria-labelledby=")([^"]+)', own)
         assert set(named) <= set(places)
 
 
@@ -91,8 +101,8 @@ def test_neutral_text_is_shown_letter_by_letter():
 def test_embedded_json_cannot_end_its_script():
     text = json.dumps({"name": "</script><!-- & \u2028"}, ensure_ascii=False)
 
-    assert not set("<>&\u2028") & set(embedded(text))
-    assert json.loads(embedded(text)) == json.loads(text)
+    assert not set("<>&\u2028") & set(embed_json(text))
+    assert json.loads(embed_json(text)) == json.loads(text)
 
 
 def test_no_rows_of_the_data_are_in_the_page(diabetes):
@@ -102,17 +112,18 @@ def test_no_rows_of_the_data_are_in_the_page(diabetes):
     assert sum(value in own for value in values if len(value) > 8) == 0
 
 
-def test_survivors_come_first_with_share_and_size(diabetes):
+def test_selected_columns_come_first_with_share_and_size(diabetes):
     one = diabetes.selector
 
-    table = survivors_table(diabetes)
+    table = tabulate_columns(diabetes)
+    assert table is not None
 
     assert sorted(table.index) == sorted(diabetes.table.features.columns)
-    assert set(table.index[table["kept"]]) == set(one.kept)
-    assert table["kept"].tolist() == sorted(table["kept"], reverse=True)
+    assert set(table.index[table["selected"]]) == set(one.selected)
+    assert table["selected"].tolist() == sorted(table["selected"], reverse=True)
     pd.testing.assert_series_equal(table["share"].sort_index(), one.stability.sort_index(), check_names=False)
     # The size is that of the rows of the first kernel which the column owns.
-    kernel = one.path.weights(one.kept_at)[0]
+    kernel = one.path.weights(one.selection_strength)[0]
     for column, size in table["size"].items():
         rows = [number for number, owner in enumerate(diabetes.encoder.owners) if owner == column]
         assert size == pytest.approx(float(np.linalg.norm(kernel[rows])), rel=1e-5)
@@ -122,12 +133,14 @@ def test_a_column_of_several_inputs_has_one_size(hostile):
     owners = np.array(hostile.encoder.owners)
     one = hostile.selector
 
-    sizes = plots.column_sizes(one, hostile.encoder.owners)
+    sizes = column_sizes(one, hostile.encoder.owners)
 
     assert (owners == KIND).sum() > 1
     assert sizes.shape == (len(NAMES) + 1, len(one.path.strengths))
     kernel = one.path.weights(float(sizes.columns[0]))[0]
-    assert sizes.loc[KIND].iloc[0] == pytest.approx(float(np.linalg.norm(kernel[owners == KIND])), rel=1e-5)
+    assert float(sizes.to_numpy()[[*sizes.index].index(KIND), 0]) == pytest.approx(
+        float(np.linalg.norm(kernel[owners == KIND])), rel=1e-5
+    )
 
 
 def test_without_a_penalty_there_is_still_a_report(alone):
@@ -135,54 +148,53 @@ def test_without_a_penalty_there_is_still_a_report(alone):
     text = text_of(own)
 
     assert "Only a network without a penalty was trained" in text
-    assert "Without a penalty there is one force, and training settles where it fades." in text
+    assert "Without a penalty there is a single force, and training ends where it vanishes." in text
     assert set(re.findall(r'id="(\w+)-data"', own)) == {"losses", "forces", "weights"}
 
 
 def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes):
-    picture = plots.paths_picture(diabetes)
+    picture: Any = draw_paths(diabetes)
 
     assert [note.text for note in picture.layout.annotations] == [
         f"{one.title}{', chosen' if one.name == diabetes.chosen else ''}" for one in diabetes.candidates[1:]
     ]
     for axis, one in zip(("x", "x2", "x3"), diabetes.candidates[1:], strict=True):
         traces = {trace.name: trace for trace in picture.data if trace.xaxis == axis and trace.name}
-        np.testing.assert_allclose(traces["rows held out"].y, one.stage.table["val_loss"])
-        np.testing.assert_allclose(traces["rows that train"].y, one.stage.table["loss"])
-        assert set(traces["without a penalty"].y) == {diabetes.baseline.val_loss}
-        assert traces["taken to predict"].x[0] == pytest.approx(one.strength)
-        assert traces["taken to predict"].y[0] == pytest.approx(one.val_loss)
-        assert traces["what survives"].x[0] == pytest.approx(one.kept_at)
+        np.testing.assert_allclose(traces["held-out rows"].y, one.stage.table["val_loss"])
+        np.testing.assert_allclose(traces["training rows"].y, one.stage.table["loss"])
+        assert set(traces["no penalty"].y) == {diabetes.baseline.val_loss}
+        assert traces["predicts"].x[0] == pytest.approx(one.strength)
+        assert traces["predicts"].y[0] == pytest.approx(one.val_loss)
+        assert traces["selects columns"].x[0] == pytest.approx(one.selection_strength)
 
 
-def test_the_null_model_far_above_takes_no_room_but_where_it_is_marked(diabetes):
+def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes):
     group = diabetes.candidates[2]
     *_, last, far = group.stage.strengths
     assert far == pytest.approx(100 * last)
 
     def end_of(one):
-        picture = plots.paths_picture(replace(diabetes, candidates=(*diabetes.candidates[:2], one)))
-        assert any(far in line.x for line in picture.data if line.name == "rows held out")
+        picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:2], one)))
+        assert any(far in line.x for line in picture.data if line.name == "held-out rows")
         return 10 ** picture.layout.xaxis2.range[1]
 
     assert last < end_of(group) < 10 * last
-    assert far < end_of(replace(group, kept_at=far))
+    assert far < end_of(replace(group, selection_strength=far))
 
 
-def test_the_picture_of_columns_counts_the_survivors(diabetes):
+def test_the_plot_of_columns_counts_the_selected_ones(diabetes):
     one = diabetes.selector
 
-    picture = plots.columns_picture(diabetes, one)
+    picture: Any = draw_columns(diabetes, one)
 
     counted = next(trace for trace in picture.data if trace.meta == "zeros")
-    at = int(np.argmin(np.abs(one.path.strengths - one.kept_at)))
-    assert counted.y[at] == len(one.kept)
+    at = int(np.argmin(np.abs(one.path.strengths - one.selection_strength)))
+    assert counted.y[at] == len(one.selected)
 
 
-def test_the_pictures_of_training_have_a_panel_a_candidate_and_layer(diabetes):
-    losses, forces, weights = (
-        picture(diabetes) for picture in (plots.losses_picture, plots.forces_picture, plots.weights_picture)
-    )
+def test_the_plots_of_training_have_one_panel_per_candidate_and_layer(diabetes):
+    figures: list[Any] = [draw(diabetes) for draw in (draw_losses, draw_forces, draw_weights)]
+    losses, forces, weights = figures
 
     assert [len(picture.layout.annotations) for picture in (losses, forces, weights)] == [2, 6, 3]
     assert {trace.meta for trace in losses.data} == {"prediction", "penalty", "total"}
@@ -196,7 +208,8 @@ def test_the_pictures_of_training_have_a_panel_a_candidate_and_layer(diabetes):
 
 def caption(found, name: str) -> str:
     own = own_part(found)
-    return text_of(re.search(f'id="{name}" role.*?<figcaption>(.*?)</figcaption>', own, re.DOTALL)[1])
+    [found_caption] = re.findall(f'id="{name}" role.*?<figcaption>(.*?)</figcaption>', own, re.DOTALL)
+    return text_of(found_caption)
 
 
 def test_overfitting_is_called_so_only_where_it_is_seen(diabetes):
@@ -207,23 +220,23 @@ def test_overfitting_is_called_so_only_where_it_is_seen(diabetes):
         other = replace(watched, history=watched.history.assign(val_loss=course))
         said.append(caption(replace(diabetes, watched=diabetes.watched | {"none": other}), "losses"))
 
-    assert f"is lowest at step {watched.history.index[0]}, 0.5, and ends at 0.9" in said[0]
-    assert "learns its rows by heart" in said[0]
-    assert "training on did no harm" in said[1]
+    assert f"is lowest at step {watched.history.index[0]} and ends at 0.9" in said[0]
+    assert "the network overfits" in said[0]
+    assert "the network does not overfit" in said[1]
 
 
 def test_captions_name_every_candidate(diabetes):
     said = caption(diabetes, "paths")
 
     for one in diabetes.candidates[1:]:
-        assert f"to {figure(one.val_loss)} at strength {figure(one.strength)}" in said
+        assert f"it is {format_number(one.val_loss, 2)} at strength {format_number(one.strength, 2)}." in said
 
 
-def test_notes_stand_beside_the_answer(diabetes):
+def test_notes_follow_the_answer(diabetes):
     noted = replace(diabetes, table=replace(diabetes.table, notes=("Column 'x' looks like a leak.",)))
 
-    assert "Know this about the data Column 'x' looks like a leak." in text_of(own_part(noted))
-    assert "Know this about the data" not in text_of(own_part(diabetes))
+    assert "Notes on the data Column 'x' looks like a leak." in text_of(own_part(noted))
+    assert "Notes on the data" not in text_of(own_part(diabetes))
 
 
 def test_a_lane_that_diverged_leaves_a_gap_and_a_cross(diabetes):
@@ -235,11 +248,11 @@ def test_a_lane_that_diverged_leaves_a_gap_and_a_cross(diabetes):
     changed = replace(one, path=path, stage=path)
     found = replace(diabetes, candidates=(diabetes.baseline, changed, *diabetes.candidates[2:]))
 
-    picture = plots.paths_picture(found)
+    picture: Any = draw_paths(found)
 
     crosses = [trace for trace in picture.data if trace.marker.symbol == "x"]
     assert [len(trace.x) for trace in crosses] == [1]
-    assert np.isnan(next(trace for trace in picture.data if trace.name == "rows held out").y[-1])
+    assert np.isnan(next(trace for trace in picture.data if trace.name == "held-out rows").y[-1])
     assert "NaN" not in str(picture.to_json())
 
 
@@ -248,7 +261,7 @@ def test_many_columns_stay_light():
     names = [f"column {number:05d}" for number in range(2500)]
     frame = pd.DataFrame(random.normal(size=(60, 2500)).astype("float32"), columns=names)
     frame["y"] = frame[names[0]] - frame[names[1]]
-    found = run_study(frame, "y", penalties=["group"], hidden_layer_sizes=(2,), max_iter=20, strengths=3, cv=2)
+    found = run_study(frame, "y", penalties=["group"], hidden_layer_sizes=(2,), max_iter=20, strengths=3, cv=2).findings
 
     own = own_part(found)
 

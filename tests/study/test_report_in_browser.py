@@ -1,4 +1,4 @@
-"""The report as Chromium shows it: it stands alone, draws, answers mouse and keyboard, and shows names as text."""
+"""The report as Chromium shows it: it needs no other file, draws, reacts to mouse and keyboard, and shows names as text."""
 
 import itertools
 import shutil
@@ -7,8 +7,8 @@ import pytest
 from oracles.hostile import CLASSES, KIND, NAMES, TARGET
 from playwright.sync_api import expect, sync_playwright
 
-from poise.study.report.page import page as report_of
-from poise.study.report.sentences import code
+from poise.study.report.page import render_page
+from poise.study.report.script import write_script
 
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 PICTURES = ("paths", "columns", "losses", "forces", "weights")
@@ -18,7 +18,7 @@ PICTURES = ("paths", "columns", "losses", "forces", "weights")
 def report(hostile, tmp_path_factory):
     """A report with hostile names, values and classes."""
     file = tmp_path_factory.mktemp("run") / "report.html"
-    file.write_text(report_of(hostile), encoding="utf-8")
+    file.write_text(render_page(hostile), encoding="utf-8")
     return file, hostile
 
 
@@ -32,7 +32,7 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium, report):
-    """Opens the report; afterwards nothing may have been complained about, asked for or alerted."""
+    """Open the report; afterwards there must be no console message, request or alert."""
     contexts, troubles = [], []
 
     def opened(viewport=WIDE, scheme="light"):
@@ -72,7 +72,7 @@ def test_all_pictures_are_drawn_and_nothing_scrolls_sideways(visit, viewport, sc
 def test_no_words_are_cut_off(visit, viewport):
     page = visit(viewport)
 
-    outside = page.evaluate("""() => [...document.querySelectorAll('.picture')].flatMap((picture) => {
+    outside = page.evaluate("""() => [...document.querySelectorAll('.plot')].flatMap((picture) => {
         const frame = picture.getBoundingClientRect();
         return [...picture.querySelectorAll('text')].filter((text) => {
             const box = text.getBoundingClientRect();
@@ -87,14 +87,14 @@ def test_no_words_are_cut_off(visit, viewport):
 def test_the_table_of_candidates_fits_a_wide_screen_and_scrolls_in_itself_on_a_narrow_one(visit, viewport):
     page = visit(viewport)
 
-    inner, outer = page.locator("#candidates .wide").evaluate("one => [one.scrollWidth, one.clientWidth]")
+    inner, outer = page.locator("#comparison .wide").evaluate("one => [one.scrollWidth, one.clientWidth]")
     assert (inner <= outer) == (viewport is WIDE)
-    caption = page.locator("#candidates caption span").bounding_box()
+    caption = page.locator("#comparison caption span").bounding_box()
     assert caption["x"] + caption["width"] <= viewport["width"]
 
 
 @pytest.mark.parametrize(
-    ("picture", "panel", "expected"), [("losses", 1, "rows held out"), ("weights", 0, "between"), ("forces", 1, "penalty")]
+    ("picture", "panel", "expected"), [("losses", 1, "held-out rows"), ("weights", 0, "between"), ("forces", 1, "penalty")]
 )  # fmt: skip
 def test_hovering_shows_values(visit, picture, panel, expected):
     page = visit()
@@ -142,7 +142,7 @@ def test_hovering_a_column_reads_its_name(visit):
 
 
 def test_hovering_a_mark_reads_its_strength(visit, report):
-    text = hovered(visit(), "paths", "taken to predict")
+    text = hovered(visit(), "paths", "predicts")
 
     assert f"at strength {report[1].candidates[1].strength:.3g}" in text
 
@@ -153,20 +153,20 @@ def column(page, table: str, number: int) -> list[str]:
 
 def test_tables_are_sorted_by_a_click(visit, report):
     page = visit()
-    heading = page.locator("#candidates th").nth(1)
+    heading = page.locator("#comparison th").nth(1)
     expect(heading).to_have_attribute("aria-sort", "none")
 
     heading.get_by_role("button").click()
 
     expect(heading).to_have_attribute("aria-sort", "ascending")
     strengths = sorted(one.strength for one in report[1].candidates)
-    order = page.locator("#candidates tbody tr > :nth-child(2)").evaluate_all(
+    order = page.locator("#comparison tbody tr > :nth-child(2)").evaluate_all(
         "all => all.map(one => +one.dataset.value)"
     )
     assert order == strengths
     heading.get_by_role("button").click()
     expect(heading).to_have_attribute("aria-sort", "descending")
-    assert page.locator("#candidates tbody tr").first.locator("td").first.get_attribute("data-value") == str(
+    assert page.locator("#comparison tbody tr").first.locator("td").first.get_attribute("data-value") == str(
         strengths[-1]
     )
 
@@ -178,20 +178,20 @@ def test_tables_are_sorted_by_the_keyboard(visit, report):
     button.focus()
     page.keyboard.press("Enter")
 
-    first = page.locator("#survivors tbody th").all_text_contents()
+    first = page.locator("#selection tbody th").all_text_contents()
     assert sorted(first) == sorted([*NAMES, KIND])
-    expect(page.locator("#survivors th[aria-sort=ascending]")).to_have_count(1)
+    expect(page.locator("#selection th[aria-sort=ascending]")).to_have_count(1)
     page.keyboard.press("Space")
-    assert page.locator("#survivors tbody th").all_text_contents() == first[::-1]
+    assert page.locator("#selection tbody th").all_text_contents() == first[::-1]
 
 
 def test_missing_values_stay_at_the_end(visit):
     page = visit()
-    gain = page.locator("#candidates th").nth(6).get_by_role("button")
+    gain = page.locator("#comparison th").nth(6).get_by_role("button")
 
     for _ in range(2):
         gain.click()
-        assert page.locator("#candidates tbody th").last.text_content() == "No penalty"
+        assert page.locator("#comparison tbody th").last.text_content() == "No penalty"
 
 
 def test_hostile_names_and_values_are_shown_as_text(visit):
@@ -200,7 +200,7 @@ def test_hostile_names_and_values_are_shown_as_text(visit):
     words = page.locator("main").inner_text()
     for name in [*NAMES, KIND, TARGET]:
         assert name in words
-    legend = page.locator("#survivors .legend").inner_text()
+    legend = page.locator("#selection .legend").inner_text()
     assert KIND in legend
     assert "{{ 7 * 7 }} %{y}" in legend
     for tag in ("img", "b", "i"):
@@ -222,7 +222,7 @@ def test_the_script_is_copied(visit, report):
     page.get_by_role("button", name="Copy").click()
 
     expect(page.get_by_role("status")).to_have_text("Copied.")
-    assert page.evaluate("navigator.clipboard.readText()") == code(report[1])
+    assert page.evaluate("navigator.clipboard.readText()") == write_script(report[1])
 
 
 def test_the_script_is_copied_where_the_clipboard_is_barred(visit):
@@ -252,7 +252,7 @@ def test_colors_follow_the_system_while_the_page_is_open(visit):
     expect(page.locator("#losses .js-line").first).to_have_css("stroke", "rgb(92, 184, 240)")
 
 
-def test_panels_stand_below_each_other_on_a_phone(visit):
+def test_panels_are_stacked_on_a_phone(visit):
     tops = []
     for viewport in (WIDE, PHONE):
         panels = visit(viewport).locator("#paths .nsewdrag")
@@ -290,7 +290,7 @@ def test_headings_landmarks_pictures_and_tables_are_named_for_screen_readers(vis
     assert levels.count(1) == 1
     for role in ("banner", "navigation", "main", "contentinfo"):
         assert page.get_by_role(role).count() == 1
-    assert page.locator(".picture[role=img][aria-label]").count() == len(PICTURES)
+    assert page.locator(".plot[role=img][aria-label]").count() == len(PICTURES)
     tables = page.locator("table")
     assert tables.count() == page.locator("table caption").count() == 4
     assert page.locator("thead th").count() == page.locator("thead th[scope=col][aria-sort] button").count()

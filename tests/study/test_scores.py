@@ -5,14 +5,14 @@ import pytest
 from scipy import stats
 from sklearn import metrics
 
-from poise.study.scores import Estimate, Judge, outcome, row_losses
+from poise.study.scores import Estimate, Scorer, row_losses, score_rows
 
 random = np.random.default_rng(0)
 ROWS = 200
 
 
-def judge(task, y, weight=None, groups=None):
-    return Judge(task, y, weight, groups, seed=0)
+def scorer(task, y, weight=None, groups=None):
+    return Scorer(task, y, weight, groups, seed=0)
 
 
 def test_regression_is_scored_as_scikit_learn_does():
@@ -21,7 +21,7 @@ def test_regression_is_scored_as_scikit_learn_does():
     weight = random.uniform(0.5, 2.0, ROWS)
 
     for given in (None, weight):
-        rows, one = judge("regression", y, given), outcome("regression", y, said)
+        rows, one = scorer("regression", y, given), score_rows("regression", y, said)
         assert rows.loss(one).value == pytest.approx(metrics.mean_squared_error(y, said, sample_weight=given))
         assert rows.score(one).value == pytest.approx(metrics.r2_score(y, said, sample_weight=given))
 
@@ -35,7 +35,7 @@ def test_classes_are_scored_as_scikit_learn_does(task):
     odds = np.exp(odds) / np.exp(odds).sum(axis=1, keepdims=True)
     target = y[:, None].astype("float32") if task == "binary" else y
 
-    rows, one = judge(task, target), outcome(task, target, logits)
+    rows, one = scorer(task, target), score_rows(task, target, logits)
 
     assert rows.loss(one).value == pytest.approx(metrics.log_loss(y, odds, labels=range(classes)))
     assert rows.score(one).value == pytest.approx(metrics.accuracy_score(y, odds.argmax(axis=1)))
@@ -45,10 +45,10 @@ def test_counts_are_scored_as_scikit_learn_does():
     mean = random.uniform(0.2, 5.0, (ROWS, 1))
     y = random.poisson(mean).astype("float64")
 
-    rows, one = judge("counts", y), outcome("counts", y, mean)
+    rows, one = scorer("counts", y), score_rows("counts", y, mean)
 
     assert rows.score(one).value == pytest.approx(metrics.d2_tweedie_score(y[:, 0], mean[:, 0], power=1), rel=1e-5)
-    np.testing.assert_allclose(one.correct.mean(), metrics.mean_poisson_deviance(y, mean), rtol=1e-5)
+    np.testing.assert_allclose(one.score_terms.mean(), metrics.mean_poisson_deviance(y, mean), rtol=1e-5)
 
 
 def test_large_logits_do_not_overflow():
@@ -59,9 +59,9 @@ def test_large_logits_do_not_overflow():
 
 def test_the_interval_of_a_mean_is_that_of_students_t():
     y = random.normal(size=(1000, 1))
-    one = outcome("regression", y, np.zeros((1000, 1)))
+    one = score_rows("regression", y, np.zeros((1000, 1)))
 
-    found = judge("regression", y).loss(one)
+    found = scorer("regression", y).loss(one)
 
     error = one.losses.std(ddof=1) / np.sqrt(1000)
     low, high = stats.t.interval(0.95, 999, loc=one.losses.mean(), scale=error)
@@ -73,8 +73,8 @@ def test_a_gain_is_paired():
     y = 10.0 * random.normal(size=(ROWS, 1))
     base = y + 5.0 + random.normal(size=(ROWS, 1))
     better = base - 0.1
-    rows = judge("regression", y)
-    one, other = outcome("regression", y, better), outcome("regression", y, base)
+    rows = scorer("regression", y)
+    one, other = score_rows("regression", y, better), score_rows("regression", y, base)
 
     gain = rows.gain(one, other)
 
@@ -87,9 +87,9 @@ def test_a_gain_is_paired():
 def test_rows_of_a_group_are_drawn_together():
     groups = np.repeat(np.arange(20), 50)
     y = np.zeros((1000, 1))
-    one = outcome("regression", y, random.normal(size=20)[groups][:, None])
+    one = score_rows("regression", y, random.normal(size=20)[groups][:, None])
 
-    together, apart = judge("regression", y, groups=groups).loss(one), judge("regression", y).loss(one)
+    together, apart = scorer("regression", y, groups=groups).loss(one), scorer("regression", y).loss(one)
 
     assert together.value == pytest.approx(apart.value)
     assert together.high - together.low > 4 * (apart.high - apart.low)
@@ -97,9 +97,9 @@ def test_rows_of_a_group_are_drawn_together():
 
 def test_the_same_seed_draws_the_same():
     y = random.normal(size=(30, 1))
-    one = outcome("regression", y, 0.5 * y)
+    one = score_rows("regression", y, 0.5 * y)
 
-    assert judge("regression", y).score(one) == judge("regression", y).score(one)
+    assert scorer("regression", y).score(one) == scorer("regression", y).score(one)
 
 
 def test_an_interval_that_holds_zero_is_not_certain():

@@ -1,228 +1,229 @@
 """The sentences of a study say what the numbers show and no more; its script gives the same network again."""
 
 import io
+import re
 import sys
 from contextlib import redirect_stdout
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
 import poise
-from poise.study import run_study, save
-from poise.study.report.sentences import answer, code, console_table, figure, names
+from poise.study.report.comparison import compare_candidates
+from poise.study.report.description import describe
+from poise.study.report.numbers import format_number, list_names
+from poise.study.report.script import write_rule, write_script
+from poise.study.report.sentences import write_answer
+from poise.study.run import run_study
 from poise.study.scores import Estimate
+from poise.study.storage import write_study
+from poise.study.tables import read
 
-SMALL = {"max_iter": 80, "strengths": 4, "cv": 2, "hidden_layer_sizes": (8,)}
+SMALL: dict[str, Any] = {"max_iter": 80, "strengths": 4, "cv": 2, "hidden_layer_sizes": (8,)}
 
 
 @pytest.fixture
 def diabetes(diabetes_study):
-    """Without the adaptive candidate: what survives is told by the group lasso."""
+    """Without the adaptive candidate: the group lasso selects columns."""
     return replace(diabetes_study, candidates=diabetes_study.candidates[:3])
 
 
-@pytest.fixture(scope="module")
-def adaptive():
-    """A column that decides, and two of noise."""
-    random = np.random.default_rng(0)
-    frame = pd.DataFrame(random.normal(size=(120, 3)), columns=["signal", "noise", "more noise"])
-    frame["y"] = 2.0 * frame["signal"] + 0.1 * random.normal(size=120)
-    return run_study(frame, "y", penalties=["adaptive"], **SMALL | {"max_iter": 200})
+def altered(findings, name: str = "l2", **changes):
+    """The findings with other numbers of one candidate, which is chosen, to read their sentences."""
+    candidates = tuple(replace(one, **changes) if one.name == name else one for one in findings.candidates)
+    watched = findings.watched | {name: findings.watched["none"]}
+    return replace(findings, candidates=candidates, chosen=name, watched=watched)
 
 
-def altered(found, name: str = "l2", **changes):
-    """A study as it would be with other numbers of one candidate, which is chosen, to read its sentences."""
-    candidates = tuple(replace(one, **changes) if one.name == name else one for one in found.candidates)
-    watched = found.watched | {name: found.watched["none"]}
-    return replace(found, candidates=candidates, chosen=name, watched=watched)
+def with_gain(findings, value, low, high, val_loss=0.1, **more):
+    return altered(findings, gain=Estimate(value, low, high), val_loss=val_loss, **more)
 
 
-def with_gain(found, value, low, high, val_loss=0.1, **more):
-    return altered(found, gain=Estimate(value, low, high), val_loss=val_loss, **more)
+def short(number: float) -> str:
+    return format_number(number, 2)
 
 
-def test_a_gain_that_is_certain_is_said(diabetes):
-    found = with_gain(diabetes, 0.2, 0.1, 0.3, test_loss=Estimate(0.5, 0.4, 0.6), score=Estimate(0.51, 0.4, 0.6))
+def test_a_gain_that_is_certain_helps(diabetes):
+    findings = with_gain(diabetes, 0.2, 0.1, 0.3, test_loss=Estimate(0.5, 0.4, 0.6), score=Estimate(0.51, 0.4, 0.6))
 
-    sentence = answer(found)[0]
-
-    assert sentence.startswith(
-        "A penalty helps here: on the 89 test rows with L2 the loss is 0.5 (95% interval 0.4 to 0.6) and the R² 0.51 (0.4 to 0.6), "
+    assert write_answer(findings)[0] == (
+        f"A penalty helps here. On the test rows the loss is {short(findings.baseline.test_loss.value)} without a "
+        "penalty and 0.5 with L2. The gain is 0.2. Its 95% confidence interval is 0.1 to 0.3. The R² on the test rows "
+        "is 0.51. The 95% confidence interval is 0.4 to 0.6."
     )
-    base = found.baseline.test_loss
-    assert f"without a penalty {figure(base.value)} ({figure(base.low)} to {figure(base.high)})" in sentence
-    assert sentence.endswith("a paired gain of 0.2 (0.1 to 0.3).")
 
 
-def test_a_gain_whose_interval_holds_zero_is_not_claimed(diabetes):
-    found = with_gain(diabetes, 0.2, -0.1, 0.3)
+def test_a_gain_whose_interval_contains_zero_is_not_claimed(diabetes):
+    findings = with_gain(diabetes, 0.2, -0.1, 0.3)
 
-    sentence = answer(found)[0]
+    sentence = write_answer(findings)[0]
 
-    own, without = figure(found.best.val_loss), figure(found.baseline.val_loss)
-    assert sentence.startswith("These 89 test rows do not show that a penalty helps: with L2 the loss is ")
-    assert "a paired gain of 0.2 (−0.1 to 0.3), whose interval contains zero; in the folds" in sentence
-    assert sentence.endswith(f"the held-out loss is {own} with it and {without} without.")
+    assert sentence.startswith("It is not certain that a penalty helps here. On the test rows the loss is ")
+    assert "The gain is 0.2, but its 95% confidence interval contains zero. The interval is −0.1 to 0.3." in sentence
+    assert sentence.endswith(f"In cross-validation the loss falls from {short(findings.baseline.val_loss)} to 0.1.")
 
 
 def test_a_gain_without_an_interval_is_not_claimed(diabetes):
     nan = float("nan")
 
-    assert "for which so few rows tell no interval;" in answer(with_gain(diabetes, 0.2, nan, nan))[0]
+    sentence = write_answer(with_gain(diabetes, 0.2, nan, nan))[0]
+
+    assert sentence.startswith("It is not certain that a penalty helps here.")
+    assert "There are too few test rows for an interval." in sentence
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(-0.2, -0.3, -0.1), (-0.01, -0.2, 0.1), (0.0, -0.1, 0.1)])
-def test_no_gain_is_called_no_help(diabetes, value, low, high):
-    assert answer(with_gain(diabetes, value, low, high))[0].startswith("A penalty does not help here: on the 89 test")
+def test_no_gain_does_not_help(diabetes, value, low, high):
+    sentence = write_answer(with_gain(diabetes, value, low, high))[0]
+
+    assert sentence.startswith("A penalty does not help here. On the test rows the loss is ")
 
 
-def test_no_lower_loss_on_held_out_rows_is_called_no_help(diabetes):
-    found = with_gain(diabetes, 0.2, 0.1, 0.3, val_loss=diabetes.baseline.val_loss + 1.0)
+def test_no_lower_held_out_loss_does_not_help(diabetes):
+    findings = with_gain(diabetes, 0.2, 0.1, 0.3, val_loss=diabetes.baseline.val_loss + 1.0)
 
-    sentence = answer(found)[0]
-
-    without, own = figure(found.baseline.val_loss), figure(found.best.val_loss)
-    held = f"the held-out loss is {without} without one and {own} with L2; on the 89 test rows"
-    assert sentence.startswith(f"A penalty does not help here: {held}")
-    assert sentence.endswith(", so that the test rows say otherwise.")
+    assert write_answer(findings)[0] == (
+        f"A penalty does not help here. In cross-validation the loss is {short(findings.baseline.val_loss)} without a "
+        f"penalty and {short(findings.best.val_loss)} with L2. The test rows disagree: there, L2 lowers the loss."
+    )
 
 
-def test_a_choice_by_force_is_called_so(diabetes):
-    found = replace(diabetes, settings=replace(diabetes.settings, choose="group"))
+def test_a_requested_penalty_is_named(diabetes):
+    findings = replace(diabetes, settings=replace(diabetes.settings, choose="group"))
 
-    said = [
-        answer(altered(found, "group", gain=Estimate(value, low, 0.3), val_loss=loss))[0]
+    verdicts = [
+        write_answer(altered(findings, "group", gain=Estimate(value, low, 0.3), val_loss=loss))[0]
         for value, low, loss in [(0.2, 0.1, 0.1), (0.2, -0.1, 0.1), (-0.1, -0.2, 0.1), (0.1, 0.05, 9.0)]
     ]
 
-    assert said[0].startswith("The group lasso, taken as asked, helps here:")
-    assert said[1].startswith("These 89 test rows do not show that the group lasso, taken as asked, helps:")
-    assert said[2].startswith("The group lasso, taken as asked, does not help here:")
-    assert said[3].startswith("The group lasso, taken as asked, does not help here: the held-out loss")
+    assert verdicts[0].startswith("The group lasso, chosen by request, helps here.")
+    assert verdicts[1].startswith("It is not certain that the group lasso, chosen by request, helps here.")
+    assert verdicts[2].startswith("The group lasso, chosen by request, does not help here.")
+    assert verdicts[3].startswith("The group lasso, chosen by request, does not help here. In cross-validation")
 
 
-def test_without_any_penalty_it_says_so(alone, diabetes):
-    verdict, survival, certainty = answer(alone)
+def test_a_study_without_any_penalty(alone, diabetes):
+    verdict, selection, certainty = write_answer(alone)
 
-    assert verdict.startswith("Only a network without a penalty was trained: on the 36 test rows its loss is ")
-    assert survival == "Of the 13 columns none is dropped, since no penalty here can drop a column."
-    assert certainty.startswith("Without a penalty there is no strength to choose; the held-out loss is ")
+    assert verdict.startswith("Only a network without a penalty was trained. Its accuracy on the test rows is ")
+    assert selection == "All 13 columns are used, because no penalty in this study can drop a column."
+    assert certainty.startswith("Without a penalty there is no strength to choose. The held-out loss is ")
     chosen = replace(diabetes, chosen="none", settings=replace(diabetes.settings, choose="none"))
-    assert answer(chosen)[0].startswith("No penalty was taken, as asked: on the 89 test rows its loss is ")
+    assert write_answer(chosen)[0].startswith("No penalty was chosen, by request. Its R² on the test rows is ")
 
 
-def survivors(found, kept, shares):
+def test_no_sentence_has_more_than_two_numbers(diabetes_study, alone, hostile):
+    for findings in (diabetes_study, alone, with_gain(diabetes_study, 0.2, 0.1, 0.3)):
+        for sentence in re.split(r"(?<=\.) (?=[A-Z])", " ".join(write_answer(findings))):
+            numbers = re.findall(r"(?<![\w“])−?\d[\d.,]*", sentence.replace("95%", "").replace(" and 3 more", ""))
+            assert len(numbers) <= 2, sentence
+
+
+def selecting(findings, selected, shares):
     stability = pd.Series(shares, index=[f"c{number}" for number in range(len(shares))])
-    return altered(found, "group", kept=tuple(kept), stability=stability)
+    return altered(findings, "group", selected=tuple(selected), stability=stability)
 
 
-def test_survivors_are_counted_named_and_how_stable_they_are_is_told(diabetes):
+def test_selected_columns_are_counted_and_named_with_their_stability(diabetes):
     shares = [1.0] * 7 + [0.75, 0.5, 0.25]
-    sentence = answer(survivors(diabetes, [f"c{number}" for number in range(8)], shares))[1]
 
-    at = figure(diabetes["group"].kept_at)
-    assert sentence == (
-        f"Of 10 columns 8 survive the group lasso at strength {at}, the largest strength within one standard error of "
-        "the lowest held-out loss: “c0”, “c1”, “c2”, “c3”, “c4” and 3 more; the least stable of them is kept in 75% of "
-        "the 3 trainings, and the most stable of those dropped in 50%."
+    assert write_answer(selecting(diabetes, [f"c{number}" for number in range(8)], shares))[1] == (
+        "The group lasso selects 8 of 10 columns: “c0”, “c1”, “c2”, “c3”, “c4” and 3 more. Columns are selected at the largest "
+        "strength within one standard error of the lowest held-out loss. The least stable selected column is selected "
+        "in 75% of the 3 training runs. The most stable of the other columns is selected in 50% of them."
     )
 
 
 @pytest.mark.parametrize(
-    ("kept", "shares", "beginning", "end"),
+    ("selected", "shares", "beginning", "end"),
     [
-        ([], [0.5, 0.0], "Nothing survives: by the group lasso", "no column is kept in more than 50% of the 3 trainings."),
-        ([], [0.0, 0.0], "Nothing survives: by the group lasso", "no column is needed to predict as well as can be, and so say all 3 trainings."),
-        (["c0", "c1"], [1.0, 0.5], "No column is dropped: all 2 columns survive the group lasso", "kept in 50% of the 3 trainings."),
-        (["c0"], [1.0, 0.0], "Of 2 columns 1 survives the group lasso", "“c0”; each of them is kept in all of the 3 trainings, and none of those dropped in any."),
+        ([], [0.5, 0.0], "The group lasso selects no column.", "No column is selected in more than 50% of the 3 training runs."),
+        ([], [0.0, 0.0], "The group lasso selects no column.", "No training run selects any column."),
+        (["c0", "c1"], [1.0, 0.5], "The group lasso selects all 2 columns.", "is selected in 50% of the 3 training runs."),
+        (["c0"], [1.0, 0.0], "The group lasso selects 1 of 2 columns: “c0”.", "Each selected column is selected in all of the 3 training runs. No other column is selected in any of them."),
     ],
 )  # fmt: skip
-def test_extremes_of_survival(diabetes, kept, shares, beginning, end):
-    sentence = answer(survivors(diabetes, kept, shares))[1]
+def test_extremes_of_selection(diabetes, selected, shares, beginning, end):
+    sentence = write_answer(selecting(diabetes, selected, shares))[1]
 
     assert sentence.startswith(beginning)
     assert sentence.endswith(end)
 
 
-def test_after_adaptive_stages_survival_is_told_where_the_loss_is_lowest(adaptive):
-    sentence = answer(adaptive)[1]
+def test_after_adaptive_stages_columns_are_selected_where_the_loss_is_lowest(diabetes_study):
+    assert len(diabetes_study["adaptive"].stages) > 1
 
-    assert adaptive["adaptive"].kept is not None
-    assert "signal" in adaptive["adaptive"].kept
-    if adaptive["adaptive"].path.stages:
-        assert "the adaptive group lasso at strength" in sentence
-        assert "where the held-out loss is lowest" in sentence
+    sentence = write_answer(diabetes_study)[1]
 
-
-def test_columns_that_cannot_be_told_are_not_told(diabetes):
-    candidates = tuple(replace(one, kept=None, stability=None) for one in diabetes.candidates)
-
-    sentence = answer(replace(diabetes, candidates=candidates))[1]
-
-    assert sentence == "Of the 10 columns none is dropped, since it cannot be told which columns this network reads."
+    assert sentence.startswith("The adaptive group lasso selects ")
+    assert "Columns are selected at the strength with the lowest held-out loss." in sentence
 
 
-def test_the_place_on_the_grid_is_told_and_its_ends_are_warned_of(diabetes):
+def test_columns_that_cannot_be_determined_are_not_claimed(diabetes):
+    candidates = tuple(replace(one, selected=None, stability=None) for one in diabetes.candidates)
+
+    sentence = write_answer(replace(diabetes, candidates=candidates))[1]
+
+    assert sentence == "All 10 columns are used; poise cannot determine which of them this network reads."
+
+
+def test_the_ends_of_the_grid_are_warned_of(diabetes):
     grid = diabetes["l2"].stage.strengths
 
-    low, inside, high = (answer(altered(diabetes, strength=float(grid[at])))[2] for at in (0, 1, -1))
+    low, inside, high = (write_answer(altered(diabetes, strength=float(grid[at])))[2] for at in (0, 1, -1))
 
-    ends = f"from {figure(grid[0])} to {figure(grid[-1])}"
-    assert f"{figure(grid[0])}, is the weakest of the grid {ends}, so that a weaker one might predict better;" in low
-    assert f"{figure(grid[1])}, lies inside the grid {ends}, number 2 of 4;" in inside
-    assert f"{figure(grid[-1])}, is the strongest of the grid {ends}, so that a stronger one might" in high
+    assert f"is {short(grid[0])}, the weakest of the grid; a weaker one might predict better." in low
+    assert f"is {short(grid[1])}, which is inside the grid." in inside
+    assert f"is {short(grid[-1])}, the strongest of the grid; a stronger one might predict better." in high
 
 
-def test_balance_and_its_lack_are_told(diabetes):
+def test_convergence_is_reported(diabetes):
     one = diabetes["l2"]
-    said = []
+    sentences = []
     for residual in (0.0005, 0.02, 0.4, float("nan")):
-        table = one.stage.table.assign(relative_residual=residual)
-        stage = SimpleNamespace(
-            table=table, strengths=one.stage.strengths, lanes=one.stage.lanes, training=one.stage.training
-        )
-        said.append(answer(altered(diabetes, stage=stage))[2])
+        lanes = one.path.lanes.table.assign(residual=residual, gradient=1.0)
+        stage = replace(one.path, lanes=replace(one.path.lanes, table=lanes))
+        sentences.append(write_answer(altered(diabetes, path=stage, stage=stage))[2])
 
-    assert "; the two forces are in balance (relative residual 0.0005), and" in said[0]
-    assert "; the two forces are nearly in balance (relative residual 0.02), and" in said[1]
-    assert "; the two forces are not in balance (relative residual 0.4: more steps lower it, but for rows on" in said[2]
-    assert "; whether the two forces are in balance cannot be told, and" in said[3]
-    assert said[0].endswith(", one standard error over 2 folds.")
+    assert sentences[0].endswith(
+        "(mean and standard error over the folds). Training converged (relative residual 0.0005)."
+    )
+    assert sentences[1].endswith("Training nearly converged (relative residual 0.02).")
+    assert "Training did not converge (relative residual 0.4); more steps lower the residual" in sentences[2]
+    assert sentences[3].endswith("It is unknown whether training converged.")
 
 
 def test_an_unknown_error_is_not_invented(diabetes):
-    sentence = answer(altered(diabetes, val_loss=0.123, val_error=float("nan")))[2]
+    sentence = write_answer(altered(diabetes, val_loss=0.123, val_error=float("nan")))[2]
 
-    assert sentence.endswith("and the held-out loss is 0.123.")
+    assert "The held-out loss is 0.12. " in sentence
 
 
 def test_names_are_one_line_short_and_few():
-    assert names(["a\nb", "x" * 50]) == f"“a b” and “{'x' * 39}…”"
-    assert names(["a", "b", "c"], most=2) == "“a”, “b” and 1 more"
+    assert list_names(["a\nb", "x" * 50]) == f"“a b” and “{'x' * 39}…”"
+    assert list_names(["a", "b", "c"], most=2) == "“a”, “b” and 1 more"
 
 
-def test_figures_are_short():
-    assert [figure(n) for n in (0.0, -0.5, 123456.0, 0.00012345, float("nan"), -0.0)] == ["0", "−0.5", "123,456", "0.000123", "?", "0"]  # fmt: skip
+def test_numbers_are_short():
+    numbers = (0.0, -0.5, 123456.0, 0.00012345, float("nan"), -0.0)
+    assert [format_number(n) for n in numbers] == ["0", "−0.5", "123,456", "0.000123", "?", "0"]
 
 
-def test_the_table_for_a_terminal_has_a_row_a_candidate(diabetes):
-    console = Console(width=160, file=io.StringIO())
+def test_the_comparison_has_one_row_per_candidate(diabetes):
+    headings, rows = compare_candidates(describe(diabetes))
 
-    console.print(console_table(diabetes))
-
-    lines = console.file.getvalue().splitlines()
-    assert lines[0].strip() == "diabetes: regression, 89 test rows"
-    assert [word in lines[2] for word in ("strength", "held-out loss", "R²", "gain", "columns", "zeros")] == [True] * 6
-    for one in diabetes.candidates:
-        star = " *" if one.name == diabetes.chosen else ""
-        line = next(line for line in lines if line.strip().startswith(one.title + star))
-        assert figure(one.test_loss.value) in line
-        assert ("*" in line) == (one.name == diabetes.chosen)
+    assert headings == ["", "strength", "held-out loss", "test loss", "R²", "gain", "columns", "zeros"]
+    assert [row[0] for row in rows] == ["No penalty", "L2 *", "Group lasso"]
+    for candidate, row in zip(diabetes.candidates, rows, strict=True):
+        loss = candidate.test_loss
+        assert row[3] == f"{format_number(loss.value)} [{format_number(loss.low)}, {format_number(loss.high)}]"
+        assert row[6] == str(len(candidate.selected))
+    assert rows[0][5] == ""
 
 
 # ---------------------------------------------------------------- the script
@@ -240,7 +241,7 @@ def counts() -> pd.DataFrame:
     return frame.assign(y=random.poisson(np.exp(0.5 + 0.5 * frame["d"])), w=random.uniform(0.5, 2.0, 100))
 
 
-CASES = {
+CASES: dict[str, Any] = {
     "binary": {"data": "breast_cancer", "penalties": ["l1"], "drop": ["mean radius"]},
     "multiclass": {"data": "wine", "penalties": ["sparse_group"]},
     "weighted counts": {"data": counts(), "target": "y", "task": "counts", "weight": "w", "penalties": ["elasticnet"]},
@@ -248,67 +249,63 @@ CASES = {
 }
 
 
-def test_the_script_reads_a_file_as_it_was_read(tmp_path):
-    file = tmp_path / "odd.csv"
+def test_the_script_reads_a_file_as_it_was_read(alone, tmp_path):
+    file, options = tmp_path / "odd.csv", {"delimiter": "|", "decimal": ",", "encoding": "utf-16"}
     counts().to_csv(file, index=False, sep="|", decimal=",", encoding="utf-16")
+    findings = replace(alone, table=read(file, "d", **options), settings=replace(alone.settings, **options))
 
-    found = run_study(file, "d", penalties=[], delimiter="|", decimal=",", encoding="utf-16", **SMALL)
-
-    assert 'delimiter="|", decimal=",", encoding="utf-16")' in code(found)
+    assert 'delimiter="|", decimal=",", encoding="utf-16")' in write_script(findings)
 
 
 @pytest.mark.parametrize("case", ["regression", "no penalty", *CASES])
 def test_the_script_trains_the_same_network(case, diabetes_study, alone, tmp_path, monkeypatch):
     module = ModuleType("own_networks")
-    module.linear = linear
+    module.__dict__["linear"] = linear
     monkeypatch.setitem(sys.modules, "own_networks", module)
     monkeypatch.chdir(tmp_path)
     trained = {"regression": altered(diabetes_study, "adaptive"), "no penalty": alone}
-    found = trained[case] if case in trained else run_study(**{**SMALL, **CASES[case]})
-    save(found, f"runs/{found.table.name}")
-    scope = {"frame": CASES.get(case, {}).get("data")}
+    findings = trained[case] if case in trained else run_study(**{**SMALL, **CASES[case]}).findings
+    write_study(findings, f"runs/{findings.table.name}")
+    scope: dict[str, Any] = {"frame": CASES.get(case, {}).get("data")}
 
-    with redirect_stdout(io.StringIO()) as said:
-        exec(code(found), scope)
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(write_script(findings), scope)
 
-    best = found.best
+    best = findings.best
     theirs, ours = (model.predict(scope["x"], verbose=0) for model in (scope["model"], best.model))
     np.testing.assert_allclose(theirs, ours, atol=0.02 * np.ptp(ours))
     lanes = best.stage.lanes.table
     lane = lanes[lanes["fold"] < 0].iloc[int(np.argmin(np.abs(best.stage.strengths - best.strength)))]
     assert scope["loss"] == pytest.approx(lane["loss"], rel=0.02)
-    assert f"prediction loss on the rows that train: {scope['loss']:.6g}" in said.getvalue()
+    assert f"Prediction loss on the training rows: {scope['loss']:.6g}" in printed.getvalue()
 
 
-def test_strengths_and_factors_stand_in_the_script_exactly(adaptive):
-    found = replace(adaptive, chosen="adaptive")
-    best = found.best
+def test_strengths_and_factors_are_exact_in_the_script(diabetes_study):
+    findings = altered(diabetes_study, "adaptive")
+    best = findings.best
 
-    lines = code(found)
+    lines = write_script(findings)
 
     start = lines.index("rules = [")
-    scope = {"poise": poise}
+    scope: dict[str, Any] = {"poise": poise}
     exec(lines[start : lines.index("\n]\n", start) + 3], scope)
-    told, meant = scope["rules"], best.stage.rules_at(best.strength)
-    assert [rule.penalty.get_config() for rule in told] == [rule.penalty.get_config() for rule in meant]
-    assert [(rule.select, rule.exclude, rule.name) for rule in told] == [
-        (rule.select, rule.exclude, rule.name) for rule in meant
+    written, expected = scope["rules"], best.stage.rules_at(best.strength)
+    assert [rule.penalty.get_config() for rule in written] == [rule.penalty.get_config() for rule in expected]
+    assert [(rule.select, rule.exclude, rule.name) for rule in written] == [
+        (rule.select, rule.exclude, rule.name) for rule in expected
     ]
 
 
-def test_infinite_factors_and_long_lists_are_read_back(adaptive):
-    best = adaptive["adaptive"]
+def test_infinite_factors_and_long_lists_are_exact_in_the_script(diabetes_study):
+    best = diabetes_study["adaptive"]
     rule = best.stage.rules_at(best.strength)[0]
     factors = [float("inf") if number % 3 else 0.1 * number for number in range(200)]
     config = {**rule.penalty.get_config(), "groups": [[number, number + 200] for number in range(200)], "factors": factors}  # fmt: skip
     long = replace(rule, penalty=type(rule.penalty).from_config(config))
-    stage = SimpleNamespace(rules_at=lambda strength: [long])
-    found = replace(adaptive, candidates=(adaptive.baseline, replace(best, stage=stage)), chosen="adaptive")
 
-    lines = code(found)
+    written = write_rule(long, None)
 
-    start = lines.index("rules = [")
-    scope = {"poise": poise}
-    exec(lines[start : lines.index("\n]\n", start) + 3], scope)
-    assert max(map(len, lines.splitlines())) <= 120
+    scope: dict[str, Any] = {"poise": poise}
+    exec(f"rules = [\n{written}\n]", scope)
+    assert max(map(len, written.splitlines())) <= 120
     assert scope["rules"][0].penalty.get_config() == config

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from poise.study.sources import DataError
-from poise.study.splits import fold_pairs, put_aside
+from poise.study.errors import DataError
+from poise.study.splits import split_folds, split_test_rows
 from poise.study.tables import Table
 
 ROWS = 100
@@ -23,8 +23,8 @@ def table(target=None, classes=(), groups=None, time=None):
 
 
 def split(made, count=4, seed=0, share=0.2):
-    training, testing = put_aside(made, share, seed)
-    return training, testing, fold_pairs(made, training, count, seed)
+    training, testing = split_test_rows(made, share, seed)
+    return training, testing, split_folds(made, training, count, seed)
 
 
 LABELS = np.where(np.arange(ROWS) < 20, "rare", "common")
@@ -65,7 +65,7 @@ def test_classes_are_spread_evenly():
 
 @pytest.mark.parametrize("case", ["groups", "groups of classes"])
 def test_rows_of_a_group_stay_together(case):
-    groups = CASES[case].groups.to_numpy()
+    groups = np.asarray(CASES[case].groups)
     training, testing, pairs = split(CASES[case])
 
     assert not set(groups[training]) & set(groups[testing])
@@ -74,7 +74,7 @@ def test_rows_of_a_group_stay_together(case):
 
 
 def test_nothing_trains_on_the_future():
-    time = CASES["time"].time.to_numpy()
+    time = np.asarray(CASES["time"].time)
     training, testing, pairs = split(CASES["time"])
 
     assert time[training].max() < time[testing].min()
@@ -90,7 +90,7 @@ def test_the_seed_decides():
 
 
 def test_fewer_groups_than_folds_are_refused():
-    with pytest.raises(DataError, match="fewer than the 4 folds. Use fewer folds"):
+    with pytest.raises(DataError, match="4 folds need at least 4 groups; the training rows have 2. Use fewer folds"):
         split(table(groups=np.arange(ROWS) % 3))
 
 
@@ -98,5 +98,5 @@ def test_a_class_that_a_fold_lacks_is_named():
     labels = np.where(np.arange(ROWS) < 3, "odd", "common")
     groups = np.where(np.arange(ROWS) < 3, 0, np.arange(ROWS))
 
-    with pytest.raises(DataError, match="trains on no row of class 'odd', which others hold"):
+    with pytest.raises(DataError, match="has no training row of class 'odd'"):
         split(table(labels, ("common", "odd"), groups=groups))

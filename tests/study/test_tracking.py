@@ -1,4 +1,4 @@
-"""What TensorBoard and MLflow show is what the study found, and what would stop them is said before any training."""
+"""TensorBoard and MLflow show the results of the study, and problems are reported before any training."""
 
 import os
 import sys
@@ -10,9 +10,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from poise.study import storage
-from poise.study.report.sentences import answer
-from poise.study.sources import DataError
-from poise.study.storage import FILES, save
+from poise.study.errors import DataError
+from poise.study.loading import FILES
+from poise.study.report.description import describe
+from poise.study.report.sentences import write_answer
+from poise.study.result import Study
+from poise.study.storage import write_study
 from poise.study.tracking import check_mlflow, check_tensorboard, to_mlflow, to_tensorboard
 
 # MLflow's tables, by SQLAlchemy 2.1.
@@ -37,15 +40,20 @@ def read(folder):
     return {tag: [(one.step, make_ndarray(one.tensor_proto)) for one in events.Tensors(tag)] for tag in tags}
 
 
+def as_study(findings):
+    return Study(describe(findings), findings.compact_model, findings.encoder, findings=findings)
+
+
 @pytest.fixture(scope="module")
 def written(diabetes_study, tmp_path_factory):
     folder = tmp_path_factory.mktemp("events")
-    to_tensorboard(diabetes_study, folder)
+    to_tensorboard(as_study(diabetes_study), folder)
     return folder
 
 
 def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, written):
     assert {one.name for one in written.iterdir()} == {"none", "l2"}
+    found = {}
     for name, seen in diabetes_study.watched.items():
         found = read(written / name)
         for column, values in seen.history.items():
@@ -79,18 +87,20 @@ def test_tensorboard_shows_the_weights_before_and_after(diabetes_study, written)
 def test_it_needs_no_tensorflow(diabetes_study, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
 
-    to_tensorboard(diabetes_study, tmp_path / "logs")
+    to_tensorboard(as_study(diabetes_study), tmp_path / "logs")
 
     assert len([*(tmp_path / "logs").rglob("*tfevents*")]) == 2
 
 
-def test_events_are_replaced_on_request_alone(diabetes_study, tmp_path):
-    to_tensorboard(diabetes_study, "logs")
+def test_events_are_replaced_only_on_request(diabetes_study, tmp_path):
+    study = as_study(diabetes_study)
+    to_tensorboard(study, "logs")
     (tmp_path / "logs" / "notes.txt").write_text("mine")
 
-    with pytest.raises(DataError, match=r"The folder 'logs' already holds events of TensorBoard.*Use --force"):
-        to_tensorboard(diabetes_study, "logs")
-    to_tensorboard(replace(diabetes_study, watched={"none": diabetes_study.watched["none"]}), "logs", overwrite=True)
+    with pytest.raises(FileExistsError, match="'logs' already exists. Pass overwrite=True"):
+        to_tensorboard(study, "logs")
+    unpenalized = replace(diabetes_study, watched={"none": diabetes_study.watched["none"]})
+    to_tensorboard(as_study(unpenalized), "logs", overwrite=True)
 
     assert [one.parent.name for one in (tmp_path / "logs").rglob("*tfevents*")] == ["none"]
     assert (tmp_path / "logs" / "notes.txt").read_text() == "mine"
@@ -98,13 +108,13 @@ def test_events_are_replaced_on_request_alone(diabetes_study, tmp_path):
 
 def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match=r"'file.none' cannot be written: Not a directory. Choose another with --tensor"):
+    with pytest.raises(OSError, match=r"'file.none' cannot be written: Not a directory. Choose another path."):
         check_tensorboard("file")
     check_tensorboard("logs")
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
-    with pytest.raises(DataError, match=r'TensorBoard is not installed. Use `pip install "poise\[tensorboard\]"`.'):
+    with pytest.raises(DataError, match=r'TensorBoard is not installed. Run `pip install "poise\[tensorboard\]"`.'):
         check_tensorboard("logs")
 
 
@@ -113,17 +123,17 @@ def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def run(diabetes_study, tmp_path_factory):
-    """A run that is saved."""
+    """A saved study."""
     folder = tmp_path_factory.mktemp("runs") / "diabetes"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "page", lambda study: "<!doctype html>")
-        save(diabetes_study, folder)
+        patch.setattr(storage, "render_page", lambda study: "<!doctype html>")
+        write_study(diabetes_study, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Where MLflow keeps its runs if nobody tells it: a file whose tables take seconds to make."""
+    """The default server of MLflow: a file whose tables take seconds to create."""
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -134,7 +144,7 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def nobody_is_told(monkeypatch):
+def no_environment(monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
 
@@ -148,7 +158,7 @@ def client(uri):
 def test_mlflow_gets_settings_scores_answer_and_the_folder(diabetes_study, run, server):
     found = client(server).get_run(to_mlflow(run, uri=server))
 
-    study, told = diabetes_study, found.data
+    study, logged = diabetes_study, found.data
     assert found.info.run_name == "diabetes"
     assert found.info.status == "FINISHED"
     assert client(server).get_experiment(found.info.experiment_id).name == "poise"
@@ -160,26 +170,26 @@ def test_mlflow_gets_settings_scores_answer_and_the_folder(diabetes_study, run, 
         "cv": "2",
         "max_iter": "60",
     }
-    assert expected.items() <= told.params.items()
-    assert float(told.params["strength"]) == study.best.strength
-    assert "choose" not in told.params
+    assert expected.items() <= logged.params.items()
+    assert float(logged.params["strength"]) == study.best.strength
+    assert "choose" not in logged.params
     for one in study.candidates:
         for name, value in {
             "test_loss": one.test_loss.value, "test_loss_low": one.test_loss.low, "score": one.score.value,
             "val_loss": one.val_loss, "loss": one.loss, "gain_high": one.gain.high, "zeros": one.row["zeros"],
         }.items():  # fmt: skip
             if np.isnan(value):
-                assert f"{one.name}/{name}" not in told.metrics
+                assert f"{one.name}/{name}" not in logged.metrics
             else:
-                assert told.metrics[f"{one.name}/{name}"] == pytest.approx(value, rel=1e-9)
-    assert told.metrics["test_loss"] == told.metrics["l2/test_loss"]
-    assert all(sentence in told.tags["mlflow.note.content"] for sentence in answer(study))
+                assert logged.metrics[f"{one.name}/{name}"] == pytest.approx(value, rel=1e-9)
+    assert logged.metrics["test_loss"] == logged.metrics["l2/test_loss"]
+    assert all(sentence in logged.tags["mlflow.note.content"] for sentence in write_answer(study))
     held = client(server).list_artifacts(found.info.run_id)
     assert {one.path for one in held} == set(FILES)
     assert {one.path: one.file_size for one in held}["model.keras"] == os.path.getsize(run / "model.keras")
 
 
-def test_mlflow_is_told_where_and_under_which_name(run, server, monkeypatch):
+def test_the_server_and_the_experiment_come_from_the_environment(run, server, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
 
@@ -201,18 +211,20 @@ def test_a_run_that_could_not_be_logged_has_failed(run, server, monkeypatch):
 
     with pytest.raises(DataError, match="cannot be used: .*No space left on device"):
         to_mlflow(run, uri=server, experiment="full")
-    number = client(server).get_experiment_by_name("full").experiment_id
+    experiment = client(server).get_experiment_by_name("full")
+    assert experiment is not None
+    number = experiment.experiment_id
     assert [one.info.status for one in client(server).search_runs([number])] == ["FAILED"]
 
 
 def test_a_server_that_does_not_answer_is_found_out_before_and_soon(monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         check_mlflow("http://me:secret@127.0.0.1:9")
 
-    assert str(told.value).startswith("MLflow at http://127.0.0.1:9 cannot be used: ")
-    assert "). Set MLFLOW_TRACKING_URI to a server that runs" in str(told.value)
-    assert "secret" not in str(told.value)
+    assert str(caught.value).startswith("MLflow at http://127.0.0.1:9 cannot be used: ")
+    assert "). Set MLFLOW_TRACKING_URI to a running server" in str(caught.value)
+    assert "secret" not in str(caught.value)
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "77"
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
@@ -220,5 +232,5 @@ def test_a_server_that_does_not_answer_is_found_out_before_and_soon(monkeypatch)
 def test_without_mlflow_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", None)
 
-    with pytest.raises(DataError, match=r'MLflow is not installed. Use `pip install "poise\[mlflow\]"`.'):
+    with pytest.raises(DataError, match=r'MLflow is not installed. Run `pip install "poise\[mlflow\]"`.'):
         check_mlflow()

@@ -1,63 +1,54 @@
-"""What all commands do on a terminal: tables of its width, a bar, and one sentence where a user can mend something."""
+"""What all commands do on a terminal: text, tables that fit it, data, and a progress bar."""
 
 import codecs
-import errno
 import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.text import Text
 
 from poise.escaping import visible
 
-FAULT, BAD_INPUT, INTERRUPTED = 1, 2, 130
-EXIT_CODES = "Exit codes: 0 done, 1 a fault of poise, 2 bad input, 130 interrupted."
-WIDEST = 160
-"""Columns of a table that is not written to a terminal."""
-PLAIN = {
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDTH_WITHOUT_TERMINAL = 160
+REPLACEMENTS = {
     "−": "-", "–": "-", "—": "-", "…": "...", "×": "x", "·": "*", "≥": ">=", "≤": "<=", "±": "+-", "²": "^2",
     "’": "'", "‘": "'", "“": '"', "”": '"', "λ": "lambda", "│": "|", "─": "-", "━": "-", "╸": "-", "╺": "-",
 }  # fmt: skip
-"""What is written instead where a console does not have a character; others are escaped."""
-
-
-class BadInputError(ValueError):
-    """What a user can mend. The text says what, why and what to do instead."""
-
-
-class FaultError(Exception):
-    """A result that poise itself finds to be wrong."""
+"""What a console shows whose encoding lacks a character; other characters are escaped."""
 
 
 def prepare_streams() -> None:
-    """Lets a console whose encoding lacks a character show another, and one that is closed take what is written."""
-    codecs.register_error("poise.plain", _plainer)
+    """Replace characters that the console's encoding lacks, and open the streams of a process without any."""
+    codecs.register_error("poise.plain", _replace_unencodable)
     sys.stdout, sys.stderr = _open(sys.stdout), _open(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="poise.plain")
 
 
-def console() -> Console:
-    """As wide as the terminal; wide enough for a table where there is none."""
-    made = Console()
-    return made if made.is_terminal else Console(width=WIDEST)
+def console() -> "Console":
+    """Return the standard output: as wide as the terminal or as COLUMNS, else wide enough for a table."""
+    from rich.console import Console
+
+    screen = Console()
+    return screen if screen.is_terminal or os.environ.get("COLUMNS") else Console(width=WIDTH_WITHOUT_TERMINAL)
 
 
 def say(line: object) -> None:
-    """A line on the standard output."""
+    """Print a line."""
     typer.echo(visible(line))
 
 
 def say_data(text: str) -> None:
-    """What machines read, in UTF-8 whatever the console's encoding; a terminal shows it line by line, escaped."""
+    """Print data for programs in UTF-8, whatever the console's encoding; escaped line by line on a terminal."""
     if sys.stdout.isatty():
         for line in text.splitlines():
             say(line)
@@ -66,98 +57,70 @@ def say_data(text: str) -> None:
 
 
 def complain(sentence: object, style: str = "red") -> None:
-    """A sentence on the error stream."""
+    """Print a sentence on the error stream."""
+    from rich.console import Console
+    from rich.text import Text
+
     Console(stderr=True).print(Text(visible(sentence), style=style), soft_wrap=True)
 
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Callable[[float, str], None]]:
-    """A bar on the terminal's error stream, with what is being done and the time left.
+    """Show a bar on the error stream if it is a terminal.
 
-    Ctrl-C ends what advances it, also where Python drops a KeyboardInterrupt, as in one of its callbacks.
+    Ctrl-C raises KeyboardInterrupt in the next update too, because Python drops it in callbacks such as `__del__`.
+
+    Args:
+        quiet: Whether to show nothing.
+
+    Yields:
+        A function that takes the share of finished work and what is being done.
     """
-    console, what = Console(stderr=True), TextColumn("{task.description}", markup=False)
-    columns = (what, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
-        bar = bars.add_task("starting", total=1.0)
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
+    screen, description = Console(stderr=True), TextColumn("{task.description}", markup=False)
+    columns = (
+        description, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=screen, transient=True, disable=quiet or not screen.is_terminal) as bars:
+        bar = bars.add_task("starting", total=1.0)
         is_stopped = False
 
-        def stop(number, frame):
+        def stop(number: int, frame: FrameType | None) -> None:
             nonlocal is_stopped
             is_stopped = True
             raise KeyboardInterrupt
 
-        def advance(share: float, doing: str) -> None:
+        def update(share: float, activity: str) -> None:
             if is_stopped:
                 raise KeyboardInterrupt
-            bars.update(bar, completed=share, description=doing)
+            bars.update(bar, completed=share, description=activity)
 
-        before = signal.getsignal(signal.SIGINT)
-        if before is signal.default_int_handler:
+        handler = signal.getsignal(signal.SIGINT)
+        if handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, stop)
         try:
-            yield advance
+            yield update
         finally:
-            if before is signal.default_int_handler:
-                signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def plain_errors(farewell: Callable[[], str] | None = None) -> Iterator[None]:
-    """One sentence instead of a traceback, for what a user can mend.
-
-    Args:
-        farewell: what is said when the command is stopped.
-    """
-    try:
-        yield
-    except KeyboardInterrupt:
-        complain(farewell() if farewell else "Stopped.")
-        raise typer.Exit(INTERRUPTED) from None
-    except BrokenPipeError:
-        raise  # who read the output has enough: Click ends quietly
-    except OSError as error:
-        complain(refusal(error))
-        raise typer.Exit(BAD_INPUT) from None
-    except MemoryError:
-        complain("There is not enough memory. Use fewer rows, --strengths, --cv or --hidden-layer-sizes units.")
-        raise typer.Exit(BAD_INPUT) from None
-    except FaultError as error:
-        complain(error)
-        raise typer.Exit(FAULT) from None
-    except ValueError as error:
-        if not _can_be_mended(error):
-            raise
-        complain(error)
-        raise typer.Exit(BAD_INPUT) from None
-
-
-def refusal(error: OSError) -> str:
-    """What the system refuses, in a sentence; errors of poise are one already."""
-    if error.errno is None:
-        return str(error)
-    what = "The output" if error.filename is None else f"{os.fsdecode(error.filename)!r}"
-    mend = "Free some space" if error.errno == errno.ENOSPC else "Correct that"
-    return f"{what} cannot be used: {error.strerror}. {mend}, and run the same command again."
-
-
-def _can_be_mended(error: ValueError) -> bool:
-    if isinstance(error, BadInputError):
-        return True
-    from poise.study.sources import DataError
-
-    return isinstance(error, DataError)
+            if handler is signal.default_int_handler:
+                signal.signal(signal.SIGINT, handler)
 
 
 def _open(stream: TextIO | None) -> TextIO:
-    """A stream of a process that was started without one is None in Python."""
+    """Return the stream; a process that was started without one has None."""
     return stream or open(os.devnull, "w", encoding="utf-8")
 
 
-def _plainer(error: UnicodeError) -> tuple[str, int]:
+def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    shown = (PLAIN.get(one, one) for one in error.object[error.start : error.end])
-    encoded = "".join(shown).encode(error.encoding, "backslashreplace")
-    return encoded.decode(error.encoding), error.end
+    text = "".join(REPLACEMENTS.get(character, character) for character in error.object[error.start : error.end])
+    return text.encode(error.encoding, "backslashreplace").decode(error.encoding), error.end

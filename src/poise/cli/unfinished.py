@@ -1,48 +1,51 @@
-"""Where a study keeps what is finished, so that the same command continues from it."""
+"""Where a study keeps finished work, so that the same command continues from it."""
 
 import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from poise.cli.screen import BadInputError, refusal
+from poise.cli.errors import BadInputError, explain_os_error
 from poise.files import Lock, take_lock
 
 LOCK = ".lock"
+CHUNKS = "chunk-*.npz"
 
 
-class Unfinished:
-    """The hidden folder of one study beside its run: other options or other data have one of their own.
+class UnfinishedStudy:
+    """The hidden folder of a study beside its output. Other data or other arguments have another folder.
 
     Args:
-        run: the folder of the run.
-        data, target, asked: what the command was given, which says what it computes.
+        output: The folder of the finished study.
+        data: The data, as the command received them.
+        target: The target, as the command received it.
+        arguments: The other arguments that decide what is computed.
 
     Attributes:
-        folder: where the study keeps what is finished.
+        folder: Where the study keeps finished work.
     """
 
-    def __init__(self, run: Path, data: str, target: str | None, asked: dict):
-        named = run.resolve() if run.name in ("", "..") else run
-        self.folder = named.with_name(f".{named.name}.unfinished") / _digest(data, target, asked)
+    def __init__(self, output: Path, data: str, target: str | None, arguments: Mapping[str, object]) -> None:
+        named = output.resolve() if output.name in ("", "..") else output
+        self.folder = named.with_name(f".{named.name}.unfinished") / _digest(data, target, arguments)
 
     def __bool__(self) -> bool:
-        """Whether anything is finished."""
-        return any(self.folder.rglob("chunk-*.npz"))
+        """Return whether any work is finished."""
+        return any(self.folder.rglob(CHUNKS))
 
     @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Within it no other process uses the folder; where nothing is finished in the end, nothing is left of it.
+    def claim(self) -> Iterator[None]:
+        """Keep other processes out of the folder, and delete it at the end if no work is finished.
 
         Raises:
-            BadInputError: another process uses it, or it belongs to another study or is damaged.
-            OSError: it cannot be written.
+            BadInputError: If another process uses the folder, or it belongs to another study, or it is damaged.
+            OSError: If it cannot be written.
         """
-        made = [place for place in (self.folder, *self.folder.parents) if not place.exists()]
-        lock = self._locked()
+        created = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        lock = self._take_lock()
         try:
             yield
         except ValueError as error:
@@ -53,60 +56,62 @@ class Unfinished:
                 raise BadInputError(text) from error
             why = "is damaged" if " is damaged: " in text else "belongs to other data, or to another network"
             raise BadInputError(
-                f"What an earlier call finished in {str(self.folder)!r} {why}. Delete that folder to start from "
-                "scratch."
+                f"Unfinished work in {str(self.folder)!r} {why}. Delete that folder to start from scratch."
             ) from error
         finally:
             if not self:
-                self.discard(made)
+                self.discard(created)
             lock.release()
-            if os.name == "nt" and not self:  # which deletes no open file
-                self.discard(made)
+            if os.name == "nt" and not self:  # Windows does not delete open files
+                self.discard(created)
 
     @contextlib.contextmanager
-    def continued(self) -> Iterator[None]:
-        """Says how to continue where the run cannot be saved."""
+    def explain_how_to_continue(self) -> Iterator[None]:
+        """Add how to continue to errors of the system."""
         try:
             yield
         except OSError as error:
             if not self or str(error).startswith("The checkpoint "):  # which says so itself
                 raise
-            raise OSError(
-                f"{refusal(error)} What is finished is kept in {str(self.folder)!r}: the same command continues from "
-                "there."
-            ) from error
+            raise OSError(f"{explain_os_error(error)} {self._how_to_continue}") from error
 
-    def discard(self, made: list[Path] | None = None) -> None:
-        """Deletes the folder, that around it if no other study uses it, and the empty folders that were made for it."""
+    def discard(self, created: list[Path] | None = None) -> None:
+        """Delete the folder.
+
+        Args:
+            created: Folders to delete too if they are empty. Default: `None`, the folder around it.
+        """
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
-            for place in made or [self.folder.parent]:
-                if place != self.folder:
-                    place.rmdir()
+            for path in created or [self.folder.parent]:
+                if path != self.folder:
+                    path.rmdir()
 
     def farewell(self) -> str:
-        """What is said when the command is stopped."""
-        if self:
-            return f"Stopped. What is finished is kept in {str(self.folder)!r}; the same command continues from there."
-        return "Stopped before anything was finished; nothing is kept."
+        """Return what to print when the command is interrupted."""
+        return f"Stopped. {self._how_to_continue}" if self else "Stopped. Nothing was finished, and nothing is kept."
 
-    def _locked(self) -> Lock:
+    @property
+    def _how_to_continue(self) -> str:
+        return f"Finished work is kept in {str(self.folder)!r}; the same command continues from it."
+
+    def _take_lock(self) -> Lock:
         while True:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 lock = take_lock(self.folder / LOCK)
-            except FileNotFoundError:  # who held it before has just deleted the folder
+            except FileNotFoundError:  # the process that held it has just deleted the folder
                 continue
             if lock is None:
                 raise BadInputError(
-                    f"The same study is running already, and keeps what is finished in {str(self.folder)!r}. Wait "
-                    "until it has ended, or stop it."
+                    f"The same study is already running, with unfinished work in {str(self.folder)!r}. Wait until it "
+                    "ends, or stop it."
                 )
             return lock
 
 
-def _digest(data: str, target: str | None, asked: dict) -> str:
+def _digest(data: str, target: str | None, arguments: Mapping[str, object]) -> str:
     state = os.stat(data) if os.path.isfile(data) else None
     version = None if state is None else (state.st_size, state.st_mtime_ns)
-    told = json.dumps([os.path.abspath(data), version, target, asked], sort_keys=True)
-    return hashlib.sha256(told.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+    content = json.dumps([os.path.abspath(data), version, target, arguments], sort_keys=True)
+    return hashlib.sha256(content.encode("utf-8", "backslashreplace")).hexdigest()[:16]

@@ -1,4 +1,9 @@
-"""Zeros become a smaller network (poise.compact), and groups of weights that make such zeros (poise.unit_sparsity)."""
+"""Smaller models from exact zeros: `compact`, `dead_units`, `compare_models` and `unit_sparsity` are public.
+
+`graph` reads a model as calls of layers, `handlers` has the base class and the registry of the handlers of all layer
+types, which are in `linear`, `normalization`, `elementwise`, `placement`, `products` and `sequences`. `analysis` finds
+dead units, `inputs` the inputs that a model reads, and `rebuild` makes the smaller model.
+"""
 
 from poise.compaction.rebuild import compact
 from poise.compaction.report import compare_models, dead_units

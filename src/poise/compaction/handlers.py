@@ -1,24 +1,25 @@
-"""What a kind of layer does with units, and the registry of kinds.
+"""What a type of layer does with units: the base class of all handlers, and the registry.
 
-A kind answers these questions:
+A handler answers these questions about a call of its layer:
 
-- `follows`: is it a call that the kind knows?
-- `link`: which units do its outputs carry, and which go together?
-- `constants`: which outputs are constant, given the inputs that are?
-- `needs`: which inputs are needed, given the outputs that are?
-- `parts`: along which axes of its weights do the units lie?
-- `resized`: what changes in its configuration when units go?
-- `folded`: what do its biases take in when constant inputs go?
+- `supports`: is this a call that the handler knows?
+- `link_units`: which units do the outputs carry, and which units can only be removed together?
+- `find_constants`: which outputs are constant, given the constant inputs?
+- `find_needed`: which inputs are needed, given the needed outputs?
+- `weight_parts`: along which axes of the weights do the units lie?
+- `resize_config`: what changes in the layer's configuration when units are removed?
+- `bias_additions`: what do the biases absorb when constant inputs are removed?
 
-A layer is looked up by its very class: a subclass may compute something else. What is not registered is a wall, which
-needs all that it is given.
+To add a layer type, write one class with `@register(LayerType)`. A layer is looked up by its exact class, because a
+subclass may compute something else. A layer without a handler is opaque: it needs all of its inputs, and all of its
+outputs stay.
 """
 
 import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import keras
 import numpy as np
@@ -26,138 +27,159 @@ from keras import ops
 
 from poise.compaction.graph import Call
 
-MIXING = (keras.activations.softmax, keras.activations.log_softmax, keras.activations.sparsemax, keras.activations.glu)
-ELEMENTWISE = tuple(
+Selector = Callable[[np.ndarray], np.ndarray]
+"""Says, per unit, whether it stays."""
+Counter = Callable[[np.ndarray], int]
+"""Says how many of a number of units stay."""
+
+_Registered = TypeVar("_Registered")
+
+MIXING_ACTIVATIONS = (
+    keras.activations.softmax,
+    keras.activations.log_softmax,
+    keras.activations.sparsemax,
+    keras.activations.glu,
+)
+ELEMENTWISE_ACTIVATIONS = tuple(
     function
     for name in keras.activations.__dict__
     if callable(function := getattr(keras.activations, name))
     and name not in ("get", "serialize", "deserialize")
-    and function not in MIXING
+    and function not in MIXING_ACTIVATIONS
 )
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightPart:
     """A weight of a layer and the units along its axes.
 
     Attributes:
-        name: where the layer holds it, such as "kernel".
-        reads: (axis, units) along which it reads units that others make; None if there is none.
-        makes: (axis, units) along which it makes units.
+        name: Name of the attribute of the layer that holds it, such as "kernel".
+        reads: (axis, units) along which it reads units of another layer, or None.
+        makes: (axis, units) along which it makes units, or None.
     """
 
     name: str
     reads: tuple[int, np.ndarray] | None = None
     makes: tuple[int, np.ndarray] | None = None
 
-    def of(self, layer) -> Any:
-        """The variable; None if the layer has none of this name."""
+    def of(self, layer: Any) -> Any:
+        """Return the variable, or None if the layer has none of this name."""
         return functools.reduce(lambda holder, name: getattr(holder, name, None), self.name.split("."), layer)
 
 
-class Kind:
-    """A wall: it needs all that it is given, and what it gives stays."""
+class LayerHandler:
+    """The base class, which treats a layer as opaque: it needs all of its inputs, and all of its outputs stay."""
 
     is_sized: ClassVar[bool] = False
     """Whether weights or configuration depend on the units, so that all calls of a layer must agree on them."""
 
     makes_units: ClassVar[bool] = False
-    """Whether its outputs are units of its own, and not those that it was given."""
+    """Whether the outputs are new units, and not those of the inputs."""
 
-    def follows(self, call: Call) -> bool:
-        """Whether a call is one that this kind knows; else it is a wall."""
+    def supports(self, call: Call) -> bool:
+        """Whether the handler knows this call; otherwise the layer is opaque."""
         return True
 
     def differs_in_training(self, call: Call) -> bool:
-        """Whether the layer computes something else, or something random, in training; then it is a wall there."""
+        """Whether the layer computes something else, or something random, in training; it is then opaque there."""
         return False
 
-    def link(self, call: Call):
+    def link_units(self, call: Call) -> None:
+        """Set the units of the outputs, and join or pin units."""
         for tensor in call.inputs:
             call.graph.units.pin(tensor.units, f"{describe(call.layer)} reads it, and is not known to compact")
+            call.graph.units.mark_untraceable(tensor.units)
         for tensor in call.outputs:
             last = tensor.shape[-1] if len(tensor.shape) > 1 else None
-            units = call.graph.units.fresh(last or 0)
+            units = call.graph.units.create(last or 0)
             call.graph.units.pin(units, f"{describe(call.layer)} makes it, and is not known to compact")
             tensor.carry(len(tensor.shape) - 1 if last else None, units)
 
-    def constants(self, call: Call):
-        pass
+    def find_constants(self, call: Call) -> None:
+        """Set the constants of the outputs."""
 
-    def needs(self, call: Call):
+    def find_needed(self, call: Call) -> None:
+        """Mark the inputs that are needed."""
         for tensor in call.inputs:
             tensor.needed[:] = True
 
-    def parts(self, call: Call) -> list[Part]:
+    def weight_parts(self, call: Call) -> list[WeightPart]:
+        """Return the weights and the units along their axes."""
         return []
 
-    def resized(self, call: Call, config: dict, count: Callable[[np.ndarray], int]) -> dict:
-        """The layer's configuration when units are gone; `count` says how many of some stay."""
+    def resize_config(self, call: Call, config: dict[str, Any], count: Counter) -> dict[str, Any]:
+        """Return the configuration of the layer without the removed units."""
         return config
 
-    def folded(self, call: Call, stays: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
-        """By the name of a bias what has to be added to it for constants that go; `stays` says which units do not."""
+    def bias_additions(self, call: Call, stays: Selector) -> dict[str, np.ndarray]:
+        """Return, by the name of a bias, what to add to it for the constants that are removed."""
         return {}
 
-    def products(self, call: Call) -> float:
-        """How many products the layer computes for one sample, NaN if a length is not known."""
+    def count_products(self, call: Call) -> float:
+        """Return how many products the layer computes per sample; NaN if a length is not known."""
         return 0.0
 
 
-WALL = Kind()
-KINDS: dict[type, Kind] = {}
+OPAQUE = LayerHandler()
+HANDLERS: dict[type, LayerHandler] = {}
 
 
-def register(*classes: type) -> Callable:
-    """Registers a kind for layer classes; used as a decorator of the kind's class, or called with a kind."""
+def register(*layer_types: type) -> Callable[[_Registered], _Registered]:
+    """Register a handler for layer types: as a decorator of its class, or called with an instance."""
 
-    def registered(kind):
-        made: Kind = kind() if isinstance(kind, type) else kind
-        for one in classes:
-            KINDS[one] = made
-        return kind
+    def add(handler: _Registered) -> _Registered:
+        instance: Any = handler() if isinstance(handler, type) else handler
+        for layer_type in layer_types:
+            HANDLERS[layer_type] = instance
+        return handler
 
-    return registered
-
-
-def kind_of(layer) -> Kind:
-    return KINDS.get(type(layer), WALL)
+    return add
 
 
-def describe(layer) -> str:
+def handler_of(layer: Any) -> LayerHandler:
+    """Return the handler of a layer or operation."""
+    return HANDLERS.get(type(layer), OPAQUE)
+
+
+def describe(layer: Any) -> str:
+    """Return the name and the class of a layer, for messages."""
     return f"{layer.name!r} ({type(layer).__name__})"
 
 
-def is_elementwise(activation) -> bool:
-    """Whether an activation is known to act on every entry alone."""
-    return activation is None or activation in ELEMENTWISE
+def is_elementwise(activation: Any) -> bool:
+    """Whether an activation is known to act on every entry separately."""
+    return activation is None or activation in ELEMENTWISE_ACTIVATIONS
 
 
-def applied(function, values: np.ndarray, dtype: str) -> np.ndarray:
-    """A function of single entries, applied to constants in this dtype, float32 at least; NaN (not constant) stays."""
-    known = np.where(np.isnan(values), 0.0, values).astype("float64" if dtype == "float64" else "float32")
+def apply_to_constants(function: Callable[[Any], Any], constants: np.ndarray, dtype: str) -> np.ndarray:
+    """Apply an elementwise function to constants, in this dtype or at least float32; NaN (not constant) stays NaN."""
+    if np.isnan(constants).all():
+        return constants
+    known = np.where(np.isnan(constants), 0.0, constants).astype("float64" if dtype == "float64" else "float32")
     result = ops.convert_to_numpy(function(ops.convert_to_tensor(known[None])))[0].astype("float64")
-    return np.where(np.isnan(values) | ~np.isfinite(result), np.nan, result)
+    return np.where(np.isnan(constants) | ~np.isfinite(result), np.nan, result)
 
 
-def activated(call: Call, activation, values: np.ndarray) -> np.ndarray:
-    """The constants after an activation of a call's layer."""
+def activate_constants(call: Call, activation: Any, constants: np.ndarray) -> np.ndarray:
+    """Return the constants after an activation of the call's layer."""
     if not is_elementwise(activation):
-        return np.full(len(values), np.nan)
-    return values if activation is None else applied(activation, values, call.outputs[0].dtype)
+        return np.full(len(constants), np.nan)
+    return constants if activation is None else apply_to_constants(activation, constants, call.outputs[0].dtype)
 
 
-def before_activation(activation, needed: np.ndarray) -> np.ndarray:
-    """What is needed before an activation, given what is needed after it."""
+def needed_before_activation(activation: Any, needed: np.ndarray) -> np.ndarray:
+    """Return what is needed before an activation, given what is needed after it."""
     return needed if is_elementwise(activation) else np.full(len(needed), needed.any())
 
 
-def channel_axis(layer, rank: int) -> int:
-    """The axis of the channels in a tensor of this rank, as the layer's data format says."""
+def channel_axis(layer: Any, rank: int) -> int:
+    """Return the axis of the channels in a tensor of this rank, by the layer's data format."""
     return 1 if getattr(layer, "data_format", "channels_last") == "channels_first" else rank - 1
 
 
-def places(shape, *but: int) -> float:
-    """How many places a tensor of this shape has for one sample, but for some axes; NaN if a length is not known."""
-    lengths = [size for axis, size in enumerate(shape) if axis and axis not in [one % len(shape) for one in but]]
-    return float("nan") if None in lengths else float(math.prod(lengths))
+def count_positions(shape: tuple[int | None, ...], *without: int) -> float:
+    """Return the number of positions of a tensor per sample, without some axes; NaN if a length is not known."""
+    excluded = {axis % len(shape) for axis in without}
+    lengths = [size for axis, size in enumerate(shape) if axis and axis not in excluded]
+    return float("nan") if None in lengths else float(math.prod(size for size in lengths if size is not None))

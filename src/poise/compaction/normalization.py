@@ -1,108 +1,110 @@
-"""Normalization layers: which of them look at one unit alone, and which at several."""
+"""Normalization layers, with statistics of one unit or of several."""
+
+from typing import Any
 
 import numpy as np
 from keras import layers
 
 from poise.compaction.graph import Call
-from poise.compaction.handlers import Kind, Part, register
+from poise.compaction.handlers import Counter, LayerHandler, WeightPart, describe, register
 
 
-class Normalizing(Kind):
-    """γ(x − μ)/σ + β along one axis: where γ is zero, the output is β whatever comes in."""
+class Normalization(LayerHandler):
+    """γ(x − μ)/σ + β along one axis. Where γ is zero, the output is β for any input."""
 
     is_sized = True
     names = ("gamma", "beta")
 
-    def follows(self, call: Call) -> bool:
+    def supports(self, call: Call) -> bool:
         return not isinstance(call.layer.axis, (list, tuple)) or len(call.layer.axis) == 1
 
-    def link(self, call: Call):
+    def link_units(self, call: Call) -> None:
         axes = call.layer.axis if isinstance(call.layer.axis, (list, tuple)) else [call.layer.axis]
         axis = axes[0] % len(call.inputs[0].shape)
-        call.outputs[0].carry(axis, call.enter(0, axis))
+        call.outputs[0].carry(axis, call.take_units(0, axis))
 
-    def constants(self, call: Call):
-        call.outputs[0].constants = np.where(self._scale(call) == 0, self._shift(call), self.passed(call))
+    def find_constants(self, call: Call) -> None:
+        call.outputs[0].constants = np.where(self._scale(call) == 0, self._shift(call), self.map_constants(call))
 
-    def needs(self, call: Call):
-        call.need(0, self.required(call, call.outputs[0].needed & (self._scale(call) != 0)))
+    def find_needed(self, call: Call) -> None:
+        call.mark_needed(0, self.needed_inputs(call, call.outputs[0].needed & (self._scale(call) != 0)))
 
-    def parts(self, call: Call) -> list[Part]:
-        return [Part(name, None, (0, call.given[0])) for name in self.names]
+    def weight_parts(self, call: Call) -> list[WeightPart]:
+        return [WeightPart(name, None, (0, call.input_units[0])) for name in self.names]
 
-    def passed(self, call: Call) -> np.ndarray:
-        """The constants of the output where γ is not zero."""
-        return np.full(len(call.given[0]), np.nan)
+    def map_constants(self, call: Call) -> np.ndarray:
+        """Return the constants of the output where γ is not zero."""
+        return np.full(len(call.input_units[0]), np.nan)
 
-    def required(self, call: Call, needed: np.ndarray) -> np.ndarray:
-        """What is needed of the input for some units of the output."""
+    def needed_inputs(self, call: Call, needed: np.ndarray) -> np.ndarray:
+        """Return the units of the input that are needed, given those of the output."""
         return needed
 
     def _scale(self, call: Call) -> np.ndarray:
         gamma = getattr(call.layer, "gamma", None)
-        return np.ones(len(call.given[0])) if gamma is None else call.value(gamma)
+        return np.ones(len(call.input_units[0])) if gamma is None else call.value(gamma)
 
     def _shift(self, call: Call) -> np.ndarray:
         beta = getattr(call.layer, "beta", None)
-        return np.zeros(len(call.given[0])) if beta is None else call.value(beta)
+        return np.zeros(len(call.input_units[0])) if beta is None else call.value(beta)
 
 
 @register(layers.BatchNormalization)
-class Batch(Normalizing):
-    """Every unit alone, by its moving statistics: a constant stays one."""
+class BatchStatistics(Normalization):
+    """Normalizes every unit by its moving statistics, so a constant stays constant."""
 
     names = ("gamma", "beta", "moving_mean", "moving_variance")
 
     def differs_in_training(self, call: Call) -> bool:
         return True
 
-    def passed(self, call: Call) -> np.ndarray:
+    def map_constants(self, call: Call) -> np.ndarray:
         layer = call.layer
         mean, variance = (call.value(v, is_exact=True) for v in (layer.moving_mean, layer.moving_variance))
         scale = self._scale(call) / np.sqrt(variance + layer.epsilon)
-        return scale * (call.entering(0) - mean) + self._shift(call)
+        return scale * (call.input_constants(0) - mean) + self._shift(call)
 
 
 @register(layers.GroupNormalization)
-class Grouped(Normalizing):
-    """Statistics over the units of a group: only whole groups can go."""
+class GroupStatistics(Normalization):
+    """Statistics over the units of a group, so only whole groups can be removed."""
 
-    def link(self, call: Call):
-        super().link(call)
-        rows = call.given[0].reshape(self._groups(call), -1)
+    def link_units(self, call: Call) -> None:
+        super().link_units(call)
+        rows = call.input_units[0].reshape(self._groups(call), -1)
         for column in rows.T[1:]:
             call.graph.units.join(rows[:, 0], column)
 
-    def required(self, call: Call, needed: np.ndarray) -> np.ndarray:
+    def needed_inputs(self, call: Call, needed: np.ndarray) -> np.ndarray:
         groups = needed.reshape(self._groups(call), -1)
         return np.broadcast_to(groups.any(axis=1, keepdims=True), groups.shape).reshape(-1)
 
-    def resized(self, call: Call, config: dict, count) -> dict:
-        units = call.given[0]
+    def resize_config(self, call: Call, config: dict[str, Any], count: Counter) -> dict[str, Any]:
+        units = call.input_units[0]
         return {**config, "groups": self._groups(call) * count(units) // len(units)}
 
     def _groups(self, call: Call) -> int:
         groups = call.layer.groups
-        return len(call.given[0]) if groups == -1 else groups
+        return len(call.input_units[0]) if groups == -1 else groups
 
 
 @register(layers.LayerNormalization, layers.RMSNormalization)
-class Layerwise(Normalizing):
-    """Statistics over all units, whose number counts: none can go."""
+class LayerStatistics(Normalization):
+    """Statistics over all units and their number, so none can be removed."""
 
     is_sized = False
 
-    def link(self, call: Call):
-        super().link(call)
-        for units in call.given.values():
-            call.graph.units.pin(units, f"{call.layer.name!r} ({type(call.layer).__name__}) takes statistics over all")
+    def link_units(self, call: Call) -> None:
+        super().link_units(call)
+        for units in call.input_units.values():
+            call.graph.units.pin(units, f"{describe(call.layer)} computes statistics over all of them")
 
-    def parts(self, call: Call) -> list[Part]:
+    def weight_parts(self, call: Call) -> list[WeightPart]:
         return []
 
-    def required(self, call: Call, needed: np.ndarray) -> np.ndarray:
+    def needed_inputs(self, call: Call, needed: np.ndarray) -> np.ndarray:
         return np.full(len(needed), needed.any())
 
     def _scale(self, call: Call) -> np.ndarray:
         scale = getattr(call.layer, "gamma", getattr(call.layer, "scale", None))
-        return np.ones(len(call.given[0])) if scale is None or isinstance(scale, bool) else call.value(scale)
+        return np.ones(len(call.input_units[0])) if scale is None or isinstance(scale, bool) else call.value(scale)

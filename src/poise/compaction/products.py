@@ -1,104 +1,121 @@
-"""EinsumDense: products by letters."""
+"""EinsumDense: products in the notation of einsum."""
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from keras import layers
 
 from poise.compaction.graph import Call
-from poise.compaction.handlers import Kind, Part, activated, before_activation, is_elementwise, places, register
+from poise.compaction.handlers import (
+    Counter,
+    LayerHandler,
+    Selector,
+    WeightPart,
+    activate_constants,
+    count_positions,
+    is_elementwise,
+    needed_before_activation,
+    register,
+)
 
 
 @dataclass(frozen=True)
 class Letters:
-    """The equation of an EinsumDense; what an ellipsis stands for has digits.
+    """The equation of an EinsumDense, with digits in place of an ellipsis.
 
     Attributes:
-        taken, kernel, given: the letters of the input, the kernel and the output.
-        summed: the letters of the input that the kernel sums over.
-        new: the letters that the kernel brings.
-        made: the one of those along which units are made: the first.
+        input, kernel, output: Letters of the input, the kernel and the output.
     """
 
-    taken: str
+    input: str
     kernel: str
-    given: str
+    output: str
 
     @property
     def summed(self) -> str:
-        return "".join(one for one in self.taken if one in self.kernel and one not in self.given)
+        """The letters of the input that are summed over with the kernel."""
+        return "".join(letter for letter in self.input if letter in self.kernel and letter not in self.output)
 
     @property
     def new(self) -> str:
-        return "".join(one for one in self.given if one in self.kernel and one not in self.taken)
+        """The letters of the output that come from the kernel."""
+        return "".join(letter for letter in self.output if letter in self.kernel and letter not in self.input)
 
     @property
     def made(self) -> str:
+        """The letter along which units are made: the first new one."""
         return self.new[0]
 
     def read(self, axis: int | None) -> str:
-        """The letter along which units are read: that of the axis that carries them, or else the first summed one."""
-        is_summed = axis is not None and self.taken[axis] in self.summed
-        return self.taken[axis] if axis is not None and is_summed else self.summed[0]
+        """Return the letter along which units are read: that of the axis with units, or the first summed one."""
+        is_summed = axis is not None and self.input[axis] in self.summed
+        return self.input[axis] if axis is not None and is_summed else self.summed[0]
 
 
 @register(layers.EinsumDense)
-class Einsum(Kind):
-    """A product by letters: units are read along one letter that is summed over, and made along the first new one."""
+class Einsum(LayerHandler):
+    """Reads units along one of the letters that are summed over, and makes units along the first new letter."""
 
     is_sized = True
     makes_units = True
 
-    def follows(self, call: Call) -> bool:
+    def supports(self, call: Call) -> bool:
         if len(call.inputs) != 1 or call.layer.equation.split(",")[0].strip().endswith("..."):
             return False
         letters = _letters(call)
-        if any(one not in letters.kernel and one not in letters.given for one in letters.taken):
-            return False  # a sum that the kernel has no part in
+        if any(letter not in letters.kernel and letter not in letters.output for letter in letters.input):
+            return False  # a sum without the kernel
         is_product = len(set(letters.kernel)) == len(letters.kernel) == len(letters.summed) + len(letters.new)
-        is_last = bool(letters.summed and letters.new) and letters.given.endswith(letters.new)
+        is_last = bool(letters.summed and letters.new) and letters.output.endswith(letters.new)
         return is_product and is_last and call.layer.bias_axes in (None, letters.new)
 
-    def link(self, call: Call):
+    def link_units(self, call: Call) -> None:
         letters, shape = _letters(call), call.layer.kernel.shape
-        call.enter(0, letters.taken.index(_read(call)))
-        made = call.graph.units.fresh(shape[letters.kernel.index(letters.made)])
-        call.outputs[0].carry(letters.given.index(letters.made), made)
+        call.take_units(0, letters.input.index(_read(call)))
+        made = call.graph.units.create(shape[letters.kernel.index(letters.made)])
+        call.outputs[0].carry(letters.output.index(letters.made), made)
         if not is_elementwise(call.layer.activation):
-            call.graph.units.pin(made, f"the activation of {call.layer.name!r} blends all of them")
+            call.graph.units.pin(made, f"the activation of {call.layer.name!r} combines several of them")
 
-    def constants(self, call: Call):
-        call.outputs[0].constants = activated(call, call.layer.activation, self._sums(call))
+    def find_constants(self, call: Call) -> None:
+        call.outputs[0].constants = activate_constants(call, call.layer.activation, self._sums(call))
 
-    def needs(self, call: Call):
-        needed = before_activation(call.layer.activation, call.outputs[0].needed) | ~np.isnan(self._sums(call))
+    def find_needed(self, call: Call) -> None:
+        needed = needed_before_activation(call.layer.activation, call.outputs[0].needed)
+        needed = needed | ~np.isnan(self._sums(call))
         is_read = (_matrices(call)[:, needed] != 0).any(axis=(1, 2, 3))
-        call.need(0, is_read & np.isnan(_taken_in(call, call.foldable(0))))
+        call.mark_needed(0, is_read & np.isnan(_absorbable(call, call.foldable_constants(0))))
 
-    def resized(self, call: Call, config: dict, count) -> dict:
+    def resize_config(self, call: Call, config: dict[str, Any], count: Counter) -> dict[str, Any]:
         shape = list(call.layer.partial_output_shape)
         shape[-len(_letters(call).new)] = count(call.outputs[0].units)
         return {**config, "output_shape": shape}
 
-    def parts(self, call: Call) -> list[Part]:
+    def weight_parts(self, call: Call) -> list[WeightPart]:
         letters, made = _letters(call), call.outputs[0].units
-        reads = (letters.kernel.index(_read(call)), call.given[0])
-        return [Part("kernel", reads, (letters.kernel.index(letters.made), made)), Part("bias", None, (0, made))]
+        reads = (letters.kernel.index(_read(call)), call.input_units[0])
+        return [
+            WeightPart("kernel", reads, (letters.kernel.index(letters.made), made)),
+            WeightPart("bias", None, (0, made)),
+        ]
 
-    def folded(self, call: Call, stays) -> dict[str, np.ndarray]:
+    def bias_additions(self, call: Call, stays: Selector) -> dict[str, np.ndarray]:
         if call.layer.bias is None:
             return {}
-        added = np.einsum("r,rmsn->mn", np.nan_to_num(_taken_in(call, call.leaving(0, stays))), _matrices(call))
+        added = np.einsum(
+            "r,rmsn->mn", np.nan_to_num(_absorbable(call, call.removed_constants(0, stays))), _matrices(call)
+        )
         return {"bias": added.reshape(call.layer.bias.shape)}
 
-    def products(self, call: Call) -> float:
+    def count_products(self, call: Call) -> float:
         shape = call.outputs[0].shape
-        return math.prod(call.layer.kernel.shape) * places(shape, *range(-len(_letters(call).new), 0))
+        return math.prod(call.layer.kernel.shape) * count_positions(shape, *range(-len(_letters(call).new), 0))
 
     def _sums(self, call: Call) -> np.ndarray:
-        """Per made unit its constant value before the activation; NaN if it varies or is not the same throughout."""
-        matrices, constants = _matrices(call), _taken_in(call, call.entering(0))
+        """Return the constant value of every made unit before the activation, or NaN; all positions must agree."""
+        matrices, constants = _matrices(call), _absorbable(call, call.input_constants(0))
         varies = (matrices[np.isnan(constants)] != 0).any(axis=(0, 2, 3))
         values = np.einsum("r,rmsn->mn", np.nan_to_num(constants), matrices)
         if call.layer.bias is not None:
@@ -107,9 +124,9 @@ class Einsum(Kind):
 
 
 def _letters(call: Call) -> Letters:
-    taken, kernel, given = call.layer.equation.replace(" ", "").replace("->", ",").split(",")
-    digits = "".join(map(str, range(len(call.inputs[0].shape) - len(taken.replace("...", "")))))
-    return Letters(taken.replace("...", digits), kernel, given.replace("...", digits))
+    inputs, kernel, output = call.layer.equation.replace(" ", "").replace("->", ",").split(",")
+    digits = "".join(map(str, range(len(call.inputs[0].shape) - len(inputs.replace("...", "")))))
+    return Letters(inputs.replace("...", digits), kernel, output.replace("...", digits))
 
 
 def _read(call: Call) -> str:
@@ -117,14 +134,14 @@ def _read(call: Call) -> str:
 
 
 def _matrices(call: Call) -> np.ndarray:
-    """The kernel as (read, made, the other letters summed over, the other new letters)."""
+    """Return the kernel as (read, made, other letters summed over, other new letters)."""
     letters, read = _letters(call), _read(call)
     summed, new = letters.summed.replace(read, ""), letters.new[1:]
-    order = [letters.kernel.index(one) for one in (read, letters.made, *summed, *new)]
+    order = [letters.kernel.index(letter) for letter in (read, letters.made, *summed, *new)]
     value = np.transpose(call.value(call.layer.kernel), order)
     return value.reshape(*value.shape[:2], math.prod(value.shape[2 : 2 + len(summed)]), -1)
 
 
-def _taken_in(call: Call, constants: np.ndarray) -> np.ndarray:
-    """The constants that the bias can take in; a new one would need letters, so that without it that is 0 alone."""
+def _absorbable(call: Call, constants: np.ndarray) -> np.ndarray:
+    """Return the constants that the bias can absorb; without a bias only 0, since a new one would need letters."""
     return constants if call.layer.bias is not None else np.where(constants == 0, 0.0, np.nan)

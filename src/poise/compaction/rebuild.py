@@ -1,44 +1,48 @@
-"""The smaller model: the same layers with other sizes, and the weights that stay."""
+"""The smaller model: the same layers with other sizes, and the weights that are kept."""
 
 import copy
+from typing import Any
 
 import keras
 import numpy as np
 
-from poise.compaction.analysis import Findings
-from poise.compaction.graph import is_graph, nodes_of
-from poise.compaction.handlers import Part
+from poise.compaction.analysis import UnitAnalysis
+from poise.compaction.graph import Call, Tensor, is_graph, nodes_of
+from poise.compaction.handlers import WeightPart
 from poise.layer_state import copy_seeds, copy_state
 
 
-def compact(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1):
-    """A smaller model with the same outputs: without the units that are dead.
+def compact(model: keras.Model, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1) -> Any:
+    """Create a smaller model with the same outputs by removing dead units.
 
-    A unit is dead if all weights by which others read it are exactly zero, or if it is the same for all data: its value
-    is then folded into the biases of those that read it. What cannot be removed without changing an output stays;
-    `poise.dead_units(model)` says why. The outputs are those with dropout off and the moving statistics of
-    normalization; they agree to rounding.
+    A unit is dead if all weights that read it are exactly zero, or if its value is the same for all data; the biases of
+    the layers that read it then absorb that value. A unit that cannot be removed without changing an output stays, and
+    `poise.dead_units(model)` shows why. The outputs of both models agree to rounding in inference mode (dropout off,
+    moving statistics in normalization).
 
     Args:
-        model: a built functional or sequential Keras model; it is left as it is.
-        tolerance: weights whose size is at most this count as zero; the outputs then agree about as well.
-        drop_inputs: whether features of the inputs (along their last axis) that nobody reads are removed too.
-        multiple: keep so many dead units that every layer makes a multiple of this number, or all that it made.
-            Hardware is often slow on other widths: 8 is a good number for convolutions on a CPU.
+        model: Built functional or sequential `keras.Model`. It is not changed.
+        tolerance: Float >= 0. Weights of at most this absolute value count as zero; the outputs then differ by about
+            as much. Default: 0.0.
+        drop_inputs: Whether to also remove features of the inputs (along their last axis) that no layer reads.
+            Default: False.
+        multiple: Int >= 1. Keep dead units until every layer makes a multiple of this number, or all of its units.
+            Hardware is often slow with other widths; 8 works well for convolutions on a CPU. Default: 1.
 
     Returns:
-        A Keras model that needs nothing of poise, not compiled. With `drop_inputs` a pair of it and the positions of
-        the features that it takes, an array, or a list of arrays if the model has several inputs.
+        An uncompiled `keras.Model`, which does not depend on poise. With `drop_inputs=True`, a tuple `(model,
+        features)`, where `features` is an int array of the positions of the features that the model takes, or a list
+        of such arrays if the model has several inputs.
 
     Raises:
-        TypeError: if the model has no graph of layers, or a layer that cannot be made anew from its configuration.
-        ValueError: if it is not built, has quantized layers, LoRA weights or an activation with weights of its own, if
-            a model inside is called with a mask, if `tolerance` is no number ≥ 0, or `multiple` no whole number ≥ 1.
+        TypeError: If the model has no graph of layers, or a layer that cannot be created from its configuration.
+        ValueError: If the model is not built, has quantized layers, LoRA weights or an activation that has weights, if
+            a nested model is called with a mask, or if `tolerance` or `multiple` is out of its range.
 
     References:
-        Fang et al. 2023, "DepGraph: towards any structural pruning" (units that go together).
+        Fang et al. 2023, "DepGraph: towards any structural pruning" (units that are removed together).
 
-    Example:
+    Examples:
         >>> import poise, keras, numpy as np
         >>> hidden = keras.layers.Dense(4, activation="relu")
         >>> model = keras.Sequential([keras.Input((3,)), hidden, keras.layers.Dense(1)])
@@ -46,152 +50,162 @@ def compact(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multipl
         >>> poise.compact(model).layers[0].units
         3
     """
-    findings = Findings(model, tolerance, drop_inputs, multiple)
-    smaller = _Rebuilt(findings).model
+    analysis = UnitAnalysis(model, tolerance, drop_inputs, multiple)
+    smaller = _Rebuilder(analysis).model
     if not drop_inputs:
         return smaller
-    needed = [np.flatnonzero(findings.stays(tensor.units)) for tensor in findings.graph.inputs]
-    return smaller, needed[0] if len(needed) == 1 else needed
+    features = [np.flatnonzero(analysis.stays(tensor.units)) for tensor in analysis.graph.inputs]
+    return smaller, features[0] if len(features) == 1 else features
 
 
-class _Rebuilt:
-    """The model anew, layer by layer.
+class _Rebuilder:
+    """Rebuilds a model layer by layer.
 
     Attributes:
-        model: the smaller model.
+        model: Smaller model.
     """
 
-    def __init__(self, findings: Findings):
-        self._findings = findings
+    def __init__(self, analysis: UnitAnalysis) -> None:
+        self._analysis = analysis
         self._layers: dict[int, keras.Operation] = {}
         self._initializers: list[tuple] = []
-        self.model = self._anew(findings.graph.model)
+        self.model = self._rebuild_model(analysis.graph.model)
         for holder, name, value in self._initializers:
             setattr(holder, name, value)
-        for layer in findings.graph.layers:
+        for layer in analysis.graph.layers:
             if isinstance(layer, keras.layers.Layer):
-                self._fill(layer, self._layers[id(layer)])
+                self._copy_weights(layer, self._layers[id(layer)])
 
-    def _anew(self, model):
-        """A model on inputs of its own."""
+    def _rebuild_model(self, model: Any) -> keras.Model:
+        """Rebuild the model or a nested model, on new inputs."""
         inputs = [
             self._input(symbol, tensor)
-            for symbol, tensor in zip(model.inputs, self._findings.graph.entered[id(model)][0], strict=True)
+            for symbol, tensor in zip(model.inputs, self._analysis.graph.entered[id(model)][0], strict=True)
         ]
-        about = {"name": model.name, "trainable": model.trainable}
+        config = {"name": model.name, "trainable": model.trainable}
         if isinstance(model, keras.Sequential):
-            return keras.Sequential([*inputs, *map(self._other, model.layers)], **about)
-        found = {id(symbol): one for symbol, one in zip(model.inputs, inputs, strict=True)}
+            return keras.Sequential([*inputs, *map(self._counterpart, model.layers)], **config)
+        tensors = dict(zip(map(id, model.inputs), inputs, strict=True))
         for node in nodes_of(model):
-            args, kwargs = node.arguments.fill_in(found)
-            made = self._other(node.operation)(*args, **kwargs)
-            found |= {id(symbol): one for symbol, one in zip(node.outputs, keras.tree.flatten(made), strict=True)}
-        taken = keras.tree.pack_sequence_as(model._inputs_struct, inputs)
-        given = keras.tree.map_structure(lambda symbol: found[id(symbol)], model._outputs_struct)
-        return keras.Model(taken, given, **about)
+            args, kwargs = node.arguments.fill_in(tensors)
+            outputs: Any = self._counterpart(node.operation)(*args, **kwargs)
+            tensors |= zip(map(id, node.outputs), keras.tree.flatten(outputs), strict=True)
+        inputs = keras.tree.pack_sequence_as(model._inputs_struct, inputs)
+        outputs = keras.tree.map_structure(lambda symbol: tensors[id(symbol)], model._outputs_struct)
+        return keras.Model(inputs, outputs, **config)
 
-    def _input(self, symbol, tensor):
+    def _input(self, symbol: Any, tensor: Tensor) -> Any:
+        """Create an input without the removed features."""
         shape = list(symbol.shape)
         if tensor.axis is not None:
-            shape[tensor.axis] = self._findings.count(tensor.units)
+            shape[tensor.axis] = self._analysis.count(tensor.units)
         name = symbol._keras_history.operation.name
         is_optional = symbol._keras_history.operation.optional
         return keras.Input(batch_shape=shape, dtype=symbol.dtype, sparse=symbol.sparse, name=name, optional=is_optional)
 
-    def _other(self, layer):
-        """The layer in the place of another one, the same for all its calls."""
+    def _counterpart(self, layer: Any) -> Any:
+        """Return the layer of the smaller model in the place of a layer, the same for all of its calls."""
         if id(layer) not in self._layers:
-            self._layers[id(layer)] = self._anew(layer) if is_graph(layer) else self._resized(layer)
+            self._layers[id(layer)] = self._rebuild_model(layer) if is_graph(layer) else self._resize_layer(layer)
         return self._layers[id(layer)]
 
-    def _resized(self, layer):
-        call = self._findings.graph.calls_of(layer)[0]
+    def _resize_layer(self, layer: Any) -> Any:
+        """Create the layer of the smaller model, with zeros for weights."""
+        call = self._analysis.graph.calls_of(layer)[0]
         try:
-            if type(layer) in REMADE:
-                other = REMADE[type(layer)](layer)
+            if type(layer) in WRAPPERS:
+                other = WRAPPERS[type(layer)](layer)
             else:
-                config = call.kind.resized(call, layer.get_config(), self._findings.count)
-                if config.get("use_bias") is False and any(added.any() for added in self._added(call).values()):
+                config = call.handler.resize_config(call, layer.get_config(), self._analysis.count)
+                if config.get("use_bias") is False and any(
+                    added.any() for added in self._bias_additions(call).values()
+                ):
                     config["use_bias"] = True
-                other = _of_config(layer, config)
+                other = _layer_from_config(layer, config)
         except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
             raise TypeError(
-                f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made anew from its configuration: "
-                f"{reason}. Give its class a get_config and a from_config that restore it, and register the classes "
-                "and functions that it holds with keras.saving.register_keras_serializable."
+                f"The layer {layer.name!r} ({type(layer).__name__}) cannot be created from its configuration: "
+                f"{reason}. Define get_config and from_config in its class, and register the classes and functions "
+                "that it holds with keras.saving.register_keras_serializable."
             ) from error
         for holder in (other, getattr(other, "cell", None)):
             for name, value in list(getattr(holder, "__dict__", {}).items()):
                 if isinstance(value, keras.initializers.Initializer):
-                    # What is drawn would be overwritten, and JAX compiles a program for every shape that is drawn.
+                    # Initial values are overwritten, and JAX compiles a program for every shape that it draws.
                     setattr(holder, name, keras.initializers.Zeros())
                     self._initializers.append((holder, name, value))
         return other
 
-    def _fill(self, layer, other):
-        """Gives a layer the weights that stay, and its biases the constants that went."""
-        call = self._findings.graph.calls_of(layer)[0]
-        parts = call.kind.parts(call)
+    def _copy_weights(self, layer: Any, other: Any) -> None:
+        """Set the weights that are kept, and add the removed constants to the biases."""
+        call = self._analysis.graph.calls_of(layer)[0]
+        parts = call.handler.weight_parts(call)
         if not parts:
             copy_state(layer, other)
             return
         copy_seeds(layer, other)
-        added = self._added(call)
+        added = self._bias_additions(call)
         for part in parts:
             new, old = part.of(other), part.of(layer)
             if new is None:
                 continue
-            value = np.zeros(new.shape) if old is None else self._cut(part, call.value(old, is_exact=True))
+            value = np.zeros(new.shape) if old is None else self._select(part, call.value(old, is_exact=True))
             new.assign((value + added.get(part.name, 0.0)).astype(keras.backend.standardize_dtype(new.dtype)))
 
-    def _added(self, call) -> dict[str, np.ndarray]:
-        """By the name of a bias what it takes in."""
-        added = call.kind.folded(call, self._findings.stays)
-        return {part.name: self._cut(part, added[part.name]) for part in call.kind.parts(call) if part.name in added}
+    def _bias_additions(self, call: Call) -> dict[str, np.ndarray]:
+        """Return, by the name of a bias, what it absorbs."""
+        added = call.handler.bias_additions(call, self._analysis.stays)
+        return {
+            part.name: self._select(part, added[part.name])
+            for part in call.handler.weight_parts(call)
+            if part.name in added
+        }
 
-    def _cut(self, part: Part, value: np.ndarray) -> np.ndarray:
+    def _select(self, part: WeightPart, value: np.ndarray) -> np.ndarray:
+        """Return the slices of a weight that are kept."""
         for along in (part.reads, part.makes):
             if along is not None:
-                value = np.compress(self._findings.stays(along[1]), value, axis=along[0])
+                value = np.compress(self._analysis.stays(along[1]), value, axis=along[0])
         return value
 
 
-def _jax_layer(layer):
-    """A JaxLayer of the same functions, which Keras finds again only if they are registered."""
-    given = {"init_fn": layer.init_fn} if layer.init_fn else {"params": layer.params, "state": layer.state}
-    given = {name: keras.tree.map_structure(_value, one) for name, one in given.items()}
+def _copy_jax_layer(layer: Any) -> Any:
+    """Create a JaxLayer of the same functions, which Keras finds by name only if they are registered."""
+    kwargs = {"init_fn": layer.init_fn} if layer.init_fn else {"params": layer.params, "state": layer.state}
+    kwargs = {name: keras.tree.map_structure(_to_numpy, value) for name, value in kwargs.items()}
     platforms = layer.jax2tf_native_serialization_platforms
     config = keras.layers.Layer.get_config(layer)
-    return type(layer)(layer.call_fn, **given, native_serialization_platforms=platforms, **config)
+    return type(layer)(layer.call_fn, **kwargs, native_serialization_platforms=platforms, **config)
 
 
-def _value(one):
-    return keras.ops.convert_to_numpy(one) if isinstance(one, keras.Variable) else one
+def _to_numpy(value: Any) -> Any:
+    return keras.ops.convert_to_numpy(value) if isinstance(value, keras.Variable) else value
 
 
-def _torch_module(layer):
-    """A TorchModuleWrapper of a copy of the module, which Keras restores only where code in files is trusted."""
+def _copy_torch_module(layer: Any) -> Any:
+    """Create a TorchModuleWrapper of a copy of the module, which Keras restores only from trusted files."""
     config = keras.layers.Layer.get_config(layer)
     return type(layer)(copy.deepcopy(layer.module), output_shape=layer.output_shape, **config)
 
 
-REMADE = {keras.layers.JaxLayer: _jax_layer, keras.layers.TorchModuleWrapper: _torch_module}
-"""Layers around a function or module of another library: what they hold is given to the new layer as it is."""
+WRAPPERS = {keras.layers.JaxLayer: _copy_jax_layer, keras.layers.TorchModuleWrapper: _copy_torch_module}
+"""By layer type, how to copy a layer around a function or module of another library."""
 
-OBJECTS = ("activation", "_activation", "_initializer", "_regularizer", "_constraint")
+OBJECT_SUFFIXES = ("activation", "_activation", "_initializer", "_regularizer", "_constraint")
+"""Ends of the names of arguments that are functions or objects."""
 
 
-def _of_config(layer, config: dict):
-    """A layer of the same class with this configuration, but with the functions and objects that the layer has.
+def _layer_from_config(layer: Any, config: dict[str, Any]) -> Any:
+    """Create a layer of the same class from a configuration, with the functions and objects of the layer itself.
 
-    Those need not be known to Keras, nor survive its serialization.
+    Functions and objects need not be registered with Keras.
     """
-    # An attention keeps its regularizer of activities under another name, and has None under this one.
-    named = {name: getattr(layer, name, None) for name in config if name.endswith(OBJECTS)}
-    own = {name: value for name, value in named.items() if value is not None}
+    # MultiHeadAttention has its activity regularizer under another name, and None under this one.
+    attributes = {name: getattr(layer, name, None) for name in config if name.endswith(OBJECT_SUFFIXES)}
+    objects = {name: value for name, value in attributes.items() if value is not None}
     if isinstance(layer, keras.layers.Lambda):
         other = type(layer).from_config(config, safe_mode=False)
         other.function = layer.function
         return other
-    return type(layer).from_config({**config, **own})
+    return type(layer).from_config({**config, **objects})

@@ -1,33 +1,37 @@
-"""What is dead in a model and why (poise.dead_units), and what compaction saves (poise.compare_models)."""
+"""Tables of dead units (poise.dead_units) and of the size of two models (poise.compare_models)."""
 
 import os
 import tempfile
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from poise.compaction.analysis import Findings
+from poise.compaction.analysis import UnitAnalysis
 from poise.compaction.graph import Graph, Tensor
-from poise.compaction.handlers import WALL
+from poise.compaction.handlers import OPAQUE
 
 
-def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1) -> pd.DataFrame:
-    """Which units `poise.compact` would remove, layer by layer, and why, or why not.
+def dead_units(model: Any, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1) -> pd.DataFrame:
+    """List the units that `poise.compact` would remove, layer by layer, with the reasons.
 
     Args:
-        model: a built functional or sequential Keras model.
-        tolerance: weights whose size is at most this count as zero.
-        drop_inputs: whether features of the inputs can go, and with them the units that are added to them.
-        multiple: of which every layer keeps a number of units.
+        model: Built functional or sequential `keras.Model`.
+        tolerance: Float >= 0. Weights of at most this absolute value count as zero. Default: 0.0.
+        drop_inputs: Whether features of the inputs can be removed, and with them the units that are added to them.
+            Default: False.
+        multiple: Int >= 1. Every layer keeps a multiple of this number of units, or all of its units. Default: 1.
 
     Returns:
-        A DataFrame, one row a layer that makes units (the heads of an attention have a row of their own): `layer`,
-        `units` (how many it makes), `dead` (how many of them go) and `why` (what they died of, or why others stay).
+        A DataFrame with one row per layer that makes units, and one row for the heads of each attention layer. Columns:
+        `layer`, `units` (number of units), `dead` (number of units that are removed) and `why` (why they are dead, or
+        why units stay).
 
     Raises:
-        TypeError, ValueError: as `poise.compact`.
+        TypeError: If `model` is not a Keras model, or has no graph of layers.
+        ValueError: If the model cannot be compacted, or an argument is out of its range (see `poise.compact`).
 
-    Example:
+    Examples:
         >>> import poise, keras
         >>> model = keras.Sequential(
         ...     [keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="zeros"), keras.layers.Dense(1)]
@@ -35,49 +39,51 @@ def dead_units(model, *, tolerance: float = 0.0, drop_inputs: bool = False, mult
         >>> poise.dead_units(model)["dead"].tolist()
         [1, 0]
     """
-    findings = Findings(model, tolerance, drop_inputs, multiple)
+    analysis = UnitAnalysis(model, tolerance, drop_inputs, multiple)
     rows = []
-    for layer in findings.graph.layers:
-        rows += [_row(findings, name, tensors) for name, tensors in _made(findings.graph, layer)]
-        if findings.graph.calls_of(layer)[0].kind is WALL and getattr(layer, "weights", None):
-            rows += [_row(findings, layer.name, [tensor]) for tensor in findings.graph.calls_of(layer)[0].outputs]
+    for layer in analysis.graph.layers:
+        rows += [_row(analysis, name, tensors) for name, tensors in _created_units(analysis.graph, layer)]
+        if analysis.graph.calls_of(layer)[0].handler is OPAQUE and getattr(layer, "weights", None):
+            rows += [_row(analysis, layer.name, [tensor]) for tensor in analysis.graph.calls_of(layer)[0].outputs]
     return pd.DataFrame(rows, columns=["layer", "units", "dead", "why"])
 
 
-def _row(findings: Findings, name: str, tensors: list[Tensor]) -> dict:
-    """What is said of the units that a layer makes, in all of its calls."""
+def _row(analysis: UnitAnalysis, name: str, tensors: list[Tensor]) -> dict:
+    """Return the row of the units that a layer makes, over all of its calls."""
     tensor = tensors[0]
-    stays = findings.stays(tensor.units)
-    is_constant = ~np.isnan([one.constants for one in tensors]).any(axis=0)
-    is_needed = np.any([one.needed for one in tensors], axis=0)
+    stays = analysis.stays(tensor.units)
+    is_constant = ~np.isnan([call.constants for call in tensors]).any(axis=0)
+    is_needed = np.any([call.needed for call in tensors], axis=0)
     constant, unread = int((~stays & is_constant).sum()), int((~stays & ~is_constant).sum())
-    left = int((stays & ~is_needed).sum())
-    pinned = findings.why_pinned(tensor.units)
+    kept_dead = int((stays & ~is_needed).sum())
+    pinned = analysis.why_pinned(tensor.units)
     reasons = [
         f"{constant} constant" if constant else "",
-        f"{unread} read by nobody" if unread else "",
+        f"{unread} not read" if unread else "",
         f"all stay: {pinned}" if pinned else "",
-        f"{left} dead ones stay, with others or to fill up" if left and not pinned else "",
+        f"{kept_dead} dead units stay, with others or to reach a multiple" if kept_dead and not pinned else "",
     ]
     return {"layer": name, "units": len(stays), "dead": constant + unread, "why": "; ".join(filter(None, reasons))}
 
 
-def compare_models(before, after) -> pd.DataFrame:
-    """What a smaller model saves: parameters, operations, bytes, units.
+def compare_models(before: Any, after: Any) -> pd.DataFrame:
+    """Compare the size of two models: parameters, operations, bytes and units.
 
     Args:
-        before, after: two built functional or sequential Keras models.
+        before: Built functional or sequential `keras.Model`.
+        after: Another one, such as `poise.compact(before)`.
 
     Returns:
-        A DataFrame with the columns `before`, `after` and `ratio` (before / after): the rows "parameters", "FLOPs per
-        sample" (two for every product of layers with kernels and of attention; activations and normalization are not
-        counted; NaN where a length is not known), "file size" (bytes of the saved weights), and
-        the units of every layer that both have (those of one name together).
+        A DataFrame with the columns `before`, `after` and `ratio` (before / after). Rows: "parameters"; "FLOPs per
+        sample" (two per product of layers with kernels and of attention, without activations and normalization; NaN
+        where a length is not known); "file size" (bytes of the saved weights); and the number of units of every layer
+        that both models have (layers of one name are added).
 
     Raises:
-        TypeError, ValueError: if a model is not built, or has no graph of layers.
+        TypeError: If a model is not a Keras model, or has no graph of layers.
+        ValueError: If a model is not built, or has layers that cannot be compacted.
 
-    Example:
+    Examples:
         >>> import poise, keras
         >>> def model(units):
         ...     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(units, name="hidden")])
@@ -89,30 +95,30 @@ def compare_models(before, after) -> pd.DataFrame:
     return table.assign(ratio=table["before"] / table["after"])
 
 
-def _sizes(model) -> dict[str, float]:
-    graph = Findings(model).graph
+def _sizes(model: Any) -> dict[str, float]:
+    graph = UnitAnalysis(model).graph
     sizes = {
         "parameters": float(model.count_params()),
-        "FLOPs per sample": 2.0 * sum(call.kind.products(call) for call in graph.calls),
-        "file size": float(_bytes(model)),
+        "FLOPs per sample": 2.0 * sum(call.handler.count_products(call) for call in graph.calls),
+        "file size": float(_file_size(model)),
     }
     for layer in graph.layers:
-        for name, (tensor, *_) in _made(graph, layer):
+        for name, (tensor, *_) in _created_units(graph, layer):
             sizes[name] = sizes.get(name, 0.0) + len(tensor.units)
     return sizes
 
 
-def _made(graph: Graph, layer) -> list[tuple[str, list[Tensor]]]:
-    """The units that a layer makes, by name, call by call: its outputs, and the heads within."""
+def _created_units(graph: Graph, layer: Any) -> list[tuple[str, list[Tensor]]]:
+    """Return the names and tensors of the units that a layer makes, per call: its outputs, and the heads within."""
     calls = graph.calls_of(layer)
-    if not calls[0].kind.makes_units:
+    if not calls[0].handler.makes_units:
         return []
     alike = [call for call in calls if call.form == calls[0].form]
     inside = [(f"{layer.name}, {name}", [call.within[name] for call in alike]) for name in calls[0].within]
     return [(layer.name, [call.outputs[0] for call in alike]), *inside]
 
 
-def _bytes(model) -> int:
+def _file_size(model: Any) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.weights.h5")
         model.save_weights(path)

@@ -1,46 +1,51 @@
-"""Groups of weights that vanish together, so that units become dead (poise.unit_sparsity)."""
+"""A rule whose groups are all weights of a unit, so that whole units become dead (poise.unit_sparsity)."""
+
+from typing import Any
 
 import numpy as np
 
-from poise.compaction.analysis import Findings
-from poise.compaction.handlers import Part
+from poise.compaction.analysis import UnitAnalysis
+from poise.compaction.handlers import WeightPart
 from poise.penalties import JointGroupLasso
+from poise.penalties.base import Schedule
 from poise.rules.members import names_of_members
 from poise.rules.rule import Rule
 
-NAME = "structure"
+NAME = "unit_sparsity"
 
 
-def unit_sparsity(model, strength=1.0, factors=None) -> Rule:
-    """A rule under which whole units of a model become exactly zero, and `poise.compact` removes them.
+def unit_sparsity(model: Any, strength: float | Schedule = 1.0, factors: Any = None) -> Rule:
+    """Create a rule under which whole units of a model become exactly zero, so that `poise.compact` removes them.
 
-    A group is all that makes a unit: a column of a Dense kernel, a filter, its bias, the scale and shift of a batch
-    normalization behind it, the same in all branches of a sum that it goes through (a residual stream), a head of an
-    attention; and where nothing else owns it, the slice by which the next layer reads it (the rows of the last
-    kernel). Every weight is in one group at most, so that the proximal step is exact: the slice of a kernel between
-    two removable units belongs to the one that it makes. Units that cannot be removed (outputs of the model, what
-    feeds a LayerNormalization or an unknown layer) are not penalized.
+    A group holds all weights that make a unit: a column of a Dense kernel or a filter, its bias, the scale and shift of
+    a batch normalization behind it, the same in all branches of a sum that the unit passes through (a residual
+    stream), or a head of an attention layer. Weights that make no removable unit belong to the unit that they read
+    (the rows of the last kernel). Every weight is in at most one group, so the proximal step is exact. Units that
+    cannot be removed are not penalized: outputs of the model, and units that a LayerNormalization or an unknown layer
+    reads.
 
-    A unit whose group is zero gives f(0) for its activation f; where that is not 0 (a sigmoid) and a convolution pads
-    with zeros behind it, it stays.
+    A unit whose group is zero has the value f(0) of its activation f. It stays if f(0) is not 0 (as for a sigmoid) and
+    a convolution behind it pads with zeros.
 
     Args:
-        model: a built functional or sequential Keras model.
-        strength: s ≥ 0 or a schedule.
-        factors: factors per group, or one for all; None for √(number of entries in the group). With 1 the layers of a
-            convolutional network shrink more evenly, which saves more time at the same accuracy.
+        model: Built functional or sequential `keras.Model`.
+        strength: Float >= 0 or a schedule (`poise.penalties.Schedule`). Default: 1.0.
+        factors: Factors of the groups, an array of the shape (groups,) or one float for all. With 1.0, the layers of a
+            convolutional network shrink more evenly, which saves more time at the same accuracy. Default: None, which
+            uses the square root of the number of entries in the group.
 
     Returns:
-        A `poise.Rule` named "structure" with a `poise.JointGroupLasso`.
+        A `poise.Rule` named "unit_sparsity" with a `poise.JointGroupLasso`.
 
     Raises:
-        TypeError, ValueError: as `poise.compact`, and if no unit of the model can be removed.
+        TypeError: If `model` is not a Keras model, or has no graph of layers.
+        ValueError: If the model cannot be compacted (see `poise.compact`), or no unit of it can be removed.
 
     References:
-        Fang et al. 2023, "DepGraph: towards any structural pruning" (what goes together); Yuan and Lin 2006, "Model
-        selection and estimation in regression with grouped variables" (the penalty).
+        Fang et al. 2023, "DepGraph: towards any structural pruning" (groups); Yuan and Lin 2006, "Model selection and
+        estimation in regression with grouped variables" (penalty).
 
-    Example:
+    Examples:
         >>> import poise, keras
         >>> hidden, head = keras.layers.Dense(4, name="hidden"), keras.layers.Dense(1, name="head")
         >>> model = keras.Sequential([keras.Input((3,)), hidden, head], name="net")
@@ -48,34 +53,34 @@ def unit_sparsity(model, strength=1.0, factors=None) -> Rule:
         >>> [*rule.penalty.members]
         ['net/hidden/kernel', 'net/hidden/bias', 'net/head/kernel']
     """
-    findings = Findings(model)
-    is_free = ~findings.joined.is_pinned
-    owned = {}
+    analysis = UnitAnalysis(model)
+    is_free = ~analysis.unit_sets.is_pinned
+    groups = {}
     trained = model.trainable_variables
     names = dict(zip(map(id, trained), names_of_members(trained), strict=True))
-    for layer in findings.graph.layers:
-        call = findings.graph.calls_of(layer)[0]
-        for part in call.kind.parts(call):
+    for layer in analysis.graph.layers:
+        call = analysis.graph.calls_of(layer)[0]
+        for part in call.handler.weight_parts(call):
             variable = part.of(layer)
-            along = _owner(part, findings.joined.root, is_free)
+            along = _find_owner(part, analysis.unit_sets.root, is_free)
             if variable is not None and id(variable) in names and along is not None:
-                owned[names[id(variable)]] = (tuple(variable.shape), *along)
-    if not owned:
+                groups[names[id(variable)]] = (tuple(variable.shape), *along)
+    if not groups:
         raise ValueError(
-            f"No unit of the model {model.name!r} can be removed, so that there is nothing to penalize as a whole. "
-            "poise.dead_units(model) says why."
+            f"No unit of the model {model.name!r} can be removed, so there is no group to penalize. "
+            "poise.dead_units(model) shows why."
         )
-    sets = np.unique(np.concatenate([roots for _, _, roots in owned.values()]))
+    sets = np.unique(np.concatenate([roots for _, _, roots in groups.values()]))
     numbers = np.full(len(is_free), -1)
     numbers[sets[sets >= 0]] = np.arange((sets >= 0).sum())
     members = {
-        path: (shape, axis, np.where(roots < 0, -1, numbers[roots])) for path, (shape, axis, roots) in owned.items()
+        path: (shape, axis, np.where(roots < 0, -1, numbers[roots])) for path, (shape, axis, roots) in groups.items()
     }
     return Rule([*members], JointGroupLasso(strength, members, factors), name=NAME)
 
 
-def _owner(part: Part, root: np.ndarray, is_free: np.ndarray) -> tuple[int, np.ndarray] | None:
-    """(axis, sets of units, −1 for those that stay) along which a weight belongs to units; None if to none."""
+def _find_owner(part: WeightPart, root: np.ndarray, is_free: np.ndarray) -> tuple[int, np.ndarray] | None:
+    """Return (axis, sets of units, −1 for units that stay) along which a weight belongs to removable units, or None."""
     for along in (part.makes, part.reads):
         if along is not None:
             roots = root[along[1]]

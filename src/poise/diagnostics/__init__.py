@@ -1,0 +1,1 @@
+"""What a model does under its penalties: `forces` (force_balance) and `summary` (inventory) are public."""

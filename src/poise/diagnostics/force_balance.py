@@ -1,11 +1,12 @@
-"""Reading the two forces on the weights, the prediction gradient and the penalty gradient, and their balance.
+"""The two forces on the weights, which are the prediction gradient and the penalty gradient (poise.forces).
 
-At a stationary point of prediction + penalty the two cancel and the residual, the distance of −∇prediction from the
+At a stationary point of prediction + penalty they cancel, and the residual, the distance of −∇prediction from the
 subdifferential of the penalty, is zero.
 """
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,52 +20,71 @@ from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimize
 from poise.optimizer.targets import Target, measure, values
 from poise.rules.members import path_of
 
-EVEN = 0.05
-"""Forces whose norms differ by less than this share count as balanced."""
+BALANCED_WITHIN = 0.05
+"""Forces whose norms differ by less than this share are balanced."""
 
 
 def forces(
-    model, x=None, y=None, sample_weight=None, batch_size=None, *, class_weight=None, optimizer=None
+    model: keras.Model,
+    x: Any = None,
+    y: Any = None,
+    sample_weight: Any = None,
+    batch_size: int | None = None,
+    *,
+    class_weight: dict[int, float] | None = None,
+    optimizer: Any = None,
 ) -> pd.DataFrame:
-    """Compute the two forces on every penalized variable.
+    """Measure the two forces on every penalized variable: the prediction gradient and the penalty gradient.
 
-    Without data: root mean squares over the training steps that `PenalizedOptimizer(observe_every=N)` recorded since the last reset,
-    each on its own batch.
+    Without data, the forces are root mean squares over the training steps that
+    `PenalizedOptimizer(observe_every=N)` recorded since the last reset, each on its own batch.
 
-    With data: the prediction gradient is the gradient of `model.compute_loss` on one batch that holds all given rows,
-    at the current weights and in inference mode (dropout off, moving statistics in normalization). So it follows the
-    compiled losses with their reductions, `loss_weights`, masks, `add_loss`, and an overridden `compute_loss`, but not
-    an overridden `train_step`. A loss that is not reduced (`reduction=None`) is summed. Nothing is changed: no weight,
-    metric, random state or optimizer. An optimizer that is not built is not built here; a `poise.Anchored` penalty
-    without a start then counts from the current weights.
+    With data, the prediction gradient is the gradient of `model.compute_loss` on one batch of all rows, at the current
+    weights and in inference mode (dropout off, moving statistics in normalization). It includes the compiled losses
+    with their reductions, `loss_weights`, masks, `add_loss` and a custom `compute_loss`, but not a custom `train_step`.
+    A loss with `reduction=None` is summed. No weight, metric, random state or optimizer is changed. If the optimizer is
+    not built yet, `poise.Anchored` penalties without a start use the current weights.
 
     Args:
-        model: a model compiled with `poise.PenalizedOptimizer`, or any built model with `optimizer`.
-        x, y, sample_weight: arrays (or structures of arrays) as in `model.fit`; or only x, an iterable of batches x,
-            (x,), (x, y) or (x, y, sample_weight), which is read to its end and held in memory.
-        batch_size: how many rows go through the model at once, by default 256. It does not change the result, if the
-            prediction of a row does not depend on the other rows, as in `model.predict`. Losses that are not a
-            function of the predictions (`add_loss`, an overridden `compute_loss`) are computed on all rows at once,
-            with a warning if `batch_size` was passed.
-        class_weight: a dictionary of class indices and weights, as in `model.fit`.
-        optimizer: the `poise.PenalizedOptimizer` whose rules are meant, by default that of the model. For models with several
-            optimizers and for custom training loops. Its variables must be variables of the model.
+        model: `keras.Model` that is compiled with `poise.PenalizedOptimizer`, or any built model with `optimizer`.
+        x: Arrays or structures of arrays as in `model.fit`; or an iterable of batches `x`, `(x,)`, `(x, y)` or
+            `(x, y, sample_weight)`, which is read to its end into memory. Default: None, which reads recorded forces.
+        y: Arrays or structures of arrays of targets, if `x` has arrays. Default: None.
+        sample_weight: Arrays or structures of arrays of weights, if `x` has arrays. Default: None.
+        batch_size: Int >= 1, number of rows per forward pass. It does not change the result if the prediction of a row
+            does not depend on other rows, as in `model.predict`. Losses that are not a function of the predictions
+            (`add_loss`, a custom `compute_loss`) are computed on all rows at once, with a warning if `batch_size` was
+            passed. Default: None, which uses 256.
+        class_weight: Dictionary of class indices and weights, as in `model.fit`. Default: None.
+        optimizer: `poise.PenalizedOptimizer` whose rules are used, for models with several optimizers and for custom
+            training loops. Its variables must be variables of the model. Default: None, which uses that of the model.
 
     Returns:
-        A DataFrame, one row per penalized variable: `variable` (its path; the rule's name where a joint penalty acts on
-        several together), `rule` (the names of its rules),
-        `prediction` and `penalty` (the norms of the two gradients), `ratio` (penalty / prediction), `cosine` between
-        them, `winner` ("prediction", "penalty", or "balanced" within 5%), `residual` (its norm), `relative_residual`
-        (residual / prediction), `zeros` (the share of exact zeros) and `weight_norm`. The last two are the current
-        ones.
+        A DataFrame with one row per penalized variable and these columns:
+
+        | column | meaning |
+        |---|---|
+        | `variable` | path of the variable; the name of the rule if a joint penalty acts on several variables |
+        | `rule` | names of its rules |
+        | `prediction` | norm of the prediction gradient |
+        | `penalty` | norm of the penalty gradient |
+        | `ratio` | `penalty / prediction` |
+        | `cosine` | cosine between the two gradients, -1 where they cancel |
+        | `winner` | "prediction" or "penalty", the larger force, or "balanced" if they differ by at most 5% |
+        | `residual` | norm of the residual, 0 at a stationary point of prediction + penalty |
+        | `relative_residual` | `residual / prediction` |
+        | `zeros` | share of exact zeros in the current weights |
+        | `weight_norm` | norm of the current weights |
+
+        A quotient by zero is NaN.
 
     Raises:
-        ValueError: if the model is not compiled with `PenalizedOptimizer` and no optimizer is passed; if the model has no loss,
-            or the data have no rows; if the optimizer belongs to another model; or, without data, if nothing was
+        ValueError: If the model is not compiled with `PenalizedOptimizer` and `optimizer` is None; if the model has no
+            loss or the data have no rows; if the optimizer belongs to another model; or, without data, if nothing was
             recorded.
-        TypeError: if an argument has the wrong type.
+        TypeError: If an argument has the wrong type.
 
-    Example:
+    Examples:
         >>> import poise, keras, numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         >>> model.compile(poise.PenalizedOptimizer("sgd", poise.L2(0.01)), loss="mse")
@@ -80,8 +100,8 @@ def forces(
         sums, samples = (np.zeros((0, 4)), 0) if record is None else (record.total, record.samples)
         if not samples:
             raise ValueError(
-                "No forces were recorded. Compile with poise.PenalizedOptimizer(..., observe_every=10) and train, or give the data: "
-                "poise.forces(model, x, y)."
+                "No forces were recorded. Compile with poise.PenalizedOptimizer(..., observe_every=10) and train, or "
+                "pass data: poise.forces(model, x, y)."
             )
         return _table(penalties, sums / samples)
     if x is None:
@@ -90,13 +110,13 @@ def forces(
     numbers = [number for target in penalties.targets for number in target.members]
     variables = [penalties.variables[number] for number in numbers]
     _check_belong(variables, model)
-    found, why_at_once = prediction_gradient(model, variables, data) if variables else ([], "")
+    by_variable, why_at_once = prediction_gradient(model, variables, data) if variables else ([], "")
     if why_at_once and batch_size is not None:
         warnings.warn(
             f"batch_size={batch_size} is not used: {why_at_once}. All {data.rows} rows went through the model at once.",
             stacklevel=2,
         )
-    gradients = {number: gradient.astype("float32") for number, gradient in zip(numbers, found, strict=True)}
+    gradients = {number: gradient.astype("float32") for number, gradient in zip(numbers, by_variable, strict=True)}
     rows = [
         ops.convert_to_numpy(measure(target, w, target.gathered(gradients.__getitem__), penalties.strengths))
         for target, w in zip(penalties.targets, penalties.weights().values(), strict=True)
@@ -106,38 +126,39 @@ def forces(
 
 @dataclass(frozen=True)
 class Penalties:
-    """The penalties of an optimizer on variables, whether it is built or not.
+    """The penalties of an optimizer on variables, built or not.
 
     Attributes:
-        rules: the names of the rules.
-        targets: what is penalized.
-        variables: the variables that the numbers in the targets stand for.
-        strengths: the current strength of every rule.
+        rules: Names of the rules.
+        targets: Penalized variables, or groups of variables under a joint penalty.
+        variables: Variables, by the numbers that the targets use.
+        strengths: Current strength of every rule.
     """
 
     rules: list[str]
     targets: list[Target]
-    variables: list
-    strengths: list
+    variables: list[Any]
+    strengths: list[Any]
 
     @classmethod
-    def of(cls, optimizer: PenalizedOptimizer, model) -> "Penalties":
-        """Those of a built optimizer; else those that it would have if it were built for the model now.
+    def of(cls, optimizer: PenalizedOptimizer, model: Any) -> "Penalties":
+        """Return the penalties of a built optimizer, or those that it would have if it were built for the model now.
 
         Raises:
-            ValueError: if the rules do not fit the model.
+            ValueError: If the rules do not fit the model.
         """
         if optimizer.built:
             return cls.of_built(optimizer)
         variables = model.trainable_variables
         plan = optimizer.plan(variables, model)
-        names = [rule.name for rule in optimizer.rules]
+        names = [str(rule.name) for rule in optimizer.rules]
         targets = targets_of(optimizer.rules, plan, variables, ops.convert_to_numpy)
         return cls(names, targets, variables, [optimizer.strength[name] for name in names])
 
     @classmethod
     def of_built(cls, optimizer: PenalizedOptimizer) -> "Penalties":
-        names = [rule.name for rule in optimizer.rules]
+        """Return the penalties of a built optimizer."""
+        names = [str(rule.name) for rule in optimizer.rules]
         variables = {
             number: variable
             for target in optimizer.targets
@@ -146,32 +167,32 @@ class Penalties:
         in_order = [variables.get(number) for number in range(max(variables, default=-1) + 1)]
         return cls(names, list(optimizer.targets), in_order, optimizer.current_strengths())
 
-    def weights(self) -> dict:
-        """By the index of a target what its penalties act on."""
+    def weights(self) -> dict[int, Any]:
+        """Return, by the index of a target, the tensor that its penalties act on."""
         return {
             target.index: target.gathered(lambda number: ops.convert_to_tensor(self.variables[number]))
             for target in self.targets
         }
 
 
-def current_values(optimizer: PenalizedOptimizer, model) -> dict[str, float]:
-    """What each rule's penalty is worth at the current weights, by the rule's name."""
+def current_values(optimizer: PenalizedOptimizer, model: Any) -> dict[str, float]:
+    """Return the value of the penalty of every rule at the current weights, by the name of the rule."""
     penalties = Penalties.of(optimizer, model)
     totals = values(penalties.targets, penalties.weights(), penalties.strengths)
     return {name: float(ops.convert_to_numpy(total)) for name, total in zip(penalties.rules, totals, strict=True)}
 
 
-def current_weights(optimizer: PenalizedOptimizer) -> dict:
-    """By the index of a target what its penalties act on."""
+def current_weights(optimizer: PenalizedOptimizer) -> dict[int, Any]:
+    """Return, by the index of a target of a built optimizer, the tensor that its penalties act on."""
     return Penalties.of_built(optimizer).weights()
 
 
-def penalized_of(model, optimizer=None) -> PenalizedOptimizer:
-    """The `PenalizedOptimizer` that is passed, or else the model's.
+def penalized_of(model: Any, optimizer: Any = None) -> PenalizedOptimizer:
+    """Return the `PenalizedOptimizer` in `optimizer`, or that of the model if `optimizer` is None.
 
     Raises:
-        TypeError: if something else is passed.
-        ValueError: if nothing is passed and the model has none, or several.
+        TypeError: If `optimizer` is not a `PenalizedOptimizer`.
+        ValueError: If `optimizer` is None and the model has no `PenalizedOptimizer`, or several.
     """
     if optimizer is None:
         try:
@@ -182,24 +203,26 @@ def penalized_of(model, optimizer=None) -> PenalizedOptimizer:
                 raise
             several = ", ".join(f"model.{name}" for name in names)
             raise ValueError(
-                f"The model {getattr(model, 'name', model)!r} is not compiled with poise.PenalizedOptimizer, but has {several}. "
-                f"Pass the one that is meant: optimizer=model.{names[0]}."
+                f"The model {getattr(model, 'name', model)!r} is not compiled with poise.PenalizedOptimizer, but has "
+                f"{several}. Pass one of them, such as optimizer=model.{names[0]}."
             ) from error
     inside = optimizer
     while inside is not None and not isinstance(inside, PenalizedOptimizer):
         inside = getattr(inside, "inner_optimizer", None)
     if inside is None:
         raise TypeError(
-            f"optimizer must be a poise.PenalizedOptimizer, or a LossScaleOptimizer around one, got {type(optimizer).__name__}."
+            "optimizer must be a poise.PenalizedOptimizer, or a LossScaleOptimizer around one, got "
+            f"{type(optimizer).__name__}."
         )
     return inside
 
 
-def build_penalized(model, optimizer=None) -> PenalizedOptimizer:
-    """The `PenalizedOptimizer` that is passed, or else the model's, built for the model's variables.
+def build_penalized(model: Any, optimizer: Any = None) -> PenalizedOptimizer:
+    """Return the result of `penalized_of`, built for the model's variables.
 
     Raises:
-        TypeError, ValueError: as `penalized_of` and `check_built` do.
+        TypeError: As `penalized_of` and `check_built`.
+        ValueError: As `penalized_of` and `check_built`.
     """
     penalized = penalized_of(model, optimizer)
     check_built(model)
@@ -208,24 +231,24 @@ def build_penalized(model, optimizer=None) -> PenalizedOptimizer:
     return penalized
 
 
-def sync(model):
-    """On JAX gives the model's variables their values in the middle of an epoch, which `fit` holds elsewhere."""
+def sync(model: Any) -> None:
+    """Update the model's variables during an epoch on JAX, where `fit` keeps their values elsewhere."""
     if hasattr(model, "jax_state_sync"):
         model.jax_state_sync()
 
 
-def check_built(model):
-    """Raises ValueError if the model has no variables yet, TypeError if it is not one."""
+def check_built(model: Any) -> None:
+    """Raise ValueError if the model is not built, and TypeError if it is not a Keras model."""
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(f"model must be a Keras model, got {type(model).__name__}.")
     if not model.built:
         raise ValueError(
-            f"The model {model.name!r} is not built yet and has no variables. Give it a keras.Input, call it on data, "
-            "or call model.build(input_shape)."
+            f"The model {model.name!r} is not built yet and has no variables. Start it with keras.Input, call it on "
+            "data, or call model.build(input_shape)."
         )
 
 
-def _check_belong(variables, model):
+def _check_belong(variables: list[Any], model: Any) -> None:
     known = {id(variable) for variable in model.variables}
     others = [path_of(variable) for variable in variables if id(variable) not in known]
     if others:
@@ -235,7 +258,8 @@ def _check_belong(variables, model):
         )
 
 
-def _table(penalties, squares):
+def _table(penalties: Penalties, squares: np.ndarray) -> pd.DataFrame:
+    """Build the table from (targets, 4) of ‖∇prediction‖², ‖∇penalty‖², their inner product and ‖residual‖²."""
     weights, rows = penalties.weights(), []
     for target, (prediction, penalty, inner, residual) in zip(penalties.targets, squares, strict=True):
         w = ops.convert_to_numpy(weights[target.index]).astype("float64")
@@ -246,11 +270,11 @@ def _table(penalties, squares):
                 "rule": ", ".join(penalties.rules[number] for number, _ in target.penalties),
                 "prediction": prediction,
                 "penalty": penalty,
-                "ratio": _over(penalty, prediction),
-                "cosine": _over(inner, prediction * penalty),
+                "ratio": _divide(penalty, prediction),
+                "cosine": _divide(inner, prediction * penalty),
                 "winner": _winner(prediction, penalty),
                 "residual": residual,
-                "relative_residual": _over(residual, prediction),
+                "relative_residual": _divide(residual, prediction),
                 "zeros": float(np.mean(w == 0)) if w.size else float("nan"),
                 "weight_norm": float(np.linalg.norm(w)),
             }
@@ -264,11 +288,11 @@ COLUMNS = [
 ]
 
 
-def _over(a, b):
+def _divide(a: float, b: float) -> float:
     return float(a / b) if b else float("nan")
 
 
-def _winner(prediction, penalty):
-    if abs(prediction - penalty) <= EVEN * max(prediction, penalty):
+def _winner(prediction: float, penalty: float) -> str:
+    if abs(prediction - penalty) <= BALANCED_WITHIN * max(prediction, penalty):
         return "balanced"
     return "prediction" if prediction > penalty else "penalty"

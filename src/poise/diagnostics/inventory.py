@@ -1,72 +1,91 @@
-"""What is penalized and what is not, and why (poise.summary)."""
+"""Which variables of a model are penalized, how, and why others are not (poise.summary)."""
 
+import html
 import io
+from typing import TYPE_CHECKING, Any
 
+import keras
 import pandas as pd
-import rich.box
-import rich.console
-import rich.table
-import rich.text
 
-from poise.diagnostics.force_balance import check_built, penalized_of, sync
+from poise.diagnostics.force_balance import Penalties, check_built, penalized_of, sync
 from poise.optimizer.penalized import PenalizedOptimizer
+from poise.optimizer.targets import assign_actions
 from poise.rules.layers import learn
 from poise.rules.members import path_of
-from poise.rules.rule import kind_of
+from poise.rules.rule import Rule, kind_of
+
+if TYPE_CHECKING:
+    import rich.table
 
 COLUMNS = ["variable", "shape", "role", "penalty", "strength", "update", "note"]
 
 
 class Summary:
-    """Every variable of a model with its penalties. Prints as a table in a terminal, a notebook and as text.
+    """Every variable of a model with its penalties. Displays as a table in a terminal, in a notebook and as text.
 
     Attributes:
-        table: a DataFrame with the columns variable, shape, role, penalty, strength, update and note. A variable with
-            several penalties has a row for each; `note` says which rule selects it, or why none does.
+        title: Name of the model, and how many of its variables are penalized.
+        table: DataFrame with the columns `variable` (path), `shape`, `role`, `penalty` (class), `strength`, `update`
+            and `note`. A variable with several penalties has one row per penalty. `update` is how the penalty acts,
+            which for `update="auto"` is "coupled" or "proximal". `note` is the rule that selects the variable, or why
+            none does.
     """
 
-    def __init__(self, title: str, table: pd.DataFrame):
+    def __init__(self, title: str, table: pd.DataFrame) -> None:
         self.title = title
         self.table = table
 
-    def __rich__(self):
+    def __rich__(self) -> "rich.table.Table":
+        import rich.box
+        import rich.table
+        import rich.text
+
         table = rich.table.Table(title=self.title, box=rich.box.SIMPLE_HEAD, title_justify="left")
         for column in self.table.columns:
             table.add_column(column, justify="right" if column == "strength" else "left", overflow="fold")
         for row in self.table.to_dict("records"):
             style = None if row["penalty"] else "dim"
-            table.add_row(*(rich.text.Text(_cell(value)) for value in row.values()), style=style)
+            table.add_row(*(rich.text.Text(_format(value)) for value in row.values()), style=style)
         return table
 
-    def __str__(self):
+    def __str__(self) -> str:
+        import rich.console
+
         text = io.StringIO()
         rich.console.Console(file=text, width=120, color_system=None).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return str(self)
 
-    def _repr_html_(self):
-        shown = self.table.map(_cell)
-        return shown.to_html(index=False, escape=True, border=0)
+    def _repr_html_(self) -> str:
+        """Return a table in the colors of the page, with pale rows for variables without a penalty."""
+        head = "".join(f"<th>{column}</th>" for column in self.table.columns)
+        rows = []
+        for row in self.table.to_dict("records"):
+            cells = "".join(f"<td>{html.escape(_format(value))}</td>" for value in row.values())
+            rows.append(f"<tr>{cells}</tr>" if row["penalty"] else f'<tr style="opacity:0.6">{cells}</tr>')
+        caption = f'<caption style="caption-side:top;text-align:left">{html.escape(self.title)}</caption>'
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
-def summary(model, *, optimizer=None) -> Summary:
-    """Every variable of a model: its shape, its role, its penalties with their strengths, or why it has none.
-
-    Works on any built model.
+def summary(model: keras.Model, *, optimizer: Any = None) -> Summary:
+    """List every variable of a model with its penalties and strengths, or why it has none.
 
     Args:
-        model: the model.
-        optimizer: the `poise.PenalizedOptimizer` whose rules are shown, by default that of the model, if it has one. For models
-            with several optimizers and for custom training loops.
+        model: Any built `keras.Model`, compiled or not.
+        optimizer: `poise.PenalizedOptimizer` whose rules are shown, for models with several optimizers and for custom
+            training loops. Default: None, which uses the optimizer of the model, if it is a `PenalizedOptimizer`.
+
+    Returns:
+        A `poise.Summary`, which displays as a table; `summary(model).table` is the DataFrame.
 
     Raises:
-        TypeError: if `optimizer` is not a `poise.PenalizedOptimizer`.
-        ValueError: if the model is not built, has several `poise.PenalizedOptimizer` of which none is passed, or if the rules do
-            not fit it.
+        TypeError: If `optimizer` is not a `poise.PenalizedOptimizer`.
+        ValueError: If the model is not built, if it has several `poise.PenalizedOptimizer` and `optimizer` is None, or
+            if the rules do not fit the model.
 
-    Example:
+    Examples:
         >>> import poise, keras
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, name="head")], name="net")
         >>> model.compile(poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse")
@@ -74,28 +93,33 @@ def summary(model, *, optimizer=None) -> Summary:
         ['L2', '']
     """
     check_built(model)
-    optimizer = penalized_of(model, optimizer) if optimizer is not None else _optimizer_of(model)
+    penalized = penalized_of(model, optimizer) if optimizer is not None else _optimizer_of(model)
     sync(model)
     learn([model])
     trained, frozen = model.trainable_variables, model.non_trainable_variables
     rows, title = [], f"{model.name}: not compiled with poise.PenalizedOptimizer"
-    rules_of, asleep = {}, set()
-    if optimizer is not None:
-        rules_of, asleep = _rules_of(optimizer, model)
-        title = f"{model.name}: {len(rules_of)} of {len(trained)} trained variables penalized, {optimizer.update}"
+    updates: dict[int, list[tuple[int, str]]] = {}
+    inactive: set[str] = set()
+    if penalized is not None:
+        updates = _updates_of(penalized, model)
+        acting = {number for pairs in updates.values() for number, _ in pairs}
+        inactive = {str(rule.name) for number, rule in enumerate(penalized.rules) if number not in acting}
+        title = (
+            f"{model.name}: {len(updates)} of {len(trained)} trained variables penalized, update={penalized.update!r}"
+        )
     for variable in [*trained, *frozen]:
-        numbers = rules_of.get(id(variable), [])
+        pairs = updates.get(id(variable), [])
         about = {"variable": path_of(variable), "shape": tuple(variable.shape), "role": kind_of(variable)}
-        if optimizer is not None:
-            rows += [{**about, **_about_rule(optimizer, optimizer.rules[number])} for number in numbers]
-        if not numbers:
+        if penalized is not None:
+            rows += [about | _describe_rule(penalized, penalized.rules[number], update) for number, update in pairs]
+        if not pairs:
             is_frozen = any(variable is other for other in frozen)
-            note = _why_not(variable, optimizer, is_frozen, asleep)
-            rows.append({**about, "penalty": "", "strength": None, "update": "", "note": note})
+            note = _why_not_penalized(variable, penalized, is_frozen, inactive)
+            rows.append(about | {"penalty": "", "strength": None, "update": "", "note": note})
     return Summary(title, pd.DataFrame(rows, columns=COLUMNS))
 
 
-def _optimizer_of(model):
+def _optimizer_of(model: Any) -> PenalizedOptimizer | None:
     try:
         return penalized_of(model)
     except ValueError:
@@ -104,43 +128,44 @@ def _optimizer_of(model):
         return None
 
 
-def _rules_of(optimizer, model):
-    """By the id of a variable the numbers of its rules, and the names of the rules that act on nothing.
+def _updates_of(optimizer: PenalizedOptimizer, model: Any) -> dict[int, list[tuple[int, str]]]:
+    """Return, by the id of a penalized variable, the numbers of its rules and the update by which each one acts.
 
-    For a built optimizer, what it does, which matching the paths again need not give.
+    The targets of a built optimizer are what it does; to match the paths again could give another result.
     """
-    if not optimizer.built:
-        trained = model.trainable_variables
-        plan = optimizer.plan(trained, model)
-        numbers_of = {id(trained[i]): numbers for i, numbers in plan.rules_of.items()}
-        return numbers_of, {optimizer.rules[number].name for number in plan.asleep}
-    numbers_of = {
-        id(variable): [number for number, _ in target.penalties]
-        for target in optimizer.targets
-        for variable in optimizer.variables_of(target)
-    }
-    acting = {number for numbers in numbers_of.values() for number in numbers}
-    return numbers_of, {rule.name for number, rule in enumerate(optimizer.rules) if number not in acting}
+    penalties = Penalties.of(optimizer, model)
+    updates = {}
+    for target in penalties.targets:
+        names = dict.fromkeys((number for number, _ in target.penalties), optimizer.update)
+        if optimizer.update == "auto":
+            coupled, _, proximal = assign_actions(target.penalties, "auto", None)
+            names = {number: "coupled" for number, _ in coupled} | {number: "proximal" for number, _ in proximal}
+        pairs = [(number, names[number]) for number, _ in target.penalties]
+        updates |= {id(penalties.variables[number]): pairs for number in target.members}
+    return updates
 
 
-def _about_rule(optimizer, rule):
+def _describe_rule(optimizer: PenalizedOptimizer, rule: Rule, update: str) -> dict[str, Any]:
     return {
         "penalty": type(rule.penalty).__name__,
         "strength": optimizer.strength[rule.name],
-        "update": optimizer.update,
+        "update": update,
         "note": f"rule {rule.name!r}",
     }
 
 
-def _why_not(variable, optimizer, is_frozen, asleep):
+def _why_not_penalized(variable: Any, optimizer: PenalizedOptimizer | None, is_frozen: bool, inactive: set[str]) -> str:
     regularizer = getattr(variable, "regularizer", None)
     if regularizer is not None and not is_frozen:
-        return f"penalized inside the loss by its Keras regularizer {type(regularizer).__name__}: poise.adopt_regularizers moves it"
+        return (
+            f"penalized in the loss by the Keras regularizer {type(regularizer).__name__}; "
+            "poise.adopt_regularizers(model) moves it to the optimizer"
+        )
     rules = optimizer.rules if optimizer is not None else ()
-    meant = [rule.name for rule in rules if rule.applies_to(variable)]
-    if meant:
-        sleeping = " (a sleeping rule)" if set(meant) & asleep else ""
-        return f"frozen; else rule {', '.join(map(repr, meant))}{sleeping}"
+    applying = [str(rule.name) for rule in rules if rule.applies_to(variable)]
+    if applying:
+        suffix = " (inactive)" if set(applying) & inactive else ""
+        return f"frozen, otherwise rule {', '.join(map(repr, applying))}{suffix}"
     if is_frozen:
         return "not trained"
     excluding = [rule.name for rule in rules if rule.selects(variable)]
@@ -149,7 +174,7 @@ def _why_not(variable, optimizer, is_frozen, asleep):
     return "no rule selects it" if rules else "there are no rules"
 
 
-def _cell(value):
+def _format(value: Any) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:g}"
     return "" if value is None else str(value)

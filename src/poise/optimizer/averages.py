@@ -1,4 +1,4 @@
-"""The moving average of the weights (`use_ema=True`), which the wrapper keeps because its prox follows the inner step."""
+"""The moving average of the weights (`use_ema=True`). The wrapper keeps it, because its prox follows the inner step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +45,7 @@ def update_averages(optimizer: Any, is_first: Any, overwrites: Any) -> None:
 
 
 def copy_averages(optimizer: Any) -> None:
-    """Give every average its own buffer after Keras has assigned it to its weight.
+    """Give every average a separate buffer after Keras has assigned it to its weight.
 
     On JAX the weight and its average would share a buffer, which the next `fit` donates twice.
     """

@@ -54,15 +54,15 @@ def targets_of(rules: Sequence[Rule], plan: Plan, variables: Sequence[Any], copy
         variables: The variables that are trained.
         copy: Makes, for a variable, what holds its weights for an `Anchored` penalty without a start.
     """
-    groups = [((number,), numbers) for number, numbers in plan.alone.items()]
-    groups += [(tuple(members), [rule]) for rule, members in plan.together.items()]
+    groups = [((number,), numbers) for number, numbers in plan.single.items()]
+    groups += [(tuple(members), [rule]) for rule, members in plan.joint.items()]
     targets = []
     for members, numbers in groups:
         first = variables[members[0]]
-        is_joint = numbers[0] in plan.together
+        is_joint = numbers[0] in plan.joint
         penalties = [(number, rules[number].penalty) for number in numbers]
         if not is_joint:
-            penalties = [(number, penalty.bound(info_of(first).sides)) for number, penalty in penalties]
+            penalties = [(number, penalty.bind(info_of(first).sides)) for number, penalty in penalties]
         targets.append(
             Target(
                 members,

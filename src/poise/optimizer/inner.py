@@ -37,7 +37,7 @@ def check_inner(inner: Any, update: Any, needs_rate: bool) -> None:
     if isinstance(inner, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
             "inner_optimizer is a LossScaleOptimizer, and the penalty would be divided by the loss scale. Use "
-            "LossScaleOptimizer(PenalizedOptimizer(...)); under a mixed_float16 policy, compile does that automatically."
+            "LossScaleOptimizer(PenalizedOptimizer(...)); under a mixed_float16 policy, compile adds it automatically."
         )
     if needs_rate and isinstance(inner, getattr(keras.optimizers, "MultiOptimizer", ())):
         raise ValueError(

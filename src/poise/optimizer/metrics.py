@@ -309,7 +309,7 @@ REFUSED[keras.optimizers.Ftrl] = "it is itself a proximal method, with another o
 REFUSED[keras.optimizers.LossScaleOptimizer] = "it belongs around poise.PenalizedOptimizer"
 for _name, _why in {
     "Muon": "it orthogonalizes the update, so that no coordinate has a separate step",
-    "ScheduleFreeAdamW": "it trains at one point and evaluates at another, and the prox would break the link between them",
+    "ScheduleFreeAdamW": "it trains at one point and evaluates at another, and a prox would act on one of them",
     "MultiOptimizer": "it has several optimizers",
 }.items():
     if hasattr(keras.optimizers, _name):

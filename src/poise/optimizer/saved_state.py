@@ -59,7 +59,7 @@ class SavedState(KerasSaveable):
             ValueError: If the file holds the state of other rules, or of variables of other shapes.
         """
         # A file of a stock optimizer has no such state, and an optimizer that is not built has no variables for it:
-        # as in Keras, the weights are loaded without the state, and the inner optimizer warns where it skips its own.
+        # as in Keras, the weights are loaded without the state, and the inner optimizer warns that it skips its state.
         if INDEX not in store.keys() or not self._is_built():  # noqa: SIM118
             return
         index = json.loads(np.asarray(store[INDEX]).astype("uint8").tobytes())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from poise.penalties.base import Schedule, checked_strength
+from poise.penalties.base import Schedule, validate_strength
 from poise.rules.rule import Rule
 
 
@@ -65,9 +65,10 @@ class Strengths(Mapping):
         number = self._number(name)
         if isinstance(self._settings[number], Schedule):
             raise ValueError(
-                f"The strength of rule {name!r} follows a schedule and cannot be set. Create the rule with a number instead."
+                f"The strength of rule {name!r} follows a schedule and cannot be set. Create the rule with a number "
+                "instead."
             )
-        strength = checked_strength(strength)
+        strength = validate_strength(strength)
         if isinstance(strength, Schedule):
             raise TypeError(
                 f"The strength of rule {name!r} must be a number, got a {type(strength).__name__}. Pass a schedule to "

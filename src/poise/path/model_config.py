@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras.src.utils import module_utils
 
-from poise.compaction.inputs import first_kernels
+from poise.compaction.inputs import InputKernel, input_kernels
 from poise.layer_state import State
 from poise.path.training import Lanes
 from poise.rules.layers import info_of, learn
@@ -104,16 +104,17 @@ class ModelBuilder:
         if path in self._joint:
             return f"{path} {index[0]}"
         plain = f"{'/'.join(path.split('/')[-2:])} {', '.join(map(str, index))}"
-        for first, number, axis in self._kernels:
+        for kernel in self._kernels:
+            number, axis, inputs = kernel.position, kernel.axis, kernel.inputs
             if [number] != self._penalized[path]:
                 continue
             shape, groups = self._shape(number), self._groups(path)
             if groups == shape:
                 others = [str(i) for other, i in enumerate(index) if other != axis and shape[other] > 1]
-                return " → ".join([self._input(first + index[axis]), *([", ".join(others)] if others else [])])
+                return " → ".join([self._input(int(inputs[index[axis]])), *([", ".join(others)] if others else [])])
             # As many groups as inputs, and neither an axis nor the outputs as many: they are not units or lists.
             if groups == (shape[axis],) and shape.count(shape[axis]) == 1 and self._outputs(number) != shape[axis]:
-                return self._input(first + index[0])
+                return self._input(int(inputs[index[0]]))
         return plain
 
     def rename_sizes(self, sizes: dict) -> dict:
@@ -124,8 +125,8 @@ class ModelBuilder:
         return dict(zip(unique_names(paths), (sizes[path] for path in known), strict=True))
 
     @cached_property
-    def _kernels(self) -> list[tuple[int, int, int]]:
-        return first_kernels(self.model) or []
+    def _kernels(self) -> list[InputKernel]:
+        return input_kernels(self.model) or []
 
     @cached_property
     def _penalized(self) -> dict[str, list[int]]:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise._keras_internals import learning_rate_or_schedule
 from poise.diagnostics.force_balance import check_built
 from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
 from poise.rules.layers import learn
@@ -132,7 +133,7 @@ def draw_variables(model: Any, seed: int) -> list[Any]:
 
 def first_learning_rate(optimizer: Any) -> float:
     """Return the learning rate; if it is scheduled, that of the first step."""
-    rate = optimizer._learning_rate
+    rate = learning_rate_or_schedule(optimizer)
     return float(keras.ops.convert_to_numpy(rate(0) if callable(rate) else rate))
 
 

@@ -1,4 +1,4 @@
-"""Penalties R(w): pure formulas of the weights, on every backend. A new one is one class here and one line below."""
+"""Penalties R(w): formulas of the weights on every backend. A new one is one class in this room and one line below."""
 
 from poise.penalties.base import Penalty
 from poise.penalties.concave import L0, MCP, SCAD, LogSum

@@ -3,15 +3,16 @@
 A penalty never sees data, and never sees an optimizer. Every method takes the strength as an argument (it may be a
 traced tensor), because for MCP and SCAD the penalty is not linear in it and because strength changes during training.
 
-The public methods of `Penalty` fix the precision and the dtypes once; a subclass writes the formulas alone, in
-`_value`, `_gradient`, `_prox`, `_residual` and `_critical_strength`. What a penalty can do is told by its attributes
-`smooth` and `metric`, not by its place in a tree of classes.
+The public methods of `Penalty` handle precision and dtypes once; a subclass writes only the formulas, in `_value`,
+`_gradient`, `_prox`, `_residual` and `_critical_strength`. The attributes `smooth` and `metric` say what a penalty can
+do, not its place in a tree of classes.
 """
 
 import copy
 import math
 import numbers
-from typing import Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -31,62 +32,73 @@ class Penalty(keras.regularizers.Regularizer):
     """Base of all penalties: strength · R(w).
 
     Args:
-        strength: float ≥ 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the optimizer's iterations.
-        factors: non-negative factors per entry (broadcast to w's shape) or per group; 0 leaves an entry unpenalized,
-            `inf` holds it at zero. None for the default of the penalty. They are never rescaled. An entry that is
-            held at zero is a constraint and not a price: it counts nothing in the value and the gradient.
+        strength: A float ≥ 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the optimizer's iterations.
+            Default: 1.0.
+        factors: Factors ≥ 0 per entry (broadcast to the shape of w) or per group; 0 leaves an entry unpenalized, `inf`
+            holds it at zero. They are never rescaled. An entry that is held at zero is a constraint and adds nothing to
+            the value and the gradient. Default: None, for the default of the penalty.
 
     Attributes:
-        smooth: whether R is differentiable everywhere.
-        metric: the steps that `prox` accepts: `"diagonal"` (a scalar or one step an entry), `"scalar"`, or None where
-            no proximal operator is known.
-        has_force: whether the gradient of R is of any use (that of L0 is zero wherever it exists).
-        members: None, or, if it acts on several variables as on one vector, by the path of each its shape, axis and
-            groups (see `JointGroupLasso`).
-        sides: where the inputs and outputs of its variable lie, once it is bound to one (see `bound`); None before.
+        smooth: Whether R is differentiable everywhere.
+        metric: The steps that `prox` accepts: `"diagonal"` (a scalar or one step per entry), `"scalar"`, or None for a
+            penalty without a known proximal operator.
+        has_force: Whether the gradient of R has an effect (that of L0 is zero wherever it exists).
+        members: None, or, for a penalty that acts on several variables as on one vector, by the path of each variable
+            its shape, axis and groups (see `JointGroupLasso`).
+        sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
 
     Raises:
-        TypeError: if the strength is neither a real number nor a schedule.
-        ValueError: if the strength is negative or not finite, or a factor is negative or NaN.
+        TypeError: If the strength is neither a real number nor a schedule.
+        ValueError: If the strength is negative or not finite, or a factor is negative or NaN.
     """
 
-    smooth: ClassVar[bool] = False
-    metric: ClassVar[Literal["diagonal", "scalar"] | None] = "diagonal"
-    has_force: ClassVar[bool] = True
-    members: dict[str, tuple] | None = None
+    smooth: bool = False
+    metric: Literal["diagonal", "scalar"] | None = "diagonal"
+    has_force: bool = True
+    members: dict[str, Any] | None = None
     sides: Sides | None = None
 
-    def __init__(self, strength=1.0, factors=None):
-        self.strength = checked_strength(strength)
-        self.factors = _checked_factors(factors)
+    def __init__(self, strength: Any = 1.0, factors: Any = None) -> None:
+        self.strength = validate_strength(strength)
+        self.factors = _validate_factors(factors)
 
-    def value(self, w, strength):
-        """strength · R(w): a scalar, in w's dtype but float32 at least. `w`: a tensor of any shape."""
+    def value(self, w: Any, strength: Any) -> Any:
+        """Return strength · R(w), a scalar in the dtype of w, at least float32.
+
+        Args:
+            w: The weights, a tensor of any shape.
+            strength: A scalar ≥ 0.
+        """
         w = ops.convert_to_tensor(w)
         w, strength = _working(w, strength)
         return ops.zeros((), w.dtype) if is_empty(w) else self._value(w, strength)
 
-    def gradient(self, w, strength):
-        """∇(strength · R)(w), of w's shape and dtype; where R is not smooth, the subgradient of minimum norm."""
+    def gradient(self, w: Any, strength: Any) -> Any:
+        """Return ∇(strength · R)(w), of the shape and dtype of w; at a kink, the subgradient of minimum norm.
+
+        Args:
+            w: The weights, a tensor of any shape.
+            strength: A scalar ≥ 0.
+        """
         w = ops.convert_to_tensor(w)
         dtype = keras.backend.standardize_dtype(w.dtype)
         w, strength = _working(w, strength)
         return ops.cast(w if is_empty(w) else self._gradient(w, strength), dtype)
 
-    def prox(self, w, step, strength):
-        """The proximal operator, argmin_u ½‖u − w‖²_{1/step} + strength · R(u).
+    def prox(self, w: Any, step: Any, strength: Any) -> Any:
+        """Return the proximal operator, argmin_u ½‖u − w‖²_{1/step} + strength · R(u).
 
         Args:
-            w: a tensor of any shape.
-            step: a scalar ≥ 0, or with `metric == "diagonal"` an array of w's shape (a diagonal metric). A step of 0
-                leaves w as it is.
-            strength: a scalar ≥ 0.
+            w: The weights, a tensor of any shape.
+            step: A scalar ≥ 0, or with `metric == "diagonal"` an array of the shape of w (a diagonal metric). A step of
+                0 leaves w as it is.
+            strength: A scalar ≥ 0.
 
         Returns:
-            A tensor of w's shape and dtype. For a penalty that is not convex the global minimizer.
+            A tensor of the shape and dtype of w. For a penalty that is not convex, the global minimizer.
 
         Raises:
-            ValueError: if the penalty has no proximal operator, or none for a step per entry.
+            ValueError: If the penalty has no proximal operator, or none for a step per entry.
         """
         if self.metric is None:
             raise ValueError(self.why_no_prox())
@@ -96,31 +108,37 @@ class Penalty(keras.regularizers.Regularizer):
         step = ops.convert_to_tensor(step, w.dtype)
         if self.metric == "scalar" and len(step.shape) > 0:
             raise ValueError(
-                f"{type(self).__name__}.prox takes one step for the whole matrix; received steps of shape "
+                f"{type(self).__name__}.prox takes one step for the whole matrix, got steps of shape "
                 f"{tuple(step.shape)}. Use an optimizer with a scalar step (SGD), or update='decoupled'."
             )
         return ops.cast(w if is_empty(w) else self._prox(w, step, strength), dtype)
 
-    def residual(self, w, gradient, strength):
-        """The distance of −gradient from the subdifferential strength · ∂R(w), per entry or per group.
+    def residual(self, w: Any, gradient: Any, strength: Any) -> Any:
+        """Return the distance of −gradient from the subdifferential strength · ∂R(w), per entry or per group.
 
         Args:
-            w: the weights, any shape.
-            gradient: the gradient of the prediction loss, of w's shape.
-            strength: a scalar ≥ 0.
+            w: The weights, a tensor of any shape.
+            gradient: The gradient of the prediction loss, of the shape of w.
+            strength: A scalar ≥ 0.
 
         Returns:
-            Non-negative distances: zero everywhere if and only if w is a stationary point of prediction + penalty. Of a
-            variable without entries there are none.
+            Distances ≥ 0: zero everywhere if and only if w is a stationary point of prediction + penalty. An empty
+            tensor for a variable without entries.
         """
         w, strength = _working(w, strength)
         return ops.zeros((0,), w.dtype) if is_empty(w) else self._residual(w, ops.cast(gradient, w.dtype), strength)
 
-    def critical_strength(self, gradient):
-        """The smallest strength for which w = 0 is stationary under this prediction gradient, a scalar.
+    def critical_strength(self, gradient: Any) -> Any:
+        """Return the smallest strength for which w = 0 is stationary under this prediction gradient.
 
-        glmnet calls it λ_max. None where no finite strength does it (a smooth penalty) or any does (L0). 0 for a
-        variable without entries.
+        glmnet calls it λ_max.
+
+        Args:
+            gradient: The gradient of the prediction loss at w = 0.
+
+        Returns:
+            A scalar, 0 for a variable without entries. None if no finite strength has that effect (a smooth penalty) or
+            every strength has it (L0).
         """
         gradient, _ = _working(gradient, 0.0)
         if is_empty(gradient):
@@ -128,31 +146,31 @@ class Penalty(keras.regularizers.Regularizer):
             return None if has_none else ops.zeros((), gradient.dtype)
         return self._critical_strength(gradient)
 
-    def sizes(self, w) -> Any:
-        """What the penalty can bring to zero one by one: |w_i| per entry or ‖w_g‖₂ per group, (numbers,).
+    def sizes(self, w: Any) -> Any:
+        """Return the sizes of what the penalty can set to zero: |w_i| per entry or ‖w_g‖₂ per group, a vector.
 
-        Without those that have the factor 0. None where nothing becomes exactly zero (a smooth penalty).
+        Entries and groups with the factor 0 are left out. None for a penalty that sets nothing exactly to zero.
         """
         return None
 
-    def with_factors(self, factors) -> "Penalty":
-        """The penalty with other `weights`, unchecked: they may be a traced tensor, one for each lane of a path."""
+    def with_factors(self, factors: Any) -> "Penalty":
+        """Return the penalty with other factors, unchecked: they may be a traced tensor (the lanes of a path)."""
         other = copy.copy(self)
         other.factors = factors
         return other
 
-    def bound(self, sides: Sides) -> "Penalty":
-        """The penalty for a variable of which it is known where its inputs and outputs lie.
+    def bind(self, sides: Sides) -> "Penalty":
+        """Return the penalty for a variable whose inputs and outputs lie at these sides.
 
-        An optimizer binds its penalties by the type of the layer. One that is not bound takes the last axis for the
-        outputs and the one before it for the inputs.
+        An optimizer binds its penalties by the type of the layer. A penalty that is not bound takes the last axis for
+        the outputs and the one before it for the inputs.
         """
         other = copy.copy(self)
         other.sides = sides
         return other
 
-    def check(self, shape):
-        """Raises ValueError if the penalty cannot act on a variable of this shape."""
+    def check(self, shape: Sequence[int]) -> None:
+        """Raise ValueError if the penalty cannot act on a variable of this shape."""
         if self.factors is None:
             return
         try:
@@ -162,22 +180,22 @@ class Penalty(keras.regularizers.Regularizer):
         if not fits:
             raise ValueError(
                 f"{type(self).__name__} has factors of shape {self.factors.shape}, which do not broadcast to a "
-                f"variable of shape {tuple(shape)}. Give one factor per entry, or a rule for each variable."
+                f"variable of shape {tuple(shape)}. Use one factor per entry, or a separate rule for each variable."
             )
 
-    def __call__(self, w):
-        """The penalty as a plain Keras regularizer: its value, with `gradient` as its exact derivative."""
+    def __call__(self, w: Any) -> Any:
+        """Return the value of the penalty as a plain Keras regularizer, with `gradient` as its exact derivative."""
         if isinstance(self.strength, Schedule):
             raise ValueError(
-                f"{type(self).__name__} has a scheduled strength, and a plain Keras regularizer knows no iterations. "
-                "Use it in poise.PenalizedOptimizer, or give it a number."
+                f"{type(self).__name__} has a schedule as its strength, and a plain Keras regularizer has no "
+                "iterations. Use it in poise.PenalizedOptimizer, or use a number."
             )
         here = ops.stop_gradient(w)
         w = ops.cast(w, _working_dtype(w))
         slope = ops.cast(self.gradient(here, self.strength), w.dtype)
         return self.value(here, self.strength) + ops.sum(slope * (w - ops.stop_gradient(w)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         strength = self.strength
         if isinstance(strength, Schedule):
             strength = keras.optimizers.schedules.serialize(strength)
@@ -185,29 +203,29 @@ class Penalty(keras.regularizers.Regularizer):
         return {"strength": strength, "factors": factors}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         if isinstance(config.get("strength"), dict):
             schedule = keras.optimizers.schedules.deserialize(config["strength"])
             config = {**config, "strength": schedule}
         return cls(**config)
 
-    def __repr__(self):
-        given = [f"{key}={value!r}" for key, value in self.get_config().items() if value is not None]
-        return f"{type(self).__name__}({', '.join(given)})"
+    def __repr__(self) -> str:
+        settings = [f"{key}={value!r}" for key, value in self.get_config().items() if value is not None]
+        return f"{type(self).__name__}({', '.join(settings)})"
 
-    def _value(self, w, strength):
+    def _value(self, w: Any, strength: Any) -> Any:
         raise NotImplementedError
 
-    def _gradient(self, w, strength):
+    def _gradient(self, w: Any, strength: Any) -> Any:
         raise NotImplementedError
 
-    def _prox(self, w, step, strength):
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         raise NotImplementedError
 
-    def _residual(self, w, gradient, strength):
+    def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         return ops.abs(gradient + self._gradient(w, strength))
 
-    def _critical_strength(self, gradient):
+    def _critical_strength(self, gradient: Any) -> Any:
         return None
 
     def why_no_prox(self) -> str:
@@ -218,11 +236,11 @@ class Penalty(keras.regularizers.Regularizer):
 class Separable(Penalty):
     """A penalty that is a sum over entries, R(w) = Σ_i c_i ρ(w_i).
 
-    A subclass gives ρ: its value, its slope, its proximal step, and how wide its subdifferential is at zero, each
+    A subclass defines ρ: its value, its slope, its proximal step, and how wide its subdifferential is at zero, each
     for the whole tensor at once. The factors c are applied here, since c·ρ has the prox of ρ with the step c·step.
     """
 
-    def sizes(self, w):
+    def sizes(self, w: Any) -> Any:
         if self.smooth:
             return None
         sizes = ops.reshape(ops.abs(w), (-1,))
@@ -230,37 +248,37 @@ class Separable(Penalty):
             return sizes
         return ops.take(sizes, np.flatnonzero(np.broadcast_to(self.factors, w.shape)))
 
-    def _value(self, w, strength):
+    def _value(self, w: Any, strength: Any) -> Any:
         if self.factors is None:
             return ops.sum(self._entries(w, strength))
         price, free = self._factors(w)
         return ops.sum(ops.where(free & (price > 0), price * self._entries(w, strength), 0.0))
 
-    def _gradient(self, w, strength):
+    def _gradient(self, w: Any, strength: Any) -> Any:
         slope = self._slope(w, strength)
         return slope if self.factors is None else self._factors(w)[0] * slope
 
-    def _prox(self, w, step, strength):
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         if self.factors is None:
             return self._step(w, step, strength)
         price, free = self._factors(w)
         return ops.where(free, self._step(w, step * price, strength), 0.0)
 
-    def _residual(self, w, gradient, strength):
+    def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         price, free = self._factors(w)
         radius = price * self._radius(strength)
         away = ops.abs(gradient + price * self._slope(w, strength))
         distance = ops.where(w == 0, ops.maximum(ops.abs(gradient) - radius, 0.0), away)
         return ops.where(free, distance, ops.where(w == 0, 0.0, math.inf))
 
-    def _critical_strength(self, gradient):
+    def _critical_strength(self, gradient: Any) -> Any:
         """max_i |g_i| / (c_i ρ′(0+; 1)), ρ′(0+) being linear in the strength for all penalties here."""
         price, free = self._factors(gradient)
         radius = price * self._radius(1.0)
         needed = ops.where(gradient == 0, 0.0, ops.abs(gradient) / radius)
         return ops.max(ops.where(free, needed, 0.0))
 
-    def _factors(self, w):
+    def _factors(self, w: Any) -> Any:
         """(c with 0 in the place of inf, whether c is finite), of shapes that broadcast to w's."""
         if self.factors is None:
             return ops.ones((), w.dtype), ops.ones((), "bool")
@@ -269,75 +287,73 @@ class Separable(Penalty):
         free = ops.isfinite(factors)
         return ops.where(free, factors, 0.0), free
 
-    def _entries(self, w, strength):
+    def _entries(self, w: Any, strength: Any) -> Any:
         """ρ(w_i)."""
         raise NotImplementedError
 
-    def _slope(self, w, strength):
+    def _slope(self, w: Any, strength: Any) -> Any:
         """ρ′(w_i), and 0 at a kink at zero."""
         raise NotImplementedError
 
-    def _step(self, w, step, strength):
+    def _step(self, w: Any, step: Any, strength: Any) -> Any:
         """argmin_u ½(u − w_i)² + step_i ρ(u)."""
         raise NotImplementedError
 
-    def _radius(self, strength):
+    def _radius(self, strength: Any) -> Any:
         """ρ′(0+): −gradient is in the subdifferential at 0 if it is no larger."""
         raise NotImplementedError
 
 
-def soft_threshold(w, threshold):
+def soft_threshold(w: Any, threshold: Any) -> Any:
     """sign(w) max(|w| − threshold, 0), the proximal operator of the absolute value; its zeros are +0.0."""
     return w - ops.maximum(ops.minimum(w, threshold), -threshold)
 
 
-def _working_dtype(w):
+def _working_dtype(w: Any) -> str:
     """float32 at least: a penalty of half-precision weights overflows in half precision."""
     dtype = keras.backend.standardize_dtype(w.dtype)
     return "float32" if dtype in ("float16", "bfloat16") else dtype
 
 
-def is_empty(w) -> bool:
+def is_empty(w: Any) -> bool:
     """Whether a tensor has no entries, such as the kernel of a layer without inputs."""
     return 0 in tuple(w.shape)
 
 
-def _working(w, strength):
+def _working(w: Any, strength: Any) -> Any:
     dtype = _working_dtype(w)
     if isinstance(strength, numbers.Real) and math.isfinite(strength):
         _check_range("strength", float(strength))
     return ops.cast(w, dtype), ops.convert_to_tensor(strength, dtype)
 
 
-def checked_strength(strength):
+def validate_strength(strength: Any) -> Any:
+    """Return a strength as a float or schedule, or raise TypeError or ValueError."""
     if isinstance(strength, Schedule):
         return strength
     if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
-        raise TypeError(
-            f"strength={strength!r} is a {type(strength).__name__}; a strength is a number ≥ 0 or a keras "
-            "LearningRateSchedule."
-        )
-    return checked_number("strength", float(strength))
+        raise TypeError(f"strength must be a number >= 0 or a keras LearningRateSchedule, got {strength!r}.")
+    return validate_number("strength", float(strength))
 
 
-def checked_number(name, value, least=0.0, inclusive=True):
-    """`value` as a float, or a ValueError if it is not finite or below `least`."""
+def validate_number(name: str, value: Any, least: float = 0.0, inclusive: bool = True) -> float:
+    """Return `value` as a float, or raise ValueError if it is not finite or below `least`."""
     value = float(value)
     _check_range(name, value)
     above = value >= least if inclusive else value > least
     if not (above and math.isfinite(value)):
-        sign = "≥" if inclusive else ">"
-        raise ValueError(f"{name}={value!r} is not allowed: give a finite number {sign} {least:g}.")
+        sign = ">=" if inclusive else ">"
+        raise ValueError(f"{name} must be a finite number {sign} {least:g}, got {value!r}.")
     return value
 
 
-def _check_range(name, value):
-    """Raises ValueError for a finite number that would be infinite in float32."""
+def _check_range(name: str, value: Any) -> None:
+    """Raise ValueError for a finite number that would be infinite in float32."""
     if LARGEST < value < math.inf:
-        raise ValueError(f"{name}={value!r} is beyond the range of float32: give a number of at most {LARGEST:.2g}.")
+        raise ValueError(f"{name} must be at most {LARGEST:.2g}, the largest float32, got {value!r}.")
 
 
-def _checked_factors(factors):
+def _validate_factors(factors: Any) -> Any:
     if factors is None:
         return None
     factors = np.asarray(factors, dtype="float64")

@@ -1,49 +1,53 @@
-"""Concave penalties of single entries: less bias on large weights than L1, at the price of convexity.
+"""Concave penalties of single entries: less bias on large weights than L1, but not convex.
 
 Each prox is the global minimizer for any step, also for steps so long that the one-dimensional problem has two local
 minima (MCP: step ≥ γ, SCAD: step ≥ γ − 1); an adaptive optimizer takes such steps.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Separable, checked_number, soft_threshold
+from poise.penalties.base import PACKAGE, Separable, soft_threshold, validate_number
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MCP(Separable):
-    """Minimax concave penalty: Σ c_i ρ(w_i), ρ(x) = s|x| − x²/(2γ) up to |x| = γs, then γs²/2.
+    """Penalize Σ c_i ρ(w_i), the minimax concave penalty: ρ(x) = s|x| − x²/(2γ) up to |x| = γs, then γs²/2.
 
-    Zhang 2010, "Nearly unbiased variable selection under minimax concave penalty", equation 2.1. The prox is the firm
-    threshold for step < γ and a hard threshold at s·√(γ·step) beyond.
+    The prox is the firm threshold for step < γ and a hard threshold at s·√(γ·step) beyond.
 
     Args:
-        strength: s ≥ 0 or a schedule; the penalty is not linear in it.
-        gamma: γ > 1, where the slope has fallen to zero, in units of s.
-        factors: factors c per entry, or None for ones.
+        strength: s ≥ 0 or a schedule; the penalty is not linear in it. Default: 1.0.
+        gamma: γ > 1, where the slope has fallen to zero, in units of s. Default: 3.0.
+        factors: Factors c per entry, broadcast to the shape of w. Default: None, for ones.
 
-    Example:
+    References:
+        Zhang 2010, "Nearly unbiased variable selection under minimax concave penalty", equation 2.1.
+
+    Examples:
         >>> import poise, keras
         >>> w = keras.ops.array([0.5, 2.0, 5.0])
         >>> print(keras.ops.convert_to_numpy(poise.MCP(gamma=2.0).prox(w, step=1.0, strength=1.0)))
         [0. 2. 5.]
     """
 
-    def __init__(self, strength=1.0, gamma=3.0, factors=None):
+    def __init__(self, strength: Any = 1.0, gamma: float = 3.0, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        self.gamma = checked_number("gamma", gamma, least=1.0, inclusive=False)
+        self.gamma = validate_number("gamma", gamma, least=1.0, inclusive=False)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"gamma": self.gamma, **super().get_config()}
 
-    def _entries(self, w, strength):
+    def _entries(self, w: Any, strength: Any) -> Any:
         x = ops.minimum(ops.abs(w), self.gamma * strength)
         return strength * x - ops.square(x) / (2.0 * self.gamma)
 
-    def _slope(self, w, strength):
+    def _slope(self, w: Any, strength: Any) -> Any:
         return ops.sign(w) * ops.maximum(strength - ops.abs(w) / self.gamma, 0.0)
 
-    def _step(self, w, step, strength):
+    def _step(self, w: Any, step: Any, strength: Any) -> Any:
         x = ops.abs(w)
         is_short = step < self.gamma
         shrink = 1.0 - ops.where(is_short, step, 0.0) / self.gamma
@@ -51,45 +55,48 @@ class MCP(Separable):
         hard = ops.where(x <= strength * ops.sqrt(self.gamma * step), 0.0, w)
         return ops.where(is_short, firm, hard)
 
-    def _radius(self, strength):
+    def _radius(self, strength: Any) -> Any:
         return strength
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SCAD(Separable):
-    """Smoothly clipped absolute deviation: Σ c_i ρ(w_i), slope s up to |x| = s, falling to 0 at |x| = γs.
+    """Penalize Σ c_i ρ(w_i), the smoothly clipped absolute deviation.
 
-    Fan and Li 2001, "Variable selection via nonconcave penalized likelihood", equations 2.7 and 2.8.
+    The slope of ρ is s up to |x| = s and falls to 0 at |x| = γs.
 
     Args:
-        strength: s ≥ 0 or a schedule; the penalty is not linear in it.
-        gamma: γ > 2, where the slope has fallen to zero, in units of s; 3.7 in the paper.
-        factors: factors c per entry, or None for ones.
+        strength: s ≥ 0 or a schedule; the penalty is not linear in it. Default: 1.0.
+        gamma: γ > 2, where the slope has fallen to zero, in units of s. Default: 3.7, as in the paper.
+        factors: Factors c per entry, broadcast to the shape of w. Default: None, for ones.
 
-    Example:
+    References:
+        Fan and Li 2001, "Variable selection via nonconcave penalized likelihood", equations 2.7 and 2.8.
+
+    Examples:
         >>> import poise, keras
         >>> w = keras.ops.array([1.5, 5.0])
         >>> print(keras.ops.convert_to_numpy(poise.SCAD().prox(w, step=1.0, strength=1.0)))
         [0.5 5. ]
     """
 
-    def __init__(self, strength=1.0, gamma=3.7, factors=None):
+    def __init__(self, strength: Any = 1.0, gamma: float = 3.7, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        self.gamma = checked_number("gamma", gamma, least=2.0, inclusive=False)
+        self.gamma = validate_number("gamma", gamma, least=2.0, inclusive=False)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"gamma": self.gamma, **super().get_config()}
 
-    def _entries(self, w, strength):
+    def _entries(self, w: Any, strength: Any) -> Any:
         x = ops.minimum(ops.abs(w), self.gamma * strength)
         beyond = ops.maximum(x - strength, 0.0)
         return strength * x - ops.square(beyond) / (2.0 * (self.gamma - 1.0))
 
-    def _slope(self, w, strength):
+    def _slope(self, w: Any, strength: Any) -> Any:
         falling = ops.maximum(self.gamma * strength - ops.abs(w), 0.0) / (self.gamma - 1.0)
         return ops.sign(w) * ops.minimum(strength, falling)
 
-    def _step(self, w, step, strength):
+    def _step(self, w: Any, step: Any, strength: Any) -> Any:
         x = ops.abs(w)
         is_short = step < self.gamma - 1.0
         soft = soft_threshold(w, step * strength)
@@ -106,43 +113,46 @@ class SCAD(Separable):
         double = ops.where(x <= tie, soft, w)
         return ops.where(is_short, single, double)
 
-    def _radius(self, strength):
+    def _radius(self, strength: Any) -> Any:
         return strength
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class LogSum(Separable):
-    """strength · Σ c_i log(1 + |w_i|/ε), the penalty that reweighted L1 minimizes.
+    """Penalize strength · Σ c_i log(1 + |w_i|/ε), which reweighted L1 minimizes.
 
-    Candès, Wakin and Boyd 2008, "Enhancing sparsity by reweighted ℓ1 minimization", section 2.2. The prox solves a
-    quadratic equation per entry and compares its root with zero (Gong et al. 2013, GIST).
+    The prox solves a quadratic equation per entry and compares its root with zero.
 
     Args:
-        strength: s ≥ 0 or a schedule.
-        epsilon: ε > 0, the size below which a weight counts as small.
-        factors: factors c per entry, or None for ones.
+        strength: s ≥ 0 or a schedule. Default: 1.0.
+        epsilon: ε > 0, the size below which a weight counts as small. Default: 1.0.
+        factors: Factors c per entry, broadcast to the shape of w. Default: None, for ones.
 
-    Example:
+    References:
+        Candès, Wakin and Boyd 2008, "Enhancing sparsity by reweighted ℓ1 minimization", section 2.2.
+        Gong et al. 2013, "A general iterative shrinkage and thresholding algorithm" (GIST).
+
+    Examples:
         >>> import poise, keras
         >>> w = keras.ops.array([0.5, 3.0])
         >>> print(keras.ops.convert_to_numpy(poise.LogSum().prox(w, step=1.0, strength=3.0)))
         [0. 2.]
     """
 
-    def __init__(self, strength=1.0, epsilon=1.0, factors=None):
+    def __init__(self, strength: Any = 1.0, epsilon: float = 1.0, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        self.epsilon = checked_number("epsilon", epsilon, inclusive=False)
+        self.epsilon = validate_number("epsilon", epsilon, inclusive=False)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"epsilon": self.epsilon, **super().get_config()}
 
-    def _entries(self, w, strength):
+    def _entries(self, w: Any, strength: Any) -> Any:
         return strength * ops.log1p(ops.abs(w) / self.epsilon)
 
-    def _slope(self, w, strength):
+    def _slope(self, w: Any, strength: Any) -> Any:
         return strength * ops.sign(w) / (ops.abs(w) + self.epsilon)
 
-    def _step(self, w, step, strength):
+    def _step(self, w: Any, step: Any, strength: Any) -> Any:
         x, t = ops.abs(w), step * strength
         # Stationary where (x − u)(u + ε) = t: the smaller root for the drop x − u, written without cancellation.
         b = x + self.epsilon
@@ -154,22 +164,24 @@ class LogSum(Separable):
         stays = ops.where(has_one_minimum, t < self.epsilon * x, ops.logical_and(is_cheaper, 4.0 * (t / b) <= b))
         return ops.where(stays, ops.sign(w) * u, 0.0)
 
-    def _radius(self, strength):
+    def _radius(self, strength: Any) -> Any:
         return strength / self.epsilon
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class L0(Separable):
-    """strength · Σ c_i [w_i ≠ 0], the number of weights; its prox is the hard threshold at √(2·step·s·c).
+    """Penalize strength · Σ c_i [w_i ≠ 0], the number of weights. Its prox is the hard threshold at √(2·step·s·c).
 
-    Blumensath and Davies 2008, "Iterative thresholding for sparse approximations". Its gradient is zero wherever it
-    exists, so it acts by its prox alone (update "proximal" or "decoupled").
+    Its gradient is zero wherever it exists, so it acts only by its prox (any update except "coupled").
 
     Args:
-        strength: the price of one weight, ≥ 0 or a schedule.
-        factors: factors c per entry, or None for ones.
+        strength: The price of one weight, ≥ 0 or a schedule. Default: 1.0.
+        factors: Factors c per entry, broadcast to the shape of w. Default: None, for ones.
 
-    Example:
+    References:
+        Blumensath and Davies 2008, "Iterative thresholding for sparse approximations".
+
+    Examples:
         >>> import poise, keras
         >>> w = keras.ops.array([1.0, 2.0])
         >>> print(keras.ops.convert_to_numpy(poise.L0().prox(w, step=1.0, strength=1.0)))
@@ -178,24 +190,24 @@ class L0(Separable):
 
     has_force = False
 
-    def _entries(self, w, strength):
+    def _entries(self, w: Any, strength: Any) -> Any:
         return strength * ops.cast(w != 0, w.dtype)
 
-    def _slope(self, w, strength):
+    def _slope(self, w: Any, strength: Any) -> Any:
         return ops.zeros_like(w)
 
-    def _step(self, w, step, strength):
+    def _step(self, w: Any, step: Any, strength: Any) -> Any:
         return ops.where(ops.abs(w) <= ops.sqrt(2.0 * step * strength), 0.0, w)
 
-    def _radius(self, strength):
+    def _radius(self, strength: Any) -> Any:
         return strength * float("inf")
 
-    def _residual(self, w, gradient, strength):
-        """At zero every gradient is balanced; elsewhere the penalty pulls at nothing."""
+    def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
+        """At zero every gradient is balanced; elsewhere the penalty has no gradient."""
         price, free = self._factors(w)
         at_zero = ops.where(price * strength > 0, 0.0, ops.abs(gradient))
         distance = ops.where(w == 0, at_zero, ops.abs(gradient))
         return ops.where(free, distance, ops.where(w == 0, 0.0, float("inf")))
 
-    def _critical_strength(self, gradient):
+    def _critical_strength(self, gradient: Any) -> Any:
         return None

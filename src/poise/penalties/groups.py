@@ -1,4 +1,4 @@
-"""Penalties of groups of weights that live or die together. What a group is, `layouts.py` says.
+"""Penalties of groups of weights that become zero together. `layouts.py` defines the groups.
 
 With a step per entry the group prox has no closed form. Its norm θ solves one secular equation per group,
 Σ_i w_i²/(θ + t·h_i)² = 1 (t = strength · c_g; Yun, Lozano and Yang 2021, ProxGen; Deleu and Bengio 2021), and then
@@ -8,57 +8,59 @@ u_i = w_i·θ/(θ + t·h_i). 1/√Σ is concave and increasing in θ, so Newton'
 import math
 import numbers
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Penalty, checked_number, is_empty, soft_threshold
+from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold, validate_number
 from poise.penalties.layouts import Groups, Layout, layout
 
 NEWTON_STEPS = 10
 
 
 class Grouped(Penalty):
-    """strength · Σ_g c_g ‖w_g‖₂ over groups that do not overlap. A subclass says by `layout_of` what they are."""
+    """strength · Σ_g c_g ‖w_g‖₂ over groups that do not overlap. A subclass defines them in `layout_of`."""
 
-    def layout_of(self, shape) -> Groups:
-        """The groups of a variable of this shape.
+    def layout_of(self, shape: Sequence[int]) -> Groups:
+        """Return the groups of a variable of this shape.
 
         Raises:
-            ValueError: if the groups do not fit it.
+            ValueError: If the groups do not fit it.
         """
         raise NotImplementedError
 
-    def check(self, shape):
+    def check(self, shape: Sequence[int]) -> None:
         self.layout_of(shape)
 
-    def sizes(self, w):
+    def sizes(self, w: Any) -> Any:
         at = self.layout_of(w.shape)
         if is_empty(w):
             return ops.zeros((0,), w.dtype)
         return ops.take(at.norms(w), np.flatnonzero(ops.convert_to_numpy(at.factors)))
 
-    def _value(self, w, strength):
+    def _value(self, w: Any, strength: Any) -> Any:
         at = self.layout_of(w.shape)
         return strength * ops.sum(at.price(w) * at.norms(w))
 
-    def _gradient(self, w, strength):
+    def _gradient(self, w: Any, strength: Any) -> Any:
         at = self.layout_of(w.shape)
         norms = at.norms(w)
         return at.spread(strength * at.price(w)) * (w / at.spread(ops.where(norms > 0, norms, 1.0), outside=1.0))
 
-    def _prox(self, w, step, strength):
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         at = self.layout_of(w.shape)
         return _shrink_groups(at, w, step, strength * at.price(w))
 
-    def _residual(self, w, gradient, strength):
+    def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         at = self.layout_of(w.shape)
         inside = ops.maximum(at.norms(gradient) - strength * at.price(w), 0.0)
         away = at.norms(gradient + self._gradient(w, strength))
-        return at.completed(ops.where(at.norms(w) == 0, inside, away), w, gradient)
+        return at.complete(ops.where(at.norms(w) == 0, inside, away), w, gradient)
 
-    def _critical_strength(self, gradient):
+    def _critical_strength(self, gradient: Any) -> Any:
         """max_g ‖g_g‖ / c_g."""
         at = self.layout_of(gradient.shape)
         norms = at.norms(gradient)
@@ -68,19 +70,22 @@ class Grouped(Penalty):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class GroupLasso(Grouped):
-    """strength · Σ_g c_g ‖w_g‖₂ over groups of weights (Yuan and Lin 2006): whole groups become exactly zero.
+    """Penalize strength · Σ_g c_g ‖w_g‖₂ over groups of weights: whole groups become exactly zero.
 
     Args:
-        strength: s ≥ 0 or a schedule.
-        groups: `"outputs"` (one group per unit or filter), `"inputs"` (one per feature or input channel), an axis of
-            the variable as an integer, or a list of lists of indices along `axis`, such as the one-hot columns of
-            one factor. Indices in no list are not penalized. In an optimizer the layer type decides where inputs and
-            outputs lie (the table in docs/penalties.md); elsewhere, also as a `kernel_regularizer`, the outputs are
-            the last axis and the inputs the one before it.
-        axis: the axis of listed groups, `"inputs"` (the default), `"outputs"` or an integer.
-        factors: factors c per group; None for √(number of entries in the group).
+        strength: s ≥ 0 or a schedule. Default: 1.0.
+        groups: `"outputs"` (default; one group per unit or filter), `"inputs"` (one per feature or input channel), an
+            axis of the variable as an integer, or a list of lists of indices along `axis`, such as the one-hot columns
+            of one categorical feature. Indices in no list are not penalized. In an optimizer the layer type decides
+            where inputs and outputs lie (see docs/explanation/penalties.md). Elsewhere, also as a `kernel_regularizer`,
+            the outputs are the last axis and the inputs the one before it.
+        axis: The axis of listed groups: `"inputs"`, `"outputs"` or an integer. Default: None, for `"inputs"`.
+        factors: Factors c per group. Default: None, for √(number of entries in the group).
 
-    Example:
+    References:
+        Yuan and Lin 2006, "Model selection and estimation in regression with grouped variables".
+
+    Examples:
         >>> import poise, keras
         >>> w = keras.ops.array([[3.0, 4.0], [0.3, 0.4]])
         >>> drop_inputs = poise.GroupLasso(groups="inputs", factors=[1.0, 1.0])
@@ -89,31 +94,36 @@ class GroupLasso(Grouped):
          [0.  0. ]]
     """
 
-    def __init__(self, strength=1.0, groups="outputs", axis=None, factors=None):
+    def __init__(
+        self, strength: Any = 1.0, groups: Any = "outputs", axis: int | str | None = None, factors: Any = None
+    ) -> None:
         super().__init__(strength, factors)
-        self.groups, self.axis = _checked_groups(groups, axis)
+        self.groups, self.axis = _validate_groups(groups, axis)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"groups": self.groups, "axis": self.axis, **super().get_config()}
 
-    def layout_of(self, shape) -> Layout:
+    def layout_of(self, shape: Sequence[int]) -> Layout:
         return layout(self, shape)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SparseGroupLasso(Penalty):
-    """strength · (ρ Σ|w_i| + (1 − ρ) Σ_g c_g ‖w_g‖₂): whole groups vanish, and entries inside the others.
+    """Penalize strength · (ρ Σ|w_i| + (1 − ρ) Σ_g c_g ‖w_g‖₂): whole groups and single entries become zero.
 
-    Simon, Friedman, Hastie and Tibshirani 2013, "A sparse-group lasso", equation 3. Its prox is the soft threshold
-    followed by the group's, also with a step per entry.
+    Its prox is the soft threshold followed by the prox of the groups, also with a step per entry.
 
     Args:
-        strength: s ≥ 0 or a schedule.
-        l1_ratio: ρ in [0, 1], the share of the L1.
-        groups, axis: as in `GroupLasso`. Entries in no group are not penalized.
-        factors: factors c per group; None for √(number of entries in the group).
+        strength: s ≥ 0 or a schedule. Default: 1.0.
+        l1_ratio: ρ in [0, 1], the share of the L1. Default: 0.5.
+        groups: As in `GroupLasso`. Entries in no group are not penalized. Default: `"outputs"`.
+        axis: As in `GroupLasso`. Default: None.
+        factors: Factors c per group. Default: None, for √(number of entries in the group).
 
-    Example:
+    References:
+        Simon, Friedman, Hastie and Tibshirani 2013, "A sparse-group lasso", equation 3.
+
+    Examples:
         >>> import poise, keras
         >>> w = keras.ops.array([[3.0, 0.4], [0.3, 0.4]])
         >>> penalty = poise.SparseGroupLasso(l1_ratio=0.5, groups="inputs", factors=[1.0, 1.0])
@@ -122,50 +132,57 @@ class SparseGroupLasso(Penalty):
          [0. 0.]]
     """
 
-    def __init__(self, strength=1.0, l1_ratio=0.5, groups="outputs", axis=None, factors=None):
+    def __init__(
+        self,
+        strength: Any = 1.0,
+        l1_ratio: float = 0.5,
+        groups: Any = "outputs",
+        axis: int | str | None = None,
+        factors: Any = None,
+    ) -> None:
         super().__init__(strength, factors)
-        self.l1_ratio = checked_number("l1_ratio", l1_ratio)
+        self.l1_ratio = validate_number("l1_ratio", l1_ratio)
         if self.l1_ratio > 1:
-            raise ValueError(f"l1_ratio={l1_ratio!r} is not allowed: it is the share of the L1, between 0 and 1.")
-        self.groups, self.axis = _checked_groups(groups, axis)
+            raise ValueError(f"l1_ratio must be between 0 and 1, got {l1_ratio!r}.")
+        self.groups, self.axis = _validate_groups(groups, axis)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"l1_ratio": self.l1_ratio, "groups": self.groups, "axis": self.axis, **super().get_config()}
 
-    def layout_of(self, shape) -> Layout:
+    def layout_of(self, shape: Sequence[int]) -> Layout:
         return layout(self, shape)
 
-    def check(self, shape):
+    def check(self, shape: Sequence[int]) -> None:
         self.layout_of(shape)
 
-    def sizes(self, w):
-        """Per entry: a group that vanishes counts with all of its entries."""
+    def sizes(self, w: Any) -> Any:
+        """Return |w_i| per entry: a group that vanishes counts with all of its entries."""
         outside = self.layout_of(w.shape).is_outside
         sizes = ops.reshape(ops.abs(w), (-1,))
         return sizes if outside is None else ops.take(sizes, np.flatnonzero(~np.broadcast_to(outside, w.shape)))
 
-    def _value(self, w, strength):
+    def _value(self, w: Any, strength: Any) -> Any:
         at, l1, group = self._shares(w, strength)
         return ops.sum(l1 * ops.abs(w)) + ops.sum(group * at.norms(w))
 
-    def _gradient(self, w, strength):
+    def _gradient(self, w: Any, strength: Any) -> Any:
         at, l1, group = self._shares(w, strength)
         norms = at.norms(w)
         direction = w / at.spread(ops.where(norms > 0, norms, 1.0), outside=1.0)
         return l1 * ops.sign(w) + at.spread(group) * direction
 
-    def _prox(self, w, step, strength):
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         at, l1, group = self._shares(w, strength)
         return _shrink_groups(at, soft_threshold(w, step * l1), step, group)
 
-    def _residual(self, w, gradient, strength):
+    def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         at, l1, group = self._shares(w, strength)
         inside = ops.maximum(at.norms(soft_threshold(gradient, l1)) - group, 0.0)
         at_zero = ops.maximum(ops.abs(gradient) - l1, 0.0)
         away = at.norms(ops.where(w == 0, at_zero, ops.abs(gradient + self._gradient(w, strength))))
-        return at.completed(ops.where(at.norms(w) == 0, inside, away), w, gradient)
+        return at.complete(ops.where(at.norms(w) == 0, inside, away), w, gradient)
 
-    def _critical_strength(self, gradient):
+    def _critical_strength(self, gradient: Any) -> Any:
         """The smallest s with ‖soft(g_g, sρ)‖ ≤ s(1 − ρ)c_g in every group, by bisection to float precision."""
         at = self.layout_of(gradient.shape)
         price = at.price(gradient)
@@ -175,12 +192,12 @@ class SparseGroupLasso(Penalty):
         high = ops.minimum(ops.where(at.norms(gradient) == 0, 0.0, by_norm), largest)
         for _ in range(64):
             middle = 0.5 * (low + high)
-            rest = at.norms(soft_threshold(gradient, at.spread(self.l1_ratio * middle)))
-            is_enough = rest <= middle * (1.0 - self.l1_ratio) * price
+            remainder = at.norms(soft_threshold(gradient, at.spread(self.l1_ratio * middle)))
+            is_enough = remainder <= middle * (1.0 - self.l1_ratio) * price
             low, high = ops.where(is_enough, low, middle), ops.where(is_enough, middle, high)
         return ops.max(ops.where(at.is_free, high, 0.0))
 
-    def _shares(self, w, strength):
+    def _shares(self, w: Any, strength: Any) -> Any:
         """The layout, the price of |w_i| per entry (0 outside all groups and where held) and of ‖w_g‖ per group."""
         at = self.layout_of(w.shape)
         unpriced = at.is_held if at.is_outside is None else ops.logical_or(at.is_outside, at.is_held)
@@ -188,45 +205,44 @@ class SparseGroupLasso(Penalty):
         return at, l1, strength * (1.0 - self.l1_ratio) * at.price(w)
 
 
-def _checked_groups(groups, axis):
-    """The arguments `groups` and `axis` in the one form that `layout` reads: (axis, None) or (lists, axis)."""
+def _validate_groups(groups: Any, axis: Any) -> Any:
+    """Return the arguments `groups` and `axis` in the form that `layout` reads: (axis, None) or (lists, axis)."""
     if isinstance(groups, (list, tuple, np.ndarray)):
-        lists = [_checked_indices(indices) for indices in groups]
+        lists = [_validate_indices(indices) for indices in groups]
         seen = Counter(i for indices in lists for i in indices)
         twice = [i for i, times in seen.items() if times > 1]
         if twice:
-            raise ValueError(f"groups overlap: the index {twice[0]} is listed twice. Each index belongs to one group.")
+            raise ValueError(f"groups overlap: the index {twice[0]} is listed twice. List each index in one group.")
         if not lists or not all(lists) or min(seen) < 0:
-            raise ValueError(f"groups={groups!r} must be non-empty lists of indices ≥ 0.")
-        return lists, _checked_axis("axis", "inputs" if axis is None else axis)
+            raise ValueError(f"groups must be non-empty lists of indices >= 0, got {groups!r}.")
+        return lists, _validate_axis("axis", "inputs" if axis is None else axis)
     if axis is not None:
-        raise ValueError(f"axis={axis!r} goes with lists of indices; groups={groups!r} already names an axis.")
-    return _checked_axis("groups", groups), None
+        raise ValueError(f"axis must be None where groups names an axis, got axis={axis!r} and groups={groups!r}.")
+    return _validate_axis("groups", groups), None
 
 
-def _checked_indices(indices):
-    wanted = f"groups must be lists of whole numbers, such as [[0, 1], [2]]; {indices!r} is none."
-    if not isinstance(indices, (list, tuple, np.ndarray)):
-        raise TypeError(wanted)
-    if any(isinstance(i, (bool, np.bool_)) or not isinstance(i, numbers.Integral) for i in indices):
-        raise TypeError(wanted)
+def _validate_indices(indices: Any) -> list[int]:
+    is_list = isinstance(indices, (list, tuple, np.ndarray))
+    if not is_list or any(isinstance(i, (bool, np.bool_)) or not isinstance(i, numbers.Integral) for i in indices):
+        raise TypeError(f"groups must be lists of integers, such as [[0, 1], [2]], got {indices!r} in the list.")
     return [int(i) for i in indices]
 
 
-def _checked_axis(argument, axis):
+def _validate_axis(argument: str, axis: Any) -> Any:
     if axis in ("inputs", "outputs") or (isinstance(axis, int) and not isinstance(axis, bool)):
         return axis
     raise ValueError(
-        f"{argument}={axis!r} is no kind of group: use 'outputs', 'inputs', an axis as an integer, or lists of indices."
+        f"{argument} must be 'outputs', 'inputs', an axis as an integer, or lists of indices, got {axis!r}."
     )
 
 
-def _shrink_groups(at, w, step, threshold):
+def _shrink_groups(at: Groups, w: Any, step: Any, threshold: Any) -> Any:
     """argmin_u ½‖u − w‖²_{1/step} + Σ_g threshold_g ‖u_g‖, groups held at zero set to zero.
 
     Args:
-        at: the layout of w's groups.
-        step: a scalar, or one step an entry.
+        at: The layout of w's groups.
+        w: The weights.
+        step: A scalar, or one step per entry.
         threshold: (groups,), ≥ 0.
     """
     if len(step.shape) == 0:
@@ -234,12 +250,12 @@ def _shrink_groups(at, w, step, threshold):
         keep = ops.maximum(1.0 - step * threshold / ops.where(norms > 0, norms, 1.0), 0.0)
         shrunk = w * at.spread(keep, outside=1.0)
     else:
-        shrunk = w * _kept_share(at, ops.abs(w), at.spread(threshold) * step)
+        shrunk = w * _share_left(at, ops.abs(w), at.spread(threshold) * step)
     return ops.where(at.is_held, 0.0, shrunk)
 
 
-def _kept_share(at, size, pull):
-    """θ/(θ + pull) per entry, where θ ≥ 0 solves Σ_g size²/(θ + pull)² = 1 in every group; 0 where no θ does.
+def _share_left(at: Groups, size: Any, pull: Any) -> Any:
+    """Return θ/(θ + pull) per entry, where θ ≥ 0 solves Σ_g size²/(θ + pull)² = 1 in every group; 0 if no θ does.
 
     Newton on φ(θ) = 1/√Σ, started at a lower bound: max(size − pull) and ‖size‖ − max pull are two. From there on
     every size/(θ + pull) ≤ 1, so that nothing overflows.
@@ -249,19 +265,19 @@ def _kept_share(at, size, pull):
     theta = ops.maximum(at.largest(size - pull), at.norms(size) - at.largest(pull))
     theta = ops.maximum(theta, 0.0)
 
-    def square_and_slope(size, pull, theta):
+    def square_and_slope(size: Any, pull: Any, theta: Any) -> Any:
         shifted = _or_one(theta + pull)
         square = ops.square(size / shifted)
         return square, square / shifted
 
     for _ in range(NEWTON_STEPS):
-        square, slope = at.summed(square_and_slope, [size, pull], [theta])
+        square, slope = at.sum_each(square_and_slope, [size, pull], [theta])
         move = square * (ops.sqrt(square) - 1.0) / ops.where(slope > 0, slope, 1.0)
         theta = ops.maximum(theta + move, 0.0)
     theta = at.spread(ops.where(at_zero <= 1.0, 0.0, theta), outside=1.0)
     return theta / _or_one(theta + pull)
 
 
-def _or_one(x):
-    """x where it is positive, else 1: a divisor of what is zero there."""
+def _or_one(x: Any) -> Any:
+    """Return x where it is positive, else 1: a divisor of numbers that are zero there."""
     return ops.where(x > 0, x, 1.0)

@@ -1,16 +1,16 @@
 """A group penalty whose groups run across several variables, such as all that belongs to a unit of a network.
 
 A unit is a column of a kernel, an entry of its bias and of a normalization's scale and shift, and a row of the kernel
-that reads it: slices of several variables, which live or die together. The penalty acts on one vector, the members'
-entries one after the other, so that it is `GroupLasso` with other groups, and has its closed formulas.
+that reads it: slices of several variables, which become zero together. The penalty acts on one vector, the members'
+entries one after the other, so that it is `GroupLasso` with other groups and has its closed formulas.
 
-Every sum over a group runs over the other axes of each member first, and then over the few numbers that are left, one
-for each index of a member's axis: networks have millions of entries, and thousands of slices.
+Every sum over a group first runs over the other axes of each member, and then over one number per index of a member's
+axis: networks have millions of entries, and thousands of slices.
 """
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,24 +29,29 @@ EXAMPLE = "members={'hidden/kernel': ((10, 3), 1, [0, 1, 2]), 'hidden/bias': ((3
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class JointGroupLasso(Grouped):
-    """strength · Σ_g c_g √(Σ_m ‖w_{m,g}‖²) over groups that hold slices of several variables m.
+    """Penalize strength · Σ_g c_g √(Σ_m ‖w_{m,g}‖²) over groups that hold slices of several variables m.
 
-    Yuan and Lin 2006, of groups across variables: whole units become exactly zero, with all that belongs to them. Give
-    it to a rule that selects its members, or to `PenalizedOptimizer` as it is; they are then penalized together. Alone it acts
-    on any tensor that has as many entries as all members, in their order, each in C order.
+    This is the group lasso across variables: whole units become exactly zero, with every weight that belongs to them.
+    Use it in a rule that selects its members, or pass it to `PenalizedOptimizer` without a rule; the members are then
+    penalized together. Outside an optimizer it acts on any tensor that has as many entries as all members, in their
+    order, each in C order.
 
     Args:
-        strength: s ≥ 0 or a schedule.
-        members: by the path of a variable (`variable.path`) the triple (shape, axis, groups): its shape, the axis
-            along which it is cut into slices, and for each index of that axis the number of the group that the slice
-            belongs to, −1 for none. The numbers run from 0 without gaps, over all members together. Where several
-            variables have the path, it is followed by the place of the one that is meant: "fc/kernel (2 of 2)".
-        factors: factors c per group; None for √(number of entries in the group, in all members).
+        strength: s ≥ 0 or a schedule. Default: 1.0.
+        members: By the path of a variable (`variable.path`) the triple (shape, axis, groups): its shape, the axis along
+            which it is cut into slices, and per index of that axis the number of the slice's group, −1 for none. The
+            numbers run from 0 without gaps, over all members together. If several variables have the same path, append
+            the place of the intended one: "fc/kernel (2 of 2)".
+        factors: Factors c per group. Default: None, for √(number of entries in the group, in all members).
 
     Raises:
-        TypeError, ValueError: for members that are not of this form.
+        TypeError: If `members` is not a dictionary of such triples.
+        ValueError: If a triple is not consistent.
 
-    Example:
+    References:
+        Yuan and Lin 2006, "Model selection and estimation in regression with grouped variables".
+
+    Examples:
         >>> import poise, keras
         >>> members = {"hidden/kernel": ((2, 2), 1, [0, 1]), "hidden/bias": ((2,), 0, [0, 1])}
         >>> units = poise.JointGroupLasso(members=members, factors=[1.0, 1.0])
@@ -55,16 +60,15 @@ class JointGroupLasso(Grouped):
         [1.  0.  0.5 0.  1.  0. ]
     """
 
-    members: dict[str, Member]
-
-    def __init__(self, strength=1.0, members=None, factors=None):
+    def __init__(self, strength: Any = 1.0, members: Any = None, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        self.members = _checked_members(members)
-        shapes, _, segments = zip(*self.members.values(), strict=True)
+        self._members = _validate_members(members)
+        self.members = self._members
+        shapes, _, segments = zip(*self._members.values(), strict=True)
         self._segments = np.concatenate(segments)
         self._count = int(self._segments.max()) + 1
         if not self._count:
-            raise ValueError("members: every slice is in no group (−1). Number the groups from 0.")
+            raise ValueError("members: all slices have the group -1, which is none. Number the groups from 0.")
         lengths = [math.prod(shape) // len(groups) for shape, groups in zip(shapes, segments, strict=True)]
         slices = np.repeat(lengths, [len(groups) for groups in segments])
         is_inside = self._segments >= 0
@@ -72,17 +76,17 @@ class JointGroupLasso(Grouped):
         empty = np.flatnonzero(self._sizes == 0)
         if len(empty):
             raise ValueError(
-                f"members: group {empty[0]} has no entries, and the numbers run to {self._count - 1}. Number the "
+                f"members: group {empty[0]} has no entries, but the numbers run to {self._count - 1}. Number the "
                 "groups from 0 without gaps."
             )
 
-    def layout_of(self, shape) -> "JointLayout":
+    def layout_of(self, shape: Sequence[int]) -> "JointLayout":
         shape = tuple(shape)
-        total = sum(math.prod(own) for own, _, _ in self.members.values())
+        total = sum(math.prod(of_member) for of_member, _, _ in self._members.values())
         if math.prod(shape) != total:
             raise ValueError(
-                f"JointGroupLasso acts on {total} entries, those of its {len(self.members)} members together, and not "
-                f"on a tensor of shape {shape}. Give it to a poise.Rule, which puts the members together."
+                f"JointGroupLasso acts on {total} entries, those of its {len(self._members)} members together, got a "
+                f"tensor of shape {shape}. Use it in a poise.Rule, which joins the members."
             )
         factors = np.sqrt(self._sizes)
         if self.factors is not None:
@@ -92,21 +96,25 @@ class JointGroupLasso(Grouped):
                     "factor per group."
                 )
             factors = ops.broadcast_to(self.factors, (self._count,))
-        return JointLayout(shape, list(self.members.values()), self._segments, factors)
+        return JointLayout(shape, list(self._members.values()), self._segments, factors)
 
-    def get_config(self):
-        members = {path: [list(shape), axis, groups.tolist()] for path, (shape, axis, groups) in self.members.items()}
+    def get_config(self) -> dict[str, Any]:
+        members = {path: [list(shape), axis, groups.tolist()] for path, (shape, axis, groups) in self._members.items()}
         return {"members": members, **super().get_config()}
 
-    def __repr__(self):
-        return f"JointGroupLasso(strength={self.strength!r}, {self._count} groups over {len(self.members)} variables)"
+    def __repr__(self) -> str:
+        return f"JointGroupLasso(strength={self.strength!r}, {self._count} groups over {len(self._members)} variables)"
 
 
 @dataclass(frozen=True, eq=False)
 class JointLayout(Groups):
-    """Groups of slices of several members, which lie one after the other in a tensor of shape `shape`.
+    """Groups of slices of several members, which lie one after the other in a tensor.
 
-    `members` are triples (shape, axis, groups), `segments` all their groups in one row, −1 for none.
+    Attributes:
+        shape: The shape of the tensor.
+        members: The triples (shape, axis, groups).
+        segments: All their groups in one row, −1 for none.
+        factors: c per group.
     """
 
     shape: tuple[int, ...]
@@ -115,45 +123,45 @@ class JointLayout(Groups):
     factors: Any
 
     @property
-    def slices(self):
+    def slices(self) -> list[tuple[Axes, np.ndarray]]:
         return [(Axes.along(shape, axis), groups) for shape, axis, groups in self.members]
 
     @property
-    def is_outside(self):
+    def is_outside(self) -> Any:
         if (self.segments >= 0).all():
             return None
         return self.spread(ops.zeros(self.factors.shape, "bool"), outside=True)
 
-    def sums(self, x):
-        (total,) = self.summed(lambda x: (x,), [x], [])
+    def sums(self, x: Any) -> Any:
+        (total,) = self.sum_each(lambda x: (x,), [x], [])
         return total
 
-    def summed(self, of, entries, per_group):
-        """Member by member, so that nothing is put together to be taken apart."""
-        numbers = [self._spread_parts(number, outside=1.0) for number in per_group]
-        found = [of(*parts) for parts in zip(*map(self._parts, entries), *numbers, strict=True)]
-        rows = [self._per_slice(ops.sum, parts) for parts in zip(*found, strict=True)]
+    def sum_each(self, of: Callable[..., Sequence[Any]], entries: Sequence[Any], per_group: Sequence[Any]) -> list[Any]:
+        """Sum member by member, so that no tensor is joined only to be split again."""
+        spread = [self._spread_parts(number, outside=1.0) for number in per_group]
+        by_member = [of(*parts) for parts in zip(*map(self._parts, entries), *spread, strict=True)]
+        rows = [self._per_slice(ops.sum, parts) for parts in zip(*by_member, strict=True)]
         return [ops.segment_sum(row, *self._places)[: self._count] for row in rows]
 
-    def largest(self, x):
+    def largest(self, x: Any) -> Any:
         return ops.segment_max(self._per_slice(ops.max, self._parts(x)), *self._places)[: self._count]
 
-    def spread(self, per_group, outside=0.0):
+    def spread(self, per_group: Any, outside: Any = 0.0) -> Any:
         parts = zip(self._spread_parts(per_group, outside), self.members, strict=True)
         whole = [ops.reshape(ops.broadcast_to(part, shape), (-1,)) for part, (shape, _, _) in parts]
         return ops.reshape(ops.concatenate(whole), self.shape)
 
     @property
-    def _count(self):
+    def _count(self) -> int:
         return self.factors.shape[0]
 
     @property
-    def _places(self):
-        """The group of each slice, the slices of none in one place behind the groups, and how many places there are."""
+    def _places(self) -> Any:
+        """The place of each slice, its group or one more place for all slices in none, and the number of places."""
         return self.segments % (self._count + 1), self._count + 1
 
-    def _parts(self, x):
-        """The members, each of its own shape."""
+    def _parts(self, x: Any) -> Any:
+        """The members, each in its shape."""
         flat = ops.reshape(x, (-1,))
         parts, first = [], 0
         for shape, _, _ in self.members:
@@ -162,10 +170,10 @@ class JointLayout(Groups):
             first += size
         return parts
 
-    def _spread_parts(self, per_group, outside=0.0):
+    def _spread_parts(self, per_group: Any, outside: Any = 0.0) -> Any:
         """Per member one number per slice, broadcastable to it; `outside` for slices in no group."""
-        rest = ops.full((1,), outside, per_group.dtype)
-        per_slice = ops.take(ops.concatenate([per_group, rest]), self._places[0])
+        of_outside = ops.full((1,), outside, per_group.dtype)
+        per_slice = ops.take(ops.concatenate([per_group, of_outside]), self._places[0])
         parts, first = [], 0
         for shape, axis, groups in self.members:
             along = [-1 if i == axis else 1 for i in range(len(shape))]
@@ -173,51 +181,54 @@ class JointLayout(Groups):
             first += len(groups)
         return parts
 
-    def _per_slice(self, reduced, parts):
+    def _per_slice(self, reduce: Callable[..., Any], parts: Any) -> Any:
         """Each slice of each member as one number, in one row."""
-        found = []
+        rows = []
         for part, (shape, axis, _) in zip(parts, self.members, strict=True):
             others = tuple(i for i in range(len(shape)) if i != axis)
-            found.append(reduced(part, axis=others) if others else part)
-        return ops.concatenate(found)
+            rows.append(reduce(part, axis=others) if others else part)
+        return ops.concatenate(rows)
 
 
-def _checked_members(members):
+def _validate_members(members: Any) -> dict[str, Member]:
     """The members as a dictionary of (shape, axis ≥ 0, groups as an array)."""
     if not isinstance(members, Mapping) or not members:
         raise TypeError(
-            f"members={members!r} must tell, by the paths of variables, their shape, axis and groups: {EXAMPLE}."
+            f"members must be a dictionary of (shape, axis, groups) by the paths of variables, got {members!r}. "
+            f"Example: {EXAMPLE}."
         )
-    return {path: _checked_member(path, member) for path, member in members.items()}
+    return {path: _validate_member(path, member) for path, member in members.items()}
 
 
-def _checked_member(path, member):
+def _validate_member(path: Any, member: Any) -> Member:
     if not isinstance(path, str) or not isinstance(member, Sequence) or len(member) != 3:
-        raise TypeError(f"members holds {path!r}: {member!r}, and a path leads to (shape, axis, groups): {EXAMPLE}.")
+        raise TypeError(
+            f"members must map paths to (shape, axis, groups), got {path!r}: {member!r}. Example: {EXAMPLE}."
+        )
     shape, axis, groups = member
     if hasattr(shape, "as_list"):
-        shape = shape.as_list()  # TensorFlow's variables have a TensorShape, which is no sequence
-    if not _are_whole(shape) or min(shape) < 1:
-        raise ValueError(f"members[{path!r}] has the shape {shape!r}: give the variable's shape, such as (10, 3).")
+        shape = shape.as_list()  # TensorFlow's variables have a TensorShape, which is not a sequence
+    if not _are_integers(shape) or min(shape) < 1:
+        raise ValueError(f"members[{path!r}] has the shape {shape!r}. Use the variable's shape, such as (10, 3).")
     shape = tuple(int(size) for size in shape)
-    if not _are_whole([axis]) or not -len(shape) <= axis < len(shape):
+    if not _are_integers([axis]) or not -len(shape) <= axis < len(shape):
         raise ValueError(
             f"members[{path!r}] has the axis {axis!r}, which a variable of shape {shape} lacks. Use an axis between "
             f"{-len(shape)} and {len(shape) - 1}."
         )
     axis = int(axis) % len(shape)
-    if not _are_whole(groups) or len(groups) != shape[axis] or min(groups) < -1:
+    if not _are_integers(groups) or len(groups) != shape[axis] or min(groups) < -1:
         raise ValueError(
-            f"members[{path!r}] has the groups {groups!r}. Give {shape[axis]} whole numbers, the group of each index "
-            f"of axis {axis}, −1 for none."
+            f"members[{path!r}] has the groups {groups!r}. Use {shape[axis]} integers, the group of each index of axis "
+            f"{axis}, -1 for none."
         )
     return shape, axis, np.asarray(groups, "int64")
 
 
-def _are_whole(given):
-    """Whether it is a non-empty row of whole numbers."""
-    if isinstance(given, np.ndarray):
-        return given.ndim == 1 and given.size > 0 and np.issubdtype(given.dtype, np.integer)
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+def _are_integers(entries: Any) -> bool:
+    """Whether the argument is a non-empty row of integers."""
+    if isinstance(entries, np.ndarray):
+        return entries.ndim == 1 and entries.size > 0 and np.issubdtype(entries.dtype, np.integer)
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
         return False
-    return all(isinstance(one, numbers.Integral) and not isinstance(one, (bool, np.bool_)) for one in given)
+    return all(isinstance(entry, numbers.Integral) and not isinstance(entry, (bool, np.bool_)) for entry in entries)

@@ -1,10 +1,11 @@
 """What a group of weights is, and how numbers go from entries to groups and back.
 
-The groups of a variable are its units along some axes (see `poise.penalties.axes`), each for itself or in lists.
-Everything is then vectorized: squares are summed over the other axes, and where lists are given over the segments.
+The groups of a variable are its units along some axes (see `poise.penalties.axes`), one by one or in lists. All sums
+are vectorized: over the other axes, and for lists over segments.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,75 +16,81 @@ from poise.penalties.axes import Axes, keras_sides
 
 
 class Groups:
-    """Groups of the entries of a tensor w, by their `factors`: c per group, an array or a tensor, inf where the group
-    is held at zero. How entries belong to groups is the subclass's to say, in `sums`, `largest` and `spread`."""
+    """Groups of the entries of a tensor w. A subclass defines them in `sums`, `largest` and `spread`.
+
+    Attributes:
+        factors: c per group, an array or a tensor; inf for a group that is held at zero.
+    """
 
     factors: Any
 
     @property
     def slices(self) -> list[tuple[Axes, np.ndarray]]:
-        """(axes, the group of each unit along them, −1 for none) of each of the members that w is made of."""
+        """(axes, the group of each unit along them, −1 for none) for each variable that w is made of."""
         raise NotImplementedError
 
     @property
-    def is_free(self):
+    def is_free(self) -> Any:
         """Per group: whether it is not held at zero."""
         return ops.isfinite(self.factors)
 
     @property
-    def is_held(self):
+    def is_held(self) -> Any:
         """Per entry, broadcastable to w: whether its group is held at zero."""
         return self.spread(ops.logical_not(self.is_free), outside=False)
 
     @property
-    def is_outside(self):
+    def is_outside(self) -> Any:
         """Per entry, broadcastable to w: whether it is in no group; None if every entry is in one."""
         raise NotImplementedError
 
-    def price(self, w):
-        """c per group as a tensor of w's dtype, 0 in the place of inf."""
+    def price(self, w: Any) -> Any:
+        """Return c per group as a tensor of the dtype of w, 0 in place of inf."""
         return ops.cast(ops.where(self.is_free, self.factors, 0.0), w.dtype)
 
-    def norms(self, x):
-        """‖x_g‖₂ per group; scaled by its largest entry, so that no square overflows or vanishes."""
+    def norms(self, x: Any) -> Any:
+        """Return ‖x_g‖₂ per group, scaled by the largest entry, so that no square overflows or vanishes."""
         x = ops.abs(x)
         top = self.largest(x)
         top = ops.where(ops.logical_and(top > 0, ops.isfinite(top)), top, 1.0)
-        (squares,) = self.summed(lambda x, top: (ops.square(x / top),), [x], [top])
+        (squares,) = self.sum_each(lambda x, top: (ops.square(x / top),), [x], [top])
         return top * ops.sqrt(squares)
 
-    def sums(self, x):
-        """Σ x per group."""
+    def sums(self, x: Any) -> Any:
+        """Return Σ x per group."""
         raise NotImplementedError
 
-    def summed(self, of, entries, per_group):
-        """Σ per group of each tensor that of(x, …, n, …) gives, x of w's shape and n per group, given to each entry."""
+    def sum_each(self, of: Callable[..., Sequence[Any]], entries: Sequence[Any], per_group: Sequence[Any]) -> list[Any]:
+        """Return Σ per group of each tensor of `of(*entries, *per_group)`, where numbers per group go to each entry."""
         spread = [self.spread(number, outside=1.0) for number in per_group]
-        return [self.sums(found) for found in of(*entries, *spread)]
+        return [self.sums(tensor) for tensor in of(*entries, *spread)]
 
-    def largest(self, x):
-        """max x per group."""
+    def largest(self, x: Any) -> Any:
+        """Return max x per group."""
         raise NotImplementedError
 
-    def spread(self, per_group, outside=0.0):
-        """One number per group, given to each of its entries, broadcastable to w; `outside` for entries in none."""
+    def spread(self, per_group: Any, outside: Any = 0.0) -> Any:
+        """Give the number of each group to its entries, broadcastable to w; `outside` to entries in no group."""
         raise NotImplementedError
 
-    def completed(self, residuals, w, gradient):
-        """Residuals per group, those of held groups set, with that of the entries in no group as the last."""
+    def complete(self, residuals: Any, w: Any, gradient: Any) -> Any:
+        """Set the residuals of held groups, and append that of the entries in no group."""
         residuals = ops.where(self.is_free, residuals, ops.where(self.norms(w) == 0, 0.0, math.inf))
         outside = self.is_outside
         if outside is None:
             return residuals
-        rest = ops.where(outside, gradient, 0.0)
-        return ops.concatenate([residuals, ops.reshape(ops.sqrt(ops.sum(ops.square(rest))), (1,))])
+        free_gradient = ops.where(outside, gradient, 0.0)
+        return ops.concatenate([residuals, ops.reshape(ops.sqrt(ops.sum(ops.square(free_gradient))), (1,))])
 
 
 @dataclass(frozen=True, eq=False)
 class Layout(Groups):
     """The groups of one variable: its units along `axes`.
 
-    `segments` maps the units to groups, −1 for none (all None: unit i is group i).
+    Attributes:
+        axes: The axes.
+        segments: The group of each unit, −1 for none. None if unit i is group i.
+        factors: c per group.
     """
 
     axes: Axes
@@ -91,41 +98,41 @@ class Layout(Groups):
     factors: Any
 
     @property
-    def slices(self):
+    def slices(self) -> list[tuple[Axes, np.ndarray]]:
         return [(self.axes, np.arange(self.axes.count) if self.segments is None else self.segments)]
 
     @property
-    def is_outside(self):
+    def is_outside(self) -> Any:
         if self.segments is None or (self.segments >= 0).all():
             return None
         return (self.segments < 0)[self.axes.numbers]
 
-    def sums(self, x):
-        totals = self.axes.reduced(ops.sum, x)
+    def sums(self, x: Any) -> Any:
+        totals = self.axes.reduce(ops.sum, x)
         if self.segments is None:
             return totals
         count = self.factors.shape[0]
         return ops.segment_sum(totals, self.segments % (count + 1), count + 1)[:count]
 
-    def largest(self, x):
-        tops = self.axes.reduced(ops.max, x)
+    def largest(self, x: Any) -> Any:
+        tops = self.axes.reduce(ops.max, x)
         if self.segments is None:
             return tops
         count = self.factors.shape[0]
         return ops.segment_max(tops, self.segments % (count + 1), count + 1)[:count]
 
-    def spread(self, per_group, outside=0.0):
+    def spread(self, per_group: Any, outside: Any = 0.0) -> Any:
         if self.segments is not None:
-            rest = ops.full((1,), outside, per_group.dtype)
-            per_group = ops.take(ops.concatenate([per_group, rest]), self.segments % (self.factors.shape[0] + 1))
+            of_outside = ops.full((1,), outside, per_group.dtype)
+            per_group = ops.take(ops.concatenate([per_group, of_outside]), self.segments % (self.factors.shape[0] + 1))
         return self.axes.spread(per_group)
 
 
-def layout(penalty, shape):
-    """The groups of a penalty (its `groups`, `axis`, `weights` and `sides`) on a variable of the given shape.
+def layout(penalty: Any, shape: Sequence[int]) -> Layout:
+    """Return the groups of a penalty (its `groups`, `axis`, `factors` and `sides`) on a variable of this shape.
 
     Raises:
-        ValueError: if the variable lacks the axis, an index runs past its end, or there is not one factor per group.
+        ValueError: If the variable lacks the axis, an index is past its end, or there is not one factor per group.
     """
     shape = tuple(shape)
     name = type(penalty).__name__
@@ -141,8 +148,8 @@ def layout(penalty, shape):
             if max(indices) >= axes.count:
                 where = f"axis {axes.chosen[0]}" if axes == Axes.along(shape, axes.chosen[0]) else f"the {side}"
                 raise ValueError(
-                    f"{name}: group {number} holds the index {max(indices)}, past the end of {where} of a variable "
-                    f"of shape {shape}. Indices run from 0 to {axes.count - 1}."
+                    f"{name}: group {number} has the index {max(indices)}, past the end of {where} of a variable of "
+                    f"shape {shape}. Use indices from 0 to {axes.count - 1}."
                 )
             segments[indices] = number
         if np.array_equal(segments, np.arange(axes.count)):
@@ -159,8 +166,8 @@ def layout(penalty, shape):
     return Layout(axes, segments, factors)
 
 
-def _axes_of(penalty, side, shape):
-    """Those of "inputs" or "outputs", as the penalty was bound or else as Keras has them; or an axis."""
+def _axes_of(penalty: Any, side: Any, shape: Sequence[int]) -> Axes:
+    """The axes of a side, by the sides the penalty is bound to, else by the convention of Keras; or one axis."""
     name = type(penalty).__name__
     if isinstance(side, str):
         sides = keras_sides(shape) if penalty.sides is None else penalty.sides
@@ -172,8 +179,8 @@ def _axes_of(penalty, side, shape):
     elif -len(shape) <= side < len(shape):
         return Axes.along(shape, side)
     if not shape:
-        raise ValueError(f"{name} needs a variable with axes; this one is a single number. Exclude it from the rule.")
+        raise ValueError(f"{name} needs a variable with axes, got a scalar. Exclude the variable from the rule.")
     raise ValueError(
-        f"{name}: groups along axis {side!r} need a variable that has this axis; this one has the shape {shape}. "
-        f"Use an axis between {-len(shape)} and {len(shape) - 1}, or exclude the variable from the rule."
+        f"{name}: groups along axis {side!r} need a variable that has this axis, got the shape {shape}. Use an axis "
+        f"between {-len(shape)} and {len(shape) - 1}, or exclude the variable from the rule."
     )

@@ -1,9 +1,12 @@
 """Penalties of a whole matrix: its rank, its orthogonality, the angles between its rows.
 
-A variable is read as the matrix (everything else, outputs), so that the filters of a convolution are columns. Which
-axes hold the outputs is known by the type of the layer (see `docs/penalties.md`); outside an optimizer it is the last
-axis.
+A variable is read as the matrix (all other axes, outputs), so that the filters of a convolution are columns. The type
+of the layer decides which axes hold the outputs (see docs/explanation/penalties.md). Outside an optimizer it is the
+last axis.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,15 +20,16 @@ NEWTON_STEPS = 16
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class NuclearNorm(Penalty):
-    """strength · c · ‖W‖_*, the sum of singular values: its prox thresholds them, so that the rank falls.
-
-    Cai, Candès and Shen 2010, "A singular value thresholding algorithm", theorem 2.1.
+    """Penalize strength · c · ‖W‖_*, the sum of singular values. Its prox thresholds them and so lowers the rank.
 
     Args:
-        strength: s ≥ 0 or a schedule.
-        factors: one finite factor c for the matrix, or None for 1.
+        strength: s ≥ 0 or a schedule. Default: 1.0.
+        factors: One finite factor c for the matrix. Default: None, for 1.
 
-    Example:
+    References:
+        Cai, Candès and Shen 2010, "A singular value thresholding algorithm", theorem 2.1.
+
+    Examples:
         >>> import poise, keras
         >>> w = keras.ops.array([[3.0, 0.0], [0.0, 0.5]])
         >>> print(keras.ops.convert_to_numpy(poise.NuclearNorm().prox(w, step=1.0, strength=1.0)))
@@ -35,25 +39,25 @@ class NuclearNorm(Penalty):
 
     metric = "scalar"
 
-    def check(self, shape):
+    def check(self, shape: Sequence[int]) -> None:
         _check_matrix(self, shape)
 
-    def _value(self, w, strength):
+    def _value(self, w: Any, strength: Any) -> Any:
         sizes = ops.linalg.svd(_as_matrix(self, w), compute_uv=False)
         return _factor(self) * strength * ops.sum(sizes)
 
-    def _gradient(self, w, strength):
+    def _gradient(self, w: Any, strength: Any) -> Any:
         u, sizes, v = _singular(_as_matrix(self, w))
         sign = ops.matmul(u * _is_live(sizes, w), v)
         return _factor(self) * strength * _as_tensor(self, sign, w.shape)
 
-    def _prox(self, w, step, strength):
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         u, sizes, v = _singular(_as_matrix(self, w))
         shrunk = ops.maximum(sizes - step * _factor(self) * strength, 0.0)
         return _as_tensor(self, ops.matmul(u * shrunk, v), w.shape)
 
-    def _residual(self, w, gradient, strength):
-        """A scalar, ‖−G − sUVᵀ − M‖_F for the nearest M with UᵀM = 0, MV = 0 and ‖M‖₂ ≤ s (Watson 1992)."""
+    def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
+        """‖−G − sUVᵀ − M‖_F, a scalar, for the nearest M with UᵀM = 0, MV = 0 and ‖M‖₂ ≤ s (Watson 1992)."""
         threshold = _factor(self) * strength
         u, sizes, v = _singular(_as_matrix(self, w))
         live = _is_live(sizes, w)
@@ -65,24 +69,28 @@ class NuclearNorm(Penalty):
         excess = ops.maximum(ops.linalg.svd(across, compute_uv=False) - threshold, 0.0)
         return ops.sqrt(ops.sum(ops.square(tangent)) + ops.sum(ops.square(excess)))
 
-    def _critical_strength(self, gradient):
+    def _critical_strength(self, gradient: Any) -> Any:
         """The largest singular value of the gradient."""
         return ops.max(ops.linalg.svd(_as_matrix(self, gradient), compute_uv=False)) / _factor(self)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Orthogonal(Penalty):
-    """strength · c · Σ_i (σ_i² − 1)², which for a tall W is ‖WᵀW − I‖²_F and for a wide one ‖WWᵀ − I‖²_F.
+    """Penalize strength · c · Σ_i (σ_i² − 1)²: ‖WᵀW − I‖²_F for a tall W and ‖WWᵀ − I‖²_F for a wide one.
 
-    "Soft orthogonality" of Bansal, Chen and Wang 2018, equation 1. The prox keeps the singular vectors and moves each
-    singular value to the positive root u of u − σ + 4·step·s·u(u² − 1) = 0. Keras' `OrthogonalRegularizer`, which
-    looks at the angles alone, is `MutualCoherence`.
+    The prox keeps the singular vectors and moves each singular value to the positive root u of
+    u − σ + 4·step·s·u(u² − 1) = 0. Keras' `OrthogonalRegularizer`, which penalizes only the angles, is
+    `MutualCoherence`.
 
     Args:
-        strength: s ≥ 0 or a schedule.
-        factors: one finite factor c for the matrix, or None for 1.
+        strength: s ≥ 0 or a schedule. Default: 1.0.
+        factors: One finite factor c for the matrix. Default: None, for 1.
 
-    Example:
+    References:
+        Bansal, Chen and Wang 2018, "Can we gain more from orthogonality regularizations in training deep CNNs?",
+        equation 1.
+
+    Examples:
         >>> import poise, keras
         >>> float(poise.Orthogonal().value(keras.ops.eye(3), strength=1.0))
         0.0
@@ -91,20 +99,20 @@ class Orthogonal(Penalty):
     smooth = True
     metric = "scalar"
 
-    def check(self, shape):
+    def check(self, shape: Sequence[int]) -> None:
         _check_matrix(self, shape)
 
-    def _value(self, w, strength):
+    def _value(self, w: Any, strength: Any) -> Any:
         excess, _ = _gram_excess(_as_matrix(self, w))
         return _factor(self) * strength * ops.sum(ops.square(excess))
 
-    def _gradient(self, w, strength):
+    def _gradient(self, w: Any, strength: Any) -> Any:
         matrix = _as_matrix(self, w)
         excess, is_tall = _gram_excess(matrix)
         product = ops.matmul(matrix, excess) if is_tall else ops.matmul(excess, matrix)
         return 4.0 * _factor(self) * strength * _as_tensor(self, product, w.shape)
 
-    def _prox(self, w, step, strength):
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         u, sizes, v = _singular(_as_matrix(self, w))
         moved = _toward_one(sizes, 4.0 * step * _factor(self) * strength)
         return _as_tensor(self, ops.matmul(u * moved, v), w.shape)
@@ -112,18 +120,18 @@ class Orthogonal(Penalty):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MutualCoherence(Penalty):
-    """strength · c · the mean of |cos(w_i, w_j)| over pairs of rows: Keras' `OrthogonalRegularizer`.
+    """Penalize strength · c · the mean of |cos(w_i, w_j)| over pairs of rows, as Keras' `OrthogonalRegularizer` does.
 
-    The angles alone count, not the lengths. It is not smooth where a pair is orthogonal and has no proximal operator,
-    so that it acts in update="coupled" alone; `Orthogonal` has one.
+    Only the angles count, not the lengths. The penalty is not smooth where a pair is orthogonal, and it has no proximal
+    operator: it acts by its gradient (update "auto" or "coupled"). `Orthogonal` has a proximal operator.
 
     Args:
-        strength: s ≥ 0 or a schedule (Keras' `factor`).
-        mode: `"rows"` or `"columns"` of a variable with two axes, as it is stored: the rows of a `Dense` kernel belong
-            to inputs, those of the weight of a PyTorch `Linear` to outputs.
-        factors: one finite factor c for the matrix, or None for 1.
+        strength: s ≥ 0 or a schedule (Keras' `factor`). Default: 1.0.
+        mode: `"rows"` (default) or `"columns"` of a variable with two axes, as it is stored: the rows of a `Dense`
+            kernel belong to inputs, those of the weight of a PyTorch `Linear` to outputs.
+        factors: One finite factor c for the matrix. Default: None, for 1.
 
-    Example:
+    Examples:
         >>> import poise, keras
         >>> float(poise.MutualCoherence().value(keras.ops.array([[1.0, 0.0], [2.0, 0.0], [0.0, 3.0]]), strength=3.0))
         1.0
@@ -131,28 +139,28 @@ class MutualCoherence(Penalty):
 
     metric = None
 
-    def __init__(self, strength=1.0, mode="rows", factors=None):
+    def __init__(self, strength: Any = 1.0, mode: str = "rows", factors: Any = None) -> None:
         super().__init__(strength, factors)
         if mode not in ("rows", "columns"):
-            raise ValueError(f"mode={mode!r} is not allowed: use 'rows' or 'columns'.")
+            raise ValueError(f"mode must be 'rows' or 'columns', got {mode!r}.")
         self.mode = mode
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"mode": self.mode, **super().get_config()}
 
-    def check(self, shape):
+    def check(self, shape: Sequence[int]) -> None:
         _check_matrix(self, shape)
         if len(shape) != 2 or shape[0 if self.mode == "rows" else 1] < 2:
             raise ValueError(
-                f"MutualCoherence compares at least two {self.mode} of a matrix; the variable has the shape {tuple(shape)}. "
-                "Exclude it from the rule."
+                f"MutualCoherence needs a matrix with at least two {self.mode}, got the shape {tuple(shape)}. Exclude "
+                "the variable from the rule."
             )
 
-    def _value(self, w, strength):
+    def _value(self, w: Any, strength: Any) -> Any:
         cosines, _, _ = self._cosines(w)
         return self._price(strength, cosines) * ops.sum(ops.abs(cosines))
 
-    def _gradient(self, w, strength):
+    def _gradient(self, w: Any, strength: Any) -> Any:
         """Row i: Σ_j sign(cos_ij)(n_j − cos_ij n_i)/‖w_i‖, twice, since every pair counts from both sides."""
         cosines, directions, lengths = self._cosines(w)
         signs = ops.sign(cosines)
@@ -160,7 +168,7 @@ class MutualCoherence(Penalty):
         pull = 2.0 * self._price(strength, cosines) * pull / lengths
         return pull if self.mode == "rows" else ops.transpose(pull)
 
-    def _cosines(self, w):
+    def _cosines(self, w: Any) -> Any:
         """The cosines between rows with a diagonal of zeros, the rows' directions, and their lengths."""
         self.check(w.shape)
         rows = w if self.mode == "rows" else ops.transpose(w)
@@ -171,16 +179,16 @@ class MutualCoherence(Penalty):
         cosines = ops.matmul(directions, ops.transpose(directions)) * (1.0 - ops.eye(count, dtype=w.dtype))
         return cosines, directions, lengths
 
-    def _price(self, strength, cosines):
+    def _price(self, strength: Any, cosines: Any) -> Any:
         count = cosines.shape[0]
         return _factor(self) * strength / (count * (count - 1.0))
 
-    def why_no_prox(self):
+    def why_no_prox(self) -> Any:
         return "MutualCoherence has no proximal operator. Use update='coupled', or poise.Orthogonal, which has one."
 
 
-def _toward_one(sigma, t):
-    """argmin_{u ≥ 0} ½(u − σ)² + ¼t(u² − 1)²: the positive root of t·u³ + (1 − t)·u − σ.
+def _toward_one(sigma: Any, t: Any) -> Any:
+    """Return argmin_{u ≥ 0} ½(u − σ)² + ¼t(u² − 1)²: the positive root of t·u³ + (1 − t)·u − σ.
 
     The cubic is convex for u > 0 and has one positive root, so Newton from above falls to it. √(1 − 1/t)₊ + ∛(σ/t)
     and max(σ, 1) both lie above it.
@@ -195,7 +203,7 @@ def _toward_one(sigma, t):
     return u
 
 
-def _gram_excess(matrix):
+def _gram_excess(matrix: Any) -> Any:
     """(the smaller of WᵀW and WWᵀ) − I, and whether it is WᵀW."""
     rows, columns = matrix.shape
     is_tall = rows >= columns
@@ -204,38 +212,40 @@ def _gram_excess(matrix):
     return gram - ops.eye(min(rows, columns), dtype=matrix.dtype), is_tall
 
 
-def _singular(matrix):
+def _singular(matrix: Any) -> Any:
     return ops.linalg.svd(matrix, full_matrices=False)
 
 
-def _is_live(sizes, w):
+def _is_live(sizes: Any, w: Any) -> Any:
     """Which singular values are not zero to the precision of w, as numbers."""
     precision = np.finfo(keras.backend.standardize_dtype(w.dtype)).eps
     return ops.cast(sizes > precision * max(w.shape) * ops.max(sizes), w.dtype)
 
 
-def _as_matrix(penalty, w):
+def _as_matrix(penalty: Any, w: Any) -> Any:
     penalty.check(w.shape)
     return _columns(penalty, w.shape).matrix(w)
 
 
-def _as_tensor(penalty, matrix, shape):
+def _as_tensor(penalty: Any, matrix: Any, shape: Sequence[int]) -> Any:
     """The inverse of `_as_matrix`."""
     return _columns(penalty, shape).from_matrix(matrix)
 
 
-def _columns(penalty, shape) -> Axes:
+def _columns(penalty: Any, shape: Sequence[int]) -> Axes:
     sides = penalty.sides or Sides()
     return sides.columns or sides.outputs or Axes.along(tuple(shape), -1)
 
 
-def _factor(penalty):
+def _factor(penalty: Any) -> float:
     return 1.0 if penalty.factors is None else float(penalty.factors.reshape(()))
 
 
-def _check_matrix(penalty, shape):
+def _check_matrix(penalty: Any, shape: Sequence[int]) -> None:
     name = type(penalty).__name__
     if len(shape) < 2:
-        raise ValueError(f"{name} needs a matrix; the variable has the shape {tuple(shape)}. Exclude it from the rule.")
+        raise ValueError(f"{name} needs a matrix, got the shape {tuple(shape)}. Exclude the variable from the rule.")
     if penalty.factors is not None and (penalty.factors.size != 1 or not np.isfinite(penalty.factors).all()):
-        raise ValueError(f"{name} takes one finite factor for the whole matrix; factors={penalty.factors.tolist()!r}.")
+        raise ValueError(
+            f"{name} takes one finite factor for the whole matrix, got factors={penalty.factors.tolist()!r}."
+        )

@@ -1,28 +1,35 @@
-"""Penalties of the shape of weights: smooth along an axis, or close to where they started."""
+"""Penalties of the shape of weights: smooth along an axis, or close to their start."""
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from poise.penalties.axes import Sides
 from poise.penalties.base import PACKAGE, Penalty
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Smoothness(Penalty):
-    """strength · Σ c_i (w_{i+1} − w_i)² along an axis: neighboring weights (in time, space, rank) grow alike.
+    """Penalize strength · Σ c_i (w_{i+1} − w_i)² along an axis: neighboring weights become similar.
 
-    The discrete roughness penalty of Whittaker 1923 and, for coefficients, of Eilers and Marx 1996. Its prox is a
-    symmetric positive definite tridiagonal system per line, solved by cyclic reduction in ⌈log₂ n⌉ steps in which
-    only positive numbers are added, so that no strength loses digits.
+    The discrete roughness penalty. Its prox is a symmetric positive definite tridiagonal system per line, solved by
+    cyclic reduction in ⌈log₂ n⌉ steps in which only positive numbers are added, so that no strength loses digits.
 
     Args:
-        strength: s ≥ 0 or a schedule.
-        axis: the axis along which neighbors are compared; an integer.
-        factors: finite factors c per difference, broadcast to w's shape with `axis` shorter by one; None for ones.
+        strength: s ≥ 0 or a schedule. Default: 1.0.
+        axis: The axis along which neighbors are compared, an integer. Default: 0.
+        factors: Finite factors c per difference, broadcast to the shape of w with `axis` shorter by one. Default:
+            None, for ones.
 
-    Example:
+    References:
+        Whittaker 1923, "On a new method of graduation".
+        Eilers and Marx 1996, "Flexible smoothing with B-splines and penalties".
+
+    Examples:
         >>> import poise, keras
         >>> float(poise.Smoothness().value(keras.ops.array([0.0, 1.0, 3.0]), strength=1.0))
         5.0
@@ -30,20 +37,21 @@ class Smoothness(Penalty):
 
     smooth = True
 
-    def __init__(self, strength=1.0, axis=0, factors=None):
+    def __init__(self, strength: Any = 1.0, axis: Any = 0, factors: Any = None) -> None:
         super().__init__(strength, factors)
         if isinstance(axis, bool) or not isinstance(axis, int):
-            raise TypeError(f"axis={axis!r} is not an axis: give an integer.")
+            raise TypeError(f"axis must be an int, got {axis!r}.")
         self.axis = axis
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"axis": self.axis, **super().get_config()}
 
-    def check(self, shape):
+    def check(self, shape: Sequence[int]) -> None:
         shape = tuple(shape)
         if not -len(shape) <= self.axis < len(shape):
             raise ValueError(
-                f"Smoothness(axis={self.axis}) needs a variable that has this axis; this one has the shape {shape}."
+                f"Smoothness(axis={self.axis}) needs a variable that has this axis, got the shape {shape}. Use another "
+                "axis, or exclude the variable from the rule."
             )
         if self.factors is None:
             return
@@ -56,19 +64,19 @@ class Smoothness(Penalty):
         if not fits or not np.isfinite(self.factors).all():
             raise ValueError(
                 f"Smoothness(axis={self.axis}) on a variable of shape {shape} takes finite factors that broadcast to "
-                f"{tuple(differences)}, one a difference; received {self.factors.shape}."
+                f"{tuple(differences)}, one per difference, got factors of shape {self.factors.shape}."
             )
 
-    def _value(self, w, strength):
+    def _value(self, w: Any, strength: Any) -> Any:
         factors = self._factors(w)
         differences = self._differences(w)
         return ops.sum(strength * factors * differences * differences)
 
-    def _gradient(self, w, strength):
+    def _gradient(self, w: Any, strength: Any) -> Any:
         flow = self._factors(w) * self._differences(w)
         return 2.0 * strength * (self._shifted(flow, back=True) - self._shifted(flow, back=False))
 
-    def _prox(self, w, step, strength):
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         """(I + 2s·h DᵀCD)u = w by parallel cyclic reduction (Hockney 1965).
 
         Row i is b_i u_i − a_i u_{i−k} − d_i u_{i+k} = r_i. Instead of b its excess e = b − a − d > 0 is kept.
@@ -89,16 +97,16 @@ class Smoothness(Penalty):
             distance *= 2
         return ops.moveaxis(r / (e + a + d), 0, axis)
 
-    def _factors(self, w):
+    def _factors(self, w: Any) -> Any:
         self.check(w.shape)
         return 1.0 if self.factors is None else ops.convert_to_tensor(self.factors, w.dtype)
 
-    def _differences(self, w):
+    def _differences(self, w: Any) -> Any:
         along = ops.moveaxis(w, self.axis, 0)
         return ops.moveaxis(along[1:] - along[:-1], 0, self.axis)
 
-    def _shifted(self, differences, back):
-        """Per entry of w the difference before it (`back`) or after it, 0 at the ends."""
+    def _shifted(self, differences: Any, back: bool) -> Any:
+        """Return per entry of w the difference before it (`back`) or after it, 0 at the ends."""
         along = ops.moveaxis(differences, self.axis, 0)
         nothing = ops.zeros((1, *along.shape[1:]), along.dtype)
         padded = ops.concatenate([nothing, along] if back else [along, nothing])
@@ -107,16 +115,19 @@ class Smoothness(Penalty):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Anchored(Penalty):
-    """The penalty of w − start instead of w.
+    """Penalize w − start instead of w.
 
-    `Anchored(L2(s))` is L2-SP for fine-tuning (Li, Grandvalet and Davoine 2018, equation 2).
+    `Anchored(L2(s))` is L2-SP for fine-tuning.
 
     Args:
-        penalty: any penalty; its strength and weights are this one's.
-        start: the anchor, an array of w's shape, or None: the weights before the first training step. The optimizer
-            keeps those, and they are saved with it.
+        penalty: Any penalty. Its strength and factors are those of this one.
+        start: The anchor, an array of the shape of w. Default: None, for the weights before the first training step,
+            which the optimizer keeps and saves.
 
-    Example:
+    References:
+        Li, Grandvalet and Davoine 2018, "Explicit inductive bias for transfer learning", equation 2.
+
+    Examples:
         >>> import poise, keras
         >>> w = keras.ops.array([1.0, 2.5])
         >>> stay = poise.Anchored(poise.L1(), start=[1.5, 0.5])
@@ -124,89 +135,79 @@ class Anchored(Penalty):
         [1.5 1.5]
     """
 
-    def __init__(self, penalty, start=None):
+    def __init__(self, penalty: Any, start: Any = None) -> None:
         if not isinstance(penalty, Penalty) or isinstance(penalty, Anchored):
-            raise TypeError(f"Anchored takes a penalty such as poise.L2(0.01); received {penalty!r}.")
+            raise TypeError(f"Anchored takes a poise penalty such as poise.L2(0.01), got {penalty!r}.")
         if start is not None and not isinstance(start, keras.Variable):
             start = np.asarray(start)
             if not np.isfinite(start).all():
-                raise ValueError("start has entries that are NaN or infinite: an anchor is a finite array.")
+                raise ValueError("start must be finite, got an array with NaN or infinite entries.")
         super().__init__(penalty.strength, penalty.factors)
         self.penalty = penalty
         self.start = start
+        self.smooth, self.metric, self.has_force = penalty.smooth, penalty.metric, penalty.has_force
 
-    @property
-    def smooth(self):
-        return self.penalty.smooth
-
-    @property
-    def metric(self):
-        return self.penalty.metric
-
-    @property
-    def has_force(self):
-        return self.penalty.has_force
-
-    def at(self, start):
-        """The same penalty with the given array or variable as its anchor."""
+    def at(self, start: Any) -> "Anchored":
+        """Return the same penalty with another anchor, an array or a variable."""
         other = copy.copy(self)
         other.start = start
         return other
 
-    def bound(self, sides):
+    def bind(self, sides: Sides) -> Penalty:
         other = copy.copy(self)
-        other.penalty, other.sides = self.penalty.bound(sides), sides
+        other.penalty, other.sides = self.penalty.bind(sides), sides
         return other
 
-    def check(self, shape):
+    def check(self, shape: Sequence[int]) -> None:
         self.penalty.check(shape)
         if self.start is not None and tuple(self.start.shape) != tuple(shape):
             raise ValueError(
-                f"Anchored has a start of shape {tuple(self.start.shape)} for a variable of shape {tuple(shape)}. Give "
-                "each variable a rule of its own, or start=None to anchor at the weights when training begins."
+                f"Anchored has a start of shape {tuple(self.start.shape)} for a variable of shape {tuple(shape)}. Use "
+                "a separate rule for each variable, or start=None to anchor at the weights before training."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         start = None if self.start is None else ops.convert_to_numpy(self.start).tolist()
         return {"penalty": keras.saving.serialize_keras_object(self.penalty), "start": start}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         return cls(keras.saving.deserialize_keras_object(config["penalty"]), config["start"])
 
-    def _value(self, w, strength):
+    def _value(self, w: Any, strength: Any) -> Any:
         return self.penalty.value(self._away(w), strength)
 
-    def _gradient(self, w, strength):
+    def _gradient(self, w: Any, strength: Any) -> Any:
         return self.penalty.gradient(self._away(w), strength)
 
-    def _prox(self, w, step, strength):
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         return self._anchor(w) + self.penalty.prox(self._away(w), step, strength)
 
-    def _residual(self, w, gradient, strength):
+    def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         return self.penalty.residual(self._away(w), gradient, strength)
 
-    def _critical_strength(self, gradient):
-        """That of the penalty: the smallest strength for which w = start is stationary."""
+    def _critical_strength(self, gradient: Any) -> Any:
+        """The smallest strength for which w = start is stationary: that of the penalty."""
         return self.penalty.critical_strength(gradient)
 
-    def why_no_prox(self):
+    def why_no_prox(self) -> Any:
         return self.penalty.why_no_prox()
 
-    def _away(self, w):
+    def _away(self, w: Any) -> Any:
         return w - self._anchor(w)
 
-    def _anchor(self, w):
+    def _anchor(self, w: Any) -> Any:
         if self.start is None:
             raise ValueError(
-                f"{self!r} has no start yet: poise.PenalizedOptimizer sets it when training begins. Elsewhere give an array."
+                f"{self!r} has no start yet. poise.PenalizedOptimizer sets it before the first training step. "
+                "Elsewhere pass start as an array."
             )
         self.check(w.shape)
         return ops.cast(ops.convert_to_tensor(self.start), w.dtype)
 
 
-def _neighbor(x, distance, end=0.0):
-    """x_{i+distance} along the first axis, `end` beyond its ends."""
+def _neighbor(x: Any, distance: int, end: float = 0.0) -> Any:
+    """Return x_{i+distance} along the first axis, `end` beyond its ends."""
     missing = ops.full((abs(distance), *x.shape[1:]), end, x.dtype)
     if distance < 0:
         return ops.concatenate([missing, x[:distance]])

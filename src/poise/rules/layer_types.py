@@ -1,4 +1,4 @@
-"""The table of layer types: what each variable of a Keras layer is for, and along which axes its inputs and outputs lie.
+"""The table of layer types: what each variable of a Keras layer is for, and where its inputs and outputs lie.
 
 A variable does not know its layer, and its name and shape are not enough: the last axis of a kernel holds the filters
 of a `Conv2D`, the input channels of a `Conv2DTranspose`, the multiplier of a `DepthwiseConv2D` and four gates of an
@@ -82,7 +82,7 @@ def _einsum_kernel(layer: Any, shape: Shape) -> VariableInfo:
 
 
 def _einsum_bias(layer: Any, shape: Shape) -> VariableInfo:
-    """Its axes are the last ones of the output, of length 1 where it has no letter of its own."""
+    """Its axes are the last ones of the output, of length 1 where it has no separate letter."""
     _, kernel, outputs = _letters(layer)
     letters = outputs[len(outputs) - len(shape) :]
     axes = [axis for axis, letter in enumerate(letters) if letter in kernel and letter in layer.bias_axes]
@@ -194,4 +194,4 @@ TABLE: dict[str, dict[str, Describe]] = {
     "Normalization": {"mean": state, "variance": state, "count": state},
     "STFTSpectrogram": {"real_kernel": matrix(KERNEL), "imag_kernel": matrix(KERNEL)},
 }
-"""By the name of a Keras layer, for each of its own variables what it is. Subclasses inherit the row."""
+"""By the name of a Keras layer, for each of its direct variables what it is. Subclasses inherit the row."""

@@ -1,39 +1,41 @@
-"""The variables of a joint penalty: those that its members name by their paths.
+"""The variables of a joint penalty, found by the paths of its members.
 
 Layers of two models inside a model may have the same names, and so their variables the same paths. A member is then
-named by the path and its place among the variables that end alike, such as "fc/kernel (2 of 2)".
+named by the path and its place among the variables with the same tail, such as "fc/kernel (2 of 2)".
 """
 
 import collections
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 NUMBERED = re.compile(r"(.+) \((\d+) of (\d+)\)")
 
 
-def path_of(variable) -> str:
+def path_of(variable: Any) -> str:
+    """Return the path of a variable."""
     return getattr(variable, "path", None) or variable.name
 
 
-def have_same_tail(one: str, other: str) -> bool:
-    """Whether two paths agree, segment by segment from their ends, as far as the shorter one goes.
+def have_same_tail(path: str, other: str) -> bool:
+    """Whether two paths agree, segment by segment from their ends, up to the length of the shorter one.
 
     A model that is rebuilt from its configuration may lack the first segments of its variables' paths, or have more.
     """
-    pairs = zip(reversed(one.split("/")), reversed(other.split("/")), strict=False)
+    pairs = zip(reversed(path.split("/")), reversed(other.split("/")), strict=False)
     return all(a == b for a, b in pairs)
 
 
-def names_of_members(variables) -> list[str]:
-    """Per variable its path, followed by its place where others end with the same layer and variable.
+def names_of_members(variables: Iterable[Any]) -> list[str]:
+    """Return per variable its path, followed by its place if others end with the same layer and variable.
 
-    Keras leaves out the models around a layer when it rebuilds a model, so that then paths may be the same.
+    Keras drops the models around a layer when it rebuilds a model, so that paths may then be the same.
     """
     return unique_names([path_of(variable) for variable in variables], _end)
 
 
 def unique_names(paths: Sequence[str], part: Callable[[str], str] = str) -> list[str]:
-    """The paths, those of which `part` gives the same followed by their places among these."""
+    """Return the paths, followed by a place for those on which `part` returns the same."""
     counts, seen, names = collections.Counter(map(part, paths)), collections.Counter(), []
     for path in paths:
         seen[part(path)] += 1
@@ -43,6 +45,7 @@ def unique_names(paths: Sequence[str], part: Callable[[str], str] = str) -> list
 
 
 def without_place(name: str) -> str:
+    """Return the path in a name of `unique_names`."""
     numbered = NUMBERED.fullmatch(name)
     return numbered[1] if numbered else name
 
@@ -51,11 +54,11 @@ def _end(path: str) -> str:
     return "/".join(path.split("/")[-2:])
 
 
-def alike(path: str, variables) -> list[int]:
-    """The numbers of the variables of this path, or, where there is none, of those whose paths have the same tail.
+def find_candidates(path: str, variables: Sequence[Any]) -> list[int]:
+    """Return the numbers of the variables with this path, or, if there is none, of those with the same tail.
 
-    A path with a place is that of one variable at most, and of none if there are more or fewer variables that end alike
-    than there were: it is the variable of this path or, where that is not one, the variable at this place.
+    A path with a place belongs to at most one variable: the one with this path or, if there is not exactly one, the
+    variable at this place. It belongs to none if the number of variables with the same tail has changed.
     """
     paths = [path_of(variable) for variable in variables]
     numbered = NUMBERED.fullmatch(path)
@@ -65,60 +68,68 @@ def alike(path: str, variables) -> list[int]:
         if len(near) != count:
             return []
         same = [number for number in near if paths[number] == path]
-        return (
-            same
-            if len(same) == 1
-            else [number for number in near[place - 1 : place] if have_same_tail(path, paths[number])]
-        )
+        if len(same) == 1:
+            return same
+        return [number for number in near[place - 1 : place] if have_same_tail(path, paths[number])]
     same = [number for number, other in enumerate(paths) if other == path]
     return same or [number for number, other in enumerate(paths) if have_same_tail(path, other)]
 
 
-def numbers_of_members(rule, variables, frozen) -> list[int]:
-    """The numbers of the variables of the members of a rule's penalty, in the members' order.
+def numbers_of_members(rule: Any, variables: Sequence[Any], frozen: Iterable[Any]) -> list[int]:
+    """Return the numbers of the variables of the members of a rule's penalty, in the order of the members.
 
     Args:
-        rule: a rule with a joint penalty.
-        variables: the variables that are trained.
-        frozen: variables of the model that are not, if they are known.
+        rule: A rule with a joint penalty.
+        variables: The variables that are trained.
+        frozen: Variables of the model that are not trained, if they are known.
 
     Raises:
-        ValueError: if a member is none of those that are trained, or more than one, or has another shape; if the rule
-            has the name of another variable.
+        ValueError: If a member is not exactly one of the trained variables, or has another shape; if the rule has the
+            name of another variable.
     """
-    found = {}
+    member_of: dict[int, str] = {}
     for path, (shape, _, _) in rule.penalty.members.items():
         who = f"Rule {rule.name!r}: the member {path!r}"
         if any(path_of(variable) == path for variable in frozen):
-            raise ValueError(f"{who} is frozen (trainable=False) and cannot become zero. Train it, or leave it out.")
-        numbers = alike(path, variables)
+            raise ValueError(f"{who} is frozen (trainable=False) and cannot become zero. Train it, or remove it.")
+        numbers = find_candidates(path, variables)
         if not numbers:
             raise ValueError(
-                f"{who} is no variable of the {len(variables)} that are trained. Give paths as variable.path tells "
-                "them; poise.summary(model) lists all."
+                f"{who} is not one of the {len(variables)} trained variables. Use paths as in variable.path; run "
+                "poise.summary(model) to list all variables."
             )
         if len(numbers) > 1:
             paths = ", ".join(repr(path_of(variables[number])) for number in numbers)
             raise ValueError(
-                f"{who} may be any of {paths}. Give the whole path, or its place among those, such as "
+                f"{who} may be any of {paths}. Use the full path, or the place among those, such as "
                 f"{f'{path} (1 of {len(numbers)})'!r}."
             )
         (number,) = numbers
-        if number in found:
-            raise ValueError(f"{who} is {path_of(variables[number])!r}, and so is {found[number]!r}. Leave one out.")
+        if number in member_of:
+            raise ValueError(
+                f"{who} is {path_of(variables[number])!r}, and so is {member_of[number]!r}. Remove one of them."
+            )
         if tuple(variables[number].shape) != shape:
             raise ValueError(
-                f"{who} has the shape {tuple(variables[number].shape)}, and its groups are for the shape {shape}. Make "
-                "the penalty for this model."
+                f"{who} has the shape {tuple(variables[number].shape)}, but its groups are for the shape {shape}. "
+                "Create the penalty for this model."
             )
-        found[number] = path
-    if any(path_of(variable) == rule.name for number, variable in enumerate(variables) if number not in found):
-        raise ValueError(f"The joint rule is named {rule.name!r}, as another variable is. Give it another name.")
-    return list(found)
+        member_of[number] = path
+    if any(path_of(variable) == rule.name for number, variable in enumerate(variables) if number not in member_of):
+        raise ValueError(
+            f"The name {rule.name!r} of the joint rule is the path of another variable. Pass another name= to the rule."
+        )
+    return list(member_of)
 
 
-def check_alone(number: int, members: dict[int, list[int]], rules, rules_of, variables):
-    """Raises ValueError if another rule acts on a variable of the joint rule of this number."""
+def check_alone(
+    number: int,
+    members: Mapping[int, list[int]],
+    rules: Sequence[Any],
+    rules_of: Mapping[int, list[int]],
+    variables: Sequence[Any],
+) -> None:
+    """Raise ValueError if another rule acts on a variable of the joint rule of this number."""
     for member in members[number]:
         for other in rules_of[member]:
             if other == number:
@@ -126,6 +137,6 @@ def check_alone(number: int, members: dict[int, list[int]], rules, rules_of, var
             both = "two joint penalties" if other in members else "another penalty beside a joint one"
             raise ValueError(
                 f"Rules {rules[number].name!r} and {rules[other].name!r} put {both} on {path_of(variables[member])!r}, "
-                f"and no step for both is known. Exclude it from the other: poise.Rule(..., exclude=["
-                f"{path_of(variables[member])!r}, ...])."
+                f"and they have no common proximal step. Exclude the variable from the other rule: poise.Rule(..., "
+                f"exclude=[{path_of(variables[member])!r}, ...])."
             )

@@ -1,17 +1,18 @@
 """Which rules act on which variables: rules resolved against the variables of a model, once, and kept.
 
-Everything that could be a mistake (a rule that matches nothing, two penalties that have no joint proximal step, an
-integer variable) is an error here, before the first step. What the rules resolved to is saved with the optimizer and
-restored by the position of the variables in the model: Keras drops prefixes of paths and renames layers on load, so
-that matching the rules a second time could move them to other variables.
+Everything that could be a mistake (a rule that matches nothing, two penalties without a common proximal step, an
+integer variable) is an error here, before the first step. The result is saved with the optimizer and restored by the
+position of the variables in the model: Keras drops prefixes of paths and renames layers on load, so that matching the
+rules a second time could move them to other variables.
 """
 
 import collections
 import difflib
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -23,37 +24,43 @@ from poise.rules.variable_info import STATE
 
 @dataclass(frozen=True)
 class Plan:
-    """Rules resolved against variables: `rules_of[i]` are the numbers of the rules of variable i."""
+    """Rules resolved against variables.
+
+    Attributes:
+        rules_of: By the number of a variable the numbers of its rules.
+        asleep: The inactive rules: all their variables are frozen, or state that training sets.
+        joint: By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order.
+        config: What `resolve` takes as `saved`: JSON-compatible, with the variables by their positions.
+    """
 
     rules_of: dict[int, list[int]]
     asleep: list[int]
-    """The rules of which every variable is frozen, or state that training sets."""
-    together: dict[int, list[int]]
-    """By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order."""
-    config: dict
-    """What `resolve` takes as `saved`: JSON-compatible, with the variables by their positions."""
+    joint: dict[int, list[int]]
+    config: dict[str, Any]
 
     @property
-    def alone(self) -> dict[int, list[int]]:
+    def single(self) -> dict[int, list[int]]:
         """`rules_of` without the variables of joint penalties."""
-        joint = {number for members in self.together.values() for number in members}
+        joint = {number for members in self.joint.values() for number in members}
         return {number: rules for number, rules in self.rules_of.items() if number not in joint}
 
 
-def resolve(rules: Sequence[Rule], variables, weights=(), saved: dict | None = None) -> Plan:
-    """Finds the rules of every variable.
+def resolve(
+    rules: Sequence[Rule], variables: Iterable[Any], weights: Iterable[Any] = (), saved: dict[str, Any] | None = None
+) -> Plan:
+    """Find the rules of every variable.
 
     Args:
-        rules: the rules, with names that differ.
-        variables: the variables that are trained.
-        weights: all weights of the model in its order, frozen ones included; empty if the model is not known.
-        saved: what rules of these names resolved to before (`Plan.config`); None to match all of them.
+        rules: The rules, with names that differ.
+        variables: The variables that are trained.
+        weights: All weights of the model in its order, including frozen ones. Default: empty, for an unknown model.
+        saved: What rules of these names resolved to before (`Plan.config`). Default: None, which matches all rules.
 
     Raises:
-        ValueError: if a rule matches nothing, or a variable that no penalty can act on; if a penalty does not fit its
-            variable; if two non-smooth penalties meet, or another one and a joint one; if a Keras regularizer and a
-            rule do; if a joint penalty's members are not the variables that its rule selects; if a variable of a saved
-            rule cannot be identified.
+        ValueError: If a rule matches nothing, or a variable that no penalty can act on; if a penalty does not fit its
+            variable; if a variable has two non-smooth penalties, a joint penalty and another one, or a Keras
+            regularizer and a rule; if a joint penalty's members are not the variables that its rule selects; if a
+            variable of a saved rule cannot be identified.
     """
     variables, weights = list(variables), list(weights)
     known = {id(weight) for weight in weights}
@@ -62,9 +69,11 @@ def resolve(rules: Sequence[Rule], variables, weights=(), saved: dict | None = N
     numbers = {id(variable): number for number, variable in enumerate(variables)}
     places = {id(weight): place for place, weight in enumerate(weights)}
     frozen = [weight for weight in weights if id(weight) not in numbers]
-    restored = {} if saved is None else _restored(saved, rules, variables, weights, whole)
+    restored = {} if saved is None else _restore(saved, rules, variables, weights, whole)
     rules_of = collections.defaultdict(list)
-    asleep, together, positions = [], {}, {}
+    asleep: list[int] = []
+    joint: dict[int, list[int]] = {}
+    positions: dict[Any, list[int]] = {}
     for number, rule in enumerate(rules):
         is_joint = rule.penalty.members is not None
         if rule.name in restored:
@@ -80,14 +89,14 @@ def resolve(rules: Sequence[Rule], variables, weights=(), saved: dict | None = N
         matched = [numbers[id(variable)] for variable in chosen if id(variable) in numbers]
         if is_joint:
             _check_trained(rule, chosen, numbers)
-            together[number] = matched
+            joint[number] = matched
         if not matched:
             asleep.append(number)
         for i in matched:
             _check_variable(rule, variables[i])
             rules_of[i].append(number)
-    for number in together:
-        check_alone(number, together, rules, rules_of, variables)
+    for number in joint:
+        check_alone(number, joint, rules, rules_of, variables)
     for i, numbers_of_rules in rules_of.items():
         _check_meeting([rules[k] for k in numbers_of_rules], path_of(variables[i]))
     config = {
@@ -96,17 +105,19 @@ def resolve(rules: Sequence[Rule], variables, weights=(), saved: dict | None = N
         "whole": whole,
         "rules": positions,
     }
-    return Plan(dict(rules_of), asleep, together, config)
+    return Plan(dict(rules_of), asleep, joint, config)
 
 
-def _restored(saved, rules, variables, weights, whole) -> dict[str, list]:
-    """By the name of each saved rule its variables among these.
+def _restore(
+    saved: Mapping[str, Any], rules: Sequence[Rule], variables: list[Any], weights: list[Any], whole: bool
+) -> dict[Any, list[Any]]:
+    """Return by the name of each saved rule its variables.
 
-    By position among all weights of the model, which freezing leaves as it is; where the model is not known, among
-    those that are trained; and where the two differ in number or form, by path.
+    They are found by position among all weights of the model, which freezing does not change; if the model is not
+    known, among the trained variables; and if the two lists differ in number or form, by path.
 
     Raises:
-        ValueError: if one of them cannot be identified.
+        ValueError: If a variable cannot be identified.
     """
     before = [(path, tuple(shape)) for path, shape in saved["weights"]]
     by_model = whole and saved["whole"]
@@ -122,78 +133,83 @@ def _restored(saved, rules, variables, weights, whole) -> dict[str, list]:
         if rule.name in saved["rules"]:
             of_rule = saved["rules"][rule.name]
             visible = [place for place in of_rule if whole or place in saved["trained"]]
-            restored[rule.name] = [_of_path(rule, before[place], weights) for place in visible]
+            restored[rule.name] = [_find_by_path(rule, before[place], weights) for place in visible]
             if rule.penalty.members is None:  # the paths are those of before, so that new ones can be matched
                 paths = {path for path, _ in before}
                 restored[rule.name] += [w for w in weights if path_of(w) not in paths and rule.applies_to(w)]
     return restored
 
 
-def _are_alike(before, now) -> bool:
-    """Whether these weights have the shapes and the last names of those before, one by one."""
+def _are_alike(before: Sequence[tuple[str, tuple[int, ...]]], now: Sequence[Any]) -> bool:
+    """Whether the weights have the shapes and last names of those before, one by one."""
 
-    def form(path, shape):
+    def form(path: str, shape: Sequence[int]) -> tuple[str, tuple[int, ...]]:
         return re.sub(r"_\d+$", "", path.split("/")[-1]), tuple(shape)
 
     return [form(path, shape) for path, shape in before] == [form(path_of(weight), weight.shape) for weight in now]
 
 
-def _is_permuted(before, places, now) -> bool:
-    """Whether one of these weights has the path that another one had."""
+def _is_permuted(before: Sequence[tuple[str, tuple[int, ...]]], places: Iterable[int], now: Sequence[Any]) -> bool:
+    """Whether a weight has the path that another one had before."""
     paths = [before[place][0] for place in places]
     return any(path_of(weight) != path and path_of(weight) in paths for path, weight in zip(paths, now, strict=True))
 
 
-def _of_path(rule, before, weights):
+def _find_by_path(rule: Rule, before: tuple[str, tuple[int, ...]], weights: Iterable[Any]) -> Any:
     path, shape = before
     matches = [weight for weight in weights if path_of(weight) == path and tuple(weight.shape) == shape]
     if len(matches) != 1:
         count = "no variable" if not matches else f"{len(matches)} variables"
         raise ValueError(
             f"Rule {rule.name!r} was saved for {path!r} of shape {shape}. This model has {count} with that path and "
-            "shape, and its list of weights is different, so the rule cannot be restored. Compile with a new "
-            "optimizer: poise.PenalizedOptimizer(inner, rules)."
+            "shape, and a different list of weights, so the rule cannot be restored. Compile with a new optimizer: "
+            "poise.PenalizedOptimizer(inner_optimizer, rules)."
         )
     return matches[0]
 
 
-def _check_trained(rule, chosen, numbers):
+def _check_trained(rule: Rule, chosen: Iterable[Any], numbers: Mapping[int, int]) -> None:
+    """Raise ValueError if a member of a joint rule is frozen."""
     for variable in chosen:
         if id(variable) not in numbers:
             raise ValueError(
                 f"Rule {rule.name!r}: the member {path_of(variable)!r} is frozen (trainable=False) and cannot become "
-                "zero. Train it, or leave it out."
+                "zero. Train it, or remove it."
             )
 
 
-def _why_nothing_matches(rule, variables, frozen):
+def _why_nothing_matches(rule: Rule, variables: Sequence[Any], frozen: Sequence[Any]) -> str:
+    """The message for a rule that matches no variable."""
     paths = [path_of(variable) for variable in [*variables, *frozen]]
     tails = {"/".join(path.split("/")[-2:]): path for path in paths} | {path: path for path in paths}
     near = [path for glob in _globs(rule.select) for path in difflib.get_close_matches(glob, tails, n=3, cutoff=0.5)]
-    nearest = f" Nearest: {', '.join(map(repr, dict.fromkeys(near)))}." if near else ""
+    hint = f" Did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
     excluded = [variable for variable in variables if rule.selects(variable)]
     if excluded:
-        nearest = f" Its exclude leaves out all {len(excluded)} that it selects."
-    hint = "" if frozen else " A frozen variable is not trained and not seen here."
+        hint = f" Its exclude leaves out all {len(excluded)} variables that it selects."
+    if not frozen:
+        hint += " Frozen variables are not among them."
     return (
-        f"Rule {rule.name!r} matches no variable of the {len(variables)} that are trained.{nearest}{hint} "
-        "poise.summary(model) lists all."
+        f"Rule {rule.name!r} matches none of the {len(variables)} trained variables.{hint} Run poise.summary(model) to "
+        "list all variables."
     )
 
 
-def _globs(select):
+def _globs(select: Any) -> list[str]:
+    """The globs in a selection."""
     if isinstance(select, str):
         return [select]
-    return [glob for one in select for glob in _globs(one)] if isinstance(select, (list, tuple)) else []
+    return [glob for part in select for glob in _globs(part)] if isinstance(select, (list, tuple)) else []
 
 
-def _means_state(rule, variables):
-    """Whether a rule for scales finds only those of float8, which no penalty can act on."""
+def _means_state(rule: Rule, variables: Iterable[Any]) -> bool:
+    """Whether a rule for scales finds only those of float8, on which no penalty can act."""
     select = rule.select if isinstance(rule.select, (list, tuple)) else [rule.select]
     return Role.SCALES in select and any(kind_of(variable) == STATE for variable in variables)
 
 
-def _check_variable(rule, variable):
+def _check_variable(rule: Rule, variable: Any) -> None:
+    """Raise ValueError if the penalty of a rule cannot act on a variable."""
     path = path_of(variable)
     dtype = keras.backend.standardize_dtype(variable.dtype)
     if "float" not in dtype:
@@ -202,55 +218,56 @@ def _check_variable(rule, variable):
         )
     if kind_of(variable) == STATE:
         raise ValueError(
-            f"Rule {rule.name!r} matches {path!r}, which is not a parameter: training sets it to a value of its own, "
-            "such as a scale of float8. Exclude it from the rule."
+            f"Rule {rule.name!r} matches {path!r}, which is not a parameter: training overwrites it, as a scale of "
+            "float8. Exclude it from the rule."
         )
     regularizer = getattr(variable, "regularizer", None)
     if regularizer is not None:
         raise ValueError(
-            f"Rule {rule.name!r} matches {path!r}, which still carries the Keras regularizer "
-            f"{type(regularizer).__name__}: it would be penalized twice. Move it into a rule with poise.adopt_regularizers(model), "
-            "or build the layer without it."
+            f"Rule {rule.name!r} matches {path!r}, which still has the Keras regularizer "
+            f"{type(regularizer).__name__} and would be penalized twice. Move the regularizer into a rule with "
+            "poise.adopt_regularizers(model), or build the layer without it."
         )
     if rule.penalty.members is not None:
         return
     try:
-        rule.penalty.bound(info_of(variable).sides).check(variable.shape)
+        rule.penalty.bind(info_of(variable).sides).check(variable.shape)
     except ValueError as error:
         raise ValueError(f"Rule {rule.name!r} cannot act on {path!r}: {error}") from error
 
 
-def _check_members(rule, matched, members):
-    """Raises ValueError unless a rule with a joint penalty selects its members and nothing else."""
+def _check_members(rule: Rule, matched: Iterable[Any], members: Sequence[Any]) -> None:
+    """Raise ValueError unless a rule with a joint penalty selects its members and nothing else."""
     named = _globs(rule.select)
-    for path, variable in zip(rule.penalty.members, members, strict=True):
+    for path, variable in zip(rule.penalty.members or (), members, strict=True):
         is_selected = rule.selects(variable) or path in named or glob.escape(path) in named
         if not is_selected or rule.excludes(variable):
             raise ValueError(
-                f"Rule {rule.name!r} leaves out {path!r}, which is a member of its penalty. Select all members: "
+                f"Rule {rule.name!r} does not select {path!r}, a member of its penalty. Select all members: "
                 "poise.Rule([*penalty.members], penalty)."
             )
     for variable in matched:
         if not any(variable is member for member in members):
             raise ValueError(
-                f"Rule {rule.name!r} selects {path_of(variable)!r}, which is no member of its penalty, so that it has "
-                "no groups there. Select the members alone: poise.Rule([*penalty.members], penalty)."
+                f"Rule {rule.name!r} selects {path_of(variable)!r}, which is not a member of its penalty. Select only "
+                "the members: poise.Rule([*penalty.members], penalty)."
             )
 
 
-def _check_meeting(rules, path):
+def _check_meeting(rules: Iterable[Rule], path: str) -> None:
+    """Raise ValueError if a variable has two non-smooth penalties."""
     rough = [rule for rule in rules if not rule.penalty.smooth]
     if len(rough) < 2:
         return
-    kinds = {type(rule.penalty).__name__ for rule in rough}
-    if kinds == {"L1", "GroupLasso"}:
+    names_of_penalties = {type(rule.penalty).__name__ for rule in rough}
+    if names_of_penalties == {"L1", "GroupLasso"}:
         instead = "Use poise.SparseGroupLasso, which is their sum, in one rule"
-    elif kinds <= {"L1", "ElasticNet"}:
+    elif names_of_penalties <= {"L1", "ElasticNet"}:
         instead = "Add their strengths in one rule"
     else:
         instead = "Keep one of them"
     names = " and ".join(repr(rule.name) for rule in rough)
     raise ValueError(
-        f"Rules {names} put {len(rough)} non-smooth penalties on {path!r}, and their sum has no proximal step. "
+        f"Rules {names} put {len(rough)} non-smooth penalties on {path!r}, and their sum has no known prox. "
         f"{instead}, or exclude the variable from all but one."
     )

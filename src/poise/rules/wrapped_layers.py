@@ -1,4 +1,4 @@
-"""What the variables of a wrapped PyTorch module or JAX function are: they have no layer of their own in Keras."""
+"""What the variables of a wrapped PyTorch module or JAX function are: they have no Keras layer."""
 
 import re
 from typing import Any
@@ -89,7 +89,7 @@ def _infos_of_functions(layer: Any) -> dict[int, VariableInfo]:
 
 
 def _info_of_leaf(path: list[str], shape: Shape) -> VariableInfo:
-    """As Flax and Haiku name them; a projection of an attention has its heads on an axis of their own."""
+    """As Flax and Haiku name them; a projection of an attention has its heads on a separate axis."""
     name, parents = path[-1], path[:-1]
     if name in ("b", "bias"):
         return vector(BIASES)(None, shape)

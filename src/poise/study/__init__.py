@@ -1,29 +1,34 @@
-"""From a table to a report: does a penalty help on these data, which, how strong, and what survives it?"""
+"""From a table to a report: does a penalty help on these data, which one, how strong, and which columns matter?
 
-from poise.study.candidates.candidates import DEFAULTS, KINDS
-from poise.study.columns.columns import Column
-from poise.study.report.sentences import answer
-from poise.study.result import Candidate, Settings, Study
-from poise.study.run import run_study
-from poise.study.sources import DataError, load
-from poise.study.storage import Run, check_folder, load_run, save
-from poise.study.tables import Table, read
+The names below are imported on first use. Everything else is imported from its module.
+"""
 
-__all__ = [
-    "DEFAULTS",
-    "KINDS",
-    "Candidate",
-    "Column",
-    "DataError",
-    "Run",
-    "Settings",
-    "Study",
-    "Table",
-    "answer",
-    "check_folder",
-    "load",
-    "load_run",
-    "read",
-    "run_study",
-    "save",
-]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poise.study.candidates.penalties import DEFAULT_PENALTIES, PENALTIES
+    from poise.study.errors import DataError
+    from poise.study.result import Study
+    from poise.study.run import run_study
+    from poise.study.tables import Table, read
+
+__all__ = ["DEFAULT_PENALTIES", "PENALTIES", "DataError", "Study", "Table", "read", "run_study"]
+
+_MODULES = {
+    "DEFAULT_PENALTIES": "poise.study.candidates.penalties",
+    "PENALTIES": "poise.study.candidates.penalties",
+    "DataError": "poise.study.errors",
+    "Study": "poise.study.result",
+    "Table": "poise.study.tables",
+    "read": "poise.study.tables",
+    "run_study": "poise.study.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'poise.study' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,199 +1,211 @@
-"""What `poise.run_study` returns: the candidates beside each other, and what they came to."""
+"""The result of a study: what it says, the network to predict with, and a folder to keep both in."""
 
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
 import pandas as pd
 
-from poise.compaction import compact
-from poise.path.result import RegularizationPath
-from poise.study.candidates.candidates import DEFAULTS, kind_of, row_of
 from poise.study.columns.encoding import Encoder
-from poise.study.scores import Estimate, Outcome, score_name
-from poise.study.sources import DataError
-from poise.study.tables import Table
-from poise.study.watching import Watched
+from poise.study.loading import read_study
+from poise.study.predictions import predict_rows
+from poise.study.report.comparison import compare_candidates
+from poise.study.report.numbers import format_number
+from poise.study.sources import Source, load
 
-NONE = "none"
+if TYPE_CHECKING:
+    from poise.study.findings import Candidate, Findings
 
-
-@dataclass(frozen=True)
-class Settings:
-    """How a study is done; what `poise.run_study` was asked for."""
-
-    penalties: tuple[str, ...] = DEFAULTS
-    choose: str | None = None
-    hidden_layer_sizes: tuple[int, ...] = (64,)
-    model: str | None = None
-    cv: int = 4
-    strengths: int = 13
-    n_init: int = 1
-    max_iter: int = 800
-    learning_rate: float = 0.01
-    test: float = 0.2
-    seed: int = 0
-    drop: tuple[str, ...] = ()
-    delimiter: str | None = None
-    decimal: str | None = None
-    encoding: str | None = None
-
-    def __post_init__(self):
-        known = {NONE, *self.penalties}
-        limits = {
-            "hidden_layer_sizes": (
-                all(units >= 1 for units in self.hidden_layer_sizes),
-                "hold one unit a layer at least, as (64, 32) or ()",
-            ),
-            "cv": (self.cv >= 2, "be at least 2"),
-            "strengths": (self.strengths >= 3, "be at least 3"),
-            "n_init": (self.n_init >= 1, "be at least 1"),
-            "max_iter": (self.max_iter >= 1, "be at least 1"),
-            "learning_rate": (0.0 < self.learning_rate < float("inf"), "be positive and finite, such as 0.01"),
-            "test": (0.0 < self.test < 1.0, "lie between 0 and 1, such as 0.2"),
-            "seed": (0 <= self.seed < 2**32, "lie between 0 and 2**32 - 1"),
-            "choose": (self.choose is None or self.choose in known, f"be one of {', '.join(sorted(known))}"),
-        }
-        for name, (fine, demand) in limits.items():
-            if not fine:
-                raise DataError(f"{name} is {getattr(self, name)!r} and must {demand}.")
+NOT_RESULTS = ("stage", "selection_strength", "selected", "stability")
+STYLE = "border-bottom:1px solid;border-color:color-mix(in srgb,currentColor 25%,transparent);padding:.2em .6em"
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """A penalty, or none, with what its path came to.
-
-    Args:
-        name: "none" or that of the penalty.
-        title: as people read it.
-        path: its path; after adaptive stages that of the last, and without a penalty the one at strength 0.
-        stage: of the path and its stages the one whose held-out loss is lowest: the one that predicts.
-        strength: of `stage`, with the lowest held-out loss.
-        kept_at: the strength of `path` at which it is told what survives.
-        kept: the columns that the network of `kept_at` reads; None where that cannot be told.
-        stability: by column the share of the lanes of `kept_at` (folds, all rows, seeds) that read it; or None.
-        val_loss, val_error: the held-out loss at `strength`, and its standard error over the folds.
-        model: trained on all training rows at `strength`; it takes encoded rows.
-        test_loss, score: on the test rows.
-        gain: by how much the test loss is below that without a penalty, on the same rows; NaN for that one itself.
-    """
-
-    name: str
-    title: str
-    path: RegularizationPath
-    stage: RegularizationPath
-    strength: float
-    kept_at: float
-    kept: tuple[str, ...] | None
-    stability: pd.Series | None
-    val_loss: float
-    val_error: float
-    model: keras.Model
-    outcome: Outcome
-    test_loss: Estimate
-    score: Estimate
-    gain: Estimate
-
-    @property
-    def loss(self) -> float:
-        """The prediction loss of `model` on all training rows."""
-        lanes = self.stage.lanes.table
-        lanes = lanes[(lanes["fold"] < 0) & (lanes["seed"] == 0)]
-        return float(lanes["loss"].iloc[int((lanes["strength"] - self.strength).abs().argmin())])
-
-    @property
-    def row(self) -> pd.Series:
-        """The strength's row of the table of its path."""
-        return row_of(self.stage, self.strength)
-
-
-@dataclass(frozen=True, eq=False)
 class Study:
-    """What `poise.run_study` returns.
+    """The result of `poise.run_study`, or of `Study.load`.
 
-    Args:
-        table: the data.
-        settings: what was asked for.
-        candidates: without a penalty first, then each penalty in the order in which it was asked for.
-        chosen: the name of the first penalized candidate that the folds do not show to be worse than that of the
-            lowest held-out loss (paired t test, one-sided, 5%), or what was chosen by force.
-        encoder: of the features, fitted on all training rows.
-        center, scale: what the target was standardized by; (0, 1) but in regression.
-        rows: how many rows train and how many test.
-        watched: by name the chosen candidate and that without a penalty, as they train.
-        seconds: how long it took.
+    Printing a study shows its verdict; a notebook also shows the comparison of the networks.
+
+    Attributes:
+        description: The content of study.json: data, settings, candidates, verdict and versions.
+        model: The chosen network without its dead units, a plain Keras model of encoded rows.
+        encoder: Turns columns into the inputs of the network.
+        folder: The folder that the study was loaded from; `None` for a new study.
+
+    Examples:
+        >>> import poise
+        >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
+        >>> study.chosen
+        'l2'
+        >>> study.predict("wine").columns[:2].tolist()
+        ['target', 'probability of class_0']
     """
 
-    table: Table
-    settings: Settings
-    candidates: tuple[Candidate, ...]
-    chosen: str
-    encoder: Encoder
-    center: float
-    scale: float
-    rows: Mapping[str, int]
-    watched: Mapping[str, Watched]
-    seconds: float
+    def __init__(
+        self,
+        description: Mapping,
+        model: keras.Model,
+        encoder: Encoder,
+        *,
+        findings: "Findings | None" = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.description = description
+        self.model = model
+        self.encoder = encoder
+        self._findings = findings
+        self.folder = folder
 
-    def __getitem__(self, name: str) -> Candidate:
-        return {candidate.name: candidate for candidate in self.candidates}[name]
-
-    @property
-    def baseline(self) -> Candidate:
-        return self.candidates[0]
-
-    @property
-    def best(self) -> Candidate:
-        """The chosen candidate."""
-        return self[self.chosen]
-
-    @cached_property
-    def smaller(self) -> keras.Model:
-        """The network of the chosen candidate without its dead units: the same outputs from fewer parameters.
-
-        The network itself where its layers have no graph that could be followed.
-        """
-        try:
-            return compact(self.best.model)
-        except TypeError:
-            return self.best.model
+    # ------------------------------------------------------------ what it says
 
     @property
-    def selector(self) -> Candidate | None:
-        """The candidate that tells what survives: the last that drops columns, else the last that makes zeros."""
-        able = [c for c in self.candidates[1:] if c.kept is not None and kind_of(c.name).by_column]
-        able = able or [c for c in self.candidates[1:] if c.kept is not None and c.name != "l2"]
-        adaptive = [c for c in able if kind_of(c.name).adaptive]
-        return (adaptive or able or [None])[-1]
+    def answer(self) -> tuple[str, ...]:
+        """The verdict, the selected columns, and how certain both are, in three paragraphs."""
+        return tuple(self.description["answer"])
+
+    @property
+    def chosen(self) -> str:
+        """The name of the candidate whose network predicts, such as `"l2"`, or `"none"`."""
+        return self.description["chosen"]
+
+    @property
+    def selected_columns(self) -> tuple[str, ...] | None:
+        """The columns that the study selects; `None` if no penalty in it selects columns."""
+        name = self.description["selector"]
+        candidates = {candidate["candidate"]: candidate for candidate in self.description["candidates"]}
+        return None if name is None else tuple(candidates[name]["selected"])
 
     @cached_property
     def results(self) -> pd.DataFrame:
-        """One row a candidate: its strength, losses, score and gain with their intervals, and what is left of it."""
-        score = score_name(self.table.task)
-        rows = {}
-        for one in self.candidates:
-            own = one.row
-            rows[one.name] = {
-                "title": one.title,
-                "strength": one.strength,
-                "loss": one.loss,
-                "val_loss": one.val_loss,
-                "val_error": one.val_error,
-                **_flat("test_loss", one.test_loss),
-                **_flat("gain", one.gain),
-                "score_name": score,
-                **_flat("score", one.score),
-                "penalty": own["penalty"],
-                "zeros": int(own["zeros"]),
-                "zero_share": own["zero_share"],
-                "columns": np.nan if one.kept is None else len(one.kept),
-                "relative_residual": own["relative_residual"],
-                "seconds": one.path.seconds,
-            }
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("candidate")
+        """One row per candidate: strength, losses, score and gain with their intervals, zeros and selected columns."""
+        if self._findings is not None:
+            return self._findings.results
+        table = pd.DataFrame(self.description["candidates"]).drop(columns=list(NOT_RESULTS))
+        table = table.set_index("candidate")
+        numbers = table.columns.difference(["title", "score_name", "zeros"])
+        return table.astype(dict.fromkeys(numbers, "float64"))
 
+    @property
+    def findings(self) -> "Findings":
+        """Every candidate, path and training in full.
 
-def _flat(name: str, estimate: Estimate) -> dict:
-    return {name if key == "value" else f"{name}_{key}": value for key, value in asdict(estimate).items()}
+        Raises:
+            ValueError: If the study was loaded from a folder, which does not keep them.
+        """
+        if self._findings is None:
+            raise ValueError(
+                "A study that was loaded from a folder has no paths. Use study.results, or run the study again."
+            )
+        return self._findings
+
+    def __getitem__(self, name: str) -> "Candidate":
+        """Return a candidate with its path.
+
+        Raises:
+            ValueError: If the study was loaded from a folder, which keeps no paths.
+        """
+        return self.findings[name]
+
+    @property
+    def candidates(self) -> "tuple[Candidate, ...]":
+        """All candidates with their paths; not for a study that was loaded from a folder."""
+        return self.findings.candidates
+
+    @property
+    def best(self) -> "Candidate":
+        """The chosen candidate with its path; not for a study that was loaded from a folder."""
+        return self.findings.best
+
+    # ------------------------------------------------------------ predict, save, load
+
+    def predict(
+        self, data: Source, *, delimiter: str | None = None, decimal: str | None = None, encoding: str | None = None
+    ) -> pd.DataFrame:
+        """Predict the target of new rows.
+
+        Args:
+            data: A DataFrame or a file, as for `poise.run_study`, with the columns in use in any order; other columns
+                are ignored.
+            delimiter, decimal, encoding: Of a CSV file. Default: `None`, which detects them.
+
+        Returns:
+            One row per row of `data`: the target in its own units, or the mean count, or the class and the probability
+            of each class.
+
+        Raises:
+            DataError: If a column is missing, or holds values of another kind than in the study.
+        """
+        if isinstance(data, pd.DataFrame):
+            name, frame = "The table of new rows", data
+        else:
+            name, _, frame = load(data, delimiter=delimiter, decimal=decimal, encoding=encoding)
+        return predict_rows(self.description, self.model, self.encoder, frame, name)
+
+    def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Save the study as a folder: report, description, table of all strengths, network and encoder.
+
+        Args:
+            folder: The folder to write; its parents are created. It is written completely or not at all.
+            overwrite: Whether to replace a study that is saved there. Default: `False`.
+
+        Returns:
+            The path of the report.
+
+        Raises:
+            FileExistsError: If the folder exists and is not replaced.
+            OSError: If the folder cannot be written.
+        """
+        from poise.study.storage import copy_study, write_study  # the report needs Plotly, predictions do not
+
+        if self._findings is not None:
+            return write_study(self._findings, folder, overwrite=overwrite)
+        assert self.folder is not None
+        return copy_study(self.folder, folder, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, safe_mode: bool = True) -> "Study":
+        """Load a study that `Study.save` wrote.
+
+        Args:
+            folder: Its folder.
+            safe_mode: Whether to refuse Python code in the network (a `Lambda` layer); use `False` only if you trust
+                the source. Default: `True`.
+
+        Returns:
+            The study, ready to predict. It has no `findings`.
+
+        Raises:
+            DataError: If there is no study, or it is damaged, of another version, or cannot be rebuilt here.
+        """
+        description, model, encoder = read_study(folder, safe_mode=safe_mode)
+        return cls(description, model, encoder, folder=Path(folder))
+
+    # ------------------------------------------------------------ display
+
+    @property
+    def _headline(self) -> str:
+        return self.answer[0].split(". ")[0].rstrip(".") + "."
+
+    def __repr__(self) -> str:
+        data = self.description["data"]
+        chosen = self.results.loc[self.chosen].to_dict()
+        score = f"{chosen['score_name']} {format_number(chosen['score'], 2)} on the test rows"
+        network = f"{chosen['title']} at strength {format_number(chosen['strength'], 2)}: {score}"
+        return f"Study of {data['name']!r} ({data['task']} of {data['target']!r})\n{self._headline}\n{network}"
+
+    def _repr_html_(self) -> str:
+        data = self.description["data"]
+        headings, rows = compare_candidates(self.description)
+        head = "".join(f'<th style="{STYLE};text-align:left">{escape(heading)}</th>' for heading in headings)
+        body = "".join(
+            "<tr>" + "".join(f'<td style="{STYLE};text-align:left">{escape(cell)}</td>' for cell in row) + "</tr>"
+            for row in rows
+        )
+        return (
+            f"<div><p><b>Study of {escape(data['name'])}</b> ({escape(data['task'])} of {escape(data['target'])}, "
+            f"{self.description['rows']['test']:,} test rows)<br>{escape(self._headline)}</p>"
+            f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        )

@@ -1,55 +1,59 @@
-"""The whole job on a table: does a penalty help here, which, how strong, what survives, how sure are we?
+"""The whole job on a table: does a penalty help, which, how strong, which columns matter, and how sure is that?
 
-A test set is put aside first, and nothing but the last scores sees it. The rows that train are encoded in every fold by
-what that fold trains on. Then one path runs for every penalty and one lane without any, all from the same initial
-weights by full-batch steps; the strength with the lowest held-out loss predicts, and what survives is told at the
-largest strength within one standard error of it (after adaptive stages, at the best). The network of the chosen
-strength has seen all training rows, and is compared with that without a penalty on the same test rows.
+Test rows are set apart first; only the final scores use them. The training rows are encoded once per fold, by what that
+fold trains on. Then one path runs for each penalty, and one training without a penalty, all from the same initial
+weights by full-batch steps. The strength with the lowest held-out loss predicts. Columns are selected at the largest
+strength within one standard error of it, or, after adaptive stages, at the strength with the lowest held-out loss.
 """
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_rel
 
 from poise.path.data.arrays import Data
 from poise.path.executors.ray_cluster import RayCluster
-from poise.path.fit import checked_executor, solved_by
+from poise.path.executors.registry import check_executor
+from poise.path.solve import solve_path
 from poise.path.result import RegularizationPath
 from poise.path.training import Training
 from poise.penalties import L2
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
-from poise.study.candidates.candidates import DEFAULTS, best_stage, kind_of, row_of, rules_of, started, trained_for
-from poise.study.columns.encoding import Folds, folds_of
-from poise.study.result import NONE, Candidate, Settings, Study
-from poise.study.scores import Estimate, Judge, Outcome, outcome
-from poise.study.sources import DataError
-from poise.study.splits import fold_pairs, put_aside
+from poise.study.candidates.choice import best_stage, first_not_worse, fold_losses, row_at
+from poise.study.candidates.network import ModelFunction, build_start
+from poise.study.candidates.penalties import DEFAULT_PENALTIES, make_rules, path_holding, penalty_named
+from poise.study.columns.folds import Folds, encode_folds
+from poise.study.errors import DataError
+from poise.study.findings import Candidate, Findings
+from poise.study.report.description import describe
+from poise.study.result import Study
+from poise.study.scores import Estimate, RowScores, Scorer, score_rows
+from poise.study.settings import NO_PENALTY, Settings
+from poise.study.sources import Source
+from poise.study.splits import split_folds, split_test_rows
 from poise.study.tables import Table, read
-from poise.study.watching import watched
+from poise.study.watching import watch_training
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done and with what is being done."""
-
-WORSE = 0.05
-"""The p-value below which the folds show that one penalty predicts worse than another."""
+BASELINE_COST, WATCHING_COST = 0.3, 0.5
+"""The time of the training without a penalty, and of watching, relative to one path."""
+UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 def run_study(
-    data,
+    data: Source,
     target: str | None = None,
     *,
     task: str | None = None,
-    penalties: Sequence[str] = DEFAULTS,
+    penalties: Sequence[str] = DEFAULT_PENALTIES,
     choose: str | None = None,
     hidden_layer_sizes: Sequence[int] = (64,),
-    model: str | Callable[[int, int], keras.Model] | None = None,
+    model: str | ModelFunction | None = None,
     drop: Sequence[str] = (),
     groups: str | None = None,
     time_column: str | None = None,
@@ -68,103 +72,164 @@ def run_study(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Study:
-    """Finds out whether a penalty helps on a table, which, how strong, and what survives it.
+    """Study whether a penalty helps on a table, which one, how strong, and which columns it selects.
 
     Args:
-        data: "diabetes", "breast_cancer", "digits", "wine", the path of a CSV, TSV, Parquet, Excel or NPZ file, "-"
-            for CSV on the standard input, or a DataFrame.
-        target: the column to predict; a built-in table has its own.
-        task: "regression", "binary", "multiclass" or "counts"; None infers one of the first three.
-        penalties: of "l2", "l1", "group", "adaptive", "elasticnet", "sparse_group", "mcp" and "scad". A network
-            without a penalty is always trained too.
-        choose: the penalty to take whatever the held-out losses say.
-        hidden_layer_sizes: units of the hidden layers; () is a linear model.
-        model: one's own network instead: a function of the numbers of inputs and of outputs that returns a built Keras
-            model, or its place as text, "module:function". If it is compiled, its optimizer is used.
-        drop: columns to leave out.
-        groups: a column whose rows of one value stay together, in folds and in the test set.
-        time_column: a column by which no fold trains on the future; the test set is the latest rows.
-        weight: a column of sample weights.
-        cv, strengths, n_init: how many folds, strengths a path and draws of initial weights.
-        max_iter: full-batch steps a lane.
-        learning_rate: Adam's, falling to zero by a cosine.
-        test: the share of rows that is put aside for the last scores.
-        seed: decides test rows, folds and initial weights; Keras' and NumPy's global seeds are set to it.
-        delimiter, decimal, encoding: of a CSV file; None finds them.
-        executor: where the paths run, as for `poise.fit_path`; the answer does not depend on it.
-        checkpoint: a folder for what is finished; the same call goes on from it.
-        progress: called with the share of the work that is done, and with what is being done.
+        data: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, the path of a CSV, TSV, Parquet, Excel or NPZ file,
+            `"-"` for CSV on standard input, or a DataFrame.
+        target: The column to predict. Default: `None`, for built-in tables, which have their own.
+        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers one of the first
+            three.
+        penalties: Any of `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"` and
+            `"scad"`. A network without a penalty is always trained as well. Default:
+            `("l2", "l1", "group", "adaptive")`.
+        choose: The penalty to choose, whatever the held-out losses are; `"none"` for no penalty. Default: `None`.
+        hidden_layer_sizes: The units of each hidden layer; `()` is a linear model. Default: `(64,)`.
+        model: A custom network: a function of the numbers of inputs and outputs that returns a built Keras model, or
+            its place as text, `"module:function"`. If the model is compiled, its optimizer is used. Default: `None`.
+        drop: Columns to leave out. Default: `()`.
+        groups: A column whose equal values keep rows together, in folds and in the test rows. Default: `None`.
+        time_column: A column that orders the rows: no fold trains on the future, and the test rows are the latest.
+            Default: `None`.
+        weight: A column of sample weights. Default: `None`.
+        cv: The number of folds. Default: 4.
+        strengths: The number of strengths per path. Default: 13.
+        n_init: The number of initial weights per fold. Default: 1.
+        max_iter: Full-batch steps per training. Default: 800.
+        learning_rate: Adam's learning rate at the start; it decays to 0 along a cosine. Default: 0.01.
+        test: The share of test rows. Default: 0.2.
+        seed: Decides test rows, folds and initial weights; the global seeds of Keras and NumPy are set to it.
+            Default: 0.
+        delimiter, decimal, encoding: Of a CSV file. Default: `None`, which detects them.
+        executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
+            `"auto"`.
+        checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
+        progress: A function that is called with the share of finished work and with what is being done. Default:
+            `None`.
+
+    Returns:
+        The study: its verdict, the comparison of the networks, and the chosen network, ready to predict.
 
     Raises:
-        DataError: the data or a setting cannot be used; the text says why and what to do.
+        DataError: If the data or a setting cannot be used.
 
     References:
-        The paths are those of `poise.fit_path`; the intervals are percentiles of the bootstrap (Efron and Tibshirani 1993).
+        The intervals are percentiles of the bootstrap: Efron and Tibshirani 1993, An Introduction to the Bootstrap.
 
-    Example:
-        >>> from poise.study import run_study
-        >>> found = run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
-        >>> list(found.results.index)
+    Examples:
+        >>> import poise
+        >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
+        >>> list(study.results.index)
         ['none', 'l2']
     """
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     report = progress or (lambda share, what: None)
     settings = Settings(
-        tuple(dict.fromkeys(name for name in penalties if name != NONE)), choose, tuple(hidden_layer_sizes),
+        tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), delimiter, decimal, encoding,
     )  # fmt: skip
     for name in settings.penalties:
-        kind_of(name)
+        penalty_named(name)
     try:
-        engine = checked_executor(executor)
+        checked = check_executor(executor)
     except ValueError as error:
-        raise DataError(str(error)) from None
+        raise DataError(str(error), "executor") from None
     report(0.0, "reading")
     table = read(
         data, target, task=task, drop=drop, groups=groups, time=time_column, weight=weight,
         delimiter=delimiter, decimal=decimal, encoding=encoding,
     )  # fmt: skip
-    training, testing = put_aside(table, test, seed)
-    rows = folds_of(table, training, fold_pairs(table, training, cv, seed))
-    start = _start(table, rows, settings, model)
-    judge, x_test = _judge(table, testing, rows, settings)
-
-    sources = {name: trained_for(name, settings.penalties) for name in settings.penalties}
-    costs = {NONE: 0.3, **{name: 1.0 + kind_of(name).adaptive for name in sources.values()}, "watching": 0.5}
-    done = 0.0
-    solved: dict[str, RegularizationPath] = {}
-    found: list[Candidate] = []
-    for name in (NONE, *settings.penalties):
-        title = "No penalty" if name == NONE else kind_of(name).title
-        source = sources.get(name, name)
-        if source not in solved:
-
-            def part(share, source=source, title=title, done=done):
-                report((done + share * costs[source]) / sum(costs.values()), title)
-
-            folder = None if checkpoint is None else os.path.join(os.fspath(checkpoint), source)
-            solved[source] = _solved(source, start, rows, settings, engine, folder, part)
-            done += costs[source]
-        path = solved[source] if source == name else [*solved[source].stages, solved[source]][0]
-        found.append(_candidate(name, title, path, rows, judge, x_test, found[0].outcome if found else None))
-    report(done / sum(costs.values()), "watching")
-    chosen = settings.choose or _preferred(found[1:] or found).name
-    traced = {
-        one.name: watched(one.stage, one.strength, one.model, start, rows, max_iter)
-        for one in found
-        if one.name in (NONE, chosen)
+    training, testing = split_test_rows(table, test, seed)
+    rows = encode_folds(table, training, split_folds(table, training, cv, seed))
+    start = _build_start(table, rows, settings, model)
+    test_rows = _encode_test_rows(table, testing, rows, settings)
+    trainer = _Trainer(start, rows, settings, checked, checkpoint, report)
+    candidates: list[Candidate] = []
+    for name in (NO_PENALTY, *settings.penalties):
+        baseline = candidates[0].row_scores if candidates else None
+        candidates.append(_make_candidate(name, trainer.path(name), rows, test_rows, baseline))
+    trainer.report_progress(0.0, "training curves", WATCHING_COST)
+    chosen = settings.choose or _choose(candidates[1:] or candidates)
+    watched = {
+        candidate.name: watch_training(
+            candidate.stage, candidate.strength, candidate.model, start, rows, settings.max_iter
+        )
+        for candidate in candidates
+        if candidate.name in (NO_PENALTY, chosen)
     }
     report(1.0, "done")
-    counts = {"training": len(training), "test": len(testing)}
-    return Study(
-        table, settings, tuple(found), chosen, rows.encoder, rows.center, rows.scale, counts, traced,
-        time.perf_counter() - began,
+    findings = Findings(
+        table, settings, tuple(candidates), chosen, rows.encoder, rows.center, rows.scale,
+        {"training": len(training), "test": len(testing)}, watched, time.perf_counter() - start_time,
     )  # fmt: skip
+    return Study(describe(findings), findings.compact_model, rows.encoder, findings=findings)
 
 
-def _judge(table: Table, testing: np.ndarray, rows: Folds, settings: Settings) -> tuple[Judge, np.ndarray]:
-    """The test rows for scores, and encoded."""
+@dataclass(frozen=True, eq=False)
+class _TestRows:
+    scorer: Scorer
+    x: np.ndarray
+
+
+class _Trainer:
+    """Runs the paths of a study, each once, and reports progress over all of them."""
+
+    def __init__(
+        self,
+        start: keras.Model,
+        rows: Folds,
+        settings: Settings,
+        executor: str | RayCluster,
+        checkpoint: str | os.PathLike[str] | None,
+        report: Progress,
+    ) -> None:
+        self.start, self.rows, self.settings = start, rows, settings
+        self.executor, self.checkpoint, self.report = executor, checkpoint, report
+        names = dict.fromkeys(path_holding(name, settings.penalties) for name in settings.penalties)
+        self.costs = {NO_PENALTY: BASELINE_COST, **{name: 1.0 + penalty_named(name).adaptive for name in names}}
+        self.total = sum(self.costs.values()) + WATCHING_COST
+        self.finished = 0.0
+        self.paths: dict[str, RegularizationPath] = {}
+
+    def path(self, name: str) -> RegularizationPath:
+        """Return the path of a candidate."""
+        source = name if name == NO_PENALTY else path_holding(name, self.settings.penalties)
+        if source not in self.paths:
+            self.paths[source] = self._solve(source, _title(name))
+            self.finished += self.costs[source]
+        path = self.paths[source]
+        return path if source == name else [*path.stages, path][0]
+
+    def report_progress(self, share: float, what: str, cost: float) -> None:
+        """Report that a share of the present part is done."""
+        self.report((self.finished + share * cost) / self.total, what)
+
+    def _solve(self, name: str, title: str) -> RegularizationPath:
+        is_baseline = name == NO_PENALTY
+        if is_baseline:
+            rules = [Rule(list(PENALIZED_BY_DEFAULT), L2())]
+        else:
+            rules = make_rules(name, self.start, self.rows.encoder.owners)
+        rows, settings = self.rows, self.settings
+        replicas = [replace(replica, seed=seed) for seed in range(settings.n_init) for replica in rows.replicas]
+        return solve_path(
+            self.start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
+            executor=self.executor,
+            report=lambda share: self.report_progress(share, title, self.costs[name]),
+            strengths=np.array([0.0]) if is_baseline else settings.strengths,
+            adaptive=0 if is_baseline else penalty_named(name).adaptive,
+            relax=False,
+            training=Training(epochs=0, settle=settings.max_iter, update="proximal"),
+            checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
+        )  # fmt: skip
+
+
+def _title(name: str) -> str:
+    return "No penalty" if name == NO_PENALTY else penalty_named(name).title
+
+
+def _encode_test_rows(table: Table, testing: np.ndarray, rows: Folds, settings: Settings) -> _TestRows:
     target = table.target.iloc[testing]
     if table.classes:
         y = target.map({label: number for number, label in enumerate(table.classes)}).to_numpy("int32")
@@ -173,82 +238,56 @@ def _judge(table: Table, testing: np.ndarray, rows: Folds, settings: Settings) -
         y = ((target.to_numpy("float64") - rows.center) / rows.scale).astype("float32")[:, None]
     weight = None if table.weight is None else table.weight.iloc[testing].to_numpy("float64")
     if weight is not None and not weight.any():
-        raise DataError("The test rows all have weight 0. Use another seed, or another share of test rows.")
+        raise DataError("All test rows have weight 0. Use another seed, or another share of test rows.", "seed")
     groups = None if table.groups is None else table.groups.iloc[testing].to_numpy()
-    return Judge(table.task, y, weight, groups, settings.seed), rows.encoder.transform(table.features.iloc[testing])
+    scorer = Scorer(table.task, y, weight, groups, settings.seed)
+    return _TestRows(scorer, rows.encoder.transform(table.features.iloc[testing]))
 
 
-def _start(table: Table, rows: Folds, settings: Settings, model) -> keras.Model:
-    """The compiled network from which every lane starts."""
+def _build_start(
+    table: Table, rows: Folds, settings: Settings, model: str | ModelFunction | None
+) -> keras.Model:  # fmt: skip
     keras.utils.set_random_seed(settings.seed)
     every = rows.replicas[-1].train
-    return started(
+    return build_start(
         table.task, rows.x.shape[1], len(table.classes), rows.y[every],
         None if rows.weight is None else rows.weight[every], settings.hidden_layer_sizes, settings.learning_rate, model,
     )  # fmt: skip
 
 
-def _solved(name, start, rows: Folds, settings: Settings, engine, checkpoint, report) -> RegularizationPath:
-    rules = [Rule(list(PENALIZED_BY_DEFAULT), L2())] if name == NONE else rules_of(name, start, rows.encoder.owners)
-    replicas = [replace(one, seed=seed) for seed in range(settings.n_init) for one in rows.replicas]
-    return solved_by(
-        engine, start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
-        report=report,
-        strengths=np.array([0.0]) if name == NONE else settings.strengths,
-        adaptive=0 if name == NONE else kind_of(name).adaptive,
-        relax=False,
-        training=Training(epochs=0, settle=settings.max_iter),
-        checkpoint=checkpoint,
-    )  # fmt: skip
-
-
-def _candidate(
-    name, title, path: RegularizationPath, rows: Folds, judge: Judge, x_test, baseline: Outcome | None
+def _make_candidate(
+    name: str, path: RegularizationPath, rows: Folds, test_rows: _TestRows, baseline: RowScores | None
 ) -> Candidate:
     try:
         stage = best_stage(path)
     except ValueError as error:
-        raise DataError(f"{title}: {error}") from None
-    strength = stage.best_strength
-    own = row_of(stage, strength)
-    kept_at = path.best_strength if path.stages or name == NONE else path.one_se_strength
-    kept, stability = _survivors(path, kept_at, rows.encoder.owners)
+        raise DataError(f"{_title(name)}: {error}") from None
+    strength, scorer = stage.best_strength, test_rows.scorer
+    row = row_at(stage, strength)
+    selection_strength = path.best_strength if path.stages or name == NO_PENALTY else path.one_se_strength
+    selected, stability = _select_columns(path, selection_strength, rows.encoder.owners)
     model = stage.model(strength)
-    said = outcome(judge.task, judge.y, model.predict(x_test, batch_size=1024, verbose=0))
-    nothing = Estimate(float("nan"), float("nan"), float("nan"))
+    scores = score_rows(scorer.task, scorer.y, model.predict(test_rows.x, batch_size=1024, verbose=0))
     return Candidate(
-        name, title, path, stage, strength, kept_at, kept, stability, float(own["val_loss"]), float(own["val_se"]),
-        model, said, judge.loss(said), judge.score(said),
-        nothing if baseline is None else judge.gain(said, baseline),
+        name, _title(name), path, stage, strength, selection_strength, selected, stability,
+        float(row["val_loss"]), float(row["val_se"]), model, scores, scorer.loss(scores), scorer.score(scores),
+        UNKNOWN if baseline is None else scorer.gain(scores, baseline),
     )  # fmt: skip
 
 
-def _preferred(found: Sequence[Candidate]) -> Candidate:
-    """The first, in the order given, that the folds do not show to be worse than that of the lowest held-out loss.
-
-    They show it where the paired t test of the losses by fold (Student 1908), one-sided, has p < `WORSE`. The lowest of
-    several noisy losses is often so by chance, and by more than one standard error where the folds are few.
-    """
-    losses = [_by_fold(one) for one in found]
-    lowest = losses[int(np.argmin([one.val_loss for one in found]))]
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # of differences that are all the same
-        p_values = [ttest_rel(loss, lowest, alternative="greater").pvalue for loss in losses]
-    return next(one for one, p_value in zip(found, p_values, strict=True) if not p_value < WORSE)
+def _choose(candidates: Sequence[Candidate]) -> str:
+    losses = [fold_losses(candidate.stage, candidate.strength) for candidate in candidates]
+    return candidates[first_not_worse(losses, [candidate.val_loss for candidate in candidates])].name
 
 
-def _by_fold(one: Candidate) -> np.ndarray:
-    """(folds,) the held-out losses where a candidate predicts, the mean over its draws of initial weights."""
-    lanes = one.stage.lanes.table
-    held = lanes[(lanes["strength"] == one.strength) & (lanes["fold"] >= 0)]
-    return held.groupby("fold")["held_loss"].mean().to_numpy()
-
-
-def _survivors(path: RegularizationPath, strength: float, owners: Sequence[str]):
-    """The columns that the network of a strength reads, and by column the share of its lanes that read it."""
+def _select_columns(
+    path: RegularizationPath, strength: float, owners: Sequence[str]
+) -> tuple[tuple[str, ...] | None, pd.Series | None]:
+    """The columns that the network of a strength reads, and for each column the share of its lanes that read it."""
     features = path.lanes.features
     if features is None:
         return None, None
     at = int(np.argmin(np.abs(path.strengths - strength)))
-    read = pd.DataFrame(features[:, at].astype(bool).T, index=[*owners]).groupby(level=0, sort=False).any()
-    live = set(np.asarray(owners)[path.features(strength)])
-    return tuple(column for column in read.index if column in live), read.mean(axis=1)
+    is_read = pd.DataFrame(features[:, at].astype(bool).T, index=[*owners]).groupby(level=0, sort=False).any()
+    selected = set(np.asarray(owners)[path.features(strength)])
+    return tuple(column for column in is_read.index if column in selected), is_read.mean(axis=1)

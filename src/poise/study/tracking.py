@@ -1,6 +1,6 @@
-"""A study in the tools by which people follow their experiments: TensorBoard and MLflow, both extras.
+"""Send a study to TensorBoard and MLflow, both optional dependencies.
 
-What would stop them is found out before anything is trained, by `check_tensorboard` and `check_mlflow`.
+`check_tensorboard` and `check_mlflow` find problems before anything is trained.
 """
 
 import math
@@ -10,39 +10,42 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from poise.study.result import NONE, Study
-from poise.study.sources import DataError
-from poise.study.storage import check_writable, read_description
-from poise.study.watching import Watched
+from poise.files import OutputExistsError, check_writable
+from poise.study.errors import DataError
+from poise.study.loading import read_description
+from poise.study.result import Study
+from poise.study.settings import NO_PENALTY
+from poise.study.watching import WatchedTraining
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 EVENTS = "*tfevents*"
 LOCAL = "sqlite:///mlflow.db"
-"""Where MLflow keeps its runs where nobody says otherwise: a file in the working directory."""
-MOST_AT_ONCE = 1000
-"""Metrics that MLflow takes in one request."""
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
-"""Before a training MLflow is not waited for: it would try for minutes."""
-
-
-# ---------------------------------------------------------------- TensorBoard
+"""Where MLflow stores its runs by default: a file in the working directory."""
+MOST_PER_REQUEST = 1000
+"""Metrics that MLflow accepts in one request."""
+SHORT_WAIT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""Settings under which MLflow gives up soon; by default it retries for minutes."""
 
 
 def to_tensorboard(study: Study, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Writes how the chosen network was trained, and beside it that without a penalty, as two runs of TensorBoard.
+    """Write the training curves of the chosen network, and of that without a penalty, as two runs of TensorBoard.
 
-    Scalars by training step: `losses/loss`, `losses/val_loss` (on the rows held out), `losses/penalty` and
-    `losses/total_loss`, and of every penalized variable the columns of `poise.forces`, as `forces/COLUMN/VARIABLE`.
-    Histograms: the penalized `weights` before and after.
+    Scalars by training step: `losses/loss`, `losses/val_loss` (held-out rows), `losses/penalty`, `losses/total_loss`,
+    and for each penalized variable the columns of `poise.forces`, as `forces/COLUMN/VARIABLE`. Histograms: the
+    penalized `weights` before and after training.
 
     Args:
-        study: what `poise.run_study` returned.
-        folder: where to; a folder in it is a run, named by its candidate.
-        overwrite: whether events that are there may be replaced.
+        study: What `poise.run_study` returned.
+        folder: The folder to write; each run is a folder in it, named after its candidate.
+        overwrite: Whether to replace events that are there. Default: `False`.
 
     Raises:
-        DataError: as for `check_tensorboard`.
-        OSError: it cannot be written.
+        DataError: See `check_tensorboard`.
+        OSError: If the folder cannot be written.
     """
     check_tensorboard(folder, overwrite=overwrite)
     from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
@@ -51,91 +54,86 @@ def to_tensorboard(study: Study, folder: str | os.PathLike[str], *, overwrite: b
     now = time.time()
     for old in Path(folder).rglob(EVENTS):
         old.unlink()
-    for name, seen in study.watched.items():
+    for name, watched in study.findings.watched.items():
         run = Path(folder) / name
         run.mkdir(parents=True, exist_ok=True)
-        # Not by TensorBoard's EventFileWriter, which imports TensorFlow where it finds it.
+        # TensorBoard's EventFileWriter would import TensorFlow if it is installed.
         with open(run / f"events.out.tfevents.{int(now)}.poise", "wb") as file:
             writer = RecordWriter(file)
             writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-            for step, summary in _summaries(seen):
+            for step, summary in _summarize(watched):
                 writer.write(Event(wall_time=now, step=step, summary=summary).SerializeToString())
 
 
 def check_tensorboard(folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Finds out, before anything is trained, whether `to_tensorboard` can write.
+    """Check, before anything is trained, whether `to_tensorboard` can write.
 
     Raises:
-        DataError: TensorBoard is not installed, or the folder holds events that may not be replaced.
-        OSError: it cannot be written.
+        DataError: If TensorBoard is not installed.
+        FileExistsError: If the folder holds events that must not be replaced.
+        OSError: If the folder cannot be written.
     """
     try:
         import tensorboard.summary.writer.record_writer  # noqa: F401
     except ImportError:
-        raise DataError('TensorBoard is not installed. Use `pip install "poise[tensorboard]"`.') from None
+        raise DataError('TensorBoard is not installed. Run `pip install "poise[tensorboard]"`.') from None
     if not overwrite and any(Path(folder).rglob(EVENTS)):
-        raise DataError(
-            f"The folder {os.fspath(folder)!r} already holds events of TensorBoard, and nothing is overwritten "
-            "unasked. Use --force (overwrite=True), or another folder."
-        )
-    check_writable(Path(folder) / NONE, "--tensorboard")
+        raise OutputExistsError(folder)
+    check_writable(Path(folder) / NO_PENALTY)
 
 
-def _summaries(seen: Watched) -> Iterator[tuple[int, object]]:
-    """(step, what to show there) of a training."""
+def _summarize(watched: WatchedTraining) -> Iterator[tuple[int, object]]:
+    """Yield the step and the summary of each scalar and histogram."""
     from tensorboard.plugins.histogram.summary_v2 import histogram_pb
     from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 
-    numbers = {f"losses/{column}": values for column, values in seen.history.items()}
-    for variable, rows in seen.forces.set_index("step").groupby("variable"):
+    numbers = {f"losses/{column}": values for column, values in watched.history.items()}
+    for variable, rows in watched.forces.set_index("step").groupby("variable"):
         numbers |= {f"forces/{column}/{variable}": values for column, values in rows.select_dtypes("number").items()}
     for tag, values in numbers.items():
         for step, value in zip(values.index.tolist(), values.tolist(), strict=True):
             if math.isfinite(value):
                 yield step, scalar_pb(tag, value)
-    for step, weights in ((0, seen.before), (seen.history.index.tolist()[-1], seen.after)):
+    for step, weights in ((0, watched.before), (watched.history.index.tolist()[-1], watched.after)):
         yield step, histogram_pb("weights", weights)
 
 
-# ---------------------------------------------------------------- MLflow
-
-
 def to_mlflow(folder: str | os.PathLike[str], *, uri: str | None = None, experiment: str | None = None) -> str:
-    """Logs a saved run to MLflow: settings as parameters, scores as metrics, its folder as artifacts.
+    """Log a saved study to MLflow: settings as parameters, scores as metrics, its folder as artifacts.
 
-    Metrics of the chosen candidate have their names in study.json (`test_loss`, `score`, ...), those of every candidate
-    stand as `CANDIDATE/test_loss` beside them. The answer is the run's description.
+    Metrics of the chosen candidate have their names in study.json (`test_loss`, `score`, ...); those of every candidate
+    are logged as `CANDIDATE/test_loss` as well. The answer is the description of MLflow's run.
 
     Args:
-        folder: of a run, as `poise.study.save` wrote it.
-        uri: of the tracking server; None for that which MLflow was told (MLFLOW_TRACKING_URI), or else a file in the
+        folder: The folder that `Study.save` wrote.
+        uri: The address of the tracking server. Default: `None`, which takes MLFLOW_TRACKING_URI, or else a file in the
             working directory, mlflow.db.
-        experiment: its name; None for that in MLFLOW_EXPERIMENT_NAME, or else "poise".
+        experiment: The name of the experiment. Default: `None`, which takes MLFLOW_EXPERIMENT_NAME, or else `"poise"`.
 
     Returns:
         The id of MLflow's run.
 
     Raises:
-        DataError: the folder holds no run, MLflow is not installed, or its server refuses.
+        DataError: If the folder holds no study, MLflow is not installed, or its server refuses.
     """
-    found = read_description(folder)
+    study = read_description(folder)
     client, uri = _client(uri)
     name = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "poise"
-    with _told(uri):
+    with _explain_errors(uri):
         from mlflow.entities import Metric, Param, RunTag
 
         known = client.get_experiment_by_name(name)
-        number = client.create_experiment(name) if known is None else known.experiment_id
-        run = client.create_run(number, run_name=Path(folder).resolve().name).info.run_id
+        experiment_id = client.create_experiment(name) if known is None else known.experiment_id
+        run = client.create_run(experiment_id, run_name=Path(folder).resolve().name).info.run_id
         now = int(time.time() * 1000)
         try:
-            params = [Param(key, value) for key, value in _parameters(found).items()]
-            tags = [RunTag("mlflow.note.content", "\n\n".join(found["answer"]))]
-            tags += [RunTag(f"version.{package}", version) for package, version in found["versions"].items()]
+            params = [Param(key, value) for key, value in _parameters(study).items()]
+            tags = [RunTag("mlflow.note.content", "\n\n".join(study["answer"]))]
+            tags += [RunTag(f"version.{package}", version) for package, version in study["versions"].items()]
             client.log_batch(run, params=params, tags=tags)
-            metrics = [Metric(key, value, now, 0) for key, value in _metrics(found).items()]
-            for first in range(0, len(metrics), MOST_AT_ONCE):
-                client.log_batch(run, metrics=metrics[first : first + MOST_AT_ONCE])
+            metrics = [Metric(key, value, now, 0) for key, value in _metrics(study).items()]
+            for first in range(0, len(metrics), MOST_PER_REQUEST):
+                client.log_batch(run, metrics=metrics[first : first + MOST_PER_REQUEST])
             client.log_artifacts(run, os.fspath(folder))
         except BaseException:
             client.set_terminated(run, "FAILED")
@@ -145,19 +143,22 @@ def to_mlflow(folder: str | os.PathLike[str], *, uri: str | None = None, experim
 
 
 def check_mlflow(uri: str | None = None) -> str:
-    """Finds out, before anything is trained, whether MLflow can be reached; returns its address, without a password.
+    """Check, before anything is trained, whether MLflow answers.
 
     Args:
-        uri: as for `to_mlflow`.
+        uri: See `to_mlflow`.
+
+    Returns:
+        Its address, without a password.
 
     Raises:
-        DataError: MLflow is not installed, or its server does not answer.
+        DataError: If MLflow is not installed, or its server does not answer.
     """
-    before = {name: os.environ.get(name) for name in PATIENCE}
-    os.environ.update(PATIENCE)
+    before = {name: os.environ.get(name) for name in SHORT_WAIT}
+    os.environ.update(SHORT_WAIT)
     try:
         client, uri = _client(uri)
-        with _told(uri):
+        with _explain_errors(uri):
             client.search_experiments(max_results=1)
     finally:
         for name, value in before.items():
@@ -165,57 +166,58 @@ def check_mlflow(uri: str | None = None) -> str:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    return _shown(uri)
+    return _hide_password(uri)
 
 
-def _client(uri: str | None):
-    """MLflow's client, and the address of its server."""
+def _client(uri: str | None) -> "tuple[MlflowClient, str]":
+    """Return MLflow's client and the address of its server."""
     try:
         from mlflow import MlflowClient, get_tracking_uri
         from mlflow.tracking import is_tracking_uri_set
     except ImportError:
-        raise DataError('MLflow is not installed. Use `pip install "poise[mlflow]"`.') from None
-    found = uri or (get_tracking_uri() if is_tracking_uri_set() else LOCAL)
-    with _told(found):
-        return MlflowClient(tracking_uri=found), found
+        raise DataError('MLflow is not installed. Run `pip install "poise[mlflow]"`.') from None
+    address = uri or (get_tracking_uri() if is_tracking_uri_set() else LOCAL)
+    with _explain_errors(address):
+        return MlflowClient(tracking_uri=address), address
 
 
 @contextmanager
-def _told(uri: str) -> Iterator[None]:
-    """What MLflow, its database or its server refuse, in one sentence."""
+def _explain_errors(uri: str) -> Iterator[None]:
+    """Turn an error of MLflow, its database or its server into one sentence."""
     try:
         yield
     except Exception as error:  # of MLflow, SQLAlchemy, requests or the system
-        reason = _shown(str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = _hide_password(str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(
-            f"MLflow at {_shown(uri)} cannot be used: {reason}. Set MLFLOW_TRACKING_URI to a server that runs, or to a "
-            "file such as sqlite:///mlflow.db."
+            f"MLflow at {_hide_password(uri)} cannot be used: {reason}. Set MLFLOW_TRACKING_URI to a running server, "
+            "or to a file such as sqlite:///mlflow.db.",
+            "uri",
         ) from error
 
 
-def _shown(text: str) -> str:
-    """Without the name and password of an address."""
+def _hide_password(text: str) -> str:
+    """Return a text without the user name and password of an address."""
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
-def _parameters(found: dict) -> dict[str, str]:
-    data = found["data"]
-    given = {name: data[name] for name in ("name", "source", "target", "task", "groups", "time", "weight")}
-    given = {"data": given.pop("name"), **given, **found["settings"], "chosen": found["chosen"]}
-    given["strength"] = _chosen(found)["strength"]
-    texts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in given.items()}
+def _parameters(study: dict) -> dict[str, str]:
+    data = study["data"]
+    params = {name: data[name] for name in ("name", "source", "target", "task", "groups", "time", "weight")}
+    params = {"data": params.pop("name"), **params, **study["settings"], "chosen": study["chosen"]}
+    params["strength"] = _chosen(study)["strength"]
+    texts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in params.items()}
     return {key: str(value) for key, value in texts.items() if value not in (None, "")}
 
 
-def _metrics(found: dict) -> dict[str, float]:
-    def numbers(candidate, before="") -> dict[str, float]:
-        return {before + key: float(value) for key, value in candidate.items() if isinstance(value, int | float)}
+def _metrics(study: dict) -> dict[str, float]:
+    def numbers(candidate: dict, prefix: str = "") -> dict[str, float]:
+        return {prefix + key: float(value) for key, value in candidate.items() if isinstance(value, int | float)}
 
-    every = numbers(_chosen(found)) | {"seconds": found["seconds"]}
-    for candidate in found["candidates"]:
-        every |= numbers(candidate, f"{candidate['candidate']}/")
-    return every
+    metrics = numbers(_chosen(study)) | {"seconds": study["seconds"]}
+    for candidate in study["candidates"]:
+        metrics |= numbers(candidate, f"{candidate['candidate']}/")
+    return metrics
 
 
-def _chosen(found: dict) -> dict:
-    return next(one for one in found["candidates"] if one["candidate"] == found["chosen"])
+def _chosen(study: dict) -> dict:
+    return next(candidate for candidate in study["candidates"] if candidate["candidate"] == study["chosen"])

@@ -15,6 +15,7 @@ from typing import Any
 import cloudpickle
 import keras
 
+from poise._keras_internals import loss_weights, sublayers
 from poise.layer_state import state_of
 from poise.path.executors.base import Problem
 from poise.path.model_config import model_config, without_tensorflow
@@ -49,7 +50,7 @@ def dump_problem(problem: Problem) -> bytes:
         }
     parts = {
         **configs,
-        "The loss": (model.loss, model._compile_config.config["loss_weights"]),
+        "The loss": (model.loss, loss_weights(model)),
         # The rules are resolved already, so that how they select is not needed.
         "A rule": [replace(rule, select=Role.ALL, exclude=None) for rule in problem.rules],
         "A custom object of the model": _custom_objects(model, configs),
@@ -114,9 +115,9 @@ def load_problem(pickle: bytes, data: Any) -> Problem:
         if variable.trainable != is_trained:
             variable.trainable = is_trained
         variable.regularizer = None  # a configuration may bring back what poise.adopt_regularizers has removed
-    loss, loss_weights = cloudpickle.loads(loss)
+    loss, weights_of_losses = cloudpickle.loads(loss)
     optimizer = keras.saving.deserialize_keras_object(optimizer_config)
-    model.compile(optimizer, loss=loss, loss_weights=loss_weights)
+    model.compile(optimizer, loss=loss, loss_weights=weights_of_losses)
     return Problem(model, cloudpickle.loads(rules), *cloudpickle.loads(resolved), data)
 
 
@@ -150,7 +151,7 @@ def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
 
 def _custom_objects(model: keras.Model, configs: Any) -> dict[str, Any]:
     """Return by Keras' name every class and function of a model and its configurations that is not Keras' own."""
-    classes = {type(layer) for layer in model._flatten_layers()}
+    classes = {type(layer) for layer in sublayers(model)}
     objects = {keras.saving.get_registered_name(one): one for one in classes if not _is_of_keras(one.__module__)}
     for entry in _entries(configs):
         is_function = entry["class_name"] == "function"

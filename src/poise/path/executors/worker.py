@@ -8,7 +8,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from poise.compaction.inputs import first_kernels
 from poise.path.executors.base import Arrays, Problem, Report
 from poise.path.lanes.losses import is_mean_loss
 from poise.path.lanes.problem import LaneProblem, Task
@@ -36,7 +35,6 @@ class LaneWorker:
         self._optimizer = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved)
         few_rows = next(problem.data.passes())[1] if problem.is_stream else problem.data
         self._is_mean = is_mean_loss(problem.model, few_rows)
-        self._kernels = first_kernels(problem.model)
         self._trainers: dict[Training, LaneTrainer] = {}
         self._starts: dict[int, list[np.ndarray]] = {}
 
@@ -58,7 +56,7 @@ class LaneWorker:
         seconds = (time.perf_counter() - start) / task.lane_numbers.size
         chunk.measures["seconds"] = np.full(task.shape, seconds)
         chunk.measures["failed"] = np.zeros(task.shape, bool)
-        return summarize_chunk(self._problem.model, self._optimizer, self._kernels, chunk, task.keeps_weights)
+        return summarize_chunk(self._problem.model, self._optimizer, chunk, task.keeps_weights)
 
     def fastest_size(self, replica: Replica, training: Training, sizes: Sequence[int]) -> int:
         """Return the number of lanes at once that takes the least time per lane; the largest of those as fast."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from poise.compaction.inputs import live_inputs
+from poise.compaction.inputs import read_inputs
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path.lanes.problem import ChunkResult
 from poise.path.sizes import count_live_units, group_sizes, is_empty
@@ -15,7 +15,6 @@ from poise.rules.layers import info_of
 def summarize_chunk(
     model: keras.Model,
     optimizer: PenalizedOptimizer,
-    kernels: list[tuple[int, int, int]] | None,
     chunk: ChunkResult,
     keeps_weights: Sequence[bool],
 ) -> dict[str, np.ndarray]:
@@ -24,7 +23,6 @@ def summarize_chunk(
     Args:
         model: model of the lanes.
         optimizer: its penalized optimizer, built.
-        kernels: what `first_kernels` returns for the model.
         chunk: the trained chunk.
         keeps_weights: per replica whether the path keeps its weights.
 
@@ -49,8 +47,9 @@ def summarize_chunk(
     if all(penalty.smooth for target in targets for _, penalty in target.penalties):
         empty = zero > 0
     arrays |= {"measure/units": units, "measure/is_empty": empty}
-    if kernels:
-        arrays["features"] = live_inputs(model, kernels, weights)
+    read = read_inputs(model, weights)
+    if read is not None:
+        arrays["features"] = read
     for number, w in enumerate(weights):
         arrays[f"weight/{number}"] = w[list(keeps_weights)]
     return arrays

@@ -1,36 +1,29 @@
-"""What a study says to machines: study.json with its schema, and the table of all strengths of all paths."""
+"""Describe a study for programs: study.json, and the table of all strengths of all paths."""
 
 import hashlib
-import json
 import math
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cache
 from importlib import import_module, metadata
-from importlib.resources import files
 from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
 
-from poise.study.report.sentences import answer
-from poise.study.result import Candidate, Study
-from poise.study.splits import put_aside
-
-FORMAT = "poise study"
-VERSION = 2
-LARGEST = 1e300
-KINDS = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "null": type(None)}
+from poise.study.findings import Candidate, Findings
+from poise.study.report.schema import FORMAT, VERSION
+from poise.study.report.sentences import write_answer
+from poise.study.splits import split_test_rows
 
 
-def describe(study: Study) -> dict:
-    """The content of study.json but for the checksums of files, as templates/study.schema.json documents it."""
+def describe(study: Findings) -> dict:
+    """Return the content of study.json except checksums, as templates/study.schema.json documents it."""
     table = study.table
     roles = {name: getattr(table, name) for name in ("groups", "time", "weight")}
     selector = study.selector
-    testing = put_aside(table, study.settings.test, study.settings.seed)[1]
+    testing = split_test_rows(table, study.settings.test, study.settings.seed)[1]
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -47,11 +40,11 @@ def describe(study: Study) -> dict:
         },
         "rows": {**study.rows, "digest": _digest(testing, table.target)},
         "settings": asdict(study.settings),
-        "candidates": [_described(study, one) for one in study.candidates],
+        "candidates": [_describe_candidate(study, candidate) for candidate in study.candidates],
         "chosen": study.chosen,
-        "parameters": {"trained": study.best.model.count_params(), "saved": study.smaller.count_params()},
+        "parameters": {"trained": study.best.model.count_params(), "saved": study.compact_model.count_params()},
         "selector": None if selector is None else selector.name,
-        "answer": answer(study),
+        "answer": write_answer(study),
         "center": study.center,
         "scale": study.scale,
         "inputs": study.encoder.inputs,
@@ -59,95 +52,46 @@ def describe(study: Study) -> dict:
         "seconds": round(study.seconds, 1),
         "versions": versions(),
     }
-    return _plain(content)
+    return _to_json(content)
 
 
-def paths_table(study: Study) -> pd.DataFrame:
-    """One row a candidate, stage and strength: the columns of `Path.table`, and which row predicts and which selects.
+def paths_table(study: Findings) -> pd.DataFrame:
+    """Return one row per candidate, stage and strength: the columns of `RegularizationPath.table` and two marks.
 
-    Stages count from 1; all but adaptive candidates have one. `predicts` marks the strength whose network predicts,
-    `selects` that at which it is told what survives.
+    Stages count from 1; candidates without adaptive stages have one. `predicts` marks the strength whose network
+    predicts, `selects` the strength that selects columns.
     """
     parts = []
-    for one in study.candidates:
-        stages = [*one.path.stages, one.path]
-        for number, stage in enumerate(stages, 1):
+    for candidate in study.candidates:
+        for number, stage in enumerate(candidate.stages, 1):
             rows = stage.table
             strengths = rows["strength"].to_numpy()
-            rows.insert(0, "candidate", one.name)
+            rows.insert(0, "candidate", candidate.name)
             rows.insert(1, "stage", number)
-            rows["predicts"] = (stage is one.stage) & (strengths == one.row["strength"])
-            rows["selects"] = (number == len(stages)) & np.isclose(strengths, one.kept_at, rtol=1e-6, atol=0.0)
+            is_last = number == len(candidate.stages)
+            rows["predicts"] = (stage is candidate.stage) & (strengths == candidate.row["strength"])
+            rows["selects"] = is_last & np.isclose(strengths, candidate.selection_strength, rtol=1e-6, atol=0.0)
             parts.append(rows)
     return pd.concat(parts, ignore_index=True)
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were made with."""
+    """Return the versions of Python, the backend and the packages that the numbers depend on."""
     backend = keras.backend.backend()
-    found = {name: metadata.version(name) for name in ("keras", "jax", "numpy", "pandas", "scikit-learn", "skops")}
-    own = {name: str(import_module(name).__version__) for name in ("poise", backend)}
-    return {"python": platform.python_version(), "backend": backend, **found, **own}
+    packages = {name: metadata.version(name) for name in ("keras", "jax", "numpy", "pandas", "scikit-learn", "skops")}
+    modules = {name: str(import_module(name).__version__) for name in ("poise", backend)}
+    return {"python": platform.python_version(), "backend": backend, **packages, **modules}
 
 
-@cache
-def schema() -> dict:
-    """The JSON Schema of study.json."""
-    return json.loads((files("poise.study.report") / "templates" / "study.schema.json").read_text(encoding="utf-8"))
-
-
-def checksum_of(content: Mapping) -> str:
-    """SHA-256 of the content of study.json without its checksum, however it is laid out."""
-    text = json.dumps({name: value for name, value in content.items() if name != "checksum"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def fault(value: object, rule: Mapping, place: str = "") -> str | None:
-    """What is wrong with a value by a JSON Schema, as far as that of study.json goes; None for nothing."""
-    if "const" in rule and value != rule["const"]:
-        return f"{place} is not {rule['const']!r}"
-    if "enum" in rule and value not in rule["enum"]:
-        return f"{place} is none of {', '.join(rule['enum'])}"
-    named = rule.get("type", [])
-    allowed = [named] if isinstance(named, str) else named
-    if allowed and not any(isinstance(value, KINDS[kind]) and not isinstance(value, bool) for kind in allowed):
-        return f"{place or 'it'} is no {' or '.join(allowed)}"
-    if isinstance(value, int | float) and not abs(value) <= LARGEST:
-        return f"{place} is not a finite number"
-    if isinstance(value, int | float) and value < rule.get("minimum", -math.inf):
-        return f"{place} is below {rule['minimum']}"
-    if isinstance(value, list):
-        if len(value) < rule.get("minItems", 0):
-            return f"{place} is empty"
-        faults = (fault(item, rule.get("items", {}), f"{place}[{number}]") for number, item in enumerate(value))
-        return next(filter(None, faults), None)
-    return _fault_inside(value, rule, place) if isinstance(value, dict) else None
-
-
-def _fault_inside(value: Mapping, rule: Mapping, place: str) -> str | None:
-    before = f"{place}." if place else ""
-    for name in rule.get("required", ()):
-        if name not in value:
-            return f"{before}{name} is missing"
-    known, others = rule.get("properties", {}), rule.get("additionalProperties", {})
-    for name, inner in value.items():
-        if name not in known and others is False:
-            return f"{before}{name} is unknown"
-        found = fault(inner, known.get(name, others), f"{before}{name}")
-        if found:
-            return found
-    return None
-
-
-def _described(study: Study, one: Candidate) -> dict:
-    stages = [*one.path.stages, one.path]
+def _describe_candidate(study: Findings, candidate: Candidate) -> dict:
+    stage = 1 + next(number for number, stage in enumerate(candidate.stages) if stage is candidate.stage)
     return {
-        "candidate": one.name,
-        "stage": 1 + next(number for number, stage in enumerate(stages) if stage is one.stage),
-        "kept_at": one.kept_at,
-        **study.results.loc[one.name].to_dict(),
-        "kept": one.kept,
-        "stability": None if one.stability is None else one.stability.to_dict(),
+        "candidate": candidate.name,
+        "stage": stage,
+        "selection_strength": candidate.selection_strength,
+        **study.results.loc[candidate.name].to_dict(),
+        "selected": candidate.selected,
+        "stability": None if candidate.stability is None else candidate.stability.to_dict(),
     }
 
 
@@ -156,12 +100,12 @@ def _digest(positions: np.ndarray, target: pd.Series) -> str:
     return hashlib.sha256(f"{positions.tolist()}\n{values}".encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _plain(value: object) -> Any:
-    """The same in what JSON has: no NaN, no NumPy, no tuples; a text instead of whatever else."""
+def _to_json(value: object) -> Any:
+    """The same value in the types of JSON: no NaN, NumPy or tuples, and text instead of anything else."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): _to_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [_to_json(inner) for inner in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

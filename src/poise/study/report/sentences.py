@@ -1,230 +1,157 @@
-"""A study in words: does a penalty help, what survives it, how strong and how sure.
+"""The answer of a study in sentences: does a penalty help, which columns are selected, and how certain is that.
 
-Every sentence is computed from the numbers, and none says more than they show: where the interval of the gain holds
-zero, it is not said that the penalty helps.
+Every sentence is computed from the numbers and claims no more than they show: if the interval of the gain contains
+zero, it does not say that the penalty helps. A sentence has at most two numbers.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as RichTable
-from rich.text import Text
 
-from poise.escaping import visible
-from poise.path.tables import replicas_of
-from poise.study.report.script import code
-from poise.study.result import NONE, Candidate, Study
-from poise.study.scores import Estimate, score_name
-
-__all__ = [
-    "answer",
-    "balance_in_words",
-    "called",
-    "code",
-    "console_table",
-    "figure",
-    "interval",
-    "listed",
-    "names",
-    "reason",
-    "spread",
-]
+from poise.path.tables import replica_table
+from poise.study.findings import Candidate, Findings, has_penalty
+from poise.study.report.numbers import format_interval, format_number, format_with_error, list_names
+from poise.study.scores import score_name
 
 NEARLY = 0.05
-"""A training whose relative residual is below this is nearly in balance."""
-NAMED = 5
-"""Columns that a sentence names."""
+"""A relative residual below this is close to convergence."""
+DIGITS = 2
 
 
-def answer(study: Study) -> list[str]:
-    """Three sentences: whether a penalty helps, what survives, and how strong it is and how sure that is.
-
-    Example:
-        >>> from poise.study.report.sentences import answer
-        >>> from poise.study.run import run_study
-        >>> len(answer(run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)))
-        3
-    """
-    return [_verdict(study), _survival(study), _certainty(study)]
+def write_answer(study: Findings) -> list[str]:
+    """Return three paragraphs: whether a penalty helps, which columns are selected, and how certain the strength is."""
+    return [_write_verdict(study), _write_selection(study), _write_certainty(study)]
 
 
-def console_table(study: Study) -> RichTable:
-    """All candidates beside each other, for a terminal; the chosen one is marked by a star."""
-    table = RichTable(
-        title=Text(visible(f"{study.table.name}: {study.table.task}, {study.rows['test']:,} test rows")),
-        title_justify="left", box=SIMPLE_HEAD, pad_edge=False,
-    )  # fmt: skip
-    for heading in ("", "strength", "held-out loss", "test loss", score_name(study.table.task), "gain", "columns"):
-        table.add_column(heading, justify="right" if heading else "left")
-    table.add_column("zeros", justify="right")
-    for one in study.candidates:
-        share = one.row["zero_share"]
-        zeros = f"{int(one.row['zeros']):,} ({'?' if share is None else format(share, '.0%')})"
-        cells = [figure(one.strength), spread(one.val_loss, one.val_error)]
-        cells += [_brackets(estimate) for estimate in (one.test_loss, one.score, one.gain)]
-        star = " *" if one.name == study.chosen else ""
-        table.add_row(Text(visible(one.title) + star), *cells, "?" if one.kept is None else f"{len(one.kept):,}", zeros)
-    return table
-
-
-def figure(number: float, digits: int = 3) -> str:
-    """Few digits: enough to read, and not more than so many rows can tell."""
-    if not np.isfinite(number):
-        return "?"
-    text = f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.{digits}g}"
-    return text.replace("-", "−") if text != "-0" else "0"
-
-
-def interval(estimate: Estimate) -> str:
-    """The interval of an estimate as text; "" where too few rows tell none."""
-    ends = (estimate.low, estimate.high)
-    return f"{figure(ends[0])} to {figure(ends[1])}" if np.isfinite(ends).all() else ""
-
-
-def spread(value: float, error: float) -> str:
-    """A mean and its standard error, where that is known."""
-    return f"{figure(value)} ± {figure(error, 2)}" if np.isfinite(error) else figure(value)
-
-
-def names(columns: Sequence[str], most: int = NAMED) -> str:
-    """Names of columns in quotes, the first ones where there are many."""
-    plain = [" ".join(name.split()) for name in columns]
-    quoted = [f"“{name if len(name) <= 40 else name[:39] + '…'}”" for name in plain[:most]]
-    return listed(quoted if len(columns) <= most else [*quoted, f"{len(columns) - most:,} more"])
-
-
-def listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
-
-
-def called(candidate: Candidate) -> str:
-    """What a candidate is called inside a sentence: L2, the group lasso."""
+def name_inside(candidate: Candidate) -> str:
+    """Return a candidate's name inside a sentence: L2, the group lasso."""
     title = candidate.title
-    return title if title[1:2].isupper() or title[1:2].isdigit() else f"the {title[0].lower()}{title[1:]}"
+    is_acronym = title[1:2].isupper() or title[1:2].isdigit()
+    return title if is_acronym else f"the {title[0].lower()}{title[1:]}"
 
 
-def reason(candidate: Candidate) -> str:
-    """Why it is told at `kept_at` what survives."""
+def explain_selection(candidate: Candidate) -> str:
+    """Return which strength selects columns."""
     if candidate.path.stages:
-        return "where the held-out loss is lowest"
+        return "the strength with the lowest held-out loss"
     return "the largest strength within one standard error of the lowest held-out loss"
 
 
-def balance_in_words(candidate: Candidate) -> str:
-    """Whether the training at the chosen strength ended in balance."""
+def write_convergence(candidate: Candidate) -> str:
+    """Return a sentence on whether the training at the chosen strength converged."""
     residual = float(candidate.row["relative_residual"])
     if not np.isfinite(residual):
-        return "whether the two forces are in balance cannot be told"
-    share = f"relative residual {figure(residual)}"
+        return "It is unknown whether training converged."
+    share = f"(relative residual {format_number(residual, DIGITS)})"
     if residual <= candidate.stage.training.tolerance:
-        return f"the two forces are in balance ({share})"
+        return f"Training converged {share}."
     if residual <= NEARLY:
-        return f"the two forces are nearly in balance ({share})"
-    return f"the two forces are not in balance ({share}: more steps lower it, but for rows on the corner of a ReLU)"
+        return f"Training nearly converged {share}."
+    return f"Training did not converge {share}; more steps lower the residual, except for rows at a kink of ReLU."
 
 
-def _verdict(study: Study) -> str:
+def _write_verdict(study: Findings) -> str:
     best, base = study.best, study.baseline
-    score = score_name(study.table.task)
-    rows = f"{study.rows['test']:,} test rows"
-    if best.name == NONE:
-        own = f"on the {rows} its loss is {_with_interval(best.test_loss)} and its {score} {_with_ends(best.score)}"
-        return f"{_why_none(study)}: {own}."
-    forced = study.settings.choose is not None
-    what, chosen = (_capital(called(best)) + ", taken as asked,", "it") if forced else ("A penalty", called(best))
-    numbers = (
-        f"with {chosen} the loss is {_with_interval(best.test_loss)} and the {score} {_with_ends(best.score)}, "
-        f"without a penalty {_with_ends(base.test_loss)} and {_with_ends(base.score)}, a paired gain of "
-        f"{_with_ends(best.gain)}"
-    )
+    if not has_penalty(best):
+        return f"{_explain_no_penalty(study)} {_write_score(study)}"
+    is_requested = study.settings.choose is not None
+    penalty = f"{_capitalize(name_inside(best))}, chosen by request," if is_requested else "A penalty"
+    name = "it" if is_requested else name_inside(best)
+    test_losses = (format_number(loss.value, DIGITS) for loss in (base.test_loss, best.test_loss))
+    test_sentence = "On the test rows the loss is {} without a penalty and {} with {}.".format(*test_losses, name)
+    gain = f"The gain is {format_number(best.gain.value, DIGITS)}"
+    ends = format_interval(best.gain, DIGITS)
+    interval = f"Its 95% confidence interval is {ends}." if ends else "There are too few test rows for an interval."
     if base.val_loss <= best.val_loss:
-        held = f"the held-out loss is {figure(base.val_loss)} without one and {figure(best.val_loss)} with {chosen}"
-        odd = ", so that the test rows say otherwise" if best.gain.low > 0 else ""
-        return f"{what} does not help here: {held}; on the {rows} {numbers}{odd}."
-    if best.gain.value <= 0:
-        return f"{what} does not help here: on the {rows} {numbers}."
-    if best.gain.low > 0:
-        return f"{what} helps here: on the {rows} {numbers}."
-    doubt = "whose interval contains zero" if interval(best.gain) else "for which so few rows tell no interval"
-    subject = f"{called(best)}, taken as asked," if forced else "a penalty"
-    held = f"in the folds the held-out loss is {figure(best.val_loss)} with it and {figure(base.val_loss)} without"
-    return f"These {rows} do not show that {subject} helps: {numbers}, {doubt}; {held}."
-
-
-def _why_none(study: Study) -> str:
-    if len(study.candidates) == 1:
-        return "Only a network without a penalty was trained"
-    return "No penalty was taken, as asked"
-
-
-def _survival(study: Study) -> str:
-    one = study.selector
-    total = len({column.name for column in study.table.columns if column.kind != "set aside"})
-    if one is None or one.kept is None or one.stability is None:
-        unknown = any(candidate.kept is None for candidate in study.candidates)
-        why = "it cannot be told which columns this network reads" if unknown else "no penalty here can drop a column"
-        return f"Of the {total:,} columns none is dropped, since {why}."
-    by = f"{called(one)} at strength {figure(one.kept_at)}, {reason(one)}"
-    trainings = f"{len(replicas_of(one.path.lanes))} trainings"
-    total, kept = len(one.stability), set(one.kept)
-    shares = {
-        is_kept: [float(share) for column, share in one.stability.items() if (column in kept) == is_kept]
-        for is_kept in (True, False)
-    }
-    if not kept:
-        highest = max(shares[False])
-        most = (
-            f"no column is kept in more than {highest:.0%} of the {trainings}" if highest else f"so say all {trainings}"
+        held_out = (
+            f"In cross-validation the loss is {format_number(base.val_loss, DIGITS)} without a penalty and "
+            f"{format_number(best.val_loss, DIGITS)} with {name}."
         )
-        return f"Nothing survives: by {by}, no column is needed to predict as well as can be, and {most}."
-    lowest = min(shares[True])
-    least = f"the least stable of them is kept in {lowest:.0%} of the {trainings}"
+        disagrees = f" The test rows disagree: there, {name} lowers the loss." if best.gain.low > 0 else ""
+        return f"{penalty} does not help here. {held_out}{disagrees}"
+    if best.gain.value <= 0:
+        return f"{penalty} does not help here. {test_sentence}"
+    if best.gain.low > 0:
+        return f"{penalty} helps here. {test_sentence} {gain}. {interval} {_write_score(study)}"
+    subject = f"{name_inside(best)}, chosen by request," if is_requested else "a penalty"
+    doubt = f", but its 95% confidence interval contains zero. The interval is {ends}." if ends else f". {interval}"
+    held_out = (
+        f"In cross-validation the loss falls from {format_number(base.val_loss, DIGITS)} to "
+        f"{format_number(best.val_loss, DIGITS)}."
+    )
+    return f"It is not certain that {subject} helps here. {test_sentence} {gain}{doubt} {held_out}"
+
+
+def _explain_no_penalty(study: Findings) -> str:
+    if len(study.candidates) == 1:
+        return "Only a network without a penalty was trained."
+    return "No penalty was chosen, by request."
+
+
+def _write_score(study: Findings) -> str:
+    best = study.best
+    score = score_name(study.table.task)
+    ends = format_interval(best.score, DIGITS)
+    subject = f"The {score} on the test rows" if has_penalty(best) else f"Its {score} on the test rows"
+    value = f"{subject} is {format_number(best.score.value, DIGITS)}."
+    return f"{value} The 95% confidence interval is {ends}." if ends else value
+
+
+def _write_selection(study: Findings) -> str:
+    selector = study.selector
+    total = sum(column.is_used for column in study.table.columns)
+    if selector is None or selector.selected is None or selector.stability is None:
+        is_unknown = any(candidate.selected is None for candidate in study.candidates)
+        if is_unknown:
+            return f"All {total:,} columns are used; poise cannot determine which of them this network reads."
+        return f"All {total:,} columns are used, because no penalty in this study can drop a column."
+    total, selected = len(selector.stability), set(selector.selected)
+    penalty = _capitalize(name_inside(selector))
+    shares = selector.stability
+    inside, outside = (
+        [float(share) for column, share in shares.items() if (column in selected) == is_selected]
+        for is_selected in (True, False)
+    )
+    runs = f"the {len(replica_table(selector.path.lanes))} training runs"
+    reason = f"Columns are selected at {explain_selection(selector)}."
+    if not selected:
+        highest = max(outside)
+        stable = (
+            f"No column is selected in more than {highest:.0%} of {runs}."
+            if highest
+            else "No training run selects any column."
+        )
+        return f"{penalty} selects no column. {reason} {stable}"
+    lowest = min(inside)
+    least = f"The least stable selected column is selected in {lowest:.0%} of {runs}."
     if lowest == 1.0:
-        least = f"each of them is kept in all of the {trainings}"
-    if len(kept) == total:
-        every = f"all {total:,} columns survive" if total > 1 else "the one column survives"
-        return f"No column is dropped: {every} {by}; {least}."
-    highest = max(shares[False])
-    most = f"the most stable of those dropped in {highest:.0%}" if highest else "none of those dropped in any"
-    survive = "survives" if len(kept) == 1 else "survive"
-    return f"Of {total:,} columns {len(kept):,} {survive} {by}: {names(one.kept)}; {least}, and {most}."
+        least = f"Each selected column is selected in all of {runs}."
+    if len(selected) == total:
+        every = f"all {total:,} columns" if total > 1 else "the only column"
+        return f"{penalty} selects {every}. {reason} {least}"
+    highest = max(outside)
+    most = "No other column is selected in any of them."
+    if highest:
+        most = f"The most stable of the other columns is selected in {highest:.0%} of them."
+    count = f"{len(selected):,} of {total:,} columns"
+    return f"{penalty} selects {count}: {list_names(selector.selected)}. {reason} {least} {most}"
 
 
-def _certainty(study: Study) -> str:
-    one = study.best
-    folds = replicas_of(one.stage.lanes)["fold"]
-    count = folds[folds >= 0].nunique()
-    held = f"the held-out loss is {spread(one.val_loss, one.val_error)}"
-    held += f", one standard error over {count} folds" if np.isfinite(one.val_error) else ""
-    if one.name == NONE:
-        return f"Without a penalty there is no strength to choose; {held}."
-    grid = one.stage.strengths
-    at, last = int(np.argmin(np.abs(grid - one.strength))), len(grid) - 1
-    ends = f"from {figure(grid[0])} to {figure(grid[-1])}"
-    place = f"lies inside the grid {ends}, number {at + 1} of {last + 1}"
+def _write_certainty(study: Findings) -> str:
+    best = study.best
+    spread = " (mean and standard error over the folds)" if np.isfinite(best.val_error) else ""
+    held_out = f"The held-out loss is {format_with_error(best.val_loss, best.val_error, DIGITS)}{spread}."
+    if not has_penalty(best):
+        return f"Without a penalty there is no strength to choose. {held_out}"
+    grid = best.stage.strengths
+    at, last = int(np.argmin(np.abs(grid - best.strength))), len(grid) - 1
+    place = "which is inside the grid"
     if at in (0, last):
         end, other = ("weakest", "weaker") if at == 0 else ("strongest", "stronger")
-        place = f"is the {end} of the grid {ends}, so that a {other} one might predict better"
+        place = f"the {end} of the grid; a {other} one might predict better"
+    strength = format_number(best.strength, DIGITS)
     return (
-        f"The chosen strength of {called(one)}, {figure(one.strength)}, {place}; {balance_in_words(one)}, and {held}."
-    )
+        f"The chosen strength of {name_inside(best)} is {strength}, {place}. {held_out} {write_convergence(best)}"
+    )  # fmt: skip
 
 
-def _capital(text: str) -> str:
+def _capitalize(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def _with_interval(estimate: Estimate) -> str:
-    ends = interval(estimate)
-    return f"{figure(estimate.value)} (95% interval {ends})" if ends else figure(estimate.value)
-
-
-def _with_ends(estimate: Estimate) -> str:
-    ends = interval(estimate)
-    return f"{figure(estimate.value)} ({ends})" if ends else figure(estimate.value)
-
-
-def _brackets(estimate: Estimate) -> str:
-    ends = interval(estimate).replace(" to ", ", ")
-    return "" if np.isnan(estimate.value) else f"{figure(estimate.value)} [{ends}]" if ends else figure(estimate.value)

@@ -54,7 +54,7 @@
     for (const key of Object.keys(layout).filter((name) => /^[xy]axis/.test(name))) {
       Object.assign(layout[key], {
         gridcolor: color("rule"), linecolor: color("rule"), zerolinecolor: color("rule"), fixedrange: true,
-        showgrid: key[0] === "y", zeroline: key[0] === "y", showline: key[0] === "x", ticks: "", nticks: 6,
+        showgrid: key[0] === "y", zeroline: key[0] === "y", showline: key[0] === "x", ticks: "", nticks: 6, tickangle: 0,
         tickfont: { size: 11, color: color("soft") },
         showspikes: key[0] === "x" && layout.hovermode === "x unified",
         spikecolor: color("soft"), spikethickness: 1, spikedash: "solid", spikemode: "across",

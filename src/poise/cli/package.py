@@ -1,0 +1,31 @@
+"""Import the package `poise`, and Keras with it, only when a command runs.
+
+`poise/__init__.py` imports Keras, which takes seconds; the commands and their `--help` need only modules of
+`poise.cli`. The console script therefore puts the package into `sys.modules` without running its `__init__.py`, and
+each command runs it before its work starts.
+"""
+
+import signal
+import sys
+
+
+def import_package() -> None:
+    """Run `poise/__init__.py`, unless that was done. Ctrl-C then ends the process at once.
+
+    Python would raise KeyboardInterrupt somewhere inside an imported module, which may swallow it.
+
+    Raises:
+        ImportError: If the backend of Keras is not installed; its `name` is that of the backend.
+    """
+    package = sys.modules["poise"]
+    if hasattr(package, "__all__"):
+        return
+    assert package.__spec__ is not None
+    assert package.__spec__.loader is not None
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        package.__spec__.loader.exec_module(package)
+    finally:
+        signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,59 @@
+"""`poise predict`: predict new rows with the network of a saved study."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poise.cli.errors import plain_errors
+from poise.cli.options import FOLDER_HINT, Decimal, Delimiter, Encoding, Import, StudyFolder
+
+HINTS = {"folder": FOLDER_HINT, "imports": "Pass --import MODULE to import a module.", "out": "Change --out."}
+
+
+def predict(
+    folder: StudyFolder,
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="New rows: a file as for poise study, or - for CSV on standard input.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a .csv or .parquet file instead of CSV on standard output.", metavar="FILE", show_default=False
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    imports: Import = None,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+) -> None:
+    """Predict new rows with the network of a saved study.
+
+    Writes one row of predictions per row, in the same order.
+
+    \b
+    Examples:
+      poise predict runs/sales new.csv
+      poise predict runs/sales new.csv --out predictions.parquet
+      poise predict runs/sales new.csv --import my_layers
+    """
+    with plain_errors(HINTS):
+        from poise.cli.custom_modules import import_modules
+        from poise.cli.screen import say_data
+        from poise.study.prediction_files import check_output, write_predictions
+        from poise.study.result import Study
+
+        if out is not None:
+            check_output(out, overwrite=force)
+        import_modules(imports)
+        predictions = Study.load(folder).predict(data, delimiter=delimiter, decimal=decimal, encoding=encoding)
+        if out is None:
+            say_data(predictions.to_csv(index=False, lineterminator="\n"))
+        else:
+            write_predictions(predictions, out)

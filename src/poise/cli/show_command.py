@@ -1,0 +1,20 @@
+"""`poise show`: print a saved study again."""
+
+from poise.cli.errors import plain_errors
+from poise.cli.options import FOLDER_HINT, StudyFolder
+
+
+def show(folder: StudyFolder) -> None:
+    """Print the answer and the comparison of a saved study again.
+
+    \b
+    Examples:
+      poise show runs/diabetes
+    """
+    with plain_errors({"folder": FOLDER_HINT}):
+        from poise.cli.screen import console, say
+        from poise.cli.study_output import print_study
+        from poise.study.loading import REPORT, read_description
+
+        print_study(read_description(folder), console())
+        say(f"Report: {folder / REPORT}")

@@ -1,0 +1,239 @@
+"""`poise study`: from a table to an answer, a network and a report."""
+
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from poise.cli.errors import BadInputError, plain_errors
+from poise.cli.options import Decimal, Delimiter, Encoding
+from poise.cli.unfinished import UnfinishedStudy
+
+if TYPE_CHECKING:
+    from poise import RayCluster, Study
+
+HINTS = {"folder": "Change --out.", "uri": "Or leave out --mlflow."}
+
+
+def study(
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA",
+            help="CSV, TSV, Parquet, Excel or NPZ file; - for CSV on standard input; or a built-in table: diabetes, "
+            "breast_cancer, digits, wine.",
+            show_default=False,
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(help="Column to predict. Built-in tables have their own.", metavar="COLUMN", show_default=False),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="regression, binary, multiclass or counts. By default one of the first three, from the target.",
+            metavar="TASK",
+            show_default=False,
+        ),
+    ] = None,
+    penalty: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Penalties to compare: l2, l1, group, adaptive, elasticnet, sparse_group, mcp, scad. Repeatable, or "
+            "separated by commas. A network without a penalty is always trained too.  "
+            "[default: l2,l1,group,adaptive]",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    choose: Annotated[
+        str | None,
+        typer.Option(
+            help="Choose this penalty, whatever the held-out losses are; none for no penalty.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Custom network: a function of the numbers of inputs and outputs that returns a Keras model.",
+            metavar="MODULE:FUNCTION",
+            show_default=False,
+        ),
+    ] = None,
+    hidden_layer_sizes: Annotated[
+        str, typer.Option(help="Units of each hidden layer, such as 64,32; none for a linear model.", metavar="UNITS")
+    ] = "64",
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="Column whose equal values keep rows together, in folds and in the test rows.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that orders the rows: no fold trains on the future, and the test rows are the latest.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
+    ] = None,
+    weight: Annotated[
+        str | None, typer.Option(help="Column of sample weights.", metavar="COLUMN", show_default=False)
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="Column to leave out. Repeatable.", metavar="COLUMN", show_default=False)
+    ] = None,
+    cv: Annotated[int, typer.Option(help="Number of cross-validation folds.", metavar="N")] = 4,
+    strengths: Annotated[int, typer.Option(help="Number of strengths per penalty.", metavar="N")] = 13,
+    n_init: Annotated[int, typer.Option(help="Number of initial weights per fold.", metavar="N")] = 1,
+    max_iter: Annotated[int, typer.Option(help="Full-batch training steps per network.", metavar="N")] = 800,
+    learning_rate: Annotated[
+        float, typer.Option(help="Adam's learning rate at the start; it decays to 0 along a cosine.", metavar="RATE")
+    ] = 0.01,
+    test: Annotated[
+        float, typer.Option(help="Share of test rows, used only for the final scores.", metavar="SHARE")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(help="Seed of test rows, folds and initial weights.", metavar="N")] = 0,
+    delimiter: Delimiter = None,
+    decimal: Decimal = None,
+    encoding: Encoding = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="Where to train: auto, in_process, subprocess, or ray (a Ray cluster).",
+            metavar="NAME",
+        ),
+    ] = "auto",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of the Ray cluster. By default RAY_ADDRESS, or else only this machine.",
+            metavar="ADDRESS",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write.  [default: runs/NAME]", metavar="DIR", show_default=False)
+    ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the training curves for TensorBoard to this folder.", metavar="DIR", show_default=False
+        ),
+    ] = None,
+    mlflow: Annotated[
+        bool,
+        typer.Option("--mlflow", help="Also log the study to MLflow, at MLFLOW_TRACKING_URI or in ./mlflow.db."),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing study.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the content of study.json.")] = False,
+) -> None:
+    """Find out whether a penalty helps on a table, and how much.
+
+    Trains the same network without a penalty and with each penalty, at many strengths, with cross-validation. Reports
+    which penalty to use, how strong it should be, and which columns it selects. Writes a folder with a report, the
+    chosen network, and everything that predictions need. Ctrl-C keeps finished work; the same command continues from
+    it.
+
+    \b
+    Examples:
+      poise study diabetes
+      poise study sales.csv --target revenue
+      poise study sales.csv --target revenue --penalty l1,group --drop order_id
+      poise study sales.csv --target revenue --hidden-layer-sizes 64,32
+      poise study visits.parquet --target visits --task counts --groups patient
+      poise study sales.csv --target revenue --tensorboard logs --mlflow
+      poise study sales.csv --target revenue --executor ray
+      cat sales.csv | poise study - --target revenue --json
+    """
+    arguments = {
+        "task": task, "penalties": _split_names(penalty), "choose": choose, "model": model, "groups": groups,
+        "time_column": time, "weight": weight, "drop": tuple(drop or ()), "cv": cv, "strengths": strengths,
+        "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
+        "delimiter": delimiter, "decimal": decimal, "encoding": encoding, "hidden_layer_sizes": hidden_layer_sizes,
+    }  # fmt: skip
+    folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
+    unfinished = UnfinishedStudy(folder, data, target, arguments)
+    with plain_errors(HINTS, unfinished.farewell):
+        from poise import study as studies
+        from poise.cli.custom_modules import add_working_directory
+        from poise.cli.screen import console, progress_bar, say, say_data
+        from poise.cli.study_output import print_study
+        from poise.study import tracking
+        from poise.study.loading import RECORD
+        from poise.study.storage import check_folder
+
+        arguments["hidden_layer_sizes"] = _split_units(hidden_layer_sizes)
+        arguments["penalties"] = arguments["penalties"] or studies.DEFAULT_PENALTIES
+        check_folder(folder, overwrite=force)
+        if tensorboard is not None:
+            tracking.check_tensorboard(tensorboard, overwrite=force)
+        server = tracking.check_mlflow() if mlflow else None
+        if model is not None:
+            add_working_directory()
+        trainer = _make_executor(executor, address)
+        with unfinished.claim(), unfinished.explain_how_to_continue():
+            with progress_bar(quiet) as progress:
+                result = studies.run_study(
+                    data, target, **arguments, executor=trainer, checkpoint=unfinished.folder, progress=progress
+                )
+            report = result.save(folder, overwrite=force)
+            unfinished.discard()
+        if as_json:
+            say_data((folder / RECORD).read_text(encoding="utf-8"))
+        elif quiet:
+            say(report)
+        else:
+            print_study(result.description, console())
+            say(f"Report: {report}")
+        for line in _track(result, folder, tensorboard, server, force):
+            if not (as_json or quiet):
+                say(line)
+
+
+def _split_names(values: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names in an option that is repeated or holds commas."""
+    names = [name.strip() for value in values or () for name in value.split(",")]
+    return tuple(name for name in names if name)
+
+
+def _split_units(text: str) -> tuple[int, ...]:
+    try:
+        return () if text == "none" else tuple(int(units) for units in text.split(","))
+    except ValueError:
+        raise BadInputError(
+            f"--hidden-layer-sizes must be whole numbers such as 64,32, or none, got {text!r}."
+        ) from None
+
+
+def _make_executor(name: str, address: str | None) -> "str | RayCluster":
+    """Return what --executor and --address describe, as `poise.run_study` takes it."""
+    if address is not None and name != "ray":
+        raise BadInputError(f"--address needs --executor ray, got --executor {name}.")
+    if name != "ray":
+        return name
+    if importlib.util.find_spec("ray") is None:
+        raise BadInputError('--executor ray needs Ray, which is not installed. Run `pip install "poise[ray]"`.')
+    from poise import RayCluster
+
+    return RayCluster(address)
+
+
+def _track(result: "Study", folder: Path, tensorboard: Path | None, server: str | None, force: bool) -> Iterator[str]:
+    """Send a saved study to TensorBoard and MLflow, and yield where to see it."""
+    from poise.study.tracking import to_mlflow, to_tensorboard
+
+    if tensorboard is not None:
+        assert result.findings is not None
+        to_tensorboard(result.findings, tensorboard, overwrite=force)
+        yield f"TensorBoard: tensorboard --logdir {tensorboard}"
+    if server is not None:
+        yield f"MLflow: run {to_mlflow(folder)} at {server}"

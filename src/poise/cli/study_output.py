@@ -1,0 +1,224 @@
+"""Studies on a terminal, from the content of study.json. Tables adapt to its width, and no number is cut off."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from poise.escaping import visible
+from poise.study.columns.base import SET_ASIDE
+from poise.study.report.comparison import read_estimate, show_estimate
+from poise.study.report.numbers import format_number, format_with_error
+from poise.study.scores import score_name
+
+SHORTEST_NAME = 12
+"""Characters of a name that stay on one line."""
+
+
+def print_study(description: Mapping, screen: Console) -> None:
+    """Print task, comparison, answer and notes of a study."""
+    answer = [Text(visible(sentence)) for sentence in description["answer"]]
+    notes = [Text(visible(f"Note: {note}")) for note in description["data"]["notes"]]
+    screen.print(Text(visible(task_line(description))))
+    _print_table(candidates_table(description, screen), screen)
+    for paragraph in (*answer, *notes):
+        screen.print(paragraph)
+
+
+def task_line(description: Mapping) -> str:
+    """Return a sentence about the data and the task."""
+    data, rows = description["data"], description["rows"]
+    used = _count_used(data)
+    aside = len(data["columns"]) - used
+    kind = f"{data['task']} with {len(data['classes'])} classes" if data["task"] == "multiclass" else data["task"]
+    columns = f"{used} column{'s'[: used - 1]}" + (f" ({aside} set aside)" if aside else "")
+    counts = f"{rows['training']:,} training rows, {rows['test']:,} test rows"
+    return f"{data['name']}: {kind} of {data['target']!r} from {columns}; {counts}."
+
+
+def candidates_table(description: Mapping, screen: Console) -> Table:
+    """Return the most detailed table that fits the screen: one row per candidate; a star marks the chosen one."""
+    tables = [*_tables_by_detail(description)]
+    return next((table for table in tables if _width(table, screen) <= screen.width), tables[-1])
+
+
+def print_comparison(names: Sequence[str], studies: Sequence[Mapping], screen: Console) -> None:
+    """Print studies next to each other, one column per study, in several tables if the screen is too narrow for one."""
+    rows = [*_comparison_rows(studies)]
+    first = 0
+    while first < len(names):
+        tables = {last: _comparison_table(names, rows, first, last) for last in range(len(names), first, -1)}
+        last = next((last for last, table in tables.items() if _width(table, screen) <= screen.width), first + 1)
+        _print_table(tables[last], screen)
+        first = last
+
+
+def find_differences(names: Sequence[str], studies: Sequence[Mapping]) -> list[str]:
+    """Return one sentence per pair of studies whose losses cannot be compared, with the reason."""
+    sentences = []
+    pairs = combinations(zip(names, studies, strict=True), 2)
+    for (first_name, first), (second_name, second) in pairs:
+        if any(first["data"][key] != second["data"][key] for key in ("target", "task", "digest")):
+            sentences.append(f"{first_name} and {second_name} use different data; their losses are not comparable.")
+        elif first["rows"]["digest"] != second["rows"]["digest"]:
+            sentences.append(
+                f"{first_name} and {second_name} have different test rows, which may explain a difference. Use the "
+                "same --test and --seed."
+            )
+    return sentences
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the table of candidates.
+
+    Args:
+        heading: What it shows.
+        cells: With all detail, one per candidate.
+        short: Without intervals and standard errors, one per candidate.
+    """
+
+    heading: str
+    cells: list[str]
+    short: list[str]
+
+
+def _tables_by_detail(description: Mapping) -> Iterator[Table]:
+    """Yield tables from the most detailed to the narrowest one."""
+    columns, titles = _columns(description), _titles(description)
+    score = score_name(description["data"]["task"])
+    yield _table(titles, [(column.heading, column.cells) for column in columns])
+    detailed = ({score, "gain"}, {"gain"}, set())
+    narrower = (
+        (),
+        ("test loss", "zeros"),
+        ("test loss", "zeros", "strength"),
+        ("test loss", "zeros", "strength", "columns"),
+    )
+    for hidden in narrower:
+        for names in detailed:
+            yield _table(
+                titles,
+                [
+                    (column.heading, column.cells if column.heading in names else column.short)
+                    for column in columns
+                    if column.heading not in hidden
+                ],
+            )
+
+
+def _titles(description: Mapping) -> list[str]:
+    return [
+        candidate["title"] + (" *" if candidate["candidate"] == description["chosen"] else "")
+        for candidate in description["candidates"]
+    ]
+
+
+def _columns(description: Mapping) -> list[_Column]:
+    candidates = description["candidates"]
+
+    def column(heading: str, cells: list[str], short: list[str] | None = None) -> _Column:
+        return _Column(heading, cells, short or cells)
+
+    def estimates(heading: str, name: str) -> _Column:
+        values = [read_estimate(candidate, name).value for candidate in candidates]
+        short = ["" if value != value else format_number(value) for value in values]
+        return column(heading, [show_estimate(candidate, name) for candidate in candidates], short)
+
+    selected = [candidate["selected"] for candidate in candidates]
+    zeros = [f"{candidate['zeros']:,}" for candidate in candidates]
+    shares = ["?" if one["zero_share"] is None else format(one["zero_share"], ".0%") for one in candidates]
+    return [
+        column("strength", [format_number(_number(candidate["strength"])) for candidate in candidates]),
+        column(
+            "held-out loss",
+            [format_with_error(_number(one["val_loss"]), _number(one["val_error"])) for one in candidates],
+            [format_number(_number(candidate["val_loss"])) for candidate in candidates],
+        ),
+        estimates("test loss", "test_loss"),
+        estimates(score_name(description["data"]["task"]), "score"),
+        estimates("gain", "gain"),
+        column("columns", ["?" if names is None else f"{len(names):,}" for names in selected]),
+        column("zeros", [f"{count} ({share})" for count, share in zip(zeros, shares, strict=True)], shares),
+    ]
+
+
+def _table(titles: Sequence[str], columns: Sequence[tuple[str, list[str]]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("", min_width=min(SHORTEST_NAME, max(map(len, titles))))
+    for heading, _ in columns:
+        words = heading.split()
+        table.add_column(heading, justify="right", min_width=max(map(len, words)))
+    for number, title in enumerate(titles):
+        cells = [Text(cells[number], no_wrap=True) for _, cells in columns]
+        table.add_row(Text(visible(title)), *cells)
+    for column, (_, cells) in zip(table.columns[1:], columns, strict=True):
+        column.min_width = max(column.min_width or 0, *map(len, cells))
+    return table
+
+
+def _comparison_rows(studies: Sequence[Mapping]) -> Iterator[tuple[str, list[str]]]:
+    """Yield the heading of a row and its cells."""
+    chosen = [_candidate(study, study["chosen"]) for study in studies]
+    yield "data", [study["data"]["name"] for study in studies]
+    yield "task", [f"{study['data']['target']} ({study['data']['task']})" for study in studies]
+    yield "rows", [f"{study['rows']['training']:,} + {study['rows']['test']:,} test" for study in studies]
+    yield "chosen", [candidate["title"] for candidate in chosen]
+    yield "strength", [format_number(_number(candidate["strength"])) for candidate in chosen]
+    yield "test loss [95%]", [show_estimate(candidate, "test_loss") for candidate in chosen]
+    yield "score [95%]", [f"{candidate['score_name']} {show_estimate(candidate, 'score')}" for candidate in chosen]
+    yield "gain [95%]", [show_estimate(candidate, "gain") for candidate in chosen]
+    yield "selected columns", [_count_selected(study) for study in studies]
+
+
+NUMBER_ROWS = ("rows", "strength", "test loss [95%]", "score [95%]", "gain [95%]")
+"""Rows of a comparison that stay on one line; names may use several."""
+
+
+def _comparison_table(names: Sequence[str], rows: Sequence[tuple[str, list[str]]], first: int, last: int) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("")
+    for number in range(first, last):
+        table.add_column(
+            Text(visible(names[number])), justify="right", overflow="fold", min_width=_column_width(rows, number)
+        )
+    for heading, cells in rows:
+        table.add_row(heading, *(Text(visible(cell)) for cell in cells[first:last]))
+    return table
+
+
+def _column_width(rows: Sequence[tuple[str, list[str]]], number: int) -> int:
+    return max(len(cells[number]) for heading, cells in rows if heading in NUMBER_ROWS)
+
+
+def _width(table: Table, screen: Console) -> int:
+    """Return the smallest width of a table at which no number is cut off."""
+    return Measurement.get(screen, screen.options.update(width=10_000), table).minimum
+
+
+def _print_table(table: Table, screen: Console) -> None:
+    screen.print("", table, "", sep="\n")
+
+
+def _count_selected(study: Mapping) -> str:
+    if study["selector"] is None:
+        return "?"
+    selector = _candidate(study, study["selector"])
+    return f"{len(selector['selected'])} of {_count_used(study['data'])} ({selector['title']})"
+
+
+def _count_used(data: Mapping) -> int:
+    return sum(column["kind"] != SET_ASIDE for column in data["columns"])
+
+
+def _candidate(study: Mapping, name: str) -> Mapping:
+    return next(candidate for candidate in study["candidates"] if candidate["candidate"] == name)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

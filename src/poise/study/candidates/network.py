@@ -1,0 +1,129 @@
+"""The network that a study trains."""
+
+import importlib
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+
+from poise.path.models import check_model
+from poise.study.errors import DataError
+
+ModelFunction = Callable[[int, int], keras.Model]
+
+
+def build_start(
+    task: str,
+    inputs: int,
+    classes: int,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    hidden: Sequence[int],
+    learning_rate: float,
+    model: str | ModelFunction | None = None,
+) -> keras.Model:
+    """Return the compiled network from which every training starts: that of `build_network`, or a custom one.
+
+    Args:
+        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`.
+        inputs: The number of inputs.
+        classes: The number of classes; 0 for none.
+        y: The targets of all training rows, as the network takes them.
+        weight: (rows,) sample weights, or `None`.
+        hidden: The units of each hidden layer.
+        learning_rate: Adam's learning rate, unless a custom model is compiled.
+        model: A custom model, as for `poise.run_study`. Default: `None`.
+
+    Raises:
+        DataError: If the custom model cannot be used.
+    """
+    outputs = classes if task == "multiclass" else 1
+    if model is None:
+        network = build_network(inputs, outputs, hidden, task)
+        network.layers[-1].bias.assign(initial_bias(task, y, outputs, weight))
+    else:
+        network = _build_custom(model, inputs, outputs)
+    optimizer = getattr(network, "optimizer", None) or keras.optimizers.Adam(learning_rate)
+    network.compile(optimizer=optimizer, loss=make_loss(task))
+    try:
+        check_model(network)
+    except ValueError as error:
+        raise DataError(f"The model {network.name!r} cannot be trained on a path. {error}", "model") from None
+    return network
+
+
+def build_network(inputs: int, outputs: int, hidden: Sequence[int], task: str) -> keras.Model:
+    """Return dense ReLU layers and an output layer: a number, a logit, one logit per class, or a mean count."""
+    layers = [
+        keras.layers.Dense(units, activation="relu", kernel_initializer="glorot_normal", name=f"hidden_{number}")
+        for number, units in enumerate(hidden, 1)
+    ]
+    last = keras.layers.Dense(
+        outputs, activation="exponential" if task == "counts" else None, kernel_initializer="glorot_normal",
+        name="output",
+    )  # fmt: skip
+    return keras.Sequential([keras.Input((inputs,), name="inputs"), *layers, last], name="network")
+
+
+def make_loss(task: str) -> keras.losses.Loss:
+    """Return the prediction loss of a task."""
+    if task == "regression":
+        return keras.losses.MeanSquaredError()
+    if task == "counts":
+        return keras.losses.Poisson()
+    if task == "binary":
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def initial_bias(task: str, y: np.ndarray, outputs: int, weight: np.ndarray | None = None) -> np.ndarray:
+    """Return the bias of the output layer that predicts the mean: log odds, log frequencies, or the log of the mean.
+
+    Args:
+        task: As for `build_start`.
+        y: The targets of the training rows.
+        outputs: The number of outputs.
+        weight: (rows,) sample weights. Default: `None`.
+
+    Returns:
+        (outputs,) the bias.
+    """
+    smallest = 0.5 / len(y)  # half a row, for a class without rows
+    if task == "multiclass":
+        counts = np.bincount(y, weight, minlength=outputs)
+        return np.log(np.maximum(counts / counts.sum(), smallest))
+    mean = float(np.average(y[:, 0], weights=weight))
+    if task == "binary":
+        share = min(max(mean, smallest), 1.0 - smallest)
+        return np.array([np.log(share / (1.0 - share))])
+    return np.array([np.log(max(mean, 1e-6))]) if task == "counts" else np.zeros(outputs)
+
+
+def _build_custom(model: str | ModelFunction, inputs: int, outputs: int) -> keras.Model:
+    function = _import_function(model) if isinstance(model, str) else model
+    network = function(inputs, outputs)
+    if not isinstance(network, keras.Model) or not network.built:
+        raise DataError(
+            f"The model function must return a built Keras model, got {type(network).__name__} for {inputs} inputs and "
+            f"{outputs} outputs. Start it with keras.Input, such as keras.Sequential([keras.Input((inputs,)), ...]).",
+            "model",
+        )
+    if tuple(network.output_shape) != (None, outputs):
+        raise DataError(
+            f"The model's outputs must have shape (None, {outputs}) for this task, got {network.output_shape}.", "model"
+        )
+    return network
+
+
+def _import_function(place: str) -> ModelFunction:
+    module, colon, name = place.partition(":")
+    try:
+        if not colon:
+            raise ImportError("it has no colon")
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise DataError(
+            f"The model {place!r} cannot be imported: {error}. Write it as MODULE:FUNCTION, with the module in the "
+            "current folder or on PYTHONPATH.",
+            "model",
+        ) from None

@@ -1,0 +1,128 @@
+"""The penalties that a study can compare, by name, and the rules that each makes for a network."""
+
+import glob
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from poise.compaction.inputs import input_kernels
+from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, Penalty, SparseGroupLasso
+from poise.rules.members import path_of
+from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
+from poise.study.errors import DataError
+
+LATER_KERNELS = 0.5
+"""The strength of L2 on the later kernels, relative to the first: ReLU could else shrink a layer and grow the next."""
+
+Groups = list[list[int]]
+
+
+@dataclass(frozen=True)
+class StudyPenalty:
+    """A penalty that a study can be asked for.
+
+    Args:
+        title: Its name in tables and sentences.
+        meaning: What it does, in a few words.
+        make: A function that returns the penalty; it takes the groups of inputs if the penalty drops columns.
+        drops_columns: Whether it acts on the first kernels with one group per column, and L2 on the others.
+        adaptive: The number of adaptive stages. Default: 0.
+        first_stage: The name of the penalty whose path is the first of the stages. Default: `None`.
+    """
+
+    title: str
+    meaning: str
+    make: Callable[..., Penalty]
+    drops_columns: bool = False
+    adaptive: int = 0
+    first_stage: str | None = None
+
+
+def _make_group_lasso(groups: Groups) -> GroupLasso:
+    return GroupLasso(1.0, groups=groups, axis="inputs", factors=[1.0] * len(groups))
+
+
+def _make_sparse_group_lasso(groups: Groups) -> SparseGroupLasso:
+    return SparseGroupLasso(1.0, groups=groups, axis="inputs", factors=[1.0] * len(groups))
+
+
+PENALTIES = {
+    "l2": StudyPenalty("L2", "shrinks all weights", L2),
+    "l1": StudyPenalty("L1", "sets single weights to zero", L1),
+    "group": StudyPenalty(
+        "Group lasso", "drops whole columns, with L2 on later layers", _make_group_lasso, drops_columns=True
+    ),
+    "adaptive": StudyPenalty(
+        "Adaptive group lasso", "the group lasso, reweighted twice", _make_group_lasso, drops_columns=True, adaptive=2,
+        first_stage="group",
+    ),
+    "elasticnet": StudyPenalty("Elastic net", "L1 and L2 combined", lambda: ElasticNet(l1=1.0, l2=1.0)),
+    "sparse_group": StudyPenalty(
+        "Sparse group lasso", "drops columns and single weights", _make_sparse_group_lasso, drops_columns=True
+    ),
+    "mcp": StudyPenalty("MCP", "sets single weights to zero and leaves large ones unchanged", MCP),
+    "scad": StudyPenalty("SCAD", "sets single weights to zero and leaves large ones unchanged", SCAD),
+}  # fmt: skip
+"""A new penalty is one entry here; `poise.run_study`, the command and the estimators accept its name."""
+DEFAULT_PENALTIES = ("l2", "l1", "group", "adaptive")
+
+
+def penalty_named(name: str) -> StudyPenalty:
+    """Return the penalty of a name.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if name not in PENALTIES:
+        raise DataError(f"Unknown penalty {name!r}. Use one of {', '.join(PENALTIES)}.", "penalties")
+    return PENALTIES[name]
+
+
+def path_holding(name: str, names: Sequence[str]) -> str:
+    """Return which of the penalties in a study has a path that contains that of `name`.
+
+    An adaptive penalty begins with the path of its first stage, so that the latter need not be trained again.
+    """
+    return next((other for other in names if penalty_named(other).first_stage == name), name)
+
+
+def make_rules(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rule]:
+    """Return the rules of a penalty for a network.
+
+    Args:
+        name: The name of the penalty.
+        model: The network.
+        owners: The column that each input of the network comes from.
+
+    Raises:
+        DataError: If the penalty drops columns, and the kernels that read the inputs cannot be determined.
+    """
+    penalty = penalty_named(name)
+    if not penalty.drops_columns:
+        return [Rule(list(PENALIZED_BY_DEFAULT), penalty.make())]
+    kernels = input_kernels(model)
+    if not kernels or any(kernel.axis != 0 or len(model.weights[kernel.position].shape) != 2 for kernel in kernels):
+        raise DataError(
+            f"Penalty {name!r} drops columns, which needs a model whose inputs go into dense layers; poise cannot "
+            f"determine which kernels of {model.name!r} read them. Use the penalty 'l2' or 'l1' instead.",
+            "penalties",
+        )
+    groups = [np.flatnonzero(np.asarray(owners) == column).tolist() for column in dict.fromkeys(owners)]
+    positions = [kernel.position for kernel in kernels]
+    first = [_unique_tail(path_of(model.weights[at]), model) for at in positions]
+    first_ids = [id(model.weights[at]) for at in positions]
+    later = [w for w in model.trainable_weights if id(w) not in first_ids and len(w.shape) > 1]
+    rules = [Rule(first, penalty.make(groups), name="columns")]
+    if later:
+        rules.append(Rule(list(PENALIZED_BY_DEFAULT), L2(LATER_KERNELS), exclude=first, name="rest"))
+    return rules
+
+
+def _unique_tail(path: str, model: keras.Model) -> str:
+    """The end of a variable's path that no other has; Keras changes the beginning when it rebuilds a model."""
+    parts = path.split("/")
+    others = [path_of(w).split("/") for w in model.weights if path_of(w) != path]
+    size = next(n for n in range(1, len(parts) + 1) if not any(other[-n:] == parts[-n:] for other in others))
+    return glob.escape("/".join(parts[-max(size, min(2, len(parts))) :]))

@@ -1,0 +1,148 @@
+"""Encode the training rows once for every fold, so that no fold sees its held-out rows.
+
+Every block of the result is encoded by an encoder that was fitted on the training rows of one fold only.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from poise.path.training import Replica
+from poise.study.columns.base import Key
+from poise.study.columns.encoding import Encoder
+from poise.study.errors import DataError
+from poise.study.tables import Table
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """The training rows, encoded once per fold.
+
+    All arrays are stacked: block b holds every row as the encoder of fold b sees it, the last block as the encoder of
+    all rows does.
+
+    Args:
+        x: (blocks * rows, inputs) float32.
+        y: Regression: (blocks * rows, 1), standardized by the training rows of the block. Counts: (blocks * rows, 1),
+            unchanged. Binary: (blocks * rows, 1), 0 or 1. Multiclass: (blocks * rows,) int32.
+        weight: (blocks * rows,) float32, or `None`.
+        replicas: One per block; `train` and `held` are positions in `x`, all within the block. The last has fold −1
+            and trains on all rows.
+        encoder: The encoder of all rows, whose inputs are the columns of `x`.
+        center: The mean of the target over all rows, weighted if there are weights; 0 except in regression.
+        scale: Its standard deviation; 1 except in regression.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+    replicas: list[Replica]
+    encoder: Encoder
+    center: float
+    scale: float
+
+
+def encode_folds(table: Table, rows: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Folds:
+    """Encode the training rows, once for every fold and once for all rows.
+
+    Args:
+        table: The table, as `poise.study.tables.read` returns it.
+        rows: Positions in the table of the training rows; no other row is read.
+        pairs: For each fold, positions within `rows`: the training rows and the held-out rows of the fold.
+
+    Returns:
+        The encoded rows.
+
+    Raises:
+        DataError: If the training rows of a fold have no weight, or numbers are too large for float32.
+
+    Examples:
+        >>> import numpy as np
+        >>> from poise.study.columns.folds import encode_folds
+        >>> from poise.study.tables import read
+        >>> folds = encode_folds(read("diabetes"), np.arange(400), [(np.arange(300), np.arange(300, 400))])
+        >>> folds.x.shape, [(replica.fold, len(replica.train), len(replica.held)) for replica in folds.replicas]
+        ((800, 10), [(0, 300, 100), (-1, 400, 0)])
+    """
+    size = len(rows)
+    features = table.features.iloc[rows].reset_index(drop=True)
+    encoder = Encoder(table.columns).fit(features)
+    parts = [(fold, np.asarray(train), np.asarray(held)) for fold, (train, held) in enumerate(pairs)]
+    parts.append((-1, np.arange(size), np.arange(0)))
+    x = np.zeros((len(parts) * size, len(encoder.inputs)), "float32")
+    replicas = []
+    for block, (fold, train, held) in enumerate(parts):
+        fold_encoder = encoder if fold < 0 else Encoder(table.columns).fit(features.iloc[train])
+        start = block * size
+        _encode_into(x[start : start + size], fold_encoder, features, encoder.keys)
+        replicas.append(Replica(fold, 0, start + train, start + held))
+    weight = None if table.weight is None else table.weight.to_numpy()[rows]
+    y, center, scale = _stack_targets(table, rows, [train for _, train, _ in parts], weight)
+    stacked = None if weight is None else _to_finite_float32(np.tile(weight, len(parts)), _weight_name(table))
+    return Folds(x, y, stacked, replicas, encoder, center, scale)
+
+
+def _encode_into(x: np.ndarray, encoder: Encoder, features: pd.DataFrame, keys: tuple[Key, ...]) -> None:
+    """Write what a fold's encoder returns into the columns of the encoder of all rows; what it lacks stays 0."""
+    column = {key: place for place, key in enumerate(keys)}
+    encoded = encoder.transform(features)
+    known = [place for place, key in enumerate(encoder.keys) if key in column]
+    x[:, [column[encoder.keys[place]] for place in known]] = encoded[:, known]
+    for place, key in enumerate(encoder.keys):
+        if key not in column:  # such as a category that is rare among all rows, but not in this fold
+            fallback = encoder.kind_of(key).fallback(key)
+            if fallback is not None:
+                x[:, column[fallback]] += encoded[:, place]
+
+
+def _stack_targets(
+    table: Table, rows: np.ndarray, training: list[np.ndarray], weight: np.ndarray | None
+) -> tuple[np.ndarray, float, float]:
+    name, values = str(table.target.name), table.target.to_numpy()[rows]
+    if table.classes:
+        codes = pd.Categorical(values, categories=list(table.classes)).codes
+        stacked = np.tile(codes, len(training))
+        return (stacked.astype("float32")[:, None] if table.task == "binary" else stacked.astype("int32")), 0.0, 1.0
+    if weight is not None and any(not weight[train].any() for train in training):
+        raise DataError(
+            f"All training rows of a fold have weight 0 in column {_weight_name(table)!r}. Use fewer folds, or another "
+            "column of weights.",
+            "cv",
+        )
+    if table.task == "counts":
+        return _to_finite_float32(np.tile(values, len(training)), name)[:, None], 0.0, 1.0
+    blocks, center, scale = [], 0.0, 1.0
+    for train in training:
+        y, center, scale = standardize(values, train, None if weight is None else weight[train])
+        blocks.append(y)
+    return _to_finite_float32(np.concatenate(blocks), name)[:, None], center, scale
+
+
+def standardize(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, float, float]:
+    """Standardize values by the mean and standard deviation of the training rows.
+
+    Returns:
+        The standardized values, the mean, and the standard deviation.
+    """
+    unit = float(np.abs(values[train]).max()) or 1.0  # keeps squares finite
+    if weight is not None:
+        weight = weight / weight.max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = values / unit
+        center = float(np.average(y[train], weights=weight))
+        scale = float(np.sqrt(np.average((y[train] - center) ** 2, weights=weight)))
+        scale = scale if scale > 1e-14 else 1.0 / unit
+        return (y - center) / scale, center * unit, scale * unit
+
+
+def _weight_name(table: Table) -> str:
+    return "" if table.weight is None else str(table.weight.name)
+
+
+def _to_finite_float32(values: np.ndarray, name: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        values = values.astype("float32")
+    if not np.isfinite(values).all():
+        raise DataError(f"The numbers in column {name!r} are too large to standardize. Use another unit.")
+    return values

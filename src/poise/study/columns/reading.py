@@ -1,0 +1,108 @@
+"""Read the columns of a table: detect the kind of each, set aside what no network can learn from, convert new rows."""
+
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+
+from poise.study.columns.base import SET_ASIDE, Column, Detected, RawColumn, UnexpectedValueError
+from poise.study.columns.kinds import KINDS, kind_named
+from poise.study.errors import DataError
+from poise.study.headers import check_column, check_header
+
+
+def read_columns(
+    frame: pd.DataFrame, names: Sequence[str], dropped: Collection[str]
+) -> tuple[list[Column], dict[str, pd.Series]]:
+    """Read columns of a table.
+
+    Args:
+        frame: The table.
+        names: The columns to read, in order.
+        dropped: Those that the user leaves out.
+
+    Returns:
+        A description of every column, and the values of the columns in use.
+    """
+    columns: list[Column] = []
+    features: dict[str, pd.Series] = {}
+    for name in names:
+        if name in dropped:
+            columns.append(Column(name, SET_ASIDE, int(frame[name].isna().sum()), "dropped by request"))
+            continue
+        detected = detect_kind(frame[name])
+        missing = int(pd.isna(detected.values).sum())
+        reason = _reason_to_set_aside(name, detected, missing)
+        if detected.kind is None or reason:
+            columns.append(Column(name, SET_ASIDE, missing, reason))
+            continue
+        columns.append(
+            Column(
+                name, detected.kind.name, missing, "; ".join(detected.notes), detected.text_format,
+                detected.ignored_texts,
+            )
+        )  # fmt: skip
+        features[name] = pd.Series(detected.values, name=name, dtype=detected.values.dtype)
+    return columns, features
+
+
+def detect_kind(values: pd.Series) -> Detected:
+    """Return the values of a column in the form of the first kind that recognizes it."""
+    raw = RawColumn(values)
+    for kind in KINDS:
+        detected = kind.detect(raw)
+        if detected is not None:
+            return detected
+    note = "complex numbers" if raw.is_complex else "values that are neither numbers, text nor dates"
+    return Detected(None, values.to_numpy(), [note])
+
+
+def convert_rows(frame: pd.DataFrame, columns: Sequence[Column], name: str) -> pd.DataFrame:
+    """Convert new rows to the form of `Table.features`.
+
+    Args:
+        frame: The rows, as `poise.study.sources.load` returns them. Columns that are not in use are ignored, and
+            categories may be new.
+        columns: The columns of the table that was studied.
+        name: What error messages call the rows.
+
+    Returns:
+        The columns in use, in the order of `columns`.
+
+    Raises:
+        DataError: If a column in use is missing or holds values of another kind.
+
+    Examples:
+        >>> from poise.study.columns.reading import convert_rows
+        >>> from poise.study.sources import load
+        >>> from poise.study.tables import read
+        >>> table = read("wine")
+        >>> name, _, rows = load("wine")
+        >>> convert_rows(rows, table.columns, name).equals(table.features)
+        True
+    """
+    frame = frame.set_axis([str(column) for column in frame.columns], axis="columns")
+    used = [column for column in columns if column.is_used]
+    check_header(list(frame.columns), name)
+    for column in used:
+        check_column(column.name, frame, name)
+    return pd.DataFrame({column.name: _convert(frame[column.name], column, name) for column in used})
+
+
+def _convert(values: pd.Series, column: Column, table: str) -> pd.Series:
+    kind = kind_named(column.kind)
+    try:
+        converted = kind.convert(RawColumn(values), column)
+    except UnexpectedValueError as error:
+        raise DataError(
+            f"{table}: column {column.name!r} must hold {kind.plural}, as in the training data, got {error}. Correct "
+            "the value, or study the new table."
+        ) from None
+    return pd.Series(converted, name=column.name, dtype=converted.dtype)
+
+
+def _reason_to_set_aside(name: str, detected: Detected, missing: int) -> str:
+    if detected.kind is None:
+        return detected.notes[0]
+    if missing == len(detected.values):
+        return "no value in any row"
+    return detected.kind.reason_to_set_aside(name, detected.values)

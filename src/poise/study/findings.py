@@ -1,0 +1,182 @@
+"""Everything that a study finds: the candidates with their paths, and the training of the chosen network.
+
+Reports and the saved folder are made from it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import keras
+import numpy as np
+import pandas as pd
+
+from poise.compaction import compact
+from poise.path.result import RegularizationPath
+from poise.study.candidates.choice import row_at
+from poise.study.candidates.penalties import penalty_named
+from poise.study.columns.encoding import Encoder
+from poise.study.scores import Estimate, RowScores, score_name
+from poise.study.settings import NO_PENALTY, Settings
+from poise.study.tables import Table
+from poise.study.watching import WatchedTraining
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A network with a penalty, or without one, and the results of its path.
+
+    Args:
+        name: `"none"` or the name of the penalty.
+        title: The name in tables and sentences.
+        path: The regularization path; after adaptive stages the last one, and without a penalty that of strength 0.
+        stage: The stage that predicts: of the path and its stages the one with the lowest held-out loss.
+        strength: The strength that predicts: that of `stage` with the lowest held-out loss.
+        selection_strength: The strength of `path` that selects columns.
+        selected: The columns that the network of `selection_strength` reads; `None` if they cannot be determined.
+        stability: For each column the share of training runs at `selection_strength` (folds, all rows, initial
+            weights) that select it; or `None`.
+        val_loss: The held-out loss at `strength`.
+        val_error: Its standard error over the folds.
+        model: The network trained on all training rows at `strength`; it takes encoded rows.
+        row_scores: The losses of the test rows.
+        test_loss: The loss on the test rows.
+        score: R², accuracy or the explained deviance on the test rows.
+        gain: How much lower the test loss is than without a penalty, on the same rows; NaN for `"none"`.
+    """
+
+    name: str
+    title: str
+    path: RegularizationPath
+    stage: RegularizationPath
+    strength: float
+    selection_strength: float
+    selected: tuple[str, ...] | None
+    stability: pd.Series | None
+    val_loss: float
+    val_error: float
+    model: keras.Model
+    row_scores: RowScores
+    test_loss: Estimate
+    score: Estimate
+    gain: Estimate
+
+    @property
+    def stages(self) -> list[RegularizationPath]:
+        """The stages of the path in order, the last one included."""
+        return [*self.path.stages, self.path]
+
+    @property
+    def loss(self) -> float:
+        """The prediction loss of `model` on all training rows."""
+        lanes = self.stage.lanes.table
+        lanes = lanes[(lanes["fold"] < 0) & (lanes["seed"] == 0)]
+        return float(lanes["loss"].iloc[int((lanes["strength"] - self.strength).abs().argmin())])
+
+    @property
+    def row(self) -> pd.Series:
+        """The row of the stage's table at `strength`."""
+        return row_at(self.stage, self.strength)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """The results of a study in full.
+
+    Args:
+        table: The data.
+        settings: The settings.
+        candidates: First the one without a penalty, then each penalty in the order requested.
+        chosen: The name of the chosen candidate: the first penalty that the folds do not show to be worse than that of
+            the lowest held-out loss (paired t test, one-sided, 5%), or the one requested.
+        encoder: The encoder of the features, fitted on all training rows.
+        center: What was subtracted from the target; 0 except in regression.
+        scale: What it was divided by; 1 except in regression.
+        rows: The numbers of `"training"` and `"test"` rows.
+        watched: The training of the chosen candidate and of the one without a penalty, by name.
+        seconds: How long the study took.
+    """
+
+    table: Table
+    settings: Settings
+    candidates: tuple[Candidate, ...]
+    chosen: str
+    encoder: Encoder
+    center: float
+    scale: float
+    rows: Mapping[str, int]
+    watched: Mapping[str, WatchedTraining]
+    seconds: float
+
+    def __getitem__(self, name: str) -> Candidate:
+        return {candidate.name: candidate for candidate in self.candidates}[name]
+
+    @property
+    def baseline(self) -> Candidate:
+        """The candidate without a penalty."""
+        return self.candidates[0]
+
+    @property
+    def best(self) -> Candidate:
+        """The chosen candidate."""
+        return self[self.chosen]
+
+    @property
+    def watched_candidates(self) -> list[Candidate]:
+        """The candidates whose training was watched."""
+        return [candidate for candidate in self.candidates if candidate.name in self.watched]
+
+    @cached_property
+    def compact_model(self) -> keras.Model:
+        """The chosen network without its dead units: the same outputs from fewer parameters.
+
+        The network itself if its layers have no graph that poise can follow.
+        """
+        try:
+            return compact(self.best.model)
+        except TypeError:
+            return self.best.model
+
+    @property
+    def selector(self) -> Candidate | None:
+        """The candidate that selects columns: the last that drops columns, else the last that makes zeros."""
+        selecting = [c for c in self.candidates[1:] if c.selected is not None]
+        able = [c for c in selecting if penalty_named(c.name).drops_columns]
+        able = able or [c for c in selecting if c.name != "l2"]
+        adaptive = [c for c in able if penalty_named(c.name).adaptive]
+        return (adaptive or able or [None])[-1]
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """One row per candidate: strength, losses, score and gain with their intervals, zeros and selected columns."""
+        score = score_name(self.table.task)
+        rows = {}
+        for candidate in self.candidates:
+            at_strength = candidate.row
+            rows[candidate.name] = {
+                "title": candidate.title,
+                "strength": candidate.strength,
+                "loss": candidate.loss,
+                "val_loss": candidate.val_loss,
+                "val_error": candidate.val_error,
+                **_flatten("test_loss", candidate.test_loss),
+                **_flatten("gain", candidate.gain),
+                "score_name": score,
+                **_flatten("score", candidate.score),
+                "penalty": at_strength["penalty"],
+                "zeros": int(at_strength["zeros"]),
+                "zero_share": at_strength["zero_share"],
+                "columns": np.nan if candidate.selected is None else len(candidate.selected),
+                "relative_residual": at_strength["relative_residual"],
+                "seconds": candidate.path.seconds,
+            }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("candidate")
+
+
+def has_penalty(candidate: Candidate) -> bool:
+    """Return whether a candidate has a penalty."""
+    return candidate.name != NO_PENALTY
+
+
+def _flatten(name: str, estimate: Estimate) -> dict[str, float]:
+    return {name if key == "value" else f"{name}_{key}": value for key, value in asdict(estimate).items()}

@@ -1,0 +1,37 @@
+"""Check the names of columns."""
+
+import collections
+import difflib
+
+import pandas as pd
+
+from poise.study.errors import DataError, quote_names
+
+
+def check_header(names: list[str], table: str) -> None:
+    """Raise DataError if a column has no name, or two have the same one."""
+    for position, column in enumerate(names, start=1):
+        if not column.strip():
+            raise DataError(
+                f"Column {position} of {table} has no name. Name it, or leave it out (pandas writes a table without "
+                "its index with to_csv(index=False))."
+            )
+    if len(set(names)) < len(names):
+        repeated = sorted(name for name, count in collections.Counter(names).items() if count > 1)
+        raise DataError(
+            f"{table} has more than one column named {quote_names(repeated)}. Give each column a unique name."
+        )
+
+
+def check_column(column: str, frame: pd.DataFrame, table: str, argument: str = "") -> None:
+    """Raise DataError, with the nearest names, if a frame lacks a column."""
+    if column in frame.columns:
+        return
+    nearest = difflib.get_close_matches(column, list(frame.columns), n=3)
+    hint = f" Did you mean {quote_names(nearest)}?" if nearest else ""
+    single = " The header has a single name: set the delimiter if the file uses an unusual one."
+    raise DataError(
+        f"{table} has no column {column!r}.{hint} Its columns are {quote_names(frame.columns)}."
+        f"{single if frame.shape[1] == 1 else ''}",
+        argument,
+    )

@@ -1,0 +1,62 @@
+"""Predict new rows with the network of a study."""
+
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import pandas as pd
+
+from poise.study.columns.encoding import Encoder
+from poise.study.columns.reading import convert_rows
+from poise.study.errors import DataError, first_line
+
+BATCH_SIZE = 1024
+
+
+def predict_rows(
+    description: Mapping, model: keras.Model, encoder: Encoder, frame: pd.DataFrame, name: str
+) -> pd.DataFrame:
+    """Predict the target of new rows.
+
+    Args:
+        description: The content of study.json; its `data`, `center` and `scale` are used.
+        model: The network; it takes encoded rows.
+        encoder: The encoder.
+        frame: The rows, with the columns in use in any order; others are ignored.
+        name: What error messages call the rows.
+
+    Returns:
+        One row per row of `frame`, with its index: the target in its own units, or the mean count, or the class and the
+        probability of each class.
+
+    Raises:
+        DataError: If a column is missing or holds values of another kind, or the network fails.
+    """
+    data = description["data"]
+    outputs = np.zeros((0, len(data["classes"]) if data["task"] == "multiclass" else 1))
+    if len(frame):
+        outputs = _predict_outputs(model, encoder.transform(convert_rows(frame, encoder.columns, name)))
+    if not data["classes"]:
+        values = outputs[:, 0] * description["scale"] + description["center"]
+        return pd.DataFrame({data["target"]: values}, index=frame.index)
+    probabilities = predict_probabilities(outputs)
+    classes = np.asarray(data["classes"], object)
+    columns = {data["target"]: classes[probabilities.argmax(axis=1)]}
+    columns |= {f"probability of {label}": probabilities[:, number] for number, label in enumerate(classes)}
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def predict_probabilities(outputs: np.ndarray) -> np.ndarray:
+    """Return (rows, classes) probabilities of logits: a single one of the second class, or one per class."""
+    logits = np.hstack([np.zeros_like(outputs), outputs]) if outputs.shape[1] == 1 else outputs
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def _predict_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    try:
+        return model.predict(x, batch_size=BATCH_SIZE, verbose=0).astype("float64")
+    except MemoryError:
+        raise
+    except Exception as error:  # layers raise anything
+        raise DataError(f"The network {model.name!r} cannot predict these rows: {first_line(error)}.") from error

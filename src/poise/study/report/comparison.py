@@ -1,0 +1,45 @@
+"""The comparison of a study's candidates as text, from the content of study.json."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from poise.study.report.numbers import format_interval, format_number, format_with_error
+from poise.study.scores import Estimate, score_name
+
+
+def compare_candidates(description: Mapping) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and one row of cells per candidate; a star marks the chosen one."""
+    score = score_name(description["data"]["task"])
+    headings = ["", "strength", "held-out loss", "test loss", score, "gain", "columns", "zeros"]
+    return headings, [_cells(candidate, description["chosen"]) for candidate in description["candidates"]]
+
+
+def read_estimate(candidate: Mapping, name: str) -> Estimate:
+    """Return an estimate of a candidate, such as `"gain"`; NaN for what is unknown."""
+    return Estimate(*(_number(candidate[key]) for key in (name, f"{name}_low", f"{name}_high")))
+
+
+def show_estimate(candidate: Mapping, name: str) -> str:
+    """Return an estimate and its interval in brackets, `""` if it is unknown."""
+    estimate = read_estimate(candidate, name)
+    ends = format_interval(estimate).replace(" to ", ", ")
+    if np.isnan(estimate.value):
+        return ""
+    return format_number(estimate.value) + (f" [{ends}]" if ends else "")
+
+
+def _cells(candidate: Mapping, chosen: str) -> list[str]:
+    share, selected = candidate["zero_share"], candidate["selected"]
+    return [
+        candidate["title"] + (" *" if candidate["candidate"] == chosen else ""),
+        format_number(candidate["strength"]),
+        format_with_error(_number(candidate["val_loss"]), _number(candidate["val_error"])),
+        *(show_estimate(candidate, name) for name in ("test_loss", "score", "gain")),
+        "?" if selected is None else f"{len(selected):,}",
+        f"{candidate['zeros']:,} ({'?' if share is None else format(share, '.0%')})",
+    ]
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,54 @@
+"""All candidates in one table."""
+
+from typing import Any
+
+import numpy as np
+
+from poise.path.tables import replica_table
+from poise.study.findings import Candidate, Findings, has_penalty
+from poise.study.report.numbers import format_interval, format_number, format_with_error
+from poise.study.report.sections.base import Section
+from poise.study.scores import score_name
+
+Cell = tuple[str, str, str]
+"""The text, the number to sort by as text, and the interval below it."""
+
+
+class ComparisonSection(Section):
+    """One row per candidate: losses, score, gain, selected columns and zeros."""
+
+    name, title, link = "comparison", "Comparison of all candidates", "Comparison"
+
+    def context(self, study: Findings) -> dict[str, Any]:
+        return {
+            "rows": [(candidate, _make_cells(candidate)) for candidate in study.candidates],
+            "chosen": study.chosen,
+            "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
+            "test_rows": study.rows["test"],
+            "score": score_name(study.table.task),
+            "task": study.table.task,
+        }
+
+
+def _make_cells(candidate: Candidate) -> list[Cell]:
+    row = candidate.row
+    residual = float(row["relative_residual"]) if has_penalty(candidate) else float("nan")
+    estimates = (candidate.test_loss, candidate.score, candidate.gain)
+    selected = candidate.selected
+    return [
+        _cell(candidate.strength),
+        _cell(row["loss"]),
+        (format_with_error(candidate.val_loss, candidate.val_error), _sort_key(candidate.val_loss), ""),
+        *(_cell(estimate.value, format_interval(estimate)) for estimate in estimates),
+        ("?", "", "") if selected is None else (f"{len(selected):,}", _sort_key(len(selected)), ""),
+        (f"{int(row['zeros']):,}", _sort_key(row["zeros"]), f"{row['zero_share']:.0%}"),
+        _cell(residual),
+    ]
+
+
+def _cell(number: float, interval: str = "") -> Cell:
+    return (format_number(number) if np.isfinite(number) else "", _sort_key(number), interval)
+
+
+def _sort_key(number: float) -> str:
+    return repr(float(number)) if np.isfinite(number) else ""

@@ -1,0 +1,42 @@
+"""The data, the settings and the columns."""
+
+from typing import Any
+
+from poise.path.tables import replica_table
+from poise.study.candidates.penalties import penalty_named
+from poise.study.findings import Findings
+from poise.study.report.description import versions
+from poise.study.report.sections.base import Section
+
+LISTED = 200
+"""Columns that a table lists."""
+LOSSES = {"regression": "mean squared error", "counts": "Poisson loss"}
+CROSS_ENTROPY = "cross-entropy (log loss)"
+
+
+class SettingsSection(Section):
+    """What was studied, and how."""
+
+    name, title, link = "settings", "Data and settings", "Settings"
+
+    def context(self, study: Findings) -> dict[str, Any]:
+        columns = study.table.columns
+        penalties = [(one.title, penalty_named(one.name).meaning) for one in study.candidates[1:]]
+        return {
+            "table": study.table,
+            "settings": study.settings,
+            "rows": study.rows,
+            "center": study.center,
+            "scale": study.scale,
+            "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
+            "used": sum(column.is_used for column in columns),
+            "inputs": len(study.encoder.inputs),
+            "outputs": study.best.model.output_shape[-1],
+            "trained": study.best.model.count_params(),
+            "saved": study.compact_model.count_params(),
+            "loss": LOSSES.get(study.table.task, CROSS_ENTROPY),
+            "penalties": [f"{title} ({meaning})" for title, meaning in penalties],
+            "seconds": study.seconds,
+            "versions": versions(),
+            "columns": columns[:LISTED],
+        }

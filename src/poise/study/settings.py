@@ -1,0 +1,54 @@
+"""The settings of a study."""
+
+from dataclasses import dataclass
+
+from poise.study.candidates.penalties import DEFAULT_PENALTIES
+from poise.study.errors import DataError
+
+NO_PENALTY = "none"
+"""The name of the candidate without a penalty."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `poise.run_study` that do not describe the data.
+
+    Raises:
+        DataError: For a value that is not allowed.
+    """
+
+    penalties: tuple[str, ...] = DEFAULT_PENALTIES
+    choose: str | None = None
+    hidden_layer_sizes: tuple[int, ...] = (64,)
+    model: str | None = None
+    cv: int = 4
+    strengths: int = 13
+    n_init: int = 1
+    max_iter: int = 800
+    learning_rate: float = 0.01
+    test: float = 0.2
+    seed: int = 0
+    drop: tuple[str, ...] = ()
+    delimiter: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        known = sorted({NO_PENALTY, *self.penalties})
+        limits = {
+            "hidden_layer_sizes": (
+                all(units >= 1 for units in self.hidden_layer_sizes),
+                "be positive whole numbers, such as (64, 32), or ()",
+            ),
+            "cv": (self.cv >= 2, "be at least 2"),
+            "strengths": (self.strengths >= 3, "be at least 3"),
+            "n_init": (self.n_init >= 1, "be at least 1"),
+            "max_iter": (self.max_iter >= 1, "be at least 1"),
+            "learning_rate": (0.0 < self.learning_rate < float("inf"), "be positive and finite, such as 0.01"),
+            "test": (0.0 < self.test < 1.0, "lie between 0 and 1, such as 0.2"),
+            "seed": (0 <= self.seed < 2**32, "lie between 0 and 2**32 - 1"),
+            "choose": (self.choose is None or self.choose in known, f"be one of {', '.join(known)}"),
+        }
+        for name, (is_allowed, demand) in limits.items():
+            if not is_allowed:
+                raise DataError(f"{name} must {demand}, got {getattr(self, name)!r}.", name)
