@@ -63,8 +63,8 @@ class ModelBuilder:
         trained = [weight.shape[2:] for weight in self._lanes.weights]
         if shapes != trained:
             raise ValueError(
-                f"Keras rebuilds the model of the path with weights of the shapes {shapes} instead of {trained}. Give every "
-                "layer a get_config from which it is restored."
+                f"Keras rebuilds the model of the path with weights of the shapes {shapes} instead of {trained}. Give "
+                "every layer a get_config from which it is restored."
             )
         self._state.load_into(model)
         return model

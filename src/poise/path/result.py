@@ -66,7 +66,8 @@ class RegularizationPath:
         >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
         >>> model.compile(keras.optimizers.Adam(0.05), loss="mse")
         >>> training = poise.Training(epochs=5, settle=0)
-        >>> path = poise.fit_path(model, x, x[:, 0], poise.L1(), strengths=[0.01, 0.1], training=training, progress=False)
+        >>> given = {"strengths": [0.01, 0.1], "training": training, "progress": False}
+        >>> path = poise.fit_path(model, x, x[:, 0], poise.L1(), **given)
         >>> path.table.shape, path.model(path.best_strength).count_params()
         ((2, 16), 4)
     """
@@ -340,16 +341,16 @@ class RegularizationPath:
             first = int(np.clip(np.searchsorted(grid, float(strength)) - 1, 0, max(len(grid) - 2, 0)))
             near = " and ".join(f"{value:.7g}" for value in grid[first : first + 2])
             raise ValueError(
-                f"The strength {strength!r} is not on the grid; the nearest are {near}. Use one of path.strengths, or run "
-                "poise.fit_path with strengths=[...]."
+                f"The strength {strength!r} is not on the grid; the nearest are {near}. Use one of path.strengths, or "
+                "run poise.fit_path with strengths=[...]."
             )
         return at
 
     def _known_features(self) -> np.ndarray:
         if self.lanes.features is None:
             raise ValueError(
-                "The inputs that this model reads are unknown: an input reaches a layer that is not dense, convolutional "
-                "or recurrent, or the model has no graph. Use path.weights(strength), which returns all weights."
+                "The inputs that this model reads are unknown: an input reaches a layer that is not read by features, or "
+                "the model has no graph. Use path.weights(strength), which returns all weights."
             )
         return self.lanes.features.astype(bool)
 
@@ -409,7 +410,7 @@ def _serialize(rule: Rule) -> dict:
         keras.saving.deserialize_keras_object(config, safe_mode=False)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"Rule {rule.name!r} cannot be saved, because Keras could not find its function again. Select by a glob or a "
-            "role, or register the function with keras.saving.register_keras_serializable."
+            f"Rule {rule.name!r} cannot be saved, because Keras could not find its function again. Select by a glob or "
+            "a role, or register the function with keras.saving.register_keras_serializable."
         ) from error
     return config

@@ -17,8 +17,8 @@ def minimum(mean: np.ndarray) -> int:
     usable = np.isfinite(mean)
     if not usable.any():
         raise ValueError(
-            f"At each of the {len(mean)} strengths a lane diverged, so that none can be chosen. Lower the learning rate of "
-            "the optimizer, standardize the inputs, or pass smaller strengths."
+            f"At each of the {len(mean)} strengths a lane diverged, so that none can be chosen. Lower the learning rate, "
+            "standardize the inputs, or pass smaller strengths."
         )
     return int(np.flatnonzero(usable & (mean == mean[usable].min())).max())
 
@@ -42,7 +42,7 @@ def one_standard_error(mean: np.ndarray, error: np.ndarray) -> int:
 
 
 def vertex(strengths: np.ndarray, mean: np.ndarray) -> float:
-    """Return the strength, between grid points, at which a parabola through the lowest mean and its neighbors is lowest.
+    """Return the strength at which a parabola through the lowest mean and its neighbors is lowest.
 
     The parabola is one in log strength. At an end of the grid, and beside a strength of zero or a mean that is not
     finite, it is the strength of the lowest mean itself.

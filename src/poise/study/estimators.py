@@ -17,8 +17,8 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from poise.path.data.arrays import Data
 from poise.path.arguments import check_adaptive, check_rules, check_strengths
+from poise.path.data.arrays import Data
 from poise.path.data.folds import split_rows
 from poise.path.executors.registry import check_executor
 from poise.path.solve import solve_path

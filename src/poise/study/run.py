@@ -18,8 +18,8 @@ import pandas as pd
 from poise.path.data.arrays import Data
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import check_executor
-from poise.path.solve import solve_path
 from poise.path.result import RegularizationPath
+from poise.path.solve import solve_path
 from poise.path.training import Training
 from poise.penalties import L2
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule

@@ -139,15 +139,17 @@ def _classes(y: Any, are_known: bool) -> _Classes | None:
     return _Classes(labels, names, are_known)
 
 
-def _pairs(rows: int, y: Any, cv: Any, groups: Any, classes: _Classes | None) -> list[tuple[np.ndarray, np.ndarray]]:
+def _pairs(
+    rows: int, y: Any, cv: Any, groups: Any, classes: _Classes | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
     if isinstance(cv, tuple):
         raise TypeError(f"cv must not be a tuple, got one of {len(cv)} elements. {HOW_TO_PASS}")
     if isinstance(cv, (str, bytes)) or not isinstance(cv, (numbers.Integral, Splitter, Iterable)):
         raise TypeError(f"cv is of type {type(cv).__name__}. {HOW_TO_PASS}")
     if groups is not None and not isinstance(cv, (numbers.Integral, Splitter)):
         raise ValueError(
-            "groups assigns rows to folds, and the pairs in cv have done so already. Leave groups out, or pass a number "
-            "or a splitter as cv."
+            "groups assigns rows to folds, and the pairs in cv have done so already. Leave groups out, or pass a "
+            "number or a splitter as cv."
         )
     group_numbers = None if groups is None else _group_numbers(groups, rows)
     if isinstance(cv, numbers.Integral):
