@@ -123,8 +123,8 @@ def draw_variables(model: Any, seed: int) -> list[Any]:
     shapes, cloned_shapes = ([tuple(v.shape) for v in one.variables] for one in (model, clone))
     if shapes != cloned_shapes:
         raise ValueError(
-            f"n_init > 1 draws new initial weights, and a clone of the model has variables of the shapes {cloned_shapes}"
-            f" instead of {shapes}. Give every layer a get_config from which it is restored."
+            f"n_init > 1 draws new initial weights, and a clone of the model has variables of the shapes "
+            f"{cloned_shapes} instead of {shapes}. Give every layer a get_config from which it is restored."
         )
     # By position: a clone does not know which variables were frozen one by one.
     pairs = zip(model.variables, clone.variables, strict=True)

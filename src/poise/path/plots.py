@@ -139,7 +139,7 @@ def _add_losses(figure: go.Figure, cell: dict, x: np.ndarray, table: pd.DataFram
 
 
 def _range(mean: np.ndarray, error: np.ndarray, loss: np.ndarray) -> tuple[float, float, bool]:
-    """Return (lowest, highest, whether logarithmic): logarithmic if positive losses differ by more than a factor of 20."""
+    """Return (lowest, highest, whether logarithmic): logarithmic if positive losses differ by a factor over 20."""
     losses = np.concatenate([mean, loss])
     losses = losses[np.isfinite(losses)]
     if not len(losses):

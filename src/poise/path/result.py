@@ -349,8 +349,8 @@ class RegularizationPath:
     def _known_features(self) -> np.ndarray:
         if self.lanes.features is None:
             raise ValueError(
-                "The inputs that this model reads are unknown: an input reaches a layer that is not read by features, or "
-                "the model has no graph. Use path.weights(strength), which returns all weights."
+                "The inputs that this model reads are unknown: an input reaches a layer that is not read by features, "
+                "or the model has no graph. Use path.weights(strength), which returns all weights."
             )
         return self.lanes.features.astype(bool)
 

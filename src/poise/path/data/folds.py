@@ -139,9 +139,7 @@ def _classes(y: Any, are_known: bool) -> _Classes | None:
     return _Classes(labels, names, are_known)
 
 
-def _pairs(
-    rows: int, y: Any, cv: Any, groups: Any, classes: _Classes | None
-) -> list[tuple[np.ndarray, np.ndarray]]:
+def _pairs(rows: int, y: Any, cv: Any, groups: Any, classes: _Classes | None) -> list[tuple[np.ndarray, np.ndarray]]:
     if isinstance(cv, tuple):
         raise TypeError(f"cv must not be a tuple, got one of {len(cv)} elements. {HOW_TO_PASS}")
     if isinstance(cv, (str, bytes)) or not isinstance(cv, (numbers.Integral, Splitter, Iterable)):

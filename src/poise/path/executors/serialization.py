@@ -118,7 +118,8 @@ def load_problem(pickle: bytes, data: Any) -> Problem:
     loss, weights_of_losses = cloudpickle.loads(loss)
     optimizer = keras.saving.deserialize_keras_object(optimizer_config)
     model.compile(optimizer, loss=loss, loss_weights=weights_of_losses)
-    return Problem(model, cloudpickle.loads(rules), *cloudpickle.loads(resolved), data)
+    resolved_rules, update = cloudpickle.loads(resolved)
+    return Problem(model, cloudpickle.loads(rules), resolved_rules, update, data)
 
 
 class _Pickler(cloudpickle.Pickler):
