@@ -1,6 +1,6 @@
 """The rows of a path as arrays, checked once, before anything is trained.
 
-The rows of `validation_data` are put after the training rows, so that one table holds all rows and a position names one.
+The rows of `validation_data` come after the training rows, so that one table holds all rows and a position names one.
 """
 
 from collections.abc import Callable, Sequence

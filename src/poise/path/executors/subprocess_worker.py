@@ -86,6 +86,7 @@ def _sending_errors(send: Callable[..., None]) -> Iterator[None]:
     except Exception as error:
         description = f"{type(error).__name__}: {error}"
         trace = "".join(traceback.format_exception(error))
+        vars(error).pop("__notes__", None)  # JAX adds some about its traceback, which stays here
         send("error", _dump_or(error.with_traceback(None), RuntimeError(description)), description, trace)
 
 
