@@ -214,8 +214,7 @@ class _Trainer:
         rows, settings = self.rows, self.settings
         replicas = [replace(replica, seed=seed) for seed in range(settings.n_init) for replica in rows.replicas]
         return solve_path(
-            self.start, rules,
-            Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
+            self.start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
             executor=self.executor,
             report=lambda share: self.report_progress(share, title, self.costs[name]),
             strengths=np.array([0.0]) if is_baseline else settings.strengths,
