@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from poise.study.estimators import PathClassifier, PathRegressor
     from poise.study.result import Study
     from poise.study.run import run_study
-    from poise.study.sources import DataError
+    from poise.study.errors import DataError
 
 __all__ = [
     "L0",
@@ -107,7 +107,7 @@ _MODULES = {
     **dict.fromkeys(("PathClassifier", "PathRegressor"), "poise.study.estimators"),
     "run_study": "poise.study.run",
     "Study": "poise.study.result",
-    "DataError": "poise.study.sources",
+    "DataError": "poise.study.errors",
 }
 """By public name the module that defines it, which is imported on first use (PEP 562)."""
 
