@@ -223,7 +223,7 @@ def middle_path():
 
 def large_path():
     x, y = noise()
-    seconds = many_path(LARGE, (x, y), cv=(x[:128].copy(), y[:128].copy()))
+    seconds = many_path(LARGE, (x, y), validation_data=(x[:128].copy(), y[:128].copy()))
     sizes = LARGE["sizes"]
     products = sum(a * b for a, b in itertools.pairwise(sizes)) * 3 - sizes[0] * sizes[1]
     flops = 2.0 * products * len(x) * LARGE["epochs"] * LARGE["strengths"]
@@ -250,7 +250,7 @@ def growing():
     x, y, *_ = diabetes()
     lanes = int(os.environ["LANES"])
     setting = {**SMALL, "epochs": 20, "strengths": lanes}
-    seconds = many_path(setting, (x, y), cv=(x[:32].copy(), y[:32].copy()))
+    seconds = many_path(setting, (x, y), validation_data=(x[:32].copy(), y[:32].copy()))
     return {"seconds": seconds, "step": seconds / (20 * -(-len(x) // 32))}
 
 
@@ -262,7 +262,9 @@ def memory():
     for lanes in (20, 84):
         os.environ["LANES"] = str(lanes)
         if os.fork() == 0:
-            many_path({**LARGE, "epochs": 1, "strengths": lanes}, (x, y), cv=(x[:128].copy(), y[:128].copy()))
+            many_path(
+                {**LARGE, "epochs": 1, "strengths": lanes}, (x, y), validation_data=(x[:128].copy(), y[:128].copy())
+            )
             print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
             os._exit(0)
         os.wait()

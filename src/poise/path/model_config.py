@@ -43,7 +43,7 @@ class ModelBuilder:
         names: Sequence[str] | None,
         safe_mode: bool,
     ):
-        self._architecture = architecture
+        self.architecture = {key: value for key, value in architecture.items() if key != "compile_config"}
         self._state = state
         self._lanes = lanes
         self._resolved = resolved
@@ -58,7 +58,7 @@ class ModelBuilder:
         Raises:
             ValueError: If Keras cannot rebuild it, or rebuilds another.
         """
-        model = build_model(self._architecture, self._safe_mode)
+        model = build_model(self.architecture, self._safe_mode)
         shapes = [tuple(weight.shape) for weight in model.weights]
         trained = [weight.shape[2:] for weight in self._lanes.weights]
         if shapes != trained:

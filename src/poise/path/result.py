@@ -14,15 +14,20 @@ import plotly.graph_objects as go
 
 from poise.layer_state import State
 from poise.path import selection, storage
-from poise.path.model_config import ModelBuilder, explain_failure
+from poise.path.model_config import ModelBuilder
 from poise.path.plots import plot_path
 from poise.path.stage_rules import adaptive_rules, plain_rules
-from poise.path.tables import chosen_position, full_positions, path_table, printed_table, replica_table, stability_table
+from poise.path.tables import (
+    chosen_position,
+    full_positions,
+    headline,
+    path_table,
+    printed_table,
+    replica_table,
+    stability_table,
+)
 from poise.path.training import Lanes, Training
 from poise.rules.rule import Rule
-
-NEAR = 1e-6
-"""Largest relative difference between a strength and the one of the grid that is meant."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -327,24 +332,7 @@ class RegularizationPath:
         return float(self._table["strength"].iloc[position])
 
     def _position(self, strength: float) -> int:
-        """Return the position of a strength on the grid.
-
-        Raises:
-            TypeError: If it is not a number.
-            ValueError: If it is not on the grid.
-        """
-        if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
-            raise TypeError(f"strength must be one of path.strengths, such as path.best_strength, got {strength!r}.")
-        grid = self._table["strength"].to_numpy()
-        at = int(np.argmin(np.abs(grid - float(strength))))
-        if not abs(grid[at] - strength) <= NEAR * grid[at]:
-            first = int(np.clip(np.searchsorted(grid, float(strength)) - 1, 0, max(len(grid) - 2, 0)))
-            near = " and ".join(f"{value:.7g}" for value in grid[first : first + 2])
-            raise ValueError(
-                f"The strength {strength!r} is not on the grid; the nearest are {near}. Use one of path.strengths, or "
-                "run poise.fit_path with strengths=[...]."
-            )
-        return at
+        return selection.grid_position(self._table["strength"].to_numpy(), strength)
 
     def _known_features(self) -> np.ndarray:
         if self.lanes.features is None:
@@ -357,12 +345,12 @@ class RegularizationPath:
     def _record(self) -> dict[str, Any]:
         """Return all but the lanes, for JSON."""
         return {
-            "rules": [_serialize(rule) for rule in self.rules],
+            "rules": storage.serialize_rules(self.rules),
             "resolved": self.resolved,
             "training": asdict(self.training),
             "seconds": self.seconds,
             "names": self.names,
-            "architecture": self.architecture,
+            "architecture": self._builder.architecture,
         }
 
     @classmethod
@@ -374,14 +362,13 @@ class RegularizationPath:
         safe_mode: bool,
     ) -> "RegularizationPath":
         record, lanes, state = part
-        with explain_failure("A rule of the path"):
-            rules = [keras.saving.deserialize_keras_object(rule, safe_mode=safe_mode) for rule in record["rules"]]
+        rules = storage.deserialize_rules(record["rules"], safe_mode)
         names = None if record["names"] is None else tuple(record["names"])
         path = cls(
             lanes,
             record["architecture"],
             state,
-            tuple(rules),
+            rules,
             Training(**record["training"]),
             record["seconds"],
             stages,
@@ -395,22 +382,4 @@ class RegularizationPath:
 
     @property
     def _headline(self) -> str:
-        replicas = replica_table(self.lanes)
-        folds = replicas["fold"][replicas["fold"] >= 0].nunique()
-        counts = {"strength": len(self._table), "fold": folds, "seed": len(full_positions(self.lanes))}
-        size = " × ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items())
-        rules = ", ".join(f"{type(rule.penalty).__name__} on {rule.name}" for rule in self.rules)
-        stages = f", after {len(self.stages)} adaptive stage{'s'[: len(self.stages) - 1]}" if self.stages else ""
-        return f"RegularizationPath of {rules}: {size}{stages}, {self.seconds:.1f} s"
-
-
-def _serialize(rule: Rule) -> dict:
-    config = keras.saving.serialize_keras_object(rule)
-    try:
-        keras.saving.deserialize_keras_object(config, safe_mode=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Rule {rule.name!r} cannot be saved, because Keras could not find its function again. Select by a glob or "
-            "a role, or register the function with keras.saving.register_keras_serializable."
-        ) from error
-    return config
+        return headline(self.lanes, self.rules, len(self.stages), self.seconds)

@@ -5,7 +5,13 @@ loss of every strength and its standard error over folds; NaN or inf marks a str
 never chosen. Of equals the largest strength is chosen, the simplest network that does as well.
 """
 
+import numbers
+from typing import Any
+
 import numpy as np
+
+NEAR = 1e-6
+"""Largest relative difference between a strength and the one of the grid that is meant."""
 
 
 def minimum(mean: np.ndarray) -> int:
@@ -84,3 +90,23 @@ def at_most(mean: np.ndarray, counts: np.ndarray, most: int) -> int:
             "max_features, or run poise.fit_path with larger strengths."
         )
     return minimum(np.where(counts <= most, mean, np.nan))
+
+
+def grid_position(grid: np.ndarray, strength: Any) -> int:
+    """Return the position of a strength on the grid.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is not on the grid.
+    """
+    if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
+        raise TypeError(f"strength must be one of path.strengths, such as path.best_strength, got {strength!r}.")
+    at = int(np.argmin(np.abs(grid - float(strength))))
+    if not abs(grid[at] - float(strength)) <= NEAR * grid[at]:
+        first = int(np.clip(np.searchsorted(grid, float(strength)) - 1, 0, max(len(grid) - 2, 0)))
+        near = " and ".join(f"{value:.7g}" for value in grid[first : first + 2])
+        raise ValueError(
+            f"The strength {strength!r} is not on the grid; the nearest are {near}. Use one of path.strengths, or run "
+            "poise.fit_path with strengths=[...]."
+        )
+    return at

@@ -9,7 +9,7 @@ stage-1/ …    the adaptive stages before it, in the same form
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ import pandas as pd
 from poise.files import checksum, clear_leftovers, replace_folder
 from poise.layer_state import State
 from poise.path.declared_sizes import check_arrays
+from poise.path.model_config import explain_failure
 from poise.path.training import Lanes
+from poise.rules.rule import Rule
 
 FORMAT = "poise path"
 VERSION = 2
@@ -63,6 +65,35 @@ def read_path(folder: str | os.PathLike[str]) -> dict[str, tuple[dict, Lanes, St
         raise FileNotFoundError(f"There is no folder {str(folder)!r}. path.save(folder) creates one.")
     names = ["", *_read_record(folder)["parts"]]
     return {name: _read_part(folder / name) for name in names}
+
+
+def serialize_rules(rules: Sequence[Rule]) -> list[dict]:
+    """Return the configurations of rules.
+
+    Raises:
+        ValueError: If Keras could not rebuild one.
+    """
+    configs = []
+    for rule in rules:
+        configs.append(keras.saving.serialize_keras_object(rule))
+        try:
+            keras.saving.deserialize_keras_object(configs[-1], safe_mode=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Rule {rule.name!r} cannot be saved, because Keras could not find its function again. Select by a "
+                "glob or a role, or register the function with keras.saving.register_keras_serializable."
+            ) from error
+    return configs
+
+
+def deserialize_rules(configs: Sequence[dict], safe_mode: bool) -> tuple[Rule, ...]:
+    """Return the rules of `serialize_rules`.
+
+    Raises:
+        ValueError: If Keras cannot rebuild one.
+    """
+    with explain_failure("A rule of the path"):
+        return tuple(keras.saving.deserialize_keras_object(config, safe_mode=safe_mode) for config in configs)
 
 
 def _read_part(folder: Path) -> tuple[dict, Lanes, State]:
