@@ -8,7 +8,7 @@ DRAWING = [keras.initializers.VarianceScaling, keras.initializers.Orthogonal, ke
 
 
 @pytest.fixture(autouse=True)
-def _layers_start_from_zeros(monkeypatch):
+def _layers_start_from_zeros(monkeypatch) -> None:
     def zeros(self, shape, dtype=None, **settings):
         return keras.ops.convert_to_tensor(np.zeros(shape), dtype or keras.config.floatx())
 

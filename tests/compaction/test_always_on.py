@@ -58,7 +58,7 @@ def drawn(model, x):
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", RANDOM)
-def test_a_layer_called_as_in_training_gives_the_same_draws(kind, call):
+def test_a_layer_called_as_in_training_gives_the_same_draws(kind, call) -> None:
     model = with_middle(CALLS[call](RANDOM[kind]))
     constant(model.get_layer("hidden"), [0, 3])
     x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
@@ -70,7 +70,7 @@ def test_a_layer_called_as_in_training_gives_the_same_draws(kind, call):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_monte_carlo_dropout_keeps_its_spread():
+def test_monte_carlo_dropout_keeps_its_spread() -> None:
     model = with_middle(lambda x: layers.Dropout(0.5, seed=0)(x, training=True), (2,))
     hidden, head = model.get_layer("hidden"), model.get_layer("head")
     hidden.set_weights([np.zeros((2, 6)), np.full(6, 3.0)])
@@ -82,7 +82,7 @@ def test_monte_carlo_dropout_keeps_its_spread():
 
 
 @pytest.mark.parametrize("training", [False, None])
-def test_a_layer_that_is_called_as_outside_of_training_is_cut(training):
+def test_a_layer_that_is_called_as_outside_of_training_is_cut(training) -> None:
     model = with_middle(
         lambda x: layers.BatchNormalization()(layers.Dropout(0.5)(x, training=training), training=False)
     )
@@ -91,7 +91,7 @@ def test_a_layer_that_is_called_as_outside_of_training_is_cut(training):
 
 
 @pytest.mark.parametrize(("dropout", "left"), [(0.5, 6), (0.0, 4)])
-def test_attention_and_recurrent_layers_with_dropout_that_is_on_stay(dropout, left):
+def test_attention_and_recurrent_layers_with_dropout_that_is_on_stay(dropout, left) -> None:
     inputs = keras.Input((5, 6))
     hidden = layers.Dense(6, name="hidden")(inputs)
     attended = layers.MultiHeadAttention(2, 2, dropout=dropout, seed=1)(hidden, hidden, training=True)
@@ -132,7 +132,7 @@ KILLED = {
 
 @pytest.mark.parametrize("way", KILLED)
 @pytest.mark.parametrize("kind", REGULARIZERS)
-def test_an_activity_regularizer_keeps_the_loss(kind, way):
+def test_an_activity_regularizer_keeps_the_loss(kind, way) -> None:
     def middle(x):
         return layers.Dense(6, "tanh", activity_regularizer=REGULARIZERS[kind](), name="regularized")(x)
 
@@ -148,7 +148,7 @@ def test_an_activity_regularizer_keeps_the_loss(kind, way):
     assert widths(smaller, ["regularized"]) == [left[kind]]
 
 
-def test_an_activity_regularizer_inside_an_attention_keeps_the_loss():
+def test_an_activity_regularizer_inside_an_attention_keeps_the_loss() -> None:
     inputs = keras.Input((5, 6))
     attention = layers.MultiHeadAttention(3, 2, activity_regularizer=keras.regularizers.L2(0.1), name="attention")
     model = randomized(keras.Model(inputs, layers.Dense(1)(layers.Flatten()(attention(inputs, inputs)))))

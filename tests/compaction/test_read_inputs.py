@@ -5,12 +5,12 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, seed, settings
 from keras import layers
 
 from poise.compaction.inputs import input_kernels, read_inputs
 
-from .random_graphs import IMAGE, SEQUENCE, VECTOR, Recipe, built, kill_at_random, recipes
+from .random_graphs import HEALTH_CHECKS, IMAGE, SEQUENCE, VECTOR, Recipe, built, kill_at_random, recipes
 from .zeroing import array, inputs_of, outputs, randomized, unread
 
 pytestmark = pytest.mark.backends("jax")  # which inputs are read follows from the graph and the zeros
@@ -55,7 +55,7 @@ def test_random_graphs_read_the_inputs_that_change_their_outputs(shape: tuple[in
     @seed(0)
     @given(recipe=recipes(shape))
     @settings(
-        derandomize=False, deadline=None, max_examples=examples, database=None, suppress_health_check=list(HealthCheck)
+        derandomize=False, deadline=None, max_examples=examples, database=None, suppress_health_check=HEALTH_CHECKS
     )
     def check(recipe: Recipe) -> None:
         keras.utils.clear_session(free_memory=False)
