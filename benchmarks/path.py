@@ -70,7 +70,7 @@ def small(repeats):
         found = measured(name, repeats)
         seconds = found["seconds"]
         line(
-            f"poise.path, {name.removeprefix('small path ')} (R² {found['r2']:.3f})",
+            f"poise.fit_path, {name.removeprefix('small path ')} (R² {found['r2']:.3f})",
             seconds,
             f"{seconds / fit:.2f} of one fit",
             f"{500 * fit / seconds:.0f} times the loop's speed",
@@ -84,7 +84,7 @@ def middle(repeats):
     fit = measured("middle fit", repeats)["seconds"]
     seconds = measured("middle path", repeats)["seconds"]
     line("one stock Keras-JAX fit", fit)
-    line("poise.path", seconds, f"{100 * fit / seconds:.1f} times the loop's speed")
+    line("poise.fit_path", seconds, f"{100 * fit / seconds:.1f} times the loop's speed")
 
 
 def large(repeats):
@@ -94,7 +94,7 @@ def large(repeats):
     seconds = found["seconds"]
     line("one stock Keras-JAX fit", fit)
     line(
-        "16 lanes of poise.path",
+        "16 lanes of poise.fit_path",
         seconds,
         f"{16 * fit / seconds:.2f} times the loop's speed",
         f"{found['share']:.0%} of the machine's matrix product",

@@ -101,17 +101,17 @@ def timed(engine, lanes):
         import ray
 
         ray.init(num_cpus=int(engine), log_to_driver=False, logging_level="error", include_dashboard=False)
-        joined = ray_executor._Piece.joined
+        merge = ray_executor._Piece.merge
 
         def noted(piece):
-            lanes = piece.task.lanes["lanes"].size
-            ended.append((time.perf_counter() - start, float(piece.found["measure/seconds"].sum()), lanes))
-            return joined(piece)
+            lanes = piece.task.lane_numbers.size
+            ended.append((time.perf_counter() - start, float(piece.arrays["measure/seconds"].sum()), lanes))
+            return merge(piece)
 
-        ray_executor._Piece.joined = noted
+        ray_executor._Piece.merge = noted
     start = time.perf_counter()
     poise.fit_path(
-        model, x, y, poise.L2(), strengths=np.geomspace(1e-5, 1e-1, lanes), cv=(x[:360].copy(), y[:360].copy()),
+        model, x, y, poise.L2(), strengths=np.geomspace(1e-5, 1e-1, lanes), validation_data=(x[:360].copy(), y[:360].copy()),
         training=poise.Training(epochs=EPOCHS, batch_size=BATCH, update="coupled", settle=0),
         executor="in_process" if engine == "local" else "ray", progress=False,
     )  # fmt: skip

@@ -17,7 +17,6 @@ def main() -> None:
     backend = os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "jax"
     if backend not in BACKENDS:
         refuse(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}. Unset it to use JAX.")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Keras may import TensorFlow, which logs to the error stream
     delay_package()
     from poise.cli.app import app
     from poise.cli.screen import prepare_streams

@@ -26,11 +26,7 @@ def visible(text: object) -> str:
 
 
 def _is_control(character: str) -> bool:
-    return (
-        not character.isprintable()
-        and character not in JOINERS
-        and unicodedata.category(character) in CONTROLS
-    )
+    return not character.isprintable() and character not in JOINERS and unicodedata.category(character) in CONTROLS
 
 
 def _escape(character: str) -> str:

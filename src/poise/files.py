@@ -60,6 +60,18 @@ class CannotWriteError(OSError):
         super().__init__(f"{str(path)!r} cannot be written: {self.reason}. {hint}")
 
 
+class CheckpointError(ValueError):
+    """A folder of finished work cannot be continued: it belongs to other work, is in use, or is damaged."""
+
+
+class CheckpointInUseError(CheckpointError):
+    """Another process uses the folder."""
+
+
+class CheckpointDamagedError(CheckpointError):
+    """The folder does not hold what was written."""
+
+
 @contextlib.contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:
     """Yield a new folder that takes the place of `target` at the end. After an error `target` is unchanged."""

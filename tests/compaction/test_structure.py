@@ -241,5 +241,5 @@ def test_members_whose_places_are_no_longer_known_are_refused() -> None:
     model = two_towers(functional_tower)
     rule = poise.unit_sparsity(model)
     model.get_layer("left").trainable = False
-    with pytest.raises(ValueError, match=r"the member 'fc/kernel \(1 of 2\)' is no variable of the 6 that are trained"):
+    with pytest.raises(ValueError, match=r"the member 'fc/kernel \(1 of 2\)' is not one of the 6 trained variables"):
         compiled(model, rule)

@@ -19,7 +19,9 @@ from .runners import runner_of
 ROWS = np.random.default_rng(1).permutation(50)
 FOLDS = [Replica(fold, 0, np.delete(ROWS, slice(10 * fold, 10 * fold + 10)), ROWS[10 * fold :][:10]) for fold in (0, 1)]
 WHOLE = Replica(-1, 0, ROWS, ROWS[:0])
-PROGRAMS = re.compile(r"Finished XLA compilation of jit\((train_epoch|settle_segment|evaluate_rows|evaluate_penalties)\)")
+PROGRAMS = re.compile(
+    r"Finished XLA compilation of jit\((train_epoch|settle_segment|evaluate_rows|evaluate_penalties)\)"
+)
 
 
 def compiled_here(penalty, factors=None, **training):

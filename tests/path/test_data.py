@@ -202,7 +202,9 @@ def test_missing_weights_are_one_for_every_output_that_has_them():
 def test_structures_are_joined_leaf_by_leaf():
     x, y = {"words": np.arange(ROWS), "numbers": X}, [np.arange(ROWS), None]
 
-    data = prepare_data(net((), (3,)), x, y, validation_data=({"words": np.array([9]), "numbers": X[:1]}, [np.array([7]), None]))
+    data = prepare_data(
+        net((), (3,)), x, y, validation_data=({"words": np.array([9]), "numbers": X[:1]}, [np.array([7]), None])
+    )
 
     assert same(data.x["words"], np.array([*range(ROWS), 9]))
     assert same(data.x["numbers"], np.vstack([X, X[:1]]).astype("float32"))
@@ -230,7 +232,11 @@ def test_whole_numbers_to_validate_floats():
     ("error", "validation", "message"),
     [
         (ValueError, (), "validation_data must be a tuple (x, y) or (x, y, sample_weight), got a tuple of 0."),
-        (ValueError, (X, Y, Y, Y), "validation_data must be a tuple (x, y) or (x, y, sample_weight), got a tuple of 4."),
+        (
+            ValueError,
+            (X, Y, Y, Y),
+            "validation_data must be a tuple (x, y) or (x, y, sample_weight), got a tuple of 4.",
+        ),
         (TypeError, [X, Y], "validation_data must be a tuple (x, y) or (x, y, sample_weight), got of type list."),
         (ValueError, (([0], [1]), ([1], [0])), "validation_data[0] does not have the structure of the training rows."),
         (ValueError, ([X], Y), "validation_data[0] does not have the structure of the training rows."),
@@ -246,7 +252,11 @@ def test_whole_numbers_to_validate_floats():
         ),
         (ValueError, (X, Y, -np.ones(ROWS)), "validation_data[2] has 8 negative values."),
         (TypeError, (None, Y), "validation_data[0] has no array"),
-        (TypeError, (X, np.array(list("abcdefgh"))), "validation_data[1] has dtype <U1, which is not a type of numbers."),
+        (
+            TypeError,
+            (X, np.array(list("abcdefgh"))),
+            "validation_data[1] has dtype <U1, which is not a type of numbers.",
+        ),
     ],
 )
 def test_rows_to_validate_on_that_do_not_fit(error, validation, message):
@@ -255,7 +265,9 @@ def test_rows_to_validate_on_that_do_not_fit(error, validation, message):
 
 
 def test_rows_to_validate_on_of_another_kind_of_number():
-    with pytest.raises(TypeError, match=re.escape("y has dtype int64, and validation_data[1] float32. Pass the same type for both.")):
+    with pytest.raises(
+        TypeError, match=re.escape("y has dtype int64, and validation_data[1] float32. Pass the same type for both.")
+    ):
         prepare_data(net((3,)), X, np.arange(ROWS), validation_data=(X, Y))
 
 
@@ -267,7 +279,9 @@ def test_rows_to_validate_on_without_an_output_that_the_others_have():
 def test_rows_to_validate_on_with_columns_in_another_order():
     frame = pd.DataFrame(X, columns=list("abc"))
 
-    with pytest.raises(ValueError, match=re.escape("validation_data[0] has other columns than x, or in another order.")):
+    with pytest.raises(
+        ValueError, match=re.escape("validation_data[0] has other columns than x, or in another order.")
+    ):
         prepare_data(net((3,)), frame, Y, validation_data=(frame[["b", "a", "c"]], Y))
 
 
@@ -387,11 +401,13 @@ def test_lists_of_numbers_are_no_arrays():
 
 def test_inputs_that_the_model_does_not_take():
     refused(ValueError, "A row of x has shape (3,), and the model's input 'input_0' has shape (4,).", model=net((4,)))
-    refused(ValueError, "A row of x has shape (3,), and the model's input 'input_0' takes (5, 3).", model=net((5, 3)))
+    refused(
+        ValueError, "A row of x has shape (3,), and the model's input 'input_0' has shape (5, 3).", model=net((5, 3))
+    )
     refused(
         ValueError,
-        "A row of x has shape (3,), and the model's input 'input_1' takes (2,).",
+        "A row of x has shape (3,), and the model's input 'input_1' has shape (2,).",
         x=[X, X],
         model=net((3,), (2,)),
     )
-    refused(ValueError, "The model's inputs are 2, and those of x are 1. Give x one for each.", model=net((3,), (2,)))
+    refused(ValueError, "The model has 2 inputs, and x has 1 arrays. Pass one array per input.", model=net((3,), (2,)))

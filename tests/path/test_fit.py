@@ -141,7 +141,9 @@ def test_patience_keeps_the_weights_of_the_best_epoch():
     given = (data[0][:20], data[1][:20])
     training = Training(epochs=60, batch_size=8, settle=0, patience=3)
     held = (data[0][20:], data[1][20:])
-    stopped = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.0, 0.1], validation_data=held, training=training)
+    stopped = path_of(
+        net(), optimizers.Adam(0.05), given, strengths=[0.0, 0.1], validation_data=held, training=training
+    )
     epochs = int(stopped.lanes.table["epochs"][1])
     assert 0 < epochs < 57
     whole = Training(epochs=epochs, batch_size=8, settle=0)

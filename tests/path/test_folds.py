@@ -267,7 +267,11 @@ def refused(error, message, *arguments, **named):
         (ValueError, [([0, 1, 2], [3, 1, 0])], "Fold 0 trains on 2 rows that it also holds out, for example row 0."),
         (ValueError, [([0, 60], [1])], "Fold 0 trains on row 60, and the rows are 0 to 59."),
         (ValueError, [([0, 2], [-1])], "Fold 0 holds out row -1, and the rows are 0 to 59."),
-        (ValueError, [([0, 2, 2, 4, 4], [1])], "Fold 0 trains on 2 rows more than once, for example row 2. Use sample_weight"),
+        (
+            ValueError,
+            [([0, 2, 2, 4, 4], [1])],
+            "Fold 0 trains on 2 rows more than once, for example row 2. Use sample_weight",
+        ),
     ],
 )
 def test_folds_that_cannot_be_made(error, folds, message):
@@ -357,9 +361,7 @@ def test_rows_given_to_validate_on_with_a_class_that_does_not_train():
 def test_more_folds_than_any_class_has_rows():
     labels = np.arange(6) % 3
 
-    refused(
-        ValueError, "cv=5, and no class has more than 2 rows. Pass cv=2 or less.", 6, labels, 5, are_classes=True
-    )
+    refused(ValueError, "cv=5, and no class has more than 2 rows. Pass cv=2 or less.", 6, labels, 5, are_classes=True)
 
 
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 1), (ROWS, 3)])

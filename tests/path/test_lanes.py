@@ -472,7 +472,11 @@ found = runner.run(np.array([0.0, 0.01, 0.1, 0.5]))
 def test_lanes_do_not_depend_on_devices(tmp_path):
     here = {}
     exec(DEVICES, here)
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
     code = DEVICES + "assert len(jax.devices()) == 2\nnp.savez(sys.argv[1], *found.weights)"
     subprocess.run([sys.executable, "-c", code, tmp_path / "out.npz"], env=environment, check=True, timeout=120)
     with np.load(tmp_path / "out.npz") as stored:

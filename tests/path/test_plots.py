@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import poise
-from poise.path.plots import NAMED, UNNAMED, neutral, places
+from poise.path.plots import NAMED, UNNAMED, axis_positions, plain_label
 
 from .by_hand import path_of
 
@@ -68,7 +68,7 @@ def test_a_strength_of_zero_stands_left_of_the_others():
 
 @pytest.mark.parametrize("strengths", [[0.0], [0.3], [0.0, 0.3], [1e-12, 1e9], [0.3, 0.31, 0.32]])
 def test_any_grid_has_ascending_places_and_ticks(strengths):
-    at = places(np.array(strengths))
+    at = axis_positions(np.array(strengths))
     picture = path_of(strengths=strengths, cv=2, inputs=6).plot()
 
     assert (np.diff(at) > 0).all()
@@ -116,9 +116,9 @@ def test_only_groups_are_drawn_where_a_penalty_has_groups():
     # In the order of their sizes, largest first.
     sizes = path.lanes.sizes["net/first/kernel"][-1]
     order = np.argsort(-sizes.max(axis=0))
-    assert list(drawn) == [neutral(HOSTILE[number]) for number in order]
+    assert list(drawn) == [plain_label(HOSTILE[number]) for number in order]
     for number in order:
-        np.testing.assert_array_equal(drawn[neutral(HOSTILE[number])].y, sizes[:, number])
+        np.testing.assert_array_equal(drawn[plain_label(HOSTILE[number])].y, sizes[:, number])
 
 
 def test_single_weights_are_drawn_where_no_penalty_has_groups():
@@ -185,6 +185,6 @@ def test_names_are_drawn_as_text():
 
 
 def test_long_names_keep_both_ends():
-    assert neutral("a short\nname") == "a short name"
-    assert neutral("the long name of the column 17") == "the long name of … column 17"
-    assert len(neutral("x" * 1000)) == 28
+    assert plain_label("a short\nname") == "a short name"
+    assert plain_label("the long name of the column 17") == "the long name of … column 17"
+    assert len(plain_label("x" * 1000)) == 28

@@ -9,14 +9,14 @@ import time
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 import ray
 from ray import cluster_utils
 
 import poise
-from poise.path.executors import in_process, ray_executor
-from poise.path.executors.ray_executor import Remote
+from poise.path import chunks
+from poise.path.executors import ray_executor
+from poise.path.executors.ray_executor import RayExecutor
 
 # Ray starts its processes by a fork that becomes another program at once.
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
@@ -81,16 +81,16 @@ def equal(a, b, exactly):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def begun_with(monkeypatch, tampered):
-    """Tasks are given to the cluster as `tampered(problem, task)`, a function that travels by value."""
-    begun = Remote._begun
+def tamper(monkeypatch, tampered):
+    """Tasks are submitted to the cluster as `tampered(problem, task)`, a function that is pickled by value."""
+    submit = RayExecutor._submit
 
-    def other(self, task):
+    def submit_tampered(self, task):
         with monkeypatch.context() as patch:
-            patch.setattr(ray_executor, "_solved", tampered)
-            return begun(self, task)
+            patch.setattr(ray_executor, "_train", tampered)
+            return submit(self, task)
 
-    monkeypatch.setattr(Remote, "_begun", other)
+    monkeypatch.setattr(RayExecutor, "_submit", submit_tampered)
 
 
 def test_the_cluster_trains_what_one_process_does(undisturbed, here):
@@ -106,9 +106,9 @@ def test_adaptive_stages_and_patience_run_on_the_cluster(machines):
 
 
 def test_the_size_of_a_chunk_is_measured_on_a_machine(undisturbed, monkeypatch):
-    asked, fastest = [], Remote.fastest
-    monkeypatch.setattr(in_process, "MANY", 0)
-    monkeypatch.setattr(Remote, "fastest", lambda *given: asked.append(fastest(*given)) or asked[-1])
+    asked, fastest = [], RayExecutor.fastest_size
+    monkeypatch.setattr(chunks, "LARGE", 0)
+    monkeypatch.setattr(RayExecutor, "fastest_size", lambda *given: asked.append(fastest(*given)) or asked[-1])
     assert_same(trained("ray"), undisturbed, exactly=False)
     assert set(asked) <= {1, 4}
     assert asked
@@ -118,17 +118,17 @@ def test_a_worker_killed_in_the_middle_of_a_chunk_changes_nothing(undisturbed, m
     marker = str(tmp_path / "killed")
 
     def killed(problem, task):
-        from poise.path.executors.ray_executor import _solved
-        from poise.path.lanes import program
+        from poise.path.executors.ray_executor import _train
+        from poise.path.lanes.trainer import LaneTrainer
 
         try:
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
-            return _solved(problem, task)
-        program.Program._settled = lambda *_: os.kill(os.getpid(), 9)  # its epochs are trained by then
-        return _solved(problem, task)
+            return _train(problem, task)
+        LaneTrainer._settle = lambda *_: os.kill(os.getpid(), 9)  # its epochs are trained by then
+        return _train(problem, task)
 
-    begun_with(monkeypatch, killed)
+    tamper(monkeypatch, killed)
     found = trained("ray")
     assert os.path.exists(marker)
     assert_same(found, undisturbed)
@@ -140,12 +140,12 @@ def test_a_machine_lost_in_the_middle_of_a_path_changes_nothing(machines, undist
     name = doomed.node_id
 
     def stuck(problem, task):
-        from poise.path.executors.ray_executor import _solved
+        from poise.path.executors.ray_executor import _train
 
         if ray.get_runtime_context().get_node_id() == name:
             open(marker, "w").close()
             time.sleep(600)
-        return _solved(problem, task)
+        return _train(problem, task)
 
     def lose():
         while not os.path.exists(marker):
@@ -153,9 +153,9 @@ def test_a_machine_lost_in_the_middle_of_a_path_changes_nothing(machines, undist
         machines.remove_node(doomed, allow_graceful=False)
 
     monkeypatch.setattr(
-        ray_executor, "_slots", lambda *_: dict.fromkeys([node["NodeID"] for node in ray.nodes()][:2], 1)
+        ray_executor, "count_slots", lambda *_: dict.fromkeys([node["NodeID"] for node in ray.nodes()][:2], 1)
     )
-    begun_with(monkeypatch, stuck)
+    tamper(monkeypatch, stuck)
     thread = threading.Thread(target=lose)
     thread.start()
     found = trained("ray")
@@ -167,34 +167,34 @@ def test_a_chunk_too_large_for_the_memory_is_halved(undisturbed, monkeypatch):
     sizes = []
 
     def short(problem, task):
-        from poise.path.executors.ray_executor import _solved
+        from poise.path.executors.ray_executor import _train
 
-        if task.lanes["lanes"].size > 1:
+        if task.lane_numbers.size > 1:
             raise MemoryError("too many lanes")
-        return _solved(problem, task)
+        return _train(problem, task)
 
-    halved = ray_executor._Piece.halved
+    halve = ray_executor._Piece.halve
 
     def counted(self):
-        sizes.append(self.task.lanes["lanes"].size)
-        return halved(self)
+        sizes.append(self.task.lane_numbers.size)
+        return halve(self)
 
-    monkeypatch.setattr(ray_executor._Piece, "halved", counted)
-    begun_with(monkeypatch, short)
+    monkeypatch.setattr(ray_executor._Piece, "halve", counted)
+    tamper(monkeypatch, short)
     assert_same(trained("ray"), undisturbed, exactly=False)
     assert max(sizes) > 1
 
 
 def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, monkeypatch):
     def broken(problem, task):
-        from poise.path.executors.ray_executor import _solved
+        from poise.path.executors.ray_executor import _train
 
-        if 0.3 in task.lanes["strengths"] and not len(ray.get(task.lanes["replicas"])[0].held):
+        if 0.3 in task.strengths and not len(ray.get(task.replicas)[0].held):
             raise ArithmeticError("no luck")
-        return _solved(problem, task)
+        return _train(problem, task)
 
-    begun_with(monkeypatch, broken)
-    with pytest.warns(UserWarning, match="lanes could not be trained and are told as failed: .*no luck"):
+    tamper(monkeypatch, broken)
+    with pytest.warns(UserWarning, match="lanes could not be trained and are marked as failed: .*no luck"):
         found = trained("ray")
     failed = found.lanes.table["failed"].to_numpy(bool)
     assert failed.any()
@@ -209,7 +209,7 @@ def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, m
 
 def test_another_version_on_a_machine_is_told(machines, monkeypatch):
     monkeypatch.setattr(ray_executor, "version", lambda name: "9.9")
-    with pytest.raises(RuntimeError, match="has poise .*, and the path is one of poise 9.9. Install the same version"):
+    with pytest.raises(RuntimeError, match="has poise .*, and this one has poise 9.9. Install the same version"):
         trained("ray")
 
 
@@ -217,7 +217,7 @@ def test_an_error_of_the_first_chunk_is_raised(machines, monkeypatch):
     def broken(problem, task):
         raise ArithmeticError("no luck")
 
-    begun_with(monkeypatch, broken)
+    tamper(monkeypatch, broken)
     with pytest.raises(ArithmeticError, match="no luck"):
         trained("ray")
 
@@ -227,7 +227,7 @@ import os, sys
 moves, os_replace = [], os.replace
 def replace(*names):
     moves.append(names)
-    if len(moves) == 5:
+    if len(moves) == 6:
         os.kill(os.getpid(), 9)
     os_replace(*names)
 os.replace = replace
@@ -240,39 +240,26 @@ def test_a_driver_that_was_killed_goes_on(machines, undisturbed, tmp_path, monke
     assert ended.returncode == -signal.SIGKILL
     before = {file.name for file in tmp_path.glob("chunk-*")}
     assert before
-    begun, begin = [], Remote._begun
-    monkeypatch.setattr(Remote, "_begun", lambda self, task: begun.append(task) or begin(self, task))
+    submitted, submit = [], RayExecutor._submit
+    monkeypatch.setattr(RayExecutor, "_submit", lambda self, task: submitted.append(task) or submit(self, task))
     assert_same(trained("ray", tmp_path), undisturbed)
     after = {file.name for file in tmp_path.glob("chunk-*")}
     assert before < after
-    assert len(begun) == len(after) - len(before)
+    assert len(submitted) == len(after) - len(before)
     assert len(after) > 4  # more than are given out at once
     assert_same(trained("ray", tmp_path), undisturbed)
-    assert len(begun) == len(after) - len(before)
-
-
-def test_the_same_from_a_process_of_its_own(machines, undisturbed, monkeypatch):
-    """As from TensorFlow and PyTorch: a process that runs JAX drives the cluster."""
-    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
-    assert_same(trained("ray"), undisturbed)
-
-
-def test_a_study_runs_on_the_cluster(machines):
-    small = {"penalties": ["l2"], "strengths": 3, "cv": 2, "max_iter": 20}
-    there, here = (poise.run_study("wine", **small, executor=engine).results for engine in ("ray", "in_process"))
-    there, here = there.drop(columns="seconds"), here.drop(columns="seconds")
-    pd.testing.assert_frame_equal(there, here, rtol=1e-4)
+    assert len(submitted) == len(after) - len(before)
 
 
 def test_a_task_that_no_machine_can_take_is_refused(machines):
-    with pytest.raises(ValueError, match="No machine of the Ray cluster can take a task of 64 cores"):
+    with pytest.raises(ValueError, match="No machine of the Ray cluster can run a task of 64 cores"):
         trained(poise.RayCluster(num_cpus=64))
 
 
 def test_no_cluster_at_the_address(monkeypatch):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("nobody answers")))
-    with pytest.raises(ConnectionError, match="No Ray cluster can be reached at '10.0.0.1:6379': nobody answers"):
+    with pytest.raises(ConnectionError, match="There is no Ray cluster at '10.0.0.1:6379': nobody answers"):
         trained(poise.RayCluster("10.0.0.1:6379"))
 
 
@@ -291,17 +278,17 @@ def test_batches_that_pass_by_stay_here():
         def __iter__(self):
             return iter([batch, batch])
 
-    with pytest.raises(ValueError, match="Give arrays, or use executor='auto'"):
+    with pytest.raises(ValueError, match="Pass arrays, or use executor='auto'"):
         poise.fit_path(model, Batches(), rules=poise.L1(), executor="ray", progress=False)
 
 
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"num_cpus": 0}, ValueError, r"RayCluster\(num_cpus=0\): give a number > 0"),
-        ({"num_cpus": None}, TypeError, r"RayCluster\(num_cpus=None\): give a number\."),
-        ({"num_gpus": -1}, ValueError, r"RayCluster\(num_gpus=-1\): give a number ≥ 0"),
-        ({"memory": "2G"}, TypeError, r"RayCluster\(memory='2G'\): give a number or None"),
+        ({"num_cpus": 0}, ValueError, r"RayCluster\(num_cpus\) must be > 0, got 0"),
+        ({"num_cpus": None}, TypeError, r"RayCluster\(num_cpus\) must be a number, got None"),
+        ({"num_gpus": -1}, ValueError, r"RayCluster\(num_gpus\) must be >= 0, got -1"),
+        ({"memory": "2G"}, TypeError, r"RayCluster\(memory\) must be a number or None, got '2G'"),
     ],
 )
 def test_wrong_numbers(given, error, message):

@@ -455,7 +455,9 @@ def with_layer(layer):
     path, model = path_of(), model_of(4)
     ending = keras.Sequential([keras.Input((4,)), *model.layers, layer], name="net")
     architecture = keras.saving.serialize_keras_object(ending)
-    return RegularizationPath(path.lanes, architecture, state_of(ending), path.rules, path.training, 0.0, resolved=path.resolved)
+    return RegularizationPath(
+        path.lanes, architecture, state_of(ending), path.rules, path.training, 0.0, resolved=path.resolved
+    )
 
 
 def test_python_code_in_a_model_is_run_only_if_it_is_trusted(tmp_path):
@@ -468,7 +470,9 @@ def test_python_code_in_a_model_is_run_only_if_it_is_trusted(tmp_path):
 
     with pytest.raises(ValueError, match="The model of the path cannot be rebuilt: .*safe_mode=False"):
         RegularizationPath.load(tmp_path / "path")
-    np.testing.assert_array_equal(RegularizationPath.load(tmp_path / "path", safe_mode=False).predict(0.1, x), path.predict(0.1, x))
+    np.testing.assert_array_equal(
+        RegularizationPath.load(tmp_path / "path", safe_mode=False).predict(0.1, x), path.predict(0.1, x)
+    )
 
 
 class Own(keras.layers.Layer):
@@ -493,9 +497,9 @@ def test_a_model_that_does_not_restore_itself_is_refused():
     with pytest.raises(
         ValueError, match="was rebuilt with weights of the shapes .*5, 3.*, and those trained have .*4, 3"
     ):
-        RegularizationPath(path.lanes, architecture, state_of(other), path.rules, path.training, 0.0, resolved=path.resolved).model(
-            path.best_strength
-        )
+        RegularizationPath(
+            path.lanes, architecture, state_of(other), path.rules, path.training, 0.0, resolved=path.resolved
+        ).model(path.best_strength)
 
 
 SCRIPT = """

@@ -45,7 +45,9 @@ def test_factors_of_groups_keep_the_penalty_s_own():
     rules = [poise.Rule("features/kernel", poise.GroupLasso(groups="inputs")), poise.Rule("head/kernel", poise.L2())]
     size = np.arange(6.0)
     factors = adaptive_factors(
-        built(model, rules).targets, {"net/features/kernel": size[None, None], "net/head/kernel": np.ones((1, 1, 5, 1))}, 0
+        built(model, rules).targets,
+        {"net/features/kernel": size[None, None], "net/head/kernel": np.ones((1, 1, 5, 1))},
+        0,
     )
     assert list(factors) == [(0, 0)]
     np.testing.assert_allclose(factors[0, 0][0, 0], np.sqrt(5) * shares(size), rtol=1e-6)

@@ -27,10 +27,14 @@ def compact(
             show_default=False,
         ),
     ] = None,
-    tolerance: Annotated[float, typer.Option(help="Largest absolute value of a weight that counts as zero.")] = 0.0,
+    tolerance: Annotated[
+        float, typer.Option(metavar="VALUE", help="Largest absolute value of a weight that counts as zero.")
+    ] = 0.0,
     multiple: Annotated[
         int,
-        typer.Option(help="Keep dead units so that the number of units of each layer is a multiple of this.", min=1),
+        typer.Option(
+            metavar="N", help="Keep dead units so that the number of units of each layer is a multiple of this.", min=1
+        ),
     ] = 1,
     drop_inputs: Annotated[
         bool,
@@ -43,10 +47,10 @@ def compact(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the new file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the results, as JSON.")] = False,
 ) -> None:
-    """Make a Keras model with zeros in its weights smaller: remove its dead units and keep its outputs.
+    """Remove the dead units of a Keras model and keep its outputs.
 
-    Prints the dead units of each layer with the reason, and how much smaller the model is, and writes a plain Keras
-    model.
+    A unit is dead if zeros in the weights make its output constant or unused. Prints the dead units of each layer with
+    the reason, and how much smaller the model is, and writes a plain Keras model.
 
     \b
     Examples:

@@ -58,7 +58,7 @@ def _finite(values: Mapping) -> dict:
 
 
 def _layers_table(compaction: Compaction) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     is_short = all(len(name) <= LONGEST_NAME for name in compaction.dead["layer"])
     table.add_column("layer", overflow="fold", no_wrap=is_short)
     table.add_column("units", justify="right", no_wrap=True)
@@ -71,7 +71,7 @@ def _layers_table(compaction: Compaction) -> Table:
 
 
 def _sizes_table(compaction: Compaction) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for heading in ("before", "after", "ratio"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -198,7 +198,7 @@ def _explain_loading_error(name: str, reason: str) -> str:
 
 
 def _input_features(
-    model: keras.Model, positions: Sequence[int] | Sequence[Sequence[int]], columns: tuple[str, ...]
+    model: keras.Model, positions: np.ndarray | Sequence[np.ndarray], columns: tuple[str, ...]
 ) -> tuple[InputFeatures, ...]:
     per_input = [positions] if len(model.inputs) == 1 else positions
     return tuple(

@@ -94,12 +94,8 @@ def _tables_by_detail(description: Mapping) -> Iterator[Table]:
     score = score_name(description["data"]["task"])
     yield _table(titles, [(column.heading, column.cells) for column in columns])
     detailed = ({score, "gain"}, {"gain"}, set())
-    narrower = (
-        (),
-        ("test loss", "zeros"),
-        ("test loss", "zeros", "strength"),
-        ("test loss", "zeros", "strength", "columns"),
-    )
+    least = ("test loss", "zeros", "strength", "columns", "held-out loss")
+    narrower = (least[:0], least[:2], least[:3], least[:4], least)
     for hidden in narrower:
         for names in detailed:
             yield _table(
@@ -151,14 +147,10 @@ def _columns(description: Mapping) -> list[_Column]:
 def _table(titles: Sequence[str], columns: Sequence[tuple[str, list[str]]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("", min_width=min(SHORTEST_NAME, max(map(len, titles))))
-    for heading, _ in columns:
-        words = heading.split()
-        table.add_column(heading, justify="right", min_width=max(map(len, words)))
+    for heading, cells in columns:
+        table.add_column(heading, justify="right", width=max(map(len, [*cells, *heading.split()])))
     for number, title in enumerate(titles):
-        cells = [Text(cells[number], no_wrap=True) for _, cells in columns]
-        table.add_row(Text(visible(title)), *cells)
-    for column, (_, cells) in zip(table.columns[1:], columns, strict=True):
-        column.min_width = max(column.min_width or 0, *map(len, cells))
+        table.add_row(Text(visible(title)), *(Text(cells[number]) for _, cells in columns))
     return table
 
 
@@ -184,16 +176,11 @@ def _comparison_table(names: Sequence[str], rows: Sequence[tuple[str, list[str]]
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("")
     for number in range(first, last):
-        table.add_column(
-            Text(visible(names[number])), justify="right", overflow="fold", min_width=_column_width(rows, number)
-        )
+        width = max(len(cells[number]) for heading, cells in rows if heading in NUMBER_ROWS)
+        table.add_column(Text(visible(names[number])), justify="right", overflow="fold", width=width)
     for heading, cells in rows:
         table.add_row(heading, *(Text(visible(cell)) for cell in cells[first:last]))
     return table
-
-
-def _column_width(rows: Sequence[tuple[str, list[str]]], number: int) -> int:
-    return max(len(cells[number]) for heading, cells in rows if heading in NUMBER_ROWS)
 
 
 def _width(table: Table, screen: Console) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from poise.cli.errors import BadInputError, explain_os_error
-from poise.files import Lock, take_lock
+from poise.files import CheckpointDamagedError, CheckpointError, CheckpointInUseError, Lock, take_lock
 
 LOCK = ".lock"
 CHUNKS = "chunk-*.npz"
@@ -48,13 +48,11 @@ class UnfinishedStudy:
         lock = self._take_lock()
         try:
             yield
-        except ValueError as error:
-            text = str(error)
-            if not text.startswith("The checkpoint "):
-                raise
-            if " is in use " in text:
-                raise BadInputError(text) from error
-            why = "is damaged" if " is damaged: " in text else "belongs to other data, or to another network"
+        except CheckpointInUseError as error:
+            raise BadInputError(str(error)) from error
+        except CheckpointError as error:
+            is_damaged = isinstance(error, CheckpointDamagedError)
+            why = "is damaged" if is_damaged else "belongs to other data, or to another network"
             raise BadInputError(
                 f"Unfinished work in {str(self.folder)!r} {why}. Delete that folder to start from scratch."
             ) from error
@@ -71,7 +69,7 @@ class UnfinishedStudy:
         try:
             yield
         except OSError as error:
-            if not self or str(error).startswith("The checkpoint "):  # which says so itself
+            if not self:
                 raise
             raise OSError(f"{explain_os_error(error)} {self._how_to_continue}") from error
 

@@ -90,7 +90,7 @@ def lane_number(replica: Replica, strength: float) -> int:
 
 
 def _chunk_size(replica: Replica, members: int, strengths: int, training: Training, limits: ChunkLimits) -> int:
-    """Return how many lanes to run at once: all that the memory holds if they are small, else as many as are fastest."""
+    """Return how many lanes to run at once: all that the memory holds if they are small, else the fastest number."""
     all_at_once = at_once(len(replica.train))
     uses_all_rows = training.settle or training.batch_size is None
     rows = all_at_once if uses_all_rows else min(training.batch_size or 0, all_at_once)

@@ -1,4 +1,4 @@
-"""The sizes that a file declares, checked before anything of it is unpacked or built.
+"""Checks of the sizes that a file declares, before anything in it is unpacked or built.
 
 A small file can declare arrays, archives and layers that fill the memory of a machine.
 """
@@ -25,7 +25,7 @@ EXPANSION = 100
 LARGEST_JSON = 64 << 20
 """Bytes of a JSON file within an archive."""
 SPARE_WEIGHTS = 16 << 20
-"""Entries that the weights of a model may have beyond the bytes of its file."""
+"""Entries that the weights of a model may have in addition to the bytes of its file."""
 MOST_CELLS = 10_000_000
 """Cells that any sheet may span."""
 ROWS = 128
@@ -36,24 +36,28 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def check_archive(file: str | os.PathLike[str] | IO[bytes]) -> int:
-    """The bytes that a zip archive unpacks to.
+    """Return the bytes that a zip archive unpacks to.
 
     Raises:
-        ValueError: they are far more than it holds.
-        zipfile.BadZipFile: it is not a zip archive.
+        ValueError: If they are far more than it holds.
+        zipfile.BadZipFile: If it is not a zip archive.
     """
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-    for one in members:
-        if one.filename.endswith(".json") and one.file_size > LARGEST_JSON:
-            raise ValueError(f"{one.filename!r} in it unpacks to {readable(one.file_size)}")
-    unpacked = sum(one.file_size for one in members)
+    for member in members:
+        if member.filename.endswith(".json") and member.file_size > LARGEST_JSON:
+            raise ValueError(f"{member.filename!r} in it unpacks to {readable(member.file_size)}")
+    unpacked = sum(member.file_size for member in members)
     check_expansion(unpacked, _size(file))
     return unpacked
 
 
 def check_expansion(unpacked: int, held: int, *, floor: int | None = None, expansion: int = EXPANSION) -> None:
-    """Raises ValueError if a file unpacks to far more than it holds, or to more than the memory of this machine."""
+    """Check that a file unpacks to about what it holds, and to less than the memory of this machine.
+
+    Raises:
+        ValueError: If not.
+    """
     if unpacked > max(FLOOR if floor is None else floor, expansion * held):
         raise ValueError(f"it holds {readable(held)} and unpacks to {readable(unpacked)}, which is not safe to read")
     if unpacked > memory():
@@ -61,11 +65,11 @@ def check_expansion(unpacked: int, held: int, *, floor: int | None = None, expan
 
 
 def check_arrays(file: str | os.PathLike[str] | IO[bytes]) -> None:
-    """Checks the arrays of an .npy or .npz file.
+    """Check the arrays of an .npy or .npz file.
 
     Raises:
-        ValueError: one declares more than the file holds.
-        zipfile.BadZipFile: it is not an archive.
+        ValueError: If one declares more than the file holds.
+        zipfile.BadZipFile: If it is not an archive.
     """
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as content:
@@ -77,15 +81,19 @@ def check_arrays(file: str | os.PathLike[str] | IO[bytes]) -> None:
         return
     check_archive(file)
     with zipfile.ZipFile(file) as archive:
-        for one in archive.infolist():
-            if one.filename.endswith(".npy"):
-                with archive.open(one) as content:
-                    _check_array(content, one.file_size, repr(one.filename))
+        for member in archive.infolist():
+            if member.filename.endswith(".npy"):
+                with archive.open(member) as content:
+                    _check_array(content, member.file_size, repr(member.filename))
     file.seek(0)
 
 
 def check_cells(workbook: str | os.PathLike[str]) -> None:
-    """Raises ValueError if a sheet of an .xlsx file spans far more cells than it holds: each would take room."""
+    """Check that the sheets of an .xlsx file span about as many cells as they hold: each takes memory.
+
+    Raises:
+        ValueError: If one spans far more.
+    """
     with zipfile.ZipFile(workbook) as archive:
         for name in archive.namelist():
             if not re.fullmatch(r"xl/worksheets/[^/]*\.xml", name):
@@ -98,15 +106,15 @@ def check_cells(workbook: str | os.PathLike[str]) -> None:
 
 
 def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
-    """A Keras model in a file, not compiled, if its archive and its layers are not larger than what the file holds.
+    """Return the Keras model in a file, not compiled, if its archive and its layers are not larger than the file.
 
     Args:
         file: what `model.save` wrote.
         safe_mode: as for `keras.saving.load_model`.
 
     Raises:
-        ValueError: they are larger.
-        Exception: whatever Keras, zipfile, h5py and JSON raise for a file that is not a model.
+        ValueError: If they are larger.
+        Exception: Whatever Keras, zipfile, h5py and JSON raise for a file that is not a model.
     """
     path = Path(file)
     if path.suffix.lower() in LEGACY:
@@ -115,12 +123,12 @@ def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
     else:
         held = check_archive(path)
         with zipfile.ZipFile(path) as archive:
-            for one in archive.infolist():
-                if one.filename.endswith(LEGACY):
-                    with archive.open(one) as packed, tempfile.SpooledTemporaryFile(FLOOR) as content:
+            for member in archive.infolist():
+                if member.filename.endswith(LEGACY):
+                    with archive.open(member) as packed, tempfile.SpooledTemporaryFile(FLOOR) as content:
                         shutil.copyfileobj(packed, content)
                         content.seek(0)
-                        _check_hdf5(content, one.file_size)
+                        _check_hdf5(content, member.file_size)
     with _weights_up_to(held + SPARE_WEIGHTS, held):
         model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
     for operation in getattr(model, "operations", model.layers):
@@ -132,7 +140,7 @@ def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
 
 
 def memory() -> int:
-    """Bytes of memory of this machine; 16 GB where the system does not say."""
+    """Return the bytes of memory of this machine; 16 GB if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -140,13 +148,13 @@ def memory() -> int:
 
 
 def readable(size: float) -> str:
-    """3.2 GB of 3200000000."""
+    """Return 3.2 GB for 3200000000."""
     power = min(int(math.log(max(size, 1), 1000)), len(UNITS) - 1)
     return f"{size / 1000**power:.3g} {UNITS[power]}" if power else f"{size:.0f} bytes"
 
 
 def _number_of(letters: bytes) -> int:
-    """28 of AB, as the columns of a sheet are counted."""
+    """Return 28 for AB, the number of a column of a sheet."""
     number = 0
     for letter in letters:
         number = 26 * number + letter - 64
@@ -163,7 +171,7 @@ def _check_array(content: IO[bytes], size: int, name: str) -> None:
         return
     content.seek(0)
     version = np.lib.format.read_magic(content)
-    # The third version differs from the second in the encoding of field names alone.
+    # The third version differs from the second in the encoding of field names only.
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(content)
     held = size - content.tell()
@@ -178,10 +186,10 @@ def _check_hdf5(file: Any, size: int) -> None:
 
     declared = 0
 
-    def add(name: str, one: Any) -> None:
+    def add(name: str, item: Any) -> None:
         nonlocal declared
-        if isinstance(one, h5py.Dataset):
-            declared += math.prod(one.shape or ()) * one.dtype.itemsize
+        if isinstance(item, h5py.Dataset):
+            declared += math.prod(item.shape or ()) * item.dtype.itemsize
 
     with h5py.File(file, "r") as content:
         content.visititems(add)
@@ -190,14 +198,14 @@ def _check_hdf5(file: Any, size: int) -> None:
 
 @contextlib.contextmanager
 def _weights_up_to(entries: int, held: int) -> Iterator[None]:
-    """Within it, layers that ask for more entries of weights than these are refused before they get any.
+    """Refuse layers that ask for more entries of weights than these, before they get any.
 
     Keras has no hook between a layer's configuration and its weights but the method by which all layers ask for them.
     """
     original = keras.layers.Layer.add_weight
     asked = 0
 
-    def add_weight(layer, shape=None, *arguments, **settings):
+    def add_weight(layer: Any, shape: Any = None, *arguments: Any, **settings: Any) -> Any:
         nonlocal asked
         asked += math.prod(int(length) for length in np.atleast_1d(() if shape is None else shape))
         if asked > entries:

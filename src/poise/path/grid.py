@@ -66,4 +66,4 @@ def _find_range(strengths: np.ndarray, lanes: Lanes) -> tuple[float, float]:
         fully_moved = np.flatnonzero(is_fine & (np.nan_to_num(moved, nan=0.0) >= 1.0 - MATTERS))
         top = strengths[fully_moved.min()] if len(fully_moved) else strengths[is_fine][-1]
     least_span, most_span = SPANS
-    return top, min(max(bottom, top / 10**most_span), top / 10**least_span)
+    return float(top), float(min(max(bottom, top / 10**most_span), top / 10**least_span))

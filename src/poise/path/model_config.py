@@ -1,16 +1,18 @@
-"""The model of a path, rebuilt from its architecture, and what its weights are called."""
+"""The model of a path, rebuilt from its configuration, and the names of its parts."""
 
 import contextlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import cached_property
+from typing import Any
 
 import keras
 import numpy as np
 from keras.src.utils import module_utils
 
-from poise.compaction.inputs import input_kernels
+from poise.compaction.inputs import InputKernel, input_kernels
 from poise.layer_state import State
 from poise.path.training import Lanes
 from poise.rules.layers import info_of, learn
@@ -18,18 +20,17 @@ from poise.rules.members import path_of, unique_names
 from poise.rules.rule import Rule
 
 
-class Blueprint:
-    """How to build the model whose weights the lanes trained.
+class ModelBuilder:
+    """Build the model whose weights the lanes trained, and name its parts.
 
     Args:
-        architecture: the model as `keras.saving.serialize_keras_object` tells it. How it was compiled is left out, and
-            with it the optimizer.
-        state: of its layers before training, in which the lanes' weights then take the places of the first ones.
-        lanes: what the lanes left behind.
-        rules: under which they were trained.
+        architecture: the model as `model_config` returns it.
+        state: state of its layers before training, in which the weights of the lanes replace the first ones.
+        lanes: the lanes of the path.
+        rules: rules under which they were trained.
         resolved: what the rules resolved to (`Plan.config`).
-        names: of the inputs; None for their positions.
-        safe_mode: whether an architecture that holds Python code is refused, as for `keras.saving.load_model`.
+        names: names of the inputs; None for their positions.
+        safe_mode: whether to refuse Python code in the architecture, as for `keras.saving.load_model`.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Blueprint:
         names: Sequence[str] | None,
         safe_mode: bool,
     ):
-        self.architecture = {key: value for key, value in architecture.items() if key != "compile_config"}
+        self._architecture = architecture
         self._state = state
         self._lanes = lanes
         self._resolved = resolved
@@ -52,37 +53,37 @@ class Blueprint:
         self._safe_mode = safe_mode
 
     def build(self) -> keras.Model:
-        """A new model, in the state in which the lanes found theirs.
+        """Return a new model, in the state of the original one before training.
 
         Raises:
-            ValueError: if Keras cannot rebuild it, or rebuilds another.
+            ValueError: If Keras cannot rebuild it, or rebuilds another.
         """
-        model = rebuilt(self.architecture, self._safe_mode)
+        model = build_model(self._architecture, self._safe_mode)
         shapes = [tuple(weight.shape) for weight in model.weights]
         trained = [weight.shape[2:] for weight in self._lanes.weights]
         if shapes != trained:
             raise ValueError(
-                f"The model of the path was rebuilt with weights of the shapes {shapes}, and those trained have "
-                f"{trained}. A layer of it does not restore itself from its get_config."
+                f"Keras rebuilds the model of the path with weights of the shapes {shapes} instead of {trained}. Give "
+                "every layer a get_config from which it is restored."
             )
         self._state.load_into(model)
         return model
 
     @cached_property
     def model(self) -> keras.Model:
-        """One model that is built once, for what its weights do not matter to."""
+        """A model that is built once, for uses to which its weights do not matter."""
         model = self.build()
         learn([model])
         return model
 
     @cached_property
     def totals(self) -> dict[str, float]:
-        """How many inputs (`features`), `units` and `weights` there are; NaN where that is unknown."""
+        """Numbers of inputs (`features`), `units` and `weights`; NaN if unknown."""
         totals = {"features": np.nan, "units": np.nan, "weights": np.nan}
         if self._penalized and all(self._penalized.values()):
             shapes = {path: [self._shape(at) for at in places] for path, places in self._penalized.items()}
-            totals["weights"] = float(sum(np.prod(shape) for own in shapes.values() for shape in own))
-            matrices = [path for path, own in shapes.items() if path not in self._joint and len(own[0]) > 1]
+            totals["weights"] = float(sum(np.prod(shape) for parts in shapes.values() for shape in parts))
+            matrices = [path for path, parts in shapes.items() if path not in self._joint and len(parts[0]) > 1]
             joint = sum(self._groups(path)[0] for path in shapes if path in self._joint)
             totals["units"] = float(sum(self._outputs(self._penalized[path][0]) for path in matrices) + joint)
         if self._lanes.features is not None:
@@ -91,7 +92,7 @@ class Blueprint:
 
     @property
     def grouped(self) -> list[str]:
-        """The paths of the penalized variables whose sizes are those of groups."""
+        """Paths of the penalized variables whose sizes are those of groups."""
         return [
             path
             for path, places in self._penalized.items()
@@ -99,7 +100,7 @@ class Blueprint:
         ]
 
     def label(self, path: str, index: tuple[int, ...]) -> str:
-        """What a group or an entry of `Lanes.sizes[path]` is called: by its input, if it belongs to one."""
+        """Return the name of a group or an entry of `Lanes.sizes[path]`: that of its input, if it belongs to one."""
         if path in self._joint:
             return f"{path} {index[0]}"
         plain = f"{'/'.join(path.split('/')[-2:])} {', '.join(map(str, index))}"
@@ -109,26 +110,26 @@ class Blueprint:
                 continue
             shape, groups = self._shape(number), self._groups(path)
             if groups == shape:
-                rest = [str(i) for other, i in enumerate(index) if other != axis and shape[other] > 1]
-                return " → ".join([self._input(int(inputs[index[axis]])), *([", ".join(rest)] if rest else [])])
+                others = [str(i) for other, i in enumerate(index) if other != axis and shape[other] > 1]
+                return " → ".join([self._input(int(inputs[index[axis]])), *([", ".join(others)] if others else [])])
             # As many groups as inputs, and neither an axis nor the outputs as many: they are not units or lists.
             if groups == (shape[axis],) and shape.count(shape[axis]) == 1 and self._outputs(number) != shape[axis]:
                 return self._input(int(inputs[index[0]]))
         return plain
 
-    def by_own_paths(self, sizes: dict) -> dict:
-        """Sizes by the paths that the variables have in the rebuilt model, those of a joint rule by its name."""
+    def rename_sizes(self, sizes: dict) -> dict:
+        """Return sizes by the paths that the variables have in the rebuilt model, those of a joint rule by its name."""
         weights = self.model.weights
         known = self._penalized
-        own = [path if path in self._joint else path_of(weights[places[0]]) for path, places in known.items()]
-        return dict(zip(unique_names(own), (sizes[path] for path in known), strict=True))
+        paths = [path if path in self._joint else path_of(weights[places[0]]) for path, places in known.items()]
+        return dict(zip(unique_names(paths), (sizes[path] for path in known), strict=True))
 
     @cached_property
-    def _kernels(self):
+    def _kernels(self) -> list[InputKernel]:
         return input_kernels(self.model) or []
 
     @cached_property
-    def _penalized(self):
+    def _penalized(self) -> dict[str, list[int]]:
         """By the names of `Lanes.sizes` the positions of its variables in `model.weights`."""
         weights, order = self._resolved["weights"], self._resolved["trained"]
         targets = {}
@@ -141,24 +142,42 @@ class Blueprint:
         names = unique_names([targets[places] for places in in_order])
         return {name: list(at) for name, at in zip(names, in_order, strict=True) if name in self._lanes.sizes}
 
-    def _shape(self, position):
+    def _shape(self, position: int) -> tuple[int, ...]:
         return self._lanes.weights[position].shape[2:]
 
-    def _outputs(self, position):
-        """How many outputs a kernel has."""
+    def _outputs(self, position: int) -> int:
+        """Return the number of outputs of a kernel."""
         outputs = info_of(self.model.weights[position]).sides.outputs
         return self._shape(position)[-1] if outputs is None else outputs.count
 
-    def _groups(self, path):
+    def _groups(self, path: str) -> tuple[int, ...]:
         return self._lanes.sizes[path].shape[2:]
 
-    def _input(self, number):
+    def _input(self, number: int) -> str:
         return f"input {number}" if self._names is None else str(self._names[number])
 
 
+def model_config(model: keras.Model) -> dict:
+    """Return what Keras needs to rebuild a model, without how it and the models inside it were compiled."""
+    with without_tensorflow(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns of lambdas
+        return _without_compilation(keras.saving.serialize_keras_object(model))
+
+
+def _without_compilation(config: Any) -> Any:
+    if isinstance(config, dict):
+        is_object = "class_name" in config
+        return {
+            key: _without_compilation(part)
+            for key, part in config.items()
+            if not (is_object and key == "compile_config")
+        }
+    return [_without_compilation(part) for part in config] if isinstance(config, list) else config
+
+
 @contextlib.contextmanager
-def without_tensorflow():
-    """Within it Keras writes objects down without TensorFlow, where nothing has imported that yet.
+def without_tensorflow() -> Iterator[None]:
+    """Let Keras serialize objects without importing TensorFlow, unless it is imported already.
 
     Keras asks of every value whether it is TensorFlow's, and imports TensorFlow for that, which takes seconds. Before
     it is imported no value can be.
@@ -174,20 +193,20 @@ def without_tensorflow():
             lazy._available = None
 
 
-def rebuilt(architecture: dict, safe_mode: bool) -> keras.Model:
-    """A new model of an architecture.
+def build_model(config: dict, safe_mode: bool) -> keras.Model:
+    """Return a new model.
 
     Raises:
-        ValueError: if Keras cannot rebuild it, such as one with a layer that is not registered.
+        ValueError: If Keras cannot rebuild it, such as one with a layer that is not registered.
     """
-    with restoring("The model of the path"):
+    with explain_failure("The model of the path"):
         # A copy, because Keras writes into what it reads.
-        return keras.saving.deserialize_keras_object(deepcopy(architecture), safe_mode=safe_mode)
+        return keras.saving.deserialize_keras_object(deepcopy(config), safe_mode=safe_mode)
 
 
 @contextlib.contextmanager
-def restoring(what: str):
-    """Turns what Keras raises when it cannot rebuild something into a ValueError with the reason alone."""
+def explain_failure(what: str) -> Iterator[None]:
+    """Turn what Keras raises when it cannot rebuild something into a ValueError with the reason only."""
     try:
         yield
     except (TypeError, ValueError) as error:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise._keras_internals import learning_rate_or_schedule
 from poise.diagnostics.force_balance import check_built
 from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
 from poise.rules.layers import learn
@@ -27,7 +28,7 @@ def check_model(model: Any) -> None:
     name = type(model).__name__
     if type(model).train_step is not keras.Model.train_step:
         raise ValueError(
-            f"{name} has a custom train_step, which poise.fit_path would not run: it takes the gradient of the compiled "
+            f"{name} has a custom train_step, which poise.fit_path would not run: it uses the gradient of the compiled "
             "loss. Put what it does into compute_loss or the layers, or train the model with fit."
         )
     if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
@@ -122,8 +123,8 @@ def draw_variables(model: Any, seed: int) -> list[Any]:
     shapes, cloned_shapes = ([tuple(v.shape) for v in one.variables] for one in (model, clone))
     if shapes != cloned_shapes:
         raise ValueError(
-            f"n_init > 1 draws new initial weights, and a clone of the model has variables of the shapes {cloned_shapes} "
-            f"instead of {shapes}. Give every layer a get_config from which it is restored."
+            f"n_init > 1 draws new initial weights, and a clone of the model has variables of the shapes "
+            f"{cloned_shapes} instead of {shapes}. Give every layer a get_config from which it is restored."
         )
     # By position: a clone does not know which variables were frozen one by one.
     pairs = zip(model.variables, clone.variables, strict=True)
@@ -132,7 +133,7 @@ def draw_variables(model: Any, seed: int) -> list[Any]:
 
 def first_learning_rate(optimizer: Any) -> float:
     """Return the learning rate; if it is scheduled, that of the first step."""
-    rate = optimizer._learning_rate
+    rate = learning_rate_or_schedule(optimizer)
     return float(keras.ops.convert_to_numpy(rate(0) if callable(rate) else rate))
 
 

@@ -136,16 +136,12 @@ class LaneRunner:
     def _limits(self, executor: Executor, training: Training) -> ChunkLimits:
         def measure(name: str, replica: Replica, sizes: list[int]) -> int:
             if name not in self._sizes:
-                self._sizes[name] = self._remember(
-                    name, lambda: executor.fastest_size(replica, training, sizes)
-                )
+                self._sizes[name] = self._remember(name, lambda: executor.fastest_size(replica, training, sizes))
             return self._sizes[name]
 
         parallel_chunks = self._remember("parallel_chunks", lambda: executor.parallel_chunks)
         outputs = count_outputs(self.problem.model)
-        return ChunkLimits(
-            self._values, outputs, executor.memory, parallel_chunks, self.problem.is_stream, measure
-        )
+        return ChunkLimits(self._values, outputs, executor.memory, parallel_chunks, self.problem.is_stream, measure)
 
     def _remember(self, name: str, compute: Any) -> int:
         return self._checkpoint.remember(name, compute) if self._checkpoint else compute()

@@ -1,30 +1,30 @@
-"""Which strength of a path to take, told from its cross-validated losses.
+"""The choice of a strength by cross-validated losses.
 
-All functions see the strengths in ascending order and return a position. `mean` and `error` are the mean validation
-loss of every strength and its standard error over folds; NaN or inf marks a strength that cannot be taken, because a
-lane diverged there. Of equals the largest strength is taken, the simplest network that does as well.
+All functions take the strengths in ascending order and return a position. `mean` and `error` are the mean validation
+loss of every strength and its standard error over folds; NaN or inf marks a strength at which a lane diverged, which is
+never chosen. Of equals the largest strength is chosen, the simplest network that does as well.
 """
 
 import numpy as np
 
 
 def minimum(mean: np.ndarray) -> int:
-    """The position of the lowest mean, (strengths,).
+    """Return the position of the lowest mean, (strengths,).
 
     Raises:
-        ValueError: if no mean is finite.
+        ValueError: If no mean is finite.
     """
     usable = np.isfinite(mean)
     if not usable.any():
         raise ValueError(
-            f"At none of the {len(mean)} strengths all lanes stayed finite, so that none can be chosen. Lower the "
-            "learning rate of the optimizer, standardize the inputs, or give smaller strengths."
+            f"At each of the {len(mean)} strengths a lane diverged, so that none can be chosen. Lower the learning "
+            "rate, standardize the inputs, or pass smaller strengths."
         )
     return int(np.flatnonzero(usable & (mean == mean[usable].min())).max())
 
 
 def one_standard_error(mean: np.ndarray, error: np.ndarray) -> int:
-    """The position of the largest strength whose mean is at most the lowest mean plus its standard error.
+    """Return the position of the largest strength whose mean is at most the lowest mean plus its standard error.
 
     It is `lambda.1se` of glmnet (Friedman, Hastie and Tibshirani 2010; the rule is that of Breiman, Friedman, Olshen
     and Stone 1984, section 3.4.3).
@@ -33,18 +33,16 @@ def one_standard_error(mean: np.ndarray, error: np.ndarray) -> int:
         mean, error: (strengths,) both.
 
     Raises:
-        ValueError: if no mean is finite, or the lowest has no standard error because there is a single fold.
+        ValueError: If no mean is finite, or the lowest has no standard error because there is a single fold.
     """
     lowest = minimum(mean)
     if not np.isfinite(error[lowest]):
-        raise ValueError(
-            "One standard error over folds needs two folds at least, and here is one. Use cv=5, or best_strength."
-        )
+        raise ValueError("The one-standard-error rule needs at least two folds. Pass cv=5, or use best_strength.")
     return int(np.flatnonzero(np.isfinite(mean) & (mean <= mean[lowest] + error[lowest])).max())
 
 
 def vertex(strengths: np.ndarray, mean: np.ndarray) -> float:
-    """The strength, between grid points, at which a parabola through the lowest mean and its neighbors is lowest.
+    """Return the strength at which a parabola through the lowest mean and its neighbors is lowest.
 
     The parabola is one in log strength. At an end of the grid, and beside a strength of zero or a mean that is not
     finite, it is the strength of the lowest mean itself.
@@ -54,7 +52,7 @@ def vertex(strengths: np.ndarray, mean: np.ndarray) -> float:
         mean: (strengths,).
 
     Raises:
-        ValueError: if no mean is finite.
+        ValueError: If no mean is finite.
     """
     at = minimum(mean)
     near = slice(max(at - 1, 0), at + 2)
@@ -69,20 +67,20 @@ def vertex(strengths: np.ndarray, mean: np.ndarray) -> float:
 
 
 def at_most(mean: np.ndarray, counts: np.ndarray, most: int) -> int:
-    """The position of the lowest mean among the strengths whose count is at most `most`.
+    """Return the position of the lowest mean among the strengths whose count is at most `most`.
 
     Args:
         mean: (strengths,).
-        counts: (strengths,) how many inputs are read.
-        most: a number ≥ 0.
+        counts: (strengths,) number of inputs that are read.
+        most: largest number of inputs, >= 0.
 
     Raises:
-        ValueError: if there is no such strength; it names the smallest count there is.
+        ValueError: If there is no such strength; it names the smallest count there is.
     """
     usable = np.isfinite(mean)
     if usable.any() and not (usable & (counts <= most)).any():
         raise ValueError(
-            f"No strength leaves at most {most} inputs: the fewest are {int(counts[usable].min())}. Ask for so many, "
-            "or give larger strengths."
+            f"No strength has at most {most} inputs; the smallest number is {int(counts[usable].min())}. Use a larger "
+            "max_features, or run poise.fit_path with larger strengths."
         )
     return minimum(np.where(counts <= most, mean, np.nan))

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from poise.path.executors.checkpoints import Checkpoint
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import create_executor
 from poise.path.grid import decade_below, find_grid
-from poise.path.model_config import without_tensorflow
+from poise.path.model_config import model_config
 from poise.path.models import check_model, resolve_rules
 from poise.path.result import RegularizationPath
 from poise.path.runner import LaneRunner
@@ -73,15 +74,14 @@ def solve_path(
     training = complete_training(model, rules, training)
     rows = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
     problem = Problem(model, rules, resolve_rules(model, rules), training.update or "auto", rows)
-    with without_tensorflow():
-        architecture = keras.saving.serialize_keras_object(model)
+    architecture = model_config(model)
     state = state_of(model)
     saved = None
     if checkpoint is not None:
         saved = Checkpoint(
             checkpoint,
             data=rows.digest if isinstance(rows, Stream) else rows,
-            model=[repr({**architecture, "compile_config": None}), *model.get_weights(), state.layers],
+            model=[repr(architecture), *model.get_weights(), state.layers],
             compilation=[repr(_compilation(model)), *_plain_attributes(model.loss)],
             rules=[repr(keras.saving.serialize_keras_object(rule)) for rule in rules],
             cv=replicas,
@@ -181,7 +181,9 @@ class _StageProgress:
 
 def _compilation(model: Any) -> dict:
     """Return what the model was compiled with, except the optimizers' names, which Keras counts in a process."""
-    config = copy.deepcopy(model.get_compile_config())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns of lambdas
+        config = copy.deepcopy(model.get_compile_config())
     optimizer = config.get("optimizer")
     while isinstance(optimizer, dict):
         optimizer["config"].pop("name", None)

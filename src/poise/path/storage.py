@@ -124,7 +124,7 @@ def _read_record(folder: Path) -> dict:
         version = written["version"] if written["format"] == FORMAT else None
         is_whole = version != VERSION or _digest(json.dumps(written["content"])) == written["checksum"]
     except (OSError, ValueError, KeyError, TypeError):
-        version, is_whole = None, False
+        written, version, is_whole = {}, None, False
     if not isinstance(version, int) or not is_whole:
         raise ValueError(f"{str(folder)!r} is not a path saved by poise, or its {RECORD} is damaged.")
     if version < VERSION:
@@ -143,7 +143,7 @@ def _read_record(folder: Path) -> dict:
 def _write_part(folder: Path, record: Mapping, lanes: Lanes, state: State) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # The shortest text of a double gives back the double; the record holds the types of the columns.
-    widened = {
+    widened: Any = {
         name: {"f": "float64", "b": "int64"}.get(dtype.kind, dtype) for name, dtype in lanes.table.dtypes.items()
     }
     lanes.table.astype(widened).to_csv(folder / TABLE, index=False, na_rep="nan", lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The tables of a path: what its lanes come to at every strength, as numbers and as people read them."""
+"""The tables of a path: one row per strength, as numbers and as text."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,34 +9,34 @@ from poise.path.selection import minimum
 from poise.path.training import Lanes
 
 SHOWN = 10
-"""Rows of a printed table, beside those that are marked."""
+"""Rows of a printed table, besides those that are marked."""
 
 
-def replicas_of(lanes: Lanes) -> pd.DataFrame:
-    """`fold` and `seed` of every replica, in order."""
+def replica_table(lanes: Lanes) -> pd.DataFrame:
+    """Return `fold` and `seed` of every replica, in order."""
     return lanes.table[["fold", "seed"]].drop_duplicates(ignore_index=True)
 
 
-def kept_of(lanes: Lanes) -> np.ndarray:
-    """The positions of the replicas that give the models: those of fold −1, or all, where given rows are held out."""
-    folds = replicas_of(lanes)["fold"].to_numpy()
+def full_positions(lanes: Lanes) -> np.ndarray:
+    """Return the positions of the replicas that give the models: those of fold -1, or all with `validation_data`."""
+    folds = replica_table(lanes)["fold"].to_numpy()
     return np.flatnonzero(folds < 0) if (folds < 0).any() else np.arange(len(folds))
 
 
 def chosen_position(lanes: Lanes) -> int:
-    """The position of the strength with the lowest mean loss on the rows held out."""
+    """Return the position of the strength with the lowest mean held-out loss."""
     losses = np.where(_by_replica(lanes, "diverged").astype(bool), np.inf, _by_replica(lanes, "held_loss"))
-    return minimum(losses[replicas_of(lanes)["fold"].to_numpy() >= 0].mean(axis=0))
+    return minimum(losses[replica_table(lanes)["fold"].to_numpy() >= 0].mean(axis=0))
 
 
 def path_table(lanes: Lanes, weights: float) -> pd.DataFrame:
-    """The attribute `table` of `poise.RegularizationPath`.
+    """Return the attribute `table` of `poise.RegularizationPath`.
 
     Args:
-        lanes: what the lanes left behind.
-        weights: how many penalized weights there are; NaN where that is unknown.
+        lanes: lanes of the path.
+        weights: number of penalized weights; NaN if unknown.
     """
-    first = kept_of(lanes)[0]
+    first = full_positions(lanes)[0]
     val_loss, val_se = _over_folds(lanes, "held_loss")
     loss, loss_se = _over_folds(lanes, "loss")
     strength, penalty, zeros, units, residual, gradient, settled = (
@@ -60,12 +60,12 @@ def path_table(lanes: Lanes, weights: float) -> pd.DataFrame:
 
 
 def stability_table(lanes: Lanes, features: np.ndarray, names: Sequence) -> pd.DataFrame:
-    """The attribute `stability` of `poise.RegularizationPath`.
+    """Return the attribute `stability` of `poise.RegularizationPath`.
 
     Args:
-        lanes: what the lanes left behind.
-        features: (replicas, strengths, inputs) is the input still read?
-        names: one for every input.
+        lanes: lanes of the path.
+        features: (replicas, strengths, inputs) whether the input is read.
+        names: one per input.
     """
     counted = ~_by_replica(lanes, "diverged").astype(bool)
     read = (features & counted[:, :, None]).sum(axis=0)
@@ -76,7 +76,7 @@ def stability_table(lanes: Lanes, features: np.ndarray, names: Sequence) -> pd.D
 
 
 def printed_table(table: pd.DataFrame, marks: Mapping[str, int]) -> pd.DataFrame:
-    """Some rows of `table` as text, evenly spread, and those that `marks` names by their positions."""
+    """Return evenly spread rows of `table` as text, and those at the positions that `marks` names."""
     spread = np.linspace(0, len(table) - 1, min(SHOWN, len(table))).round().astype(int)
     rows = table.iloc[sorted({*spread.tolist(), *marks.values()})]
     return pd.DataFrame(
@@ -90,16 +90,16 @@ def printed_table(table: pd.DataFrame, marks: Mapping[str, int]) -> pd.DataFrame
     )
 
 
-def _by_replica(lanes, column):
-    """A column of the lanes' table, (replicas, strengths)."""
-    return lanes.table[column].to_numpy().reshape(len(replicas_of(lanes)), -1)
+def _by_replica(lanes: Lanes, column: str) -> np.ndarray:
+    """Return a column of the lanes' table, (replicas, strengths)."""
+    return lanes.table[column].to_numpy().reshape(len(replica_table(lanes)), -1)
 
 
-def _over_folds(lanes, column):
-    """The mean over folds and its standard error, (strengths,) both, the seeds of a fold averaged first."""
+def _over_folds(lanes: Lanes, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over folds and its standard error, both (strengths,), the seeds of a fold averaged first."""
     losses = _by_replica(lanes, column).astype("float64")
     losses = np.where(_by_replica(lanes, "diverged").astype(bool), np.nan, losses)
-    folds = replicas_of(lanes)["fold"].to_numpy()
+    folds = replica_table(lanes)["fold"].to_numpy()
     with np.errstate(invalid="ignore", over="ignore"):
         by_fold = np.stack([losses[folds == fold].mean(axis=0) for fold in np.unique(folds[folds >= 0])])
         if len(by_fold) == 1:
@@ -107,11 +107,11 @@ def _over_folds(lanes, column):
         return by_fold.mean(axis=0), by_fold.std(axis=0, ddof=1) / np.sqrt(len(by_fold))
 
 
-def _loss(mean, error, diverged):
+def _loss(mean: float, error: float, diverged: float) -> str:
     if diverged:
         return "diverged"
     return f"{mean:#.4g}" if np.isnan(error) else f"{mean:#.4g} ± {error:#.2g}"
 
 
-def _known(number, form):
+def _known(number: float, form: str) -> str:
     return "?" if np.isnan(number) else format(number, form)

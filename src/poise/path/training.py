@@ -1,4 +1,4 @@
-"""How one lane of a path is trained, and what it leaves behind."""
+"""How the lanes of a path are trained, and the trained lanes."""
 
 import numbers
 from dataclasses import dataclass, field
@@ -12,26 +12,29 @@ from poise.optimizer.inner import UPDATES
 
 @dataclass(frozen=True)
 class Training:
-    """How every lane of a path is trained.
+    """Set how every lane of a path is trained.
 
     Args:
-        epochs: passes over the rows of the lane's fold.
-        batch_size: rows in a batch; None for all rows of the fold at once.
+        epochs: Passes over the training rows of the lane's fold. Default: 100.
+        batch_size: Rows in a batch; None for all training rows at once. Default: 32.
         update: How the penalty acts, as in `poise.PenalizedOptimizer`. Default: None, which takes the update of the
             `PenalizedOptimizer` that the model was compiled with, or `"auto"` if there is none.
-        start: `"fresh"` (every lane from the same initial weights) or `"dense"` (one training without the penalty
-            first, every lane from its solution: the dense-to-sparse path of LassoNet, Lemhadri et al. 2021).
-        settle: full-batch steps after the epochs, at most (on 4096 rows in turn where there are more than 8192). A
-            proximal step on noisy gradients never settles on its zeros. None for 2000 where a penalty has exact zeros
-            and 0 elsewhere. They start the optimizer anew, with its first learning rate falling to zero by a cosine.
-        tolerance: a lane has settled when its residual is at most this share of its prediction gradient.
-        patience: stop a lane after so many epochs without a lower held-out loss, and go back to its best weights;
-            None trains to the end (the strength is then the only regularizer).
+        start: `"fresh"` (every lane starts from the same initial weights) or `"dense"` (one training without the
+            penalty first, and every lane starts from its solution: the dense-to-sparse path of LassoNet, Lemhadri et
+            al. 2021). Default: `"fresh"`.
+        settle: Largest number of full-batch steps after the epochs (on 4096 rows in turn if there are more than 8192).
+            A proximal step on noisy gradients never settles on its zeros. They start the optimizer again, with its
+            first learning rate falling to zero by a cosine. Default: None, which is 2000 if a penalty has exact zeros,
+            else 0.
+        tolerance: A lane has settled when its residual is at most this share of its prediction gradient. Default: 1e-3.
+        patience: Epochs without a lower held-out loss after which a lane stops and takes its best weights. Default:
+            None, which trains to the end, so that the strength is the only regularizer.
 
     Raises:
-        TypeError, ValueError: for a value that is not allowed.
+        TypeError: If a value has another type.
+        ValueError: If a value is not allowed.
 
-    Example:
+    Examples:
         >>> import poise
         >>> poise.Training(epochs=20, batch_size=None).epochs
         20
@@ -45,7 +48,7 @@ class Training:
     tolerance: float = 1e-3
     patience: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least, optional in (
             ("epochs", 0, False),
             ("batch_size", 1, True),
@@ -55,31 +58,32 @@ class Training:
             value = getattr(self, name)
             if value is None and optional:
                 continue
+            kind = f"an int >= {least}{' or None' if optional else ''}"
             if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-                raise TypeError(f"Training({name}={value!r}): give a whole number{' or None' if optional else ''}.")
+                raise TypeError(f"Training({name}) must be {kind}, got {value!r}.")
             if value < least:
-                raise ValueError(f"Training({name}={value!r}): give a whole number ≥ {least}.")
+                raise ValueError(f"Training({name}) must be {kind}, got {value!r}.")
         if self.update is not None and self.update not in UPDATES:
-            raise ValueError(f"Training(update={self.update!r}) is not one of {', '.join(map(repr, UPDATES))}.")
+            raise ValueError(f"Training(update) must be one of {', '.join(map(repr, UPDATES))}, got {self.update!r}.")
         if self.start not in ("fresh", "dense"):
-            raise ValueError(f"Training(start={self.start!r}) is not one of 'fresh', 'dense'.")
+            raise ValueError(f"Training(start) must be one of 'fresh', 'dense', got {self.start!r}.")
         if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, numbers.Real):
-            raise TypeError(f"Training(tolerance={self.tolerance!r}): give a number > 0.")
+            raise TypeError(f"Training(tolerance) must be a number > 0, got {self.tolerance!r}.")
         if not 0 < self.tolerance < np.inf:
-            raise ValueError(f"Training(tolerance={self.tolerance!r}): give a number > 0.")
+            raise ValueError(f"Training(tolerance) must be a number > 0, got {self.tolerance!r}.")
         if self.patience is not None and self.epochs == 0:
-            raise ValueError("Training(patience=...) stops epochs, and epochs=0 trains none.")
+            raise ValueError("Training(patience) ends epochs early, and epochs=0 trains none. Use one of them.")
 
 
 @dataclass(frozen=True, eq=False)
 class Replica:
-    """The rows that a family of lanes, one a strength, trains on and is judged by.
+    """The rows that a family of lanes, one per strength, trains on and is judged by.
 
     Attributes:
-        fold: the number of the fold that is held out; −1 for none (all rows train).
-        seed: the number of the draw of initial weights; 0: the model's own.
-        train: (rows,) positions of the rows that train.
-        held: (rows,) positions of the rows that are held out; empty for none.
+        fold: number of the fold that is held out; -1 for none (all rows train).
+        seed: number of the draw of initial weights; 0: the model's own.
+        train: (rows,) positions of the training rows.
+        held: (rows,) positions of the held-out rows; empty for none.
     """
 
     fold: int
@@ -90,23 +94,23 @@ class Replica:
 
 @dataclass(eq=False)
 class Lanes:
-    """What the lanes of a path leave behind, replica by replica and strength by strength.
+    """The trained lanes of a path, by replica and strength.
 
     Attributes:
-        table: one row a lane, sorted by replica, then by strength: `fold` (−1: all rows), `seed`, `strength`, `loss`
-            and `held_loss` (the prediction losses on the rows that train and on those held out, with dropout off),
-            `penalty`, `residual`, `gradient` (norms over all penalized variables), `zeros` (exact zeros among the
-            penalized weights), `units` (live columns of the penalized kernels, and live groups of a joint penalty),
-            `settled` (full-batch steps taken), `epochs` (of the best weights, with patience), `diverged`, `failed` (on
-            a cluster: its chunk could not be trained, and the lane counts as diverged), `is_empty` (nothing is left
-            under a non-smooth penalty; False where there is none), `seconds` (an equal share of those that its chunk
-            took).
-        sizes: per penalized variable (its path) the size of every group of its non-smooth penalty, or of every entry
-            where that has no groups: (replicas, strengths, groups or *shape). The variables of a joint penalty are one,
-            by the name of its rule.
-        features: (replicas, strengths, inputs): is the input still read?; None where that cannot be told.
-        weights: per weight of the model, in the order of `model.weights`, (kept, strengths, *shape): those of the
-            replicas that hold nothing out, one a seed.
+        table: one row per lane, sorted by replica, then by strength: `fold` (-1: all rows), `seed`, `strength`, `loss`
+            and `held_loss` (prediction losses on the training and the held-out rows, with dropout off), `penalty`,
+            `residual`, `gradient` (norms over all penalized variables), `zeros` (exact zeros among the penalized
+            weights), `units` (live columns of the penalized kernels, and live groups of a joint penalty), `settled`
+            (full-batch steps taken), `epochs` (of the best weights, with patience), `diverged`, `failed` (on a
+            cluster: its chunk could not be trained, and the lane counts as diverged), `is_empty` (all weights under
+            non-smooth penalties are zero; False if there are none), `seconds` (an equal share of the time of its
+            chunk).
+        sizes: by penalized variable (its path) the size of every group of its non-smooth penalty, or of every entry if
+            it has no groups: (replicas, strengths, groups or *shape). The variables of a joint penalty are one, by the
+            name of its rule.
+        features: (replicas, strengths, inputs) whether the input is read; None if unknown.
+        weights: by weight of the model, in the order of `model.weights`, (full replicas, strengths, *shape): those of
+            the replicas that train on all rows, one per seed.
     """
 
     table: pd.DataFrame

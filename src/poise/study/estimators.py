@@ -17,9 +17,11 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from poise.path.arguments import check_adaptive, check_rules, check_strengths
 from poise.path.data.arrays import Data
-from poise.path.data.folds import split
-from poise.path.fit import check_stages, checked_rules, checked_strengths, solved_by
+from poise.path.data.folds import split_rows
+from poise.path.executors.registry import check_executor
+from poise.path.solve import solve_path
 from poise.path.training import Replica, Training
 from poise.penalties import Penalty
 from poise.rules.rule import Rule
@@ -83,7 +85,7 @@ class _PathEstimator(BaseEstimator):
             groups: (rows,) or `None`.
         """
         settings = self._settings()
-        replicas = split(len(X), y, self.cv, self.n_init, groups, sample_weight=weight, are_classes=classes > 0)
+        replicas = split_rows(len(X), y, self.cv, self.n_init, groups, sample_weight=weight, are_classes=classes > 0)
         data, replicas = self._stack(X, y, task, weight, replicas)
         every = replicas[-1].train
         with _seed_initial_weights(self.random_state):
@@ -92,9 +94,10 @@ class _PathEstimator(BaseEstimator):
                 settings.hidden_layer_sizes, settings.learning_rate, self.model,
             )  # fmt: skip
             rules, adaptive = self._rules(start, X.shape[1])
-            path = solved_by(
-                "auto", start, rules, data, replicas,
-                strengths=checked_strengths(self.strengths),
+            path = solve_path(
+                start, rules, data, replicas,
+                executor=check_executor("auto"),
+                strengths=check_strengths(self.strengths),
                 adaptive=adaptive,
                 relax=False,
                 training=Training(epochs=0, settle=settings.max_iter, update="proximal"),
@@ -130,9 +133,9 @@ class _PathEstimator(BaseEstimator):
             rules = make_rules(self.penalty, start, [*map(str, range(features))])
             default = penalty_named(self.penalty).adaptive
         else:
-            rules, default = checked_rules(start, self.penalty), 0
+            rules, default = check_rules(start, self.penalty), 0
         adaptive = default if self.adaptive is None else self.adaptive
-        check_stages(adaptive)
+        check_adaptive(adaptive)
         return rules, adaptive
 
     def _stack(

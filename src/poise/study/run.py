@@ -17,8 +17,9 @@ import pandas as pd
 
 from poise.path.data.arrays import Data
 from poise.path.executors.ray_cluster import RayCluster
-from poise.path.fit import checked_executor, solved_by
+from poise.path.executors.registry import check_executor
 from poise.path.result import RegularizationPath
+from poise.path.solve import solve_path
 from poise.path.training import Training
 from poise.penalties import L2
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
@@ -131,7 +132,7 @@ def run_study(
     for name in settings.penalties:
         penalty_named(name)
     try:
-        checked = checked_executor(executor)
+        checked = check_executor(executor)
     except ValueError as error:
         raise DataError(str(error), "executor") from None
     report(0.0, "reading")
@@ -212,9 +213,9 @@ class _Trainer:
             rules = make_rules(name, self.start, self.rows.encoder.owners)
         rows, settings = self.rows, self.settings
         replicas = [replace(replica, seed=seed) for seed in range(settings.n_init) for replica in rows.replicas]
-        return solved_by(
-            self.executor, self.start, rules,
-            Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
+        return solve_path(
+            self.start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
+            executor=self.executor,
             report=lambda share: self.report_progress(share, title, self.costs[name]),
             strengths=np.array([0.0]) if is_baseline else settings.strengths,
             adaptive=0 if is_baseline else penalty_named(name).adaptive,

@@ -1,6 +1,6 @@
 """The rows of a path as arrays, checked once, before anything is trained.
 
-The rows of `validation_data` are put after the training rows, so that one table holds all rows and a position names one.
+The rows of `validation_data` come after the training rows, so that one table holds all rows and a position names one.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ VALIDATION = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
 ENCODE = (
     "Encode it as numbers first: OneHotEncoder for inputs, LabelEncoder for classes, both in sklearn.preprocessing."
 )
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
@@ -194,7 +195,9 @@ def _fits(shape: tuple, needed: tuple) -> bool:
 def _validation_arrays(validation: Any, x: Any, table: Sequence[Any]) -> list:
     """Return the validation rows as x, y and sample_weight in the structures of the training rows."""
     if not isinstance(validation, tuple) or len(validation) not in (2, 3):
-        kind = f"a tuple of {len(validation)}" if isinstance(validation, tuple) else f"of type {type(validation).__name__}"
+        kind = (
+            f"a tuple of {len(validation)}" if isinstance(validation, tuple) else f"of type {type(validation).__name__}"
+        )
         error = ValueError if isinstance(validation, tuple) else TypeError
         raise error(f"validation_data must be a tuple (x, y) or (x, y, sample_weight), got {kind}.")
     for training, held, label in zip(table, validation, VALIDATION, strict=False):

@@ -17,9 +17,7 @@ def at_once(rows: int) -> int:
     return rows if rows <= WHOLE else PART
 
 
-def batches_of(
-    replicas: Sequence[Replica], batch_size: int | None, epoch: int
-) -> tuple[np.ndarray, np.ndarray]:
+def batches_of(replicas: Sequence[Replica], batch_size: int | None, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of every batch of an epoch and whether each counts, both (replicas, steps, batch).
 
     Each replica shuffles its rows by its fold, its seed and the epoch. Rows fill up its last batch that do not count.

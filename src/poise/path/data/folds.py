@@ -146,8 +146,8 @@ def _pairs(rows: int, y: Any, cv: Any, groups: Any, classes: _Classes | None) ->
         raise TypeError(f"cv is of type {type(cv).__name__}. {HOW_TO_PASS}")
     if groups is not None and not isinstance(cv, (numbers.Integral, Splitter)):
         raise ValueError(
-            "groups assigns rows to folds, and the pairs in cv have done so already. Leave groups out, or pass a number "
-            "or a splitter as cv."
+            "groups assigns rows to folds, and the pairs in cv have done so already. Leave groups out, or pass a "
+            "number or a splitter as cv."
         )
     group_numbers = None if groups is None else _group_numbers(groups, rows)
     if isinstance(cv, numbers.Integral):

@@ -14,7 +14,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from poise.files import CannotWriteError, Lock, replace_file, take_lock
+from poise.files import (
+    CannotWriteError,
+    CheckpointDamagedError,
+    CheckpointError,
+    CheckpointInUseError,
+    Lock,
+    replace_file,
+    take_lock,
+)
 from poise.path.declared_sizes import check_arrays
 from poise.path.lanes.problem import Task
 
@@ -36,7 +44,7 @@ class Checkpoint:
         parts: everything that the path depends on: nested dicts, lists, numbers, texts and arrays.
 
     Raises:
-        ValueError: If the folder holds the chunks of another path, is damaged, or is in use.
+        CheckpointError: If the folder holds the chunks of another path, is damaged, or is in use.
         OSError: If it cannot be read or written.
     """
 
@@ -56,13 +64,13 @@ class Checkpoint:
                 return
             saved = self._read_json(RECORD)
         if not isinstance(saved, dict):
-            raise ValueError(
+            raise CheckpointDamagedError(
                 f"The checkpoint {str(self._folder)!r} is damaged: its {RECORD} is not what was written. Delete the "
                 "folder to train from scratch, or use another."
             )
         changed = [name for name in digests if saved.get(name) != digests[name]]
         if changed:
-            raise ValueError(
+            raise CheckpointError(
                 f"The checkpoint {str(self._folder)!r} belongs to another path: {', '.join(changed)} changed since. "
                 "Repeat the same call to resume it, or use another folder."
             )
@@ -123,7 +131,7 @@ class Checkpoint:
         with _locks_guard:
             lock = _locks.get(folder) or take_lock(self._folder / LOCK)
             if lock is None:
-                raise ValueError(
+                raise CheckpointInUseError(
                     f"The checkpoint {str(self._folder)!r} is in use by another process. Wait until it has ended, or "
                     "use another folder."
                 )

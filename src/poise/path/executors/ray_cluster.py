@@ -68,8 +68,8 @@ def connect(cluster: RayCluster) -> Any:
             ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     except ConnectionError as error:
         raise ConnectionError(
-            f"There is no Ray cluster at {cluster.address!r}: {first_line(error)} Start one with `ray start --head`, or "
-            "leave address out to use this machine."
+            f"There is no Ray cluster at {cluster.address!r}: {first_line(error)} Start one with `ray start --head`, "
+            "or leave address out to use this machine."
         ) from error
     return ray
 

@@ -114,8 +114,8 @@ class RayExecutor:
                 (ready, *_), _ = self._ray.wait([*running], num_returns=1)
                 piece = running.pop(ready)
                 try:
-                    piece.arrays = self._ray.get(ready)
-                    self._results.learn(piece.arrays)
+                    arrays = piece.arrays = self._ray.get(ready)
+                    self._results.learn(arrays)
                 except self._ray.exceptions.RayError as error:
                     waiting.extend(self._retry(piece, error))
                 whole = piece.merge()
@@ -154,9 +154,7 @@ class RayExecutor:
         if not self._results.is_known:
             raise error
         count = piece.task.lane_numbers.size
-        warnings.warn(
-            f"{count} lanes could not be trained and are marked as failed: {first_line(error)}", stacklevel=2
-        )
+        warnings.warn(f"{count} lanes could not be trained and are marked as failed: {first_line(error)}", stacklevel=2)
         piece.arrays = self._results.failed(piece.task)
         return []
 
@@ -242,7 +240,8 @@ def _train(problem: list, task: Task) -> Arrays:
     import ray
 
     with without_tensorflow():
-        replicas = [ray.get(replica) for replica in task.replicas]
+        references: list[Any] = list(task.replicas)  # see RayExecutor._submit
+        replicas = [ray.get(reference) for reference in references]
         return _worker(*problem).train(replace(task, replicas=replicas))
 
 

@@ -8,7 +8,6 @@ import copyreg
 import io
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,9 +15,10 @@ from typing import Any
 import cloudpickle
 import keras
 
+from poise._keras_internals import loss_weights, sublayers
 from poise.layer_state import state_of
 from poise.path.executors.base import Problem
-from poise.path.model_config import without_tensorflow
+from poise.path.model_config import model_config, without_tensorflow
 from poise.path.models import inner_optimizer
 from poise.penalties import Penalty
 from poise.rules.members import path_of
@@ -43,15 +43,14 @@ def dump_problem(problem: Problem) -> bytes:
         ValueError: If a part cannot be sent to another process, with its name.
     """
     model = problem.model
-    with without_tensorflow(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras warns of lambdas
+    with without_tensorflow():
         configs = {
-            "The model": _without_compilation(keras.saving.serialize_keras_object(model)),
+            "The model": model_config(model),
             "The optimizer": _portable_optimizer(inner_optimizer(model)),
         }
     parts = {
         **configs,
-        "The loss": (model.loss, model._compile_config.config["loss_weights"]),
+        "The loss": (model.loss, loss_weights(model)),
         # The rules are resolved already, so that how they select is not needed.
         "A rule": [replace(rule, select=Role.ALL, exclude=None) for rule in problem.rules],
         "A custom object of the model": _custom_objects(model, configs),
@@ -116,10 +115,11 @@ def load_problem(pickle: bytes, data: Any) -> Problem:
         if variable.trainable != is_trained:
             variable.trainable = is_trained
         variable.regularizer = None  # a configuration may bring back what poise.adopt_regularizers has removed
-    loss, loss_weights = cloudpickle.loads(loss)
+    loss, weights_of_losses = cloudpickle.loads(loss)
     optimizer = keras.saving.deserialize_keras_object(optimizer_config)
-    model.compile(optimizer, loss=loss, loss_weights=loss_weights)
-    return Problem(model, cloudpickle.loads(rules), *cloudpickle.loads(resolved), data)
+    model.compile(optimizer, loss=loss, loss_weights=weights_of_losses)
+    resolved_rules, update = cloudpickle.loads(resolved)
+    return Problem(model, cloudpickle.loads(rules), resolved_rules, update, data)
 
 
 class _Pickler(cloudpickle.Pickler):
@@ -150,21 +150,9 @@ def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
     return [tuple(variable.shape) for variable in model.variables]
 
 
-def _without_compilation(config: Any) -> Any:
-    """Return a configuration without how it and the models inside it were compiled."""
-    if isinstance(config, dict):
-        is_object = "class_name" in config
-        return {
-            key: _without_compilation(part)
-            for key, part in config.items()
-            if not (is_object and key == "compile_config")
-        }
-    return [_without_compilation(part) for part in config] if isinstance(config, (list, tuple)) else config
-
-
 def _custom_objects(model: keras.Model, configs: Any) -> dict[str, Any]:
     """Return by Keras' name every class and function of a model and its configurations that is not Keras' own."""
-    classes = {type(layer) for layer in model._flatten_layers()}
+    classes = {type(layer) for layer in sublayers(model)}
     objects = {keras.saving.get_registered_name(one): one for one in classes if not _is_of_keras(one.__module__)}
     for entry in _entries(configs):
         is_function = entry["class_name"] == "function"

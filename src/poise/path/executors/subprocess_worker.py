@@ -46,7 +46,9 @@ def main(channel: int) -> None:
         send("batch", number)
         return pickle.loads(messages.get())
 
-    def send_warning(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+    def send_warning(
+        message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+    ) -> None:
         send("warning", str(message), _dump_or(category, UserWarning), filename, lineno)
 
     with without_tensorflow(), warnings.catch_warnings():
@@ -84,6 +86,7 @@ def _sending_errors(send: Callable[..., None]) -> Iterator[None]:
     except Exception as error:
         description = f"{type(error).__name__}: {error}"
         trace = "".join(traceback.format_exception(error))
+        vars(error).pop("__notes__", None)  # JAX adds some about its traceback, which stays here
         send("error", _dump_or(error.with_traceback(None), RuntimeError(description)), description, trace)
 
 

@@ -44,8 +44,8 @@ def is_mean_loss(model: Any, data: Any) -> bool:
         if np.isclose(loss(x, y, predicted, (scale * mask).astype("float32")), reference, rtol=1e-3, atol=1e-6):
             return is_mean
     raise ValueError(
-        "The loss is neither a mean nor a sum over the rows of a batch, which the training of folds in one batch needs. "
-        "Return one loss per row, of which Keras takes the mean."
+        "The loss is neither a mean nor a sum over the rows of a batch, which folds that share batches need. Return "
+        "one loss per row, of which Keras takes the mean."
     )
 
 
@@ -63,7 +63,7 @@ def loss_of(model: Any, x: Any, y: Any, predicted: Any, weights: Any, is_trainin
 
 
 def times(weights: Any, sample_weight: Any) -> Any:
-    """Return `weights`, (..., rows), times the sample weights: an array (..., rows, ...), a structure of those, or None."""
+    """Return `weights`, (..., rows), times the sample weights: an array (..., rows, ...), a structure, or None."""
     if sample_weight is None:
         return weights
 

@@ -50,7 +50,9 @@ class EarlyStopping:
         self._is_training &= epoch < last
         values = (state.trained, state.fixed)
         # A copy, because the next epoch reuses the memory of the state.
-        self.best = tree.map_structure(ops.copy, values) if self.best is None else choose_lanes(is_better, values, self.best)
+        self.best = (
+            tree.map_structure(ops.copy, values) if self.best is None else choose_lanes(is_better, values, self.best)
+        )
         return not self._is_training.any()
 
 

@@ -48,7 +48,11 @@ def initial_state(
 
 
 def place_state(state: Any) -> Any:
-    """Put the values of lanes, (replicas, strengths, ...), on the local devices, its strengths divided among them if their number divides evenly."""
+    """Put values of lanes on the local devices, their strengths divided among these if their number divides evenly.
+
+    Args:
+        state: arrays (replicas, strengths, ...).
+    """
     devices = jax.local_devices()
     if len(devices) == 1 or jax.tree.leaves(state)[0].shape[1] % len(devices):
         return jax.device_put(jax.tree.map(np.array, state))

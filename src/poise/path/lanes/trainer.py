@@ -27,7 +27,9 @@ from poise.path.lanes.step import train_batch, train_epoch
 from poise.path.lanes.threads import Threads, count_parts, first_part, merge_strengths, split_strengths
 from poise.path.training import Training
 
-COMPILED = (train_epoch, train_batch, settle_segment, evaluate_rows, evaluate_penalties, evaluate_held_rows)
+COMPILED: tuple[Any, ...] = (
+    train_epoch, train_batch, settle_segment, evaluate_rows, evaluate_penalties, evaluate_held_rows,
+)  # fmt: skip
 """All functions that JAX compiles for lanes."""
 SEGMENT = 100
 """Settling steps between two measurements of the residuals."""
@@ -89,8 +91,8 @@ class LaneTrainer:
         state = initial_state(problem, problem.optimizer, first, anchors, task.lane_numbers, task.strengths)
         state = self._train(task, place_state(state), factors, steps, advance, stopping)
         # The optimizer's variables are no longer needed, and their memory is.
-        values = (state.trained, state.fixed) if stopping is None else stopping.best
-        state, settled, measures = self._settle(task, LaneState(*values, []), anchors, factors, advance)
+        trained, fixed = (state.trained, state.fixed) if stopping is None else stopping.best
+        state, settled, measures = self._settle(task, LaneState(trained, fixed, []), anchors, factors, advance)
         measures["settled"] = settled
         if stopping is not None:
             measures["epochs"] = stopping.best_epochs
@@ -202,9 +204,7 @@ class LaneTrainer:
         taken, done = np.zeros(shape, int), np.zeros(shape, bool)
 
         def measure() -> dict[str, np.ndarray]:
-            return measure_lanes(
-                self._compiler, problem, source, state, task.replicas, task.strengths, factors
-            )
+            return measure_lanes(self._compiler, problem, source, state, task.replicas, task.strengths, factors)
 
         if not self._settling_steps:
             return state, taken, measure()

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from poise.path.plots import neutral
+from poise.path.plots import plain_label
 
 LegendEntry = tuple[str, str, str]
 """A label, a role, and a dash, `"band"`, `"disc"` or `"diamond"`."""
@@ -46,7 +46,7 @@ def make_panels(titles: list[list[str]], x: str, y: str, *, shared: str, columns
         shared: The axes that all panels share: `""`, `"x"`, `"y"` or `"xy"`.
         columns: The most panels in a row.
     """
-    flat = ["<br>".join(map(neutral, title.split("\n"))) for row in titles for title in row]
+    flat = ["<br>".join(map(plain_label, title.split("\n"))) for row in titles for title in row]
     figure = make_subplots(rows=len(titles), cols=len(titles[0]), subplot_titles=flat)
     figure.update_xaxes(title_text=x).update_yaxes(title_text=y)
     if "x" in shared:

@@ -6,7 +6,7 @@ zero, it does not say that the penalty helps. A sentence has at most two numbers
 
 import numpy as np
 
-from poise.path.tables import replicas_of
+from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings, has_penalty
 from poise.study.report.numbers import format_interval, format_number, format_with_error, list_names
 from poise.study.scores import score_name
@@ -110,7 +110,7 @@ def _write_selection(study: Findings) -> str:
         [float(share) for column, share in shares.items() if (column in selected) == is_selected]
         for is_selected in (True, False)
     )
-    runs = f"the {len(replicas_of(selector.path.lanes))} training runs"
+    runs = f"the {len(replica_table(selector.path.lanes))} training runs"
     reason = f"Columns are selected at {explain_selection(selector)}."
     if not selected:
         highest = max(outside)

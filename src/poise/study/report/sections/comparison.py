@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from poise.path.tables import replicas_of
+from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings, has_penalty
 from poise.study.report.numbers import format_interval, format_number, format_with_error
 from poise.study.report.sections.base import Section
@@ -23,7 +23,7 @@ class ComparisonSection(Section):
         return {
             "rows": [(candidate, _make_cells(candidate)) for candidate in study.candidates],
             "chosen": study.chosen,
-            "folds": replicas_of(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
+            "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
             "test_rows": study.rows["test"],
             "score": score_name(study.table.task),
             "task": study.table.task,

@@ -8,8 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from poise.compaction.inputs import input_kernels
-from poise.path.plots import neutral
-from poise.path.tables import replicas_of
+from poise.path.plots import plain_label
+from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings
 from poise.study.report.panels import LegendEntry, Plot, make_panels, strength_axis
 from poise.study.report.sections.base import Section
@@ -44,7 +44,7 @@ class SelectionSection(Section):
             "table": table.head(LISTED),
             "left_out": max(len(table) - LISTED, 0),
             "selector": selector,
-            "runs": len(replicas_of(selector.path.lanes)),
+            "runs": len(replica_table(selector.path.lanes)),
             "n_init": study.settings.n_init,
             "plot": plot,
         }
@@ -87,14 +87,14 @@ def draw_columns(study: Findings, selector: Candidate) -> go.Figure:
     if len(gray):
         # One trace with gaps instead of hundreds of traces.
         apart = np.column_stack([gray.to_numpy(), np.full(len(gray), np.nan)]).ravel()
-        names = np.repeat([neutral(str(name)) for name in gray.index], len(x) + 1)
+        names = np.repeat([plain_label(str(name)) for name in gray.index], len(x) + 1)
         figure.add_scatter(
             x=np.tile(np.append(x, np.nan), len(gray)), y=apart.round(6), text=names, mode="lines", meta="weights",
             line_width=1, opacity=0.6, row=1, col=1,
             hovertemplate="%{text}<br>%{y:.3g} at strength %{x:.3g}<extra></extra>",
         )  # fmt: skip
     for rank, number in enumerate(order[:COLORED]):
-        name = neutral(str(sizes.index[number]))
+        name = plain_label(str(sizes.index[number]))
         figure.add_scatter(
             x=x, y=sizes.iloc[number].round(6), name=name, mode="lines+markers", marker_size=4,
             meta=f"line{rank % COLORS + 1}", line_dash=DASHES[rank // COLORS], row=1, col=1, text=[name] * len(x),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from poise.path.tables import replicas_of
+from poise.path.tables import replica_table
 from poise.study.candidates.penalties import penalty_named
 from poise.study.findings import Findings
 from poise.study.report.description import versions
@@ -28,7 +28,7 @@ class SettingsSection(Section):
             "rows": study.rows,
             "center": study.center,
             "scale": study.scale,
-            "folds": replicas_of(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
+            "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
             "used": sum(column.is_used for column in columns),
             "inputs": len(study.encoder.inputs),
             "outputs": study.best.model.output_shape[-1],

@@ -10,36 +10,29 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from compaction.zeroing import assert_same, outputs, randomized, silent, unread
 from keras import layers
 from rich.console import Console
-from typer.testing import CliRunner
 
-from poise.cli import app as cli
-from poise.cli import compact as compaction
-from poise.cli import printed
+from poise.cli import model_compaction
+from poise.cli.compaction_output import describe_compaction
 
-from .zeroing import assert_same, outputs, randomized, silent, unread
+from . import commands
+from .commands import poise, printed
 
 COLUMNS = ["age", "sex", "bmi", "bp", "s1"]
 
 
-def poise(*arguments, **given):
-    return CliRunner().invoke(cli.app, list(map(str, arguments)), **given)
-
-
 def refused(*arguments, exit_code=2) -> str:
-    """What is said on the error stream when nothing is written."""
+    """The one sentence on the error stream of a command that writes nothing."""
     before = _files()
-    result = poise("compact", *arguments)
-    assert result.exit_code == exit_code, result.output
-    assert result.stdout == ""
-    assert result.stderr.count("\n") == 1
+    sentence = commands.refused("compact", *arguments, exit_code=exit_code)
     assert _files() == before
-    return result.stderr.strip()
+    return sentence
 
 
 def _files():
-    return {one: one.read_bytes() for one in Path.cwd().rglob("*") if one.is_file()}
+    return {path: path.read_bytes() for path in Path.cwd().rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +55,9 @@ def place(tmp_path_factory):
     return place
 
 
-@pytest.fixture(autouse=True)
-def net(place, tmp_path, monkeypatch):
+@pytest.fixture
+def net(place):
     """The model, in an empty folder in which the command runs."""
-    monkeypatch.chdir(tmp_path)
     Path("net.keras").write_bytes((place / "net.keras").read_bytes())
     return Path("net.keras")
 
@@ -80,7 +72,7 @@ def loaded(path):
 
 
 def test_the_smaller_model_lies_beside_the_other_and_predicts_the_same(net, x):
-    said = " ".join(poise("compact", net).stdout.split())
+    said = printed("compact", net)
 
     assert said.startswith("net.keras: 3 of 8 units are dead.")
     assert "first 4 2 2 constant" in said
@@ -93,12 +85,12 @@ def test_the_smaller_model_lies_beside_the_other_and_predicts_the_same(net, x):
     assert_same(loaded(net), small, [x])
 
 
-def test_quiet_prints_the_path_alone(net):
+def test_quiet_prints_only_the_path(net):
     assert poise("compact", net, "--out", "new/small.keras", "-q").output == f"{Path('new/small.keras')}\n"
     assert [one.name for one in Path("new").iterdir()] == ["small.keras"]
 
 
-def test_json_is_all_that_is_printed(net, x):
+def test_json_prints_only_the_results(net, x):
     np.save("x.npy", x)
 
     found = json.loads(poise("compact", net, "--check", "x.npy", "--drop-inputs", "--json").stdout)
@@ -133,7 +125,7 @@ def test_what_is_unknown_is_null_in_json(net):
 
     flops = json.loads(result.stdout)["savings"]["FLOPs per sample"]
     assert flops == {"before": None, "after": None, "ratio": None}
-    assert "FLOPs per sample unknown unknown unknown" in " ".join(poise("compact", net, "--force").stdout.split())
+    assert "FLOPs per sample unknown unknown unknown" in printed("compact", net, "--force")
 
 
 def test_a_model_without_dead_units_is_said_to_have_none(net):
@@ -178,23 +170,23 @@ def _parquet(x):
 
 @pytest.mark.parametrize("written", [_npy, _npz, _named, _csv, _parquet])
 def test_both_models_are_compared_on_rows(written, net, x):
-    said = " ".join(poise("compact", net, "--check", written(x)).stdout.split())
+    said = printed("compact", net, "--check", written(x))
 
     assert f"On 7 rows of {written(x)} the outputs " in said
 
 
-def test_inputs_that_are_still_needed_are_told_by_their_columns(net, x):
-    said = " ".join(poise("compact", net, "--drop-inputs", "--check", _csv(x)).stdout.split())
+def test_used_inputs_are_printed_by_their_columns(net, x):
+    said = printed("compact", net, "--drop-inputs", "--check", _csv(x))
 
-    assert "Inputs: 4 of 5 are still needed, and the new model takes these alone: age, bmi, bp, s1." in said
+    assert "Inputs: 4 of 5 features are used; the new model takes only these: age, bmi, bp, s1." in said
     assert_same_of(net, x, x[:, [0, 2, 3, 4]])
 
 
-def test_inputs_that_are_still_needed_are_told_by_their_positions(net):
-    assert "these alone: 0, 2-4." in " ".join(poise("compact", net, "--drop-inputs").stdout.split())
+def test_used_inputs_are_printed_by_their_positions(net):
+    assert "takes only these: 0, 2-4." in printed("compact", net, "--drop-inputs")
 
 
-def test_units_that_go_with_inputs_are_told(net):
+def test_units_that_go_with_inputs_are_printed(net):
     x = keras.Input((4,))
     model = keras.Model(x, layers.Dense(1, name="top")(layers.Add()([x, layers.Dense(4, name="side")(x)])))
     side, top = randomized(model).get_layer("side"), model.get_layer("top")
@@ -223,17 +215,19 @@ def test_a_model_with_several_inputs_is_compared_on_an_array_each(net):
     np.savez("unequal.npz", numbers=n, words=w[:1])
     np.savez("fractions.npz", numbers=n, words=w + 0.5)
 
-    said = " ".join(poise("compact", net, "--check", "named.npz", "--drop-inputs").stdout.split())
+    said = printed("compact", net, "--check", "named.npz", "--drop-inputs")
 
-    assert "Inputs of 'numbers': 2 of 3 are still needed, and the new model takes these alone: 0-1." in said
-    assert "Inputs of 'words': all 4 are still needed." in said
+    assert "Inputs of 'numbers': 2 of 3 features are used; the new model takes only these: 0-1." in said
+    assert "Inputs of 'words': all 4 features are used." in said
     assert poise("compact", net, "--check", "ordered.npz", "--force").exit_code == 0
     assert refused(net, "--check", "three.npz", "--force") == (
         "'three.npz' holds 3 arrays (arr_0, arr_1, arr_2), and the model takes 'numbers' (any, 3), 'words' (any, 4). "
-        "Give one an input, named numbers, words or in this order."
+        "Give one array per input, named numbers, words or in this order."
     )
     assert "have 2, 1 rows" in refused(net, "--check", "unequal.npz", "--force")
-    assert "holds fractions, and the input 'words'" in refused(net, "--check", "fractions.npz", "--force")
+    assert "The input 'words' takes whole numbers, got fractions in 'fractions.npz'." in refused(
+        net, "--check", "fractions.npz", "--force"
+    )
     assert "is a table, and the model takes 'numbers' (any, 3)" in refused(
         net, "--check", _csv(np.ones((1, 5))), "--force"
     )
@@ -242,10 +236,10 @@ def test_a_model_with_several_inputs_is_compared_on_an_array_each(net):
 @pytest.mark.parametrize(
     ("array", "sentence"),
     [
-        (np.ones((7, 6)), "'rows.npy' has shape (7, 6), and the input 'patients' takes (any, 5)."),
-        (np.ones(5), "'rows.npy' has shape (5), and the input 'patients' takes (any, 5)."),
-        (np.ones((0, 5)), "'rows.npy' holds no rows, and nothing can be compared."),
-        (np.full((2, 5), "a"), "'rows.npy' holds values of type <U1, and the model takes numbers."),
+        (np.ones((7, 6)), "The input 'patients' takes shape (any, 5), got (7, 6) in 'rows.npy'."),
+        (np.ones(5), "The input 'patients' takes shape (any, 5), got (5) in 'rows.npy'."),
+        (np.ones((0, 5)), "'rows.npy' holds no rows. Give at least one."),
+        (np.full((2, 5), "a"), "The model takes numbers, got values of type <U1 in 'rows.npy'."),
         (np.array([{}], object), "cannot be read as arrays of numbers: it is damaged, or holds Python objects."),
     ],
 )
@@ -256,13 +250,13 @@ def test_rows_that_do_not_fit_are_one_sentence(array, sentence, net):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("rows.csv", "a,b\n1,2\n", "'rows.csv' has shape (1, 2), and the input 'patients' takes (any, 5)."),
-        ("rows.csv", "a,b,c,d,e\n1,2,x,4,5\n", "Column 'c' of 'rows.csv' holds no numbers."),
-        ("rows.csv", "a,b,c,d,e\n1,2,,4,5\n", "Column 'c' of 'rows.csv' has gaps."),
+        ("rows.csv", "a,b\n1,2\n", "The input 'patients' takes shape (any, 5), got (1, 2) in 'rows.csv'."),
+        ("rows.csv", "a,b,c,d,e\n1,2,x,4,5\n", "Column 'c' of 'rows.csv' is not numeric."),
+        ("rows.csv", "a,b,c,d,e\n1,2,,4,5\n", "Column 'c' of 'rows.csv' has missing values."),
         ("rows.csv", "", "'rows.csv' is empty."),
         ("rows.npy", "no array", "'rows.npy' cannot be read as arrays of numbers"),
         ("rows.npz", "PK no archive", "'rows.npz' cannot be read as arrays of numbers"),
-        ("rows.json", "{}", "'rows.json' is of a kind that is not read. Give the path of an .npy, .npz, .csv"),
+        ("rows.json", "{}", "'rows.json' has an unsupported format. Give the path of an .npy, .npz, .csv"),
     ],
 )
 def test_files_that_hold_no_rows_are_one_sentence(name, content, sentence, net):
@@ -272,23 +266,23 @@ def test_files_that_hold_no_rows_are_one_sentence(name, content, sentence, net):
 
 
 def test_rows_that_are_not_there_are_one_sentence(net):
-    assert refused(net, "--check", "none.npy").startswith("There is no file 'none.npy'.")
+    assert refused(net, "--check", "none.npy").startswith("The file 'none.npy' does not exist.")
     assert refused(net, "--check", ".").startswith("'.' is a folder.")
 
 
 def test_outputs_that_differ_are_a_fault_and_nothing_is_written(net, x, monkeypatch):
     other = randomized(loaded(net), seed=1)
-    monkeypatch.setattr(compaction, "compact", lambda *_, **__: other)
+    monkeypatch.setattr(model_compaction, "compact", lambda *_, **__: other)
 
     said = refused(net, "--check", _npy(x), exit_code=1)
 
-    assert said.startswith("On 'rows.npy' the outputs of the smaller model differ by ")
-    assert "more than 0.0001. Nothing is written." in said
+    assert said.startswith("Internal error: on 'rows.npy' the outputs of the smaller model differ by ")
+    assert "more than 0.0001. Nothing was written." in said
 
 
 def test_outputs_may_differ_where_a_tolerance_is_given(net, x, monkeypatch):
     other = randomized(loaded(net), seed=1)
-    monkeypatch.setattr(compaction, "compact", lambda *_, **__: other)
+    monkeypatch.setattr(model_compaction, "compact", lambda *_, **__: other)
 
     result = poise("compact", net, "--check", _npy(x), "--tolerance", "1e-3", "--json")
 
@@ -306,16 +300,16 @@ def test_outputs_may_differ_where_a_tolerance_is_given(net, x, monkeypatch):
     ],
 )
 def test_the_difference_is_relative_to_the_largest_output(before, after, apart):
-    assert compaction._apart(np.array(before), np.array(after)) == apart
+    assert model_compaction._relative_difference(np.array(before), np.array(after)) == apart
 
 
 # ---------------------------------------------------------------- files
 
 
-def test_an_existing_file_is_not_overwritten_unless_asked(net):
+def test_an_existing_file_is_not_overwritten_without_force(net):
     Path("net-compact.keras").write_text("precious")
 
-    assert refused(net) == ("The file 'net-compact.keras' exists, and nothing is overwritten unasked. Use --force.")
+    assert refused(net) == "net-compact.keras already exists. Pass --force to overwrite it."
     assert poise("compact", net, "--force", "-q").exit_code == 0
     assert loaded("net-compact.keras").count_params() == 21
 
@@ -323,9 +317,9 @@ def test_an_existing_file_is_not_overwritten_unless_asked(net):
 def test_the_output_is_checked(net):
     Path("folder.keras").mkdir()
 
-    assert refused(net, "--out", "small.h5") == "--out 'small.h5' is no name of a Keras model. End it in .keras."
-    assert refused(net, "--out", "folder.keras").startswith("--out 'folder.keras' is a folder.")
-    assert refused(net, "--out", "net.keras/a.keras").startswith("The file 'net.keras/a.keras' cannot be written: ")
+    assert refused(net, "--out", "small.h5") == "--out must end in .keras, got 'small.h5'."
+    assert refused(net, "--out", "folder.keras").startswith("--out must be a file, and 'folder.keras' is a folder.")
+    assert refused(net, "--out", "net.keras/a.keras").startswith("'net.keras/a.keras' cannot be written: ")
 
 
 def test_a_full_disk_leaves_nothing_half_written(net, monkeypatch):
@@ -334,9 +328,11 @@ def test_a_full_disk_leaves_nothing_half_written(net, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(keras.Model, "save", full)
-    monkeypatch.setattr(compaction, "savings", lambda *_: pd.DataFrame())
+    monkeypatch.setattr(model_compaction, "compare_models", lambda *_: pd.DataFrame())
 
-    assert refused(net) == "The file 'net-compact.keras' cannot be written: No space left on device."
+    assert refused(net) == (
+        "'net-compact.keras' cannot be written: No space left on device. Free some disk space or choose another path."
+    )
 
 
 class Halving(layers.Layer):
@@ -351,9 +347,9 @@ def halved(x):
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
-        (Halving(), "has a part of its own, 'Halving', which is not known here. Name the module that registers it: --"),
-        (layers.Dense(2, activation=halved), "has a part of its own, 'halved', which is not known here."),
-        (layers.Lambda(lambda x: x / 2), "holds Python code (a Lambda layer), which is not run from a file unasked."),
+        (Halving(), "needs the custom layer or function 'Halving'. Pass --import with the module that"),
+        (layers.Dense(2, activation=halved), "needs the custom layer or function 'halved'."),
+        (layers.Lambda(lambda x: x / 2), "holds Python code (a Lambda layer), which is not run by default."),
     ],
 )
 def test_a_layer_that_is_not_known_is_one_sentence(layer, sentence, net):
@@ -377,7 +373,7 @@ class Halved(keras.layers.Layer):
     monkeypatch.setattr(sys, "path", [*sys.path])
     Path("poise_own_halves.py").write_text(source)
 
-    assert "'Halved', which is not known here." in refused(net)
+    assert "custom layer or function 'Halved'." in refused(net)
     assert poise("compact", net, "--import", "poise_own_halves").exit_code == 0
 
 
@@ -388,9 +384,9 @@ def test_a_file_that_is_no_model_is_one_sentence(net):
         archive.writestr("notes.txt", "no model")
 
     for name in ("text.keras", "short.keras"):
-        assert refused(name) == f"{name!r} is no Keras model, or a damaged one. Give a file that model.save wrote."
+        assert refused(name) == f"{name!r} is not a Keras model, or it is damaged. Give a file that model.save wrote."
     assert refused("other.keras").startswith("'other.keras' cannot be read as a Keras model: ")
-    assert refused("none.keras").startswith("There is no file 'none.keras'.")
+    assert refused("none.keras").startswith("The file 'none.keras' does not exist.")
     assert refused(".").startswith("'.' is a folder.")
 
 
@@ -446,11 +442,12 @@ def test_tables_fit_a_narrow_terminal(net):
     inputs = keras.Input((3,))
     hidden = layers.Dense(4, name="a_layer_with_a_rather_long_name")(inputs)
     keras.Model(inputs, layers.LayerNormalization(name="another_long_name")(hidden)).save(net)
-    screen = Console(width=80, file=StringIO())
+    output = StringIO()
+    screen = Console(width=80, file=output)
 
-    screen.print(*printed.told(compaction.compacted(net)), sep="\n")
+    screen.print(*describe_compaction(model_compaction.compact_file(net)), sep="\n")
 
-    said = screen.file.getvalue()
+    said = output.getvalue()
     assert max(map(len, said.splitlines())) <= 80
     assert " a_layer_with_a_rather_long_name       4      0   all stay:" in said
     assert "'another_long_name'" in said

@@ -1,0 +1,81 @@
+"""The rules under which the lanes of one strength were trained, to train with them again."""
+
+import glob
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from poise.optimizer.penalized import PenalizedOptimizer
+from poise.path.stages import adaptive_factors
+from poise.penalties import Penalty
+from poise.rules.rule import Rule
+
+
+def plain_rules(rules: Sequence[Rule], strength: float) -> list[Rule]:
+    """Return the rules of a path at a strength."""
+    return [
+        replace(rule, penalty=change_penalty(rule.penalty, strength=float(strength * ratio)))
+        for rule, ratio in zip(rules, _ratios(rules), strict=True)
+    ]
+
+
+def adaptive_rules(
+    rules: Sequence[Rule],
+    strength: float,
+    model: Any,
+    resolved: dict,
+    update: str,
+    sizes: Mapping[str, np.ndarray],
+    position: int,
+    replica: int,
+) -> list[Rule]:
+    """Return the rules of an adaptive stage at a strength: one per variable and penalty, with the stage's factors.
+
+    Args:
+        rules: rules of the path.
+        strength: strength of the first rule.
+        model: a model of the path.
+        resolved: what the rules resolved to.
+        update: how the penalties act.
+        sizes: sizes of the stage before, by the paths of the model's variables.
+        position: position of the strength that the stage before chose.
+        replica: position of the replica whose factors to use.
+
+    Raises:
+        ValueError: If two variables share a path, so that no rule can give each its factors.
+    """
+    optimizer = PenalizedOptimizer("sgd", list(rules), update).resolved_as(resolved)
+    optimizer.build(model.trainable_variables, model)
+    factors = adaptive_factors(optimizer.targets, dict(sizes), position)
+    paths = [target.path for target in optimizer.targets]
+    shared = next((path for path in paths if paths.count(path) > 1), None)
+    if shared is not None:
+        raise ValueError(
+            f"{shared!r} is the path of {paths.count(shared)} variables, so that no rule can give each its factors. "
+            "Give their layers different names."
+        )
+    ratios = _ratios(rules)
+    stage_rules = []
+    for target in optimizer.targets:
+        for number, penalty in target.penalties:
+            arguments: dict[str, Any] = {"strength": float(strength * ratios[number])}
+            if (target.index, number) in factors:
+                arguments["factors"] = factors[target.index, number][replica, 0].tolist()
+            penalty = change_penalty(penalty, **arguments)
+            if target.is_joint:
+                stage_rules.append(replace(rules[number], penalty=penalty))
+            else:
+                stage_rules.append(Rule(glob.escape(target.path), penalty, name=f"{target.path} {number}"))
+    return stage_rules
+
+
+def change_penalty(penalty: Penalty, **arguments: Any) -> Penalty:
+    """Return the same penalty with other arguments."""
+    return type(penalty).from_config({**penalty.get_config(), **arguments})
+
+
+def _ratios(rules: Sequence[Rule]) -> list[float]:
+    """Return the strengths of the rules in units of the first."""
+    return [rule.penalty.strength / rules[0].penalty.strength for rule in rules]
