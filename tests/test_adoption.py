@@ -1,5 +1,7 @@
 """poise.adopt_regularizers: the same training as before, with the penalty out of the loss."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -25,14 +27,14 @@ REGULARIZERS = {
 class Cubes(regularizers.Regularizer):
     """A regularizer that poise does not know."""
 
-    def __call__(self, w):
+    def __call__(self, w) -> Any:
         return 0.01 * keras.ops.sum(keras.ops.abs(w) ** 3)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
-def _carrying(make):
+def _carrying(make) -> Any:
     return net(kernel_regularizer={"features": make(), "head": None})
 
 
@@ -201,7 +203,7 @@ def test_a_model_that_is_not_built_is_refused() -> None:
 
 
 def test_an_average_of_the_weights_goes_on() -> None:
-    def trained():
+    def trained() -> Any:
         inner = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9)
         model = compiled(inner, net(kernel_regularizer=regularizers.L2(0.01)))
         return _stepped(model)
@@ -214,14 +216,14 @@ def test_an_average_of_the_weights_goes_on() -> None:
     assert_same_weights(adopted, untouched)
 
 
-def _stepped(model):
+def _stepped(model) -> Any:
     for x, y in batches(epochs=2):
         model.train_on_batch(x, y)
     return model
 
 
 def test_the_strengths_that_a_model_has_are_kept() -> None:
-    def trained():
+    def trained() -> Any:
         each = {"head": regularizers.L2(0.1), "features": None}
         rule = poise.Rule("features/kernel", poise.L1(0.2))
         model = compiled(poise.PenalizedOptimizer("adam", rule), net(kernel_regularizer=each))
@@ -261,10 +263,10 @@ class OwnName(layers.Layer):
     def build(self, shape) -> None:
         self.w = self.add_weight(shape=(shape[-1], 1), regularizer=self.shrink, name="w")
 
-    def call(self, x):
+    def call(self, x) -> Any:
         return x @ self.w
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shrink": regularizers.serialize(self.shrink)}
 
 
@@ -276,7 +278,7 @@ def test_a_layer_that_calls_its_regularizer_otherwise_forgets_it_too() -> None:
     assert keras.models.clone_model(model).losses == []
 
 
-def _penalized(inner, rule, **settings):
+def _penalized(inner, rule, **settings) -> Any:
     """A trained model with a rule for its features and a Keras regularizer on its head."""
     each = {"head": regularizers.L2(0.01), "features": None}
     return _stepped(compiled(poise.PenalizedOptimizer(inner, rule, **settings), net(kernel_regularizer=each)))
@@ -300,7 +302,7 @@ def test_the_state_of_a_model_that_has_rules_is_kept(what) -> None:
 def test_the_momentum_of_the_proximal_steps_is_kept() -> None:
     """The adopted regularizer has the strength zero, so that nothing but the old rule acts."""
 
-    def trained():
+    def trained() -> Any:
         each = {"head": regularizers.L2(0.0), "features": None}
         rule = poise.Rule("features/kernel", poise.L1(0.1))
         optimizer = poise.PenalizedOptimizer(keras.optimizers.SGD(0.05, 0.9), rule, update="proximal")
@@ -357,7 +359,7 @@ def test_a_second_adoption_joins_the_first() -> None:
 @pytest.mark.filterwarnings("ignore:The loss of .* is not only the prediction loss")
 @pytest.mark.parametrize("shared", [True, False])
 def test_an_activity_regularizer_stays_also_where_it_is_the_same_object(shared) -> None:
-    def trained(adopts):
+    def trained(adopts) -> Any:
         regularizer = regularizers.L2(0.1)
         activity = regularizer if shared else regularizers.L2(0.1)
         model = compiled("sgd", net(kernel_regularizer=regularizer, activity_regularizer=activity))
@@ -381,17 +383,17 @@ class CallsItsOwn(layers.Layer):
     def build(self, shape) -> None:
         self.w = self.add_weight(shape=(shape[-1], 4), name="w", regularizer=self.reg)
 
-    def call(self, x):
+    def call(self, x) -> Any:
         h = x @ self.w
         self.add_loss(self.reg(h))
         return h
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "reg": regularizers.serialize(self.reg)}
 
 
 def test_a_layer_that_calls_its_regularizer_keeps_it() -> None:
-    def trained(adopts):
+    def trained(adopts) -> Any:
         keras.utils.set_random_seed(0)
         model = compiled("sgd", keras.Sequential([keras.Input((6,)), CallsItsOwn(name="own"), layers.Dense(1)]))
         if adopts:
@@ -405,12 +407,12 @@ def test_a_layer_that_calls_its_regularizer_keeps_it() -> None:
 
 
 def test_everything_that_was_compiled_stays() -> None:
-    def make():
+    def make() -> keras.Model:
         x = keras.Input((6,))
         hidden = layers.Dense(4, kernel_regularizer="l2")(x)
         return keras.Model(x, [layers.Dense(1, name="a")(hidden), layers.Dense(1, name="b")(hidden)])
 
-    def trained(adopts):
+    def trained(adopts) -> Any:
         keras.utils.set_random_seed(0)
         model = make()
         model.compile(
@@ -470,7 +472,7 @@ class Custom(keras.Model):
         self.built = True
         self.dense.build((None, 6))
 
-    def call(self, x):
+    def call(self, x) -> Any:
         return self.dense(x)
 
     def compile(self, optimizer, temperature, second=None) -> None:
@@ -479,7 +481,7 @@ class Custom(keras.Model):
 
 
 def test_a_custom_compile_is_not_called_again() -> None:
-    def trained(adopts):
+    def trained(adopts) -> Any:
         keras.utils.set_random_seed(0)
         model = Custom()
         model.compile(keras.optimizers.Adam(0.01), temperature=3.0)
@@ -506,7 +508,7 @@ def test_a_model_with_several_optimizers_is_refused() -> None:
 # ---------------------------------------------------------------- layers of all kinds
 
 
-def _heads(x):
+def _heads(x) -> Any:
     return layers.MultiHeadAttention(2, 3, kernel_regularizer="l2", bias_regularizer=regularizers.L2(0.03))(x, x)
 
 
@@ -530,7 +532,7 @@ SEQUENCES = {
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_layers_of_every_kind_train_alike_and_forget_theirs(name) -> None:
-    def trained(adopts):
+    def trained(adopts) -> keras.Model:
         keras.utils.set_random_seed(0)
         x = keras.Input((5, 6))
         layer = SEQUENCES[name]
@@ -563,7 +565,7 @@ def test_weights_that_spectral_normalization_changes_keep_their_regularizer() ->
 
 
 def test_low_rank_adapters_train_alike() -> None:
-    def trained(adopts):
+    def trained(adopts) -> Any:
         model = net(kernel_regularizer=regularizers.L2(0.1))
         model.get_layer("features").enable_lora(2)
         keras.utils.set_random_seed(0)
@@ -578,7 +580,7 @@ def test_low_rank_adapters_train_alike() -> None:
 
 
 def test_layers_frozen_after_training_began() -> None:
-    def trained(adopts):
+    def trained(adopts) -> Any:
         model = fitted(compiled("sgd", net(kernel_regularizer=regularizers.L2(0.1))), epochs=1)
         model.get_layer("features").trainable = False
         compiled("sgd", model)
@@ -635,7 +637,7 @@ def test_regularizers_come_back_with_a_layer_that_makes_them_and_this_is_said() 
         def build(self, shape) -> None:
             self.w = self.add_weight(shape=(shape[-1], 1), regularizer=regularizers.L2(0.1), name="w")
 
-        def call(self, x):
+        def call(self, x) -> Any:
             return ops.matmul(x, self.w)
 
     model = keras.Sequential([keras.Input((6,)), Makes(name="makes")])

@@ -1,6 +1,7 @@
 """poise.summary: every variable, with the reason why it is or is not penalized."""
 
 import io
+from typing import Any
 
 import keras
 import pytest
@@ -11,13 +12,13 @@ from rich.console import Console
 import poise
 
 
-def _model(rules, **settings):
+def _model(rules, **settings) -> Any:
     stack = [layers.Dense(4, name="features"), layers.BatchNormalization(name="norm"), layers.Dense(1, name="head")]
     model = keras.Sequential([keras.Input((6,)), *stack], name="net")
     return compiled(poise.PenalizedOptimizer("adam", rules, **settings), model)
 
 
-def _notes(model):
+def _notes(model) -> Any:
     table = poise.summary(model).table
     return dict(zip(table["variable"], table["note"], strict=True))
 

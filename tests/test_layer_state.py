@@ -1,6 +1,7 @@
 """Copies of models have all of their state: on every backend their outputs are those of Keras' own save and load."""
 
 import json
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,11 +12,11 @@ from oracles.stateful import adapted_model, assert_same_model, predicted, rows_o
 from poise.layer_state import State, copy_state, state_of
 
 
-def called(layer, rows):
+def called(layer, rows) -> Any:
     return np.array(keras.ops.convert_to_numpy(layer(rows)))
 
 
-def cloned(model):
+def cloned(model) -> keras.Model:
     clone = keras.models.clone_model(model)
     copy_state(model, clone)
     return clone
@@ -62,7 +63,7 @@ def test_the_state_goes_through_json_and_arrays() -> None:
     rows, arrays = rows_of(), []
     model = adapted_model(rows)
 
-    def keep(array):
+    def keep(array) -> Any:
         arrays.append(array)
         return len(arrays) - 1
 

@@ -1,5 +1,7 @@
 """Layers that draw or take batch statistics outside of training too, and activity regularizers, keep what they do."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -12,25 +14,25 @@ from .zeroing import array, constant, randomized, silent, unread, widths
 pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
 
 
-def with_middle(middle, shape=(6,)):
+def with_middle(middle, shape=(6,)) -> keras.Model:
     inputs = keras.Input(shape)
     hidden, head = layers.Dense(6, name="hidden"), layers.Dense(1, name="head")
     return randomized(keras.Model(inputs, head(middle(hidden(inputs)))))
 
 
-def inside(make):
+def inside(make) -> Any:
     """The layer in a model that is called as in training."""
     symbol = keras.Input((6,))
     model = keras.Model(symbol, layers.Dense(6, name="within")(make()(symbol)))
     return lambda x: model(x, training=True)
 
 
-def in_a_sequential(make):
+def in_a_sequential(make) -> Any:
     model = keras.Sequential([keras.Input((6,)), make()])
     return lambda x: model(x, training=True)
 
 
-def against_the_layer(make):
+def against_the_layer(make) -> Any:
     """Keras lets the argument of the model around win."""
     symbol = keras.Input((6,))
     model = keras.Model(symbol, make()(symbol, training=False))
@@ -52,7 +54,7 @@ CALLS = {
 }
 
 
-def drawn(model, x):
+def drawn(model, x) -> Any:
     return array(model(ops.convert_to_tensor(x)))
 
 
@@ -110,14 +112,14 @@ def test_attention_and_recurrent_layers_with_dropout_that_is_on_stay(dropout, le
 class Spread(keras.regularizers.Regularizer):
     """Not a sum over entries."""
 
-    def __call__(self, x):
+    def __call__(self, x) -> Any:
         return 0.1 * ops.sum(ops.var(x, axis=-1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
-def evaluated(model, x):
+def evaluated(model, x) -> Any:
     model.compile("sgd", loss="mse")
     return model.evaluate(x, np.zeros((len(x), 1), "float32"), batch_size=7, verbose=0)
 
@@ -133,7 +135,7 @@ KILLED = {
 @pytest.mark.parametrize("way", KILLED)
 @pytest.mark.parametrize("kind", REGULARIZERS)
 def test_an_activity_regularizer_keeps_the_loss(kind, way) -> None:
-    def middle(x):
+    def middle(x) -> Any:
         return layers.Dense(6, "tanh", activity_regularizer=REGULARIZERS[kind](), name="regularized")(x)
 
     model = with_middle(middle)

@@ -197,7 +197,7 @@ def test_mixed_precision_stays_and_gives_nearly_the_same() -> None:
 # ---------------------------------------------------------------- a multiple of units
 
 
-def residual_net(dead):
+def residual_net(dead) -> keras.Model:
     """A stem of 10 channels, 10 within the branch, of both the same number dead."""
     inputs = layers.Input((6, 6, 2))
     stem = layers.Conv2D(10, 3, padding="same", activation="relu", name="stem")(inputs)

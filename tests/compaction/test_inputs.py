@@ -70,17 +70,17 @@ def test_several_inputs_lose_their_features_apart() -> None:
     np.testing.assert_allclose(outputs(smaller, chosen)[0], outputs(model, given)[0], rtol=1e-5, atol=1e-6)
 
 
-def flat_sequence():
+def flat_sequence() -> keras.Model:
     inputs = keras.Input((2, 6))
     return keras.Model(inputs, layers.Dense(2, name="first")(layers.Flatten()(inputs)))
 
 
-def nested():
+def nested() -> keras.Model:
     inner = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="inner")
     return keras.Sequential([keras.Input((6,)), layers.Rescaling(0.5), layers.Dense(6, name="first"), inner])
 
 
-def image():
+def image() -> keras.Model:
     inputs = keras.Input((5, 5, 6))
     return keras.Model(inputs, layers.Conv2D(2, 3, name="first")(layers.Permute((2, 1, 3))(inputs)))
 

@@ -1,5 +1,7 @@
 """Models inside models, layers that are called twice, several inputs and outputs, and layers nobody knows."""
 
+from typing import Any
+
 import keras
 import pytest
 from keras import layers
@@ -15,7 +17,7 @@ UNITS = 6
 class Mixing(layers.Layer):
     """Adds the mean over the units: a layer that poise has never seen."""
 
-    def call(self, inputs):
+    def call(self, inputs) -> Any:
         return inputs + keras.ops.mean(inputs, axis=-1, keepdims=True)
 
 
@@ -23,7 +25,7 @@ class Mixing(layers.Layer):
 class ReadsByItself(layers.Dense):
     """A Dense of its own kind: what it does beyond Dense is not known."""
 
-    def call(self, inputs):
+    def call(self, inputs) -> Any:
         return super().call(inputs) + keras.ops.sum(inputs, axis=-1, keepdims=True)
 
 

@@ -14,7 +14,7 @@ from .zeroing import assert_same, constant, randomized, unread
 pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
 
 
-def masked_mean():
+def masked_mean() -> keras.Model:
     rows, given = layers.Input((5, 3)), layers.Input((5,))
     mask = 1.0 + ops.round(layers.Dense(5, activation="sigmoid")(given))
     return keras.Model(
@@ -22,26 +22,26 @@ def masked_mean():
     )
 
 
-def masked_attention():
+def masked_attention() -> keras.Model:
     rows, given = layers.Input((5, 3)), layers.Input((5, 5))
     mask = ops.round(layers.Dense(5, activation="sigmoid")(given))
     attended = layers.MultiHeadAttention(2, 3)(rows, rows, attention_mask=mask)
     return keras.Model([rows, given], layers.Dense(2)(attended))
 
 
-def masked_recurrence():
+def masked_recurrence() -> keras.Model:
     rows, given = layers.Input((5, 3)), layers.Input((5,))
     mask = ops.round(layers.Dense(5, activation="sigmoid")(given))
     return keras.Model([rows, given], layers.Dense(2)(layers.LSTM(4)(rows, mask=mask)))
 
 
-def sums_of_other_ranks():
+def sums_of_other_ranks() -> keras.Model:
     rows, vector = layers.Input((5, 3)), layers.Input((3,))
     turned = layers.Permute((2, 1))(layers.Dense(4)(rows))
     return keras.Model([rows, vector], layers.Dense(2)(layers.Add()([turned, layers.Dense(5)(vector)])))
 
 
-def reshapes_of_two_shapes():
+def reshapes_of_two_shapes() -> keras.Model:
     one, other = layers.Input((4, 3)), layers.Input((2, 3))
     shared = layers.Reshape((8,))
     return keras.Model(
@@ -49,7 +49,7 @@ def reshapes_of_two_shapes():
     )
 
 
-def attentions_of_two_forms():
+def attentions_of_two_forms() -> keras.Model:
     one, other = layers.Input((4, 3)), layers.Input((4, 3))
     shared = layers.MultiHeadAttention(2, 3)
     wide = layers.Dense(3)(other)
@@ -117,14 +117,14 @@ class Doubling(keras.Model):
         rows = layers.Input((3,))
         super().__init__(rows, layers.Dense(3)(rows), name=name)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs, training=None, mask=None) -> Any:
         return 2.0 * super().call(inputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config) -> Any:
         return cls(**config)
 
 
@@ -144,17 +144,17 @@ def test_inside_another_it_is_a_wall() -> None:
     assert_same(model, smaller)
 
 
-def doubled(x):
+def doubled(x) -> Any:
     return 2.0 * x
 
 
 class Squares(keras.regularizers.Regularizer):
     """Nobody has told Keras about it."""
 
-    def __call__(self, w):
+    def __call__(self, w) -> Any:
         return ops.sum(ops.square(w))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
@@ -178,7 +178,7 @@ class Unknown(layers.Layer):
         super().__init__()
         self.function = function
 
-    def call(self, inputs):
+    def call(self, inputs) -> Any:
         return self.function(inputs)
 
 

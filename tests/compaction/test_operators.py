@@ -1,5 +1,7 @@
 """Operators between tensors and with constants of every kind: the outputs stay, on every backend."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.backends("jax")  # which units go follows from the grap
 UNITS = 4
 
 
-def tensor(value):
+def tensor(value) -> Any:
     return ops.convert_to_tensor(np.asarray(value, "float32"))
 
 

@@ -1,6 +1,7 @@
 """The inputs that a model reads: by the zeros of its weights, and by perturbing one input at a time."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -223,7 +224,7 @@ def test_the_axis_of_a_kernel_is_that_of_its_inputs(name: str, axis: int) -> Non
 
 
 class Reversed(layers.Layer):
-    def call(self, x):
+    def call(self, x) -> Any:
         return x[:, ::-1]
 
 
@@ -232,7 +233,7 @@ class Subclassed(keras.Model):
         super().__init__()
         self.dense = layers.Dense(1)
 
-    def call(self, x):
+    def call(self, x) -> Any:
         return self.dense(x)
 
 

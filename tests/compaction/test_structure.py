@@ -1,5 +1,7 @@
 """The groups of poise.unit_sparsity: what belongs together by hand, and that a group at zero is a unit that goes."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -12,14 +14,14 @@ from .zeroing import assert_same, randomized
 pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
 
 
-def dense_chain():
+def dense_chain() -> keras.Model:
     inputs = keras.Input((4,))
     hidden = layers.Dense(3, activation="relu", name="first")(inputs)
     hidden = layers.Dense(2, activation="tanh", name="second")(hidden)
     return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
 
 
-def normalized_convolutions():
+def normalized_convolutions() -> keras.Model:
     inputs = keras.Input((6, 6, 1))
     hidden = layers.Conv2D(3, 3, padding="same", use_bias=False, name="first")(inputs)
     hidden = layers.ReLU()(layers.BatchNormalization(name="norm")(hidden))
@@ -28,7 +30,7 @@ def normalized_convolutions():
     return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
 
 
-def residual():
+def residual() -> keras.Model:
     inputs = keras.Input((6, 6, 1))
     stem = layers.ReLU()(
         layers.BatchNormalization(name="norm")(layers.Conv2D(3, 3, padding="same", name="stem")(inputs))
@@ -39,7 +41,7 @@ def residual():
     return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
 
 
-def separable():
+def separable() -> keras.Model:
     inputs = keras.Input((6, 6, 1))
     hidden = layers.Conv2D(3, 3, activation="relu", name="first")(inputs)
     hidden = layers.DepthwiseConv2D(3, depth_multiplier=2, activation="relu", name="deep")(hidden)
@@ -47,7 +49,7 @@ def separable():
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(hidden)), name="net")
 
 
-def attention():
+def attention() -> keras.Model:
     inputs = keras.Input((5, 4))
     hidden = layers.Add()([inputs, layers.MultiHeadAttention(3, 2, name="attend")(inputs, inputs)])
     normal = layers.LayerNormalization(name="norm")(hidden)
@@ -56,7 +58,7 @@ def attention():
     return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
 
 
-def recurrent():
+def recurrent() -> keras.Model:
     inputs = keras.Input((5, 3))
     hidden = layers.GRU(4, return_sequences=True, name="below")(inputs)
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.LSTM(3, name="above")(hidden)), name="net")
@@ -65,7 +67,7 @@ def recurrent():
 MODELS = [dense_chain, normalized_convolutions, residual, separable, attention, recurrent]
 
 
-def groups_of(model):
+def groups_of(model) -> Any:
     """[{path of a variable: mask of its entries}] of every group."""
     members = poise.unit_sparsity(model).penalty.members
     count = 1 + max(max(groups) for _, _, groups in members.values())
@@ -170,17 +172,17 @@ def test_training_under_the_rule_makes_units_that_go() -> None:
     assert_same(model, smaller, [rows])
 
 
-def functional_tower(name):
+def functional_tower(name) -> keras.Model:
     inputs = keras.Input((6,))
     hidden = layers.Dense(5, activation="relu", name="fc")(inputs)
     return keras.Model(inputs, layers.Dense(4, name="out")(hidden), name=name)
 
 
-def sequential_tower(name):
+def sequential_tower(name) -> keras.Model:
     return keras.Sequential([layers.Dense(5, activation="relu", name="fc"), layers.Dense(4, name="out")], name=name)
 
 
-def two_towers(tower):
+def two_towers(tower) -> keras.Model:
     inputs = keras.Input((6,))
     both = layers.Concatenate()([tower("left")(inputs), tower("right")(inputs)])
     return randomized(keras.Model(inputs, layers.Dense(2, name="head")(both), name="net"))
@@ -189,13 +191,13 @@ def two_towers(tower):
 TOWERS = pytest.mark.parametrize("tower", [functional_tower, sequential_tower])
 
 
-def compiled(model, rule):
+def compiled(model, rule) -> Any:
     model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(0.01), rule, "proximal"), "mse")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def members_of(model):
+def members_of(model) -> Any:
     """(position of the variable, groups) of every member, in the order of the penalty."""
     target = model.optimizer.targets[0]
     ((_, penalty),) = target.penalties

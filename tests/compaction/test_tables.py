@@ -1,5 +1,7 @@
 """The tables of what is dead and what it saves, and what is refused with a reason."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -68,7 +70,7 @@ class Subclassed(keras.Model):
         super().__init__()
         self.dense = layers.Dense(3)
 
-    def call(self, inputs):
+    def call(self, inputs) -> Any:
         return self.dense(inputs)
 
 

@@ -12,7 +12,7 @@ import poise
 from .zeroing import assert_same, randomized, silent, widths
 
 
-def around(wrapper):
+def around(wrapper) -> keras.Model:
     inputs = keras.Input((6,))
     hidden = layers.Dense(5, "relu", name="hidden")
     wide = layers.Dense(4, name="wide")
@@ -21,11 +21,11 @@ def around(wrapper):
     return model
 
 
-def scaled(params, inputs):
+def scaled(params, inputs) -> Any:
     return inputs * params["scale"] + params["shift"]
 
 
-def jax_layer(**given):
+def jax_layer(**given) -> Any:
     return layers.JaxLayer(scaled, **given)
 
 

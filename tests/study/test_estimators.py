@@ -53,7 +53,7 @@ def test_scikit_learn_accepts_the_estimator(estimator, check) -> None:
     check(estimator)
 
 
-def table(rows=60, features=5, seed=0):
+def table(rows=60, features=5, seed=0) -> Any:
     """X on very different scales, and y that depends on its first two columns."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(rows, features)) * 10.0 ** np.arange(features) + 3.0
@@ -64,10 +64,10 @@ def table(rows=60, features=5, seed=0):
 # ---------------------------------------------------------------- against closed forms
 
 
-def standard(X, y, rows=slice(None), weight=None):
+def standard(X, y, rows=slice(None), weight=None) -> Any:
     """All of X and y, by the means and deviations of some rows."""
 
-    def scaled(values):
+    def scaled(values) -> Any:
         center = np.average(values[rows], axis=0, weights=weight)
         return (values - center) / np.sqrt(np.average((values[rows] - center) ** 2, axis=0, weights=weight))
 
@@ -206,7 +206,7 @@ def test_a_penalty_may_be_given_as_such(penalty) -> None:
     np.testing.assert_array_equal(found.predict(X), named.predict(X))
 
 
-def own_network(inputs, outputs):
+def own_network(inputs, outputs) -> keras.Model:
     layers = [keras.layers.Dense(3, "tanh"), keras.layers.Dense(outputs)]
     return keras.Sequential([keras.Input((inputs,)), *layers], name="mine")
 
@@ -214,7 +214,7 @@ def own_network(inputs, outputs):
 def test_a_custom_network_and_one_that_hides_which_inputs_it_reads() -> None:
     X, y = table()
 
-    def summed(inputs, outputs):
+    def summed(inputs, outputs) -> keras.Model:
         x = keras.Input((inputs,))
         return keras.Model(x, keras.layers.Dense(outputs)(keras.ops.cumsum(x, axis=1)))
 
@@ -270,7 +270,7 @@ def test_seeds_are_more_draws_by_which_strengths_are_judged() -> None:
 
 
 @pytest.fixture(scope="module")
-def classified():
+def classified() -> Any:
     """A classifier that is fitted, and its rows with the names of their columns."""
     X, y = table(90, 4)
     frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])

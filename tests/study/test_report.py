@@ -27,7 +27,7 @@ from poise.study.report.sentences import write_answer
 
 
 @pytest.fixture
-def diabetes(diabetes_study):
+def diabetes(diabetes_study) -> Any:
     return diabetes_study
 
 
@@ -173,7 +173,7 @@ def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes) -> Non
     *_, last, far = group.stage.strengths
     assert far == pytest.approx(100 * last)
 
-    def end_of(one):
+    def end_of(one) -> Any:
         picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:2], one)))
         assert any(far in line.x for line in picture.data if line.name == "held-out rows")
         return 10 ** picture.layout.xaxis2.range[1]

@@ -2,6 +2,8 @@
 
 import itertools
 import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from oracles.hostile import CLASSES, KIND, NAMES, TARGET
@@ -15,7 +17,7 @@ PICTURES = ("paths", "columns", "losses", "forces", "weights")
 
 
 @pytest.fixture(scope="module")
-def report(hostile, tmp_path_factory):
+def report(hostile, tmp_path_factory) -> Any:
     """A report with hostile names, values and classes."""
     file = tmp_path_factory.mktemp("run") / "report.html"
     file.write_text(render_page(hostile), encoding="utf-8")
@@ -23,7 +25,7 @@ def report(hostile, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium() -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield browser
@@ -31,11 +33,11 @@ def chromium():
 
 
 @pytest.fixture
-def visit(chromium, report):
+def visit(chromium, report) -> Iterator[Any]:
     """Open the report; afterwards there must be no console message, request or alert."""
     contexts, troubles = [], []
 
-    def opened(viewport=WIDE, scheme="light"):
+    def opened(viewport=WIDE, scheme="light") -> Any:
         context = chromium.new_context(viewport=viewport, color_scheme=scheme, has_touch=viewport is PHONE)
         contexts.append(context)
         page = context.new_page()

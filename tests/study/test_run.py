@@ -19,7 +19,7 @@ from poise.study.splits import split_test_rows
 FAST: dict[str, Any] = {"strengths": 4, "cv": 2, "max_iter": 60}
 
 
-def planted(rows=240, seed=0):
+def planted(rows=240, seed=0) -> pd.DataFrame:
     """y depends on `curved` and `color` only."""
     random = np.random.default_rng(seed)
     frame = pd.DataFrame(random.normal(size=(rows, 12)), columns=["curved", *"abcdefghijk"])
@@ -29,7 +29,7 @@ def planted(rows=240, seed=0):
 
 
 @pytest.fixture(scope="module")
-def small():
+def small() -> Any:
     return run_study("wine", penalties=["l2", "group", "l2"], **FAST).findings
 
 
@@ -169,7 +169,7 @@ def test_groups_time_and_weights_are_used() -> None:
     assert np.isfinite(timed.best.val_loss)
 
 
-def own_network(inputs, outputs):
+def own_network(inputs, outputs) -> keras.Model:
     layers = [keras.layers.Dense(6, "tanh"), keras.layers.Dense(outputs)]
     model = keras.Sequential([keras.Input((inputs,)), *layers], name="mine")
     model.compile(keras.optimizers.Adam(0.02), "mse")

@@ -1,5 +1,7 @@
 """Scores of test rows against scikit-learn, and their intervals against the exact ones."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,7 +13,7 @@ random = np.random.default_rng(0)
 ROWS = 200
 
 
-def scorer(task, y, weight=None, groups=None):
+def scorer(task, y, weight=None, groups=None) -> Any:
     return Scorer(task, y, weight, groups, seed=0)
 
 

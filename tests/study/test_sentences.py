@@ -28,19 +28,19 @@ SMALL: dict[str, Any] = {"max_iter": 80, "strengths": 4, "cv": 2, "hidden_layer_
 
 
 @pytest.fixture
-def diabetes(diabetes_study):
+def diabetes(diabetes_study) -> Any:
     """Without the adaptive candidate: the group lasso selects columns."""
     return replace(diabetes_study, candidates=diabetes_study.candidates[:3])
 
 
-def altered(findings, name: str = "l2", **changes):
+def altered(findings, name: str = "l2", **changes) -> Any:
     """The findings with other numbers of one candidate, which is chosen, to read their sentences."""
     candidates = tuple(replace(one, **changes) if one.name == name else one for one in findings.candidates)
     watched = findings.watched | {name: findings.watched["none"]}
     return replace(findings, candidates=candidates, chosen=name, watched=watched)
 
 
-def with_gain(findings, value, low, high, val_loss=0.1, **more):
+def with_gain(findings, value, low, high, val_loss=0.1, **more) -> Any:
     return altered(findings, gain=Estimate(value, low, high), val_loss=val_loss, **more)
 
 
@@ -124,7 +124,7 @@ def test_no_sentence_has_more_than_two_numbers(diabetes_study, alone, hostile) -
             assert len(numbers) <= 2, sentence
 
 
-def selecting(findings, selected, shares):
+def selecting(findings, selected, shares) -> Any:
     stability = pd.Series(shares, index=[f"c{number}" for number in range(len(shares))])
     return altered(findings, "group", selected=tuple(selected), stability=stability)
 

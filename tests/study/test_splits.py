@@ -1,5 +1,7 @@
 """No row is in two places, rows of a group stay together, and nothing trains on the future."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ ROWS = 100
 random = np.random.default_rng(0)
 
 
-def table(target=None, classes=(), groups=None, time=None):
+def table(target=None, classes=(), groups=None, time=None) -> Any:
     target = random.normal(size=ROWS) if target is None else target
     return Table(
         name="made", source="made", features=pd.DataFrame({"a": np.arange(ROWS, dtype="float64")}), columns=(),
@@ -22,7 +24,7 @@ def table(target=None, classes=(), groups=None, time=None):
     )  # fmt: skip
 
 
-def split(made, count=4, seed=0, share=0.2):
+def split(made, count=4, seed=0, share=0.2) -> Any:
     training, testing = split_test_rows(made, share, seed)
     return training, testing, split_folds(made, training, count, seed)
 

@@ -9,8 +9,9 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Never
+from typing import Any, Never
 
 import jsonschema
 import keras
@@ -35,7 +36,7 @@ from poise.study.tables import read
 PAGE = "<!doctype html><title>ü</title>"
 
 
-def rows(count=60):
+def rows(count=60) -> Any:
     """A table of numbers with gaps, a category and dates."""
     rng = np.random.default_rng(0)
     age = rng.normal(40, 10, count)
@@ -49,7 +50,7 @@ def rows(count=60):
 
 
 @pytest.fixture(scope="module")
-def done():
+def done() -> Any:
     return run_study(
         rows(), "price", penalties=["l2"], hidden_layer_sizes=(4,), cv=2, strengths=3, max_iter=20
     ).findings
@@ -62,7 +63,7 @@ def a_light_page(monkeypatch) -> None:
 
 
 @pytest.fixture
-def folder(done, tmp_path):
+def folder(done, tmp_path) -> Any:
     write_study(done, tmp_path / "run")
     return tmp_path / "run"
 
@@ -219,7 +220,7 @@ def test_rows_that_do_not_fit_are_refused_in_a_sentence(change, said, folder) ->
     assert "new.csv" in str(caught.value)
 
 
-def classifying(task, classes, outputs):
+def classifying(task, classes, outputs) -> Any:
     """A run with a network of random weights, and the outputs of that network for the rows."""
     table = read(rows(), "price")
     encoder = Encoder(table.columns).fit(table.features)
@@ -340,11 +341,11 @@ def test_python_code_in_a_network_is_refused(folder) -> None:
     assert Study.load(folder, safe_mode=False).model.count_params() == 11
 
 
-def network(inputs, outputs, **config):
+def network(inputs, outputs, **config) -> keras.Model:
     return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs, **config)])
 
 
-def two_inputs():
+def two_inputs() -> keras.Model:
     inputs = [keras.Input((10,)), keras.Input((10,))]
     return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Add()(inputs)))
 
@@ -458,7 +459,7 @@ def _sign(folder, **changed) -> None:
 # ---------------------------------------------------------------- the place
 
 
-def content_of(folder):
+def content_of(folder) -> Any:
     return {str(one.relative_to(folder)): one.is_file() and one.read_bytes() for one in folder.rglob("*")}
 
 
@@ -543,7 +544,7 @@ def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, mo
 def test_a_swap_that_fails_brings_the_old_run_back(done, folder, monkeypatch) -> None:
     before, rename = content_of(folder.parent), Path.rename
 
-    def once(self, target):
+    def once(self, target) -> Any:
         if self.name == "new":
             raise OSError(errno.EIO, "Input/output error")
         return rename(self, target)
@@ -556,7 +557,7 @@ def test_a_swap_that_fails_brings_the_old_run_back(done, folder, monkeypatch) ->
     assert content_of(folder.parent) == before
 
 
-def _left(target, **inside):
+def _left(target, **inside) -> Any:
     """What a save that was killed left beside a target."""
     beside = target.with_name(f".{target.name}.saving-abc")
     beside.mkdir()
@@ -626,7 +627,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_pa
 
 
 @contextlib.contextmanager
-def _little_room(folder, kilobytes):
+def _little_room(folder, kilobytes) -> Iterator[Any]:
     """A small file system in the folder; where none can be mounted, no file can be larger."""
     options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     if shutil.which("mount") and not subprocess.run(["mount", *options], capture_output=True).returncode:
@@ -645,7 +646,7 @@ def _little_room(folder, kilobytes):
 
 
 @contextlib.contextmanager
-def _nobody():
+def _nobody() -> Iterator[Any]:
     """As who owns nothing, where the tests are run by who may do anything."""
     was = os.geteuid()
     if was == 0:

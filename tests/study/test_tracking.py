@@ -3,7 +3,7 @@
 import os
 import sys
 from dataclasses import replace
-from typing import Never
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -34,19 +34,19 @@ def in_an_empty_folder(tmp_path, monkeypatch) -> None:
 # ---------------------------------------------------------------- TensorBoard
 
 
-def read(folder):
+def read(folder) -> Any:
     """What TensorBoard reads: by tag [(step, value)]."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     tags = events.Tags()["tensors"]
     return {tag: [(one.step, make_ndarray(one.tensor_proto)) for one in events.Tensors(tag)] for tag in tags}
 
 
-def as_study(findings):
+def as_study(findings) -> Any:
     return Study(describe(findings), findings.compact_model, findings.encoder, findings=findings)
 
 
 @pytest.fixture(scope="module")
-def written(diabetes_study, tmp_path_factory):
+def written(diabetes_study, tmp_path_factory) -> Any:
     folder = tmp_path_factory.mktemp("events")
     to_tensorboard(as_study(diabetes_study), folder)
     return folder
@@ -123,7 +123,7 @@ def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch) 
 
 
 @pytest.fixture(scope="module")
-def run(diabetes_study, tmp_path_factory):
+def run(diabetes_study, tmp_path_factory) -> Any:
     """A saved study."""
     folder = tmp_path_factory.mktemp("runs") / "diabetes"
     with pytest.MonkeyPatch.context() as patch:
@@ -150,7 +150,7 @@ def no_environment(monkeypatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def client(uri):
+def client(uri) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
