@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from typing import Any
 
 HIDING = """
 import sys
@@ -17,7 +18,7 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 """
 
 
-def run(code, home, *arguments, **environment):
+def run(code, home, *arguments, **environment) -> Any:
     """Run code with no settings of Keras, and no backend chosen unless `environment` names one."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("KERAS_BACKEND", "KERAS_HOME")}
     return subprocess.run(

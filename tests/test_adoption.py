@@ -1,5 +1,7 @@
 """poise.adopt_regularizers: the same training as before, with the penalty out of the loss."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -25,19 +27,19 @@ REGULARIZERS = {
 class Cubes(regularizers.Regularizer):
     """A regularizer that poise does not know."""
 
-    def __call__(self, w):
+    def __call__(self, w) -> Any:
         return 0.01 * keras.ops.sum(keras.ops.abs(w) ** 3)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
-def _carrying(make):
+def _carrying(make) -> Any:
     return net(kernel_regularizer={"features": make(), "head": None})
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
-def test_adopted_training_is_the_untouched_one(name):
+def test_adopted_training_is_the_untouched_one(name) -> None:
     make, _ = REGULARIZERS[name]
     untouched, adopted = (fitted(compiled("adam", _carrying(make)), epochs=5) for _ in range(2))
 
@@ -47,7 +49,7 @@ def test_adopted_training_is_the_untouched_one(name):
 
 
 @pytest.mark.parametrize("name", REGULARIZERS)
-def test_every_regularizer_becomes_its_penalty(name):
+def test_every_regularizer_becomes_its_penalty(name) -> None:
     make, penalty = REGULARIZERS[name]
 
     [rule] = poise.adopt_regularizers(_carrying(make))
@@ -56,7 +58,7 @@ def test_every_regularizer_becomes_its_penalty(name):
     assert rule.select == ["features/kernel"]
 
 
-def test_the_loss_becomes_the_prediction_loss():
+def test_the_loss_becomes_the_prediction_loss() -> None:
     model = compiled("adam", net(kernel_regularizer=regularizers.L2(0.1)))
     plain = compiled("adam", net())
     x, y = table(40)
@@ -68,7 +70,7 @@ def test_the_loss_becomes_the_prediction_loss():
     assert poise.get_penalized_optimizer(model).update == "coupled"
 
 
-def test_one_rule_for_each_different_regularizer_biases_included():
+def test_one_rule_for_each_different_regularizer_biases_included() -> None:
     model = net(kernel_regularizer=regularizers.L2(0.1), bias_regularizer=regularizers.L1(0.2))
 
     rules = {repr(rule.penalty): rule for rule in poise.adopt_regularizers(model)}
@@ -77,7 +79,7 @@ def test_one_rule_for_each_different_regularizer_biases_included():
     assert all(path.endswith("/bias") for path in rules["L1(strength=0.2)"].select)
 
 
-def test_rules_of_a_model_that_is_not_compiled_go_into_penalized():
+def test_rules_of_a_model_that_is_not_compiled_go_into_penalized() -> None:
     model = net(kernel_regularizer=regularizers.L2(0.1))
     reference = fitted(compiled("adam", net(kernel_regularizer=regularizers.L2(0.1))))
 
@@ -86,7 +88,7 @@ def test_rules_of_a_model_that_is_not_compiled_go_into_penalized():
     assert_same_weights(fitted(compiled(poise.PenalizedOptimizer("adam", rules), model)), reference)
 
 
-def test_regularizers_do_not_come_back_by_saving_loading_or_cloning(tmp_path):
+def test_regularizers_do_not_come_back_by_saving_loading_or_cloning(tmp_path) -> None:
     model = fitted(compiled("adam", net(kernel_regularizer=regularizers.L2(0.1), bias_regularizer="l1")), epochs=1)
     poise.adopt_regularizers(model)
 
@@ -97,7 +99,7 @@ def test_regularizers_do_not_come_back_by_saving_loading_or_cloning(tmp_path):
     assert {rule.name for rule in loaded.optimizer.rules} == {rule.name for rule in model.optimizer.rules}
 
 
-def test_a_loaded_model_goes_on_as_the_untouched_one(tmp_path):
+def test_a_loaded_model_goes_on_as_the_untouched_one(tmp_path) -> None:
     untouched = fitted(compiled("adam", net(kernel_regularizer=regularizers.L1(0.01))), epochs=5)
     untouched.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -107,7 +109,7 @@ def test_a_loaded_model_goes_on_as_the_untouched_one(tmp_path):
     assert_same_weights(fitted(loaded, epochs=5), fitted(untouched, epochs=5))
 
 
-def test_layers_inside_layers_are_found():
+def test_layers_inside_layers_are_found() -> None:
     inner = keras.Sequential([layers.Dense(4, kernel_regularizer="l2", name="deep")], name="inner")
     lstm = layers.LSTM(3, kernel_regularizer="l2", recurrent_regularizer="l1", name="lstm")
     model = keras.Sequential([keras.Input((5, 6)), layers.TimeDistributed(inner), lstm, layers.Dense(1)], name="net")
@@ -120,7 +122,7 @@ def test_layers_inside_layers_are_found():
     assert keras.models.clone_model(model).losses == []
 
 
-def test_what_poise_does_not_know_stays_in_the_loss_and_is_named():
+def test_what_poise_does_not_know_stays_in_the_loss_and_is_named() -> None:
     each = {"features": Cubes(), "head": regularizers.L2(0.1)}
     model = net(kernel_regularizer=each, activity_regularizer={"head": "l2", "features": None})
     twin = net(kernel_regularizer={**each, "head": None})
@@ -133,7 +135,7 @@ def test_what_poise_does_not_know_stays_in_the_loss_and_is_named():
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
-def test_a_poise_penalty_that_serves_as_a_regularizer_is_moved_as_it_is():
+def test_a_poise_penalty_that_serves_as_a_regularizer_is_moved_as_it_is() -> None:
     model = net(kernel_regularizer=poise.GroupLasso(0.1, "inputs"))
 
     [rule] = poise.adopt_regularizers(model)
@@ -141,7 +143,7 @@ def test_a_poise_penalty_that_serves_as_a_regularizer_is_moved_as_it_is():
     assert (rule.penalty.strength, rule.penalty.groups) == (0.1, "inputs")
 
 
-def test_rules_join_those_of_a_model_that_has_some():
+def test_rules_join_those_of_a_model_that_has_some() -> None:
     model = net(kernel_regularizer={"head": regularizers.L2(0.1), "features": None})
     model = compiled(
         poise.PenalizedOptimizer("adam", poise.Rule("features/kernel", poise.L1(0.2)), observe_every=3), model
@@ -154,7 +156,7 @@ def test_rules_join_those_of_a_model_that_has_some():
     assert optimizer.observe_every == 3
 
 
-def test_loss_scaling_stays_around_the_penalty():
+def test_loss_scaling_stays_around_the_penalty() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = compiled("adam", net(kernel_regularizer=regularizers.L2(0.1)))
@@ -167,7 +169,7 @@ def test_loss_scaling_stays_around_the_penalty():
     fitted(model, epochs=1)
 
 
-def test_frozen_variables_give_theirs_away_too():
+def test_frozen_variables_give_theirs_away_too() -> None:
     model = net(kernel_regularizer=regularizers.L2(0.1))
     model.get_layer("features").trainable = False
 
@@ -176,7 +178,7 @@ def test_frozen_variables_give_theirs_away_too():
     assert len(rule.select) == 2
 
 
-def test_nothing_to_adopt_leaves_the_model_as_it_is():
+def test_nothing_to_adopt_leaves_the_model_as_it_is() -> None:
     model = compiled("adam")
     optimizer = model.optimizer
 
@@ -186,7 +188,7 @@ def test_nothing_to_adopt_leaves_the_model_as_it_is():
     assert model.optimizer is optimizer
 
 
-def test_nothing_to_adopt_beside_an_activity_regularizer_says_both():
+def test_nothing_to_adopt_beside_an_activity_regularizer_says_both() -> None:
     model = net(activity_regularizer={"head": "l2", "features": None})
 
     with pytest.warns(
@@ -195,13 +197,13 @@ def test_nothing_to_adopt_beside_an_activity_regularizer_says_both():
         assert poise.adopt_regularizers(model) == []
 
 
-def test_a_model_that_is_not_built_is_refused():
+def test_a_model_that_is_not_built_is_refused() -> None:
     with pytest.raises(ValueError, match="not built"):
         poise.adopt_regularizers(keras.Sequential([layers.Dense(1, kernel_regularizer="l2")]))
 
 
-def test_an_average_of_the_weights_goes_on():
-    def trained():
+def test_an_average_of_the_weights_goes_on() -> None:
+    def trained() -> Any:
         inner = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9)
         model = compiled(inner, net(kernel_regularizer=regularizers.L2(0.01)))
         return _stepped(model)
@@ -214,14 +216,14 @@ def test_an_average_of_the_weights_goes_on():
     assert_same_weights(adopted, untouched)
 
 
-def _stepped(model):
+def _stepped(model) -> Any:
     for x, y in batches(epochs=2):
         model.train_on_batch(x, y)
     return model
 
 
-def test_the_strengths_that_a_model_has_are_kept():
-    def trained():
+def test_the_strengths_that_a_model_has_are_kept() -> None:
+    def trained() -> Any:
         each = {"head": regularizers.L2(0.1), "features": None}
         rule = poise.Rule("features/kernel", poise.L1(0.2))
         model = compiled(poise.PenalizedOptimizer("adam", rule), net(kernel_regularizer=each))
@@ -237,7 +239,7 @@ def test_the_strengths_that_a_model_has_are_kept():
     assert_same_weights(fitted(adopted, epochs=3), fitted(untouched, epochs=3))
 
 
-def test_a_regularizer_of_frozen_layers_sleeps_in_a_trained_model():
+def test_a_regularizer_of_frozen_layers_sleeps_in_a_trained_model() -> None:
     each = {"features": regularizers.L1(0.1), "head": regularizers.L2(0.1)}
     untouched, adopted = net(kernel_regularizer=each), net(kernel_regularizer=each)
     for model in (untouched, adopted):
@@ -254,21 +256,21 @@ def test_a_regularizer_of_frozen_layers_sleeps_in_a_trained_model():
 class OwnName(layers.Layer):
     """A user's layer that calls its regularizer by another name than Keras' layers do."""
 
-    def __init__(self, shrink=None, **settings):
+    def __init__(self, shrink=None, **settings) -> None:
         super().__init__(**settings)
         self.shrink = regularizers.get(shrink)
 
-    def build(self, shape):
+    def build(self, shape) -> None:
         self.w = self.add_weight(shape=(shape[-1], 1), regularizer=self.shrink, name="w")
 
-    def call(self, x):
+    def call(self, x) -> Any:
         return x @ self.w
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "shrink": regularizers.serialize(self.shrink)}
 
 
-def test_a_layer_that_calls_its_regularizer_otherwise_forgets_it_too():
+def test_a_layer_that_calls_its_regularizer_otherwise_forgets_it_too() -> None:
     model = keras.Sequential([keras.Input((3,)), OwnName("l2")])
 
     poise.adopt_regularizers(model)
@@ -276,14 +278,14 @@ def test_a_layer_that_calls_its_regularizer_otherwise_forgets_it_too():
     assert keras.models.clone_model(model).losses == []
 
 
-def _penalized(inner, rule, **settings):
+def _penalized(inner, rule, **settings) -> Any:
     """A trained model with a rule for its features and a Keras regularizer on its head."""
     each = {"head": regularizers.L2(0.01), "features": None}
     return _stepped(compiled(poise.PenalizedOptimizer(inner, rule, **settings), net(kernel_regularizer=each)))
 
 
 @pytest.mark.parametrize("what", ["average", "anchor"])
-def test_the_state_of_a_model_that_has_rules_is_kept(what):
+def test_the_state_of_a_model_that_has_rules_is_kept(what) -> None:
     average = {"use_ema": True, "ema_momentum": 0.9} if what == "average" else {}
     penalty = poise.Anchored(poise.L2(0.5)) if what == "anchor" else poise.L1(0.1)
     untouched, adopted = (
@@ -297,10 +299,10 @@ def test_the_state_of_a_model_that_has_rules_is_kept(what):
     assert_same_weights(adopted, untouched)
 
 
-def test_the_momentum_of_the_proximal_steps_is_kept():
+def test_the_momentum_of_the_proximal_steps_is_kept() -> None:
     """The adopted regularizer has the strength zero, so that nothing but the old rule acts."""
 
-    def trained():
+    def trained() -> Any:
         each = {"head": regularizers.L2(0.0), "features": None}
         rule = poise.Rule("features/kernel", poise.L1(0.1))
         optimizer = poise.PenalizedOptimizer(keras.optimizers.SGD(0.05, 0.9), rule, update="proximal")
@@ -313,7 +315,7 @@ def test_the_momentum_of_the_proximal_steps_is_kept():
     assert_same_weights(_stepped(adopted), _stepped(untouched))
 
 
-def test_a_rule_that_has_the_name_of_an_adopted_one_is_told_apart():
+def test_a_rule_that_has_the_name_of_an_adopted_one_is_told_apart() -> None:
     model = _penalized("sgd", poise.Rule("features/kernel", poise.L1(0.1), name="L2(strength=0.01)"))
 
     poise.adopt_regularizers(model)
@@ -322,7 +324,7 @@ def test_a_rule_that_has_the_name_of_an_adopted_one_is_told_apart():
 
 
 @pytest.mark.parametrize("why", ["decoupled", "two non-smooth penalties"])
-def test_a_refusal_leaves_the_model_as_it_was(why):
+def test_a_refusal_leaves_the_model_as_it_was(why) -> None:
     update, old = ("decoupled", poise.L2(0.1)) if why == "decoupled" else ("proximal", poise.GroupLasso(0.1))
     each = {"head": regularizers.L1(0.01), "features": None}
     model = net(kernel_regularizer=each)
@@ -341,7 +343,7 @@ def test_a_refusal_leaves_the_model_as_it_was(why):
     assert fitted(model, epochs=1)
 
 
-def test_a_second_adoption_joins_the_first():
+def test_a_second_adoption_joins_the_first() -> None:
     model = compiled("adam", net(kernel_regularizer={"features": regularizers.L2(0.1), "head": None}))
     poise.adopt_regularizers(model)
     model.get_layer("head").kernel.regularizer = regularizers.L2(0.1)
@@ -356,8 +358,8 @@ def test_a_second_adoption_joins_the_first():
 
 @pytest.mark.filterwarnings("ignore:The loss of .* is not only the prediction loss")
 @pytest.mark.parametrize("shared", [True, False])
-def test_an_activity_regularizer_stays_also_where_it_is_the_same_object(shared):
-    def trained(adopts):
+def test_an_activity_regularizer_stays_also_where_it_is_the_same_object(shared) -> None:
+    def trained(adopts) -> Any:
         regularizer = regularizers.L2(0.1)
         activity = regularizer if shared else regularizers.L2(0.1)
         model = compiled("sgd", net(kernel_regularizer=regularizer, activity_regularizer=activity))
@@ -374,41 +376,43 @@ def test_an_activity_regularizer_stays_also_where_it_is_the_same_object(shared):
 class CallsItsOwn(layers.Layer):
     """A layer that puts its regularizer on a variable and on its output."""
 
-    def __init__(self, reg="l2", **settings):
+    def __init__(self, reg="l2", **settings) -> None:
         super().__init__(**settings)
         self.reg = regularizers.get(reg)
 
-    def build(self, shape):
+    def build(self, shape) -> None:
         self.w = self.add_weight(shape=(shape[-1], 4), name="w", regularizer=self.reg)
 
-    def call(self, x):
+    def call(self, x) -> Any:
         h = x @ self.w
         self.add_loss(self.reg(h))
         return h
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "reg": regularizers.serialize(self.reg)}
 
 
-def test_a_layer_that_calls_its_regularizer_keeps_it():
-    def trained(adopts):
+def test_a_layer_that_calls_its_regularizer_keeps_it() -> None:
+    def trained(adopts) -> Any:
         keras.utils.set_random_seed(0)
         model = compiled("sgd", keras.Sequential([keras.Input((6,)), CallsItsOwn(name="own"), layers.Dense(1)]))
         if adopts:
-            with pytest.warns(UserWarning, match=r"The code of the layer 'own' \(CallsItsOwn\) creates its regularizer"):
+            with pytest.warns(
+                UserWarning, match=r"The code of the layer 'own' \(CallsItsOwn\) creates its regularizer"
+            ):
                 poise.adopt_regularizers(model)
         return fitted(model, epochs=3)
 
     assert_same_weights(trained(True), trained(False))
 
 
-def test_everything_that_was_compiled_stays():
-    def make():
+def test_everything_that_was_compiled_stays() -> None:
+    def make() -> keras.Model:
         x = keras.Input((6,))
         hidden = layers.Dense(4, kernel_regularizer="l2")(x)
         return keras.Model(x, [layers.Dense(1, name="a")(hidden), layers.Dense(1, name="b")(hidden)])
 
-    def trained(adopts):
+    def trained(adopts) -> Any:
         keras.utils.set_random_seed(0)
         model = make()
         model.compile(
@@ -446,7 +450,7 @@ def test_everything_that_was_compiled_stays():
 
 
 @pytest.mark.parametrize("scales", [True, False])
-def test_loss_scaling_is_as_it_was_compiled(scales):
+def test_loss_scaling_is_as_it_was_compiled(scales) -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = compiled("adam", net(kernel_regularizer=regularizers.L2(0.1)), auto_scale_loss=scales)
@@ -462,22 +466,22 @@ def test_loss_scaling_is_as_it_was_compiled(scales):
 class Custom(keras.Model):
     """A model with a compile of its own."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.dense = layers.Dense(1, kernel_regularizer="l2")
         self.built = True
         self.dense.build((None, 6))
 
-    def call(self, x):
+    def call(self, x) -> Any:
         return self.dense(x)
 
-    def compile(self, optimizer, temperature, second=None):
+    def compile(self, optimizer, temperature, second=None) -> None:
         super().compile(optimizer, loss="mse")
         self.temperature, self.same, self.second_optimizer = temperature, self.optimizer, second
 
 
-def test_a_custom_compile_is_not_called_again():
-    def trained(adopts):
+def test_a_custom_compile_is_not_called_again() -> None:
+    def trained(adopts) -> Any:
         keras.utils.set_random_seed(0)
         model = Custom()
         model.compile(keras.optimizers.Adam(0.01), temperature=3.0)
@@ -490,7 +494,7 @@ def test_a_custom_compile_is_not_called_again():
     assert_same_weights(trained(True), trained(False))
 
 
-def test_a_model_with_several_optimizers_is_refused():
+def test_a_model_with_several_optimizers_is_refused() -> None:
     model = Custom()
     model.compile("sgd", temperature=3.0, second=keras.optimizers.Adam())
 
@@ -504,7 +508,7 @@ def test_a_model_with_several_optimizers_is_refused():
 # ---------------------------------------------------------------- layers of all kinds
 
 
-def _heads(x):
+def _heads(x) -> Any:
     return layers.MultiHeadAttention(2, 3, kernel_regularizer="l2", bias_regularizer=regularizers.L2(0.03))(x, x)
 
 
@@ -527,8 +531,8 @@ SEQUENCES = {
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
-def test_layers_of_every_kind_train_alike_and_forget_theirs(name):
-    def trained(adopts):
+def test_layers_of_every_kind_train_alike_and_forget_theirs(name) -> None:
+    def trained(adopts) -> keras.Model:
         keras.utils.set_random_seed(0)
         x = keras.Input((5, 6))
         layer = SEQUENCES[name]
@@ -544,7 +548,7 @@ def test_layers_of_every_kind_train_alike_and_forget_theirs(name):
     assert_same_weights(trained(True), trained(False))
 
 
-def test_weights_that_spectral_normalization_changes_keep_their_regularizer():
+def test_weights_that_spectral_normalization_changes_keep_their_regularizer() -> None:
     """On JAX the loss sees them after the change, the optimizer before."""
     same = regularizers.L2(0.01)
     spectral = layers.SpectralNormalization(layers.Dense(2, kernel_regularizer=same, name="inside"))
@@ -560,8 +564,8 @@ def test_weights_that_spectral_normalization_changes_keep_their_regularizer():
     assert head.get_config()["kernel_regularizer"] is None
 
 
-def test_low_rank_adapters_train_alike():
-    def trained(adopts):
+def test_low_rank_adapters_train_alike() -> None:
+    def trained(adopts) -> Any:
         model = net(kernel_regularizer=regularizers.L2(0.1))
         model.get_layer("features").enable_lora(2)
         keras.utils.set_random_seed(0)
@@ -575,8 +579,8 @@ def test_low_rank_adapters_train_alike():
     assert_same_weights(trained(True), trained(False))
 
 
-def test_layers_frozen_after_training_began():
-    def trained(adopts):
+def test_layers_frozen_after_training_began() -> None:
+    def trained(adopts) -> Any:
         model = fitted(compiled("sgd", net(kernel_regularizer=regularizers.L2(0.1))), epochs=1)
         model.get_layer("features").trainable = False
         compiled("sgd", model)
@@ -590,7 +594,7 @@ def test_layers_frozen_after_training_began():
 # ---------------------------------------------------------------- layers of several models
 
 
-def test_layers_shared_with_another_model_are_reported():
+def test_layers_shared_with_another_model_are_reported() -> None:
     trunk = layers.Dense(4, kernel_regularizer="l2", name="trunk")
     models = []
     for name in ("left", "right"):
@@ -603,7 +607,7 @@ def test_layers_shared_with_another_model_are_reported():
     assert models[1].losses == []
 
 
-def test_a_compiled_view_of_the_model_is_reported_and_others_are_not():
+def test_a_compiled_view_of_the_model_is_reported_and_others_are_not() -> None:
     model = net(kernel_regularizer={"features": "l2", "head": None})
     view = keras.Model(model.inputs, model.get_layer("features").output, name="view")
     twin = net(kernel_regularizer={"features": "l2", "head": None})
@@ -617,7 +621,7 @@ def test_a_compiled_view_of_the_model_is_reported_and_others_are_not():
     assert part.losses == []
 
 
-def test_a_model_around_it_is_reported():
+def test_a_model_around_it_is_reported() -> None:
     inner = keras.Sequential([keras.Input((6,)), layers.Dense(3, kernel_regularizer="l2", name="deep")], name="inner")
     outer = keras.Sequential([keras.Input((6,)), inner, layers.Dense(1)], name="outer")
 
@@ -628,12 +632,12 @@ def test_a_model_around_it_is_reported():
     assert outer.losses == []
 
 
-def test_regularizers_come_back_with_a_layer_that_makes_them_and_this_is_said():
+def test_regularizers_come_back_with_a_layer_that_makes_them_and_this_is_said() -> None:
     class Makes(layers.Layer):
-        def build(self, shape):
+        def build(self, shape) -> None:
             self.w = self.add_weight(shape=(shape[-1], 1), regularizer=regularizers.L2(0.1), name="w")
 
-        def call(self, x):
+        def call(self, x) -> Any:
             return ops.matmul(x, self.w)
 
     model = keras.Sequential([keras.Input((6,)), Makes(name="makes")])

@@ -91,7 +91,7 @@ def test_forces_of_a_net_are_the_derivatives_of_its_two_losses() -> None:
 
         one = by_differences(prediction, start[place].astype("float64"))
         other = by_differences(penalty, start[place].astype("float64"))
-        row = forces.loc[path]
+        row: Any = forces.loc[path]
         assert row["prediction"] == pytest.approx(np.linalg.norm(one), rel=1e-4)
         assert row["penalty"] == pytest.approx(np.linalg.norm(other), rel=1e-4, abs=1e-6)
         assert row["residual"] == pytest.approx(np.linalg.norm(one + other), rel=1e-4)

@@ -303,10 +303,11 @@ def test_tensorboard_gets_them(tmp_path: Path) -> None:
 
     split(model_of(), callbacks=[callbacks.TensorBoard(str(tmp_path))])
 
+    events: Any = event_pb2  # its classes are made when it is imported
     tags = set()
     for file in tmp_path.rglob("events*"):
         for record in TFRecordDataset(str(file)):
-            event = event_pb2.Event.FromString(record.numpy())
+            event = events.Event.FromString(record.numpy())
             tags |= {value.tag for value in event.summary.value}
     assert {"epoch_loss", "epoch_penalty", "epoch_total_loss"} <= tags
 
@@ -375,7 +376,7 @@ def test_force_history_under_loss_scaling() -> None:
     np.testing.assert_allclose(half.table["penalty"], full.table["penalty"], rtol=1e-2)
 
 
-def test_a_model_that_was_trained_without_it_is_split_from_then_on():
+def test_a_model_that_was_trained_without_it_is_split_from_then_on() -> None:
     """The step that was compiled then records no values."""
     model, twin = (compiled(poise.PenalizedOptimizer("adam", poise.L2(0.1))) for _ in range(2))
     fitted(model, epochs=2)
@@ -541,6 +542,7 @@ def best_epoch(order: str) -> tuple[np.ndarray, Note, callbacks.EarlyStopping | 
 def test_restored_best_weights_are_those_of_the_best_epoch(order: str) -> None:
     kernel, note, stop = best_epoch(order)
 
+    assert stop is not None
     best = note.weights[stop.best_epoch]
     np.testing.assert_array_equal(kernel, best)
     assert np.count_nonzero(note.weights[-1]) < np.count_nonzero(best) < 8

@@ -8,7 +8,7 @@ import poise
 
 
 @pytest.mark.backends("tensorflow", "torch")
-def test_without_hidden_layers_it_is_ridge():
+def test_without_hidden_layers_it_is_ridge() -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 3))
     X = (X - X.mean(axis=0)) / X.std(axis=0)

@@ -13,7 +13,7 @@ RECIPES = ["recipe_a_no_penalty.py", "recipe_b_l2_regularizer.py", "recipe_c_cus
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_recipe_is_its_twin_weight_for_weight(recipe):
+def test_recipe_is_its_twin_weight_for_weight(recipe) -> None:
     command = [sys.executable, str(EXAMPLES / recipe)]
 
     printed = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ, timeout=300).stdout
@@ -24,7 +24,7 @@ def test_recipe_is_its_twin_weight_for_weight(recipe):
 
 
 @pytest.mark.backends("torch")
-def test_shrinking_prints_the_same_accuracy_before_and_after():
+def test_shrinking_prints_the_same_accuracy_before_and_after() -> None:
     command = [sys.executable, str(EXAMPLES / "shrinking.py"), "--epochs", "2", "--strengths", "2"]
 
     printed = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ, timeout=300).stdout
@@ -35,5 +35,5 @@ def test_shrinking_prints_the_same_accuracy_before_and_after():
     assert "times fewer operations" in printed
 
 
-def test_every_recipe_is_tested():
+def test_every_recipe_is_tested() -> None:
     assert sorted(path.name for path in EXAMPLES.glob("recipe_*.py")) == RECIPES

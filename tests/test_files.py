@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,11 @@ from poise.files import (
 )
 
 
-def _names(folder):
+def _names(folder) -> Any:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_file_is_replaced_at_the_end(tmp_path):
+def test_a_file_is_replaced_at_the_end(tmp_path) -> None:
     target = tmp_path / "new" / "file.txt"
 
     for text in ("first", "second"):
@@ -34,7 +35,7 @@ def test_a_file_is_replaced_at_the_end(tmp_path):
     assert _names(target.parent) == ["file.txt"]
 
 
-def test_after_an_exception_a_file_and_a_folder_are_unchanged(tmp_path):
+def test_after_an_exception_a_file_and_a_folder_are_unchanged(tmp_path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "inside").write_text("old")
@@ -50,7 +51,7 @@ def test_after_an_exception_a_file_and_a_folder_are_unchanged(tmp_path):
     assert (tmp_path / "file").read_text() == (tmp_path / "folder" / "inside").read_text() == "old"
 
 
-def test_a_folder_is_replaced_with_all_it_held(tmp_path):
+def test_a_folder_is_replaced_with_all_it_held(tmp_path) -> None:
     target = tmp_path / "folder"
     for name in ("old", "new"):
         with replace_folder(target) as new:
@@ -61,7 +62,7 @@ def test_a_folder_is_replaced_with_all_it_held(tmp_path):
     assert checksum(target / "new") == "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
 
 
-def test_leftovers_of_a_killed_writer_are_cleared_and_what_it_moved_comes_back(tmp_path):
+def test_leftovers_of_a_killed_writer_are_cleared_and_what_it_moved_comes_back(tmp_path) -> None:
     target = tmp_path / "folder"
     beside = tmp_path / ".folder.saving-killed"
     (beside / "old").mkdir(parents=True)
@@ -73,13 +74,13 @@ def test_leftovers_of_a_killed_writer_are_cleared_and_what_it_moved_comes_back(t
     assert _names(tmp_path) == [".folder.saving-foreign", "folder"]
 
 
-def test_leftovers_of_a_running_writer_stay(tmp_path):
+def test_leftovers_of_a_running_writer_stay(tmp_path) -> None:
     with replace_folder(tmp_path / "folder"):
         clear_leftovers(tmp_path / "folder")
         assert len(_names(tmp_path)) == 1
 
 
-def test_a_lock_is_held_once_and_released(tmp_path):
+def test_a_lock_is_held_once_and_released(tmp_path) -> None:
     file = tmp_path / "lock"
 
     assert take_lock(file, create=False) is None
@@ -90,7 +91,7 @@ def test_a_lock_is_held_once_and_released(tmp_path):
     assert take_lock(file) is not None
 
 
-def test_a_path_that_cannot_be_written_is_named_with_the_reason(tmp_path):
+def test_a_path_that_cannot_be_written_is_named_with_the_reason(tmp_path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(CannotWriteError, match="cannot be written: Not a directory. Choose another path.") as caught:
@@ -101,5 +102,5 @@ def test_a_path_that_cannot_be_written_is_named_with_the_reason(tmp_path):
     assert _names(tmp_path) == ["file"]
 
 
-def test_an_output_that_exists_is_named():
+def test_an_output_that_exists_is_named() -> None:
     assert str(OutputExistsError("runs/a")) == "'runs/a' already exists. Pass overwrite=True to replace it."

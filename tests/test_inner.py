@@ -237,7 +237,9 @@ def test_override_of_the_step_is_honored_in_the_coupled_update(make: Any) -> Non
     ("make", "method"), [(Centered, "apply"), (Halved, "update_step"), (Scaled, "apply"), (Mixed, "_clip_gradients")]
 )
 def test_override_of_the_step_is_refused_in_the_proximal_update(make: Any, method: str) -> None:
-    with pytest.raises(ValueError, match=rf"{make.__name__}: it overrides {method}.*poise\.optimizer\.metrics\.step_of"):
+    with pytest.raises(
+        ValueError, match=rf"{make.__name__}: it overrides {method}.*poise\.optimizer\.metrics\.step_of"
+    ):
         poise.PenalizedOptimizer(make(0.05), poise.L1(0.1), update="proximal")
 
 

@@ -1,6 +1,7 @@
 """poise.summary: every variable, with the reason why it is or is not penalized."""
 
 import io
+from typing import Any
 
 import keras
 import pytest
@@ -11,18 +12,18 @@ from rich.console import Console
 import poise
 
 
-def _model(rules, **settings):
+def _model(rules, **settings) -> Any:
     stack = [layers.Dense(4, name="features"), layers.BatchNormalization(name="norm"), layers.Dense(1, name="head")]
     model = keras.Sequential([keras.Input((6,)), *stack], name="net")
     return compiled(poise.PenalizedOptimizer("adam", rules, **settings), model)
 
 
-def _notes(model):
+def _notes(model) -> Any:
     table = poise.summary(model).table
     return dict(zip(table["variable"], table["note"], strict=True))
 
 
-def test_every_variable_is_listed_with_role_and_reason():
+def test_every_variable_is_listed_with_role_and_reason() -> None:
     rules = [poise.Rule("*/kernel", poise.L1(0.1), exclude="head/*", name="sparse")]
 
     table = poise.summary(_model(rules, update="proximal")).table
@@ -43,20 +44,20 @@ def test_every_variable_is_listed_with_role_and_reason():
     assert notes["net/norm/moving_mean"] == "not trained"
 
 
-def test_a_variable_with_two_rules_has_two_rows():
+def test_a_variable_with_two_rules_has_two_rows() -> None:
     table = poise.summary(_model([poise.L1(0.1), poise.Rule("head/kernel", poise.L2(0.2))])).table
 
     assert table[table["variable"] == "net/head/kernel"]["penalty"].tolist() == ["L1", "L2"]
 
 
-def test_a_strength_that_was_changed_is_shown():
+def test_a_strength_that_was_changed_is_shown() -> None:
     model = _model(poise.L2(0.1))
     model.optimizer.strength["kernels"] = 0.7
 
     assert poise.summary(model).table["strength"].iloc[0] == 0.7
 
 
-def test_inactive_rules_are_named():
+def test_inactive_rules_are_named() -> None:
     model = _model([poise.L2(0.1), poise.Rule("features/kernel", poise.L1(0.1), name="asleep")])
     model.get_layer("features").trainable = False
 
@@ -65,27 +66,27 @@ def test_inactive_rules_are_named():
     assert notes["net/features/kernel"] == "frozen, otherwise rule 'kernels', 'asleep' (inactive)"
 
 
-def test_a_keras_regularizer_is_pointed_out():
+def test_a_keras_regularizer_is_pointed_out() -> None:
     model = compiled("adam", net(kernel_regularizer=keras.regularizers.L2(0.1)))
 
     assert "poise.adopt_regularizers(model) moves it" in _notes(model)["net/features/kernel"]
     assert _notes(model)["net/features/bias"] == "there are no rules"
 
 
-def test_works_without_a_compiled_model_and_refuses_one_that_is_not_built():
+def test_works_without_a_compiled_model_and_refuses_one_that_is_not_built() -> None:
     assert "not compiled with poise.PenalizedOptimizer" in str(poise.summary(net()))
     with pytest.raises(ValueError, match=r"not built.*keras\.Input"):
         poise.summary(keras.Sequential([layers.Dense(1)]))
 
 
-def test_a_trained_model_is_listed_as_before():
+def test_a_trained_model_is_listed_as_before() -> None:
     model = _model(poise.L2(0.1))
     before = str(poise.summary(model))
 
     assert str(poise.summary(fitted(model, epochs=1))) == before
 
 
-def test_prints_in_a_terminal_as_text_and_in_a_notebook():
+def test_prints_in_a_terminal_as_text_and_in_a_notebook() -> None:
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1, name="a<b>[bold]")], name="net")
     summary = poise.summary(compiled(poise.PenalizedOptimizer("adam", poise.L2(0.01)), model))
 
@@ -99,7 +100,7 @@ def test_prints_in_a_terminal_as_text_and_in_a_notebook():
     assert max(map(len, str(summary).splitlines())) <= 120
 
 
-def test_rules_of_a_built_optimizer_are_those_that_act():
+def test_rules_of_a_built_optimizer_are_those_that_act() -> None:
     """Whatever its rules would match by paths today."""
     model = _model([poise.Rule("head/kernel", poise.L2(0.2))])
     model.optimizer.build(model.trainable_variables, model)
@@ -112,7 +113,7 @@ def test_rules_of_a_built_optimizer_are_those_that_act():
     assert table.loc["net/head/kernel", "penalty"] == ""
 
 
-def test_summary_of_an_optimizer_that_the_model_is_not_compiled_with():
+def test_summary_of_an_optimizer_that_the_model_is_not_compiled_with() -> None:
     model = net()
     optimizer = poise.PenalizedOptimizer("sgd", poise.Rule("head/kernel", poise.L2(0.2)))
 
@@ -124,7 +125,7 @@ def test_summary_of_an_optimizer_that_the_model_is_not_compiled_with():
         poise.summary([])
 
 
-def test_html_is_one_table_without_colors_of_its_own():
+def test_html_is_one_table_without_colors_of_its_own() -> None:
     page = poise.summary(_model(poise.L2(0.1)))._repr_html_()
 
     assert page.count("<table") == page.count("</table>") == 1
@@ -135,7 +136,7 @@ def test_html_is_one_table_without_colors_of_its_own():
 
 
 @pytest.mark.parametrize("is_built", [False, True])
-def test_auto_is_shown_as_the_update_that_acts(is_built):
+def test_auto_is_shown_as_the_update_that_acts(is_built) -> None:
     rules = [
         poise.Rule("features/kernel", poise.L1(0.1)),
         poise.Rule("head/kernel", poise.L2(0.1)),
@@ -156,7 +157,7 @@ def test_auto_is_shown_as_the_update_that_acts(is_built):
     ]
 
 
-def test_a_smooth_penalty_with_held_zeros_is_proximal():
+def test_a_smooth_penalty_with_held_zeros_is_proximal() -> None:
     factors = [float("inf"), 1.0, 1.0, 1.0, 1.0, 1.0]
     table = poise.summary(
         _model([poise.Rule("features/kernel", poise.L2(0.1, factors=[[f] * 4 for f in factors]))])

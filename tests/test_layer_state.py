@@ -1,6 +1,7 @@
 """Copies of models have all of their state: on every backend their outputs are those of Keras' own save and load."""
 
 import json
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,17 +12,17 @@ from oracles.stateful import adapted_model, assert_same_model, predicted, rows_o
 from poise.layer_state import State, copy_state, state_of
 
 
-def called(layer, rows):
+def called(layer, rows) -> Any:
     return np.array(keras.ops.convert_to_numpy(layer(rows)))
 
 
-def cloned(model):
+def cloned(model) -> keras.Model:
     clone = keras.models.clone_model(model)
     copy_state(model, clone)
     return clone
 
 
-def test_a_copy_computes_what_the_model_and_what_a_saved_and_loaded_one_compute(tmp_path):
+def test_a_copy_computes_what_the_model_and_what_a_saved_and_loaded_one_compute(tmp_path) -> None:
     rows = rows_of()
     model = adapted_model(rows)
     model.save(tmp_path / "model.keras")
@@ -34,7 +35,7 @@ def test_a_copy_computes_what_the_model_and_what_a_saved_and_loaded_one_compute(
     assert_same_model(model, copy, rows)
 
 
-def test_statistics_that_were_set_and_are_not_used_yet_are_not_used_by_the_copy_either():
+def test_statistics_that_were_set_and_are_not_used_yet_are_not_used_by_the_copy_either() -> None:
     rows = rows_of()
     model = adapted_model(rows)
     model.set_weights([0.5 + weight for weight in model.get_weights()])
@@ -46,7 +47,7 @@ def test_statistics_that_were_set_and_are_not_used_yet_are_not_used_by_the_copy_
     np.testing.assert_allclose(called(copy.layers[0], rows), called(model.layers[0], rows), rtol=1e-6)
 
 
-def test_a_copy_shares_nothing_with_the_model():
+def test_a_copy_shares_nothing_with_the_model() -> None:
     rows = rows_of()
     model = adapted_model(rows)
     copy = cloned(model)
@@ -58,11 +59,11 @@ def test_a_copy_shares_nothing_with_the_model():
     np.testing.assert_array_equal(predicted(model, rows), before)
 
 
-def test_the_state_goes_through_json_and_arrays():
+def test_the_state_goes_through_json_and_arrays() -> None:
     rows, arrays = rows_of(), []
     model = adapted_model(rows)
 
-    def keep(array):
+    def keep(array) -> Any:
         arrays.append(array)
         return len(arrays) - 1
 
@@ -83,7 +84,7 @@ LOOKUPS = {
 
 @pytest.mark.parametrize("kind", LOOKUPS)
 @pytest.mark.backends("tensorflow")
-def test_vocabularies_are_copied(kind):
+def test_vocabularies_are_copied(kind) -> None:
     import tensorflow as tf
 
     layer = LOOKUPS[kind]()
@@ -99,7 +100,7 @@ def test_vocabularies_are_copied(kind):
 
 
 @pytest.mark.backends("tensorflow")
-def test_whole_numbers_and_bins_are_copied():
+def test_whole_numbers_and_bins_are_copied() -> None:
     numbers, rows = np.array([[3], [7], [7], [12], [3], [7]]), np.random.default_rng(0).normal(size=(90, 1))
     lookup, bins = layers.IntegerLookup(output_mode="tf_idf"), layers.Discretization(num_bins=4, output_mode="one_hot")
     lookup.adapt(numbers)
@@ -112,14 +113,14 @@ def test_whole_numbers_and_bins_are_copied():
         np.testing.assert_array_equal(copy(values), model(values))
 
 
-def test_a_model_of_another_structure_is_refused():
+def test_a_model_of_another_structure_is_refused() -> None:
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="two")], name="net")
     other = keras.Sequential([keras.Input((3,)), layers.Dense(4)], name="other")
     with pytest.raises(ValueError, match=r"The state of 'other' cannot be restored.*\(3, 2\).*\(3, 4\)"):
         copy_state(model, other)
 
 
-def test_files_stay_inside_their_folder():
+def test_files_stay_inside_their_folder() -> None:
     rows = rows_of()
     model = adapted_model(rows)
     state = state_of(model)

@@ -27,7 +27,9 @@ def test_observe_every_is_a_number_of_steps(observe_every: Any) -> None:
 
 @pytest.mark.parametrize("update", ["Coupled", "", None, "prox"])
 def test_update_is_one_of_four(update: Any) -> None:
-    with pytest.raises(ValueError, match=rf"update={update!r} is not one of 'auto', 'coupled', 'decoupled', 'proximal'"):
+    with pytest.raises(
+        ValueError, match=rf"update={update!r} is not one of 'auto', 'coupled', 'decoupled', 'proximal'"
+    ):
         poise.PenalizedOptimizer("sgd", poise.L2(0.1), update=update)
 
 
@@ -41,7 +43,10 @@ def test_loss_scale_optimizer_goes_around_and_not_inside(update: str) -> None:
 
 def test_penalized_in_penalized_is_refused() -> None:
     inside = poise.PenalizedOptimizer("sgd", poise.L1(0.1))
-    with pytest.raises(ValueError, match=r"Pass all rules to one PenalizedOptimizer: PenalizedOptimizer\(inner_optimizer, \[rule, rule\]\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"Pass all rules to one PenalizedOptimizer: PenalizedOptimizer\(inner_optimizer, \[rule, rule\]\)",
+    ):
         poise.PenalizedOptimizer(inside, poise.L2(0.1))
 
 
@@ -126,7 +131,9 @@ def test_two_penalties_that_are_not_smooth_are_refused(update: str) -> None:
 
 def test_rule_that_matches_nothing_fails_at_the_first_step_and_names_what_is_near() -> None:
     model = compiled(poise.PenalizedOptimizer("sgd", poise.Rule("head/kernell", poise.L2(0.1))))
-    with pytest.raises(ValueError, match=r"Rule 'head/kernell' matches none of the 4 trained.*Did you mean 'head/kernel'"):
+    with pytest.raises(
+        ValueError, match=r"Rule 'head/kernell' matches none of the 4 trained.*Did you mean 'head/kernel'"
+    ):
         fitted(model, epochs=1)
 
 
@@ -182,7 +189,9 @@ def test_rule_for_frozen_layers_alone_sleeps_and_says_so() -> None:
     rules = [poise.Rule("features/kernel", poise.L1(0.1)), poise.Rule("head/kernel", poise.L2(0.01))]
     model = compiled(poise.PenalizedOptimizer("sgd", rules), frozen_features())
 
-    with pytest.warns(UserWarning, match=r"Rule 'features/kernel' has no effect: every variable that it matches is frozen"):
+    with pytest.warns(
+        UserWarning, match=r"Rule 'features/kernel' has no effect: every variable that it matches is frozen"
+    ):
         fitted(model)
 
     stock = frozen_features()
@@ -213,7 +222,9 @@ def test_rule_for_frozen_layers_is_an_error_where_the_model_is_not_found() -> No
         return frozen_features().trainable_variables
 
     optimizer = poise.PenalizedOptimizer("sgd", poise.Rule("features/kernel", poise.L1(0.1)))
-    with pytest.raises(ValueError, match=r"matches none of the 2 trained variables.*Frozen variables are not among them"):
+    with pytest.raises(
+        ValueError, match=r"matches none of the 2 trained variables.*Frozen variables are not among them"
+    ):
         optimizer.build(variables())
 
 

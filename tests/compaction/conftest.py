@@ -1,5 +1,7 @@
 """Every model here is given its weights by `randomized`; JAX would compile a program for every shape to draw others."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -8,8 +10,8 @@ DRAWING = [keras.initializers.VarianceScaling, keras.initializers.Orthogonal, ke
 
 
 @pytest.fixture(autouse=True)
-def _layers_start_from_zeros(monkeypatch):
-    def zeros(self, shape, dtype=None, **settings):
+def _layers_start_from_zeros(monkeypatch) -> None:
+    def zeros(self, shape, dtype=None, **settings) -> Any:
         return keras.ops.convert_to_tensor(np.zeros(shape), dtype or keras.config.floatx())
 
     for initializer in DRAWING:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from keras import layers
 
@@ -13,6 +14,7 @@ from .zeroing import MAKES, READS, constant, silent, unread, width
 CHANNELS = 4
 RECURRENT = (layers.SimpleRNN, layers.GRU, layers.LSTM)
 IMAGE, SEQUENCE, VECTOR = (4, 4, 2), (5, 3), (4,)
+HEALTH_CHECKS: Any = list(HealthCheck)
 
 
 class Step(NamedTuple):

@@ -1,5 +1,7 @@
 """Layers that draw or take batch statistics outside of training too, and activity regularizers, keep what they do."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -12,25 +14,25 @@ from .zeroing import array, constant, randomized, silent, unread, widths
 pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
 
 
-def with_middle(middle, shape=(6,)):
+def with_middle(middle, shape=(6,)) -> keras.Model:
     inputs = keras.Input(shape)
     hidden, head = layers.Dense(6, name="hidden"), layers.Dense(1, name="head")
     return randomized(keras.Model(inputs, head(middle(hidden(inputs)))))
 
 
-def inside(make):
+def inside(make) -> Any:
     """The layer in a model that is called as in training."""
     symbol = keras.Input((6,))
     model = keras.Model(symbol, layers.Dense(6, name="within")(make()(symbol)))
     return lambda x: model(x, training=True)
 
 
-def in_a_sequential(make):
+def in_a_sequential(make) -> Any:
     model = keras.Sequential([keras.Input((6,)), make()])
     return lambda x: model(x, training=True)
 
 
-def against_the_layer(make):
+def against_the_layer(make) -> Any:
     """Keras lets the argument of the model around win."""
     symbol = keras.Input((6,))
     model = keras.Model(symbol, make()(symbol, training=False))
@@ -52,13 +54,13 @@ CALLS = {
 }
 
 
-def drawn(model, x):
+def drawn(model, x) -> Any:
     return array(model(ops.convert_to_tensor(x)))
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("kind", RANDOM)
-def test_a_layer_called_as_in_training_gives_the_same_draws(kind, call):
+def test_a_layer_called_as_in_training_gives_the_same_draws(kind, call) -> None:
     model = with_middle(CALLS[call](RANDOM[kind]))
     constant(model.get_layer("hidden"), [0, 3])
     x = np.random.default_rng(0).normal(size=(50, 6)).astype("float32")
@@ -70,7 +72,7 @@ def test_a_layer_called_as_in_training_gives_the_same_draws(kind, call):
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_monte_carlo_dropout_keeps_its_spread():
+def test_monte_carlo_dropout_keeps_its_spread() -> None:
     model = with_middle(lambda x: layers.Dropout(0.5, seed=0)(x, training=True), (2,))
     hidden, head = model.get_layer("hidden"), model.get_layer("head")
     hidden.set_weights([np.zeros((2, 6)), np.full(6, 3.0)])
@@ -82,7 +84,7 @@ def test_monte_carlo_dropout_keeps_its_spread():
 
 
 @pytest.mark.parametrize("training", [False, None])
-def test_a_layer_that_is_called_as_outside_of_training_is_cut(training):
+def test_a_layer_that_is_called_as_outside_of_training_is_cut(training) -> None:
     model = with_middle(
         lambda x: layers.BatchNormalization()(layers.Dropout(0.5)(x, training=training), training=False)
     )
@@ -91,7 +93,7 @@ def test_a_layer_that_is_called_as_outside_of_training_is_cut(training):
 
 
 @pytest.mark.parametrize(("dropout", "left"), [(0.5, 6), (0.0, 4)])
-def test_attention_and_recurrent_layers_with_dropout_that_is_on_stay(dropout, left):
+def test_attention_and_recurrent_layers_with_dropout_that_is_on_stay(dropout, left) -> None:
     inputs = keras.Input((5, 6))
     hidden = layers.Dense(6, name="hidden")(inputs)
     attended = layers.MultiHeadAttention(2, 2, dropout=dropout, seed=1)(hidden, hidden, training=True)
@@ -110,14 +112,14 @@ def test_attention_and_recurrent_layers_with_dropout_that_is_on_stay(dropout, le
 class Spread(keras.regularizers.Regularizer):
     """Not a sum over entries."""
 
-    def __call__(self, x):
+    def __call__(self, x) -> Any:
         return 0.1 * ops.sum(ops.var(x, axis=-1))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
-def evaluated(model, x):
+def evaluated(model, x) -> Any:
     model.compile("sgd", loss="mse")
     return model.evaluate(x, np.zeros((len(x), 1), "float32"), batch_size=7, verbose=0)
 
@@ -132,8 +134,8 @@ KILLED = {
 
 @pytest.mark.parametrize("way", KILLED)
 @pytest.mark.parametrize("kind", REGULARIZERS)
-def test_an_activity_regularizer_keeps_the_loss(kind, way):
-    def middle(x):
+def test_an_activity_regularizer_keeps_the_loss(kind, way) -> None:
+    def middle(x) -> Any:
         return layers.Dense(6, "tanh", activity_regularizer=REGULARIZERS[kind](), name="regularized")(x)
 
     model = with_middle(middle)
@@ -148,7 +150,7 @@ def test_an_activity_regularizer_keeps_the_loss(kind, way):
     assert widths(smaller, ["regularized"]) == [left[kind]]
 
 
-def test_an_activity_regularizer_inside_an_attention_keeps_the_loss():
+def test_an_activity_regularizer_inside_an_attention_keeps_the_loss() -> None:
     inputs = keras.Input((5, 6))
     attention = layers.MultiHeadAttention(3, 2, activity_regularizer=keras.regularizers.L2(0.1), name="attention")
     model = randomized(keras.Model(inputs, layers.Dense(1)(layers.Flatten()(attention(inputs, inputs)))))

@@ -26,7 +26,7 @@ def heads_of(model: keras.Model) -> int:
 
 @pytest.mark.parametrize("cross", [False, True], ids=["self", "cross"])
 @pytest.mark.parametrize("way", ["unheard", "constant", "zero", "without bias"])
-def test_a_head_goes(cross, way):
+def test_a_head_goes(cross, way) -> None:
     model = attention(cross=cross, use_bias=way != "without bias")
     layer = model.get_layer("attention")
     if way == "unheard":
@@ -42,7 +42,7 @@ def test_a_head_goes(cross, way):
     assert heads_of(smaller) == 2
 
 
-def test_a_head_goes_whose_values_are_narrower_than_its_keys():
+def test_a_head_goes_whose_values_are_narrower_than_its_keys() -> None:
     """Keras computes such an attention in steps; dropout keeps it from trying its fused kernel."""
     model = attention(value_dim=2, dropout=0.1)
     zero_slice(model.get_layer("attention").output_dense.kernel, 0, (0, 2))
@@ -53,7 +53,7 @@ def test_a_head_goes_whose_values_are_narrower_than_its_keys():
     assert heads_of(smaller) == 2
 
 
-def test_units_that_no_head_reads_go():
+def test_units_that_no_head_reads_go() -> None:
     model = attention(cross=True)
     layer = model.get_layer("attention")
     for dense in (layer.key_dense, layer.value_dense):
@@ -65,7 +65,7 @@ def test_units_that_no_head_reads_go():
     assert widths(smaller, ["query", "value"]) == [6, 4]
 
 
-def test_causal_attention_with_a_mask_loses_a_head():
+def test_causal_attention_with_a_mask_loses_a_head() -> None:
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(9, UNITS, mask_zero=True)(inputs)
     x = layers.MultiHeadAttention(4, 3, name="attention")(x, x, use_causal_mask=True)
@@ -78,7 +78,7 @@ def test_causal_attention_with_a_mask_loses_a_head():
     assert heads_of(smaller) == 3
 
 
-def test_all_heads_but_one_may_go():
+def test_all_heads_but_one_may_go() -> None:
     model = attention()
     zero_slice(model.get_layer("attention").output_dense.kernel, 0, range(4))
 
@@ -88,7 +88,7 @@ def test_all_heads_but_one_may_go():
     assert heads_of(smaller) == 1
 
 
-def test_a_head_of_zeros_is_removed_only_where_it_is_exact():
+def test_a_head_of_zeros_is_removed_only_where_it_is_exact() -> None:
     """Zero values with a bias are a constant that attention hands on, as its weights sum to one."""
     inputs = keras.Input((4, UNITS))
     attended = layers.MultiHeadAttention(3, 2, name="attention")(inputs, inputs)

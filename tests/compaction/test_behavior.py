@@ -28,7 +28,7 @@ from .zeroing import (
 # ---------------------------------------------------------------- a plain model
 
 
-def test_training_goes_on_from_the_smaller_model():
+def test_training_goes_on_from_the_smaller_model() -> None:
     smaller = poise.compact(conv_net())
     before = [np.array(w) for w in smaller.get_weights()]
     random = np.random.default_rng(0)
@@ -41,7 +41,7 @@ def test_training_goes_on_from_the_smaller_model():
     assert all((w != old).any() for w, old in zip(smaller.get_weights(), before, strict=True))
 
 
-def test_the_smaller_model_loads_where_poise_is_not_installed(tmp_path):
+def test_the_smaller_model_loads_where_poise_is_not_installed(tmp_path) -> None:
     smaller = poise.compact(conv_net())
     inputs = inputs_of(smaller)
     smaller.save(tmp_path / "smaller.keras")
@@ -61,7 +61,7 @@ np.save("y.npy", keras.ops.convert_to_numpy(model(np.load("x.npy"))))
     np.testing.assert_allclose(np.load(tmp_path / "y.npy"), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_the_original_stays_as_it_was_and_shares_nothing():
+def test_the_original_stays_as_it_was_and_shares_nothing() -> None:
     model = conv_net()
     model.compile("adam", loss="mse", metrics=["mae"])
     config, optimizer = model.get_config(), model.optimizer
@@ -79,7 +79,7 @@ def test_the_original_stays_as_it_was_and_shares_nothing():
         np.testing.assert_array_equal(w, old)
 
 
-def test_frozen_layers_stay_frozen():
+def test_frozen_layers_stay_frozen() -> None:
     model = conv_net()
     model.get_layer("first").trainable = False
     model.get_layer("norm").trainable = False
@@ -91,7 +91,7 @@ def test_frozen_layers_stay_frozen():
 
 
 @pytest.mark.parametrize("kind", ["functional", "sequential"])
-def test_a_model_without_dead_units_comes_back_equal(kind):
+def test_a_model_without_dead_units_comes_back_equal(kind) -> None:
     model = dense_net("first", "second") if kind == "sequential" else conv_net()
     randomized(model)
 
@@ -103,7 +103,7 @@ def test_a_model_without_dead_units_comes_back_equal(kind):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_compacting_twice_changes_nothing_more():
+def test_compacting_twice_changes_nothing_more() -> None:
     once = poise.compact(conv_net())
 
     twice = poise.compact(once)
@@ -116,7 +116,7 @@ def test_compacting_twice_changes_nothing_more():
 
 
 @pytest.mark.parametrize("way", ["unheard", "constant", "zero"])
-def test_a_layer_whose_units_are_all_dead_keeps_one(way):
+def test_a_layer_whose_units_are_all_dead_keeps_one(way) -> None:
     model = dense_net("first", "second", "third")
     if way == "unheard":
         unread(model.get_layer("third"), range(UNITS))
@@ -129,7 +129,7 @@ def test_a_layer_whose_units_are_all_dead_keeps_one(way):
     assert widths(smaller, ["first", "second", "last"]) == [1, 1, 3]
 
 
-def test_a_constant_network_stays_a_network():
+def test_a_constant_network_stays_a_network() -> None:
     model = dense_net("first", "second")
     silent(model.get_layer("last"), range(3))
 
@@ -139,7 +139,7 @@ def test_a_constant_network_stays_a_network():
     assert widths(smaller, ["first", "second", "last"]) == [1, 1, 3]
 
 
-def test_what_only_the_dead_read_dies_layer_by_layer():
+def test_what_only_the_dead_read_dies_layer_by_layer() -> None:
     model = dense_net("first", "second", "third")
     for name in ("second", "third"):
         cut(model.get_layer(name).kernel, [0, 1], [2, 3, 4, 5])
@@ -151,7 +151,7 @@ def test_what_only_the_dead_read_dies_layer_by_layer():
     assert widths(smaller, ["first", "second", "third"]) == [4, 4, 4]
 
 
-def test_what_reads_only_constants_becomes_one_layer_by_layer():
+def test_what_reads_only_constants_becomes_one_layer_by_layer() -> None:
     model = dense_net("first", "second", "third", activation="sigmoid")
     for name in ("second", "third"):
         cut(model.get_layer(name).kernel, [2, 3, 4, 5], [0, 1])
@@ -163,7 +163,7 @@ def test_what_reads_only_constants_becomes_one_layer_by_layer():
     assert widths(smaller, ["first", "second", "third"]) == [4, 4, 4]
 
 
-def test_weights_within_the_tolerance_count_as_zeros():
+def test_weights_within_the_tolerance_count_as_zeros() -> None:
     model = dense_net("first")
     kernel = model.get_layer("last").kernel
     value = array(kernel)
@@ -180,7 +180,7 @@ def test_weights_within_the_tolerance_count_as_zeros():
 # ---------------------------------------------------------------- precision
 
 
-def test_mixed_precision_stays_and_gives_nearly_the_same():
+def test_mixed_precision_stays_and_gives_nearly_the_same() -> None:
     hidden = [layers.Dense(UNITS, activation="relu", name=name, dtype="mixed_float16") for name in ("first", "second")]
     model = keras.Sequential([keras.Input((5,)), *hidden, layers.Dense(3, name="last")])
     randomized(model)
@@ -197,7 +197,7 @@ def test_mixed_precision_stays_and_gives_nearly_the_same():
 # ---------------------------------------------------------------- a multiple of units
 
 
-def residual_net(dead):
+def residual_net(dead) -> keras.Model:
     """A stem of 10 channels, 10 within the branch, of both the same number dead."""
     inputs = layers.Input((6, 6, 2))
     stem = layers.Conv2D(10, 3, padding="same", activation="relu", name="stem")(inputs)
@@ -211,7 +211,7 @@ def residual_net(dead):
 
 
 @pytest.mark.parametrize(("dead", "multiple", "kept"), [(5, 4, 8), (6, 4, 4), (7, 4, 4), (1, 4, 10), (5, 1, 5)])
-def test_so_many_dead_units_stay_that_every_layer_makes_a_multiple(dead, multiple, kept):
+def test_so_many_dead_units_stay_that_every_layer_makes_a_multiple(dead, multiple, kept) -> None:
     model = residual_net(dead)
 
     smaller = poise.compact(model, multiple=multiple)
@@ -222,6 +222,6 @@ def test_so_many_dead_units_stay_that_every_layer_makes_a_multiple(dead, multipl
 
 
 @pytest.mark.parametrize("multiple", [0, -8, 1.5, True])
-def test_a_multiple_is_a_whole_number(multiple):
+def test_a_multiple_is_a_whole_number(multiple) -> None:
     with pytest.raises(ValueError, match="multiple must be an int >= 1"):
         poise.compact(dense_net(), multiple=multiple)

@@ -2,11 +2,11 @@
 
 import keras
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, seed, settings
 
 import poise
 
-from .random_graphs import IMAGE, SEQUENCE, VECTOR, built, kill_at_random, recipes
+from .random_graphs import HEALTH_CHECKS, IMAGE, SEQUENCE, VECTOR, built, kill_at_random, recipes
 from .zeroing import assert_same, randomized
 
 SHARES = (
@@ -15,19 +15,17 @@ SHARES = (
 if keras.backend.backend() != "jax":
     SHARES = [(IMAGE, 0), (VECTOR, 0), (SEQUENCE, 0)]
 NAMES = {IMAGE: "images", VECTOR: "vectors", SEQUENCE: "sequences"}
-few = settings(
-    derandomize=False, deadline=None, max_examples=20, database=None, suppress_health_check=list(HealthCheck)
-)
+few = settings(derandomize=False, deadline=None, max_examples=20, database=None, suppress_health_check=HEALTH_CHECKS)
 
 
 @pytest.mark.parametrize(("shape", "share"), SHARES, ids=lambda value: NAMES.get(value, value))
-def test_a_random_graph_gives_the_same_outputs_from_fewer_weights(shape, share):
+def test_a_random_graph_gives_the_same_outputs_from_fewer_weights(shape, share) -> None:
     sizes = []
 
     @seed(share)
     @given(recipe=recipes(shape))
     @few
-    def check(recipe):
+    def check(recipe) -> None:
         keras.utils.clear_session(free_memory=False)
         model = randomized(built(shape, recipe), recipe.seed)
         kill_at_random(model, recipe.seed)

@@ -13,7 +13,7 @@ from .zeroing import assert_same, cut, inputs_of, outputs, randomized, unread
 pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
 
 
-def test_input_features_stay_unless_asked():
+def test_input_features_stay_unless_asked() -> None:
     model = dense_net("first")
     unread(model.get_layer("first"), (0, 3))
 
@@ -23,7 +23,7 @@ def test_input_features_stay_unless_asked():
     assert_same(model, smaller)
 
 
-def test_features_that_nobody_reads_are_dropped_when_asked():
+def test_features_that_nobody_reads_are_dropped_when_asked() -> None:
     model = dense_net("first")
     unread(model.get_layer("first"), (0, 3))
 
@@ -34,7 +34,7 @@ def test_features_that_nobody_reads_are_dropped_when_asked():
     np.testing.assert_allclose(outputs(smaller, [x[:, needed]])[0], outputs(model, [x])[0], rtol=1e-5, atol=1e-6)
 
 
-def test_features_that_only_dead_units_read_are_dropped():
+def test_features_that_only_dead_units_read_are_dropped() -> None:
     model = dense_net("first")
     cut(model.get_layer("first").kernel, [2], [0, 1, 2, 3])
     unread(model.get_layer("last"), (4, 5))
@@ -46,14 +46,14 @@ def test_features_that_only_dead_units_read_are_dropped():
     np.testing.assert_allclose(outputs(smaller, [x[:, needed]])[0], outputs(model, [x])[0], rtol=1e-5, atol=1e-6)
 
 
-def test_all_features_are_needed_where_all_are_read():
+def test_all_features_are_needed_where_all_are_read() -> None:
     smaller, needed = poise.compact(dense_net("first"), drop_inputs=True)
 
     assert needed.tolist() == [0, 1, 2, 3, 4]
     assert smaller.input_shape == (None, 5)
 
 
-def test_several_inputs_lose_their_features_apart():
+def test_several_inputs_lose_their_features_apart() -> None:
     image, table = keras.Input((4, 4, 3)), keras.Input((5,))
     x = layers.Flatten()(layers.Conv2D(UNITS, 3, name="conv")(image))
     y = layers.BatchNormalization()(table)
@@ -70,17 +70,17 @@ def test_several_inputs_lose_their_features_apart():
     np.testing.assert_allclose(outputs(smaller, chosen)[0], outputs(model, given)[0], rtol=1e-5, atol=1e-6)
 
 
-def flat_sequence():
+def flat_sequence() -> keras.Model:
     inputs = keras.Input((2, 6))
     return keras.Model(inputs, layers.Dense(2, name="first")(layers.Flatten()(inputs)))
 
 
-def nested():
+def nested() -> keras.Model:
     inner = keras.Sequential([keras.Input((6,)), layers.Dense(3)], name="inner")
     return keras.Sequential([keras.Input((6,)), layers.Rescaling(0.5), layers.Dense(6, name="first"), inner])
 
 
-def image():
+def image() -> keras.Model:
     inputs = keras.Input((5, 5, 6))
     return keras.Model(inputs, layers.Conv2D(2, 3, name="first")(layers.Permute((2, 1, 3))(inputs)))
 
@@ -89,7 +89,7 @@ def image():
     ("make", "zeros", "expected"),
     [(flat_sequence, (1, 3, 9), [0, 1, 2, 4, 5]), (nested, (1, 5), [0, 2, 3, 4]), (image, (0,), [1, 2, 3, 4, 5])],
 )
-def test_features_are_followed_from_the_input_to_who_reads_them(make, zeros, expected):
+def test_features_are_followed_from_the_input_to_who_reads_them(make, zeros, expected) -> None:
     """A feature of a sequence is read by somebody if it is read at one of the steps."""
     model = randomized(make())
     unread(model.get_layer("first"), zeros)
@@ -102,7 +102,7 @@ def test_features_are_followed_from_the_input_to_who_reads_them(make, zeros, exp
     np.testing.assert_allclose(outputs(smaller, [x[..., needed]])[0], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_tokens_are_no_features():
+def test_tokens_are_no_features() -> None:
     inputs = keras.Input((4,), dtype="int32")
     model = keras.Model(inputs, layers.Dense(2, name="last")(layers.Flatten()(layers.Embedding(9, 3)(inputs))))
     randomized(model)
@@ -114,7 +114,7 @@ def test_tokens_are_no_features():
     assert_same(model, smaller)
 
 
-def test_one_feature_stays_where_none_is_read():
+def test_one_feature_stays_where_none_is_read() -> None:
     model = dense_net("first")
     unread(model.get_layer("first"), range(5))
 

@@ -24,7 +24,7 @@ def two_branches(merge, units=UNITS) -> keras.Model:
 
 
 @every_merge
-def test_a_unit_that_nobody_reads_after_the_merge_goes_in_both_branches(merge):
+def test_a_unit_that_nobody_reads_after_the_merge_goes_in_both_branches(merge) -> None:
     model = two_branches(merge())
     unread(model.get_layer("last"), (1, 4))
 
@@ -36,7 +36,7 @@ def test_a_unit_that_nobody_reads_after_the_merge_goes_in_both_branches(merge):
 
 @every_merge
 @pytest.mark.parametrize("kill", [constant, silent])
-def test_a_unit_that_is_constant_in_both_branches_goes(merge, kill):
+def test_a_unit_that_is_constant_in_both_branches_goes(merge, kill) -> None:
     model = two_branches(merge())
     for name in ("left", "right"):
         kill(model.get_layer(name), (1, 4))
@@ -49,7 +49,7 @@ def test_a_unit_that_is_constant_in_both_branches_goes(merge, kill):
 
 @every_merge
 @pytest.mark.parametrize("kill", [constant, silent])
-def test_a_unit_that_is_constant_in_one_branch_stays(merge, kill):
+def test_a_unit_that_is_constant_in_one_branch_stays(merge, kill) -> None:
     """Zero times anything is a constant: such a unit goes, in both branches."""
     model = two_branches(merge())
     kill(model.get_layer("left"), (1, 4))
@@ -61,7 +61,7 @@ def test_a_unit_that_is_constant_in_one_branch_stays(merge, kill):
     assert widths(smaller, ["left", "right"]) in ([6, 6], expected)
 
 
-def test_three_branches_lose_a_unit_together():
+def test_three_branches_lose_a_unit_together() -> None:
     inputs = keras.Input((5,))
     branches = [layers.Dense(UNITS, activation="tanh", name=name)(inputs) for name in "abc"]
     model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(layers.Add()(branches))))
@@ -75,7 +75,7 @@ def test_three_branches_lose_a_unit_together():
     assert widths(smaller, "abc") == [4, 4, 4]
 
 
-def test_a_constant_unit_of_a_residual_block_stays_as_long_as_the_sum_needs_it():
+def test_a_constant_unit_of_a_residual_block_stays_as_long_as_the_sum_needs_it() -> None:
     inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(UNITS, 1, name="trunk")(inputs)
     inner = layers.Conv2D(UNITS, 3, padding="same", activation="relu", name="inner")(x)
@@ -91,7 +91,7 @@ def test_a_constant_unit_of_a_residual_block_stays_as_long_as_the_sum_needs_it()
     assert widths(smaller, ["trunk", "inner", "outer"]) == [6, 4, 6]
 
 
-def test_a_branch_of_one_channel_scales_all_channels_of_the_other():
+def test_a_branch_of_one_channel_scales_all_channels_of_the_other() -> None:
     inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(UNITS, 1, activation="tanh", name="trunk")(inputs)
     gate = layers.Conv2D(1, 1, activation="sigmoid", name="gate")(inputs)
@@ -105,7 +105,7 @@ def test_a_branch_of_one_channel_scales_all_channels_of_the_other():
     assert widths(smaller, ["trunk", "gate"]) == [4, 1]
 
 
-def test_squeeze_and_excitation_loses_a_channel_everywhere():
+def test_squeeze_and_excitation_loses_a_channel_everywhere() -> None:
     inputs = keras.Input((6, 6, 2))
     x = layers.Conv2D(UNITS, 2, activation="relu", name="trunk")(inputs)
     squeezed = layers.Reshape((1, 1, UNITS))(layers.GlobalAveragePooling2D()(x))
@@ -122,7 +122,7 @@ def test_squeeze_and_excitation_loses_a_channel_everywhere():
 
 
 @pytest.mark.parametrize("kill", ["unheard", constant, silent])
-def test_concatenated_units_go_on_their_own(kill):
+def test_concatenated_units_go_on_their_own(kill) -> None:
     model = two_branches(layers.Concatenate())
     if kill == "unheard":
         unread(model.get_layer("last"), (0, 3, UNITS + 1))
@@ -136,7 +136,7 @@ def test_concatenated_units_go_on_their_own(kill):
     assert widths(smaller, ["left", "right"]) == [4, 5]
 
 
-def test_a_branch_of_a_concatenation_may_die_whole():
+def test_a_branch_of_a_concatenation_may_die_whole() -> None:
     model = two_branches(layers.Concatenate())
     unread(model.get_layer("last"), range(UNITS))
 
@@ -147,7 +147,7 @@ def test_a_branch_of_a_concatenation_may_die_whole():
 
 
 @pytest.mark.parametrize("both", [False, True])
-def test_branches_stacked_in_rows_lose_a_unit_together(both):
+def test_branches_stacked_in_rows_lose_a_unit_together(both) -> None:
     inputs = keras.Input((6, 2))
     branches = [layers.Conv1D(UNITS, 2, activation="tanh", name=name)(inputs) for name in ("left", "right")]
     x = layers.Concatenate(axis=1)(branches)
@@ -162,7 +162,7 @@ def test_branches_stacked_in_rows_lose_a_unit_together(both):
 
 
 @pytest.mark.parametrize("axes", [-1, (2, 2)])
-def test_a_dot_product_over_the_units_gives_the_same(axes):
+def test_a_dot_product_over_the_units_gives_the_same(axes) -> None:
     inputs = keras.Input((4, 5))
     branches = [layers.Dense(UNITS, activation="tanh", name=name)(inputs) for name in ("left", "right")]
     x = layers.Dot(axes=axes)(branches)
@@ -194,7 +194,7 @@ ARITHMETIC = {
 
 @pytest.mark.parametrize("name", ARITHMETIC)
 @pytest.mark.parametrize("kill", ["unheard", silent])
-def test_arithmetic_on_tensors_is_followed_or_left_whole(name, kill):
+def test_arithmetic_on_tensors_is_followed_or_left_whole(name, kill) -> None:
     compute, stays = ARITHMETIC[name]
     model = two_branches(lambda pair: compute(*pair))
     if kill == "unheard":
@@ -213,7 +213,7 @@ def test_arithmetic_on_tensors_is_followed_or_left_whole(name, kill):
         assert width(smaller.get_layer("left")) in stays
 
 
-def test_a_constant_of_the_graph_takes_part_in_arithmetic():
+def test_a_constant_of_the_graph_takes_part_in_arithmetic() -> None:
     inputs = keras.Input((5,))
     x = layers.Dense(UNITS, activation="tanh", name="first")(inputs)
     x = x * np.arange(1.0, 1.0 + UNITS, dtype="float32")

@@ -1,5 +1,7 @@
 """Models inside models, layers that are called twice, several inputs and outputs, and layers nobody knows."""
 
+from typing import Any
+
 import keras
 import pytest
 from keras import layers
@@ -15,7 +17,7 @@ UNITS = 6
 class Mixing(layers.Layer):
     """Adds the mean over the units: a layer that poise has never seen."""
 
-    def call(self, inputs):
+    def call(self, inputs) -> Any:
         return inputs + keras.ops.mean(inputs, axis=-1, keepdims=True)
 
 
@@ -23,7 +25,7 @@ class Mixing(layers.Layer):
 class ReadsByItself(layers.Dense):
     """A Dense of its own kind: what it does beyond Dense is not known."""
 
-    def call(self, inputs):
+    def call(self, inputs) -> Any:
         return super().call(inputs) + keras.ops.sum(inputs, axis=-1, keepdims=True)
 
 
@@ -52,7 +54,7 @@ every_block = pytest.mark.parametrize("kind", ["functional", "sequential"])
 
 @every_block
 @pytest.mark.parametrize("outer", ["functional", "sequential"])
-def test_units_of_a_nested_model_go(kind, outer):
+def test_units_of_a_nested_model_go(kind, outer) -> None:
     inner, last = block(kind), layers.Dense(3, name="last")
     if outer == "sequential":
         model = keras.Sequential([keras.Input((5,)), inner, layers.Dropout(0.5), last])
@@ -70,7 +72,7 @@ def test_units_of_a_nested_model_go(kind, outer):
 
 
 @every_block
-def test_constants_leave_a_nested_model_for_the_reader_outside(kind):
+def test_constants_leave_a_nested_model_for_the_reader_outside(kind) -> None:
     inputs = keras.Input((4,))
     x = layers.Dense(5, name="before")(inputs)
     x = block(kind)(x)
@@ -85,7 +87,7 @@ def test_constants_leave_a_nested_model_for_the_reader_outside(kind):
 
 
 @every_block
-def test_a_nested_model_called_twice_loses_what_is_dead_in_both_calls(kind):
+def test_a_nested_model_called_twice_loses_what_is_dead_in_both_calls(kind) -> None:
     left, right = keras.Input((5,)), keras.Input((5,))
     inner = block(kind)
     x = layers.Concatenate()([inner(left), inner(right)])
@@ -100,7 +102,7 @@ def test_a_nested_model_called_twice_loses_what_is_dead_in_both_calls(kind):
 
 
 @every_block
-def test_a_nested_model_may_read_its_own_output(kind):
+def test_a_nested_model_may_read_its_own_output(kind) -> None:
     inner = block(kind)
     inputs = keras.Input((5,))
     x = inner(layers.Dense(5, activation="tanh", name="between")(inner(inputs)))
@@ -115,7 +117,7 @@ def test_a_nested_model_may_read_its_own_output(kind):
     assert [width(named(smaller, name)) for name in ("first", "second")] == [5, 5]
 
 
-def test_a_model_in_a_model_in_a_model():
+def test_a_model_in_a_model_in_a_model() -> None:
     inner = block("functional")
     inputs = keras.Input((5,))
     middle = keras.Model(inputs, layers.Dense(4, name="between")(inner(inputs)), name="middle")
@@ -136,7 +138,7 @@ def shared_dense() -> keras.Model:
     return randomized(keras.Model([left, right], layers.Dense(2)(layers.Concatenate()([a, b]))))
 
 
-def test_a_shared_layer_loses_units_that_nobody_reads_after_either_call():
+def test_a_shared_layer_loses_units_that_nobody_reads_after_either_call() -> None:
     model = shared_dense()
     unread(model.get_layer("a"), (1, 2, 4))
     unread(model.get_layer("b"), (1, 4, 5))
@@ -147,7 +149,7 @@ def test_a_shared_layer_loses_units_that_nobody_reads_after_either_call():
     assert width(smaller.get_layer("shared")) == 4
 
 
-def test_a_shared_layer_loses_its_constants_in_both_calls():
+def test_a_shared_layer_loses_its_constants_in_both_calls() -> None:
     model = shared_dense()
     constant(model.get_layer("shared"), (0, 5))
 
@@ -157,7 +159,7 @@ def test_a_shared_layer_loses_its_constants_in_both_calls():
     assert width(smaller.get_layer("shared")) == 4
 
 
-def test_constants_that_differ_between_two_calls_of_a_shared_reader_stay_correct():
+def test_constants_that_differ_between_two_calls_of_a_shared_reader_stay_correct() -> None:
     left, right = keras.Input((5,)), keras.Input((5,))
     a = layers.Dense(UNITS, activation="tanh", name="a")(left)
     b = layers.Dense(UNITS, activation="tanh", name="b")(right)
@@ -169,7 +171,7 @@ def test_constants_that_differ_between_two_calls_of_a_shared_reader_stay_correct
     assert_same(model, poise.compact(model))
 
 
-def test_a_layer_that_reads_its_own_output_keeps_both_calls_alike():
+def test_a_layer_that_reads_its_own_output_keeps_both_calls_alike() -> None:
     inputs = keras.Input((UNITS,))
     shared = layers.Dense(UNITS, activation="tanh", name="shared")
     x = layers.Dense(UNITS, activation="tanh", name="first")(inputs)
@@ -183,7 +185,7 @@ def test_a_layer_that_reads_its_own_output_keeps_both_calls_alike():
     assert widths(smaller, ["first", "shared"]) == [4, 4]
 
 
-def test_several_inputs_and_outputs_keep_their_names_and_order():
+def test_several_inputs_and_outputs_keep_their_names_and_order() -> None:
     image, table = keras.Input((6, 6, 2), name="image"), keras.Input((5,), name="table")
     x = layers.Flatten()(layers.Conv2D(UNITS, 3, activation="relu", name="conv")(image))
     y = layers.Dense(UNITS, activation="relu", name="dense")(table)
@@ -205,7 +207,7 @@ def test_several_inputs_and_outputs_keep_their_names_and_order():
     assert widths(smaller, ["conv", "dense"]) == [4, 5]
 
 
-def test_outputs_stay_whole_even_where_they_are_constant():
+def test_outputs_stay_whole_even_where_they_are_constant() -> None:
     inputs = keras.Input((5,))
     hidden = layers.Dense(UNITS, activation="relu", name="hidden")(inputs)
     model = randomized(keras.Model(inputs, [hidden, layers.Dense(3, name="last")(hidden)]))
@@ -218,7 +220,7 @@ def test_outputs_stay_whole_even_where_they_are_constant():
     assert widths(smaller, ["hidden", "last"]) == [6, 3]
 
 
-def test_an_input_may_be_an_output():
+def test_an_input_may_be_an_output() -> None:
     inputs = keras.Input((5,))
     hidden = layers.Dense(UNITS, activation="relu", name="hidden")(inputs)
     model = randomized(keras.Model(inputs, [inputs, layers.Dense(3, name="last")(hidden)]))
@@ -239,7 +241,7 @@ def test_an_input_may_be_an_output():
     ],
     ids=["custom", "derived", "lambda"],
 )
-def test_what_feeds_an_unknown_layer_stays_whole(wall):
+def test_what_feeds_an_unknown_layer_stays_whole(wall) -> None:
     inputs = keras.Input((5,))
     x = layers.Dense(UNITS, activation="relu", name="before")(inputs)
     x = wall(layers.Dense(UNITS, activation="relu", name="first")(x))

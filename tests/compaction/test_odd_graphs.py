@@ -1,5 +1,7 @@
 """Legal uses of Keras that a careless walk through the graph gets wrong."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from .zeroing import assert_same, constant, randomized, unread
 pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
 
 
-def masked_mean():
+def masked_mean() -> keras.Model:
     rows, given = layers.Input((5, 3)), layers.Input((5,))
     mask = 1.0 + ops.round(layers.Dense(5, activation="sigmoid")(given))
     return keras.Model(
@@ -20,26 +22,26 @@ def masked_mean():
     )
 
 
-def masked_attention():
+def masked_attention() -> keras.Model:
     rows, given = layers.Input((5, 3)), layers.Input((5, 5))
     mask = ops.round(layers.Dense(5, activation="sigmoid")(given))
     attended = layers.MultiHeadAttention(2, 3)(rows, rows, attention_mask=mask)
     return keras.Model([rows, given], layers.Dense(2)(attended))
 
 
-def masked_recurrence():
+def masked_recurrence() -> keras.Model:
     rows, given = layers.Input((5, 3)), layers.Input((5,))
     mask = ops.round(layers.Dense(5, activation="sigmoid")(given))
     return keras.Model([rows, given], layers.Dense(2)(layers.LSTM(4)(rows, mask=mask)))
 
 
-def sums_of_other_ranks():
+def sums_of_other_ranks() -> keras.Model:
     rows, vector = layers.Input((5, 3)), layers.Input((3,))
     turned = layers.Permute((2, 1))(layers.Dense(4)(rows))
     return keras.Model([rows, vector], layers.Dense(2)(layers.Add()([turned, layers.Dense(5)(vector)])))
 
 
-def reshapes_of_two_shapes():
+def reshapes_of_two_shapes() -> keras.Model:
     one, other = layers.Input((4, 3)), layers.Input((2, 3))
     shared = layers.Reshape((8,))
     return keras.Model(
@@ -47,7 +49,7 @@ def reshapes_of_two_shapes():
     )
 
 
-def attentions_of_two_forms():
+def attentions_of_two_forms() -> keras.Model:
     one, other = layers.Input((4, 3)), layers.Input((4, 3))
     shared = layers.MultiHeadAttention(2, 3)
     wide = layers.Dense(3)(other)
@@ -65,7 +67,7 @@ def attentions_of_two_forms():
         attentions_of_two_forms,
     ],
 )
-def test_outputs_stay(make):
+def test_outputs_stay(make) -> None:
     model = randomized(make())
     for layer in model.layers:
         if isinstance(layer, layers.Dense) and layer.units > 2:
@@ -74,7 +76,7 @@ def test_outputs_stay(make):
     assert_same(model, poise.compact(model))
 
 
-def test_masks_among_the_inputs_are_needed():
+def test_masks_among_the_inputs_are_needed() -> None:
     rows, mask = layers.Input((5, 3)), layers.Input((5,), dtype="bool")
     model = keras.Model([rows, mask], layers.Dense(2)(layers.GlobalAveragePooling1D()(rows, mask=mask)))
 
@@ -83,7 +85,7 @@ def test_masks_among_the_inputs_are_needed():
     assert [positions.tolist() for positions in needed] == [[0, 1, 2], [0, 1, 2, 3, 4]]
 
 
-def test_a_sum_without_the_kernel_is_left_alone():
+def test_a_sum_without_the_kernel_is_left_alone() -> None:
     rows = layers.Input((3, 4))
     product = layers.EinsumDense("abc,cd->ad", output_shape=(5,), bias_axes="d")
     model = randomized(keras.Model(rows, layers.Dense(2)(product(layers.Dense(4, name="below")(rows)))))
@@ -92,7 +94,7 @@ def test_a_sum_without_the_kernel_is_left_alone():
     assert_same(model, poise.compact(model))
 
 
-def test_a_model_inside_that_is_called_by_names_gets_what_is_its_own():
+def test_a_model_inside_that_is_called_by_names_gets_what_is_its_own() -> None:
     one, other = layers.Input((2,), name="z"), layers.Input((3,), name="a")
     inside = keras.Model([one, other], layers.Add()([layers.Dense(4)(one), layers.Dense(4)(other)]))
     rows = layers.Input((3,))
@@ -111,27 +113,27 @@ def test_a_model_inside_that_is_called_by_names_gets_what_is_its_own():
 class Doubling(keras.Model):
     """A model with a graph, and a call that is more than that."""
 
-    def __init__(self, name="doubling"):
+    def __init__(self, name="doubling") -> None:
         rows = layers.Input((3,))
         super().__init__(rows, layers.Dense(3)(rows), name=name)
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs, training=None, mask=None) -> Any:
         return 2.0 * super().call(inputs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config) -> Any:
         return cls(**config)
 
 
-def test_a_model_with_a_call_of_its_own_is_no_graph():
+def test_a_model_with_a_call_of_its_own_is_no_graph() -> None:
     with pytest.raises(TypeError, match="custom call method"):
         poise.compact(Doubling())
 
 
-def test_inside_another_it_is_a_wall():
+def test_inside_another_it_is_a_wall() -> None:
     rows = layers.Input((3,))
     model = randomized(keras.Model(rows, layers.Dense(2)(Doubling()(layers.Dense(3, name="below")(rows)))))
     constant(model.get_layer("below"), [1])
@@ -142,21 +144,21 @@ def test_inside_another_it_is_a_wall():
     assert_same(model, smaller)
 
 
-def doubled(x):
+def doubled(x) -> Any:
     return 2.0 * x
 
 
 class Squares(keras.regularizers.Regularizer):
     """Nobody has told Keras about it."""
 
-    def __call__(self, w):
+    def __call__(self, w) -> Any:
         return ops.sum(ops.square(w))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {}
 
 
-def test_functions_and_objects_that_keras_does_not_know_come_along():
+def test_functions_and_objects_that_keras_does_not_know_come_along() -> None:
     rows = layers.Input((3,))
     hidden = layers.Dense(4, activation=doubled, kernel_regularizer=Squares(), name="hidden")(rows)
     model = randomized(keras.Model(rows, layers.Dense(2, name="head")(layers.Dense(4, name="next")(hidden))))
@@ -172,22 +174,22 @@ def test_functions_and_objects_that_keras_does_not_know_come_along():
 class Unknown(layers.Layer):
     """It cannot be made from a configuration."""
 
-    def __init__(self, function):
+    def __init__(self, function) -> None:
         super().__init__()
         self.function = function
 
-    def call(self, inputs):
+    def call(self, inputs) -> Any:
         return self.function(inputs)
 
 
-def test_a_layer_that_cannot_be_made_anew_is_named():
+def test_a_layer_that_cannot_be_made_anew_is_named() -> None:
     rows = layers.Input((3,))
 
     with pytest.raises(TypeError, match="Unknown.*get_config"):
         poise.compact(keras.Model(rows, layers.Dense(2)(Unknown(ops.square)(rows))))
 
 
-def test_an_activation_with_weights_of_its_own_is_refused():
+def test_an_activation_with_weights_of_its_own_is_refused() -> None:
     model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=layers.PReLU()), layers.Dense(2)])
     model(np.zeros((1, 3), "float32"))
 
@@ -196,7 +198,7 @@ def test_an_activation_with_weights_of_its_own_is_refused():
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
-def test_a_mask_for_a_model_inside_is_refused():
+def test_a_mask_for_a_model_inside_is_refused() -> None:
     inner = layers.Input((5, 3))
     inside = keras.Model(inner, layers.GlobalAveragePooling1D()(inner))
     rows, mask = layers.Input((5, 3)), layers.Input((5,), dtype="bool")
@@ -205,14 +207,14 @@ def test_a_mask_for_a_model_inside_is_refused():
         poise.compact(keras.Model([rows, mask], layers.Dense(2)(inside(rows, mask=mask))))
 
 
-def test_optional_inputs_stay_optional():
+def test_optional_inputs_stay_optional() -> None:
     rows = keras.Input((3,), optional=True)
 
     assert poise.compact(keras.Model(rows, layers.Dense(2)(rows))).inputs[0]._keras_history.operation.optional
 
 
 @pytest.mark.backends("tensorflow", "torch")  # Keras' IntegerLookup has 64 bits, and warns on JAX
-def test_a_vocabulary_comes_along():
+def test_a_vocabulary_comes_along() -> None:
     lookup = layers.IntegerLookup(vocabulary=[3, 5, 7])
     model = keras.Sequential([layers.Input((2,), dtype="int64"), lookup, layers.Embedding(5, 4), layers.Dense(2)])
     rows = np.array([[3, 7], [5, 9]])
@@ -222,13 +224,13 @@ def test_a_vocabulary_comes_along():
     np.testing.assert_allclose(smaller.predict(rows, verbose=0), model.predict(rows, verbose=0), rtol=1e-5)
 
 
-def test_what_one_call_of_a_shared_layer_reads_is_alive():
+def test_what_one_call_of_a_shared_layer_reads_is_alive() -> None:
     rows, other = layers.Input((3,)), layers.Input((3,))
     shared, first, second = layers.Dense(3, name="shared"), layers.Dense(2), layers.Dense(2)
     model = randomized(keras.Model([rows, other], [first(shared(rows)), second(shared(other))]))
     unread(first, [1])
 
-    told = poise.dead_units(model).set_index("layer").loc["shared"]
+    told: Any = poise.dead_units(model).set_index("layer").loc["shared"]
 
     assert told["dead"] == 0
     assert told["why"] == ""

@@ -1,5 +1,7 @@
 """Operators between tensors and with constants of every kind: the outputs stay, on every backend."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.backends("jax")  # which units go follows from the grap
 UNITS = 4
 
 
-def tensor(value):
+def tensor(value) -> Any:
     return ops.convert_to_tensor(np.asarray(value, "float32"))
 
 
@@ -66,7 +68,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_an_operator_gives_the_same_outputs(operator, way):
+def test_an_operator_gives_the_same_outputs(operator, way) -> None:
     inputs = keras.Input((6,))
     a, b = layers.Dense(UNITS, name="a"), layers.Dense(UNITS, "tanh", name="b")
     head = layers.Dense(2, name="head")
@@ -80,7 +82,7 @@ def test_an_operator_gives_the_same_outputs(operator, way):
     assert smaller.count_params() <= model.count_params()
 
 
-def test_a_single_number_of_the_backend_hides_no_dead_units():
+def test_a_single_number_of_the_backend_hides_no_dead_units() -> None:
     inputs = keras.Input((6,))
     hidden, head = layers.Dense(UNITS, name="hidden"), layers.Dense(2, name="head")
     model = randomized(keras.Model(inputs, head(hidden(inputs) * ops.sqrt(ops.cast(8, "float32")) / tensor(3.0))))
@@ -92,7 +94,7 @@ def test_a_single_number_of_the_backend_hides_no_dead_units():
     assert widths(smaller, ["hidden"]) == [2]
 
 
-def test_a_constant_that_is_infinite_is_not_folded():
+def test_a_constant_that_is_infinite_is_not_folded() -> None:
     inputs = keras.Input((6,))
     hidden, head = layers.Dense(UNITS, name="hidden"), layers.Dense(2, name="head")
     model = randomized(keras.Model(inputs, head(ops.exp(-1.0 / (ops.relu(hidden(inputs)) / 2.0)))))

@@ -176,7 +176,7 @@ def kill(model: keras.Model, way: str, units: tuple[int, ...], made: Any, handed
         {"constant": constant, "zero": silent}[way](model.get_layer("first"), units)
 
 
-def check(shape, middle, way, killed, kept, activation="tanh"):
+def check(shape, middle, way, killed, kept, activation="tanh") -> None:
     model, made, handed_on = between(shape, middle, activation)
     kill(model, way, killed, made, handed_on)
 
@@ -189,35 +189,35 @@ def check(shape, middle, way, killed, kept, activation="tanh"):
 
 @pytest.mark.parametrize("way", Kept._fields)
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
-def test_layer_hands_on_only_what_lives(row, way):
+def test_layer_hands_on_only_what_lives(row, way) -> None:
     check(row.shape, row.middle, way, row.killed, getattr(row.kept, way))
 
 
 @pytest.mark.parametrize("name", " ".join(ACTIVATIONS).split())
-def test_an_activation_layer_passes_on_what_it_makes_of_zero(name):
+def test_an_activation_layer_passes_on_what_it_makes_of_zero(name) -> None:
     check(VECTOR, layers.Activation(name), "zero", (1, 4), 4)
 
 
 @pytest.mark.parametrize("way", Kept._fields)
 @pytest.mark.parametrize("name", WALLS)
-def test_what_is_normalized_over_the_units_stays_whole(name, way):
+def test_what_is_normalized_over_the_units_stays_whole(name, way) -> None:
     check(VECTOR, layers.Activation(name), way, (1, 4), 6)
 
 
 @pytest.mark.parametrize("name", " ".join(ACTIVATIONS).split())
-def test_constant_units_of_a_layer_with_this_activation_go(name):
+def test_constant_units_of_a_layer_with_this_activation_go(name) -> None:
     check(VECTOR, layers.Identity(), "constant", (1, 4), 4, activation=name)
 
 
 @pytest.mark.parametrize("way", Kept._fields)
 @pytest.mark.parametrize("name", WALLS)
-def test_units_that_compete_in_their_activation_stay(name, way):
+def test_units_that_compete_in_their_activation_stay(name, way) -> None:
     check(VECTOR, layers.Identity(), way, (1, 4), 6, activation=name)
 
 
 @pytest.mark.parametrize("shape", [VECTOR, SEQUENCE, IMAGE], ids=["vector", "sequence", "image"])
 @pytest.mark.parametrize("with_beta", [False, True])
-def test_a_normalization_with_gamma_zero_kills_its_unit(shape, with_beta):
+def test_a_normalization_with_gamma_zero_kills_its_unit(shape, with_beta) -> None:
     model, *_ = between(shape, layers.BatchNormalization(name="norm"))
     (constant if with_beta else silent)(model.get_layer("norm"), (0, 3, 5))
 
@@ -227,7 +227,7 @@ def test_a_normalization_with_gamma_zero_kills_its_unit(shape, with_beta):
     assert width(smaller.get_layer("first")) == width(smaller.get_layer("norm")) == 3
 
 
-def test_half_a_group_of_a_normalization_stays():
+def test_half_a_group_of_a_normalization_stays() -> None:
     model, *_ = between(IMAGE, layers.GroupNormalization(groups=3, name="norm"))
     unread(model.get_layer("last"), (1, 4))
 
@@ -237,7 +237,7 @@ def test_half_a_group_of_a_normalization_stays():
     assert width(smaller.get_layer("first")) == UNITS
 
 
-def test_one_filter_of_two_of_a_depthwise_convolution_may_not_go_alone():
+def test_one_filter_of_two_of_a_depthwise_convolution_may_not_go_alone() -> None:
     model, *_ = between(IMAGE, layers.DepthwiseConv2D(2, depth_multiplier=2, name="depthwise"))
     unread(model.get_layer("last"), (2, 9))
 

@@ -1,16 +1,17 @@
 """The inputs that a model reads: by the zeros of its weights, and by perturbing one input at a time."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import given, seed, settings
 from keras import layers
 
 from poise.compaction.inputs import input_kernels, read_inputs
 
-from .random_graphs import IMAGE, SEQUENCE, VECTOR, Recipe, built, kill_at_random, recipes
+from .random_graphs import HEALTH_CHECKS, IMAGE, SEQUENCE, VECTOR, Recipe, built, kill_at_random, recipes
 from .zeroing import array, inputs_of, outputs, randomized, unread
 
 pytestmark = pytest.mark.backends("jax")  # which inputs are read follows from the graph and the zeros
@@ -55,7 +56,7 @@ def test_random_graphs_read_the_inputs_that_change_their_outputs(shape: tuple[in
     @seed(0)
     @given(recipe=recipes(shape))
     @settings(
-        derandomize=False, deadline=None, max_examples=examples, database=None, suppress_health_check=list(HealthCheck)
+        derandomize=False, deadline=None, max_examples=examples, database=None, suppress_health_check=HEALTH_CHECKS
     )
     def check(recipe: Recipe) -> None:
         keras.utils.clear_session(free_memory=False)
@@ -223,7 +224,7 @@ def test_the_axis_of_a_kernel_is_that_of_its_inputs(name: str, axis: int) -> Non
 
 
 class Reversed(layers.Layer):
-    def call(self, x):
+    def call(self, x) -> Any:
         return x[:, ::-1]
 
 
@@ -232,7 +233,7 @@ class Subclassed(keras.Model):
         super().__init__()
         self.dense = layers.Dense(1)
 
-    def call(self, x):
+    def call(self, x) -> Any:
         return self.dense(x)
 
 

@@ -35,7 +35,7 @@ every_layer = pytest.mark.parametrize("layer", RECURRENT, ids=lambda layer: laye
 
 
 @every_layer
-def test_a_recurrent_unit_that_only_its_own_layer_reads_stays(layer):
+def test_a_recurrent_unit_that_only_its_own_layer_reads_stays(layer) -> None:
     model = stack(SEQUENCE, layer(UNITS, name="middle"))
     unread(model.get_layer("last"), (0, 2, 5))
 
@@ -46,7 +46,7 @@ def test_a_recurrent_unit_that_only_its_own_layer_reads_stays(layer):
 
 
 @every_layer
-def test_recurrent_units_that_read_only_each_other_go_together(layer):
+def test_recurrent_units_that_read_only_each_other_go_together(layer) -> None:
     model = stack(SEQUENCE, layer(UNITS, name="middle", return_sequences=True))
     middle = model.get_layer("middle")
     unread(model.get_layer("last"), (0, 2, 5))
@@ -59,7 +59,7 @@ def test_recurrent_units_that_read_only_each_other_go_together(layer):
     assert width(smaller.get_layer("middle")) == 3
 
 
-def test_columns_of_a_masking_embedding_go():
+def test_columns_of_a_masking_embedding_go() -> None:
     inputs = keras.Input((4,), dtype="int32")
     vectors = layers.Embedding(9, UNITS, mask_zero=True, name="embedding")(inputs)
     model = randomized(keras.Model(inputs, layers.LSTM(3, name="last")(vectors)))
@@ -71,7 +71,7 @@ def test_columns_of_a_masking_embedding_go():
     assert width(smaller.get_layer("embedding")) == 4
 
 
-def test_stateful_recurrent_layers_continue_as_before():
+def test_stateful_recurrent_layers_continue_as_before() -> None:
     inputs = keras.Input(batch_shape=(2, 4, 3))
     x = layers.GRU(UNITS, stateful=True, name="first")(inputs)
     model = randomized(keras.Model(inputs, layers.Dense(3, name="last")(x)))
@@ -87,7 +87,7 @@ def test_stateful_recurrent_layers_continue_as_before():
 
 @every_layer
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_a_recurrent_reader_of_a_constant_keeps_its_settings(layer, settings):
+def test_a_recurrent_reader_of_a_constant_keeps_its_settings(layer, settings) -> None:
     model = stack(SEQUENCE, layer(UNITS, name="middle", **SETTINGS[settings]))
     constant(model.get_layer("first"), (1,))
     unread(model.get_layer("middle"), (0,))
@@ -105,7 +105,7 @@ def test_a_recurrent_reader_of_a_constant_keeps_its_settings(layer, settings):
 
 
 @pytest.mark.parametrize("zeros_where_masked", [False, True])
-def test_dead_units_under_a_mask_go(zeros_where_masked):
+def test_dead_units_under_a_mask_go(zeros_where_masked) -> None:
     inputs = keras.Input((4,), dtype="int32")
     x = layers.Embedding(9, UNITS, mask_zero=True, name="embedding")(inputs)
     x = layers.GRU(UNITS, return_sequences=True, zero_output_for_mask=zeros_where_masked, name="gru")(x)
@@ -119,7 +119,7 @@ def test_dead_units_under_a_mask_go(zeros_where_masked):
     assert widths(smaller, ["embedding", "gru"]) == [4, 4]
 
 
-def test_units_that_make_a_mask_stay_as_they_decide_over_it():
+def test_units_that_make_a_mask_stay_as_they_decide_over_it() -> None:
     """Masking looks at all units: one that is never the masked value keeps a step, even if nobody reads it."""
     inputs = keras.Input((4, 3))
     x = layers.Masking(0.0)(layers.Dense(UNITS, activation="relu", name="first")(inputs))
@@ -131,7 +131,7 @@ def test_units_that_make_a_mask_stay_as_they_decide_over_it():
     assert_same(model, poise.compact(model))
 
 
-def test_states_that_are_handed_on_stay_correct():
+def test_states_that_are_handed_on_stay_correct() -> None:
     inputs, others = keras.Input((5, 3)), keras.Input((4, 3))
     _, *states = layers.LSTM(UNITS, return_state=True, name="encoder")(inputs)
     x = layers.Dense(UNITS, name="between")(others)

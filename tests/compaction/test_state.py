@@ -12,7 +12,7 @@ from .zeroing import randomized, silent, widths
 
 
 @pytest.mark.parametrize("is_dead", [False, True])
-def test_adapted_statistics_state_and_seeds_stay(is_dead, tmp_path):
+def test_adapted_statistics_state_and_seeds_stay(is_dead, tmp_path) -> None:
     rows = rows_of()
     model = adapted_model(rows, layers.Dense(4, "relu", name="hidden"), layers.Dense(4, name="wide"))
     if is_dead:
@@ -27,7 +27,7 @@ def test_adapted_statistics_state_and_seeds_stay(is_dead, tmp_path):
     np.testing.assert_allclose(predicted(loaded, rows), predicted(model, rows), rtol=1e-5, atol=1e-5)
 
 
-def test_the_seeds_of_layers_whose_weights_are_cut_stay():
+def test_the_seeds_of_layers_whose_weights_are_cut_stay() -> None:
     inputs = keras.Input((5, 3))
     x = layers.MultiHeadAttention(2, 2, dropout=0.5, seed=1, name="attention")(inputs, inputs)
     x = layers.GRU(4, dropout=0.5, recurrent_dropout=0.5, seed=2, name="gru")(layers.GaussianNoise(0.5, seed=3)(x))
@@ -40,7 +40,7 @@ def test_the_seeds_of_layers_whose_weights_are_cut_stay():
 
 @pytest.mark.parametrize("mode", ["tf_idf", "int"])
 @pytest.mark.backends("tensorflow")
-def test_an_adapted_text_vectorization_stays(mode):
+def test_an_adapted_text_vectorization_stays(mode) -> None:
     import tensorflow as tf
 
     texts = layers.TextVectorization(

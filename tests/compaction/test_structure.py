@@ -1,5 +1,7 @@
 """The groups of poise.unit_sparsity: what belongs together by hand, and that a group at zero is a unit that goes."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -12,14 +14,14 @@ from .zeroing import assert_same, randomized
 pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
 
 
-def dense_chain():
+def dense_chain() -> keras.Model:
     inputs = keras.Input((4,))
     hidden = layers.Dense(3, activation="relu", name="first")(inputs)
     hidden = layers.Dense(2, activation="tanh", name="second")(hidden)
     return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
 
 
-def normalized_convolutions():
+def normalized_convolutions() -> keras.Model:
     inputs = keras.Input((6, 6, 1))
     hidden = layers.Conv2D(3, 3, padding="same", use_bias=False, name="first")(inputs)
     hidden = layers.ReLU()(layers.BatchNormalization(name="norm")(hidden))
@@ -28,7 +30,7 @@ def normalized_convolutions():
     return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
 
 
-def residual():
+def residual() -> keras.Model:
     inputs = keras.Input((6, 6, 1))
     stem = layers.ReLU()(
         layers.BatchNormalization(name="norm")(layers.Conv2D(3, 3, padding="same", name="stem")(inputs))
@@ -39,7 +41,7 @@ def residual():
     return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
 
 
-def separable():
+def separable() -> keras.Model:
     inputs = keras.Input((6, 6, 1))
     hidden = layers.Conv2D(3, 3, activation="relu", name="first")(inputs)
     hidden = layers.DepthwiseConv2D(3, depth_multiplier=2, activation="relu", name="deep")(hidden)
@@ -47,7 +49,7 @@ def separable():
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.Flatten()(hidden)), name="net")
 
 
-def attention():
+def attention() -> keras.Model:
     inputs = keras.Input((5, 4))
     hidden = layers.Add()([inputs, layers.MultiHeadAttention(3, 2, name="attend")(inputs, inputs)])
     normal = layers.LayerNormalization(name="norm")(hidden)
@@ -56,7 +58,7 @@ def attention():
     return keras.Model(inputs, layers.Dense(2, name="head")(hidden), name="net")
 
 
-def recurrent():
+def recurrent() -> keras.Model:
     inputs = keras.Input((5, 3))
     hidden = layers.GRU(4, return_sequences=True, name="below")(inputs)
     return keras.Model(inputs, layers.Dense(2, name="head")(layers.LSTM(3, name="above")(hidden)), name="net")
@@ -65,7 +67,7 @@ def recurrent():
 MODELS = [dense_chain, normalized_convolutions, residual, separable, attention, recurrent]
 
 
-def groups_of(model):
+def groups_of(model) -> Any:
     """[{path of a variable: mask of its entries}] of every group."""
     members = poise.unit_sparsity(model).penalty.members
     count = 1 + max(max(groups) for _, _, groups in members.values())
@@ -79,7 +81,7 @@ def groups_of(model):
 
 
 @pytest.mark.parametrize("make", MODELS)
-def test_each_group_at_zero_is_units_that_go(make):
+def test_each_group_at_zero_is_units_that_go(make) -> None:
     model = make()
     groups = groups_of(model)
     rows = np.random.default_rng(1).normal(size=(3, *model.input_shape[1:])).astype("float32")
@@ -97,14 +99,14 @@ def test_each_group_at_zero_is_units_that_go(make):
         assert_same(model, smaller, [rows])
 
 
-def test_a_dense_unit_has_its_column_and_bias_and_the_rows_of_the_head():
+def test_a_dense_unit_has_its_column_and_bias_and_the_rows_of_the_head() -> None:
     members = poise.unit_sparsity(dense_chain()).penalty.members
 
     axes = {path.removeprefix("net/"): axis for path, (_, axis, _) in members.items()}
     assert axes == {"first/kernel": 1, "first/bias": 0, "second/kernel": 1, "second/bias": 0, "head/kernel": 0}
 
 
-def test_a_filter_takes_its_normalization_along():
+def test_a_filter_takes_its_normalization_along() -> None:
     groups = groups_of(normalized_convolutions())
 
     first = [sorted(path.split("/")[-2] + "/" + path.split("/")[-1] for path in group) for group in groups]
@@ -112,7 +114,7 @@ def test_a_filter_takes_its_normalization_along():
     assert first.count(["head/kernel", "second/bias", "second/kernel"]) == 2
 
 
-def test_what_meets_in_a_sum_is_one_group():
+def test_what_meets_in_a_sum_is_one_group() -> None:
     groups = groups_of(residual())
 
     shared = [group for group in groups if any(path.endswith("stem/kernel") for path in group)]
@@ -123,7 +125,7 @@ def test_what_meets_in_a_sum_is_one_group():
         assert any(path.endswith("head/kernel") for path in group)
 
 
-def test_a_head_is_one_group_through_all_its_projections():
+def test_a_head_is_one_group_through_all_its_projections() -> None:
     groups = groups_of(attention())
 
     heads = [group for group in groups if any("attend" in path for path in group)]
@@ -131,14 +133,14 @@ def test_a_head_is_one_group_through_all_its_projections():
     assert all(sum("attend" in path for path in group) == 7 for group in heads)
 
 
-def test_what_cannot_go_is_not_penalized():
+def test_what_cannot_go_is_not_penalized() -> None:
     members = poise.unit_sparsity(attention()).penalty.members
 
     assert not any("norm" in path or "narrow/bias" in path for path in members)
 
 
 @pytest.mark.parametrize(("weights", "price"), [(None, np.sqrt(4 + 1)), (1.0, 1.0), ([3.0] * 5, 3.0)])
-def test_a_group_weighs_as_told(weights, price):
+def test_a_group_weighs_as_told(weights, price) -> None:
     penalty = poise.unit_sparsity(dense_chain(), 2.0, weights).penalty
     only_one = np.zeros(sum(int(np.prod(shape)) for shape, _, _ in penalty.members.values()), "float32")
     only_one[0] = 1.0  # an entry of the first unit
@@ -146,14 +148,14 @@ def test_a_group_weighs_as_told(weights, price):
     assert float(penalty.value(only_one, 2.0)) == pytest.approx(2.0 * price)
 
 
-def test_a_model_without_removable_units_is_an_error():
+def test_a_model_without_removable_units_is_an_error() -> None:
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
 
     with pytest.raises(ValueError, match="No unit of the model"):
         poise.unit_sparsity(model)
 
 
-def test_training_under_the_rule_makes_units_that_go():
+def test_training_under_the_rule_makes_units_that_go() -> None:
     model = randomized(dense_chain())
     rows = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
     target = np.stack([rows[:, 0], rows[:, 1]], axis=1)
@@ -170,17 +172,17 @@ def test_training_under_the_rule_makes_units_that_go():
     assert_same(model, smaller, [rows])
 
 
-def functional_tower(name):
+def functional_tower(name) -> keras.Model:
     inputs = keras.Input((6,))
     hidden = layers.Dense(5, activation="relu", name="fc")(inputs)
     return keras.Model(inputs, layers.Dense(4, name="out")(hidden), name=name)
 
 
-def sequential_tower(name):
+def sequential_tower(name) -> keras.Model:
     return keras.Sequential([layers.Dense(5, activation="relu", name="fc"), layers.Dense(4, name="out")], name=name)
 
 
-def two_towers(tower):
+def two_towers(tower) -> keras.Model:
     inputs = keras.Input((6,))
     both = layers.Concatenate()([tower("left")(inputs), tower("right")(inputs)])
     return randomized(keras.Model(inputs, layers.Dense(2, name="head")(both), name="net"))
@@ -189,13 +191,13 @@ def two_towers(tower):
 TOWERS = pytest.mark.parametrize("tower", [functional_tower, sequential_tower])
 
 
-def compiled(model, rule):
+def compiled(model, rule) -> Any:
     model.compile(poise.PenalizedOptimizer(keras.optimizers.SGD(0.01), rule, "proximal"), "mse")
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def members_of(model):
+def members_of(model) -> Any:
     """(position of the variable, groups) of every member, in the order of the penalty."""
     target = model.optimizer.targets[0]
     ((_, penalty),) = target.penalties
@@ -206,7 +208,7 @@ def members_of(model):
 
 
 @TOWERS
-def test_towers_whose_layers_share_names_have_their_own_groups(tower, tmp_path):
+def test_towers_whose_layers_share_names_have_their_own_groups(tower, tmp_path) -> None:
     model = two_towers(tower)
     rule = poise.unit_sparsity(model, 0.01)
     expected = [(number, groups.tolist()) for number, (_, _, groups) in enumerate(rule.penalty.members.values())]
@@ -223,7 +225,7 @@ def test_towers_whose_layers_share_names_have_their_own_groups(tower, tmp_path):
 
 
 @TOWERS
-def test_units_of_one_tower_vanish_and_those_of_the_other_stay(tower):
+def test_units_of_one_tower_vanish_and_those_of_the_other_stay(tower) -> None:
     model = two_towers(tower)
     for variable in model.trainable_variables[:4]:
         variable.assign(0.01 * variable)  # small in the left tower
@@ -237,7 +239,7 @@ def test_units_of_one_tower_vanish_and_those_of_the_other_stay(tower):
     assert (left, right) == (1, 5)
 
 
-def test_members_whose_places_are_no_longer_known_are_refused():
+def test_members_whose_places_are_no_longer_known_are_refused() -> None:
     model = two_towers(functional_tower)
     rule = poise.unit_sparsity(model)
     model.get_layer("left").trainable = False

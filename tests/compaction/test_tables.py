@@ -1,5 +1,7 @@
 """The tables of what is dead and what it saves, and what is refused with a reason."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from .zeroing import array, widths
 pytestmark = pytest.mark.backends("jax")  # which units go follows from the graph and the zeros, on every backend alike
 
 
-def test_dead_units_counts_what_compact_removes():
+def test_dead_units_counts_what_compact_removes() -> None:
     model = conv_net()
 
     table = poise.dead_units(model).set_index("layer")
@@ -25,7 +27,7 @@ def test_dead_units_counts_what_compact_removes():
     assert (table.loc[names, "units"] - table.loc[names, "dead"]).tolist() == widths(smaller, names) == [4, 4, 3]
 
 
-def test_dead_units_leaves_the_model_as_it_is_and_gives_a_reason_for_every_dead_unit():
+def test_dead_units_leaves_the_model_as_it_is_and_gives_a_reason_for_every_dead_unit() -> None:
     model = conv_net()
     before = [np.array(w) for w in model.get_weights()]
 
@@ -36,7 +38,7 @@ def test_dead_units_leaves_the_model_as_it_is_and_gives_a_reason_for_every_dead_
         np.testing.assert_array_equal(w, old)
 
 
-def test_dead_units_respects_the_tolerance():
+def test_dead_units_respects_the_tolerance() -> None:
     model = dense_net("first")
     kernel = model.get_layer("last").kernel
     value = array(kernel)
@@ -48,7 +50,7 @@ def test_dead_units_respects_the_tolerance():
     assert found == [0, 2]
 
 
-def test_savings_compares_the_two_models():
+def test_savings_compares_the_two_models() -> None:
     model = conv_net()
     smaller = poise.compact(model)
 
@@ -64,27 +66,27 @@ def test_savings_compares_the_two_models():
 
 
 class Subclassed(keras.Model):
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.dense = layers.Dense(3)
 
-    def call(self, inputs):
+    def call(self, inputs) -> Any:
         return self.dense(inputs)
 
 
-def test_a_negative_tolerance_is_refused():
+def test_a_negative_tolerance_is_refused() -> None:
     with pytest.raises(ValueError, match="-0.1"):
         poise.compact(dense_net("first"), tolerance=-0.1)
 
 
 @pytest.mark.parametrize("function", [poise.compact, poise.dead_units])
-def test_an_unbuilt_model_is_refused(function):
+def test_an_unbuilt_model_is_refused(function) -> None:
     with pytest.raises(ValueError, match="built"):
         function(keras.Sequential([layers.Dense(3)], name="unbuilt"))
 
 
 @pytest.mark.parametrize("function", [poise.compact, poise.dead_units])
-def test_a_model_without_a_graph_is_refused(function):
+def test_a_model_without_a_graph_is_refused(function) -> None:
     model = Subclassed()
     model(np.zeros((2, 5), "float32"))
 
@@ -93,12 +95,12 @@ def test_a_model_without_a_graph_is_refused(function):
 
 
 @pytest.mark.parametrize("given", [None, "model", layers.Dense(3)])
-def test_what_is_no_model_is_refused(given):
+def test_what_is_no_model_is_refused(given) -> None:
     with pytest.raises(TypeError, match="model"):
         poise.compact(given)
 
 
-def test_quantized_layers_are_refused():
+def test_quantized_layers_are_refused() -> None:
     model = dense_net("first")
     model.get_layer("first").quantize("int8")
 
@@ -106,7 +108,7 @@ def test_quantized_layers_are_refused():
         poise.compact(model)
 
 
-def test_layers_with_a_low_rank_update_are_refused():
+def test_layers_with_a_low_rank_update_are_refused() -> None:
     model = dense_net("first")
     model.get_layer("first").enable_lora(2)
 

@@ -77,7 +77,7 @@ def stack(shape: tuple[int, ...], middle: layers.Layer, **of_last: Any) -> keras
 
 
 @every_kind
-def test_units_that_the_layer_does_not_read_go(kind):
+def test_units_that_the_layer_does_not_read_go(kind) -> None:
     model = stack(kind.shape, kind.make())
     unread(model.get_layer("middle"), (1, 4))
 
@@ -89,7 +89,7 @@ def test_units_that_the_layer_does_not_read_go(kind):
 
 @every_kind
 @pytest.mark.parametrize("kill", [constant, silent])
-def test_constants_that_the_layer_reads_are_folded_into_its_bias(kind, kill):
+def test_constants_that_the_layer_reads_are_folded_into_its_bias(kind, kill) -> None:
     """Where the layer pads, a constant is not one at the border, unless it is zero."""
     model = stack(kind.shape, kind.make())
     kill(model.get_layer("first"), (1, 4))
@@ -101,7 +101,7 @@ def test_constants_that_the_layer_reads_are_folded_into_its_bias(kind, kill):
 
 
 @every_kind
-def test_units_of_the_layer_that_nobody_reads_go(kind):
+def test_units_of_the_layer_that_nobody_reads_go(kind) -> None:
     """A recurrent unit is read by its own layer too."""
     model = stack(kind.shape, kind.make())
     middle = model.get_layer("middle")
@@ -116,7 +116,7 @@ def test_units_of_the_layer_that_nobody_reads_go(kind):
 
 
 @pytest.mark.parametrize(("kind", "kill"), CONSTANT, ids=lambda value: getattr(value, "name", "") or value.__name__)
-def test_units_of_the_layer_that_are_constant_go(kind, kill):
+def test_units_of_the_layer_that_are_constant_go(kind, kill) -> None:
     """A recurrent unit with a bias is none: it moves from step to step."""
     model = stack(kind.shape, kind.make())
     kill(model.get_layer("middle"), (0, 2, 5))
@@ -128,7 +128,7 @@ def test_units_of_the_layer_that_are_constant_go(kind, kill):
 
 
 @pytest.mark.parametrize("layer", [layers.Dense, layers.Conv1D])
-def test_a_reader_without_a_bias_gets_one_for_what_is_folded(layer):
+def test_a_reader_without_a_bias_gets_one_for_what_is_folded(layer) -> None:
     settings = {} if layer is layers.Dense else {"kernel_size": 2}
     model = stack(SEQUENCE, layer(UNITS, use_bias=False, name="middle", **settings))
     constant(model.get_layer("first"), (1, 4))
@@ -141,7 +141,7 @@ def test_a_reader_without_a_bias_gets_one_for_what_is_folded(layer):
 
 
 @pytest.mark.parametrize("layer", [layers.Dense, layers.Conv1D])
-def test_a_reader_without_a_bias_gets_none_for_zeros(layer):
+def test_a_reader_without_a_bias_gets_none_for_zeros(layer) -> None:
     settings = {} if layer is layers.Dense else {"kernel_size": 2}
     model = stack(SEQUENCE, layer(UNITS, use_bias=False, name="middle", **settings))
     silent(model.get_layer("first"), (1, 4))
@@ -154,7 +154,7 @@ def test_a_reader_without_a_bias_gets_none_for_zeros(layer):
 
 
 @pytest.mark.parametrize("way", [constant, unread])
-def test_grouped_convolution_loses_what_leaves_its_groups_equal(way):
+def test_grouped_convolution_loses_what_leaves_its_groups_equal(way) -> None:
     """Two of three groups keep two filters of four, the third dies: its filters and what only it reads."""
     model = stack(IMAGE, layers.Conv2D(12, 2, groups=3, name="middle"))
     dead = [*range(4), 4, 5, 8, 9]
@@ -167,7 +167,7 @@ def test_grouped_convolution_loses_what_leaves_its_groups_equal(way):
 
 
 @pytest.mark.parametrize("way", [constant, unread])
-def test_a_whole_group_of_a_convolution_goes_with_its_inputs(way):
+def test_a_whole_group_of_a_convolution_goes_with_its_inputs(way) -> None:
     model = stack(IMAGE, layers.Conv2D(9, 2, groups=3, name="middle"))
     way(model.get_layer("middle" if way is constant else "last"), [3, 4, 5])
 
@@ -178,7 +178,7 @@ def test_a_whole_group_of_a_convolution_goes_with_its_inputs(way):
     assert smaller.get_layer("middle").groups == 2
 
 
-def test_one_filter_of_a_grouped_convolution_may_not_go_alone():
+def test_one_filter_of_a_grouped_convolution_may_not_go_alone() -> None:
     model = stack(IMAGE, layers.Conv2D(9, 2, groups=3, name="middle"))
     unread(model.get_layer("last"), [3])
 
@@ -195,7 +195,7 @@ def embedded(**settings: Any) -> keras.Model:
 
 
 @pytest.mark.parametrize("way", ["unheard", "constant", "zero"])
-def test_columns_of_an_embedding_go(way):
+def test_columns_of_an_embedding_go(way) -> None:
     model = embedded()
     if way == "unheard":
         unread(model.get_layer("last"), (0, 3))
@@ -210,7 +210,7 @@ def test_columns_of_an_embedding_go(way):
 
 @pytest.mark.backends("jax", "torch")
 @pytest.mark.parametrize("kill", [unread, constant, silent])
-def test_channels_may_come_first(kill):
+def test_channels_may_come_first(kill) -> None:
     first = {"data_format": "channels_first"}
     inputs = keras.Input((2, 6, 6))
     x = layers.Conv2D(UNITS, 2, activation="tanh", name="first", **first)(inputs)
@@ -227,7 +227,7 @@ def test_channels_may_come_first(kill):
 
 @pytest.mark.parametrize("way", ["unheard", "constant"])
 @pytest.mark.parametrize("equation", ["abc,cd->abd", "abc,cde->abde"])
-def test_the_last_axis_of_an_einsum_goes(equation, way):
+def test_the_last_axis_of_an_einsum_goes(equation, way) -> None:
     inputs = keras.Input((4, 3))
     shape = (None, UNITS) if equation.endswith("abd") else (None, 2, UNITS)
     bias_axes = "d" if equation.endswith("abd") else "de"
@@ -244,7 +244,7 @@ def test_the_last_axis_of_an_einsum_goes(equation, way):
     assert smaller.count_params() <= model.count_params()
 
 
-def test_inputs_that_an_einsum_does_not_read_go():
+def test_inputs_that_an_einsum_does_not_read_go() -> None:
     model = stack(SEQUENCE, layers.EinsumDense("abc,cd->abd", (None, UNITS), bias_axes="d", name="middle"))
     unread(model.get_layer("middle"), (1, 4))
 
@@ -255,7 +255,7 @@ def test_inputs_that_an_einsum_does_not_read_go():
 
 
 @pytest.mark.parametrize("wrapper", [layers.Bidirectional, layers.TimeDistributed])
-def test_wrapped_layers_give_the_same_outputs(wrapper):
+def test_wrapped_layers_give_the_same_outputs(wrapper) -> None:
     inner = layers.GRU(UNITS, return_sequences=True) if wrapper is layers.Bidirectional else layers.Dense(2 * UNITS)
     inputs = keras.Input((5, 3))
     x = wrapper(inner, name="wrapped")(layers.Conv1D(UNITS, 2, name="first")(inputs))

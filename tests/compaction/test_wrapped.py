@@ -1,5 +1,7 @@
 """Layers around another library's function or module stay as they are, and the advice for them can be followed."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import poise
 from .zeroing import assert_same, randomized, silent, widths
 
 
-def around(wrapper):
+def around(wrapper) -> keras.Model:
     inputs = keras.Input((6,))
     hidden = layers.Dense(5, "relu", name="hidden")
     wide = layers.Dense(4, name="wide")
@@ -19,11 +21,11 @@ def around(wrapper):
     return model
 
 
-def scaled(params, inputs):
+def scaled(params, inputs) -> Any:
     return inputs * params["scale"] + params["shift"]
 
 
-def jax_layer(**given):
+def jax_layer(**given) -> Any:
     return layers.JaxLayer(scaled, **given)
 
 
@@ -36,7 +38,7 @@ JAX_LAYERS = {
 
 @pytest.mark.parametrize("kind", JAX_LAYERS)
 @pytest.mark.backends("jax")
-def test_a_jax_layer_whose_functions_are_not_registered_stays(kind):
+def test_a_jax_layer_whose_functions_are_not_registered_stays(kind) -> None:
     model = around(JAX_LAYERS[kind]())
 
     smaller = poise.compact(model)
@@ -45,14 +47,14 @@ def test_a_jax_layer_whose_functions_are_not_registered_stays(kind):
     assert widths(smaller, ["wide", "hidden"]) == [4, 3]
 
 
-def module():
+def module() -> Any:
     import torch
 
     return torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Tanh())
 
 
 @pytest.mark.backends("torch")
-def test_a_torch_module_stays_with_its_buffers_and_is_a_copy():
+def test_a_torch_module_stays_with_its_buffers_and_is_a_copy() -> None:
     wrapped = module()
     model = around(layers.TorchModuleWrapper(wrapped, output_shape=(None, 4)))
     wrapped[1].running_mean += 0.5
@@ -67,7 +69,7 @@ def test_a_torch_module_stays_with_its_buffers_and_is_a_copy():
 
 @pytest.mark.backends("torch")
 @pytest.mark.parametrize("function", [poise.compact, poise.dead_units, poise.unit_sparsity])
-def test_a_model_without_a_graph_is_told_what_it_lacks(function):
+def test_a_model_without_a_graph_is_told_what_it_lacks(function) -> None:
     model = keras.Sequential([layers.TorchModuleWrapper(module())])
     model(ops.ones((3, 4)))
 

@@ -56,8 +56,7 @@ def group_labels(shape: Sequence[int], groups: Any, axis: Any = None) -> Array:
     """Which group every entry belongs to; −1 for none."""
     named: dict[Any, int] = {"outputs": -1, "inputs": -2 if len(shape) > 1 else 0}
     if isinstance(groups, (str, int)):
-        position = named.get(groups, groups)
-        return np.indices(shape)[position]
+        return np.indices(shape)[named[groups] if isinstance(groups, str) else groups]
     position = named["inputs"] if axis is None else named.get(axis, axis)
     along = np.indices(shape)[position]
     labels = np.full(shape, -1)

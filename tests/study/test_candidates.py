@@ -14,7 +14,7 @@ OWNERS = ("a", "b", "b", "c")
 
 @pytest.mark.parametrize("name", PENALTIES)
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (5,), (5, 4)])
-def test_every_penalty_fits_every_network(name, hidden_layer_sizes):
+def test_every_penalty_fits_every_network(name, hidden_layer_sizes) -> None:
     model = build_network(4, 3, hidden_layer_sizes, "multiclass")
 
     optimizer = PenalizedOptimizer("adam", make_rules(name, model, OWNERS), update="proximal")
@@ -25,7 +25,7 @@ def test_every_penalty_fits_every_network(name, hidden_layer_sizes):
     assert len(optimizer.targets) == len(hidden_layer_sizes) + 1
 
 
-def test_a_column_is_one_group_and_the_rest_has_l2():
+def test_a_column_is_one_group_and_the_rest_has_l2() -> None:
     first, rest = make_rules("group", build_network(4, 1, (5,), "regression"), OWNERS)
 
     assert first.penalty.groups == [[0], [1, 2], [3]]
@@ -33,7 +33,7 @@ def test_a_column_is_one_group_and_the_rest_has_l2():
     assert rest.penalty.strength == 0.5
 
 
-def test_a_model_whose_inputs_go_elsewhere_has_no_columns():
+def test_a_model_whose_inputs_go_elsewhere_has_no_columns() -> None:
     inputs = keras.Input((4,))
     hidden = keras.layers.Flatten()(keras.layers.Conv1D(3, 2)(keras.layers.Reshape((4, 1))(inputs)))
     model = keras.Model(inputs, keras.layers.Dense(1)(hidden), name="odd")
@@ -43,12 +43,12 @@ def test_a_model_whose_inputs_go_elsewhere_has_no_columns():
         make_rules("adaptive", model, OWNERS)
 
 
-def test_an_unknown_penalty_is_refused():
+def test_an_unknown_penalty_is_refused() -> None:
     with pytest.raises(DataError, match="Unknown penalty 'ridge'. Use one of l2, l1"):
         penalty_named("ridge")
 
 
-def test_a_network_begins_with_the_frequencies_of_the_classes():
+def test_a_network_begins_with_the_frequencies_of_the_classes() -> None:
     y = np.array([0, 1, 1, 2, 2, 2, 2, 2], "int32")
 
     odds = np.exp(initial_bias("multiclass", y, 3))
@@ -59,7 +59,7 @@ def test_a_network_begins_with_the_frequencies_of_the_classes():
     assert initial_bias("regression", np.ones((3, 1)), 1) == 0.0
 
 
-def test_a_network_begins_as_if_rows_stood_there_as_often_as_they_weigh():
+def test_a_network_begins_as_if_rows_stood_there_as_often_as_they_weigh() -> None:
     y, weight = np.array([0, 1, 1, 2, 2]), np.array([3.0, 0.0, 1.0, 2.0, 2.0], "float32")
     repeated = np.repeat(y, weight.astype(int))
 
@@ -73,7 +73,7 @@ def test_a_network_begins_as_if_rows_stood_there_as_often_as_they_weigh():
 
 
 @pytest.mark.parametrize("task", ["regression", "binary", "multiclass", "counts"])
-def test_the_make_loss_a_task_is_that_of_its_scores(task):
+def test_the_make_loss_a_task_is_that_of_its_scores(task) -> None:
     from poise.study.scores import row_losses
 
     random = np.random.default_rng(0)

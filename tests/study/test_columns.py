@@ -47,20 +47,20 @@ def read_frame(values: list[Any]) -> tuple[pd.DataFrame, Any, pd.DataFrame]:
     return frame, columns[0], pd.DataFrame(features)
 
 
-def test_every_kind_has_a_case():
+def test_every_kind_has_a_case() -> None:
     assert set(CASES) == {kind.name for kind in KINDS}
     assert all(kind_named(kind.name) is kind for kind in KINDS)
 
 
 @pytest.mark.parametrize("name", CASES)
 class TestKind:
-    def test_it_is_detected_and_counts_missing_values(self, name):
+    def test_it_is_detected_and_counts_missing_values(self, name) -> None:
         _, column, features = read_frame(CASES[name].values)
 
         assert (column.kind, column.is_used, column.missing) == (name, True, 10)
         assert features["it"].isna().sum() == 10
 
-    def test_new_rows_are_read_the_same_way_after_csv(self, name):
+    def test_new_rows_are_read_the_same_way_after_csv(self, name) -> None:
         frame, column, features = read_frame(CASES[name].values)
 
         again = pd.read_csv(io.StringIO(frame.to_csv(index=False)))
@@ -70,14 +70,14 @@ class TestKind:
             convert_rows(frame.tail(3), [column], "new.csv"), features.tail(3).set_axis(range(3))
         )
 
-    def test_unexpected_values_are_refused(self, name):
+    def test_unexpected_values_are_refused(self, name) -> None:
         _, column, _ = read_frame(CASES[name].values)
         frame = pd.DataFrame({"it": pd.Series([CASES[name].unexpected], dtype=object)})
 
         with pytest.raises(DataError, match=f"'it' must hold {kind_named(name).plural}, as in the training data, got"):
             convert_rows(frame, [column], "new.csv")
 
-    def test_it_becomes_finite_inputs_that_are_named(self, name):
+    def test_it_becomes_finite_inputs_that_are_named(self, name) -> None:
         _, column, features = read_frame(CASES[name].values)
         encoder = Encoder([column]).fit(features)
 
@@ -90,10 +90,10 @@ class TestKind:
         assert np.isfinite(x).all()
         np.testing.assert_array_equal(x[2], x[-1])
 
-    def test_a_constant_is_set_aside(self, name):
+    def test_a_constant_is_set_aside(self, name) -> None:
         assert read_frame(CASES[name].values[:1] * 4)[1].note == "the same value in every row"
 
-    def test_it_is_saved_without_pickles(self, name):
+    def test_it_is_saved_without_pickles(self, name) -> None:
         _, column, features = read_frame(CASES[name].values)
         encoder = Encoder([column]).fit(features)
 
@@ -105,5 +105,5 @@ class TestKind:
         np.testing.assert_array_equal(loaded.transform(features), encoder.transform(features))
 
 
-def test_lists_are_not_text():
+def test_lists_are_not_text() -> None:
     assert RawColumn(pd.Series([[1], [2]])).texts is None

@@ -56,7 +56,7 @@ PAIRS = [(np.delete(np.arange(50), np.arange(b, b + 10)), np.arange(b, b + 10)) 
 # ---------------------------------------------------------------- the encoder
 
 
-def test_a_table_by_hand():
+def test_a_table_by_hand() -> None:
     features = pd.DataFrame(
         {
             "age": [1.0, 3.0, np.nan, 8.0],
@@ -93,7 +93,7 @@ def test_a_table_by_hand():
     np.testing.assert_allclose(x, np.column_stack(list(by_hand.values())), atol=1e-6)
 
 
-def test_what_is_fitted_is_standardized():
+def test_what_is_fitted_is_standardized() -> None:
     table = read(frame(), "price")
     encoder = Encoder(table.columns).fit(table.features)
 
@@ -105,14 +105,14 @@ def test_what_is_fitted_is_standardized():
     np.testing.assert_allclose(x[:, varied].var(axis=0), 1.0, rtol=1e-5)
 
 
-def test_hours_are_inputs_where_a_time_is_not_midnight():
+def test_hours_are_inputs_where_a_time_is_not_midnight() -> None:
     inputs, x = encode("date", pd.Series(pd.date_range("2024-01-01", periods=4, freq="6h").astype("datetime64[ns]")))
 
     assert inputs == ("it year", "it month", "it day", "it weekday", "it hour", "it days")
     np.testing.assert_allclose(x[:, 4], np.array([-9, -3, 3, 9]) / np.sqrt(45), rtol=1e-6)
 
 
-def test_rare_and_new_categories_share_an_input():
+def test_rare_and_new_categories_share_an_input() -> None:
     common = [f"c{n:02d}" for n in range(60) for _ in range(60 - n)]
     values = objects(*common, "never seen", None)
 
@@ -124,7 +124,7 @@ def test_rare_and_new_categories_share_an_input():
     assert x[: len(common), -1].sum() == sum(60 - n for n in range(49, 60))
 
 
-def test_new_categories_among_few_are_no_input():
+def test_new_categories_among_few_are_no_input() -> None:
     inputs, x = encode("category", objects("red", "blue", "green", None), slice(0, 2))
 
     assert inputs == ("it=blue", "it=red")
@@ -142,7 +142,7 @@ def test_new_categories_among_few_are_no_input():
         ([1e-320, 0.0, 0.0, 1.0], 3),
     ],
 )
-def test_a_constant_is_zero_for_every_row(values, fitted):
+def test_a_constant_is_zero_for_every_row(values, fitted) -> None:
     _, x = encode("number", values, slice(0, fitted))
 
     np.testing.assert_array_equal(x, np.zeros_like(x))
@@ -158,26 +158,26 @@ def test_a_constant_is_zero_for_every_row(values, fitted):
         ([1.0, 2.0, 3.0, np.nan], 3),
     ],
 )
-def test_every_number_becomes_finite(values, fitted):
+def test_every_number_becomes_finite(values, fitted) -> None:
     _, x = encode("number", values, slice(0, fitted))
 
     assert np.isfinite(x).all()
     assert x[:fitted].std() > 0
 
 
-def test_numbers_far_outside_are_not_clipped():
+def test_numbers_far_outside_are_not_clipped() -> None:
     _, x = encode("number", [-1.0, 1.0, 1e6], slice(0, 2))
 
     assert x[2, 0] == 1e6
 
 
-def test_small_units_are_standardized():
+def test_small_units_are_standardized() -> None:
     _, x = encode("number", [1e-30, 3e-30])
 
     np.testing.assert_allclose(x[:, 0], [-1.0, 1.0], rtol=1e-6)
 
 
-def test_no_two_inputs_have_the_same_name():
+def test_no_two_inputs_have_the_same_name() -> None:
     features = pd.DataFrame(
         {
             "a": objects("b=c", "x", "(other)", None),
@@ -196,7 +196,7 @@ def test_no_two_inputs_have_the_same_name():
     )
 
 
-def test_the_order_of_the_columns_given_does_not_matter():
+def test_the_order_of_the_columns_given_does_not_matter() -> None:
     table = read(frame(), "price")
     encoder = Encoder(table.columns).fit(table.features)
 
@@ -205,7 +205,7 @@ def test_the_order_of_the_columns_given_does_not_matter():
     np.testing.assert_array_equal(x, encoder.transform(table.features))
 
 
-def test_skops_saves_an_encoder():
+def test_skops_saves_an_encoder() -> None:
     table = read(frame(), "price")
     encoder = Encoder(table.columns).fit(table.features)
 
@@ -228,7 +228,7 @@ def block(folds, number: int) -> np.ndarray:
     return folds.x[number * size : (number + 1) * size]
 
 
-def test_replicas_point_into_their_blocks():
+def test_replicas_point_into_their_blocks() -> None:
     folds = encode_folds(read(frame(), "price"), np.arange(5, 55), PAIRS)
 
     assert folds.x.shape == (4 * 50, len(folds.encoder.inputs))
@@ -240,7 +240,7 @@ def test_replicas_point_into_their_blocks():
     assert len(folds.replicas[-1].held) == 0
 
 
-def test_a_block_is_what_the_encoder_of_its_fold_sees():
+def test_a_block_is_what_the_encoder_of_its_fold_sees() -> None:
     table, rows = read(frame(), "price"), np.arange(5, 55)
 
     folds = encode_folds(table, rows, PAIRS)
@@ -251,7 +251,7 @@ def test_a_block_is_what_the_encoder_of_its_fold_sees():
         np.testing.assert_array_equal(block(folds, number), own.transform(table.features.iloc[rows]))
 
 
-def test_the_training_part_of_every_block_is_standardized():
+def test_the_training_part_of_every_block_is_standardized() -> None:
     folds = encode_folds(read(frame(), "price"), np.arange(50), PAIRS)
 
     varied = [n for n, name in enumerate(folds.encoder.inputs) if "=" not in name and name != "when year"]
@@ -263,7 +263,7 @@ def test_the_training_part_of_every_block_is_standardized():
 
 
 @pytest.mark.parametrize("fold", range(3))
-def test_held_out_rows_never_change_what_trains(fold):
+def test_held_out_rows_never_change_what_trains(fold) -> None:
     rows, (train, held) = np.arange(50), PAIRS[fold]
     before, after = frame(), frame()
     after.loc[held, ["size", "age", "price"]] = [[1e6, np.nan, -1e6]] * len(held)
@@ -282,7 +282,7 @@ def test_held_out_rows_never_change_what_trains(fold):
     np.testing.assert_array_equal(folds[0].y[replica.train], folds[1].y[replica.train])
 
 
-def test_rows_put_aside_are_never_looked_at():
+def test_rows_put_aside_are_never_looked_at() -> None:
     rows, spoiled = np.arange(10, 60), frame()
     spoiled.loc[:9, ["size", "age", "price", "weight"]] = [[1e300, np.nan, -1e300, 1e300]] * 10
     spoiled.loc[:9, "color"] = "violet"
@@ -294,7 +294,7 @@ def test_rows_put_aside_are_never_looked_at():
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 
-def test_what_only_held_out_rows_have_is_zero_in_their_block():
+def test_what_only_held_out_rows_have_is_zero_in_their_block() -> None:
     rows = frame()
     rows["age"] = np.where(np.arange(ROWS) == 3, np.nan, rows["size"])
     rows.loc[3, "color"] = "violet"
@@ -309,7 +309,7 @@ def test_what_only_held_out_rows_have_is_zero_in_their_block():
         assert block(folds, 1)[3, place] != 0.0
 
 
-def test_a_category_that_is_rare_among_all_rows_joins_the_others():
+def test_a_category_that_is_rare_among_all_rows_joins_the_others() -> None:
     # z has a place of its own among the 50 of the rows that train, and none among the 61 of all rows.
     trained = [f"c{n:02d}" for n in range(49) for _ in range(3)] + ["z"] * 2
     held = [f"d{n}" for n in range(12) for _ in range(3)]
@@ -329,7 +329,7 @@ def test_a_category_that_is_rare_among_all_rows_joins_the_others():
     assert (block(folds, 0)[split[0]][:, towns].sum(axis=1) == 1.0).all()
 
 
-def test_a_weighted_target():
+def test_a_weighted_target() -> None:
     table = read(frame(), "price", weight="weight")
     folds = encode_folds(table, np.arange(50), PAIRS)
 
@@ -351,7 +351,7 @@ def test_a_weighted_target():
         ([5, 0, 7] * 20, "counts", "float32", (200, 1), [[5.0], [0.0], [7.0]]),
     ],
 )
-def test_targets_that_are_not_standardized(price, task, dtype, shape, first):
+def test_targets_that_are_not_standardized(price, task, dtype, shape, first) -> None:
     folds = encode_folds(read(frame().assign(price=price), "price", task=task), np.arange(50), PAIRS)
 
     assert (folds.y.dtype, folds.y.shape, folds.center, folds.scale) == (dtype, shape, 0.0, 1.0)
@@ -360,7 +360,7 @@ def test_targets_that_are_not_standardized(price, task, dtype, shape, first):
 
 
 @pytest.mark.parametrize("unit", [1e300, 1e-300])
-def test_targets_in_any_unit(unit):
+def test_targets_in_any_unit(unit) -> None:
     price = frame()["price"]
 
     plain, other = (
@@ -371,7 +371,7 @@ def test_targets_in_any_unit(unit):
     assert other.scale == pytest.approx(plain.scale * unit)
 
 
-def test_a_target_that_is_constant_where_it_trains():
+def test_a_target_that_is_constant_where_it_trains() -> None:
     price = np.where(np.arange(ROWS) < 10, 0.1 * np.arange(ROWS), 0.1)
 
     folds = encode_folds(read(frame().assign(price=price), "price", task="regression"), np.arange(50), PAIRS)
@@ -380,14 +380,14 @@ def test_a_target_that_is_constant_where_it_trains():
     assert np.isfinite(folds.y).all()
 
 
-def test_a_fold_without_weight_is_refused():
+def test_a_fold_without_weight_is_refused() -> None:
     table = read(frame().assign(weight=[1.0] * 10 + [0.0] * 50), "price", weight="weight")
 
     with pytest.raises(DataError, match="All training rows of a fold have weight 0 in column 'weight'"):
         encode_folds(table, np.arange(50), PAIRS)
 
 
-def test_counts_too_large_for_float32_are_refused():
+def test_counts_too_large_for_float32_are_refused() -> None:
     table = read(frame().assign(price=[1e300, 2.0, 3.0] * 20), "price", task="counts")
 
     with pytest.raises(
@@ -396,14 +396,14 @@ def test_counts_too_large_for_float32_are_refused():
         encode_folds(table, np.arange(50), PAIRS)
 
 
-def test_no_pairs_leave_the_block_of_all_rows():
+def test_no_pairs_leave_the_block_of_all_rows() -> None:
     folds = encode_folds(read(frame(), "price"), np.arange(50), [])
 
     assert [replica.fold for replica in folds.replicas] == [-1]
     assert len(folds.x) == 50
 
 
-def test_ten_thousand_columns():
+def test_ten_thousand_columns() -> None:
     random = np.random.default_rng(0)
     wide = pd.DataFrame(random.normal(size=(30, 10_000))).assign(price=random.normal(size=30))
     wide.iloc[:3, :100] = np.nan
@@ -414,6 +414,6 @@ def test_ten_thousand_columns():
     assert np.isfinite(folds.x).all()
 
 
-def test_the_folds_cannot_be_changed():
+def test_the_folds_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         encode_folds(read(frame(), "price"), np.arange(50), []).center = 1.0  # pyright: ignore[reportAttributeAccessIssue]

@@ -49,11 +49,11 @@ def estimator_checks() -> list[tuple[Any, Any]]:
     [pytest.param(*pair, id=f"{type(pair[0]).__name__}-{pair[1].func.__name__}") for pair in estimator_checks()],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::sklearn.exceptions.SkipTestWarning")
-def test_scikit_learn_accepts_the_estimator(estimator, check):
+def test_scikit_learn_accepts_the_estimator(estimator, check) -> None:
     check(estimator)
 
 
-def table(rows=60, features=5, seed=0):
+def table(rows=60, features=5, seed=0) -> Any:
     """X on very different scales, and y that depends on its first two columns."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(rows, features)) * 10.0 ** np.arange(features) + 3.0
@@ -64,17 +64,17 @@ def table(rows=60, features=5, seed=0):
 # ---------------------------------------------------------------- against closed forms
 
 
-def standard(X, y, rows=slice(None), weight=None):
+def standard(X, y, rows=slice(None), weight=None) -> Any:
     """All of X and y, by the means and deviations of some rows."""
 
-    def scaled(values):
+    def scaled(values) -> Any:
         center = np.average(values[rows], axis=0, weights=weight)
         return (values - center) / np.sqrt(np.average((values[rows] - center) ** 2, axis=0, weights=weight))
 
     return scaled(X), scaled(y)
 
 
-def test_without_hidden_layers_it_is_ridge():
+def test_without_hidden_layers_it_is_ridge() -> None:
     X, y = table()
     x, target = standard(X, y)
 
@@ -85,7 +85,7 @@ def test_without_hidden_layers_it_is_ridge():
     np.testing.assert_allclose(found.model_.get_weights()[0][:, 0], ridge.coef_, atol=1e-4)
 
 
-def test_without_hidden_layers_it_is_the_lasso():
+def test_without_hidden_layers_it_is_the_lasso() -> None:
     X, y = table()
     x, target = standard(X, y)
 
@@ -98,7 +98,7 @@ def test_without_hidden_layers_it_is_the_lasso():
 
 
 @pytest.mark.parametrize("classes", [["no", "yes"], ["a", "b", "c"]])
-def test_without_hidden_layers_it_is_logistic_regression(classes):
+def test_without_hidden_layers_it_is_logistic_regression(classes) -> None:
     X, y = table(90)
     labels = np.array(classes)[np.digitize(y, np.quantile(y, np.linspace(0, 1, len(classes) + 1)[1:-1]))]
     x, _ = standard(X, y)
@@ -116,7 +116,7 @@ def test_without_hidden_layers_it_is_logistic_regression(classes):
     assert found.score(X, labels) == other.score(x, labels)
 
 
-def test_held_out_rows_have_no_part_in_the_standardization():
+def test_held_out_rows_have_no_part_in_the_standardization() -> None:
     X, y = table()
     X[:30] *= 4.0
     pairs = list(KFold(2).split(X))
@@ -131,7 +131,7 @@ def test_held_out_rows_have_no_part_in_the_standardization():
     np.testing.assert_allclose(found.path_.table["val_loss"], np.mean(losses, axis=0), rtol=1e-3)
 
 
-def test_features_are_left_as_they_are_on_request():
+def test_features_are_left_as_they_are_on_request() -> None:
     X, y = table(features=2)
     X, target = standard(X, y)
     X *= [1.0, 2.0]
@@ -143,7 +143,7 @@ def test_features_are_left_as_they_are_on_request():
     assert found.scaler_ is None
 
 
-def test_a_weight_counts_as_so_many_rows():
+def test_a_weight_counts_as_so_many_rows() -> None:
     X, y = table()
     times = np.arange(len(y)) % 4
     repeated = np.repeat(np.arange(len(y)), times)
@@ -161,7 +161,7 @@ def test_a_weight_counts_as_so_many_rows():
 # ---------------------------------------------------------------- what is chosen
 
 
-def test_the_model_is_that_of_the_chosen_strength():
+def test_the_model_is_that_of_the_chosen_strength() -> None:
     X, y = table(40)
     given = {"penalty": "group", **SMALL, "strengths": 9, "max_iter": 200}
 
@@ -181,7 +181,7 @@ def test_the_model_is_that_of_the_chosen_strength():
         assert 0 < found.n_iter_ <= 200
 
 
-def test_of_adaptive_stages_the_one_with_the_lowest_held_out_loss_predicts():
+def test_of_adaptive_stages_the_one_with_the_lowest_held_out_loss_predicts() -> None:
     X, y = table(150, 8)
     given = {"hidden_layer_sizes": (), "strengths": 6, "cv": 3, "max_iter": 300, "learning_rate": 0.1}
 
@@ -198,7 +198,7 @@ def test_of_adaptive_stages_the_one_with_the_lowest_held_out_loss_predicts():
 @pytest.mark.parametrize(
     "penalty", [poise.L1(0.5), poise.Rule("*/kernel", poise.L1(1.0)), [poise.Rule(poise.Role.KERNELS, poise.L1(2.0))]]
 )
-def test_a_penalty_may_be_given_as_such(penalty):
+def test_a_penalty_may_be_given_as_such(penalty) -> None:
     X, y = table()
 
     found, named = (poise.PathRegressor(one, **SMALL).fit(X, y) for one in (penalty, "l1"))
@@ -206,15 +206,15 @@ def test_a_penalty_may_be_given_as_such(penalty):
     np.testing.assert_array_equal(found.predict(X), named.predict(X))
 
 
-def own_network(inputs, outputs):
+def own_network(inputs, outputs) -> keras.Model:
     layers = [keras.layers.Dense(3, "tanh"), keras.layers.Dense(outputs)]
     return keras.Sequential([keras.Input((inputs,)), *layers], name="mine")
 
 
-def test_a_custom_network_and_one_that_hides_which_inputs_it_reads():
+def test_a_custom_network_and_one_that_hides_which_inputs_it_reads() -> None:
     X, y = table()
 
-    def summed(inputs, outputs):
+    def summed(inputs, outputs) -> keras.Model:
         x = keras.Input((inputs,))
         return keras.Model(x, keras.layers.Dense(outputs)(keras.ops.cumsum(x, axis=1)))
 
@@ -226,7 +226,7 @@ def test_a_custom_network_and_one_that_hides_which_inputs_it_reads():
     assert np.isfinite(hiding.predict(X)).all()
 
 
-def test_groups_stay_together_in_the_folds():
+def test_groups_stay_together_in_the_folds() -> None:
     X, y = table()
     groups = np.arange(len(y)) // 7
 
@@ -238,7 +238,7 @@ def test_groups_stay_together_in_the_folds():
         np.testing.assert_array_equal(found.path_.table["val_loss"], by_hand.path_.table["val_loss"])
 
 
-def test_the_random_state_decides_and_nothing_else_is_touched():
+def test_the_random_state_decides_and_nothing_else_is_touched() -> None:
     X, y = table()
     random.seed(3)
     np.random.seed(3)
@@ -255,7 +255,7 @@ def test_the_random_state_decides_and_nothing_else_is_touched():
     assert (random.random(), np.random.rand()) == before
 
 
-def test_seeds_are_more_draws_by_which_strengths_are_judged():
+def test_seeds_are_more_draws_by_which_strengths_are_judged() -> None:
     X, y = table()
 
     found = poise.PathRegressor(n_init=2, **SMALL).fit(X, y)
@@ -270,7 +270,7 @@ def test_seeds_are_more_draws_by_which_strengths_are_judged():
 
 
 @pytest.fixture(scope="module")
-def classified():
+def classified() -> Any:
     """A classifier that is fitted, and its rows with the names of their columns."""
     X, y = table(90, 4)
     frame = pd.DataFrame(X, columns=["a", "b", "c", "d"])
@@ -282,7 +282,7 @@ def classified():
     )
 
 
-def test_joblib_saves_it(classified, tmp_path):
+def test_joblib_saves_it(classified, tmp_path) -> None:
     found, frame, _ = classified
 
     joblib.dump(found, tmp_path / "model.joblib")
@@ -294,7 +294,7 @@ def test_joblib_saves_it(classified, tmp_path):
     pd.testing.assert_frame_equal(again.path_.table, found.path_.table)
 
 
-def test_a_clone_has_the_parameters_and_no_fitted_attributes(classified):
+def test_a_clone_has_the_parameters_and_no_fitted_attributes(classified) -> None:
     found, frame, labels = classified
 
     again: Any = clone(found)
@@ -304,13 +304,13 @@ def test_a_clone_has_the_parameters_and_no_fitted_attributes(classified):
     np.testing.assert_array_equal(again.fit(frame, labels).predict_proba(frame), found.predict_proba(frame))
 
 
-def test_a_penalty_that_is_an_object_is_cloned():
+def test_a_penalty_that_is_an_object_is_cloned() -> None:
     again: Any = clone(poise.PathRegressor([poise.Rule("*/kernel", poise.GroupLasso(0.5, groups="inputs"))]))
 
     assert again.penalty[0].penalty.get_config() == poise.GroupLasso(0.5, groups="inputs").get_config()
 
 
-def test_features_have_their_names(classified):
+def test_features_have_their_names(classified) -> None:
     found, frame, _ = classified
 
     assert found.feature_names_in_.tolist() == [*frame]
@@ -319,7 +319,7 @@ def test_features_have_their_names(classified):
         found.predict(frame.rename(columns={"a": "z"}))
 
 
-def test_a_feature_that_is_not_read_has_no_importance(classified):
+def test_a_feature_that_is_not_read_has_no_importance(classified) -> None:
     found, frame, labels = classified
 
     permuted: Any = permutation_importance(found, frame, labels, n_repeats=3, random_state=0)
@@ -330,7 +330,7 @@ def test_a_feature_that_is_not_read_has_no_importance(classified):
     assert importance[1] > 0.1
 
 
-def test_in_a_pipeline_under_cross_validation():
+def test_in_a_pipeline_under_cross_validation() -> None:
     X, y = table(80, 2)
     pipeline: Any = make_pipeline(
         StandardScaler(), PolynomialFeatures(2, include_bias=False), poise.PathRegressor(**SMALL)
@@ -344,7 +344,7 @@ def test_in_a_pipeline_under_cross_validation():
     assert min(scores) > 0.5
 
 
-def test_classes_are_held_out_in_equal_shares():
+def test_classes_are_held_out_in_equal_shares() -> None:
     X, y = table(60)
     labels = (y > np.quantile(y, 0.8)).astype(int)
 
@@ -384,13 +384,13 @@ def test_classes_are_held_out_in_equal_shares():
         ({"model": lambda inputs, outputs: None}, DataError, "got NoneType for 5 inputs and 1 outputs"),
     ],
 )
-def test_parameters_that_cannot_be_are_refused(given, error, message):
+def test_parameters_that_cannot_be_are_refused(given, error, message) -> None:
     X, y = table(20)
     with pytest.raises(error, match=message):
         poise.PathRegressor(**{**SMALL, **given}).fit(X, y)
 
 
-def test_weights_that_cannot_be_are_refused():
+def test_weights_that_cannot_be_are_refused() -> None:
     X, y = table(20)
     for weight in (-np.ones(20), np.zeros(20)):
         with pytest.raises(ValueError, match="sample_weight must be ≥ 0 and not zero for every row"):
@@ -399,5 +399,5 @@ def test_weights_that_cannot_be_are_refused():
         poise.PathClassifier(**SMALL).fit(X, y > y.mean(), sample_weight=y > y.mean())
 
 
-def test_the_examples_of_the_docstrings():
+def test_the_examples_of_the_docstrings() -> None:
     assert doctest.testmod(estimators).failed == 0

@@ -27,7 +27,7 @@ from poise.study.report.sentences import write_answer
 
 
 @pytest.fixture
-def diabetes(diabetes_study):
+def diabetes(diabetes_study) -> Any:
     return diabetes_study
 
 
@@ -42,7 +42,7 @@ def text_of(own: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", own)).split())
 
 
-def test_the_report_holds_answer_tables_pictures_settings_and_code(diabetes):
+def test_the_report_holds_answer_tables_pictures_settings_and_code(diabetes) -> None:
     own = own_part(diabetes)
     text = text_of(own)
 
@@ -64,7 +64,7 @@ def test_the_report_holds_answer_tables_pictures_settings_and_code(diabetes):
     assert set(re.findall(r'id="(\w+)-data"', own)) == {"paths", "columns", "losses", "forces", "weights"}
 
 
-def test_the_report_asks_for_nothing_outside(diabetes):
+def test_the_report_asks_for_nothing_outside(diabetes) -> None:
     own = own_part(diabetes)
 
     assert not re.search(r"(src|@import|url)\s*[=(]|https?:", own)
@@ -72,7 +72,7 @@ def test_the_report_asks_for_nothing_outside(diabetes):
     assert "default-src 'none'" in own
 
 
-def test_every_link_has_its_place_and_no_place_is_named_twice(diabetes, alone):
+def test_every_link_has_its_place_and_no_place_is_named_twice(diabetes, alone) -> None:
     for found in (diabetes, alone):
         own = own_part(found)
         places = re.findall(r' id="([^"]+)"', own)
@@ -81,7 +81,7 @@ def test_every_link_has_its_place_and_no_place_is_named_twice(diabetes, alone):
         assert set(named) <= set(places)
 
 
-def test_hostile_names_are_text_everywhere(hostile):
+def test_hostile_names_are_text_everywhere(hostile) -> None:
     own = own_part(hostile)
     text = text_of(own)
 
@@ -94,25 +94,25 @@ def test_hostile_names_are_text_everywhere(hostile):
     assert own.count("<script") == own.count("</script>") == 5 + 2
 
 
-def test_neutral_text_is_shown_letter_by_letter():
+def test_neutral_text_is_shown_letter_by_letter() -> None:
     assert neutral("<b>a</b> & \n b") == "&lt;b&gt;a&lt;/b&gt; &amp; b"
 
 
-def test_embedded_json_cannot_end_its_script():
+def test_embedded_json_cannot_end_its_script() -> None:
     text = json.dumps({"name": "</script><!-- & \u2028"}, ensure_ascii=False)
 
     assert not set("<>&\u2028") & set(embed_json(text))
     assert json.loads(embed_json(text)) == json.loads(text)
 
 
-def test_no_rows_of_the_data_are_in_the_page(diabetes):
+def test_no_rows_of_the_data_are_in_the_page(diabetes) -> None:
     own = own_part(diabetes)
 
     values = diabetes.table.features["bmi"].astype(str).unique()
     assert sum(value in own for value in values if len(value) > 8) == 0
 
 
-def test_selected_columns_come_first_with_share_and_size(diabetes):
+def test_selected_columns_come_first_with_share_and_size(diabetes) -> None:
     one = diabetes.selector
 
     table = tabulate_columns(diabetes)
@@ -129,7 +129,7 @@ def test_selected_columns_come_first_with_share_and_size(diabetes):
         assert size == pytest.approx(float(np.linalg.norm(kernel[rows])), rel=1e-5)
 
 
-def test_a_column_of_several_inputs_has_one_size(hostile):
+def test_a_column_of_several_inputs_has_one_size(hostile) -> None:
     owners = np.array(hostile.encoder.owners)
     one = hostile.selector
 
@@ -143,7 +143,7 @@ def test_a_column_of_several_inputs_has_one_size(hostile):
     )
 
 
-def test_without_a_penalty_there_is_still_a_report(alone):
+def test_without_a_penalty_there_is_still_a_report(alone) -> None:
     own = own_part(alone)
     text = text_of(own)
 
@@ -152,7 +152,7 @@ def test_without_a_penalty_there_is_still_a_report(alone):
     assert set(re.findall(r'id="(\w+)-data"', own)) == {"losses", "forces", "weights"}
 
 
-def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes):
+def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes) -> None:
     picture: Any = draw_paths(diabetes)
 
     assert [note.text for note in picture.layout.annotations] == [
@@ -168,12 +168,12 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes):
         assert traces["selects columns"].x[0] == pytest.approx(one.selection_strength)
 
 
-def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes):
+def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes) -> None:
     group = diabetes.candidates[2]
     *_, last, far = group.stage.strengths
     assert far == pytest.approx(100 * last)
 
-    def end_of(one):
+    def end_of(one) -> Any:
         picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:2], one)))
         assert any(far in line.x for line in picture.data if line.name == "held-out rows")
         return 10 ** picture.layout.xaxis2.range[1]
@@ -182,7 +182,7 @@ def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes):
     assert far < end_of(replace(group, selection_strength=far))
 
 
-def test_the_plot_of_columns_counts_the_selected_ones(diabetes):
+def test_the_plot_of_columns_counts_the_selected_ones(diabetes) -> None:
     one = diabetes.selector
 
     picture: Any = draw_columns(diabetes, one)
@@ -192,7 +192,7 @@ def test_the_plot_of_columns_counts_the_selected_ones(diabetes):
     assert counted.y[at] == len(one.selected)
 
 
-def test_the_plots_of_training_have_one_panel_per_candidate_and_layer(diabetes):
+def test_the_plots_of_training_have_one_panel_per_candidate_and_layer(diabetes) -> None:
     figures: list[Any] = [draw(diabetes) for draw in (draw_losses, draw_forces, draw_weights)]
     losses, forces, weights = figures
 
@@ -212,7 +212,7 @@ def caption(found, name: str) -> str:
     return text_of(found_caption)
 
 
-def test_overfitting_is_called_so_only_where_it_is_seen(diabetes):
+def test_overfitting_is_called_so_only_where_it_is_seen(diabetes) -> None:
     watched = diabetes.watched["none"]
     steps = len(watched.history)
     said = []
@@ -225,21 +225,21 @@ def test_overfitting_is_called_so_only_where_it_is_seen(diabetes):
     assert "the network does not overfit" in said[1]
 
 
-def test_captions_name_every_candidate(diabetes):
+def test_captions_name_every_candidate(diabetes) -> None:
     said = caption(diabetes, "paths")
 
     for one in diabetes.candidates[1:]:
         assert f"it is {format_number(one.val_loss, 2)} at strength {format_number(one.strength, 2)}." in said
 
 
-def test_notes_follow_the_answer(diabetes):
+def test_notes_follow_the_answer(diabetes) -> None:
     noted = replace(diabetes, table=replace(diabetes.table, notes=("Column 'x' looks like a leak.",)))
 
     assert "Notes on the data Column 'x' looks like a leak." in text_of(own_part(noted))
     assert "Notes on the data" not in text_of(own_part(diabetes))
 
 
-def test_a_lane_that_diverged_leaves_a_gap_and_a_cross(diabetes):
+def test_a_lane_that_diverged_leaves_a_gap_and_a_cross(diabetes) -> None:
     one = diabetes["l2"]
     table = one.path.lanes.table.copy()
     lost = (table["strength"] == table["strength"].max()) & (table["fold"] == 0)
@@ -256,7 +256,7 @@ def test_a_lane_that_diverged_leaves_a_gap_and_a_cross(diabetes):
     assert "NaN" not in str(picture.to_json())
 
 
-def test_many_columns_stay_light():
+def test_many_columns_stay_light() -> None:
     random = np.random.default_rng(0)
     names = [f"column {number:05d}" for number in range(2500)]
     frame = pd.DataFrame(random.normal(size=(60, 2500)).astype("float32"), columns=names)

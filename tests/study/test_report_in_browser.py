@@ -2,6 +2,8 @@
 
 import itertools
 import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from oracles.hostile import CLASSES, KIND, NAMES, TARGET
@@ -15,7 +17,7 @@ PICTURES = ("paths", "columns", "losses", "forces", "weights")
 
 
 @pytest.fixture(scope="module")
-def report(hostile, tmp_path_factory):
+def report(hostile, tmp_path_factory) -> Any:
     """A report with hostile names, values and classes."""
     file = tmp_path_factory.mktemp("run") / "report.html"
     file.write_text(render_page(hostile), encoding="utf-8")
@@ -23,7 +25,7 @@ def report(hostile, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def chromium() -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         yield browser
@@ -31,11 +33,11 @@ def chromium():
 
 
 @pytest.fixture
-def visit(chromium, report):
+def visit(chromium, report) -> Iterator[Any]:
     """Open the report; afterwards there must be no console message, request or alert."""
     contexts, troubles = [], []
 
-    def opened(viewport=WIDE, scheme="light"):
+    def opened(viewport=WIDE, scheme="light") -> Any:
         context = chromium.new_context(viewport=viewport, color_scheme=scheme, has_touch=viewport is PHONE)
         contexts.append(context)
         page = context.new_page()
@@ -56,7 +58,7 @@ def visit(chromium, report):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, {"width": 800, "height": 900}, PHONE], ids=["wide", "tablet", "phone"])
-def test_all_pictures_are_drawn_and_nothing_scrolls_sideways(visit, viewport, scheme):
+def test_all_pictures_are_drawn_and_nothing_scrolls_sideways(visit, viewport, scheme) -> None:
     page = visit(viewport, scheme)
 
     for name in PICTURES:
@@ -69,7 +71,7 @@ def test_all_pictures_are_drawn_and_nothing_scrolls_sideways(visit, viewport, sc
 
 
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-def test_no_words_are_cut_off(visit, viewport):
+def test_no_words_are_cut_off(visit, viewport) -> None:
     page = visit(viewport)
 
     outside = page.evaluate("""() => [...document.querySelectorAll('.plot')].flatMap((picture) => {
@@ -84,7 +86,7 @@ def test_no_words_are_cut_off(visit, viewport):
 
 
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-def test_the_table_of_candidates_fits_a_wide_screen_and_scrolls_in_itself_on_a_narrow_one(visit, viewport):
+def test_the_table_of_candidates_fits_a_wide_screen_and_scrolls_in_itself_on_a_narrow_one(visit, viewport) -> None:
     page = visit(viewport)
 
     inner, outer = page.locator("#comparison .wide").evaluate("one => [one.scrollWidth, one.clientWidth]")
@@ -96,7 +98,7 @@ def test_the_table_of_candidates_fits_a_wide_screen_and_scrolls_in_itself_on_a_n
 @pytest.mark.parametrize(
     ("picture", "panel", "expected"), [("losses", 1, "held-out rows"), ("weights", 0, "between"), ("forces", 1, "penalty")]
 )  # fmt: skip
-def test_hovering_shows_values(visit, picture, panel, expected):
+def test_hovering_shows_values(visit, picture, panel, expected) -> None:
     page = visit()
     area = page.locator(f"#{picture} .nsewdrag").nth(panel)
     area.scroll_into_view_if_needed()
@@ -130,7 +132,7 @@ def hovered(page, picture: str, name: str) -> str:
     return " ".join(page.locator(f"#{picture} .hoverlayer text").all_text_contents())
 
 
-def test_hovering_a_column_reads_its_name(visit):
+def test_hovering_a_column_reads_its_name(visit) -> None:
     page = visit()
     name = page.evaluate("document.getElementById('columns').data.find((one) => one.meta === 'line1').name")
 
@@ -141,7 +143,7 @@ def test_hovering_a_column_reads_its_name(visit):
     assert "at strength" in text
 
 
-def test_hovering_a_mark_reads_its_strength(visit, report):
+def test_hovering_a_mark_reads_its_strength(visit, report) -> None:
     text = hovered(visit(), "paths", "predicts")
 
     assert f"at strength {report[1].candidates[1].strength:.3g}" in text
@@ -151,7 +153,7 @@ def column(page, table: str, number: int) -> list[str]:
     return page.locator(f"#{table} table tbody tr > :nth-child({number})").all_text_contents()
 
 
-def test_tables_are_sorted_by_a_click(visit, report):
+def test_tables_are_sorted_by_a_click(visit, report) -> None:
     page = visit()
     heading = page.locator("#comparison th").nth(1)
     expect(heading).to_have_attribute("aria-sort", "none")
@@ -171,7 +173,7 @@ def test_tables_are_sorted_by_a_click(visit, report):
     )
 
 
-def test_tables_are_sorted_by_the_keyboard(visit, report):
+def test_tables_are_sorted_by_the_keyboard(visit, report) -> None:
     page = visit()
     button = page.get_by_role("button", name="column", exact=True).first
 
@@ -185,7 +187,7 @@ def test_tables_are_sorted_by_the_keyboard(visit, report):
     assert page.locator("#selection tbody th").all_text_contents() == first[::-1]
 
 
-def test_missing_values_stay_at_the_end(visit):
+def test_missing_values_stay_at_the_end(visit) -> None:
     page = visit()
     gain = page.locator("#comparison th").nth(6).get_by_role("button")
 
@@ -194,7 +196,7 @@ def test_missing_values_stay_at_the_end(visit):
         assert page.locator("#comparison tbody th").last.text_content() == "No penalty"
 
 
-def test_hostile_names_and_values_are_shown_as_text(visit):
+def test_hostile_names_and_values_are_shown_as_text(visit) -> None:
     page = visit()
 
     words = page.locator("main").inner_text()
@@ -208,14 +210,14 @@ def test_hostile_names_and_values_are_shown_as_text(visit):
     assert page.evaluate("document.scripts.length") == len(PICTURES) + 2
 
 
-def test_hostile_classes_are_shown_as_text(visit):
+def test_hostile_classes_are_shown_as_text(visit) -> None:
     words = visit().locator("#settings").inner_text()
 
     for name in CLASSES:
         assert f"“{' '.join(name.split())}”" in words
 
 
-def test_the_script_is_copied(visit, report):
+def test_the_script_is_copied(visit, report) -> None:
     page = visit()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
 
@@ -225,7 +227,7 @@ def test_the_script_is_copied(visit, report):
     assert page.evaluate("navigator.clipboard.readText()") == write_script(report[1])
 
 
-def test_the_script_is_copied_where_the_clipboard_is_barred(visit):
+def test_the_script_is_copied_where_the_clipboard_is_barred(visit) -> None:
     page = visit()
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('barred')); }")
 
@@ -234,7 +236,7 @@ def test_the_script_is_copied_where_the_clipboard_is_barred(visit):
     expect(page.get_by_role("status")).to_have_text("Copied.")
 
 
-def test_dark_and_light_pages_have_their_own_colors(visit):
+def test_dark_and_light_pages_have_their_own_colors(visit) -> None:
     light, dark = visit(scheme="light"), visit(scheme="dark")
 
     colors = [page.locator("#losses .js-line").first.evaluate("line => line.style.stroke") for page in (light, dark)]
@@ -243,7 +245,7 @@ def test_dark_and_light_pages_have_their_own_colors(visit):
     assert papers[0] != papers[1]
 
 
-def test_colors_follow_the_system_while_the_page_is_open(visit):
+def test_colors_follow_the_system_while_the_page_is_open(visit) -> None:
     page = visit(scheme="light")
     expect(page.locator("#losses .js-line").first).to_have_css("stroke", "rgb(0, 114, 178)")
 
@@ -252,7 +254,7 @@ def test_colors_follow_the_system_while_the_page_is_open(visit):
     expect(page.locator("#losses .js-line").first).to_have_css("stroke", "rgb(92, 184, 240)")
 
 
-def test_panels_are_stacked_on_a_phone(visit):
+def test_panels_are_stacked_on_a_phone(visit) -> None:
     tops = []
     for viewport in (WIDE, PHONE):
         panels = visit(viewport).locator("#paths .nsewdrag")
@@ -261,7 +263,7 @@ def test_panels_are_stacked_on_a_phone(visit):
     assert [len(found) for found in tops] == [1, 2]
 
 
-def test_it_prints_with_its_pictures_on_white(visit):
+def test_it_prints_with_its_pictures_on_white(visit) -> None:
     page = visit(scheme="dark")
     page.evaluate("addEventListener('beforeprint', () => { window.stroke = "
                   "document.querySelector('#losses .js-line').style.stroke; })")  # fmt: skip
@@ -270,7 +272,7 @@ def test_it_prints_with_its_pictures_on_white(visit):
     assert page.evaluate("window.stroke") == "rgb(0, 114, 178)"
 
 
-def test_the_first_key_skips_to_the_answer(visit):
+def test_the_first_key_skips_to_the_answer(visit) -> None:
     page = visit()
 
     page.keyboard.press("Tab")
@@ -281,7 +283,7 @@ def test_the_first_key_skips_to_the_answer(visit):
     expect(page.locator("#main")).to_be_focused()
 
 
-def test_headings_landmarks_pictures_and_tables_are_named_for_screen_readers(visit):
+def test_headings_landmarks_pictures_and_tables_are_named_for_screen_readers(visit) -> None:
     page = visit()
 
     levels = [int(tag[1]) for tag in page.locator("h1, h2, h3").evaluate_all("all => all.map(one => one.tagName)")]

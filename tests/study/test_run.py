@@ -19,7 +19,7 @@ from poise.study.splits import split_test_rows
 FAST: dict[str, Any] = {"strengths": 4, "cv": 2, "max_iter": 60}
 
 
-def planted(rows=240, seed=0):
+def planted(rows=240, seed=0) -> pd.DataFrame:
     """y depends on `curved` and `color` only."""
     random = np.random.default_rng(seed)
     frame = pd.DataFrame(random.normal(size=(rows, 12)), columns=["curved", *"abcdefghijk"])
@@ -29,7 +29,7 @@ def planted(rows=240, seed=0):
 
 
 @pytest.fixture(scope="module")
-def small():
+def small() -> Any:
     return run_study("wine", penalties=["l2", "group", "l2"], **FAST).findings
 
 
@@ -43,12 +43,12 @@ def small():
         ((1.0, 1.2, 1.1), (1.0, 1.2, 1.1), 0),
     ],
 )
-def test_the_first_penalty_that_is_not_plainly_worse_is_chosen(first, second, expected):
+def test_the_first_penalty_that_is_not_plainly_worse_is_chosen(first, second, expected) -> None:
     assert first_not_worse([np.array(first), np.array(second)], [np.mean(first), np.mean(second)]) == expected
 
 
 @pytest.mark.parametrize(("cv", "quantile"), [(2, 6.314), (4, 2.353), (10, 1.833)])  # Student's table, one-sided 5%
-def test_plainly_worse_is_by_more_than_students_quantile(cv, quantile):
+def test_plainly_worse_is_by_more_than_students_quantile(cv, quantile) -> None:
     random = np.random.default_rng(cv)
     second, noise = random.normal(1.0, 0.1, cv), random.normal(0.0, 0.1, cv)
     noise -= noise.mean()
@@ -58,21 +58,21 @@ def test_plainly_worse_is_by_more_than_students_quantile(cv, quantile):
         assert first_not_worse([np.array(first), np.array(second)], [np.mean(first), np.mean(second)]) == expected
 
 
-def test_every_penalty_is_a_candidate_after_the_unpenalized_network(small):
+def test_every_penalty_is_a_candidate_after_the_unpenalized_network(small) -> None:
     assert [one.name for one in small.candidates] == ["none", "l2", "group"]
     assert small.baseline.strength == 0.0
     assert set(small.watched) == {"none", small.chosen}
     assert small.rows == {"training": 142, "test": 36}
 
 
-def test_group_is_the_first_stage_of_adaptive(diabetes_study):
+def test_group_is_the_first_stage_of_adaptive(diabetes_study) -> None:
     assert diabetes_study["group"].path is diabetes_study["adaptive"].stages[0]
     for names in (["group", "adaptive"], ["adaptive", "group"]):
         assert [path_holding(name, names) for name in names] == ["adaptive", "adaptive"]
     assert path_holding("group", ["group", "l2"]) == "group"
 
 
-def test_the_results_are_those_of_the_networks(small):
+def test_the_results_are_those_of_the_networks(small) -> None:
     training, testing = split_test_rows(small.table, 0.2, 0)
     x = small.encoder.transform(small.table.features)
     y = small.table.target.map({label: number for number, label in enumerate(small.table.classes)}).to_numpy()
@@ -88,7 +88,7 @@ def test_the_results_are_those_of_the_networks(small):
     np.testing.assert_allclose(small.results["gain"].iloc[1:], gains, rtol=1e-5)
 
 
-def test_the_watched_training_ends_where_the_lane_of_its_fold_ended(small):
+def test_the_watched_training_ends_where_the_lane_of_its_fold_ended(small) -> None:
     one, seen = small.best, small.watched[small.chosen]
     lanes = one.stage.lanes.table
     [lane] = lanes[(lanes["fold"] == 0) & np.isclose(lanes["strength"], one.strength)].to_dict("records")
@@ -102,7 +102,7 @@ def test_the_watched_training_ends_where_the_lane_of_its_fold_ended(small):
     assert seen.balance["relative_residual"].notna().all()
 
 
-def test_the_same_seed_gives_the_same_numbers_and_progress_grows():
+def test_the_same_seed_gives_the_same_numbers_and_progress_grows() -> None:
     shares = []
     first = run_study("diabetes", penalties=["l1"], seed=5, progress=lambda share, what: shares.append(share), **FAST)
     again = run_study("diabetes", penalties=["l1"], seed=5, **FAST)
@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_numbers_and_progress_grows():
     assert (shares[0], shares[-1]) == (0.0, 1.0)
 
 
-def test_the_columns_that_matter_are_selected():
+def test_the_columns_that_matter_are_selected() -> None:
     found = run_study(planted(300), "y", penalties=["adaptive"], cv=3, strengths=9, max_iter=400).findings
 
     one = found.best
@@ -129,7 +129,7 @@ def test_the_columns_that_matter_are_selected():
     assert one.gain.low > 0
 
 
-def test_test_rows_change_only_the_final_scores():
+def test_test_rows_change_only_the_final_scores() -> None:
     frame = planted()
     table = run_study(frame, "y", penalties=["l2"], **FAST)
     _, testing = split_test_rows(table.findings.table, 0.2, 0)
@@ -145,7 +145,7 @@ def test_test_rows_change_only_the_final_scores():
 
 
 @pytest.mark.parametrize("task", ["binary", "counts"])
-def test_the_network_learns_every_task(task):
+def test_the_network_learns_every_task(task) -> None:
     frame = planted()
     made = {"binary": (frame["y"] > 1.5).astype(str), "counts": np.exp(frame["y"].clip(upper=3)).round()}
     frame["y"] = made[task]
@@ -157,7 +157,7 @@ def test_the_network_learns_every_task(task):
     assert found.best.score.low < found.best.score.value < found.best.score.high
 
 
-def test_groups_time_and_weights_are_used():
+def test_groups_time_and_weights_are_used() -> None:
     frame = planted().assign(subject=lambda f: np.arange(len(f)) % 40, day=lambda f: np.arange(len(f)), w=1.0)
     frame.loc[::3, "w"] = 0.0
 
@@ -169,14 +169,14 @@ def test_groups_time_and_weights_are_used():
     assert np.isfinite(timed.best.val_loss)
 
 
-def own_network(inputs, outputs):
+def own_network(inputs, outputs) -> keras.Model:
     layers = [keras.layers.Dense(6, "tanh"), keras.layers.Dense(outputs)]
     model = keras.Sequential([keras.Input((inputs,)), *layers], name="mine")
     model.compile(keras.optimizers.Adam(0.02), "mse")
     return model
 
 
-def test_a_custom_network():
+def test_a_custom_network() -> None:
     found = run_study("diabetes", model=own_network, penalties=["group"], **FAST).findings
 
     assert found.best.model.name == "mine"
@@ -184,7 +184,7 @@ def test_a_custom_network():
     assert found.settings.model == "own_network"
 
 
-def test_a_requested_choice_and_no_penalty_at_all(alone):
+def test_a_requested_choice_and_no_penalty_at_all(alone) -> None:
     requested = run_study("diabetes", penalties=["l2"], choose="none", **FAST)
 
     assert requested.chosen == "none"
@@ -192,7 +192,7 @@ def test_a_requested_choice_and_no_penalty_at_all(alone):
     assert alone.selector is None
 
 
-def test_initial_weights_count_for_stability():
+def test_initial_weights_count_for_stability() -> None:
     found = run_study("diabetes", penalties=["group"], n_init=2, **FAST)
 
     assert len(np.asarray(found.best.path.lanes.features)) == 2 * (2 + 1)
@@ -219,13 +219,13 @@ def test_initial_weights_count_for_stability():
         ),
     ],
 )
-def test_settings_that_cannot_be_are_refused(given, message):
+def test_settings_that_cannot_be_are_refused(given, message) -> None:
     with pytest.raises(DataError, match=message):
         run_study("diabetes", **{**FAST, **given})
 
 
-def test_it_continues_from_a_checkpoint(tmp_path):
-    def stop(share, what):
+def test_it_continues_from_a_checkpoint(tmp_path) -> None:
+    def stop(share, what) -> None:
         if what == "L1" and share > 0.5:
             raise KeyboardInterrupt
 
@@ -245,7 +245,7 @@ def test_it_continues_from_a_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     "module", ["run", "result", "tables", "sources", "errors", "columns.encoding", "columns.folds", "columns.reading"]
 )
-def test_the_examples_of_the_docstrings(module):
+def test_the_examples_of_the_docstrings(module) -> None:
     found = doctest.testmod(importlib.import_module(f"poise.study.{module}"))
 
     assert found.failed == 0

@@ -1,5 +1,7 @@
 """Scores of test rows against scikit-learn, and their intervals against the exact ones."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,11 +13,11 @@ random = np.random.default_rng(0)
 ROWS = 200
 
 
-def scorer(task, y, weight=None, groups=None):
+def scorer(task, y, weight=None, groups=None) -> Any:
     return Scorer(task, y, weight, groups, seed=0)
 
 
-def test_regression_is_scored_as_scikit_learn_does():
+def test_regression_is_scored_as_scikit_learn_does() -> None:
     y = random.normal(size=(ROWS, 1))
     said = y + 0.5 * random.normal(size=(ROWS, 1))
     weight = random.uniform(0.5, 2.0, ROWS)
@@ -27,7 +29,7 @@ def test_regression_is_scored_as_scikit_learn_does():
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-def test_classes_are_scored_as_scikit_learn_does(task):
+def test_classes_are_scored_as_scikit_learn_does(task) -> None:
     classes = 2 if task == "binary" else 4
     y = random.integers(0, classes, ROWS)
     logits = random.normal(size=(ROWS, 1 if task == "binary" else classes))
@@ -41,7 +43,7 @@ def test_classes_are_scored_as_scikit_learn_does(task):
     assert rows.score(one).value == pytest.approx(metrics.accuracy_score(y, odds.argmax(axis=1)))
 
 
-def test_counts_are_scored_as_scikit_learn_does():
+def test_counts_are_scored_as_scikit_learn_does() -> None:
     mean = random.uniform(0.2, 5.0, (ROWS, 1))
     y = random.poisson(mean).astype("float64")
 
@@ -51,13 +53,13 @@ def test_counts_are_scored_as_scikit_learn_does():
     np.testing.assert_allclose(one.score_terms.mean(), metrics.mean_poisson_deviance(y, mean), rtol=1e-5)
 
 
-def test_large_logits_do_not_overflow():
+def test_large_logits_do_not_overflow() -> None:
     losses = row_losses("binary", np.array([[1.0], [0.0]]), np.array([[1e4], [1e4]]))
 
     np.testing.assert_allclose(losses, [0.0, 1e4])
 
 
-def test_the_interval_of_a_mean_is_that_of_students_t():
+def test_the_interval_of_a_mean_is_that_of_students_t() -> None:
     y = random.normal(size=(1000, 1))
     one = score_rows("regression", y, np.zeros((1000, 1)))
 
@@ -69,7 +71,7 @@ def test_the_interval_of_a_mean_is_that_of_students_t():
     assert found.high == pytest.approx(high, abs=0.1 * error * 2)
 
 
-def test_a_gain_is_paired():
+def test_a_gain_is_paired() -> None:
     y = 10.0 * random.normal(size=(ROWS, 1))
     base = y + 5.0 + random.normal(size=(ROWS, 1))
     better = base - 0.1
@@ -84,7 +86,7 @@ def test_a_gain_is_paired():
     assert gain.high - gain.low < 0.2 * (rows.loss(one).high - rows.loss(one).low)
 
 
-def test_rows_of_a_group_are_drawn_together():
+def test_rows_of_a_group_are_drawn_together() -> None:
     groups = np.repeat(np.arange(20), 50)
     y = np.zeros((1000, 1))
     one = score_rows("regression", y, random.normal(size=20)[groups][:, None])
@@ -95,13 +97,13 @@ def test_rows_of_a_group_are_drawn_together():
     assert together.high - together.low > 4 * (apart.high - apart.low)
 
 
-def test_the_same_seed_draws_the_same():
+def test_the_same_seed_draws_the_same() -> None:
     y = random.normal(size=(30, 1))
     one = score_rows("regression", y, 0.5 * y)
 
     assert scorer("regression", y).score(one) == scorer("regression", y).score(one)
 
 
-def test_an_interval_that_holds_zero_is_not_certain():
+def test_an_interval_that_holds_zero_is_not_certain() -> None:
     assert not Estimate(0.1, -0.1, 0.3).is_certain
     assert Estimate(-0.1, -0.2, -0.05).is_certain

@@ -28,19 +28,19 @@ SMALL: dict[str, Any] = {"max_iter": 80, "strengths": 4, "cv": 2, "hidden_layer_
 
 
 @pytest.fixture
-def diabetes(diabetes_study):
+def diabetes(diabetes_study) -> Any:
     """Without the adaptive candidate: the group lasso selects columns."""
     return replace(diabetes_study, candidates=diabetes_study.candidates[:3])
 
 
-def altered(findings, name: str = "l2", **changes):
+def altered(findings, name: str = "l2", **changes) -> Any:
     """The findings with other numbers of one candidate, which is chosen, to read their sentences."""
     candidates = tuple(replace(one, **changes) if one.name == name else one for one in findings.candidates)
     watched = findings.watched | {name: findings.watched["none"]}
     return replace(findings, candidates=candidates, chosen=name, watched=watched)
 
 
-def with_gain(findings, value, low, high, val_loss=0.1, **more):
+def with_gain(findings, value, low, high, val_loss=0.1, **more) -> Any:
     return altered(findings, gain=Estimate(value, low, high), val_loss=val_loss, **more)
 
 
@@ -48,7 +48,7 @@ def short(number: float) -> str:
     return format_number(number, 2)
 
 
-def test_a_gain_that_is_certain_helps(diabetes):
+def test_a_gain_that_is_certain_helps(diabetes) -> None:
     findings = with_gain(diabetes, 0.2, 0.1, 0.3, test_loss=Estimate(0.5, 0.4, 0.6), score=Estimate(0.51, 0.4, 0.6))
 
     assert write_answer(findings)[0] == (
@@ -58,7 +58,7 @@ def test_a_gain_that_is_certain_helps(diabetes):
     )
 
 
-def test_a_gain_whose_interval_contains_zero_is_not_claimed(diabetes):
+def test_a_gain_whose_interval_contains_zero_is_not_claimed(diabetes) -> None:
     findings = with_gain(diabetes, 0.2, -0.1, 0.3)
 
     sentence = write_answer(findings)[0]
@@ -68,7 +68,7 @@ def test_a_gain_whose_interval_contains_zero_is_not_claimed(diabetes):
     assert sentence.endswith(f"In cross-validation the loss falls from {short(findings.baseline.val_loss)} to 0.1.")
 
 
-def test_a_gain_without_an_interval_is_not_claimed(diabetes):
+def test_a_gain_without_an_interval_is_not_claimed(diabetes) -> None:
     nan = float("nan")
 
     sentence = write_answer(with_gain(diabetes, 0.2, nan, nan))[0]
@@ -78,13 +78,13 @@ def test_a_gain_without_an_interval_is_not_claimed(diabetes):
 
 
 @pytest.mark.parametrize(("value", "low", "high"), [(-0.2, -0.3, -0.1), (-0.01, -0.2, 0.1), (0.0, -0.1, 0.1)])
-def test_no_gain_does_not_help(diabetes, value, low, high):
+def test_no_gain_does_not_help(diabetes, value, low, high) -> None:
     sentence = write_answer(with_gain(diabetes, value, low, high))[0]
 
     assert sentence.startswith("A penalty does not help here. On the test rows the loss is ")
 
 
-def test_no_lower_held_out_loss_does_not_help(diabetes):
+def test_no_lower_held_out_loss_does_not_help(diabetes) -> None:
     findings = with_gain(diabetes, 0.2, 0.1, 0.3, val_loss=diabetes.baseline.val_loss + 1.0)
 
     assert write_answer(findings)[0] == (
@@ -93,7 +93,7 @@ def test_no_lower_held_out_loss_does_not_help(diabetes):
     )
 
 
-def test_a_requested_penalty_is_named(diabetes):
+def test_a_requested_penalty_is_named(diabetes) -> None:
     findings = replace(diabetes, settings=replace(diabetes.settings, choose="group"))
 
     verdicts = [
@@ -107,7 +107,7 @@ def test_a_requested_penalty_is_named(diabetes):
     assert verdicts[3].startswith("The group lasso, chosen by request, does not help here. In cross-validation")
 
 
-def test_a_study_without_any_penalty(alone, diabetes):
+def test_a_study_without_any_penalty(alone, diabetes) -> None:
     verdict, selection, certainty = write_answer(alone)
 
     assert verdict.startswith("Only a network without a penalty was trained. Its accuracy on the test rows is ")
@@ -117,19 +117,19 @@ def test_a_study_without_any_penalty(alone, diabetes):
     assert write_answer(chosen)[0].startswith("No penalty was chosen, by request. Its R² on the test rows is ")
 
 
-def test_no_sentence_has_more_than_two_numbers(diabetes_study, alone, hostile):
+def test_no_sentence_has_more_than_two_numbers(diabetes_study, alone, hostile) -> None:
     for findings in (diabetes_study, alone, with_gain(diabetes_study, 0.2, 0.1, 0.3)):
         for sentence in re.split(r"(?<=\.) (?=[A-Z])", " ".join(write_answer(findings))):
             numbers = re.findall(r"(?<![\w“])−?\d[\d.,]*", sentence.replace("95%", "").replace(" and 3 more", ""))
             assert len(numbers) <= 2, sentence
 
 
-def selecting(findings, selected, shares):
+def selecting(findings, selected, shares) -> Any:
     stability = pd.Series(shares, index=[f"c{number}" for number in range(len(shares))])
     return altered(findings, "group", selected=tuple(selected), stability=stability)
 
 
-def test_selected_columns_are_counted_and_named_with_their_stability(diabetes):
+def test_selected_columns_are_counted_and_named_with_their_stability(diabetes) -> None:
     shares = [1.0] * 7 + [0.75, 0.5, 0.25]
 
     assert write_answer(selecting(diabetes, [f"c{number}" for number in range(8)], shares))[1] == (
@@ -148,14 +148,14 @@ def test_selected_columns_are_counted_and_named_with_their_stability(diabetes):
         (["c0"], [1.0, 0.0], "The group lasso selects 1 of 2 columns: “c0”.", "Each selected column is selected in all of the 3 training runs. No other column is selected in any of them."),
     ],
 )  # fmt: skip
-def test_extremes_of_selection(diabetes, selected, shares, beginning, end):
+def test_extremes_of_selection(diabetes, selected, shares, beginning, end) -> None:
     sentence = write_answer(selecting(diabetes, selected, shares))[1]
 
     assert sentence.startswith(beginning)
     assert sentence.endswith(end)
 
 
-def test_after_adaptive_stages_columns_are_selected_where_the_loss_is_lowest(diabetes_study):
+def test_after_adaptive_stages_columns_are_selected_where_the_loss_is_lowest(diabetes_study) -> None:
     assert len(diabetes_study["adaptive"].stages) > 1
 
     sentence = write_answer(diabetes_study)[1]
@@ -164,7 +164,7 @@ def test_after_adaptive_stages_columns_are_selected_where_the_loss_is_lowest(dia
     assert "Columns are selected at the strength with the lowest held-out loss." in sentence
 
 
-def test_columns_that_cannot_be_determined_are_not_claimed(diabetes):
+def test_columns_that_cannot_be_determined_are_not_claimed(diabetes) -> None:
     candidates = tuple(replace(one, selected=None, stability=None) for one in diabetes.candidates)
 
     sentence = write_answer(replace(diabetes, candidates=candidates))[1]
@@ -172,7 +172,7 @@ def test_columns_that_cannot_be_determined_are_not_claimed(diabetes):
     assert sentence == "All 10 columns are used; poise cannot determine which of them this network reads."
 
 
-def test_the_ends_of_the_grid_are_warned_of(diabetes):
+def test_the_ends_of_the_grid_are_warned_of(diabetes) -> None:
     grid = diabetes["l2"].stage.strengths
 
     low, inside, high = (write_answer(altered(diabetes, strength=float(grid[at])))[2] for at in (0, 1, -1))
@@ -182,7 +182,7 @@ def test_the_ends_of_the_grid_are_warned_of(diabetes):
     assert f"is {short(grid[-1])}, the strongest of the grid; a stronger one might predict better." in high
 
 
-def test_convergence_is_reported(diabetes):
+def test_convergence_is_reported(diabetes) -> None:
     one = diabetes["l2"]
     sentences = []
     for residual in (0.0005, 0.02, 0.4, float("nan")):
@@ -198,23 +198,23 @@ def test_convergence_is_reported(diabetes):
     assert sentences[3].endswith("It is unknown whether training converged.")
 
 
-def test_an_unknown_error_is_not_invented(diabetes):
+def test_an_unknown_error_is_not_invented(diabetes) -> None:
     sentence = write_answer(altered(diabetes, val_loss=0.123, val_error=float("nan")))[2]
 
     assert "The held-out loss is 0.12. " in sentence
 
 
-def test_names_are_one_line_short_and_few():
+def test_names_are_one_line_short_and_few() -> None:
     assert list_names(["a\nb", "x" * 50]) == f"“a b” and “{'x' * 39}…”"
     assert list_names(["a", "b", "c"], most=2) == "“a”, “b” and 1 more"
 
 
-def test_numbers_are_short():
+def test_numbers_are_short() -> None:
     numbers = (0.0, -0.5, 123456.0, 0.00012345, float("nan"), -0.0)
     assert [format_number(n) for n in numbers] == ["0", "−0.5", "123,456", "0.000123", "?", "0"]
 
 
-def test_the_comparison_has_one_row_per_candidate(diabetes):
+def test_the_comparison_has_one_row_per_candidate(diabetes) -> None:
     headings, rows = compare_candidates(describe(diabetes))
 
     assert headings == ["", "strength", "held-out loss", "test loss", "R²", "gain", "columns", "zeros"]
@@ -249,7 +249,7 @@ CASES: dict[str, Any] = {
 }
 
 
-def test_the_script_reads_a_file_as_it_was_read(alone, tmp_path):
+def test_the_script_reads_a_file_as_it_was_read(alone, tmp_path) -> None:
     file, options = tmp_path / "odd.csv", {"delimiter": "|", "decimal": ",", "encoding": "utf-16"}
     counts().to_csv(file, index=False, sep="|", decimal=",", encoding="utf-16")
     findings = replace(alone, table=read(file, "d", **options), settings=replace(alone.settings, **options))
@@ -258,7 +258,7 @@ def test_the_script_reads_a_file_as_it_was_read(alone, tmp_path):
 
 
 @pytest.mark.parametrize("case", ["regression", "no penalty", *CASES])
-def test_the_script_trains_the_same_network(case, diabetes_study, alone, tmp_path, monkeypatch):
+def test_the_script_trains_the_same_network(case, diabetes_study, alone, tmp_path, monkeypatch) -> None:
     module = ModuleType("own_networks")
     module.__dict__["linear"] = linear
     monkeypatch.setitem(sys.modules, "own_networks", module)
@@ -280,7 +280,7 @@ def test_the_script_trains_the_same_network(case, diabetes_study, alone, tmp_pat
     assert f"Prediction loss on the training rows: {scope['loss']:.6g}" in printed.getvalue()
 
 
-def test_strengths_and_factors_are_exact_in_the_script(diabetes_study):
+def test_strengths_and_factors_are_exact_in_the_script(diabetes_study) -> None:
     findings = altered(diabetes_study, "adaptive")
     best = findings.best
 
@@ -296,7 +296,7 @@ def test_strengths_and_factors_are_exact_in_the_script(diabetes_study):
     ]
 
 
-def test_infinite_factors_and_long_lists_are_exact_in_the_script(diabetes_study):
+def test_infinite_factors_and_long_lists_are_exact_in_the_script(diabetes_study) -> None:
     best = diabetes_study["adaptive"]
     rule = best.stage.rules_at(best.strength)[0]
     factors = [float("inf") if number % 3 else 0.1 * number for number in range(200)]

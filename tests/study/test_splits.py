@@ -1,5 +1,7 @@
 """No row is in two places, rows of a group stay together, and nothing trains on the future."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ ROWS = 100
 random = np.random.default_rng(0)
 
 
-def table(target=None, classes=(), groups=None, time=None):
+def table(target=None, classes=(), groups=None, time=None) -> Any:
     target = random.normal(size=ROWS) if target is None else target
     return Table(
         name="made", source="made", features=pd.DataFrame({"a": np.arange(ROWS, dtype="float64")}), columns=(),
@@ -22,7 +24,7 @@ def table(target=None, classes=(), groups=None, time=None):
     )  # fmt: skip
 
 
-def split(made, count=4, seed=0, share=0.2):
+def split(made, count=4, seed=0, share=0.2) -> Any:
     training, testing = split_test_rows(made, share, seed)
     return training, testing, split_folds(made, training, count, seed)
 
@@ -38,7 +40,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_test_rows_and_training_rows_are_all_rows(case):
+def test_test_rows_and_training_rows_are_all_rows(case) -> None:
     training, testing, pairs = split(CASES[case])
 
     assert sorted([*training, *testing]) == list(range(ROWS))
@@ -50,13 +52,13 @@ def test_test_rows_and_training_rows_are_all_rows(case):
 
 
 @pytest.mark.parametrize("case", ["numbers", "classes", "groups", "groups of classes"])
-def test_every_training_row_is_held_out_once(case):
+def test_every_training_row_is_held_out_once(case) -> None:
     training, _, pairs = split(CASES[case])
 
     assert sorted(np.concatenate([held for _, held in pairs])) == list(range(len(training)))
 
 
-def test_classes_are_spread_evenly():
+def test_classes_are_spread_evenly() -> None:
     training, testing, pairs = split(CASES["classes"])
 
     for rows in (training, testing, *(training[held] for _, held in pairs)):
@@ -64,7 +66,7 @@ def test_classes_are_spread_evenly():
 
 
 @pytest.mark.parametrize("case", ["groups", "groups of classes"])
-def test_rows_of_a_group_stay_together(case):
+def test_rows_of_a_group_stay_together(case) -> None:
     groups = np.asarray(CASES[case].groups)
     training, testing, pairs = split(CASES[case])
 
@@ -73,7 +75,7 @@ def test_rows_of_a_group_stay_together(case):
         assert not set(groups[training[train]]) & set(groups[training[held]])
 
 
-def test_nothing_trains_on_the_future():
+def test_nothing_trains_on_the_future() -> None:
     time = np.asarray(CASES["time"].time)
     training, testing, pairs = split(CASES["time"])
 
@@ -82,19 +84,19 @@ def test_nothing_trains_on_the_future():
         assert time[training[train]].max() < time[training[held]].min()
 
 
-def test_the_seed_decides():
+def test_the_seed_decides() -> None:
     first, again, other = (split(CASES["numbers"], seed=seed) for seed in (0, 0, 1))
 
     np.testing.assert_array_equal(first[1], again[1])
     assert set(first[1]) != set(other[1])
 
 
-def test_fewer_groups_than_folds_are_refused():
+def test_fewer_groups_than_folds_are_refused() -> None:
     with pytest.raises(DataError, match="4 folds need at least 4 groups; the training rows have 2. Use fewer folds"):
         split(table(groups=np.arange(ROWS) % 3))
 
 
-def test_a_class_that_a_fold_lacks_is_named():
+def test_a_class_that_a_fold_lacks_is_named() -> None:
     labels = np.where(np.arange(ROWS) < 3, "odd", "common")
     groups = np.where(np.arange(ROWS) < 3, 0, np.arange(ROWS))
 

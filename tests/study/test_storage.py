@@ -9,7 +9,9 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Never
 
 import jsonschema
 import keras
@@ -34,7 +36,7 @@ from poise.study.tables import read
 PAGE = "<!doctype html><title>ü</title>"
 
 
-def rows(count=60):
+def rows(count=60) -> Any:
     """A table of numbers with gaps, a category and dates."""
     rng = np.random.default_rng(0)
     age = rng.normal(40, 10, count)
@@ -48,25 +50,25 @@ def rows(count=60):
 
 
 @pytest.fixture(scope="module")
-def done():
+def done() -> Any:
     return run_study(
         rows(), "price", penalties=["l2"], hidden_layer_sizes=(4,), cv=2, strengths=3, max_iter=20
     ).findings
 
 
 @pytest.fixture(autouse=True)
-def a_light_page(monkeypatch):
+def a_light_page(monkeypatch) -> None:
     """The report has its own tests."""
     monkeypatch.setattr(storage, "render_page", lambda study: PAGE)
 
 
 @pytest.fixture
-def folder(done, tmp_path):
+def folder(done, tmp_path) -> Any:
     write_study(done, tmp_path / "run")
     return tmp_path / "run"
 
 
-def test_a_saved_study_is_five_files(done, tmp_path):
+def test_a_saved_study_is_five_files(done, tmp_path) -> None:
     report = write_study(done, tmp_path / "runs" / "run")
 
     assert report == tmp_path / "runs" / "run" / "report.html"
@@ -75,14 +77,14 @@ def test_a_saved_study_is_five_files(done, tmp_path):
     assert {one.name for one in report.parent.iterdir()} == set(FILES)
 
 
-def test_study_json_is_what_its_schema_says(folder):
+def test_study_json_is_what_its_schema_says(folder) -> None:
     found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
 
     jsonschema.Draft202012Validator.check_schema(schema())
     assert find_violation(found) == ""
 
 
-def test_study_json_holds_what_was_found(done, folder):
+def test_study_json_holds_what_was_found(done, folder) -> None:
     found = read_description(folder)
 
     assert found["data"] | {"digest": ""} == {
@@ -130,7 +132,7 @@ def test_study_json_holds_what_was_found(done, folder):
         (lambda found: found.update(format="poise path"), "holds no saved study: study.json has another format"),
     ],
 )
-def test_a_study_json_that_violates_the_schema_is_refused(damage, said, folder):
+def test_a_study_json_that_violates_the_schema_is_refused(damage, said, folder) -> None:
     found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     damage(found)
     (folder / "study.json").write_text(json.dumps(found))
@@ -141,7 +143,7 @@ def test_a_study_json_that_violates_the_schema_is_refused(damage, said, folder):
     assert "\n" not in str(caught.value)
 
 
-def test_the_table_is_that_of_all_paths(done, folder):
+def test_the_table_is_that_of_all_paths(done, folder) -> None:
     table = pd.read_parquet(folder / "table.parquet")
 
     for one in done.candidates:
@@ -152,7 +154,7 @@ def test_the_table_is_that_of_all_paths(done, folder):
     assert table["stage"].eq(1).all()
 
 
-def test_adaptive_stages_follow_each_other_in_the_table(diabetes_study):
+def test_adaptive_stages_follow_each_other_in_the_table(diabetes_study) -> None:
     one = diabetes_study["adaptive"]
 
     table = paths_table(diabetes_study)
@@ -168,7 +170,7 @@ def test_adaptive_stages_follow_each_other_in_the_table(diabetes_study):
 # ---------------------------------------------------------------- predictions
 
 
-def test_a_saved_run_predicts_as_its_network_does(done, folder):
+def test_a_saved_run_predicts_as_its_network_does(done, folder) -> None:
     frame = rows()
 
     predicted = Study.load(folder).predict(frame)
@@ -178,7 +180,7 @@ def test_a_saved_run_predicts_as_its_network_does(done, folder):
     np.testing.assert_allclose(predicted["price"], outputs.astype("float64") * done.scale + done.center, rtol=1e-6)
 
 
-def test_order_and_further_columns_do_not_matter(folder):
+def test_order_and_further_columns_do_not_matter(folder) -> None:
     run, frame = Study.load(folder), rows()
     others = frame[["price", "since", "color", "age"]].assign(surplus="x").set_index(np.arange(60)[::-1])
 
@@ -188,13 +190,13 @@ def test_order_and_further_columns_do_not_matter(folder):
     assert predicted.index.tolist() == others.index.tolist()
 
 
-def test_a_new_category_is_predicted_and_a_gap_filled(folder):
+def test_a_new_category_is_predicted_and_a_gap_filled(folder) -> None:
     frame = rows().head(3).assign(color=np.array(["mauve", None, "red"], object), age=[np.nan, 1e9, 40.0])
 
     assert np.isfinite(Study.load(folder).predict(frame)["price"]).all()
 
 
-def test_no_rows_are_no_predictions(folder):
+def test_no_rows_are_no_predictions(folder) -> None:
     predicted = Study.load(folder).predict(rows().head(0))
 
     assert list(predicted.columns) == ["price"]
@@ -209,7 +211,7 @@ def test_no_rows_are_no_predictions(folder):
         (lambda frame: frame.assign(age="old"), "'age'"),
     ],
 )
-def test_rows_that_do_not_fit_are_refused_in_a_sentence(change, said, folder):
+def test_rows_that_do_not_fit_are_refused_in_a_sentence(change, said, folder) -> None:
     change(rows()).to_csv(folder / "new.csv", index=False)
     with pytest.raises(DataError) as caught:
         Study.load(folder).predict(folder / "new.csv")
@@ -218,7 +220,7 @@ def test_rows_that_do_not_fit_are_refused_in_a_sentence(change, said, folder):
     assert "new.csv" in str(caught.value)
 
 
-def classifying(task, classes, outputs):
+def classifying(task, classes, outputs) -> Any:
     """A run with a network of random weights, and the outputs of that network for the rows."""
     table = read(rows(), "price")
     encoder = Encoder(table.columns).fit(table.features)
@@ -231,7 +233,7 @@ def classifying(task, classes, outputs):
     return study, model.predict(encoder.transform(table.features), verbose=0).astype("float64")
 
 
-def test_two_classes_are_predicted_with_probabilities():
+def test_two_classes_are_predicted_with_probabilities() -> None:
     run, logits = classifying("binary", ["no", "yes"], 1)
 
     predicted = run.predict(rows())
@@ -242,7 +244,7 @@ def test_two_classes_are_predicted_with_probabilities():
     assert predicted["kind"].tolist() == np.where(logits[:, 0] > 0, "yes", "no").tolist()
 
 
-def test_many_classes_are_predicted_with_probabilities():
+def test_many_classes_are_predicted_with_probabilities() -> None:
     run, logits = classifying("multiclass", ["a", "b", "c"], 3)
 
     predicted = run.predict(rows())
@@ -252,13 +254,13 @@ def test_many_classes_are_predicted_with_probabilities():
     assert predicted["kind"].tolist() == np.array(["a", "b", "c"])[logits.argmax(axis=1)].tolist()
 
 
-def test_counts_are_predicted_by_their_mean():
+def test_counts_are_predicted_by_their_mean() -> None:
     run, means = classifying("counts", [], 1)
 
     np.testing.assert_allclose(run.predict(rows())["kind"], means[:, 0])
 
 
-def test_the_network_loads_where_poise_is_missing(done, folder):
+def test_the_network_loads_where_poise_is_missing(done, folder) -> None:
     x = done.encoder.transform(done.table.features)
     np.save(folder.parent / "x.npy", x)
     script = f"""
@@ -279,7 +281,7 @@ np.save("y.npy", model.predict(np.load("x.npy"), verbose=0))
 
 
 @pytest.mark.parametrize("name", ["model.keras", "preprocessing.skops", "study.json"])
-def test_what_is_missing_or_damaged_is_named(name, folder):
+def test_what_is_missing_or_damaged_is_named(name, folder) -> None:
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=rf"is damaged: .*{name}"):
@@ -292,7 +294,7 @@ def test_what_is_missing_or_damaged_is_named(name, folder):
 
 @pytest.mark.parametrize("name", ["model.keras", "preprocessing.skops"])
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
-def test_a_damaged_file_is_refused_though_its_checksum_fits(name, content, folder):
+def test_a_damaged_file_is_refused_though_its_checksum_fits(name, content, folder) -> None:
     (folder / name).write_bytes(content)
     _sign(folder)
 
@@ -301,7 +303,7 @@ def test_a_damaged_file_is_refused_though_its_checksum_fits(name, content, folde
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_folder_or_study_is_reported(tmp_path):
+def test_a_missing_folder_or_study_is_reported(tmp_path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         Study.load(tmp_path / "none")
     with pytest.raises(DataError, match="holds no saved study: study.json is missing"):
@@ -313,7 +315,7 @@ class Foreign:
 
 
 @pytest.mark.parametrize("content", [Foreign(), {"a": Foreign()}, os.path.join])
-def test_only_listed_types_are_built(content, folder):
+def test_only_listed_types_are_built(content, folder) -> None:
     skops.io.dump(content, folder / "preprocessing.skops")
     _sign(folder)
 
@@ -321,7 +323,7 @@ def test_only_listed_types_are_built(content, folder):
         Study.load(folder)
 
 
-def test_another_trusted_object_is_not_an_encoder(folder):
+def test_another_trusted_object_is_not_an_encoder(folder) -> None:
     skops.io.dump([1, 2], folder / "preprocessing.skops")
     _sign(folder)
 
@@ -329,7 +331,7 @@ def test_another_trusted_object_is_not_an_encoder(folder):
         Study.load(folder)
 
 
-def test_python_code_in_a_network_is_refused(folder):
+def test_python_code_in_a_network_is_refused(folder) -> None:
     layer = keras.layers.Lambda(lambda x: x)
     keras.Sequential([keras.Input((10,)), layer, keras.layers.Dense(1)]).save(folder / "model.keras")
     _sign(folder)
@@ -339,11 +341,11 @@ def test_python_code_in_a_network_is_refused(folder):
     assert Study.load(folder, safe_mode=False).model.count_params() == 11
 
 
-def network(inputs, outputs, **config):
+def network(inputs, outputs, **config) -> keras.Model:
     return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs, **config)])
 
 
-def two_inputs():
+def two_inputs() -> keras.Model:
     inputs = [keras.Input((10,)), keras.Input((10,))]
     return keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Add()(inputs)))
 
@@ -357,7 +359,7 @@ def two_inputs():
         (two_inputs, "(any, 10), (any, 10)", "(any, 1)"),
     ],
 )
-def test_a_network_that_does_not_fit_is_refused(model, taken, given, folder):
+def test_a_network_that_does_not_fit_is_refused(model, taken, given, folder) -> None:
     model().save(folder / "model.keras")
     _sign(folder)
 
@@ -391,7 +393,7 @@ def test_a_network_that_does_not_fit_is_refused(model, taken, given, folder):
         (lambda found: found.update(center=float("inf")), "it is not JSON"),
     ],
 )
-def test_a_study_json_that_does_not_fit_the_network_is_refused(change, said, folder):
+def test_a_study_json_that_does_not_fit_the_network_is_refused(change, said, folder) -> None:
     found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     change(found)
     _sign(folder, **found)
@@ -402,7 +404,7 @@ def test_a_study_json_that_does_not_fit_the_network_is_refused(change, said, fol
     assert "\n" not in str(caught.value)
 
 
-def test_a_single_changed_number_in_study_json_is_found(folder):
+def test_a_single_changed_number_in_study_json_is_found(folder) -> None:
     text = (folder / "study.json").read_text(encoding="utf-8")
     found = json.loads(text)
     (folder / "study.json").write_text(json.dumps(found))
@@ -413,10 +415,10 @@ def test_a_single_changed_number_in_study_json_is_found(folder):
         read_description(folder)
 
 
-def test_a_network_that_cannot_predict_is_one_sentence(folder, monkeypatch):
+def test_a_network_that_cannot_predict_is_one_sentence(folder, monkeypatch) -> None:
     run = Study.load(folder)
 
-    def predict(*_, **__):
+    def predict(*_, **__) -> Never:
         raise RuntimeError("shapes differ\nin detail")
 
     monkeypatch.setattr(run.model, "predict", predict)
@@ -424,7 +426,7 @@ def test_a_network_that_cannot_predict_is_one_sentence(folder, monkeypatch):
         run.predict(rows())
 
 
-def test_damage_anywhere_raises_nothing_else(folder):
+def test_damage_anywhere_raises_nothing_else(folder) -> None:
     """Truncated and flipped files, some with checksums that fit."""
     rng = np.random.default_rng(0)
     whole = {name: (folder / name).read_bytes() for name in ("model.keras", "preprocessing.skops", "study.json")}
@@ -445,7 +447,7 @@ def test_damage_anywhere_raises_nothing_else(folder):
         (folder / "study.json").write_bytes(description)
 
 
-def _sign(folder, **changed):
+def _sign(folder, **changed) -> None:
     """As if study.json had been written with the files that are there now."""
     found = json.loads((folder / "study.json").read_text(encoding="utf-8")) | changed
     found["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in found["files"]}
@@ -457,17 +459,17 @@ def _sign(folder, **changed):
 # ---------------------------------------------------------------- the place
 
 
-def content_of(folder):
+def content_of(folder) -> Any:
     return {str(one.relative_to(folder)): one.is_file() and one.read_bytes() for one in folder.rglob("*")}
 
 
-def test_checking_leaves_no_trace(tmp_path):
+def test_checking_leaves_no_trace(tmp_path) -> None:
     check_folder(tmp_path / "a" / "b" / "c")
 
     assert content_of(tmp_path) == {}
 
 
-def test_an_empty_folder_takes_a_study(done, tmp_path):
+def test_an_empty_folder_takes_a_study(done, tmp_path) -> None:
     (tmp_path / "run").mkdir()
 
     write_study(done, tmp_path / "run")
@@ -479,7 +481,7 @@ def test_an_empty_folder_takes_a_study(done, tmp_path):
     "act", [lambda done, *place, **how: check_folder(*place, **how), write_study], ids=["check", "save"]
 )
 class TestWhatIsThere:
-    def test_a_study_is_replaced_only_on_request(self, act, done, folder):
+    def test_a_study_is_replaced_only_on_request(self, act, done, folder) -> None:
         before = content_of(folder)
         with pytest.raises(FileExistsError, match="already exists. Pass overwrite=True to replace it."):
             act(done, folder)
@@ -489,7 +491,7 @@ class TestWhatIsThere:
         assert {one.name for one in folder.iterdir()} == set(FILES)
 
     @pytest.mark.parametrize("overwrite", [False, True])
-    def test_something_else_is_not_touched(self, act, overwrite, done, tmp_path):
+    def test_something_else_is_not_touched(self, act, overwrite, done, tmp_path) -> None:
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "thesis.tex").write_text("precious")
 
@@ -497,14 +499,14 @@ class TestWhatIsThere:
             act(done, tmp_path / "run", overwrite=overwrite)
         assert content_of(tmp_path / "run") == {"thesis.tex": b"precious"}
 
-    def test_another_file_in_the_folder_is_not_touched(self, act, done, folder):
+    def test_another_file_in_the_folder_is_not_touched(self, act, done, folder) -> None:
         (folder / "thesis.tex").write_text("precious")
 
         with pytest.raises(FileExistsError, match="holds a study and also 'thesis.tex', which would be deleted"):
             act(done, folder, overwrite=True)
         assert (folder / "thesis.tex").read_text() == "precious"
 
-    def test_a_file_is_no_folder(self, act, done, tmp_path):
+    def test_a_file_is_no_folder(self, act, done, tmp_path) -> None:
         (tmp_path / "file").write_text("")
 
         with pytest.raises(FileExistsError, match="is a file; a study is saved as a folder"):
@@ -512,7 +514,7 @@ class TestWhatIsThere:
         with pytest.raises(OSError, match="cannot be written: Not a directory"):
             act(done, tmp_path / "file" / "run")
 
-    def test_a_folder_without_permission_is_reported(self, act, done, tmp_path):
+    def test_a_folder_without_permission_is_reported(self, act, done, tmp_path) -> None:
         tmp_path.chmod(0o500)
         with _nobody(), pytest.raises(OSError, match="cannot be written: Permission denied"):
             act(done, tmp_path / "run")
@@ -522,10 +524,10 @@ class TestWhatIsThere:
 
 @pytest.mark.parametrize("failing", ["render_page", "paths_table", "describe"])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, monkeypatch):
+def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, monkeypatch) -> None:
     before = content_of(folder.parent)
 
-    def fails(study):
+    def fails(study) -> Never:
         raise error
 
     monkeypatch.setattr(storage, failing, fails)
@@ -539,10 +541,10 @@ def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, mo
         )
 
 
-def test_a_swap_that_fails_brings_the_old_run_back(done, folder, monkeypatch):
+def test_a_swap_that_fails_brings_the_old_run_back(done, folder, monkeypatch) -> None:
     before, rename = content_of(folder.parent), Path.rename
 
-    def once(self, target):
+    def once(self, target) -> Any:
         if self.name == "new":
             raise OSError(errno.EIO, "Input/output error")
         return rename(self, target)
@@ -555,7 +557,7 @@ def test_a_swap_that_fails_brings_the_old_run_back(done, folder, monkeypatch):
     assert content_of(folder.parent) == before
 
 
-def _left(target, **inside):
+def _left(target, **inside) -> Any:
     """What a save that was killed left beside a target."""
     beside = target.with_name(f".{target.name}.saving-abc")
     beside.mkdir()
@@ -566,7 +568,7 @@ def _left(target, **inside):
 
 
 @pytest.mark.parametrize("act", [lambda done, folder: check_folder(folder), write_study], ids=["check", "save"])
-def test_what_a_killed_save_left_is_cleared_by_the_next(act, done, tmp_path):
+def test_what_a_killed_save_left_is_cleared_by_the_next(act, done, tmp_path) -> None:
     beside = _left(tmp_path / "run", new=None)
     (beside / "new" / "model.keras").write_bytes(b"half")
     stranger = tmp_path / ".run.saving-mine"
@@ -578,7 +580,7 @@ def test_what_a_killed_save_left_is_cleared_by_the_next(act, done, tmp_path):
     assert stranger.exists()
 
 
-def test_what_a_running_save_writes_is_not_touched(done, tmp_path):
+def test_what_a_running_save_writes_is_not_touched(done, tmp_path) -> None:
     beside = _left(tmp_path / "run", new=None)
     other = _left(tmp_path / "run2", new=None)
 
@@ -590,7 +592,7 @@ def test_what_a_running_save_writes_is_not_touched(done, tmp_path):
     assert (other / "new").exists()
 
 
-def test_a_run_that_a_killed_save_had_moved_away_comes_back(done, folder):
+def test_a_run_that_a_killed_save_had_moved_away_comes_back(done, folder) -> None:
     before = content_of(folder)
     beside = _left(folder, old=folder, new=None)
 
@@ -601,7 +603,7 @@ def test_a_run_that_a_killed_save_had_moved_away_comes_back(done, folder):
     assert content_of(folder) == before
 
 
-def test_a_killed_process_leaves_no_lock(tmp_path):
+def test_a_killed_process_leaves_no_lock(tmp_path) -> None:
     locking = "import os, sys; from poise.files import take_lock; l = take_lock(sys.argv[1]); os.kill(os.getpid(), 9)"
     subprocess.run([sys.executable, "-c", locking, str(tmp_path / "lock")])
 
@@ -614,7 +616,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 
 
 @pytest.mark.parametrize("size", [4, 64, 200])
-def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(storage, "render_page", lambda study: "x" * 300_000)
 
     sentence = r"^.* cannot be written: .*\. (Free some disk space or choose|Choose) another path\.$"
@@ -625,7 +627,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_pa
 
 
 @contextlib.contextmanager
-def _little_room(folder, kilobytes):
+def _little_room(folder, kilobytes) -> Iterator[Any]:
     """A small file system in the folder; where none can be mounted, no file can be larger."""
     options = ["-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
     if shutil.which("mount") and not subprocess.run(["mount", *options], capture_output=True).returncode:
@@ -644,7 +646,7 @@ def _little_room(folder, kilobytes):
 
 
 @contextlib.contextmanager
-def _nobody():
+def _nobody() -> Iterator[Any]:
     """As who owns nothing, where the tests are run by who may do anything."""
     was = os.geteuid()
     if was == 0:

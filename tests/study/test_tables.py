@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import numpy as np
 import pandas as pd
@@ -64,7 +64,7 @@ def refused(*arguments, **keywords) -> str:
         ("wine", "multiclass", 3, 13),
     ],
 )
-def test_built_in_tables(name, task, classes, columns):
+def test_built_in_tables(name, task, classes, columns) -> None:
     found = read(name)
 
     assert (found.name, found.source, found.task) == (name, name, task)
@@ -72,13 +72,13 @@ def test_built_in_tables(name, task, classes, columns):
     assert found.notes == ()
 
 
-def test_constant_pixels_of_digits_are_set_aside():
+def test_constant_pixels_of_digits_are_set_aside() -> None:
     found = read("digits")
 
     assert (found.task, len(found.classes), found.features.shape) == ("multiclass", 10, (1797, 61))
 
 
-def test_california_is_read_only_from_the_disk(monkeypatch, tmp_path):
+def test_california_is_read_only_from_the_disk(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
 
     assert refused("california").startswith("The built-in table 'california' is not on this disk. Download it once")
@@ -103,7 +103,7 @@ READABLE = {
 
 
 @pytest.mark.parametrize("case", READABLE)
-def test_a_text_file_is_read_as_it_was_written(tmp_path, case):
+def test_a_text_file_is_read_as_it_was_written(tmp_path, case) -> None:
     header, row, options = READABLE[case]
     text = header + "".join(row.format(n=n, m=n % 4) for n in range(ROWS))
 
@@ -128,7 +128,7 @@ def test_a_text_file_is_read_as_it_was_written(tmp_path, case):
         ("utf-16-le", "utf-16-le"),
     ],
 )
-def test_encodings(tmp_path, written, given):
+def test_encodings(tmp_path, written, given) -> None:
     content = lines("größe,stadt,y", "{n}.5,Köln {m},{n}").encode(written)
 
     found = read(write(tmp_path, content), "y", encoding=given)
@@ -137,7 +137,7 @@ def test_encodings(tmp_path, written, given):
     assert set(found.features["stadt"]) == {"Köln 0", "Köln 1", "Köln 2", "Köln 3"}
 
 
-def test_a_header_of_ten_thousand_names_is_a_header(tmp_path):
+def test_a_header_of_ten_thousand_names_is_a_header(tmp_path) -> None:
     names = [f"column number {number}" for number in range(10_000)]
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 10_000)), columns=names).assign(y=range(20))
 
@@ -146,7 +146,7 @@ def test_a_header_of_ten_thousand_names_is_a_header(tmp_path):
     assert found.features.shape == (20, 10_000)
 
 
-def test_three_hundred_thousand_rows(tmp_path):
+def test_three_hundred_thousand_rows(tmp_path) -> None:
     random = np.random.default_rng(0)
     rows = 300_000
     columns = {f"number {n}": random.normal(size=rows) for n in range(15)}
@@ -166,7 +166,7 @@ def test_three_hundred_thousand_rows(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "xlsx"])
-def test_a_file_and_its_frame_are_the_same_table(tmp_path, ending):
+def test_a_file_and_its_frame_are_the_same_table(tmp_path, ending) -> None:
     frame = table(when=pd.date_range("2024-01-01", periods=ROWS))
     path = tmp_path / f"sales.{ending}"
     {"csv": frame.to_csv, "parquet": frame.to_parquet, "xlsx": frame.to_excel}[ending](path, index=False)
@@ -190,7 +190,7 @@ X, Y = RANDOM.normal(size=(ROWS, 3)), RANDOM.normal(size=ROWS)
         ({"age": X[:, 0], "town": COLOR, "y": Y}, "y", ["age", "town"]),
     ],
 )
-def test_arrays_in_npz(tmp_path, arrays, target, columns):
+def test_arrays_in_npz(tmp_path, arrays, target, columns) -> None:
     np.savez(tmp_path / "lab.npz", **arrays)
 
     found = read(tmp_path / "lab.npz", target)
@@ -217,13 +217,13 @@ def test_arrays_in_npz(tmp_path, arrays, target, columns):
         ({}, "'lab.npz' holds no arrays."),
     ],
 )
-def test_arrays_in_npz_that_are_refused(tmp_path, arrays, sentence):
+def test_arrays_in_npz_that_are_refused(tmp_path, arrays, sentence) -> None:
     np.savez(tmp_path / "lab.npz", **arrays)
 
     assert refused(tmp_path / "lab.npz").startswith(sentence)
 
 
-def test_standard_input(monkeypatch):
+def test_standard_input(monkeypatch) -> None:
     content = lines("a;y", "{n},5;{n}").encode("utf-8-sig")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
@@ -290,13 +290,13 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
-def test_a_text_file_that_cannot_be_read(tmp_path, case):
+def test_a_text_file_that_cannot_be_read(tmp_path, case) -> None:
     content, options, sentence = UNREADABLE[case]
 
     assert refused(write(tmp_path, content), "y", **options).startswith(sentence)
 
 
-def test_a_missing_file_with_a_near_miss(tmp_path):
+def test_a_missing_file_with_a_near_miss(tmp_path) -> None:
     write(tmp_path, table())
 
     assert refused(tmp_path / "sale.csv", "price") == (
@@ -307,17 +307,17 @@ def test_a_missing_file_with_a_near_miss(tmp_path):
     assert "Did you mean" not in refused(tmp_path / "nowhere" / "at all.csv", "price")
 
 
-def test_a_folder(tmp_path):
+def test_a_folder(tmp_path) -> None:
     assert (
         refused(tmp_path, "price") == f"'{tmp_path}' is a folder. Give the path of a CSV, Parquet, Excel or NPZ file."
     )
 
 
-def denied(path):
+def denied(path) -> Never:
     raise PermissionError(13, "Permission denied", str(path))
 
 
-def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch) -> None:
     path = write(tmp_path, table())
     path.chmod(0)
     if os.geteuid() == 0:  # root may read everything
@@ -326,7 +326,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     assert refused(path, "price") == f"'{path}' cannot be read: permission denied. Change its permissions, or copy it."
 
 
-def test_truncated_parquet(tmp_path):
+def test_truncated_parquet(tmp_path) -> None:
     whole = tmp_path / "whole.parquet"
     table().to_parquet(whole)
     path = write(tmp_path, whole.read_bytes()[:-100], "sales.parquet")
@@ -337,7 +337,7 @@ def test_truncated_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind"), [("sales.parquet", "Parquet"), ("sales.xlsx", "Excel"), ("sales.npz", "NPZ")]
 )
-def test_a_file_that_is_not_what_its_name_says(tmp_path, name, kind):
+def test_a_file_that_is_not_what_its_name_says(tmp_path, name, kind) -> None:
     message = refused(write(tmp_path, "a,y\n1,2\n", name), "y")
 
     assert message.startswith(f"'{name}' cannot be read as {kind}: ")
@@ -348,10 +348,10 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path, name, kind):
     ("name", "module", "kind", "requirement"),
     [("sales.parquet", "pyarrow", "Parquet", "pyarrow"), ("sales.xlsx", "openpyxl", "Excel", "poise[excel]")],
 )
-def test_what_is_not_installed_is_named(tmp_path, monkeypatch, name, module, kind, requirement):
+def test_what_is_not_installed_is_named(tmp_path, monkeypatch, name, module, kind, requirement) -> None:
     path = write(tmp_path, "", name)
 
-    def without(*arguments, **keywords):
+    def without(*arguments, **keywords) -> Never:
         raise ImportError(module)
 
     monkeypatch.setitem(sys.modules, module, None)
@@ -364,21 +364,21 @@ def test_what_is_not_installed_is_named(tmp_path, monkeypatch, name, module, kin
 
 
 @pytest.mark.parametrize("ending", ["xls", "json", "npy", "feather", "pkl", "gz"])
-def test_another_kind_of_file(tmp_path, ending):
+def test_another_kind_of_file(tmp_path, ending) -> None:
     assert refused(write(tmp_path, "", f"sales.{ending}"), "price") == (
         f"The format of 'sales.{ending}' is not supported. Save it as CSV, Parquet, Excel (.xlsx) or NPZ, or pass a "
         "pandas DataFrame."
     )
 
 
-def test_something_that_is_no_table():
+def test_something_that_is_no_table() -> None:
     assert (
         refused(3, "price")
         == "The data must be the path of a file, the name of a built-in table or a DataFrame, got an object of type int."
     )
 
 
-def test_excel_with_two_equal_names_or_none(tmp_path):
+def test_excel_with_two_equal_names_or_none(tmp_path) -> None:
     frame = pd.DataFrame([[1, 2, 3]] * ROWS)
     for names, sentence in [
         (["a", "a", "y"], "more than one column named 'a'"),
@@ -389,7 +389,7 @@ def test_excel_with_two_equal_names_or_none(tmp_path):
         assert sentence in refused(tmp_path / "sales.xlsx", "y")
 
 
-def test_an_empty_sheet(tmp_path):
+def test_an_empty_sheet(tmp_path) -> None:
     pd.DataFrame().to_excel(tmp_path / "sales.xlsx", index=False)
 
     assert refused(tmp_path / "sales.xlsx", "y") == "'sales.xlsx' is empty. A table needs a header line and rows."
@@ -408,13 +408,13 @@ ODD_NAMES = [
 ]
 
 
-def test_odd_column_names_are_unchanged(tmp_path):
+def test_odd_column_names_are_unchanged(tmp_path) -> None:
     frame = table(**{name: SIZE + n for n, name in enumerate(ODD_NAMES)})
 
     assert list(read(write(tmp_path, frame), "price").features.columns) == ["size", "color", *ODD_NAMES]
 
 
-def test_names_that_are_numbers():
+def test_names_that_are_numbers() -> None:
     frame = pd.DataFrame({0: SIZE, 1: PRICE, (2, "b"): SIZE**2})
 
     assert list(read(frame, "1").features.columns) == ["0", "(2, 'b')"]
@@ -452,11 +452,11 @@ ROLES = [
 
 
 @pytest.mark.parametrize(("asked", "sentence"), ROLES)
-def test_roles_that_cannot_be(asked, sentence):
+def test_roles_that_cannot_be(asked, sentence) -> None:
     assert refused(table(), **asked).startswith(sentence)
 
 
-def test_roles_are_not_features():
+def test_roles_are_not_features() -> None:
     frame = table(
         shop=[f"s{n // 4}" for n in range(ROWS)],
         when=[f"{n % 28 + 1}.{n % 12 + 1}.2024" for n in range(ROWS)],
@@ -486,11 +486,11 @@ def test_roles_are_not_features():
         ([0.0, 0.0], "Column 'w' of the weights is 0 in every row. At least one weight must be positive."),
     ],
 )
-def test_weights_that_cannot_be(weights, sentence):
+def test_weights_that_cannot_be(weights, sentence) -> None:
     assert refused(table(w=[*weights, *weights[:1] * 38]), "price", weight="w").startswith(sentence)
 
 
-def test_groups_need_values_and_two_of_them():
+def test_groups_need_values_and_two_of_them() -> None:
     assert "'g' of the groups has no value in 1 of 40" in refused(
         table(g=[None] + ["a", "b", "c"] * 13), "price", groups="g"
     )
@@ -516,7 +516,7 @@ def test_groups_need_values_and_two_of_them():
         (["1,234.5", "2,000"] * 20, "binary", ("1234.5", "2000")),
     ],
 )
-def test_the_task_is_inferred(target, task, classes):
+def test_the_task_is_inferred(target, task, classes) -> None:
     found = read(table(price=target), "price")
 
     assert (found.task, found.classes) == (task, classes)
@@ -524,7 +524,7 @@ def test_the_task_is_inferred(target, task, classes):
 
 
 @pytest.mark.parametrize("task", ["regression", "counts"])
-def test_a_task_can_be_chosen(task):
+def test_a_task_can_be_chosen(task) -> None:
     found = read(table(price=np.arange(ROWS) % 3), "price", task=task)
 
     assert (found.task, found.target.dtype, found.classes) == (task, "float64", ())
@@ -574,14 +574,14 @@ WRONG_TARGETS = {
 
 
 @pytest.mark.parametrize("case", WRONG_TARGETS)
-def test_a_target_that_cannot_be_predicted(case):
+def test_a_target_that_cannot_be_predicted(case) -> None:
     target, task, sentence = WRONG_TARGETS[case]
 
     assert refused(table(price=target), "price", task=task).startswith(sentence)
 
 
 @pytest.mark.parametrize("nothing", [np.nan, np.inf, None])
-def test_rows_without_a_target_are_left_out(nothing):
+def test_rows_without_a_target_are_left_out(nothing) -> None:
     frame = table()
     frame.loc[[0, 5], "price"] = nothing
 
@@ -593,14 +593,14 @@ def test_rows_without_a_target_are_left_out(nothing):
     assert found.features.index.equals(pd.RangeIndex(38))
 
 
-def test_one_in_a_thousand_is_a_class():
+def test_one_in_a_thousand_is_a_class() -> None:
     target = ["rare"] * 10 + ["common"] * 10_000
     found = read(pd.DataFrame({"size": np.random.default_rng(0).normal(size=10_010), "y": target}), "y")
 
     assert (found.task, found.classes, found.notes) == ("binary", ("common", "rare"), ())
 
 
-def test_a_rare_class_is_noted():
+def test_a_rare_class_is_noted() -> None:
     found = read(table(price=["rare"] * 2 + ["common"] * 38), "price")
 
     assert found.notes == ("Classes with fewer than 5 rows: 'rare' (2). Results for them are unreliable.",)
@@ -700,7 +700,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("case", COLUMNS)
-def test_what_a_column_holds(case):
+def test_what_a_column_holds(case) -> None:
     values, kind, first, expected = COLUMNS[case]
 
     found = read(table(it=values), "price")
@@ -717,7 +717,7 @@ def test_what_a_column_holds(case):
     ("kind", "values"),
     [("number", [1.5, None] * 20), ("date", pd.date_range("2024", periods=ROWS)), ("category", ["a", "b"] * 20)],
 )
-def test_types_of_arrow(kind, values):
+def test_types_of_arrow(kind, values) -> None:
     types: dict[str, Any] = {
         "number": "double[pyarrow]",
         "date": "timestamp[us, tz=UTC][pyarrow]",
@@ -746,7 +746,7 @@ ASIDE = {
 
 
 @pytest.mark.parametrize("case", ASIDE)
-def test_what_is_set_aside(case):
+def test_what_is_set_aside(case) -> None:
     name, values, reason = ASIDE[case]
 
     found = read(table(**{name: values}), "price")
@@ -756,7 +756,7 @@ def test_what_is_set_aside(case):
     assert found.notes == (f"Set aside: '{name}' ({reason}).",)
 
 
-def test_numbers_that_count_up_are_an_identifier_only_by_name():
+def test_numbers_that_count_up_are_an_identifier_only_by_name() -> None:
     assert kinds(read(table(humid=np.arange(ROWS), id=SIZE), "price")) == {
         "size": "number",
         "color": "category",
@@ -766,7 +766,7 @@ def test_numbers_that_count_up_are_an_identifier_only_by_name():
 
 
 @pytest.mark.parametrize(("different", "kind"), [(5_000, "category"), (5_001, "set aside")])
-def test_five_thousand_categories(different, kind):
+def test_five_thousand_categories(different, kind) -> None:
     towns = [f"town {n % different}" for n in range(4 * different)]
     found = read(
         pd.DataFrame({"town": towns, "size": np.random.default_rng(0).normal(size=len(towns)), "y": range(len(towns))}),
@@ -776,7 +776,7 @@ def test_five_thousand_categories(different, kind):
     assert kinds(found)["town"] == kind
 
 
-def test_nothing_is_left_to_predict_from():
+def test_nothing_is_left_to_predict_from() -> None:
     frame = pd.DataFrame({"id": range(ROWS), "same": 1, "price": PRICE})
 
     assert refused(frame, "price") == (
@@ -801,7 +801,7 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("case", LEAKS)
-def test_a_column_that_determines_the_target_is_noted(case):
+def test_a_column_that_determines_the_target_is_noted(case) -> None:
     target, column, is_leak = LEAKS[case]
 
     found = read(table(price=target, copy=column), "price")
@@ -812,7 +812,7 @@ def test_a_column_that_determines_the_target_is_noted(case):
     assert len(found.notes) == is_leak
 
 
-def test_the_frame_given_is_left_as_it_was():
+def test_the_frame_given_is_left_as_it_was() -> None:
     frame = table(it=[np.inf, *range(39)], when="2024-01-01").set_index(pd.Index([0] * ROWS))
     before = frame.copy(deep=True)
 
@@ -835,7 +835,7 @@ def studied() -> pd.DataFrame:
     )
 
 
-def test_the_rows_of_the_table_are_new_rows_too(tmp_path):
+def test_the_rows_of_the_table_are_new_rows_too(tmp_path) -> None:
     path = write(tmp_path, studied())
     found = read(path, "price")
     name, _, rows = load(path)
@@ -843,7 +843,7 @@ def test_the_rows_of_the_table_are_new_rows_too(tmp_path):
     pd.testing.assert_frame_equal(convert_rows(rows, found.columns, name), found.features)
 
 
-def test_new_rows_are_read_as_the_old_ones_were():
+def test_new_rows_are_read_as_the_old_ones_were() -> None:
     found = read(studied(), "price")
     rows = pd.DataFrame(
         {"extra": [1, 2], "flag": ["True", None], "age": ["n/k", "5"], "paid": ["1,234", "7"]}
@@ -881,7 +881,7 @@ def test_new_rows_are_read_as_the_old_ones_were():
         ),
     ],
 )
-def test_new_rows_of_another_type(columns, sentence):
+def test_new_rows_of_another_type(columns, sentence) -> None:
     found = read(studied(), "price")
 
     with pytest.raises(DataError) as error:
@@ -890,14 +890,14 @@ def test_new_rows_of_another_type(columns, sentence):
     assert str(error.value).startswith(sentence)
 
 
-def test_new_rows_without_a_column():
+def test_new_rows_without_a_column() -> None:
     found = read(studied(), "price")
 
     with pytest.raises(DataError, match="new.csv has no column 'size'. Did you mean 'sizes'"):
         convert_rows(studied().rename(columns={"size": "sizes"}), found.columns, "new.csv")
 
 
-def test_new_rows_may_lack_what_is_not_in_use():
+def test_new_rows_may_lack_what_is_not_in_use() -> None:
     found = read(studied(), "price", drop=["age"])
 
     features = convert_rows(studied().drop(columns=["age", "id", "price"]).head(1), found.columns, "new.csv")

@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import replace
+from typing import Any, Never
 
 import numpy as np
 import pytest
@@ -26,32 +27,32 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
 @pytest.fixture(autouse=True)
-def in_an_empty_folder(tmp_path, monkeypatch):
+def in_an_empty_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
 # ---------------------------------------------------------------- TensorBoard
 
 
-def read(folder):
+def read(folder) -> Any:
     """What TensorBoard reads: by tag [(step, value)]."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     tags = events.Tags()["tensors"]
     return {tag: [(one.step, make_ndarray(one.tensor_proto)) for one in events.Tensors(tag)] for tag in tags}
 
 
-def as_study(findings):
+def as_study(findings) -> Any:
     return Study(describe(findings), findings.compact_model, findings.encoder, findings=findings)
 
 
 @pytest.fixture(scope="module")
-def written(diabetes_study, tmp_path_factory):
+def written(diabetes_study, tmp_path_factory) -> Any:
     folder = tmp_path_factory.mktemp("events")
     to_tensorboard(as_study(diabetes_study), folder)
     return folder
 
 
-def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, written):
+def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, written) -> None:
     assert {one.name for one in written.iterdir()} == {"none", "l2"}
     found = {}
     for name, seen in diabetes_study.watched.items():
@@ -72,7 +73,7 @@ def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, writ
     assert not any(np.isnan(value).any() for values in found.values() for _, value in values)
 
 
-def test_tensorboard_shows_the_weights_before_and_after(diabetes_study, written):
+def test_tensorboard_shows_the_weights_before_and_after(diabetes_study, written) -> None:
     seen = diabetes_study.watched["l2"]
 
     (first, before), (last, after) = read(written / "l2")["weights"]
@@ -84,7 +85,7 @@ def test_tensorboard_shows_the_weights_before_and_after(diabetes_study, written)
         assert bars[:, 2].sum() == len(weights)
 
 
-def test_it_needs_no_tensorflow(diabetes_study, tmp_path, monkeypatch):
+def test_it_needs_no_tensorflow(diabetes_study, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow", None)
 
     to_tensorboard(as_study(diabetes_study), tmp_path / "logs")
@@ -92,7 +93,7 @@ def test_it_needs_no_tensorflow(diabetes_study, tmp_path, monkeypatch):
     assert len([*(tmp_path / "logs").rglob("*tfevents*")]) == 2
 
 
-def test_events_are_replaced_only_on_request(diabetes_study, tmp_path):
+def test_events_are_replaced_only_on_request(diabetes_study, tmp_path) -> None:
     study = as_study(diabetes_study)
     to_tensorboard(study, "logs")
     (tmp_path / "logs" / "notes.txt").write_text("mine")
@@ -106,7 +107,7 @@ def test_events_are_replaced_only_on_request(diabetes_study, tmp_path):
     assert (tmp_path / "logs" / "notes.txt").read_text() == "mine"
 
 
-def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch):
+def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"'file.none' cannot be written: Not a directory. Choose another path."):
         check_tensorboard("file")
@@ -122,7 +123,7 @@ def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def run(diabetes_study, tmp_path_factory):
+def run(diabetes_study, tmp_path_factory) -> Any:
     """A saved study."""
     folder = tmp_path_factory.mktemp("runs") / "diabetes"
     with pytest.MonkeyPatch.context() as patch:
@@ -132,7 +133,7 @@ def run(diabetes_study, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory) -> str:
     """The default server of MLflow: a file whose tables take seconds to create."""
     folder = tmp_path_factory.mktemp("mlflow")
     with pytest.MonkeyPatch.context() as patch:
@@ -144,18 +145,18 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def no_environment(monkeypatch):
+def no_environment(monkeypatch) -> None:
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
 
 
-def client(uri):
+def client(uri) -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
 
 
-def test_mlflow_gets_settings_scores_answer_and_the_folder(diabetes_study, run, server):
+def test_mlflow_gets_settings_scores_answer_and_the_folder(diabetes_study, run, server) -> None:
     found = client(server).get_run(to_mlflow(run, uri=server))
 
     study, logged = diabetes_study, found.data
@@ -189,7 +190,7 @@ def test_mlflow_gets_settings_scores_answer_and_the_folder(diabetes_study, run, 
     assert {one.path: one.file_size for one in held}["model.keras"] == os.path.getsize(run / "model.keras")
 
 
-def test_the_server_and_the_experiment_come_from_the_environment(run, server, monkeypatch):
+def test_the_server_and_the_experiment_come_from_the_environment(run, server, monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
 
@@ -201,10 +202,10 @@ def test_the_server_and_the_experiment_come_from_the_environment(run, server, mo
     assert names == ["mine", "other"]
 
 
-def test_a_run_that_could_not_be_logged_has_failed(run, server, monkeypatch):
+def test_a_run_that_could_not_be_logged_has_failed(run, server, monkeypatch) -> None:
     from mlflow import MlflowClient
 
-    def full(*_):
+    def full(*_) -> Never:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(MlflowClient, "log_artifacts", full)
@@ -217,7 +218,7 @@ def test_a_run_that_could_not_be_logged_has_failed(run, server, monkeypatch):
     assert [one.info.status for one in client(server).search_runs([number])] == ["FAILED"]
 
 
-def test_a_server_that_does_not_answer_is_found_out_before_and_soon(monkeypatch):
+def test_a_server_that_does_not_answer_is_found_out_before_and_soon(monkeypatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
     with pytest.raises(DataError) as caught:
         check_mlflow("http://me:secret@127.0.0.1:9")
@@ -229,7 +230,7 @@ def test_a_server_that_does_not_answer_is_found_out_before_and_soon(monkeypatch)
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
-def test_without_mlflow_it_says_what_to_install(monkeypatch):
+def test_without_mlflow_it_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
 
     with pytest.raises(DataError, match=r'MLflow is not installed. Run `pip install "poise\[mlflow\]"`.'):
