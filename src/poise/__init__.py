@@ -38,10 +38,10 @@ if TYPE_CHECKING:
         SparseGroupLasso,
     )
     from poise.rules.rule import Role, Rule
+    from poise.study.errors import DataError
     from poise.study.estimators import PathClassifier, PathRegressor
     from poise.study.result import Study
     from poise.study.run import run_study
-    from poise.study.errors import DataError
 
 __all__ = [
     "L0",

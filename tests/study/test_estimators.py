@@ -360,7 +360,11 @@ def test_classes_are_held_out_in_equal_shares() -> None:
     ("given", "error", "message"),
     [
         ({"penalty": "ridge"}, DataError, "Unknown penalty 'ridge'. Use one of l2, l1"),
-        ({"penalty": None}, ValueError, "penalty must be a name such as 'l2', a penalty, a rule or a list of them, got None."),
+        (
+            {"penalty": None},
+            ValueError,
+            "penalty must be a name such as 'l2', a penalty, a rule or a list of them, got None.",
+        ),
         ({"penalty": poise.L1(0.0)}, ValueError, "has the strength 0"),
         ({"selection": "1se"}, ValueError, "selection must be 'best' or 'one_se', got '1se'."),
         (
