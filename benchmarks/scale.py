@@ -111,7 +111,8 @@ def timed(engine, lanes):
         ray_executor._Piece.merge = noted
     start = time.perf_counter()
     poise.fit_path(
-        model, x, y, poise.L2(), strengths=np.geomspace(1e-5, 1e-1, lanes), validation_data=(x[:360].copy(), y[:360].copy()),
+        model, x, y, poise.L2(),
+        strengths=np.geomspace(1e-5, 1e-1, lanes), validation_data=(x[:360].copy(), y[:360].copy()),
         training=poise.Training(epochs=EPOCHS, batch_size=BATCH, update="coupled", settle=0),
         executor="in_process" if engine == "local" else "ray", progress=False,
     )  # fmt: skip

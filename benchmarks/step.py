@@ -3,9 +3,9 @@
     python benchmarks/step.py            # the backend of KERAS_BACKEND
     python benchmarks/step.py --all      # JAX and TensorFlow, one process each
 
-"theirs" is the network with `kernel_regularizer=L2(0.01)` on every kernel and plain Adam. "ours" is the same network with
-`poise.PenalizedOptimizer("adam", poise.L2(0.01))`. All models live in one process. In every round each model runs one
-`fit` over the same batches, in random order, which gives one ratio per model. The script prints medians over the
+"theirs" is the network with `kernel_regularizer=L2(0.01)` on every kernel and plain Adam. "ours" is the same network
+with `poise.PenalizedOptimizer("adam", poise.L2(0.01))`. All models live in one process. In every round each model runs
+one `fit` over the same batches, in random order, which gives one ratio per model. The script prints medians over the
 rounds, so that a slow moment of the machine spoils a round and not the result.
 """
 
