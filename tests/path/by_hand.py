@@ -91,5 +91,9 @@ def path_of(
         **of_path,
     }
     return RegularizationPath(
-        lanes, keras.saving.serialize_keras_object(model), state_of(model), names=names and tuple(names), **given
+        lanes,
+        keras.saving.serialize_keras_object(model),
+        state_of(model),
+        names=None if names is None else tuple(names),
+        **given,
     )

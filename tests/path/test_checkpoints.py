@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, Never
 
 import keras
 import numpy as np
@@ -54,7 +56,7 @@ solved = globals()["solved"]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _as_it_was():
+def _as_it_was() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "LARGE", chunks.LARGE)
         patch.setattr(InProcessExecutor, "fastest_size", InProcessExecutor.fastest_size)
@@ -62,18 +64,18 @@ def _as_it_was():
 
 
 @pytest.fixture(scope="module")
-def undisturbed():
+def undisturbed() -> Any:
     return solved()
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory) -> Any:
     folder = tmp_path_factory.mktemp("finished")
     solved(folder)
     return folder
 
 
-def assert_same(path, other):
+def assert_same(path, other) -> None:
     mine, theirs = (one.lanes.table.drop(columns="seconds") for one in (path, other))
     assert mine.equals(theirs)
     for a, b in zip(path.lanes.weights, other.lanes.weights, strict=True):
@@ -81,7 +83,7 @@ def assert_same(path, other):
 
 
 @pytest.mark.parametrize("move", [1, 5])
-def test_resumed_is_bit_for_bit_the_undisturbed(move, undisturbed, tmp_path):
+def test_resumed_is_bit_for_bit_the_undisturbed(move, undisturbed, tmp_path) -> None:
     killed = subprocess.run([sys.executable, "-c", SOLVED + KILLED, tmp_path, str(move)], timeout=120)
     assert killed.returncode == -signal.SIGKILL
     assert len(list(tmp_path.glob(".*.saving-*"))) == 1
@@ -91,7 +93,7 @@ def test_resumed_is_bit_for_bit_the_undisturbed(move, undisturbed, tmp_path):
     assert before <= {file.name for file in tmp_path.glob("chunk-*")}
 
 
-def test_finished_path_trains_nothing(finished, undisturbed, monkeypatch):
+def test_finished_path_trains_nothing(finished, undisturbed, monkeypatch) -> None:
     monkeypatch.setattr(LaneTrainer, "run", None)
     assert_same(solved(finished), undisturbed)
 
@@ -107,20 +109,20 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("part", CHANGES)
-def test_another_path_is_refused(part, finished, monkeypatch):
+def test_another_path_is_refused(part, finished, monkeypatch) -> None:
     monkeypatch.setattr(LaneTrainer, "run", None)
     with pytest.raises(ValueError, match=f"^The checkpoint '.*' belongs to another path: {part} changed since"):
         solved(finished, **CHANGES[part])
 
 
-def test_folder_that_is_no_checkpoint_is_refused(tmp_path):
+def test_folder_that_is_no_checkpoint_is_refused(tmp_path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"^The folder '.*' is not empty and not a checkpoint\. Use another folder\.$"):
         solved(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_size_of_a_chunk_is_measured_once(tmp_path):
+def test_size_of_a_chunk_is_measured_once(tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, data=np.ones(3))
     assert checkpoint.remember("lanes-5-32", lambda: 4) == 4
     assert Checkpoint(tmp_path, data=np.ones(3)).remember("lanes-5-32", lambda: 16) == 4
@@ -138,26 +140,28 @@ OTHERS = [
 ]
 
 
-def test_chunk_is_found_for_its_own_task_alone(tmp_path):
+def test_chunk_is_found_for_its_own_task_alone(tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, data=keras.Variable([1.0]))
     found = {"measure/loss": np.array([[1.0, np.nan]]), "size/dense/kernel": np.zeros((1, 2, 3), "float32")}
     checkpoint.write(TASK, found)
     read = checkpoint.read(TASK)
+    assert read is not None
     assert read.keys() == found.keys()
     for name, value in found.items():
         np.testing.assert_array_equal(read[name], value)
     assert all(checkpoint.read(other) is None for other in OTHERS)
 
 
-def test_nothing_half_written_is_left_after_an_error(tmp_path):
+def test_nothing_half_written_is_left_after_an_error(tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, data=1)
 
     class Broken:
-        def __array__(self, *_, **__):
+        def __array__(self, *_, **__) -> None:
             raise OSError("no space left")
 
+    broken: dict[str, Any] = {"loss": Broken()}
     with pytest.raises(OSError, match="no space left"):
-        checkpoint.write(TASK, {"loss": Broken()})
+        checkpoint.write(TASK, broken)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "path.json"]
 
 
@@ -167,11 +171,11 @@ def test_nothing_half_written_is_left_after_an_error(tmp_path):
 FOUND = {"loss": np.arange(6.0).reshape(2, 3), "size/dense/kernel": np.ones((1, 2), "float32")}
 
 
-def _flipped(content, place):
+def _flipped(content, place) -> Any:
     return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
-def test_a_damaged_chunk_is_trained_again(tmp_path):
+def test_a_damaged_chunk_is_trained_again(tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, data=1)
     checkpoint.write(TASK, FOUND)
     (file,) = tmp_path.glob("chunk-*")
@@ -187,7 +191,7 @@ def test_a_damaged_chunk_is_trained_again(tmp_path):
     assert checkpoint.read(TASK) is not None
 
 
-def test_a_chunk_of_other_numbers_is_trained_again(tmp_path):
+def test_a_chunk_of_other_numbers_is_trained_again(tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, data=1)
     checkpoint.write(TASK, FOUND)
     (file,) = tmp_path.glob("chunk-*")
@@ -201,7 +205,7 @@ def test_a_chunk_of_other_numbers_is_trained_again(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{}", b"null", b"\xff", b'{"content": {}, "checksum": 3}', b"[" * 99999]
 )
-def test_a_damaged_description_is_one_sentence(content, tmp_path):
+def test_a_damaged_description_is_one_sentence(content, tmp_path) -> None:
     Checkpoint(tmp_path, data=1)
     (tmp_path / "path.json").write_bytes(content)
 
@@ -210,7 +214,7 @@ def test_a_damaged_description_is_one_sentence(content, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"7", b'{"content": 7, "checksum": ""}'])
-def test_a_damaged_size_of_a_chunk_is_measured_again(content, tmp_path):
+def test_a_damaged_size_of_a_chunk_is_measured_again(content, tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, data=1)
     checkpoint.remember("lanes-5", lambda: 4)
     (tmp_path / "lanes-5.json").write_bytes(content)
@@ -227,9 +231,10 @@ sys.stdin.read()
 """
 
 
-def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path):
+def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path) -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", HOLDING, tmp_path], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         with pytest.raises(ValueError, match=r"^The checkpoint '.*' is in use by another process\."):
             Checkpoint(tmp_path, data=1)
@@ -240,10 +245,10 @@ def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_full_disk_is_one_sentence_that_says_how_to_continue(size, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_sentence_that_says_how_to_continue(size, tmp_path, monkeypatch) -> None:
     checkpoint = Checkpoint(tmp_path, data=1)
 
-    def full(file, **_):
+    def full(file, **_) -> Never:
         file.write_bytes(b"x" * size)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -3,6 +3,7 @@
 import gc
 import logging
 import re
+from typing import Any
 
 import jax
 import keras
@@ -24,7 +25,7 @@ PROGRAMS = re.compile(
 )
 
 
-def compiled_here(penalty, factors=None, **training):
+def compiled_here(penalty, factors=None, **training) -> Any:
     """The names of a path's programs that the calling thread had to compile."""
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu"), layers.BatchNormalization(), layers.Dense(1)])
     model.compile("adam", "mse")
@@ -35,7 +36,7 @@ def compiled_here(penalty, factors=None, **training):
     names = []
 
     class Listener(logging.Handler):
-        def emit(self, record):
+        def emit(self, record) -> None:
             names.extend(PROGRAMS.findall(record.getMessage()))
 
     logger, listener = logging.getLogger("jax._src.dispatch"), Listener()
@@ -61,7 +62,7 @@ def compiled_here(penalty, factors=None, **training):
     ],
     ids=["smooth", "settled", "settled only", "last steps", "patient", "with factors"],
 )
-def test_what_is_called_was_compiled_in_the_thread(penalty, given, monkeypatch):
+def test_what_is_called_was_compiled_in_the_thread(penalty, given, monkeypatch) -> None:
     assert compiled_here(penalty, **given) == []
 
     monkeypatch.setattr(LaneTrainer, "prepare", lambda *_, **__: None)
@@ -69,8 +70,8 @@ def test_what_is_called_was_compiled_in_the_thread(penalty, given, monkeypatch):
     assert compiled_here(penalty, **given)
 
 
-def test_a_finished_path_leaves_nothing_that_was_compiled():
-    def left():
+def test_a_finished_path_leaves_nothing_that_was_compiled() -> None:
+    def left() -> Any:
         gc.collect()
         modules = [one.hlo_modules()[0].name for one in jax.devices()[0].client.live_executables()]
         names = {function.__name__ for function in COMPILED}

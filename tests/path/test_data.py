@@ -1,6 +1,7 @@
 """Rows as arrays: what is kept, what is converted, and every sentence that refuses what no network can read."""
 
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,31 +17,31 @@ Y = X @ [1.0, 2.0, 3.0]
 NAN, INF = float("nan"), float("inf")
 
 
-def net(*shapes):
+def net(*shapes) -> keras.Model:
     """A model with an input of every shape."""
     inputs = [keras.Input(shape, name=f"input_{number}") for number, shape in enumerate(shapes)]
     return keras.Model(inputs, keras.ops.stack([keras.ops.sum(tensor) for tensor in inputs]))
 
 
-def sequential():
+def sequential() -> keras.Model:
     return keras.Sequential([keras.layers.Dense(1)])
 
 
-def changed(array, *places, by=NAN):
+def changed(array, *places, by=NAN) -> Any:
     array = np.array(array, "float64")
     for place in places:
         array[place] = by
     return array
 
 
-def same(found, expected):
+def same(found, expected) -> Any:
     return found.dtype == expected.dtype and np.array_equal(found, expected)
 
 
 # ---------------------------------------------------------------- what is kept and converted
 
 
-def test_floats_become_keras_floats_and_the_values_stay():
+def test_floats_become_keras_floats_and_the_values_stay() -> None:
     data = prepare_data(net((3,)), X, Y, Y**2)
 
     assert same(data.x, X.astype("float32"))
@@ -50,7 +51,7 @@ def test_floats_become_keras_floats_and_the_values_stay():
 
 
 @pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
-def test_whole_numbers_and_truth_values_stay(dtype):
+def test_whole_numbers_and_truth_values_stay(dtype) -> None:
     x, y = (np.arange(ROWS * 3).reshape(ROWS, 3) % 2).astype(dtype), (np.arange(ROWS) % 2).astype(dtype)
 
     data = prepare_data(net((3,)), x, y)
@@ -61,11 +62,11 @@ def test_whole_numbers_and_truth_values_stay(dtype):
 
 
 @pytest.mark.parametrize("dtype", ["int64", "bool", "float64"])
-def test_weights_become_keras_floats(dtype):
+def test_weights_become_keras_floats(dtype) -> None:
     assert same(prepare_data(sequential(), X, Y, np.ones(ROWS, dtype)).sample_weight, np.ones(ROWS, "float32"))
 
 
-def test_another_float_type_of_keras():
+def test_another_float_type_of_keras() -> None:
     keras.config.set_floatx("float64")
     try:
         assert same(prepare_data(sequential(), X, Y.astype("float32")).x, X)
@@ -74,7 +75,7 @@ def test_another_float_type_of_keras():
 
 
 @pytest.mark.parametrize("columns", [1, 10_000])
-def test_narrow_and_wide_tables(columns):
+def test_narrow_and_wide_tables(columns) -> None:
     x = np.random.default_rng(0).normal(size=(100, columns)).astype("float32")
 
     data = prepare_data(net((columns,)), x, x[:, 0])
@@ -82,7 +83,7 @@ def test_narrow_and_wide_tables(columns):
     assert data.x is x
 
 
-def test_frames_and_series():
+def test_frames_and_series() -> None:
     frame = pd.DataFrame({"age": [1, 2], "size": [0.5, 1.5], 7: [True, False]})
 
     data = prepare_data(net((3,)), frame, pd.Series([3.0, 4.0]), pd.Series([1, 2]))
@@ -104,11 +105,11 @@ def test_frames_and_series():
     ],
     ids=["Int64", "boolean", "Float64", "Sparse", "int8"],
 )
-def test_columns_of_every_kind_of_number(column, expected):
+def test_columns_of_every_kind_of_number(column, expected) -> None:
     assert same(prepare_data(sequential(), pd.DataFrame({"a": column}), np.zeros(2)).x, expected)
 
 
-def test_tensors():
+def test_tensors() -> None:
     data = prepare_data(net((3,)), keras.ops.convert_to_tensor(X), keras.ops.convert_to_tensor(np.arange(ROWS)))
 
     assert same(data.x, X.astype("float32"))
@@ -116,7 +117,7 @@ def test_tensors():
     assert data.y.tolist() == list(range(ROWS))
 
 
-def test_structures_stay():
+def test_structures_stay() -> None:
     x = {"words": np.arange(ROWS), "numbers": pd.DataFrame(X)}
     y = [Y, (np.arange(ROWS), None)]
     weights = [None, (np.ones(ROWS), None)]
@@ -134,7 +135,7 @@ def test_structures_stay():
     assert same(data.sample_weight[1][0], np.ones(ROWS, "float32"))
 
 
-def test_what_was_given_is_not_changed():
+def test_what_was_given_is_not_changed() -> None:
     x, y = X.astype("float32"), Y.copy()
 
     prepare_data(net((3,)), x, y, None, None, (x[:2] + 1, y[:2]))
@@ -157,14 +158,14 @@ def test_what_was_given_is_not_changed():
     ],
     ids=["column-missing", "column-more", "any-length", "list", "tuple", "not-built", "subclassed", "optional"],
 )
-def test_inputs_that_the_model_takes(model, x):
+def test_inputs_that_the_model_takes(model, x) -> None:
     assert prepare_data(model, x, Y).rows == ROWS
 
 
 # ---------------------------------------------------------------- rows to validate on
 
 
-def test_rows_to_validate_on_stand_behind_the_others():
+def test_rows_to_validate_on_stand_behind_the_others() -> None:
     xv, yv = X[:3] * 2, Y[:3] * 2
 
     data = prepare_data(net((3,)), X, Y, validation_data=(xv, yv))
@@ -175,7 +176,7 @@ def test_rows_to_validate_on_stand_behind_the_others():
 
 
 @pytest.mark.parametrize("given", ["mine", "theirs", "both"])
-def test_missing_weights_are_one(given):
+def test_missing_weights_are_one(given) -> None:
     mine, theirs = np.full(ROWS, 2.0), np.full(3, 3.0)
 
     data = prepare_data(
@@ -190,7 +191,7 @@ def test_missing_weights_are_one(given):
     assert same(data.sample_weight, expected.astype("float32"))
 
 
-def test_missing_weights_are_one_for_every_output_that_has_them():
+def test_missing_weights_are_one_for_every_output_that_has_them() -> None:
     y, weights = {"a": Y, "b": Y}, {"a": np.full((ROWS, 2), 5), "b": None}
 
     data = prepare_data(sequential(), X, y, weights, validation_data=(X[:1], {"a": Y[:1], "b": Y[:1]}))
@@ -199,7 +200,7 @@ def test_missing_weights_are_one_for_every_output_that_has_them():
     assert data.sample_weight["b"] is None
 
 
-def test_structures_are_joined_leaf_by_leaf():
+def test_structures_are_joined_leaf_by_leaf() -> None:
     x, y = {"words": np.arange(ROWS), "numbers": X}, [np.arange(ROWS), None]
 
     data = prepare_data(
@@ -212,7 +213,7 @@ def test_structures_are_joined_leaf_by_leaf():
     assert data.y[1] is None
 
 
-def test_frames_are_joined():
+def test_frames_are_joined() -> None:
     frame = pd.DataFrame(X, columns=list("abc"))
 
     data = prepare_data(net((3,)), frame, pd.Series(Y), validation_data=(frame[:2], pd.Series(Y[:2])))
@@ -222,7 +223,7 @@ def test_frames_are_joined():
     assert data.names == ("a", "b", "c")
 
 
-def test_whole_numbers_to_validate_floats():
+def test_whole_numbers_to_validate_floats() -> None:
     data = prepare_data(net((3,)), X, Y, validation_data=(np.ones((2, 3), int), np.arange(2)))
 
     assert data.x.dtype == "float32"
@@ -259,24 +260,24 @@ def test_whole_numbers_to_validate_floats():
         ),
     ],
 )
-def test_rows_to_validate_on_that_do_not_fit(error, validation, message):
+def test_rows_to_validate_on_that_do_not_fit(error, validation, message) -> None:
     with pytest.raises(error, match=re.escape(message)):
         prepare_data(net((3,)), X, Y, validation_data=validation)
 
 
-def test_rows_to_validate_on_of_another_kind_of_number():
+def test_rows_to_validate_on_of_another_kind_of_number() -> None:
     with pytest.raises(
         TypeError, match=re.escape("y has dtype int64, and validation_data[1] float32. Pass the same type for both.")
     ):
         prepare_data(net((3,)), X, np.arange(ROWS), validation_data=(X, Y))
 
 
-def test_rows_to_validate_on_without_an_output_that_the_others_have():
+def test_rows_to_validate_on_without_an_output_that_the_others_have() -> None:
     with pytest.raises(ValueError, match=re.escape("A row of y has shape (), and one of validation_data[1] None.")):
         prepare_data(net((3,)), X, [Y, Y], validation_data=(X, [Y, None]))
 
 
-def test_rows_to_validate_on_with_columns_in_another_order():
+def test_rows_to_validate_on_with_columns_in_another_order() -> None:
     frame = pd.DataFrame(X, columns=list("abc"))
 
     with pytest.raises(
@@ -288,12 +289,12 @@ def test_rows_to_validate_on_with_columns_in_another_order():
 # ---------------------------------------------------------------- what is refused
 
 
-def refused(error, message, x=X, y=Y, sample_weight=None, groups=None, model=None):
+def refused(error, message, x: Any = X, y: Any = Y, sample_weight=None, groups=None, model=None) -> None:
     with pytest.raises(error, match=re.escape(message)):
         prepare_data(model or keras.Model(), x, y, sample_weight, groups)
 
 
-def test_values_that_are_not_finite_name_their_columns_and_rows():
+def test_values_that_are_not_finite_name_their_columns_and_rows() -> None:
     many = changed(np.ones((ROWS, 9)), (0, 8), (3, slice(0, 7)), (4, 1))
 
     refused(
@@ -329,12 +330,12 @@ def test_values_that_are_not_finite_name_their_columns_and_rows():
     )
 
 
-def test_numbers_beyond_keras_floats():
+def test_numbers_beyond_keras_floats() -> None:
     refused(ValueError, "y is NaN, infinite or beyond float32 in 1 of 8 rows. Fill", y=changed(Y, 3, by=1e300))
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_targets_and_weights_that_are_not_finite(value):
+def test_targets_and_weights_that_are_not_finite(value) -> None:
     refused(ValueError, "y is NaN, infinite or beyond float32 in 2 of 8 rows. Fill", y=changed(Y, 0, 1, by=value))
     refused(ValueError, "y['b'] is NaN,", y={"a": Y, "b": changed(Y, 0, by=value)})
     refused(
@@ -344,7 +345,7 @@ def test_targets_and_weights_that_are_not_finite(value):
     )
 
 
-def test_weights_below_zero():
+def test_weights_below_zero() -> None:
     refused(
         ValueError,
         "sample_weight has 2 negative values. Pass weights >= 0; 0 leaves a row out.",
@@ -352,14 +353,14 @@ def test_weights_below_zero():
     )
 
 
-def test_numbers_of_rows_that_differ():
+def test_numbers_of_rows_that_differ() -> None:
     refused(ValueError, "The numbers of rows differ: x has 8, y has 7.", y=Y[:-1])
     refused(ValueError, "The numbers of rows differ: x[0] has 8, x[1] has 4, y has 8.", x=[X, X[:4]])
     refused(ValueError, "The numbers of rows differ: x has 8, y has 8, sample_weight has 9.", sample_weight=np.ones(9))
     refused(ValueError, "The numbers of rows differ: x has 8, y has 8, groups has 2.", groups=["a", "b"])
 
 
-def test_no_rows():
+def test_no_rows() -> None:
     refused(ValueError, "x has no rows. Pass at least two training rows and one validation row.", X[:0], Y[:0])
 
 
@@ -390,16 +391,16 @@ def test_no_rows():
         ([], "has no array. Pass inputs and targets."),
     ],
 )
-def test_what_holds_no_numbers(values, message):
+def test_what_holds_no_numbers(values, message) -> None:
     refused(TypeError, f"x {message.format(label='x')}", x=values)
     refused(TypeError, f"y {message.format(label='y')}", y=values)
 
 
-def test_lists_of_numbers_are_no_arrays():
+def test_lists_of_numbers_are_no_arrays() -> None:
     refused(TypeError, "x[0][0] is of type float. Pass an array,", x=X.tolist())
 
 
-def test_inputs_that_the_model_does_not_take():
+def test_inputs_that_the_model_does_not_take() -> None:
     refused(ValueError, "A row of x has shape (3,), and the model's input 'input_0' has shape (4,).", model=net((4,)))
     refused(
         ValueError, "A row of x has shape (3,), and the model's input 'input_0' has shape (5, 3).", model=net((5, 3))

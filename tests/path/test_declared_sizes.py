@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from typing import Any
 
 import h5py
 import keras
@@ -14,14 +15,14 @@ from poise.path.declared_sizes import check_archive, check_arrays, check_cells, 
 from poise.study.sources import DataError, load
 
 
-def _archive(file, compression=zipfile.ZIP_DEFLATED, **members):
+def _archive(file, compression: Any = zipfile.ZIP_DEFLATED, **members) -> Any:
     with zipfile.ZipFile(file, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name.replace("__", "."), content)
     return file
 
 
-def _header(shape, dtype="<f8"):
+def _header(shape, dtype="<f8") -> Any:
     content = io.BytesIO()
     np.lib.format.write_array_header_1_0(content, {"descr": dtype, "fortran_order": False, "shape": shape})
     return content.getvalue()
@@ -30,7 +31,7 @@ def _header(shape, dtype="<f8"):
 # ---------------------------------------------------------------- archives and arrays
 
 
-def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path, monkeypatch):
+def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path, monkeypatch) -> None:
     zeros = bytes(1 << 20)
     packed, stored = tmp_path / "packed.zip", tmp_path / "stored.zip"
     _archive(packed, x=zeros)
@@ -43,13 +44,13 @@ def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path, 
         check_archive(packed)
 
 
-def test_json_within_an_archive_has_a_limit_of_its_own(tmp_path, monkeypatch):
+def test_json_within_an_archive_has_a_limit_of_its_own(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(declared_sizes, "LARGEST_JSON", 10)
     with pytest.raises(ValueError, match=r"^'config\.json' in it unpacks to 11 bytes$"):
         check_archive(_archive(tmp_path / "a.zip", config__json=" " * 11))
 
 
-def test_what_does_not_fit_the_memory_is_refused(tmp_path, monkeypatch):
+def test_what_does_not_fit_the_memory_is_refused(tmp_path, monkeypatch) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros(1000))
     check_arrays(tmp_path / "a.npz")
     monkeypatch.setattr(declared_sizes, "memory", lambda: 1000)
@@ -61,7 +62,7 @@ def test_what_does_not_fit_the_memory_is_refused(tmp_path, monkeypatch):
     ("shape", "dtype"),
     [((10**9, 5), "<f8"), ((-1, 5), "<f8"), ((10**30,), "|u1"), ((10**9,), "<U0"), ((0, 10**10), "<f8"), ((3,), "<f8")],
 )
-def test_an_array_that_declares_more_than_the_file_holds_is_refused(shape, dtype, tmp_path):
+def test_an_array_that_declares_more_than_the_file_holds_is_refused(shape, dtype, tmp_path) -> None:
     content = _header(shape, dtype) + bytes(16)
     (tmp_path / "a.npy").write_bytes(content)
 
@@ -73,7 +74,7 @@ def test_an_array_that_declares_more_than_the_file_holds_is_refused(shape, dtype
 
 @pytest.mark.parametrize("dtype", ["float32", "int8", "U3", "bool", "datetime64[s]"])
 @pytest.mark.parametrize("shape", [(), (0,), (0, 3), (2, 3)])
-def test_arrays_as_numpy_writes_them_pass(dtype, shape, tmp_path):
+def test_arrays_as_numpy_writes_them_pass(dtype, shape, tmp_path) -> None:
     array = np.zeros(shape, dtype)
     np.save(tmp_path / "a.npy", array)
     np.savez(tmp_path / "a.npz", x=array)
@@ -89,7 +90,7 @@ def test_arrays_as_numpy_writes_them_pass(dtype, shape, tmp_path):
 # ---------------------------------------------------------------- tables
 
 
-def test_a_sheet_that_spans_far_more_cells_than_it_holds_is_refused(tmp_path):
+def test_a_sheet_that_spans_far_more_cells_than_it_holds_is_refused(tmp_path) -> None:
     rows = '<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576" s="1"><v>1</v></c></row>'
     book = _archive(tmp_path / "a.xlsx", **{"xl/worksheets/sheet1__xml": f"<sheetData>{rows}</sheetData>"})
 
@@ -99,7 +100,7 @@ def test_a_sheet_that_spans_far_more_cells_than_it_holds_is_refused(tmp_path):
         load(book)
 
 
-def test_parquet_that_does_not_fit_the_memory_is_refused(tmp_path, monkeypatch):
+def test_parquet_that_does_not_fit_the_memory_is_refused(tmp_path, monkeypatch) -> None:
     import pandas as pd
 
     pd.DataFrame({"a": np.zeros(1000), "b": 1}).to_parquet(tmp_path / "a.parquet")
@@ -114,12 +115,12 @@ def test_parquet_that_does_not_fit_the_memory_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def model():
+def model() -> keras.Model:
     dense = [keras.layers.Dense(4, "relu", name="first"), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
     return keras.Sequential([keras.Input((3,)), *dense])
 
 
-def _changed(file, change):
+def _changed(file, change) -> Any:
     """The file of a model with another configuration."""
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
@@ -130,7 +131,7 @@ def _changed(file, change):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["a.keras", "a.h5"])
-def test_a_model_loads_as_keras_loads_it(name, model, tmp_path):
+def test_a_model_loads_as_keras_loads_it(name, model, tmp_path) -> None:
     model.save(tmp_path / name)
     x = np.ones((2, 3), "float32")
 
@@ -140,7 +141,7 @@ def test_a_model_loads_as_keras_loads_it(name, model, tmp_path):
     assert keras.layers.Layer.add_weight.__qualname__ == "Layer.add_weight"
 
 
-def test_layers_that_are_larger_than_the_file_are_refused_before_they_are_built(model, tmp_path):
+def test_layers_that_are_larger_than_the_file_are_refused_before_they_are_built(model, tmp_path) -> None:
     model.save(tmp_path / "a.keras")
     _changed(tmp_path / "a.keras", lambda layers: layers[1]["config"].update(units=10**9))
 
@@ -149,7 +150,7 @@ def test_layers_that_are_larger_than_the_file_are_refused_before_they_are_built(
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_layers_of_the_old_format_too(model, tmp_path):
+def test_layers_of_the_old_format_too(model, tmp_path) -> None:
     model.save(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         config = json.loads(str(file.attrs["model_config"]))
@@ -160,7 +161,7 @@ def test_layers_of_the_old_format_too(model, tmp_path):
         load_model(tmp_path / "a.h5")
 
 
-def test_weights_that_declare_more_than_they_hold_are_refused(model, tmp_path):
+def test_weights_that_declare_more_than_they_hold_are_refused(model, tmp_path) -> None:
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
         shape = {"shape": (30000, 30000), "chunks": (1000, 1000), "compression": "gzip", "dtype": "float32"}
@@ -174,7 +175,7 @@ def test_weights_that_declare_more_than_they_hold_are_refused(model, tmp_path):
         load_model(tmp_path / "a.keras")
 
 
-def test_a_layer_whose_output_fits_no_memory_is_refused(tmp_path):
+def test_a_layer_whose_output_fits_no_memory_is_refused(tmp_path) -> None:
     tall = [keras.layers.RepeatVector(10**12), keras.layers.GlobalAveragePooling1D()]
     keras.Sequential([keras.Input((3,)), *tall]).save(tmp_path / "a.keras")
 
@@ -183,5 +184,5 @@ def test_a_layer_whose_output_fits_no_memory_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (7.2e9, "7.2 GB"), (1e18, "1e+06 TB")])
-def test_sizes_are_readable(size, text):
+def test_sizes_are_readable(size, text) -> None:
     assert readable(size) == text

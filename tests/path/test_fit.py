@@ -1,6 +1,8 @@
 """A path from end to end: the Lasso's and the elastic net's, what stops early, and what is refused."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,21 +26,21 @@ from poise.path.training import Replica, Training
 x, y = diabetes()
 SETTLED = Training(epochs=0, batch_size=None, settle=2000, tolerance=1e-4)
 SHORT = Training(epochs=2, batch_size=8, settle=0)
-ALPHAS = np.geomspace(0.002, 0.6, 20)
+ALPHAS: Any = np.geomspace(0.002, 0.6, 20)
 FOLDS = list(KFold(5).split(x))
 
 
-def path_of(model, optimizer=None, data=(x, y[:, None]), rules=None, loss="mse", **given):
+def path_of(model, optimizer=None, data: Any = (x, y[:, None]), rules=None, loss="mse", **given) -> Any:
     model.compile(optimizer or optimizers.Adam(0.1), loss)
     return poise.fit_path(model, *data, rules or poise.L1(), **{"progress": False, "training": SHORT, **given})
 
 
-def net(inputs=6, *inside):
+def net(inputs=6, *inside) -> keras.Model:
     keras.utils.set_random_seed(3)
     return keras.Sequential([keras.Input((inputs,)), layers.Dense(5, "tanh"), *inside, layers.Dense(1)])
 
 
-def assert_same_path(path, expected):
+def assert_same_path(path, expected) -> None:
     """`expected`: (strengths, inputs), coefficients by ascending strength."""
     assert (path.table["relative_residual"] <= 1e-3).all()
     assert not path.table["diverged"].any()
@@ -52,34 +54,34 @@ def assert_same_path(path, expected):
 
 
 @pytest.fixture(scope="module")
-def lasso():
+def lasso() -> Any:
     return path_of(linear(10), strengths=2 * ALPHAS, cv=FOLDS, training=SETTLED)
 
 
-def test_path_is_the_lasso_s(lasso):
+def test_path_is_the_lasso_s(lasso) -> None:
     _, coefficients, _ = lasso_path(x.astype("float64"), y.astype("float64"), alphas=ALPHAS, tol=1e-10)
     assert_same_path(lasso, coefficients.T[::-1])
 
 
-def test_path_is_celer_s(lasso):
+def test_path_is_celer_s(lasso) -> None:
     _, coefficients, _ = celer_path(np.asfortranarray(x, "float64"), y.astype("float64"), "lasso", alphas=ALPHAS[::-1], tol=1e-9)  # fmt: skip
     assert_same_path(lasso, coefficients.T[::-1])
 
 
-def test_choice_is_that_of_lasso_cv(lasso):
+def test_choice_is_that_of_lasso_cv(lasso) -> None:
     peer = LassoCV(alphas=ALPHAS, cv=FOLDS, tol=1e-8).fit(x.astype("float64"), y.astype("float64"))
     np.testing.assert_allclose(lasso.best_strength, 2 * peer.alpha_, rtol=1e-6)
     np.testing.assert_allclose(lasso.table["val_loss"], peer.mse_path_.mean(axis=1)[::-1], rtol=1e-3)
 
 
-def test_path_is_the_elastic_net_s():
+def test_path_is_the_elastic_net_s() -> None:
     penalty = poise.ElasticNet(l1=2 * 0.7, l2=0.3)
     found = path_of(linear(10), rules=penalty, strengths=ALPHAS, cv=2, training=SETTLED)
     _, coefficients, _ = enet_path(x.astype("float64"), y.astype("float64"), l1_ratio=0.7, alphas=ALPHAS, tol=1e-10)
     assert_same_path(found, coefficients.T[::-1])
 
 
-def test_path_is_that_of_logistic_regression():
+def test_path_is_that_of_logistic_regression() -> None:
     inputs, classes = breast_cancer()
     strengths = np.geomspace(0.02, 0.4, 8)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
@@ -105,19 +107,19 @@ def test_path_is_that_of_logistic_regression():
 # ---------------------------------------------------------------- how a lane is trained
 
 
-def noisy():
+def noisy() -> Any:
     inputs, targets = table(30)
     return inputs, targets + 2 * np.random.default_rng(4).normal(size=(30, 1)).astype("float32")
 
 
-def test_patience_is_early_stopping_that_restores_the_best():
+def test_patience_is_early_stopping_that_restores_the_best() -> None:
     data, held = noisy(), np.arange(20, 30)
     train = np.setdiff1d(np.arange(30), held)
     training = Training(epochs=60, batch_size=8, settle=0, patience=3)
     found = path_of(net(), optimizers.Adam(0.05), data, strengths=[0.0, 0.1], cv=[(train, held)], training=training)
     replica = Replica(0, 0, train, held)
 
-    def batches():
+    def batches() -> Iterator[Any]:
         for epoch in range(60):
             rows, counted = batches_of([replica], 8, epoch)
             for here, counts in zip(rows[0], counted[0], strict=True):
@@ -136,7 +138,7 @@ def test_patience_is_early_stopping_that_restores_the_best():
     assert everything["epochs"] == lane["epochs"]
 
 
-def test_patience_keeps_the_weights_of_the_best_epoch():
+def test_patience_keeps_the_weights_of_the_best_epoch() -> None:
     data = noisy()
     given = (data[0][:20], data[1][:20])
     training = Training(epochs=60, batch_size=8, settle=0, patience=3)
@@ -151,7 +153,7 @@ def test_patience_keeps_the_weights_of_the_best_epoch():
     assert_same_weights(stopped.weights(0.1), again.weights(0.1))
 
 
-def test_dense_start_trains_without_the_penalty_first():
+def test_dense_start_trains_without_the_penalty_first() -> None:
     data = table(30)
     training = Training(epochs=2, batch_size=8, settle=0, start="dense")
     found = path_of(net(), optimizers.SGD(0.05), data, strengths=[0.05, 0.2], cv=2, training=training)
@@ -167,7 +169,7 @@ def test_dense_start_trains_without_the_penalty_first():
     assert_same_weights(found.weights(0.2), alone.get_weights())
 
 
-def test_seeds_draw_other_weights_and_the_first_are_the_model_s_own():
+def test_seeds_draw_other_weights_and_the_first_are_the_model_s_own() -> None:
     untrained = Training(epochs=0, settle=0)
     model = net()
     first, again = (path_of(model, data=table(30), strengths=[0.1], cv=2, n_init=3, training=untrained) for _ in "ab")
@@ -179,7 +181,7 @@ def test_seeds_draw_other_weights_and_the_first_are_the_model_s_own():
     assert len(first.lanes.table) == 9
 
 
-def test_a_diverging_strength_is_reported_and_never_chosen():
+def test_a_diverging_strength_is_reported_and_never_chosen() -> None:
     training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
     found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[0.01, 0.1, 1e6], cv=2, training=training)  # fmt: skip
     assert found.table["diverged"].tolist() == [0, 0, 3]
@@ -187,7 +189,7 @@ def test_a_diverging_strength_is_reported_and_never_chosen():
     assert np.isfinite(found.table[["val_loss", "loss", "residual"]][:2]).all(axis=None)
 
 
-def test_diverged_everywhere_is_reported():
+def test_diverged_everywhere_is_reported() -> None:
     training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
     found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[1e6, 2e6], cv=2, training=training)
     assert found.table["diverged"].tolist() == [3, 3]
@@ -198,7 +200,7 @@ def test_diverged_everywhere_is_reported():
 # ---------------------------------------------------------------- arguments
 
 
-def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypatch):
+def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypatch) -> None:
     inputs = table(30)[0]
     exact = inputs @ np.array([[2.0], [1.0], [-1.0], [0.5], [1.0], [-2.0]], "float32")  # the less penalty the better
     given = {"data": (inputs, exact), "strengths": 5, "cv": 2, "training": replace(SETTLED, settle=300)}
@@ -210,13 +212,13 @@ def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypa
     np.testing.assert_allclose(longer, [*decade_below(more), *more, *found], rtol=1e-6)
 
 
-def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is():
+def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is() -> None:
     noise = np.random.default_rng(5).normal(size=(30, 1)).astype("float32")
     assert len(path_of(linear(6), data=(table(30)[0], noise), strengths=5, cv=2).strengths) == 5
 
 
-def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch):
-    def nothing(engine, strengths, *given, run=runner.LaneRunner.run, **others):
+def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch) -> None:
+    def nothing(engine, strengths, *given, run=runner.LaneRunner.run, **others) -> Any:
         found = run(engine, strengths, *given, **others)
         if len(strengths) == 5:
             found.table["diverged"] = True
@@ -227,12 +229,12 @@ def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch):
     assert (found.table["diverged"] > 0).all()
 
 
-def test_strengths_are_sorted_and_made_unique():
+def test_strengths_are_sorted_and_made_unique() -> None:
     found = path_of(net(), data=table(30), strengths=[0.1, 0.0, 1.0, 0.1], cv=2)
     assert found.strengths.tolist() == [0.0, 0.1, 1.0]
 
 
-def test_one_input_and_many_more_inputs_than_rows():
+def test_one_input_and_many_more_inputs_than_rows() -> None:
     one = path_of(linear(1), data=(x[:, :1], y), strengths=[0.01, 10.0], cv=2, training=SETTLED)
     assert [one.features(strength).tolist() for strength in one.strengths] == [[0], []]
     wide = np.random.default_rng(0).normal(size=(100, 10_000)).astype("float32")
@@ -242,20 +244,20 @@ def test_one_input_and_many_more_inputs_than_rows():
 
 
 @pytest.mark.parametrize("update", ["coupled", "decoupled", "proximal"])
-def test_the_update_is_that_of_the_compiled_optimizer(update):
+def test_the_update_is_that_of_the_compiled_optimizer(update) -> None:
     model = net()
     model.compile(poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(), update), "mse")
     assert complete_training(model, [poise.Rule("*", poise.L1())], None).update == update
     assert complete_training(model, [poise.Rule("*", poise.L1())], Training(update="auto")).update == "auto"
 
 
-def test_the_update_is_auto_without_a_penalized_optimizer():
+def test_the_update_is_auto_without_a_penalized_optimizer() -> None:
     training = complete_training(compiled(), [poise.Rule("*", poise.L1())], None)
     assert (training.update, training.settle) == ("auto", 2000)
     assert complete_training(compiled(), [poise.Rule("*", poise.L2())], None).settle == 0
 
 
-def test_rules_of_the_compiled_optimizer_are_the_default():
+def test_rules_of_the_compiled_optimizer_are_the_default() -> None:
     model = net()
     model.compile(poise.PenalizedOptimizer("adam", poise.L1(0.5), "coupled"), "mse")
     found = poise.fit_path(model, *table(30), strengths=[0.1], cv=2, training=SHORT, progress=False)
@@ -265,33 +267,33 @@ def test_rules_of_the_compiled_optimizer_are_the_default():
 
 
 class OwnStep(keras.Sequential):
-    def train_step(self, *given):
+    def train_step(self, *given) -> Any:
         return super().train_step(*given)
 
 
-def whole_batch(y, predicted):
+def whole_batch(y, predicted) -> Any:
     return ops.sqrt(ops.mean(ops.square(y - predicted)))
 
 
-def compiled(model=None, optimizer="adam", loss="mse"):
+def compiled(model=None, optimizer: Any = "adam", loss: Any = "mse") -> Any:
     model = net() if model is None else model
     model.compile(optimizer, loss)
     return model
 
 
-def own_step():
+def own_step() -> Any:
     return compiled(OwnStep([keras.Input((6,)), layers.Dense(1)]))
 
 
-def in_float16():
+def in_float16() -> Any:
     return compiled(keras.Sequential([keras.Input((6,)), layers.Dense(1, dtype="mixed_float16")]), optimizers.LossScaleOptimizer(optimizers.Adam()))  # fmt: skip
 
 
-def regularized():
+def regularized() -> Any:
     return compiled(keras.Sequential([keras.Input((6,)), layers.Dense(1, kernel_regularizer="l2", name="head")]))
 
 
-def falling():
+def falling() -> Any:
     return poise.L1(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5))
 
 
@@ -328,7 +330,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_before_anything_is_trained(case, monkeypatch):
+def test_refused_before_anything_is_trained(case, monkeypatch) -> None:
     monkeypatch.setattr(LaneTrainer, "run", lambda *_, **__: pytest.fail("trained"))
     build, rules, given, message = REFUSED[case]
     with pytest.raises((TypeError, ValueError), match=message):
@@ -336,15 +338,15 @@ def test_refused_before_anything_is_trained(case, monkeypatch):
 
 
 class OwnModel(keras.Model):
-    def __init__(self, units):
+    def __init__(self, units) -> None:
         super().__init__()
         self.dense = layers.Dense(int(units[0]))
 
-    def call(self, inputs):
+    def call(self, inputs) -> Any:
         return self.dense(inputs)
 
 
-def test_model_that_could_not_be_given_back_is_refused_before_anything_is_trained(monkeypatch):
+def test_model_that_could_not_be_given_back_is_refused_before_anything_is_trained(monkeypatch) -> None:
     monkeypatch.setattr(LaneTrainer, "run", lambda *_, **__: pytest.fail("trained"))
     model = OwnModel(np.ones(1, int))
     model(np.ones((1, 6)))
@@ -353,7 +355,7 @@ def test_model_that_could_not_be_given_back_is_refused_before_anything_is_traine
 
 
 @pytest.fixture(scope="module")
-def adapted():
+def adapted() -> Any:
     """A model with an adapted layer and others with state beside their weights, and its path with two draws."""
     rows = rows_of(40)
     model = adapted_model(rows)
@@ -365,13 +367,13 @@ def adapted():
     return model, rows, target, poise.fit_path(model, rows, target, poise.L2(), **given)
 
 
-def loss_of_all_rows(path, seed):
+def loss_of_all_rows(path, seed) -> Any:
     table = path.lanes.table
     return table[(table["fold"] == -1) & (table["seed"] == seed)]["loss"].tolist()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_models_of_a_path_have_the_state_with_which_its_lanes_were_trained(adapted, seed, tmp_path):
+def test_models_of_a_path_have_the_state_with_which_its_lanes_were_trained(adapted, seed, tmp_path) -> None:
     _, rows, target, path = adapted
     path.save(tmp_path / "path")
     for other in (path, RegularizationPath.load(tmp_path / "path")):
@@ -381,14 +383,14 @@ def test_models_of_a_path_have_the_state_with_which_its_lanes_were_trained(adapt
     np.testing.assert_allclose(loss, loss_of_all_rows(path, 0)[1], rtol=1e-4)
 
 
-def test_the_seeds_of_random_layers_are_those_of_the_model(adapted):
+def test_the_seeds_of_random_layers_are_those_of_the_model(adapted) -> None:
     model, rows, _, path = adapted
     copy = path.model(0.1)
     copy.set_weights(model.get_weights())
     assert_same_model(model, copy, rows)
 
 
-def test_a_weight_that_is_frozen_by_itself_is_so_in_another_draw(adapted):
+def test_a_weight_that_is_frozen_by_itself_is_so_in_another_draw(adapted) -> None:
     model, _, _, path = adapted
     frozen = [position for position, weight in enumerate(model.weights) if not weight.trainable]
     for position in frozen:

@@ -1,6 +1,8 @@
 """Which rows every replica trains on and holds out; scikit-learn's own splits and plain sets are the oracles."""
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,24 +18,24 @@ LABELS = RANDOM.permutation(np.repeat([0, 1, 2], [35, 15, 10]))
 GROUPS = RANDOM.permutation(np.arange(ROWS) % 12)
 
 
-def pairs_of(replicas, seed=0):
+def pairs_of(replicas, seed=0) -> Any:
     return [(r.train.tolist(), r.held.tolist()) for r in replicas if r.seed == seed and r.fold >= 0]
 
 
-def pairs_by(splitter, y=None, groups=None):
+def pairs_by(splitter, y=None, groups=None) -> Any:
     return [(train.tolist(), held.tolist()) for train, held in splitter.split(np.zeros((ROWS, 1)), y, groups)]
 
 
 # ---------------------------------------------------------------- what is dealt
 
 
-def test_a_number_is_scikit_learns_shuffled_folds():
+def test_a_number_is_scikit_learns_shuffled_folds() -> None:
     found = split_rows(ROWS, NUMBERS, 5)
 
     assert pairs_of(found) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
 
 
-def test_every_row_is_held_out_once_and_trains_elsewhere():
+def test_every_row_is_held_out_once_and_trains_elsewhere() -> None:
     *folds, everything = split_rows(ROWS, NUMBERS, 7)
 
     assert sorted(np.concatenate([r.held for r in folds])) == list(range(ROWS))
@@ -41,7 +43,7 @@ def test_every_row_is_held_out_once_and_trains_elsewhere():
     assert (everything.fold, everything.train.tolist(), len(everything.held)) == (-1, list(range(ROWS)), 0)
 
 
-def test_every_seed_has_the_same_folds_and_a_replica_that_trains_on_all():
+def test_every_seed_has_the_same_folds_and_a_replica_that_trains_on_all() -> None:
     found = split_rows(ROWS, NUMBERS, 3, n_init=2)
 
     assert [(r.seed, r.fold) for r in found] == [(0, 0), (0, 1), (0, 2), (0, -1), (1, 0), (1, 1), (1, 2), (1, -1)]
@@ -49,7 +51,7 @@ def test_every_seed_has_the_same_folds_and_a_replica_that_trains_on_all():
     assert full_replicas(found) == [3, 7]
 
 
-def test_a_splitter_without_a_fixed_seed_gives_all_seeds_the_same_folds():
+def test_a_splitter_without_a_fixed_seed_gives_all_seeds_the_same_folds() -> None:
     found = split_rows(ROWS, NUMBERS, sklearn_splits.ShuffleSplit(3), n_init=3)
 
     assert pairs_of(found, 0) == pairs_of(found, 1) == pairs_of(found, 2)
@@ -69,14 +71,14 @@ def test_a_splitter_without_a_fixed_seed_gives_all_seeds_the_same_folds():
     ],
     ids=["labels", "column", "bytes", "not-from-zero", "one-hot", "whole-one-hot", "list", "dict"],
 )
-def test_classes_are_stratified(y):
+def test_classes_are_stratified(y) -> None:
     assert pairs_of(split_rows(ROWS, y, 5)) == pairs_by(
         sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0), LABELS
     )
 
 
 @pytest.mark.parametrize("dtype", [bool, "float32", int])
-def test_zeros_and_ones_are_classes(dtype):
+def test_zeros_and_ones_are_classes(dtype) -> None:
     truth = LABELS > 0
 
     found = split_rows(ROWS, truth.astype(dtype)[:, None], 5)
@@ -111,11 +113,11 @@ def test_zeros_and_ones_are_classes(dtype):
         "two-outputs-of-classes",
     ],
 )
-def test_what_is_not_one_output_of_classes_is_only_shuffled(y):
+def test_what_is_not_one_output_of_classes_is_only_shuffled(y) -> None:
     assert pairs_of(split_rows(ROWS, y, 5)) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
 
 
-def test_the_caller_can_say_whether_these_are_classes():
+def test_the_caller_can_say_whether_these_are_classes() -> None:
     plain, stratified = (
         sklearn_splits.KFold(5, shuffle=True, random_state=0),
         sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0),
@@ -130,13 +132,13 @@ def test_the_caller_can_say_whether_these_are_classes():
     [RANDOM.random(ROWS), RANDOM.random((ROWS, 1)), RANDOM.random((ROWS, 3)), RANDOM.integers(0, 2, (ROWS, 4))],
     ids=["probabilities", "column", "of-several-classes", "several-labels"],
 )
-def test_targets_of_a_classification_loss_that_are_no_labels(y):
+def test_targets_of_a_classification_loss_that_are_no_labels(y) -> None:
     found = split_rows(ROWS, y, 5, are_classes=True)
 
     assert pairs_of(found) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
 
 
-def test_a_rare_class_trains_in_every_fold_without_a_warning():
+def test_a_rare_class_trains_in_every_fold_without_a_warning() -> None:
     labels = np.r_[np.zeros(ROWS - 2, int), 1, 1]
 
     found = split_rows(ROWS, labels, 5, are_classes=True)
@@ -144,7 +146,7 @@ def test_a_rare_class_trains_in_every_fold_without_a_warning():
     assert all({0, 1} == set(labels[r.train]) for r in found)
 
 
-def test_one_output_among_several_may_have_no_loss():
+def test_one_output_among_several_may_have_no_loss() -> None:
     found = split_rows(ROWS, {"a": LABELS, "b": None}, 5)
 
     assert pairs_of(found) == pairs_by(sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0), LABELS)
@@ -155,7 +157,7 @@ def test_one_output_among_several_may_have_no_loss():
     [GROUPS, GROUPS.tolist(), pd.Series(GROUPS), np.array(list("abcdefghijkl"))[GROUPS]],
     ids=["array", "list", "series", "text"],
 )
-def test_groups_stay_together(groups):
+def test_groups_stay_together(groups) -> None:
     numbers, classes = split_rows(ROWS, NUMBERS, 5, 1, groups), split_rows(ROWS, LABELS, 5, 1, groups)
 
     assert all(not set(GROUPS[r.train]) & set(GROUPS[r.held]) for r in [*numbers, *classes])
@@ -178,19 +180,19 @@ def test_groups_stay_together(groups):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_splitter_splits_as_it_does(splitter, y, groups):
+def test_a_splitter_splits_as_it_does(splitter, y, groups) -> None:
     assert pairs_of(split_rows(ROWS, y, splitter, 1, groups)) == pairs_by(splitter, y, groups)
 
 
-def test_a_splitter_for_classes_reads_one_hot_rows():
+def test_a_splitter_for_classes_reads_one_hot_rows() -> None:
     splitter = sklearn_splits.StratifiedKFold(3)
 
     assert pairs_of(split_rows(ROWS, np.eye(3)[LABELS], splitter)) == pairs_by(splitter, LABELS)
 
 
-def test_a_splitter_sees_the_positions_and_the_labels_as_they_are():
+def test_a_splitter_sees_the_positions_and_the_labels_as_they_are() -> None:
     class Odd:
-        def split(self, X, y=None, groups=None):
+        def split(self, X, y=None, groups=None) -> Iterator[Any]:
             yield X[y == 9, 0], X[y == 7, 0]
 
     (fold, _) = split_rows(6, np.array([9, 7, 9, 7, 9, 8]), Odd(), are_classes=False)
@@ -209,14 +211,14 @@ def test_a_splitter_sees_the_positions_and_the_labels_as_they_are():
     ],
     ids=["lists", "arrays", "masks", "generator", "zip"],
 )
-def test_pairs_are_taken_as_they_are(folds):
+def test_pairs_are_taken_as_they_are(folds) -> None:
     fold, everything = split_rows(5, NUMBERS[:5], folds)
 
     assert (fold.fold, fold.train.tolist(), fold.held.tolist()) == (0, [0, 2, 4], [1, 3])
     assert (everything.fold, everything.train.tolist()) == (-1, [0, 1, 2, 3, 4])
 
 
-def test_rows_to_validate_on_are_held_out_of_a_fold_that_trains_on_all():
+def test_rows_to_validate_on_are_held_out_of_a_fold_that_trains_on_all() -> None:
     found = split_rows(6, NUMBERS[:10], 5, n_init=2, validation_rows=4)
 
     assert [(r.fold, r.seed) for r in found] == [(0, 0), (0, 1)]
@@ -224,7 +226,7 @@ def test_rows_to_validate_on_are_held_out_of_a_fold_that_trains_on_all():
     assert full_replicas(found) == [0, 1]
 
 
-def test_weights_of_zero_leave_rows_out_and_folds_stand():
+def test_weights_of_zero_leave_rows_out_and_folds_stand() -> None:
     weights = {"a": np.ones(ROWS), "b": None, "c": (np.arange(ROWS) % 2)[:, None] * np.ones(3)}
 
     assert pairs_of(split_rows(ROWS, NUMBERS, 5, sample_weight=weights)) == pairs_of(split_rows(ROWS, NUMBERS, 5))
@@ -233,7 +235,7 @@ def test_weights_of_zero_leave_rows_out_and_folds_stand():
 # ---------------------------------------------------------------- what is refused
 
 
-def refused(error, message, *arguments, **named):
+def refused(error, message, *arguments, **named) -> None:
     with pytest.raises(error, match=re.escape(message)):
         split_rows(*arguments, **named)
 
@@ -274,16 +276,16 @@ def refused(error, message, *arguments, **named):
         ),
     ],
 )
-def test_folds_that_cannot_be_made(error, folds, message):
+def test_folds_that_cannot_be_made(error, folds, message) -> None:
     refused(error, message, ROWS, NUMBERS, folds)
 
 
-def test_a_splitter_that_yields_nothing():
+def test_a_splitter_that_yields_nothing() -> None:
     class Lazy:
-        def split(self, X, y=None, groups=None):
+        def split(self, X, y=None, groups=None) -> Any:
             return iter(())
 
-        def __repr__(self):
+        def __repr__(self) -> str:
             return "Lazy()"
 
     refused(ValueError, "cv=Lazy() has no pair (train, held). Pass at least one.", ROWS, NUMBERS, Lazy())
@@ -292,7 +294,7 @@ def test_a_splitter_that_yields_nothing():
 @pytest.mark.parametrize(
     ("error", "seeds"), [(ValueError, 0), (ValueError, -1), (TypeError, 1.0), (TypeError, True), (TypeError, None)]
 )
-def test_seeds_that_are_no_number_from_one(error, seeds):
+def test_seeds_that_are_no_number_from_one(error, seeds) -> None:
     refused(error, f"n_init must be an int >= 1, got {seeds!r}.", ROWS, NUMBERS, 5, seeds)
 
 
@@ -306,20 +308,20 @@ def test_seeds_that_are_no_number_from_one(error, seeds):
         (pd.Series([None, *"abcde"] * 10), "groups is missing for 10 rows."),
     ],
 )
-def test_groups_that_do_not_fit(groups, message):
+def test_groups_that_do_not_fit(groups, message) -> None:
     refused(ValueError, message, ROWS, NUMBERS, 5, 1, groups)
 
 
-def test_groups_for_folds_that_are_made_already():
+def test_groups_for_folds_that_are_made_already() -> None:
     refused(ValueError, "groups assigns rows to folds, and the pairs", ROWS, NUMBERS, [([0, 1], [2])], 1, GROUPS)
     refused(ValueError, "groups assigns rows to folds", ROWS, NUMBERS, 5, 1, GROUPS, validation_rows=2)
 
 
-def test_a_tuple_is_refused_because_it_could_be_validation_rows():
+def test_a_tuple_is_refused_because_it_could_be_validation_rows() -> None:
     refused(TypeError, "cv must not be a tuple, got one of 2 elements.", ROWS, NUMBERS, (NUMBERS, NUMBERS))
 
 
-def test_a_class_that_a_fold_does_not_train():
+def test_a_class_that_a_fold_does_not_train() -> None:
     labels = np.r_[np.zeros(30, int), np.full(29, 1), 5]
 
     refused(ValueError, "has no training row of class 5.", ROWS, labels, 5, are_classes=True)
@@ -336,14 +338,14 @@ def test_a_class_that_a_fold_does_not_train():
     )
 
 
-def test_whole_numbers_that_may_be_counts_need_not_all_train():
+def test_whole_numbers_that_may_be_counts_need_not_all_train() -> None:
     fold, _ = split_rows(ROWS, LABELS, [(LABELS < 2, LABELS == 2)])
 
     assert set(LABELS[fold.train]) == {0, 1}
 
 
 @pytest.mark.parametrize("are_classes", [None, True])
-def test_a_fold_that_trains_on_one_class(are_classes):
+def test_a_fold_that_trains_on_one_class(are_classes) -> None:
     alone = "trains on class {} only."
     first, other = LABELS == 1, LABELS != 1
 
@@ -352,20 +354,20 @@ def test_a_fold_that_trains_on_one_class(are_classes):
     refused(ValueError, "Fold 0 " + alone.format(3), ROWS, np.full(ROWS, 3), 5, are_classes=are_classes)
 
 
-def test_rows_given_to_validate_on_with_a_class_that_does_not_train():
+def test_rows_given_to_validate_on_with_a_class_that_does_not_train() -> None:
     labels = np.r_[np.zeros(5, int), np.ones(5, int), 2, 2]
 
     refused(ValueError, "Fold 0 has no training row of class 2", 10, labels, 5, validation_rows=2, are_classes=True)
 
 
-def test_more_folds_than_any_class_has_rows():
+def test_more_folds_than_any_class_has_rows() -> None:
     labels = np.arange(6) % 3
 
     refused(ValueError, "cv=5, and no class has more than 2 rows. Pass cv=2 or less.", 6, labels, 5, are_classes=True)
 
 
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 1), (ROWS, 3)])
-def test_a_part_without_weight(shape):
+def test_a_part_without_weight(shape) -> None:
     folds = [(np.arange(20), np.arange(20, 40)), (np.arange(20, 40), np.arange(40, 60))]
     last, middle = np.ones(shape), np.ones(shape)
     last[40:], middle[20:40] = 0, 0

@@ -7,7 +7,7 @@ from keras import layers
 import poise
 
 
-def test_a_path_counts_units_of_a_recurrent_layer_and_not_its_gates():
+def test_a_path_counts_units_of_a_recurrent_layer_and_not_its_gates() -> None:
     """Three inputs and three units with four columns each: the groups are units, and no input lends them its name."""
     keras.utils.set_random_seed(0)
     model = keras.Sequential(

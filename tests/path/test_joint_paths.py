@@ -1,5 +1,7 @@
 """Paths under a penalty of several variables together: every lane, what is read from them, and the stages."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -15,14 +17,14 @@ SHORT = Training(epochs=6, batch_size=8, settle=0)
 NAME = "joint groups"
 
 
-def lengths(arrays):
+def lengths(arrays) -> Any:
     """‖w_g‖ of the units of `net()`, the leading axes kept."""
     lead = arrays[0].shape[:-2]
     whole = np.concatenate([a.reshape(*lead, -1) for a in arrays[:3]], axis=-1).astype("float64")
     return np.sqrt(np.stack([(whole[..., unit_labels(6) == unit] ** 2).sum(-1) for unit in range(5)], axis=-1))
 
 
-def solved(folder):
+def solved(folder) -> Any:
     """Two folds, one adaptive stage, a refit; the lanes of `path.stages[0]` are those of the plain penalty."""
     model = net()
     model.compile(optimizers.Adam(0.05), "mse")
@@ -31,17 +33,17 @@ def solved(folder):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory) -> Any:
     return tmp_path_factory.mktemp("finished")
 
 
 @pytest.fixture(scope="module")
-def path(folder):
+def path(folder) -> Any:
     return solved(folder)
 
 
 @pytest.mark.backends("jax")
-def test_a_lane_is_a_training_with_its_strength(path):
+def test_a_lane_is_a_training_with_its_strength(path) -> None:
     from poise.path.data.batches import batches_of
     from poise.path.training import Replica
 
@@ -60,7 +62,7 @@ def test_a_lane_is_a_training_with_its_strength(path):
 
 
 @pytest.mark.backends("jax")
-def test_sizes_are_those_of_groups_across_variables(path):
+def test_sizes_are_those_of_groups_across_variables(path) -> None:
     lanes = path.stages[0].lanes
     assert list(lanes.sizes) == [NAME]
     own = lanes.sizes[NAME][-1]
@@ -76,7 +78,7 @@ def test_sizes_are_those_of_groups_across_variables(path):
 
 
 @pytest.mark.backends("jax")
-def test_the_next_stage_weighs_the_groups_by_their_sizes(path):
+def test_the_next_stage_weighs_the_groups_by_their_sizes(path) -> None:
     first = path.stages[0]
     chosen = STRENGTHS.index(first.best_strength)
     size = first.lanes.sizes[NAME][-1, chosen]
@@ -93,14 +95,14 @@ def test_the_next_stage_weighs_the_groups_by_their_sizes(path):
 
 
 @pytest.mark.backends("jax")
-def test_the_refit_keeps_what_was_dropped_out(path):
+def test_the_refit_keeps_what_was_dropped_out(path) -> None:
     for strength in path.strengths:
         was, refit = lengths(path.weights(strength)), lengths(path.relaxed.weights(strength))
         np.testing.assert_array_equal(refit == 0, was == 0)
 
 
 @pytest.mark.backends("jax")
-def test_a_path_is_saved_and_drawn_and_resumed(path, folder, tmp_path):
+def test_a_path_is_saved_and_drawn_and_resumed(path, folder, tmp_path) -> None:
     path.save(tmp_path / "path")
     loaded = poise.RegularizationPath.load(tmp_path / "path")
     assert_same_weights(loaded.weights(0.4), path.weights(0.4), relative=1e-9)
@@ -114,7 +116,7 @@ def test_a_path_is_saved_and_drawn_and_resumed(path, folder, tmp_path):
 
 
 @pytest.mark.backends("jax", "tensorflow")
-def test_every_strength_ends_at_the_group_lasso_of_both_designs():
+def test_every_strength_ends_at_the_group_lasso_of_both_designs() -> None:
     """In this process on JAX, in one of its own elsewhere, whose model has other paths."""
     a, b, y = paired_table()
     model = two_inputs(6)
@@ -136,13 +138,13 @@ def test_every_strength_ends_at_the_group_lasso_of_both_designs():
     assert path.table["units"].tolist() == [(group_lasso(a, b, y, s)[0][0] != 0).sum() for s in (0.1, 0.25)]
 
 
-def tower(name):
+def tower(name) -> keras.Model:
     inputs = keras.Input((4,))
     hidden = keras.layers.Dense(3, "tanh", name="fc")(inputs)
     return keras.Model(inputs, hidden, name=name)
 
 
-def test_towers_whose_layers_share_names_have_their_own_sizes():
+def test_towers_whose_layers_share_names_have_their_own_sizes() -> None:
     inputs = keras.Input((4,))
     joined = keras.layers.Concatenate()([tower("left")(inputs), tower("right")(inputs)])
     model = keras.Model(inputs, keras.layers.Dense(1, name="head")(joined))

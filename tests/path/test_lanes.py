@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import joblib
 import keras
@@ -30,7 +32,7 @@ STRENGTHS = np.array([0.0, 0.03, 0.2])
 TRAINING = Training(epochs=2, batch_size=8, settle=0)
 
 
-def net(inputs=6, **of_kernels):
+def net(inputs=6, **of_kernels) -> keras.Model:
     """The same weights at every call."""
     keras.utils.set_random_seed(3)
     return keras.Sequential(
@@ -42,25 +44,25 @@ def net(inputs=6, **of_kernels):
     )
 
 
-def compiled(model, optimizer="adam", loss="mse", **settings):
+def compiled(model, optimizer: Any = "adam", loss: Any = "mse", **settings) -> Any:
     model.compile(optimizer, loss, **settings)
     return model
 
 
-def in_lanes(model, data, penalty, training=TRAINING, strengths=STRENGTHS, replicas=(REPLICA,), **given):
+def in_lanes(model, data, penalty, training=TRAINING, strengths: Any = STRENGTHS, replicas=(REPLICA,), **given) -> Any:
     """The lanes of some replicas; all of them are kept."""
     return runner_of(model, penalty, data, replicas, training).run(np.asarray(strengths), **given)
 
 
-def of_lane(found, position, replica=0):
+def of_lane(found, position, replica=0) -> Any:
     return [weight[replica, position] for weight in found.weights]
 
 
-def at(structure, rows):
+def at(structure, rows) -> Any:
     return keras.tree.map_structure(lambda a: None if a is None else a[rows], structure)
 
 
-def batches(data, replica=REPLICA, training=TRAINING):
+def batches(data, replica=REPLICA, training=TRAINING) -> Iterator[Any]:
     """Those that a lane sees, without the rows that only fill up; the last one of an epoch is short."""
     for epoch in range(training.epochs):
         rows, counted = batches_of([replica], training.batch_size, epoch)
@@ -68,7 +70,7 @@ def batches(data, replica=REPLICA, training=TRAINING):
             yield at(data, here[counts])
 
 
-def by_keras(model, data, after=None, **which):
+def by_keras(model, data, after=None, **which) -> Any:
     """A compiled model after Keras has trained it, with something done to it after every step."""
     model.run_eagerly = True  # a few steps: faster than compiling them
     for x, y, sample_weight in batches(data, **which):
@@ -88,17 +90,17 @@ OPTIMIZERS = {
 }
 
 
-def soft(w, threshold):
+def soft(w, threshold) -> Any:
     return np.sign(w) * np.maximum(np.abs(w) - threshold, 0.0)
 
 
 class ByHand:
     """L1 after a plain Keras step, in the step that the optimizer took: its formulas once more, in NumPy."""
 
-    def __init__(self, kind, strength):
+    def __init__(self, kind, strength) -> None:
         self.kind, self.strength, self.trace = kind, strength, 0.0
 
-    def steps(self, optimizer):
+    def steps(self, optimizer) -> Any:
         rate = float(optimizer.learning_rate)
         if self.kind in ("SGD", "momentum"):
             self.trace = float(optimizer.momentum) * self.trace + rate
@@ -110,19 +112,19 @@ class ByHand:
         rate *= np.sqrt(1 - optimizer.beta_2 ** int(optimizer.iterations))
         return [rate / (np.sqrt(v) + optimizer.epsilon) for v in velocities]
 
-    def __call__(self, model):
+    def __call__(self, model) -> None:
         steps = self.steps(model.optimizer)
         pairs = zip(model.get_weights(), steps, strict=True)
         model.set_weights([soft(w, self.strength * h) if w.ndim == 2 else w for w, h in pairs])
 
 
-def weighted_table(is_weighted):
+def weighted_table(is_weighted) -> Any:
     x, y = table(23)
     return x, y, np.random.default_rng(2).uniform(0, 2, 23).astype("float32") if is_weighted else None
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_coupled_lane_is_keras_with_a_kernel_regularizer(kind):
+def test_coupled_lane_is_keras_with_a_kernel_regularizer(kind) -> None:
     data = weighted_table(kind in ("SGD", "Adam"))
     training = replace(TRAINING, update="coupled")
     found = in_lanes(compiled(net(), OPTIMIZERS[kind]()), data, poise.L2(), training)
@@ -133,7 +135,7 @@ def test_coupled_lane_is_keras_with_a_kernel_regularizer(kind):
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_proximal_lane_is_keras_and_a_soft_threshold_in_its_own_step(kind):
+def test_proximal_lane_is_keras_and_a_soft_threshold_in_its_own_step(kind) -> None:
     data = weighted_table(kind in ("momentum", "RMSprop"))
     found = in_lanes(compiled(net(), OPTIMIZERS[kind]()), data, poise.L1())
     alone = by_keras(compiled(net(), OPTIMIZERS[kind]()), data, after=ByHand(kind, STRENGTHS[2]))
@@ -148,7 +150,7 @@ DECAYING = {
 
 
 @pytest.mark.parametrize("kind", DECAYING)
-def test_decoupled_lane_is_keras_with_weight_decay(kind):
+def test_decoupled_lane_is_keras_with_weight_decay(kind) -> None:
     data = weighted_table(True)
     found = in_lanes(compiled(net(), OPTIMIZERS[kind]()), data, poise.L2(), replace(TRAINING, update="decoupled"))
     decaying = DECAYING[kind]()
@@ -157,11 +159,11 @@ def test_decoupled_lane_is_keras_with_weight_decay(kind):
 
 
 @pytest.mark.parametrize("kind", ["momentum", "Adam"])
-def test_decoupled_lane_is_keras_and_a_soft_threshold_in_the_learning_rate(kind):
+def test_decoupled_lane_is_keras_and_a_soft_threshold_in_the_learning_rate(kind) -> None:
     data = weighted_table(True)
     found = in_lanes(compiled(net(), OPTIMIZERS[kind]()), data, poise.L1(), replace(TRAINING, update="decoupled"))
 
-    def thresholded(model):
+    def thresholded(model) -> None:
         rate = float(model.optimizer.learning_rate)
         model.set_weights([soft(w, 0.2 * rate) if w.ndim == 2 else w for w in model.get_weights()])
 
@@ -169,7 +171,7 @@ def test_decoupled_lane_is_keras_and_a_soft_threshold_in_the_learning_rate(kind)
     assert_same_weights(of_lane(found, 2), weights(alone))
 
 
-def test_rules_keep_their_ratio():
+def test_rules_keep_their_ratio() -> None:
     data = weighted_table(False)
     rules = [poise.Rule("dense*/kernel", poise.L1(2.0)), poise.Rule("*bias", poise.L2(0.5))]
     keras.backend.clear_session()
@@ -183,31 +185,31 @@ def test_rules_keep_their_ratio():
 # ---------------------------------------------------------------- layers
 
 
-def normalized():
+def normalized() -> keras.Model:
     return keras.Sequential(
         [keras.Input((6,)), layers.Dense(4, use_bias=False), layers.BatchNormalization(), layers.Dense(1)]
     )
 
 
-def without_dropout():
+def without_dropout() -> keras.Model:
     return keras.Sequential([keras.Input((6,)), layers.Dense(4, "relu"), layers.Dropout(0.0), layers.Dense(1)])
 
 
-def convolutional():
+def convolutional() -> keras.Model:
     layers_of = [layers.Conv2D(3, 2, activation="tanh"), layers.GlobalAveragePooling2D(), layers.Dense(1)]
     return keras.Sequential([keras.Input((5, 4, 2)), *layers_of])
 
 
-def recurrent():
+def recurrent() -> keras.Model:
     return keras.Sequential([keras.Input((4, 3)), layers.LSTM(3), layers.Dense(1)])
 
 
-def embedded():
+def embedded() -> keras.Model:
     layers_of = [layers.Embedding(7, 3), layers.Flatten(), layers.Dense(1)]
     return keras.Sequential([keras.Input((2,), dtype="int32"), *layers_of])
 
 
-def drawn(*shape):
+def drawn(*shape) -> Any:
     return np.random.default_rng(5).normal(size=(23, *shape)).astype("float32")
 
 
@@ -221,7 +223,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_lane_of_other_layers(name):
+def test_lane_of_other_layers(name) -> None:
     build, x, replica = LAYERS[name]
     data = (x, table(23)[1], None)
     keras.utils.set_random_seed(4)
@@ -232,8 +234,8 @@ def test_lane_of_other_layers(name):
     assert_same_weights(of_lane(found, 2), weights(by_keras(alone, data, replica=replica)))
 
 
-def test_lane_of_two_inputs_and_two_outputs():
-    def build():
+def test_lane_of_two_inputs_and_two_outputs() -> None:
+    def build() -> keras.Model:
         keras.utils.set_random_seed(4)
         first, second = keras.Input((6,), name="first"), keras.Input((2,), name="second")
         hidden = layers.Dense(4, "tanh")(layers.Concatenate()([first, second]))
@@ -253,12 +255,12 @@ def test_lane_of_two_inputs_and_two_outputs():
         assert_same_weights(of_lane(found, 2), weights(alone))
 
 
-def every_step():
+def every_step() -> keras.Model:
     return keras.Sequential([keras.Input((4, 3)), layers.SimpleRNN(3, return_sequences=True), layers.Dense(1)])
 
 
 @pytest.mark.parametrize("shape", [None, (23, 4)])
-def test_lane_with_a_loss_at_every_step_of_a_sequence(shape):
+def test_lane_with_a_loss_at_every_step_of_a_sequence(shape) -> None:
     keras.utils.set_random_seed(4)
     begun, alone = (
         every_step(),
@@ -274,11 +276,11 @@ def test_lane_with_a_loss_at_every_step_of_a_sequence(shape):
 # ---------------------------------------------------------------- losses
 
 
-def squares(y, predicted):
+def squares(y, predicted) -> Any:
     return ops.mean(ops.square(y - predicted), axis=-1)
 
 
-def classes(kinds, units):
+def classes(kinds, units) -> Any:
     y = table(23)[1][:, 0]
     return np.digitize(y, np.quantile(y, np.arange(1, units) / units)).astype(kinds) if units > 1 else (y > 0)[:, None]
 
@@ -293,11 +295,11 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_lane_of_other_losses(name):
+def test_lane_of_other_losses(name) -> None:
     loss, units, y = LOSSES[name]
     data = (table(23)[0], table(23)[1] if y is None else y, None)
 
-    def build():
+    def build() -> keras.Model:
         keras.utils.set_random_seed(4)
         return keras.Sequential([keras.Input((6,)), layers.Dense(4, "tanh"), layers.Dense(units)])
 
@@ -306,11 +308,11 @@ def test_lane_of_other_losses(name):
     assert_same_weights(of_lane(found, 2), weights(by_keras(compiled(build(), penalized, loss), data)))
 
 
-def test_a_sum_is_known_where_the_loss_begins_at_zero():
+def test_a_sum_is_known_where_the_loss_begins_at_zero() -> None:
     data = (table(23)[0], np.zeros((23, 1), "float32"), None)
     data[1][4:] = table(23)[1][4:]
 
-    def build():
+    def build() -> keras.Model:
         dense = layers.Dense(1, kernel_initializer="zeros")
         return keras.Sequential([keras.Input((6,)), dense])
 
@@ -320,7 +322,7 @@ def test_a_sum_is_known_where_the_loss_begins_at_zero():
     assert_same_weights(of_lane(found, 2), weights(by_keras(compiled(build(), penalized, loss), data)))
 
 
-def test_losses_of_a_lane_are_what_keras_evaluates():
+def test_losses_of_a_lane_are_what_keras_evaluates() -> None:
     data = weighted_table(True)
     found = in_lanes(compiled(net()), data, poise.L1())
     model = compiled(net())
@@ -331,7 +333,7 @@ def test_losses_of_a_lane_are_what_keras_evaluates():
         np.testing.assert_allclose(found.table[name][1], expected, rtol=1e-5)
 
 
-def test_losses_of_many_rows_are_summed_over_blocks(monkeypatch):
+def test_losses_of_many_rows_are_summed_over_blocks(monkeypatch) -> None:
     data = weighted_table(True)
     whole = in_lanes(compiled(net()), data, poise.L1())
     monkeypatch.setattr(sources, "WHOLE", 5)
@@ -342,13 +344,13 @@ def test_losses_of_many_rows_are_summed_over_blocks(monkeypatch):
         np.testing.assert_allclose(parts.table[name], whole.table[name], rtol=1e-4, atol=1e-6)
 
 
-def test_replicas_with_rows_of_their_own_are_measured_on_them_alone(monkeypatch):
+def test_replicas_with_rows_of_their_own_are_measured_on_them_alone(monkeypatch) -> None:
     data = weighted_table(True)
     expected = in_lanes(compiled(net()), data, poise.L1())
     stacked = keras.tree.map_structure(lambda a: np.concatenate([a + 1.0, a, a - 1.0]), data)
     count, sizes, block = len(ROWS), set(), ArraySource.blocks
 
-    def noted(self, replicas):
+    def noted(self, replicas) -> Iterator[Any]:
         for part, masks in block(self, replicas):
             sizes.add(masks["loss"].shape[1])
             yield part, masks
@@ -368,25 +370,25 @@ REPLICAS = [Replica(0, 0, ROWS[:16], ROWS[16:]), Replica(1, 0, ROWS[5:], ROWS[:5
 FIVE = np.array([0.0, 0.01, 0.05, 0.2, 0.5])
 
 
-def assert_same_lanes(actual, expected, replicas, strengths=range(5)):
+def assert_same_lanes(actual, expected, replicas, strengths: Any = range(5)) -> None:
     for replica in replicas:
         for position, strength in enumerate(strengths):
             assert_same_weights(of_lane(actual, position), of_lane(expected, strength, replica))
 
 
 @pytest.fixture(scope="module")
-def together():
+def together() -> Any:
     return in_lanes(compiled(net()), weighted_table(True), poise.L1(), strengths=FIVE, replicas=REPLICAS)
 
 
-def test_lanes_do_not_depend_on_how_many_there_are(together):
+def test_lanes_do_not_depend_on_how_many_there_are(together) -> None:
     data = weighted_table(True)
     for number, replica in enumerate(REPLICAS):
         alone = in_lanes(compiled(net()), data, poise.L1(), strengths=FIVE[3:4], replicas=[replica])
         assert_same_lanes(alone, together, [number], [3])
 
 
-def assert_equal_lanes(actual, expected):
+def assert_equal_lanes(actual, expected) -> None:
     for a, b in zip(actual.weights, expected.weights, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     columns = ["loss", "penalty", "residual", "zeros"]
@@ -395,7 +397,7 @@ def assert_equal_lanes(actual, expected):
 
 
 @pytest.mark.parametrize("size", [2, 10])
-def test_lanes_do_not_depend_on_chunks(size, together, monkeypatch):
+def test_lanes_do_not_depend_on_chunks(size, together, monkeypatch) -> None:
     monkeypatch.setattr(chunks, "LARGE", 0)
     monkeypatch.setattr(InProcessExecutor, "fastest_size", lambda self, *_: size)
     parts = in_lanes(compiled(net()), weighted_table(True), poise.L1(), strengths=FIVE, replicas=REPLICAS)
@@ -406,14 +408,14 @@ def test_lanes_do_not_depend_on_chunks(size, together, monkeypatch):
     "training", [TRAINING, Training(epochs=1, batch_size=8, settle=130)], ids=["epochs", "settled"]
 )
 @pytest.mark.parametrize("start", ["fresh", "dense"])
-def test_lanes_do_not_depend_on_threads(training, start, monkeypatch):
+def test_lanes_do_not_depend_on_threads(training, start, monkeypatch) -> None:
     widths, train = set(), ArraySource.train
 
-    def noted(self, compiler, problem, state, *args, **given):
+    def noted(self, compiler, problem, state, *args, **given) -> Any:
         widths.add(state.trained[0].shape[1])
         return train(self, compiler, problem, state, *args, **given)
 
-    def found(cores):
+    def found(cores) -> Any:
         widths.clear()
         monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
         keras.utils.set_random_seed(0)
@@ -438,13 +440,13 @@ def test_lanes_do_not_depend_on_threads(training, start, monkeypatch):
     assert widths - {1} == {7}
 
 
-def test_chunk_is_measured_where_lanes_are_large(together, monkeypatch):
+def test_chunk_is_measured_where_lanes_are_large(together, monkeypatch) -> None:
     monkeypatch.setattr(chunks, "LARGE", 0)
     parts = in_lanes(compiled(net()), weighted_table(True), poise.L1(), strengths=FIVE, replicas=REPLICAS)
     assert_equal_lanes(parts, together)
 
 
-def test_replicas_settle_on_different_numbers_of_blocks(monkeypatch):
+def test_replicas_settle_on_different_numbers_of_blocks(monkeypatch) -> None:
     for name in ("WHOLE", "PART"):
         monkeypatch.setattr(batching, name, 18)
     training = Training(epochs=0, batch_size=None, settle=5)
@@ -469,7 +471,7 @@ found = runner.run(np.array([0.0, 0.01, 0.1, 0.5]))
 """
 
 
-def test_lanes_do_not_depend_on_devices(tmp_path):
+def test_lanes_do_not_depend_on_devices(tmp_path) -> None:
     here = {}
     exec(DEVICES, here)
     environment = {
@@ -497,12 +499,12 @@ assert "tensorflow" in sys.modules
 """
 
 
-def test_a_path_does_not_import_tensorflow():
+def test_a_path_does_not_import_tensorflow() -> None:
     subprocess.run([sys.executable, "-c", TOLD], check=True, timeout=120)
 
 
-def test_every_lane_has_its_own_dropout():
-    def found():
+def test_every_lane_has_its_own_dropout() -> None:
+    def found() -> Any:
         keras.utils.set_random_seed(3)
         dense = [layers.Dense(5, "tanh"), layers.Dropout(0.5), layers.Dense(1)]
         model = compiled(keras.Sequential([keras.Input((6,)), *dense]), optimizers.SGD(0.1))
@@ -516,7 +518,7 @@ def test_every_lane_has_its_own_dropout():
     assert np.abs(kernel[0, 0] - kernel[1, 0]).max() > 1e-3
 
 
-def test_the_model_is_left_as_it_is():
+def test_the_model_is_left_as_it_is() -> None:
     model = compiled(normalized())
     model.add(layers.Dropout(0.5))
     before = [np.array(v.value) for v in model.variables]
@@ -528,7 +530,7 @@ def test_the_model_is_left_as_it_is():
 # ---------------------------------------------------------------- what diverges
 
 
-def test_a_diverging_lane_leaves_the_others_exact():
+def test_a_diverging_lane_leaves_the_others_exact() -> None:
     data = weighted_table(False)
     training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
     found = in_lanes(compiled(net(), optimizers.SGD(0.1)), data, poise.L2(), training, [0.01, 0.1, 1e6])
@@ -540,7 +542,7 @@ def test_a_diverging_lane_leaves_the_others_exact():
     np.testing.assert_allclose(found.table[columns][:2], calm.table[columns], rtol=1e-4)
 
 
-def test_a_lane_that_diverges_ends_no_settling():
+def test_a_lane_that_diverges_ends_no_settling() -> None:
     data = weighted_table(False)
     training = Training(epochs=8, batch_size=8, update="coupled", settle=250, tolerance=1e-12)
     found = in_lanes(compiled(net(), optimizers.SGD(0.1)), data, poise.L2(), training, [0.01, 1e6])
@@ -551,7 +553,7 @@ def test_a_lane_that_diverges_ends_no_settling():
 # ---------------------------------------------------------------- batches
 
 
-def test_batches_hold_every_row_once_and_fill_up_with_their_own():
+def test_batches_hold_every_row_once_and_fill_up_with_their_own() -> None:
     rows, counted = batches_of(REPLICAS[1:], 8, 4)
     assert rows.shape == counted.shape == (2, 3, 8)
     for replica, here, counts in zip(REPLICAS[1:], rows, counted, strict=True):
@@ -560,19 +562,19 @@ def test_batches_hold_every_row_once_and_fill_up_with_their_own():
         assert counts[:-1].all()
 
 
-def test_batches_differ_between_epochs_and_are_the_same_again():
+def test_batches_differ_between_epochs_and_are_the_same_again() -> None:
     first, again, later = (batches_of([REPLICA], 8, epoch)[0] for epoch in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != later).any()
 
 
-def test_batches_of_different_numbers_are_refused():
+def test_batches_of_different_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"^All replicas must have the same number of batches per epoch, got \[2, 3\]"):
         batches_of(REPLICAS[:2], 8, 0)
 
 
-def test_a_loss_of_the_whole_batch_is_refused():
-    def whole(y, predicted):
+def test_a_loss_of_the_whole_batch_is_refused() -> None:
+    def whole(y, predicted) -> Any:
         return ops.sqrt(ops.mean(ops.square(y - predicted)))
 
     with pytest.raises(ValueError, match="^The loss is neither a mean nor a sum over the rows of a batch"):

@@ -1,6 +1,7 @@
 """The picture of a path: what is drawn where, what is left out, and that names stay text."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,18 +14,26 @@ from .by_hand import path_of
 HOSTILE = ["<b>age</b>", "<script>alert(1)</script>", "a & b", "$x^2$ %{y}"]
 
 
-def traces(picture, legend):
+def traces(picture, legend) -> dict[str, Any]:
     """By name the traces of a panel, of which each has a legend of its own."""
     return {
         trace.name: trace for trace in picture.data if trace.legend == ("legend" if legend == 1 else f"legend{legend}")
     }
 
 
-def marks(picture):
+def all_traces(picture) -> list[Any]:
+    return list(picture.data)
+
+
+def json_of(picture) -> str:
+    return picture.to_json()
+
+
+def marks(picture) -> Any:
     return [note.text for note in picture.layout.annotations if "<b>" in note.text]
 
 
-def test_losses_and_their_band_are_those_of_the_table():
+def test_losses_and_their_band_are_those_of_the_table() -> None:
     path = path_of(cv=4)
     losses = traces(path.plot(), 1)
     table = path.table
@@ -37,7 +46,7 @@ def test_losses_and_their_band_are_those_of_the_table():
     np.testing.assert_allclose(band.y[3:], (table["val_loss"] - table["val_se"])[::-1])
 
 
-def test_best_and_one_se_are_marked_through_all_panels():
+def test_best_and_one_se_are_marked_through_all_panels() -> None:
     held = np.array([[3.0, 1.0, 1.1, 4.0], [3.0, 1.4, 1.5, 4.0]])[:, None]
     picture = path_of(held, strengths=(0.01, 0.1, 1.0, 10.0), cv=2).plot()
 
@@ -46,7 +55,7 @@ def test_best_and_one_se_are_marked_through_all_panels():
     assert [note.x for note in picture.layout.annotations if "<b>" in note.text] == [-1.0, 0.0]
 
 
-def test_one_strength_may_carry_both_marks_and_a_single_fold_has_one():
+def test_one_strength_may_carry_both_marks_and_a_single_fold_has_one() -> None:
     held = [[[3.0, 1.0, 2.0]], [[3.0, 1.1, 2.0]]]
     assert marks(path_of(held, cv=2).plot()) == ["<b>best = one_se</b> 0.1"]
     single = path_of(held[:1], cv=1, given_rows=True).plot()
@@ -54,7 +63,7 @@ def test_one_strength_may_carry_both_marks_and_a_single_fold_has_one():
     assert "± 1 standard error" not in traces(single, 1)
 
 
-def test_a_strength_of_zero_stands_left_of_the_others():
+def test_a_strength_of_zero_stands_left_of_the_others() -> None:
     picture = path_of(strengths=(0.0, 0.1, 1.0, 10.0)).plot()
 
     at = traces(picture, 1)["validation"].x
@@ -67,7 +76,7 @@ def test_a_strength_of_zero_stands_left_of_the_others():
 
 
 @pytest.mark.parametrize("strengths", [[0.0], [0.3], [0.0, 0.3], [1e-12, 1e9], [0.3, 0.31, 0.32]])
-def test_any_grid_has_ascending_places_and_ticks(strengths):
+def test_any_grid_has_ascending_places_and_ticks(strengths) -> None:
     at = axis_positions(np.array(strengths))
     picture = path_of(strengths=strengths, cv=2, inputs=6).plot()
 
@@ -77,7 +86,7 @@ def test_any_grid_has_ascending_places_and_ticks(strengths):
     assert 1 <= len(picture.layout.xaxis.tickvals) <= 10
 
 
-def test_strengths_at_which_lanes_diverged_leave_gaps_and_crosses():
+def test_strengths_at_which_lanes_diverged_leave_gaps_and_crosses() -> None:
     strengths = (0.001, 0.01, 0.1, 1.0, 10.0)
     path = path_of(strengths=strengths, inputs=5, diverged=[(0, 0, 1), (1, 0, 1), (-1, 0, 3)])
     for array in path.lanes.sizes.values():
@@ -87,20 +96,20 @@ def test_strengths_at_which_lanes_diverged_leave_gaps_and_crosses():
     losses = traces(picture, 1)
     assert np.isnan(losses["validation"].y).tolist() == [False, True, False, False, False]
     np.testing.assert_array_equal(losses["diverged"].customdata, [[0.01, 2], [1.0, 1]])
-    bands = [trace for trace in picture.data if trace.name == "± 1 standard error"]
+    bands = [trace for trace in all_traces(picture) if trace.name == "± 1 standard error"]
     assert [len(band.x) for band in bands] == [2, 6]
     assert [band.showlegend for band in bands] == [True, False]
     assert all(np.isnan(trace.y[3]) for trace in traces(picture, 2).values())
 
 
-def test_a_path_of_lanes_that_all_diverged_is_drawn():
+def test_a_path_of_lanes_that_all_diverged_is_drawn() -> None:
     picture = path_of(diverged=[(0, 0, at) for at in range(3)]).plot()
 
     assert marks(picture) == []
     assert len(traces(picture, 1)["diverged"].x) == 3
 
 
-def test_losses_of_many_sizes_are_drawn_on_a_logarithmic_axis():
+def test_losses_of_many_sizes_are_drawn_on_a_logarithmic_axis() -> None:
     small, large = ([[[1.0, 2.0, 3.0]]], [[[1e9, 2.0, 0.5]]])
     few, many = (path_of(held, cv=1, given_rows=True).plot().layout.yaxis for held in (small, large))
 
@@ -109,7 +118,7 @@ def test_losses_of_many_sizes_are_drawn_on_a_logarithmic_axis():
     assert many.range[1] > 9
 
 
-def test_only_groups_are_drawn_where_a_penalty_has_groups():
+def test_only_groups_are_drawn_where_a_penalty_has_groups() -> None:
     path = path_of(names=HOSTILE, strengths=(0.01, 0.1, 1.0))
     drawn = traces(path.plot(), 2)
 
@@ -121,7 +130,7 @@ def test_only_groups_are_drawn_where_a_penalty_has_groups():
         np.testing.assert_array_equal(drawn[plain_label(HOSTILE[number])].y, sizes[:, number])
 
 
-def test_single_weights_are_drawn_where_no_penalty_has_groups():
+def test_single_weights_are_drawn_where_no_penalty_has_groups() -> None:
     path = path_of(rules=(poise.Rule(poise.Role.KERNELS, poise.L1()),), names="abcd")
     kernel = path.lanes.weights[0][:, None].repeat(4, axis=0)[:, 0]
     path.lanes.sizes["net/first/kernel"] = np.abs(kernel)
@@ -132,12 +141,12 @@ def test_single_weights_are_drawn_where_no_penalty_has_groups():
     np.testing.assert_array_equal(drawn["head/kernel 1, 0"].y, path.lanes.sizes["net/head/kernel"][-1, :, 1, 0])
 
 
-def test_groups_that_may_be_units_are_not_called_inputs():
+def test_groups_that_may_be_units_are_not_called_inputs() -> None:
     path = path_of(inputs=3, names="abc")  # the first kernel is 3 × 3
     assert sorted(traces(path.plot(), 2)) == ["first/kernel 0", "first/kernel 1", "first/kernel 2"]
 
 
-def test_ten_thousand_inputs_stay_light():
+def test_ten_thousand_inputs_stay_light() -> None:
     path = path_of(inputs=10_000, strengths=np.geomspace(1e-4, 1.0, 100), cv=2)
     picture = path.plot()
     drawn = traces(picture, 2)
@@ -148,12 +157,12 @@ def test_ten_thousand_inputs_stay_light():
     assert len(gray.y) == UNNAMED * 101
     assert np.isnan(gray.y[100::101]).all()  # gaps between them
     assert np.isfinite(np.delete(gray.y, np.s_[100::101])).all()
-    assert len(picture.to_json()) < 600_000
+    assert len(json_of(picture)) < 600_000
     sizes = path.lanes.sizes["net/first/kernel"][-1].max(axis=0)
     assert min(max(drawn[name].y) for name in drawn if name != gray.name) >= np.sort(sizes)[-NAMED]
 
 
-def test_what_survives_is_a_share_of_all_there_is():
+def test_what_survives_is_a_share_of_all_there_is() -> None:
     path = path_of()
     shares = traces(path.plot(), 3)
     table = path.table
@@ -165,7 +174,7 @@ def test_what_survives_is_a_share_of_all_there_is():
     assert list(traces(path_of(knows_features=False).plot(), 3)) == ["units, of 4", "weights, of 15"]
 
 
-def test_without_sizes_there_are_two_panels():
+def test_without_sizes_there_are_two_panels() -> None:
     path = path_of()
     path.lanes.sizes.clear()
     picture = path.plot()
@@ -174,9 +183,9 @@ def test_without_sizes_there_are_two_panels():
     assert list(traces(picture, 2)) == ["inputs, of 4"]
 
 
-def test_names_are_drawn_as_text():
+def test_names_are_drawn_as_text() -> None:
     rule = poise.Rule("first/kernel", poise.GroupLasso(groups="inputs"), name="<i>rule</i>")
-    picture = json.loads(path_of(names=HOSTILE, rules=(rule,)).plot().to_json())
+    picture = json.loads(json_of(path_of(names=HOSTILE, rules=(rule,)).plot()))
 
     texts = [trace["name"] for trace in picture["data"]] + [picture["layout"]["xaxis3"]["title"]["text"]]
     assert not [text for text in texts if "<" in text]
@@ -184,7 +193,7 @@ def test_names_are_drawn_as_text():
     assert "strength of GroupLasso on &lt;i&gt;rule&lt;/i&gt;" in texts
 
 
-def test_long_names_keep_both_ends():
+def test_long_names_keep_both_ends() -> None:
     assert plain_label("a short\nname") == "a short name"
     assert plain_label("the long name of the column 17") == "the long name of … column 17"
     assert len(plain_label("x" * 1000)) == 28

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any, Never
 
 import keras
 import numpy as np
@@ -40,7 +42,7 @@ trained = globals()["trained"]
 
 
 @pytest.fixture(scope="module")
-def machines():
+def machines() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         patch.setenv("RAY_DISABLE_IMPORT_WARNING", "1")
@@ -48,24 +50,26 @@ def machines():
             initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
         )
         cluster.add_node(num_cpus=1)
+        assert cluster.address is not None
         patch.setenv("RAY_ADDRESS", cluster.address)
-        ray.init(cluster.address, log_to_driver=False, logging_level="error")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        ray.init(cluster.address, **options)
         yield cluster
         ray.shutdown()
         cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
-def undisturbed(machines):
+def undisturbed(machines) -> Any:
     return trained("ray")
 
 
 @pytest.fixture(scope="module")
-def here():
+def here() -> Any:
     return trained("in_process")
 
 
-def assert_same(path, other, exactly=True):
+def assert_same(path, other, exactly=True) -> None:
     mine, theirs = (one.lanes.table.drop(columns="seconds") for one in (path, other))
     assert mine.columns.equals(theirs.columns)
     for name in mine:
@@ -74,18 +78,18 @@ def assert_same(path, other, exactly=True):
         equal(a, b, exactly)
 
 
-def equal(a, b, exactly):
+def equal(a, b, exactly) -> None:
     if exactly:
         np.testing.assert_array_equal(a, b)
     else:
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def tamper(monkeypatch, tampered):
+def tamper(monkeypatch, tampered) -> None:
     """Tasks are submitted to the cluster as `tampered(problem, task)`, a function that is pickled by value."""
     submit = RayExecutor._submit
 
-    def submit_tampered(self, task):
+    def submit_tampered(self, task) -> Any:
         with monkeypatch.context() as patch:
             patch.setattr(ray_executor, "_train", tampered)
             return submit(self, task)
@@ -93,19 +97,19 @@ def tamper(monkeypatch, tampered):
     monkeypatch.setattr(RayExecutor, "_submit", submit_tampered)
 
 
-def test_the_cluster_trains_what_one_process_does(undisturbed, here):
+def test_the_cluster_trains_what_one_process_does(undisturbed, here) -> None:
     assert_same(undisturbed, here, exactly=False)
     assert not undisturbed.table["failed"].any()
 
 
-def test_adaptive_stages_and_patience_run_on_the_cluster(machines):
+def test_adaptive_stages_and_patience_run_on_the_cluster(machines) -> None:
     changed = {"adaptive": 1, "relax": True}
     assert_same(trained("ray", **changed), trained("in_process", **changed), exactly=False)
     changed = {"training": poise.Training(epochs=6, patience=1, settle=0)}
     assert_same(trained("ray", **changed), trained("in_process", **changed), exactly=False)
 
 
-def test_the_size_of_a_chunk_is_measured_on_a_machine(undisturbed, monkeypatch):
+def test_the_size_of_a_chunk_is_measured_on_a_machine(undisturbed, monkeypatch) -> None:
     asked, fastest = [], RayExecutor.fastest_size
     monkeypatch.setattr(chunks, "LARGE", 0)
     monkeypatch.setattr(RayExecutor, "fastest_size", lambda *given: asked.append(fastest(*given)) or asked[-1])
@@ -114,10 +118,10 @@ def test_the_size_of_a_chunk_is_measured_on_a_machine(undisturbed, monkeypatch):
     assert asked
 
 
-def test_a_worker_killed_in_the_middle_of_a_chunk_changes_nothing(undisturbed, monkeypatch, tmp_path):
+def test_a_worker_killed_in_the_middle_of_a_chunk_changes_nothing(undisturbed, monkeypatch, tmp_path) -> None:
     marker = str(tmp_path / "killed")
 
-    def killed(problem, task):
+    def killed(problem, task) -> Any:
         from poise.path.executors.ray_executor import _train
         from poise.path.lanes.trainer import LaneTrainer
 
@@ -134,12 +138,12 @@ def test_a_worker_killed_in_the_middle_of_a_chunk_changes_nothing(undisturbed, m
     assert_same(found, undisturbed)
 
 
-def test_a_machine_lost_in_the_middle_of_a_path_changes_nothing(machines, undisturbed, monkeypatch, tmp_path):
+def test_a_machine_lost_in_the_middle_of_a_path_changes_nothing(machines, undisturbed, monkeypatch, tmp_path) -> None:
     doomed, marker = machines.add_node(num_cpus=1), str(tmp_path / "began")
     machines.wait_for_nodes()
     name = doomed.node_id
 
-    def stuck(problem, task):
+    def stuck(problem, task) -> Any:
         from poise.path.executors.ray_executor import _train
 
         if ray.get_runtime_context().get_node_id() == name:
@@ -147,7 +151,7 @@ def test_a_machine_lost_in_the_middle_of_a_path_changes_nothing(machines, undist
             time.sleep(600)
         return _train(problem, task)
 
-    def lose():
+    def lose() -> None:
         while not os.path.exists(marker):
             time.sleep(0.05)
         machines.remove_node(doomed, allow_graceful=False)
@@ -163,10 +167,10 @@ def test_a_machine_lost_in_the_middle_of_a_path_changes_nothing(machines, undist
     assert_same(found, undisturbed)
 
 
-def test_a_chunk_too_large_for_the_memory_is_halved(undisturbed, monkeypatch):
+def test_a_chunk_too_large_for_the_memory_is_halved(undisturbed, monkeypatch) -> None:
     sizes = []
 
-    def short(problem, task):
+    def short(problem, task) -> Any:
         from poise.path.executors.ray_executor import _train
 
         if task.lane_numbers.size > 1:
@@ -175,7 +179,7 @@ def test_a_chunk_too_large_for_the_memory_is_halved(undisturbed, monkeypatch):
 
     halve = ray_executor._Piece.halve
 
-    def counted(self):
+    def counted(self) -> Any:
         sizes.append(self.task.lane_numbers.size)
         return halve(self)
 
@@ -185,8 +189,8 @@ def test_a_chunk_too_large_for_the_memory_is_halved(undisturbed, monkeypatch):
     assert max(sizes) > 1
 
 
-def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, monkeypatch):
-    def broken(problem, task):
+def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, monkeypatch) -> None:
+    def broken(problem, task) -> Any:
         from poise.path.executors.ray_executor import _train
 
         if 0.3 in task.strengths and not len(ray.get(task.replicas)[0].held):
@@ -207,14 +211,14 @@ def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, m
     np.testing.assert_array_equal(kept.to_numpy("float64"), expected.to_numpy("float64"))
 
 
-def test_another_version_on_a_machine_is_told(machines, monkeypatch):
+def test_another_version_on_a_machine_is_told(machines, monkeypatch) -> None:
     monkeypatch.setattr(ray_executor, "version", lambda name: "9.9")
     with pytest.raises(RuntimeError, match="has poise .*, and this one has poise 9.9. Install the same version"):
         trained("ray")
 
 
-def test_an_error_of_the_first_chunk_is_raised(machines, monkeypatch):
-    def broken(problem, task):
+def test_an_error_of_the_first_chunk_is_raised(machines, monkeypatch) -> None:
+    def broken(problem, task) -> Never:
         raise ArithmeticError("no luck")
 
     tamper(monkeypatch, broken)
@@ -235,7 +239,7 @@ trained("ray", sys.argv[1])
 """
 
 
-def test_a_driver_that_was_killed_goes_on(machines, undisturbed, tmp_path, monkeypatch):
+def test_a_driver_that_was_killed_goes_on(machines, undisturbed, tmp_path, monkeypatch) -> None:
     ended = subprocess.run([sys.executable, "-c", TRAINED + KILLED, tmp_path], timeout=180)
     assert ended.returncode == -signal.SIGKILL
     before = {file.name for file in tmp_path.glob("chunk-*")}
@@ -251,31 +255,31 @@ def test_a_driver_that_was_killed_goes_on(machines, undisturbed, tmp_path, monke
     assert len(submitted) == len(after) - len(before)
 
 
-def test_a_task_that_no_machine_can_take_is_refused(machines):
+def test_a_task_that_no_machine_can_take_is_refused(machines) -> None:
     with pytest.raises(ValueError, match="No machine of the Ray cluster can run a task of 64 cores"):
         trained(poise.RayCluster(num_cpus=64))
 
 
-def test_no_cluster_at_the_address(monkeypatch):
+def test_no_cluster_at_the_address(monkeypatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("nobody answers")))
     with pytest.raises(ConnectionError, match="There is no Ray cluster at '10.0.0.1:6379': nobody answers"):
         trained(poise.RayCluster("10.0.0.1:6379"))
 
 
-def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
+def test_without_ray_the_error_says_how_to_get_it(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r'pip install "poise\[ray\]"'):
         trained("ray")
 
 
-def test_batches_that_pass_by_stay_here():
+def test_batches_that_pass_by_stay_here() -> None:
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile("adam", "mse")
     batch = (np.zeros((4, 3), "float32"), np.zeros((4, 1), "float32"))
 
     class Batches:
-        def __iter__(self):
+        def __iter__(self) -> Any:
             return iter([batch, batch])
 
     with pytest.raises(ValueError, match="Pass arrays, or use executor='auto'"):
@@ -291,6 +295,6 @@ def test_batches_that_pass_by_stay_here():
         ({"memory": "2G"}, TypeError, r"RayCluster\(memory\) must be a number or None, got '2G'"),
     ],
 )
-def test_wrong_numbers(given, error, message):
+def test_wrong_numbers(given, error, message) -> None:
     with pytest.raises(error, match=message):
         poise.RayCluster(**given)

@@ -1,8 +1,11 @@
 """A problem that was pickled for a JAX process is loaded again here, on every backend, without starting one."""
 
+import importlib
 import pickle
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -58,37 +61,35 @@ class Forgetful(keras.layers.Dense):
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
+def parts(tmp_path_factory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("modules")
     (folder / "parts_that_travel.py").write_text(PARTS)
     sys.path.append(str(folder))
-    import parts_that_travel
-
-    yield parts_that_travel
+    yield importlib.import_module("parts_that_travel")
     sys.path.remove(str(folder))
 
 
-def net(*more, loss="mse", optimizer="adam", **settings):
+def net(*more, loss: Any = "mse", optimizer: Any = "adam", **settings) -> keras.Model:
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4, "tanh", name="first"), *more, layers.Dense(1)])
     model.compile(optimizer, loss=loss, **settings)
     return model
 
 
-def sent(model, rules=None, data=None):
+def sent(model, rules=None, data=None) -> Any:
     """A problem after it was pickled and loaded again."""
     rules = as_rules(poise.L1() if rules is None else rules)
     problem = Problem(model, rules, resolve_rules(model, rules), "auto", data)
     return load_problem(dump_problem(problem), data)
 
 
-def loss_of(model):
+def loss_of(model) -> Any:
     y = np.array([[0.0], [1.0], [3.0]], "float32")
     predicted = np.array([[0.1], [0.2], [-2.0]], "float32")
     return float(model.compute_loss(None, keras.ops.convert_to_tensor(y), keras.ops.convert_to_tensor(predicted)))
 
 
-def nested_loss():
-    def loss(y, predicted):
+def nested_loss() -> Any:
+    def loss(y, predicted) -> Any:
         return 2.0 * keras.ops.abs(y - predicted)
 
     return loss
@@ -107,13 +108,13 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-def test_every_kind_of_loss_is_sent(kind, parts):
+def test_every_kind_of_loss_is_sent(kind, parts) -> None:
     model = net(loss=LOSSES[kind](parts))
     found = sent(model).model
     assert loss_of(found) == pytest.approx(loss_of(model), rel=1e-6)
 
 
-def test_losses_and_their_weights_are_sent_by_output():
+def test_losses_and_their_weights_are_sent_by_output() -> None:
     inputs = keras.Input((3,))
     outputs = {"a": layers.Dense(1, name="a")(inputs), "b": layers.Dense(1, name="b")(inputs)}
     model = keras.Model(inputs, outputs)
@@ -124,14 +125,14 @@ def test_losses_and_their_weights_are_sent_by_output():
     assert float(found.compute_loss(None, y, predicted)) == pytest.approx(0.25 * 9 + 2 * 0.3 * (2 - 0.15), rel=1e-6)
 
 
-def test_state_beside_the_weights_and_seeds_is_sent():
+def test_state_beside_the_weights_and_seeds_is_sent() -> None:
     rows = rows_of()
     model = adapted_model(rows)
     model.compile("adam", "mse")
     assert_same_model(model, sent(model).model, rows)
 
 
-def test_values_flags_and_compilation_are_sent(parts):
+def test_values_flags_and_compilation_are_sent(parts) -> None:
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     inside = keras.Sequential([layers.Dense(4, activation=parts.bend), layers.Dense(4, name="frozen")])
     inner = keras.optimizers.Adam(schedule, beta_1=0.7, clipnorm=3.0)
@@ -149,7 +150,7 @@ def test_values_flags_and_compilation_are_sent(parts):
     assert found.optimizer.get_config() == inner.get_config()
 
 
-def test_regularizers_that_were_adopted_stay_away():
+def test_regularizers_that_were_adopted_stay_away() -> None:
     model = net(layers.Dense(4, kernel_regularizer="l2"))
     rules = poise.adopt_regularizers(model)
     found = sent(model, list(rules))
@@ -159,13 +160,13 @@ def test_regularizers_that_were_adopted_stay_away():
 
 @keras.saving.register_keras_serializable("tests")
 class Registered(layers.Layer):
-    def call(self, x):
+    def call(self, x) -> Any:
         return 3.0 * x
 
 
-def local_layer():
+def local_layer() -> Any:
     class Local(layers.Layer):
-        def call(self, x):
+        def call(self, x) -> Any:
             return 2.0 * x
 
     return Local()
@@ -181,13 +182,13 @@ CUSTOM = {
 
 
 @pytest.mark.parametrize("kind", CUSTOM)
-def test_custom_layers_and_functions_are_sent(kind, parts):
+def test_custom_layers_and_functions_are_sent(kind, parts) -> None:
     model = net(CUSTOM[kind](parts))
     x = keras.ops.ones((2, 3))
     np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (sent(model).model(x), model(x))), rtol=1e-6)
 
 
-def test_rules_are_sent_with_what_they_resolve_to():
+def test_rules_are_sent_with_what_they_resolve_to() -> None:
     rules = [poise.Rule(lambda variable: variable.name == "kernel", poise.L1(0.5), name="own")]
     model = net()
     problem = sent(model, rules)
@@ -195,21 +196,21 @@ def test_rules_are_sent_with_what_they_resolve_to():
     assert problem.resolved == resolve_rules(model, rules)
 
 
-def test_a_layer_that_forgets_its_arguments_is_refused(parts):
+def test_a_layer_that_forgets_its_arguments_is_refused(parts) -> None:
     with pytest.raises(ValueError, match="Give every layer a get_config from which it is restored"):
         sent(net(parts.Forgetful(4, use_bias=False)))
 
 
-def test_what_cannot_be_pickled_is_refused_by_its_name():
+def test_what_cannot_be_pickled_is_refused_by_its_name() -> None:
     lock = threading.Lock()
 
-    def locked(y, predicted):
+    def locked(y, predicted) -> Any:
         return lock and y - predicted
 
     with pytest.raises(ValueError, match="^The loss cannot be sent to the process that runs JAX"):
         sent(net(loss=locked))
 
 
-def test_a_cluster_can_be_pickled():
+def test_a_cluster_can_be_pickled() -> None:
     cluster = poise.RayCluster("10.0.0.1:6379", num_gpus=0.5)
     assert pickle.loads(dump(cluster)) == cluster

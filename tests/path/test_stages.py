@@ -1,5 +1,7 @@
 """Adaptive stages are the adaptive Lasso, refits are least squares on what survived, and nothing comes back."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -16,13 +18,13 @@ SETTLED = Training(epochs=0, batch_size=None, settle=2000, tolerance=1e-5)
 GRID = np.geomspace(0.01, 1.0, 9)
 
 
-def built(model, rules, update="proximal"):
+def built(model, rules, update="proximal") -> Any:
     optimizer = poise.PenalizedOptimizer("sgd", rules, update)
     optimizer.build(model.trainable_variables, model)
     return optimizer
 
 
-def shares(size):
+def shares(size) -> Any:
     """The factors by hand: (1 + ε)/(share of the largest + ε) with ε = 0.03."""
     return np.where(size > 0, 1.03 / (size / size.max() + 0.03), np.inf)
 
@@ -30,7 +32,7 @@ def shares(size):
 # ---------------------------------------------------------------- factors
 
 
-def test_factors_are_those_of_the_chosen_strength_and_of_the_replica():
+def test_factors_are_those_of_the_chosen_strength_and_of_the_replica() -> None:
     sizes = np.array([[[0.0, 1.0], [3.0, 1.0]], [[2.0, 1.0], [0.0, 0.0]]])[..., None]
     model = linear(2)
     factors = adaptive_factors(built(model, poise.L1()).targets, {"linear/head/kernel": sizes}, 1)
@@ -40,7 +42,7 @@ def test_factors_are_those_of_the_chosen_strength_and_of_the_replica():
     assert np.isposinf(factors[0, 0][1]).all()
 
 
-def test_factors_of_groups_keep_the_penalty_s_own():
+def test_factors_of_groups_keep_the_penalty_s_own() -> None:
     model = net()
     rules = [poise.Rule("features/kernel", poise.GroupLasso(groups="inputs")), poise.Rule("head/kernel", poise.L2())]
     size = np.arange(6.0)
@@ -53,20 +55,20 @@ def test_factors_of_groups_keep_the_penalty_s_own():
     np.testing.assert_allclose(factors[0, 0][0, 0], np.sqrt(5) * shares(size), rtol=1e-6)
 
 
-def test_own_factors_of_zero_and_infinity_stay():
+def test_own_factors_of_zero_and_infinity_stay() -> None:
     size = np.array([2.0, 1.0, 0.0])[:, None]
     optimizer = built(linear(3), poise.L1(factors=[[0.0], [2.0], [np.inf]]))
     factors = adaptive_factors(optimizer.targets, {"linear/head/kernel": size[None, None]}, 0)[0, 0][0, 0, :, 0]
     np.testing.assert_allclose(factors, [0.0, 2 * 1.03 / 0.53, np.inf], rtol=1e-6)
 
 
-def test_an_entry_that_is_free_stays_free_even_at_zero():
+def test_an_entry_that_is_free_stays_free_even_at_zero() -> None:
     optimizer = built(linear(2), poise.L1(factors=[[0.0], [1.0]]))
     factors = adaptive_factors(optimizer.targets, {"linear/head/kernel": np.array([[[[0.0], [1.0]]]])}, 0)[0, 0]
     np.testing.assert_array_equal(factors[0, 0, :, 0], [0.0, 1.0])
 
 
-def test_what_was_dropped_is_zero_holding_factors():
+def test_what_was_dropped_is_zero_holding_factors() -> None:
     sizes = {"linear/head/kernel": np.array([[[[0.0], [3.0]]]])}
     factors = zero_holding_factors(built(linear(2), poise.L1()).targets, sizes)
     assert factors[0, 0].tolist() == [[[[np.inf], [1.0]]]]
@@ -80,7 +82,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_penalties_that_cannot_be_reweighted_are_refused(case):
+def test_penalties_that_cannot_be_reweighted_are_refused(case) -> None:
     penalty, update, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         check_reweightable(built(linear(3), penalty, update).targets, update, "adaptive")
@@ -90,14 +92,14 @@ def test_penalties_that_cannot_be_reweighted_are_refused(case):
 
 
 @pytest.fixture(scope="module")
-def path():
+def path() -> Any:
     model = linear(10)
     model.compile(optimizers.Adam(0.1), "mse")
     given = {"strengths": GRID, "cv": 3, "adaptive": 1, "relax": True, "training": SETTLED}
     return poise.fit_path(model, x, y[:, None], poise.L1(), progress=False, **given)
 
 
-def test_adaptive_stage_is_the_adaptive_lasso(path):
+def test_adaptive_stage_is_the_adaptive_lasso(path) -> None:
     first = path.stages[0]
     before = np.abs(first.weights(first.best_strength)[0][:, 0])
     factors = shares(before)
@@ -112,7 +114,7 @@ def test_adaptive_stage_is_the_adaptive_lasso(path):
         assert ((kernel != 0) == (expected != 0)).all()
 
 
-def test_every_fold_is_weighted_by_its_own_solution_and_what_it_dropped_stays_out(path):
+def test_every_fold_is_weighted_by_its_own_solution_and_what_it_dropped_stays_out(path) -> None:
     first = path.stages[0]
     chosen = int(np.flatnonzero(path.strengths == first.best_strength)[0])
     (before,), (after,) = first.lanes.sizes.values(), path.lanes.sizes.values()
@@ -123,7 +125,7 @@ def test_every_fold_is_weighted_by_its_own_solution_and_what_it_dropped_stays_ou
         assert (after[fold][0, ~out] != 0).any()
 
 
-def test_refit_is_least_squares_on_what_survived(path):
+def test_refit_is_least_squares_on_what_survived(path) -> None:
     for strength in path.strengths:
         kernel, _ = path.weights(strength)
         refit, refit_bias = path.relaxed.weights(strength)
@@ -136,7 +138,7 @@ def test_refit_is_least_squares_on_what_survived(path):
     assert path.relaxed.strengths.tolist() == path.strengths.tolist()
 
 
-def test_null_model_competes_and_ends_the_stages():
+def test_null_model_competes_and_ends_the_stages() -> None:
     random = np.random.default_rng(2)
     noise = random.normal(size=(60, 1)).astype("float32")
     x = random.normal(size=(60, 4)).astype("float32")
@@ -151,7 +153,7 @@ def test_null_model_competes_and_ends_the_stages():
     assert path.relaxed is not None
 
 
-def test_groups_of_a_network_stay_out():
+def test_groups_of_a_network_stay_out() -> None:
     model = keras.Sequential([keras.Input((10,)), layers.Dense(4, "tanh", name="hidden"), layers.Dense(1)], name="net")
     model.compile(optimizers.Adam(0.02), "mse")
     rules = [poise.Rule("hidden/kernel", poise.GroupLasso(groups="inputs")), poise.Rule("dense*/kernel", poise.L2(0.1))]
@@ -165,7 +167,7 @@ def test_groups_of_a_network_stay_out():
     assert set(path.features(path.best_strength)) <= set(first.features(first.best_strength))
 
 
-def test_training_again_under_the_rules_of_a_strength_gives_its_weights():
+def test_training_again_under_the_rules_of_a_strength_gives_its_weights() -> None:
     x = np.random.default_rng(0).normal(size=(80, 6)).astype("float32")
     y = x[:, :1] - np.square(x[:, 1:2])
     model = keras.Sequential(

@@ -1,5 +1,8 @@
 """Batches that pass by: every lane trains on each as it passes."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from poise.path.data.streams import Stream, split_by_hash
 ROWS = 150
 
 
-def table(rows=ROWS):
+def table(rows=ROWS) -> Any:
     generator = np.random.default_rng(0)
     x = generator.normal(size=(rows, 5)).astype("float32")
     return x, (np.sin(x[:, :1]) - x[:, 1:2]).astype("float32")
@@ -20,39 +23,39 @@ def table(rows=ROWS):
 class Batches:
     """A source that can be passed through again and again; counts how often."""
 
-    def __init__(self, rows=ROWS, size=32):
+    def __init__(self, rows=ROWS, size=32) -> None:
         self.x, self.y = table(rows)
         self.size = size
         self.passes = 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         self.passes += 1
         for first in range(0, len(self.x), self.size):
             yield self.x[first : first + self.size], self.y[first : first + self.size]
 
 
 class Dataset(keras.utils.PyDataset):
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-ROWS // 32)
 
-    def __getitem__(self, number):
+    def __getitem__(self, number) -> Any:
         return [part[32 * number : 32 * number + 32] for part in table()]
 
 
-def net():
+def net() -> keras.Model:
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [keras.Input((5,)), keras.layers.Dense(6, activation="tanh", name="features"), keras.layers.Dense(1)]
     )
 
 
-def compiled(optimizer="adam"):
+def compiled(optimizer="adam") -> Any:
     model = net()
     model.compile(optimizer, "mse")
     return model
 
 
-def passed(source, strengths=(0.01, 0.1), rules=None, **given):
+def passed(source, strengths=(0.01, 0.1), rules=None, **given) -> Any:
     training = poise.Training(**{"epochs": 4, "settle": 0, **given.pop("training", {})})
     rules = poise.L1() if rules is None else rules
     return poise.fit_path(
@@ -61,11 +64,11 @@ def passed(source, strengths=(0.01, 0.1), rules=None, **given):
 
 
 @pytest.fixture(scope="module")
-def path():
+def path() -> Any:
     return passed(Batches())
 
 
-def test_the_lane_of_all_rows_is_keras_training_on_the_batches(path):
+def test_the_lane_of_all_rows_is_keras_training_on_the_batches(path) -> None:
     for strength in path.strengths:
         model = net()
         model.compile(poise.PenalizedOptimizer("adam", poise.L1(float(strength)), update="proximal"), "mse")
@@ -75,7 +78,7 @@ def test_the_lane_of_all_rows_is_keras_training_on_the_batches(path):
         assert_same_weights(path.weights(strength), model.get_weights())
 
 
-def test_the_lane_of_a_fold_is_keras_training_on_the_rows_that_it_keeps(path):
+def test_the_lane_of_a_fold_is_keras_training_on_the_rows_that_it_keeps(path) -> None:
     x, y = table()
     replica = split_by_hash(ROWS, 3, 1)[1]
     model = net()
@@ -94,7 +97,7 @@ def test_the_lane_of_a_fold_is_keras_training_on_the_rows_that_it_keeps(path):
     assert lane["held_loss"] == pytest.approx(held, rel=1e-4)
 
 
-def test_a_pydataset_and_a_tf_dataset_are_streams_too(path):
+def test_a_pydataset_and_a_tf_dataset_are_streams_too(path) -> None:
     import tensorflow as tf
 
     sources = Dataset(), tf.data.Dataset.from_tensor_slices(table()).batch(32)
@@ -103,7 +106,7 @@ def test_a_pydataset_and_a_tf_dataset_are_streams_too(path):
         np.testing.assert_allclose(passed(source).table["val_loss"], path.table["val_loss"], rtol=1e-6)
 
 
-def test_settling_and_patience_pass_through_the_batches():
+def test_settling_and_patience_pass_through_the_batches() -> None:
     path = passed(Batches(), strengths=[0.05], training={"settle": 200, "patience": 2, "epochs": 6})
 
     lanes = path.lanes.table
@@ -112,16 +115,16 @@ def test_settling_and_patience_pass_through_the_batches():
     assert path.table["zeros"].item() > 0
 
 
-def test_batches_pass_to_another_process(path):
+def test_batches_pass_to_another_process(path) -> None:
     found = passed(Batches(), executor="subprocess")
 
     columns = ["val_loss", "loss", "penalty", "zeros"]
     np.testing.assert_allclose(found.table[columns], path.table[columns], rtol=1e-6)
 
 
-def test_an_error_in_the_batches_is_raised_whichever_process_asks_for_them():
+def test_an_error_in_the_batches_is_raised_whichever_process_asks_for_them() -> None:
     class Failing(Batches):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[Any]:
             for number, batch in enumerate(super().__iter__()):
                 if self.passes == 3 and number == 2:
                     raise OSError("the disk is gone")
@@ -135,9 +138,9 @@ def test_an_error_in_the_batches_is_raised_whichever_process_asks_for_them():
 @pytest.mark.parametrize(
     ("other", "message"), [(100, "x yields 2 batches, and 3 in the previous pass"), (200, "Batch 3 of x has other")]
 )
-def test_a_pass_of_another_length_is_refused(other, message):
+def test_a_pass_of_another_length_is_refused(other, message) -> None:
     class Changing(Batches):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[Any]:
             self.x, self.y = (part[: ROWS if self.passes < 2 else other] for part in table(200))
             yield from super().__iter__()
 
@@ -145,7 +148,7 @@ def test_a_pass_of_another_length_is_refused(other, message):
         passed(Changing(size=50))
 
 
-def test_every_epoch_is_one_pass():
+def test_every_epoch_is_one_pass() -> None:
     source = Batches()
 
     passed(source, strengths=[0.1], training={"epochs": 5})
@@ -154,7 +157,7 @@ def test_every_epoch_is_one_pass():
     assert source.passes == 1 + 1 + 5 + 1
 
 
-def test_folds_by_hash_are_disjoint_complete_and_about_equal():
+def test_folds_by_hash_are_disjoint_complete_and_about_equal() -> None:
     replicas = split_by_hash(3000, 5, 2)
 
     held = np.concatenate([replica.held for replica in replicas[:5]])
@@ -164,14 +167,14 @@ def test_folds_by_hash_are_disjoint_complete_and_about_equal():
     assert all(not set(replica.held) & set(replica.train) for replica in replicas)
 
 
-def test_the_digest_follows_the_rows():
+def test_the_digest_follows_the_rows() -> None:
     other = Batches()
     other.x[7, 3] += 1.0
 
     assert Stream(Batches()).digest == Stream(Batches()).digest != Stream(other).digest
 
 
-def _broken():
+def _broken() -> Any:
     source = Batches()
     source.x[40, 2] = np.nan
     return source
@@ -186,16 +189,16 @@ def _broken():
         ({"source": Batches(rows=2)}, ValueError, "holds out none of the 2 rows"),
     ],
 )
-def test_what_cannot_pass_is_refused(given, error, message):
+def test_what_cannot_pass_is_refused(given, error, message) -> None:
     source = given.pop("source")
 
     with pytest.raises(error, match=message):
         passed(source, **given)
 
 
-def test_rows_that_are_shuffled_between_passes_are_refused():
+def test_rows_that_are_shuffled_between_passes_are_refused() -> None:
     class Shuffled(Batches):
-        def __iter__(self):
+        def __iter__(self) -> Iterator[Any]:
             order = np.random.default_rng(self.passes).permutation(ROWS)
             self.x, self.y = self.x[order], self.y[order]
             yield from super().__iter__()
@@ -204,6 +207,6 @@ def test_rows_that_are_shuffled_between_passes_are_refused():
         passed(Shuffled())
 
 
-def test_folds_of_a_stream_are_a_number():
+def test_folds_of_a_stream_are_a_number() -> None:
     with pytest.raises(ValueError, match="cv must be an int >= 2 if x is a stream"):
         poise.fit_path(compiled(), Batches(), rules=poise.L1(), cv=[([0], [1])], progress=False)

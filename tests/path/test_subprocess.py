@@ -1,5 +1,6 @@
 """Paths in a JAX process of their own: what it finds, tells and leaves behind. Every test but one starts a process."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,8 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -77,7 +80,7 @@ def solve(loss, executor="subprocess"):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("scene")
     (folder / "scene_in_a_child.py").write_text(SCENE)
     sys.path.append(str(folder))
@@ -86,20 +89,18 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def scene(folder):
-    import scene_in_a_child
-
-    return scene_in_a_child
+def scene(folder) -> Any:
+    return importlib.import_module("scene_in_a_child")
 
 
-def python(code, folder, **environment):
+def python(code, folder, **environment) -> Any:
     """A process that runs the code in the folder."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path]), **environment}
     command = [sys.executable, "-c", f"import scene_in_a_child as scene\n{code}"]
     return subprocess.Popen(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE)
 
 
-def solved_on_jax(scene, folder):
+def solved_on_jax(scene, folder) -> Any:
     """The path that JAX finds without a process of its own."""
     if keras.backend.backend() == "jax":
         return scene.solve(scene.talking, "in_process")
@@ -109,7 +110,7 @@ def solved_on_jax(scene, folder):
     return poise.RegularizationPath.load(folder / "local")
 
 
-def test_it_finds_what_this_process_would(scene, folder, capfd):
+def test_it_finds_what_this_process_would(scene, folder, capfd) -> None:
     with pytest.warns(RuntimeWarning, match=r"beside it: \[\]") as told:
         found = scene.solve(scene.talking, "subprocess" if keras.backend.backend() == "jax" else "auto")
     words = capfd.readouterr()
@@ -126,8 +127,8 @@ def test_it_finds_what_this_process_would(scene, folder, capfd):
     assert found.model(found.best_strength).count_params() == expected.model(found.best_strength).count_params()
 
 
-def test_a_checkpoint_reaches_it(tmp_path):
-    def solve():
+def test_a_checkpoint_reaches_it(tmp_path) -> None:
+    def solve() -> Any:
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)], name="net")
         model.set_weights([np.ones((3, 1)), np.zeros(1)])
         model.compile("adam", "mse")
@@ -146,20 +147,20 @@ def test_a_checkpoint_reaches_it(tmp_path):
     assert written == {file: file.stat().st_mtime_ns for file in (tmp_path / "kept").iterdir()}
 
 
-def test_its_error_is_raised_here(scene):
+def test_its_error_is_raised_here(scene) -> None:
     with pytest.raises(ValueError, match="^the loss cannot be told$") as caught:
         scene.solve(scene.failing)
     assert isinstance(caught.value.__cause__, RuntimeError)
     assert "scene_in_a_child.py" in str(caught.value.__cause__)
 
 
-def test_its_death_is_told(scene):
+def test_its_death_is_told(scene) -> None:
     with pytest.raises(RuntimeError, match="(?s)ended by the signal SIGKILL.*memory.*my last words"):
         scene.solve(scene.dying)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_it_does_not_outlive_its_parent(number, folder, tmp_path):
+def test_it_does_not_outlive_its_parent(number, folder, tmp_path) -> None:
     # A shell that runs the tests in the background hands on an ignored SIGINT.
     heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code = heed + "try: scene.solve(scene.waiting)\nexcept KeyboardInterrupt: print('so be it')"
@@ -176,30 +177,30 @@ def test_it_does_not_outlive_its_parent(number, folder, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_lambda_as_loss_is_sent_to_it(scene):
+def test_a_lambda_as_loss_is_sent_to_it(scene) -> None:
     path = scene.solve(lambda y, predicted: keras.ops.abs(y - predicted)[..., 0])
     assert np.isfinite(path.table["val_loss"]).all()
 
 
-def test_what_cannot_be_pickled_is_refused_before_it_starts(scene, monkeypatch):
+def test_what_cannot_be_pickled_is_refused_before_it_starts(scene, monkeypatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     lock = threading.Lock()
 
-    def locked(y, predicted):
+    def locked(y, predicted) -> Any:
         return lock and y - predicted
 
     with pytest.raises(ValueError, match="^The loss cannot be sent to the process that runs JAX"):
         scene.solve(locked)
 
 
-def until(is_true, seconds):
+def until(is_true, seconds) -> None:
     end = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.05)
 
 
-def is_running(process):
+def is_running(process) -> Any:
     try:
         with open(f"/proc/{process}/stat") as file:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
