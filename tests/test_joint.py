@@ -217,7 +217,7 @@ def test_summary_shows_the_rule_at_every_member() -> None:
     shown = poise.summary(model).table
     assert shown["penalty"].tolist() == ["JointGroupLasso"] * 3 + [""]
     assert set(shown["note"][:3]) == {"rule 'joint groups'"}
-    assert poise.summary(model).title == "net: 3 of 4 trained variables penalized, auto"
+    assert poise.summary(model).title == "net: 3 of 4 trained variables penalized, update='auto'"
 
 
 def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_a_model_without_dead_units_is_said_to_have_none(net):
 def test_weights_within_the_tolerance_count_as_zero(net):
     assert poise("compact", net, "--tolerance", "100", "-q").exit_code == 0
     assert loaded("net-compact.keras").count_params() < 21
-    assert refused(net, "--force", "--tolerance", "-1").startswith("tolerance=-1.0: give a number ≥ 0")
+    assert refused(net, "--force", "--tolerance", "-1").startswith("tolerance must be a finite number >= 0, got -1.0")
 
 
 # ---------------------------------------------------------------- rows to compare on
@@ -435,7 +435,7 @@ def test_rows_that_declare_more_than_the_file_holds_are_one_sentence(net):
 def test_a_model_that_cannot_be_compacted_says_why(net):
     keras.Sequential([layers.Dense(3)], name="open").save(net)
 
-    assert refused(net).startswith("The model 'open' is not built, and has no weights yet.")
+    assert refused(net).startswith("The model 'open' is not built and has no weights yet.")
 
 
 def test_tables_fit_a_narrow_terminal(net):

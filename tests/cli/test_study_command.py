@@ -38,7 +38,7 @@ def test_it_prints_the_task_first_then_table_answer_notes_and_the_report(finishe
     text = " ".join(finished.result.stdout.split())
 
     assert text.startswith(
-        "sales: regression of 'price' from 2 columns (1 set aside); 48 training rows, 12 test rows. strength"
+        "sales: regression of 'price' from 2 columns (1 set aside); 48 training rows, 12 test rows. held-out strength"
     )
     positions = [text.index(part) for part in ("No penalty", "L2 *", *finished.study.answer, "Note: ", "Report: ")]
     assert positions == sorted(positions)
@@ -129,7 +129,7 @@ def test_a_study_is_overwritten_only_with_force(calls):
         (["wine", "--cv", "1"], "--cv must be at least 2, got 1."),
         (["wine", "--max-iter", "0"], "--max-iter must be at least 1, got 0."),
         (["wine", "--learning-rate", "-1"], "--learning-rate must be positive and finite, such as 0.01, got -1.0."),
-        (["wine", "--executor", "dask"], "--executor must be 'auto', 'in_process', 'subprocess', 'ray'"),
+        (["wine", "--executor", "dask"], "--executor must be one of 'auto', 'in_process', 'subprocess', 'ray'"),
         (["wine", "--address", "10.0.0.1:6379"], "--address needs --executor ray, got --executor auto."),
     ],
 )

@@ -331,12 +331,12 @@ def test_values_that_are_not_finite_name_their_columns_and_rows() -> None:
 
 
 def test_numbers_beyond_keras_floats() -> None:
-    refused(ValueError, "y is NaN, infinite or beyond float32 in 1 of 8 rows. Fill", y=changed(Y, 3, by=1e300))
+    refused(ValueError, "y is NaN, infinite or beyond float32 in 1 of 8 rows. Replace", y=changed(Y, 3, by=1e300))
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_targets_and_weights_that_are_not_finite(value) -> None:
-    refused(ValueError, "y is NaN, infinite or beyond float32 in 2 of 8 rows. Fill", y=changed(Y, 0, 1, by=value))
+    refused(ValueError, "y is NaN, infinite or beyond float32 in 2 of 8 rows. Replace", y=changed(Y, 0, 1, by=value))
     refused(ValueError, "y['b'] is NaN,", y={"a": Y, "b": changed(Y, 0, by=value)})
     refused(
         ValueError,

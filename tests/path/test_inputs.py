@@ -27,5 +27,5 @@ def test_a_path_counts_units_of_a_recurrent_layer_and_not_its_gates() -> None:
     live = (kernel.reshape(2, 3, 4, 3) != 0).any(axis=(1, 2)).sum(axis=-1)
     assert path.lanes.table["units"].tolist()[-2:] == live.tolist()
     assert live[1] < live[0] == 3
-    assert path._blueprint.totals["units"] == 3
-    assert path._blueprint.label(name, (0,)).endswith("kernel 0")
+    assert path._builder.totals["units"] == 3
+    assert path._builder.label(name, (0,)).endswith("kernel 0")

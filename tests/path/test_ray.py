@@ -283,7 +283,7 @@ def test_batches_that_pass_by_stay_here() -> None:
             return iter([batch, batch])
 
     with pytest.raises(ValueError, match="Pass arrays, or use executor='auto'"):
-        poise.fit_path(model, Batches(), rules=poise.L1(), executor="ray", progress=False)
+        poise.fit_path(model, Batches(), rules=poise.L1(), cv=2, executor="ray", progress=False)
 
 
 @pytest.mark.parametrize(

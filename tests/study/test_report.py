@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs
 from poise.study import run_study
 from poise.study.report.numbers import format_number
 from poise.study.report.page import embed_json, render_page
-from poise.study.report.panels import neutral
+from poise.path.plots import plain_label as neutral
 from poise.study.report.script import write_script
 from poise.study.report.sections.convergence import draw_forces
 from poise.study.report.sections.selection import column_sizes, draw_columns, tabulate_columns

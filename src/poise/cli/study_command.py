@@ -232,8 +232,7 @@ def _track(result: "Study", folder: Path, tensorboard: Path | None, server: str 
     from poise.study.tracking import to_mlflow, to_tensorboard
 
     if tensorboard is not None:
-        assert result.findings is not None
-        to_tensorboard(result.findings, tensorboard, overwrite=force)
+        to_tensorboard(result, tensorboard, overwrite=force)
         yield f"TensorBoard: tensorboard --logdir {tensorboard}"
     if server is not None:
         yield f"MLflow: run {to_mlflow(folder)} at {server}"

@@ -61,7 +61,8 @@ class BatchStatistics(Normalization):
     def map_constants(self, call: Call) -> np.ndarray:
         layer = call.layer
         mean, variance = (call.value(v, is_exact=True) for v in (layer.moving_mean, layer.moving_variance))
-        scale = self._scale(call) / np.sqrt(variance + layer.epsilon)
+        with np.errstate(invalid="ignore"):  # a negative variance gives NaN, which counts as not constant
+            scale = self._scale(call) / np.sqrt(variance + layer.epsilon)
         return scale * (call.input_constants(0) - mean) + self._shift(call)
 
 
