@@ -202,7 +202,7 @@ def test_ctrl_c_keeps_finished_work_and_the_same_command_continues(finished):
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         end = time.monotonic() + 120
-        while not any(UNFINISHED.rglob("*.npz")):
+        while not any(UNFINISHED.rglob("chunk-*.npz")):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < end, "no work was finished"
             time.sleep(0.02)

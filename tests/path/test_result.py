@@ -126,7 +126,7 @@ def test_at_refuses_what_is_no_number_or_too_few() -> None:
         path.at(max_features=1)
     no_numbers: list[Any] = [True, 1.5, "2"]
     for wrong in no_numbers:
-        with pytest.raises(TypeError, match="give a whole number"):
+        with pytest.raises(TypeError, match="max_features must be an int >= 0"):
             path.at(max_features=wrong)
 
 
@@ -373,7 +373,7 @@ def test_what_is_no_path_is_never_overwritten(tmp_path) -> None:
 
     path.save(tmp_path / "path")
     (tmp_path / "path" / "notes.txt").write_text("hours")
-    with pytest.raises(FileExistsError, match="holds a path and also 'notes.txt', which would be lost"):
+    with pytest.raises(FileExistsError, match="holds a path and also 'notes.txt', which would be deleted"):
         path.save(tmp_path / "path", overwrite=True)
     assert (folder / "thesis.txt").read_text() == "years"
     assert (tmp_path / "path" / "notes.txt").read_text() == "hours"
