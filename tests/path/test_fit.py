@@ -191,7 +191,7 @@ def test_diverged_everywhere_is_reported():
     training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
     found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[1e6, 2e6], cv=2, training=training)
     assert found.table["diverged"].tolist() == [3, 3]
-    with pytest.raises(ValueError, match="^At none of the 2 strengths all lanes stayed finite"):
+    with pytest.raises(ValueError, match="^At each of the 2 strengths a lane diverged"):
         _ = found.best_strength
 
 

@@ -29,7 +29,7 @@ def test_minimum_is_the_lowest_finite_mean_and_of_equals_the_largest_strength(me
 
 
 def test_no_strength_is_chosen_where_all_diverged():
-    with pytest.raises(ValueError, match="At none of the 2 strengths all lanes stayed finite") as caught:
+    with pytest.raises(ValueError, match="At each of the 2 strengths a lane diverged") as caught:
         minimum(np.array([NAN, INF]))
     assert "learning rate" in str(caught.value)
 
@@ -77,7 +77,7 @@ def test_one_standard_error_is_the_largest_strength_within_it(mean, error, expec
 
 
 def test_one_standard_error_needs_two_folds():
-    with pytest.raises(ValueError, match="two folds at least, and here is one. Use cv=5"):
+    with pytest.raises(ValueError, match="needs at least two folds. Pass cv=5"):
         one_standard_error(np.array([2.0, 1.0]), np.array([NAN, NAN]))
 
 
@@ -148,10 +148,10 @@ def test_at_most_takes_the_lowest_mean_among_those_that_read_few_enough(most, ex
 
 
 def test_at_most_names_the_fewest_that_there_are():
-    with pytest.raises(ValueError, match="No strength leaves at most 3 inputs: the fewest are 4. Ask for so many"):
+    with pytest.raises(ValueError, match="No strength has at most 3 inputs; the smallest number is 4. Use a larger"):
         at_most(MEAN, COUNTS, 3)
 
 
 def test_at_most_takes_nothing_where_all_diverged():
-    with pytest.raises(ValueError, match="At none of the 5 strengths"):
+    with pytest.raises(ValueError, match="At each of the 5 strengths"):
         at_most(np.full(5, NAN), COUNTS, 3)
