@@ -396,7 +396,7 @@ def test_names_of_layers_do_not_steer_the_terminal(net):
         members = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(members["config.json"])
     config["config"]["layers"][1]["config"]["name"] = steering
-    members["config.json"] = json.dumps(config)
+    members["config.json"] = json.dumps(config).encode()
     with zipfile.ZipFile(net, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)

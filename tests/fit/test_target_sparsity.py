@@ -211,7 +211,11 @@ RISING = optimizers.schedules.PolynomialDecay(0.0, 10, 0.1)
 @pytest.mark.parametrize(
     ("penalty", "update", "message"),
     [
-        (poise.L2(0.1), "proximal", r"TargetSparsity\('kernels'\): L2 sets nothing to exactly zero. Use a penalty that does, such as poise\.L1"),
+        (
+            poise.L2(0.1),
+            "proximal",
+            r"TargetSparsity\('kernels'\): L2 sets nothing to exactly zero. Use a penalty that does, such as poise\.L1",
+        ),
         (poise.ElasticNet(0.0, 0.1), "proximal", "ElasticNet sets nothing to exactly zero"),
         (poise.NuclearNorm(0.1), "proximal", "NuclearNorm sets nothing to exactly zero"),
         (poise.Anchored(poise.L1(0.1)), "proximal", "Anchored sets nothing to exactly zero"),

@@ -32,7 +32,8 @@ FOLDS = list(KFold(5).split(x))
 
 def path_of(model, optimizer=None, data: Any = (x, y[:, None]), rules=None, loss="mse", **given) -> Any:
     model.compile(optimizer or optimizers.Adam(0.1), loss)
-    return poise.fit_path(model, *data, rules or poise.L1(), **{"progress": False, "training": SHORT, **given})
+    rows, targets = data
+    return poise.fit_path(model, rows, targets, rules or poise.L1(), **{"progress": False, "training": SHORT, **given})
 
 
 def net(inputs=6, *inside) -> keras.Model:

@@ -129,7 +129,8 @@ def test_a_worker_killed_in_the_middle_of_a_chunk_changes_nothing(undisturbed, m
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return _train(problem, task)
-        LaneTrainer._settle = lambda *_: os.kill(os.getpid(), 9)  # its epochs are trained by then
+        trainer: Any = LaneTrainer
+        trainer._settle = lambda *_: os.kill(os.getpid(), 9)  # its epochs are trained by then
         return _train(problem, task)
 
     tamper(monkeypatch, killed)

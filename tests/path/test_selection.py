@@ -24,11 +24,11 @@ NAN, INF = np.nan, np.inf
         ([5.0], 0),
     ],
 )
-def test_minimum_is_the_lowest_finite_mean_and_of_equals_the_largest_strength(mean, expected) -> None:
+def test_minimum_is_the_lowest_finite_mean_and_of_equals_the_largest_strength(mean, expected):
     assert minimum(np.array(mean)) == expected
 
 
-def test_no_strength_is_chosen_where_all_diverged() -> None:
+def test_no_strength_is_chosen_where_all_diverged():
     with pytest.raises(ValueError, match="At each of the 2 strengths a lane diverged") as caught:
         minimum(np.array([NAN, INF]))
     assert "learning rate" in str(caught.value)
@@ -51,7 +51,7 @@ FOLDS = np.array(
 )
 
 
-def test_one_standard_error_on_a_table_worked_by_hand() -> None:
+def test_one_standard_error_on_a_table_worked_by_hand():
     mean, error = FOLDS.mean(axis=0), FOLDS.std(axis=0, ddof=1) / np.sqrt(5)
 
     np.testing.assert_allclose(error[:4], [0.1414, 0.1414, 0.1288, 0.1122], atol=5e-5)
@@ -72,12 +72,12 @@ def test_one_standard_error_on_a_table_worked_by_hand() -> None:
         ([1.0], [0.3], 0),
     ],
 )
-def test_one_standard_error_is_the_largest_strength_within_it(mean, error, expected) -> None:
+def test_one_standard_error_is_the_largest_strength_within_it(mean, error, expected):
     assert one_standard_error(np.array(mean), np.array(error)) == expected
 
 
-def test_one_standard_error_needs_two_folds() -> None:
-    with pytest.raises(ValueError, match="at least two folds. Pass cv=5"):
+def test_one_standard_error_needs_two_folds():
+    with pytest.raises(ValueError, match="needs at least two folds. Pass cv=5"):
         one_standard_error(np.array([2.0, 1.0]), np.array([NAN, NAN]))
 
 
@@ -85,7 +85,7 @@ def test_one_standard_error_needs_two_folds() -> None:
     arrays(float, st.integers(1, 12), elements=st.floats(-1e6, 1e6)),
     st.floats(0.0, 1e6),
 )
-def test_one_standard_error_is_never_below_the_minimum_nor_out_of_reach(mean, width) -> None:
+def test_one_standard_error_is_never_below_the_minimum_nor_out_of_reach(mean, width):
     chosen = one_standard_error(mean, np.full(len(mean), width))
 
     assert chosen >= minimum(mean)
@@ -94,7 +94,7 @@ def test_one_standard_error_is_never_below_the_minimum_nor_out_of_reach(mean, wi
 
 
 @given(st.floats(-1.9, 1.9), st.floats(0.01, 100.0), st.floats(-5.0, 5.0))
-def test_vertex_finds_the_lowest_point_of_a_parabola_in_log_strength(center, steepness, floor) -> None:
+def test_vertex_finds_the_lowest_point_of_a_parabola_in_log_strength(center, steepness, floor):
     strengths = np.array([0.01, 0.05, 0.3, 1.0, 7.0, 100.0])
     mean = floor + steepness * (np.log10(strengths) - center) ** 2
 
@@ -104,7 +104,7 @@ def test_vertex_finds_the_lowest_point_of_a_parabola_in_log_strength(center, ste
 
 
 @given(arrays(float, 5, elements=st.floats(-10, 10)))
-def test_vertex_lies_between_the_neighbors_where_numpy_puts_it(mean) -> None:
+def test_vertex_lies_between_the_neighbors_where_numpy_puts_it(mean):
     strengths = np.array([0.001, 0.01, 0.02, 0.5, 1.0])
     at = minimum(mean)
     found = vertex(strengths, mean)
@@ -135,7 +135,7 @@ def test_vertex_lies_between_the_neighbors_where_numpy_puts_it(mean) -> None:
         ([0.1, 1.0, 10.0], [1.0, 1.0, 2.0], np.sqrt(0.1)),  # two equal minima: halfway
     ],
 )
-def test_vertex_is_the_grid_point_where_no_parabola_fits(strengths, mean, expected) -> None:
+def test_vertex_is_the_grid_point_where_no_parabola_fits(strengths, mean, expected):
     np.testing.assert_allclose(vertex(np.array(strengths), np.array(mean)), expected, rtol=1e-12)
 
 
@@ -143,15 +143,15 @@ MEAN, COUNTS = np.array([1.0, 2.0, 3.0, 2.5, NAN]), np.array([10.0, 6.0, 4.0, 4.
 
 
 @pytest.mark.parametrize(("most", "expected"), [(100, 0), (9, 1), (6, 1), (5, 3), (4, 3)])
-def test_at_most_takes_the_lowest_mean_among_those_that_read_few_enough(most, expected) -> None:
+def test_at_most_takes_the_lowest_mean_among_those_that_read_few_enough(most, expected):
     assert at_most(MEAN, COUNTS, most) == expected
 
 
-def test_at_most_names_the_fewest_that_there_are() -> None:
-    with pytest.raises(ValueError, match="No strength has at most 3 inputs; the smallest number is 4. Use a larger max_features"):
+def test_at_most_names_the_fewest_that_there_are():
+    with pytest.raises(ValueError, match="No strength has at most 3 inputs; the smallest number is 4. Use a larger"):
         at_most(MEAN, COUNTS, 3)
 
 
-def test_at_most_takes_nothing_where_all_diverged() -> None:
+def test_at_most_takes_nothing_where_all_diverged():
     with pytest.raises(ValueError, match="At each of the 5 strengths"):
         at_most(np.full(5, NAN), COUNTS, 3)

@@ -42,10 +42,11 @@ def fit_path(
     Args:
         model: Built and compiled Keras model, which is not changed. Its loss and its optimizer are those that it was
             compiled with.
-        x, y: Arrays or nested structures of arrays, as for `model.fit`; the first axis is the rows. Numbers must be
-            finite. For data larger than memory pass x only: a `keras.utils.PyDataset`, a `tf.data.Dataset` or another
+        x: Array or nested structure of arrays, as for `model.fit`; the first axis is the rows. Numbers must be finite.
+            For data larger than memory pass x only: a `keras.utils.PyDataset`, a `tf.data.Dataset` or another
             iterable of batches (x, y) or (x, y, sample_weight) that can be read repeatedly. `cv` is then an int, folds
             depend on a hash of the row's position, and batches are as large as they come.
+        y: Targets, like x. Default: None, for a stream of batches.
         rules: A penalty, a `poise.Rule` or a list of those, with numbers as strengths. Default: None, which takes those
             of the `poise.PenalizedOptimizer` that the model was compiled with.
         strengths: How many strengths, for a grid that a coarse scan finds, or the strengths themselves, >= 0. While the

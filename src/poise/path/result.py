@@ -214,7 +214,8 @@ class RegularizationPath:
         """Return a new Keras model, not compiled, with the weights of a strength. It loads without poise.
 
         Args:
-            strength, seed: As for `weights`.
+            strength: One of the grid.
+            seed: Which draw of initial weights the model comes from. Default: 0, the model's own.
 
         Raises:
             ValueError: If the strength is not on the grid, there is no such seed, or the model cannot be rebuilt.

@@ -281,8 +281,18 @@ class PathClassifier(ClassifierMixin, _PathEstimator):
     It minimizes the cross-entropy plus the penalty; everything else is as in `PathRegressor`.
 
     Args:
-        penalty, hidden_layer_sizes, model, strengths, cv, adaptive, selection, max_iter, learning_rate, n_init,
-            standardize, random_state: See `PathRegressor`; a number of folds is stratified by class.
+        penalty: See `PathRegressor`.
+        hidden_layer_sizes: See `PathRegressor`.
+        model: See `PathRegressor`.
+        strengths: See `PathRegressor`.
+        cv: See `PathRegressor`; a number of folds is stratified by class.
+        adaptive: See `PathRegressor`.
+        selection: See `PathRegressor`.
+        max_iter: See `PathRegressor`.
+        learning_rate: See `PathRegressor`.
+        n_init: See `PathRegressor`.
+        standardize: See `PathRegressor`.
+        random_state: See `PathRegressor`.
 
     Attributes:
         classes_: The classes, sorted.
@@ -305,7 +315,8 @@ class PathClassifier(ClassifierMixin, _PathEstimator):
         Args:
             X: (rows, features) numbers, or a DataFrame of them.
             y: (rows,) classes; at least two must have rows of positive weight.
-            sample_weight, groups: See `PathRegressor.fit`.
+            sample_weight: See `PathRegressor.fit`.
+            groups: See `PathRegressor.fit`.
 
         Returns:
             The estimator.

@@ -129,7 +129,9 @@ class Study:
         Args:
             data: A DataFrame or a file, as for `poise.run_study`, with the columns in use in any order; other columns
                 are ignored.
-            delimiter, decimal, encoding: Of a CSV file. Default: `None`, which detects them.
+            delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
+            decimal: Decimal mark of a CSV file. Default: `None`, which detects it.
+            encoding: Text encoding of a CSV file. Default: `None`, which detects it.
 
         Returns:
             One row per row of `data`: the target in its own units, or the mean count, or the class and the probability

@@ -100,7 +100,9 @@ def run_study(
         test: The share of test rows. Default: 0.2.
         seed: Decides test rows, folds and initial weights; the global seeds of Keras and NumPy are set to it.
             Default: 0.
-        delimiter, decimal, encoding: Of a CSV file. Default: `None`, which detects them.
+        delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
+        decimal: Decimal mark of a CSV file. Default: `None`, which detects it.
+        encoding: Text encoding of a CSV file. Default: `None`, which detects it.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
