@@ -13,10 +13,10 @@ import pytest
 from oracles.hostile import CLASSES, KIND, NAMES, TARGET
 from plotly.offline import get_plotlyjs
 
+from poise.path.plots import plain_label as neutral
 from poise.study import run_study
 from poise.study.report.numbers import format_number
 from poise.study.report.page import embed_json, render_page
-from poise.path.plots import plain_label as neutral
 from poise.study.report.script import write_script
 from poise.study.report.sections.convergence import draw_forces
 from poise.study.report.sections.selection import column_sizes, draw_columns, tabulate_columns
