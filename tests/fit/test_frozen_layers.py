@@ -1,6 +1,6 @@
 """Fine-tuning in two phases: layers frozen, then thawed and the model compiled again.
 
-A rule that sleeps, and what says so, are in test_optimizer_errors.py and test_inventory.py.
+An inactive rule, and the messages about it, are in test_optimizer_errors.py and test_inventory.py.
 """
 
 from typing import Any

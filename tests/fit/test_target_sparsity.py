@@ -235,7 +235,7 @@ def test_rule_that_cannot_be_brought_to_a_share_of_zeros_is_refused(
 
 
 @pytest.mark.filterwarnings("ignore:Rule 'features/kernel' has no effect:UserWarning")
-def test_rule_that_sleeps_is_refused() -> None:
+def test_inactive_rule_is_refused() -> None:
     model = net()
     model.get_layer("features").trainable = False
     compiled(poise.PenalizedOptimizer("sgd", poise.Rule("features/kernel", poise.L1(0.1)), update="proximal"), model)
