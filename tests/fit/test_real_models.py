@@ -261,7 +261,7 @@ def assert_kind(kind: Kind, update: str, before: Array, after: Array, actual: Ar
     before, after, actual = (kind.part(w).astype("float64") for w in (before, after, actual))
     start = before if kind.is_anchored else np.zeros_like(before)
     if update == "proximal" or (update == "decoupled" and not kind.case.smooth):
-            assert kind.case.prox is not None
+        assert kind.case.prox is not None
         expected, is_sure = kind.case.prox(after - start, np.full(after.shape, RATE), kind.strength)
         assert_close(np.where(is_sure, actual, 0.0), np.where(is_sure, start + expected, 0.0), what)
         return
