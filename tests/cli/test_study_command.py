@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -196,19 +195,26 @@ def test_problems_of_tensorboard_and_mlflow_are_reported_before_training(tmp_pat
 # ---------------------------------------------------------------- stop and continue
 
 
+STOP_AFTER_A_CHUNK = """
+import os, signal
+replace = os.replace
+def stop_after(source, target):
+    replace(source, target)
+    if os.path.basename(target).startswith("chunk-"):
+        os.kill(os.getpid(), signal.SIGINT)
+os.replace = stop_after
+"""
+
+
 def test_ctrl_c_keeps_finished_work_and_the_same_command_continues(finished):
     command = [sys.executable, "-c", COMMAND, "study", str(finished.data), "--target", "price", *FAST]
     command += ["--out", "runs/wine", "--json"]
 
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 120
-        while not any(UNFINISHED.rglob("chunk-*.npz")):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < end, "no work was finished"
-            time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+    interrupted = [sys.executable, "-c", STOP_AFTER_A_CHUNK + COMMAND, *command[3:]]
 
+    process = subprocess.run(interrupted, capture_output=True, text=True, timeout=240)
+
+    output, errors = process.stdout, process.stderr
     assert process.returncode == 130, errors
     assert output == ""
     assert errors.endswith(f"Stopped. Finished work is kept in '{_kept()}'; the same command continues from it.\n")
