@@ -17,12 +17,23 @@ def main() -> None:
     backend = os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND") or "jax"
     if backend not in BACKENDS:
         refuse(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}. Unset it to use JAX.")
+    if backend != "tensorflow":
+        silence_tensorflow()
     delay_package()
     from poise.cli.app import app
     from poise.cli.screen import prepare_streams
 
     prepare_streams()
     app(prog_name="poise")
+
+
+def silence_tensorflow() -> None:
+    """Keep TensorFlow from logging to the error stream: Keras imports it on every backend if it is installed.
+
+    Its note about oneDNN ignores TF_CPP_MIN_LOG_LEVEL, and appears unless oneDNN is off.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def delay_package() -> None:

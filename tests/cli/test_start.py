@@ -54,20 +54,29 @@ def test_help_answers_at_once():
     assert min(seconds) < 1.5
 
 
+def _help(monkeypatch, width, *arguments):
+    """What the console script prints; `CliRunner` prints help for 80 columns, whatever COLUMNS is."""
+    monkeypatch.setenv("COLUMNS", width)
+    code, output, errors = _streams(monkeypatch, *arguments)
+    assert (code, errors) == (0, b"")
+    return output.decode()
+
+
 @pytest.mark.parametrize("width", ["60", "80"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_examples_and_exit_codes(command, width, monkeypatch):
-    monkeypatch.setenv("COLUMNS", width)
-
-    text = poise(command, "--help").stdout
+    text = _help(monkeypatch, width, command, "--help")
 
     assert f"  poise {command} " in text
-    assert max(map(len, text.splitlines())) <= 80
+    examples = text.split("Examples:")[1].split("Arguments:")[0]
+    assert max(map(len, examples.splitlines())) <= 80
+    assert max(map(len, text.replace(examples, "").splitlines())) <= int(width)
     assert "Exit codes: 0 success, 1 internal error, 2 invalid input, 130 interrupted." in " ".join(text.split())
 
 
-def test_the_list_of_commands_is_not_cut_off():
-    text = poise().output
+@pytest.mark.parametrize("width", ["60", "80"])
+def test_the_list_of_commands_is_not_cut_off(width, monkeypatch):
+    text = _help(monkeypatch, width, "--help")
 
     assert "..." not in text.split("Commands:")[1]
     assert all(f"\n  {command} " in text for command in COMMANDS)
@@ -95,6 +104,17 @@ def test_it_runs_on_jax_unless_the_environment_names_a_backend(chosen, backend):
     result = subprocess.run(command, env=environment, capture_output=True, text=True)
 
     assert (result.stdout, result.returncode) == (f"{backend}\n", 2), result.stderr
+
+
+@pytest.mark.parametrize(("backend", "is_silenced"), [("jax", True), ("torch", True), ("tensorflow", False)])
+def test_tensorflow_does_not_log_unless_it_is_the_backend(backend, is_silenced, monkeypatch):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    monkeypatch.setattr(os, "environ", environment | {"KERAS_BACKEND": backend})
+
+    _streams(monkeypatch, "--version")
+
+    silent = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+    assert (silent.items() <= os.environ.items()) == is_silenced
 
 
 PAUSE = """import sys, time

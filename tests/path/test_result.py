@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,7 +19,11 @@ from .by_hand import HIDDEN, model_of, path_of
 NAMES = ("age", "<b>sex</b>", "income & rent", "déjà 🙂")
 
 
-def test_val_loss_is_the_mean_over_folds_of_the_mean_over_seeds():
+def count_traces(path) -> int:
+    return len(path.plot().data)
+
+
+def test_val_loss_is_the_mean_over_folds_of_the_mean_over_seeds() -> None:
     held = np.array([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 5.0], [5.0, 7.0]], [[0.0, 1.0], [2.0, 2.0]]])
 
     table = path_of(held, strengths=(0.1, 1.0), n_init=2).table
@@ -28,7 +33,7 @@ def test_val_loss_is_the_mean_over_folds_of_the_mean_over_seeds():
     np.testing.assert_allclose(table["val_se"], [np.sqrt(13 / 9), np.sqrt(5.25 / 3)])
 
 
-def test_the_table_takes_all_else_from_the_lane_of_the_model():
+def test_the_table_takes_all_else_from_the_lane_of_the_model() -> None:
     path = path_of(n_init=2)
     lanes = path.lanes.table
 
@@ -44,7 +49,7 @@ def test_the_table_takes_all_else_from_the_lane_of_the_model():
     np.testing.assert_allclose(path.table["loss_se"], training.sem())
 
 
-def test_the_relative_residual_of_a_lane_without_forces_is_zero():
+def test_the_relative_residual_of_a_lane_without_forces_is_zero() -> None:
     path = path_of()
     lanes = path.lanes.table
     lanes["residual"] = np.where(lanes["strength"] > 0.01, lanes["residual"], 0.0)
@@ -53,7 +58,7 @@ def test_the_relative_residual_of_a_lane_without_forces_is_zero():
     np.testing.assert_array_equal(path.table["relative_residual"], [0.0, np.inf, np.inf])
 
 
-def test_the_table_is_a_copy():
+def test_the_table_is_a_copy() -> None:
     path = path_of()
     table, strengths = path.table, path.strengths
     table["val_loss"] = 0.0
@@ -67,7 +72,7 @@ HELD = np.array([[4.0, 2.0, 2.0, 2.5, 9.0], [5.0, 3.0, 3.0, 3.5, 9.0], [6.0, 4.0
 GRID = (0.0, 0.01, 0.1, 1.0, 10.0)
 
 
-def test_best_is_the_largest_of_equal_minima_and_one_se_the_largest_within():
+def test_best_is_the_largest_of_equal_minima_and_one_se_the_largest_within() -> None:
     path = path_of(HELD, strengths=GRID)
 
     assert path.best_strength == 0.1
@@ -79,7 +84,7 @@ def test_best_is_the_largest_of_equal_minima_and_one_se_the_largest_within():
 
 
 @pytest.mark.parametrize("lane", [(1, 0, 2), (-1, 0, 2)], ids=["of a fold", "of all rows"])
-def test_a_strength_at_which_a_lane_diverged_is_never_chosen(lane):
+def test_a_strength_at_which_a_lane_diverged_is_never_chosen(lane) -> None:
     path = path_of(HELD, strengths=GRID, diverged=[lane])
 
     assert path.best_strength == 0.01
@@ -87,7 +92,7 @@ def test_a_strength_at_which_a_lane_diverged_is_never_chosen(lane):
     assert np.isnan(path.table["val_loss"][2]) == (lane[0] >= 0)
 
 
-def test_a_path_of_lanes_that_all_diverged_can_be_read_but_not_chosen_from():
+def test_a_path_of_lanes_that_all_diverged_can_be_read_but_not_chosen_from() -> None:
     path = path_of(diverged=[(0, 0, at) for at in range(3)])
 
     assert path.table["diverged"].tolist() == [1, 1, 1]
@@ -103,7 +108,7 @@ def test_a_path_of_lanes_that_all_diverged_can_be_read_but_not_chosen_from():
             choose()
 
 
-def test_given_rows_are_a_single_fold_without_a_standard_error():
+def test_given_rows_are_a_single_fold_without_a_standard_error() -> None:
     path = path_of([[[3.0, 1.0, 2.0]]], cv=1, given_rows=True)
 
     assert path.best_strength == 0.1
@@ -115,18 +120,20 @@ def test_given_rows_are_a_single_fold_without_a_standard_error():
     assert "one_se" not in repr(path)
 
 
-def test_at_refuses_what_is_no_number_or_too_few():
+def test_at_refuses_what_is_no_number_or_too_few() -> None:
     path = path_of()
     with pytest.raises(ValueError, match="No strength has at most 1 inputs; the smallest number is 2"):
         path.at(max_features=1)
-    for wrong in (True, 1.5, "2"):
+    no_numbers: list[Any] = [True, 1.5, "2"]
+    for wrong in no_numbers:
         with pytest.raises(TypeError, match="max_features must be an int >= 0"):
             path.at(max_features=wrong)
 
 
-def test_features_are_positions_and_stability_counts_all_lanes():
+def test_features_are_positions_and_stability_counts_all_lanes() -> None:
     path = path_of(n_init=2, names=NAMES)
     read = path.lanes.features
+    assert read is not None
 
     assert read.shape == (8, 3, 4)
     np.testing.assert_array_equal(path.features(0.1), np.flatnonzero(read[3, 1]))
@@ -135,15 +142,16 @@ def test_features_are_positions_and_stability_counts_all_lanes():
     np.testing.assert_allclose(path.stability.to_numpy(), read.mean(axis=0).T)
 
 
-def test_stability_leaves_out_what_diverged():
+def test_stability_leaves_out_what_diverged() -> None:
     path = path_of(cv=2, diverged=[(0, 0, 1), *((fold, 0, 2) for fold in (0, 1, -1))])
 
+    assert path.lanes.features is not None
     np.testing.assert_allclose(path.stability[0.1], path.lanes.features[1:, 1].mean(axis=0))
     assert path.stability[1.0].isna().all()
     assert path.stability.index.tolist() == [0, 1, 2, 3]
 
 
-def test_what_inputs_are_read_is_not_guessed():
+def test_what_inputs_are_read_is_not_guessed() -> None:
     path = path_of(knows_features=False)
 
     assert path.table["features"].isna().all()
@@ -152,12 +160,12 @@ def test_what_inputs_are_read_is_not_guessed():
             ask()
 
 
-def test_every_input_needs_a_name():
+def test_every_input_needs_a_name() -> None:
     with pytest.raises(ValueError, match="names has 2 names, and the model has 4 inputs"):
         path_of(names=["a", "b"])
 
 
-def test_model_is_a_plain_one_with_the_weights_of_its_strength(tmp_path):
+def test_model_is_a_plain_one_with_the_weights_of_its_strength(tmp_path) -> None:
     path = path_of(n_init=2)
     x = np.random.default_rng(1).normal(size=(5, 4)).astype("float32")
 
@@ -168,12 +176,13 @@ def test_model_is_a_plain_one_with_the_weights_of_its_strength(tmp_path):
             for weight, kept in zip(model.get_weights(), path.lanes.weights, strict=True):
                 np.testing.assert_array_equal(weight, kept[seed, at])
         np.testing.assert_allclose(path.predict(strength, x), path.model(strength).predict(x, verbose=0), rtol=1e-6)
+    model = path.model(path.strengths[-1], seed=1)
     assert not model.compiled
     model.save(tmp_path / "plain.keras")
     assert "poise" not in json.dumps(keras.saving.serialize_keras_object(model))
 
 
-def test_training_a_model_leaves_the_path_as_it_was():
+def test_training_a_model_leaves_the_path_as_it_was() -> None:
     path = path_of()
     before = path.predict(0.1, np.ones((1, 4)))
 
@@ -184,13 +193,13 @@ def test_training_a_model_leaves_the_path_as_it_was():
     np.testing.assert_array_equal(path.predict(0.1, np.ones((1, 4))), before)
 
 
-def test_seeds_that_were_not_trained_are_refused():
+def test_seeds_that_were_not_trained_are_refused() -> None:
     with pytest.raises(ValueError, match="seed must be one of 0, 1, got 2"):
         path_of(n_init=2).model(0.1, seed=2)
 
 
 @pytest.mark.parametrize("strength", [0.1, np.float32(0.1), 0.1 * (1 + 5e-7)])
-def test_a_strength_is_found_despite_its_rounding(strength):
+def test_a_strength_is_found_despite_its_rounding(strength) -> None:
     path = path_of()
     np.testing.assert_array_equal(path.weights(strength)[0], path.weights(0.1)[0])
 
@@ -199,30 +208,33 @@ def test_a_strength_is_found_despite_its_rounding(strength):
     ("strength", "near"),
     [(0.05, "0.01 and 0.1"), (0.1 * (1 + 3e-6), "0.1 and 1"), (0.001, "0.01 and 0.1"), (5.0, "0.1 and 1"), (0, "0.01")],
 )
-def test_a_strength_that_is_not_on_the_grid_is_refused_with_its_neighbors(strength, near):
+def test_a_strength_that_is_not_on_the_grid_is_refused_with_its_neighbors(strength, near) -> None:
     for read in (RegularizationPath.weights, RegularizationPath.model, RegularizationPath.features):
-        with pytest.raises(ValueError, match=f"The strength .* is not on the grid; the nearest are {near}"):
+        with pytest.raises(
+            ValueError, match=f"The strength .* is not on the grid; the nearest are {near}"
+        ):
             read(path_of(), strength)
 
 
-def test_the_strength_zero_is_on_a_grid_that_has_it():
+def test_the_strength_zero_is_on_a_grid_that_has_it() -> None:
     path = path_of(strengths=(0.0, 1.0), cv=2)
 
     assert path.features(0).tolist() == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="the nearest are 0 and 1"):
+    with pytest.raises(ValueError, match="nearest are 0 and 1"):
         path.features(1e-12)
 
 
-def test_what_is_no_strength_is_refused():
+def test_what_is_no_strength_is_refused() -> None:
     path = path_of()
-    for wrong in ("best", None, True):
-        with pytest.raises(TypeError, match="must be one of path.strengths"):
+    no_strengths: list[Any] = ["best", None, True]
+    for wrong in no_strengths:
+        with pytest.raises(TypeError, match="strength must be one of path.strengths"):
             path.model(wrong)
     with pytest.raises(ValueError, match="nan"):
         path.model(float("nan"))
 
 
-def test_a_path_prints_as_a_short_table_with_its_marks():
+def test_a_path_prints_as_a_short_table_with_its_marks() -> None:
     strengths = np.geomspace(1e-3, 1.0, 100)
     held = 1.0 + (np.arange(100) - 51.0) ** 2 / 1e4 + np.array([0.0, 0.02, 0.04])[:, None]
     path = path_of(held[:, None], strengths=strengths, inputs=120)
@@ -246,7 +258,7 @@ def test_a_path_prints_as_a_short_table_with_its_marks():
     assert sum("one_se" in line for line in lines) == 1
 
 
-def test_a_path_in_a_notebook_shows_hostile_names_as_text():
+def test_a_path_in_a_notebook_shows_hostile_names_as_text() -> None:
     rule = poise.Rule("first/kernel", poise.L1(), name="<script>alert(1)</script>")
 
     page = path_of(rules=(rule,))._repr_html_()
@@ -256,7 +268,7 @@ def test_a_path_in_a_notebook_shows_hostile_names_as_text():
     assert page.count("<tr") == 1 + 3
 
 
-def adaptive():
+def adaptive() -> Any:
     """A path with two stages before it and a relaxed one, as `poise.fit_path` makes them."""
     first = path_of()
     second = path_of(HELD, strengths=GRID, stages=(first,))
@@ -270,12 +282,12 @@ def adaptive():
     )
 
 
-def test_a_path_after_adaptive_stages_says_so():
+def test_a_path_after_adaptive_stages_says_so() -> None:
     assert "× 1 seed, after 2 adaptive stages, 1.5 s" in repr(adaptive())
     assert "after 1 adaptive stage, " in repr(adaptive().stages[1])
 
 
-def assert_same(a, b):
+def assert_same(a, b) -> None:
     pd.testing.assert_frame_equal(a.table, b.table, check_exact=True)
     pd.testing.assert_frame_equal(a.lanes.table, b.lanes.table, check_exact=True)
     assert a.lanes.sizes.keys() == b.lanes.sizes.keys()
@@ -289,7 +301,7 @@ def assert_same(a, b):
     assert [rule.get_config() for rule in a.rules] == [rule.get_config() for rule in b.rules]
 
 
-def test_a_saved_path_comes_back_bit_for_bit(tmp_path):
+def test_a_saved_path_comes_back_bit_for_bit(tmp_path) -> None:
     path = adaptive()
     # Numbers that decimal fractions of few digits do not hold.
     path.lanes.table["penalty"] = np.random.default_rng(2).random(len(path.lanes.table)) * 1e-300
@@ -307,10 +319,10 @@ def test_a_saved_path_comes_back_bit_for_bit(tmp_path):
     for strength in GRID:
         np.testing.assert_array_equal(loaded.predict(strength, x), path.predict(strength, x))
     assert loaded.one_se_strength == path.one_se_strength
-    assert len(loaded.plot().data) == len(path.plot().data)
+    assert count_traces(loaded) == count_traces(path)
 
 
-def test_a_folder_holds_neither_pickles_nor_leftovers(tmp_path):
+def test_a_folder_holds_neither_pickles_nor_leftovers(tmp_path) -> None:
     adaptive().save(tmp_path / "path")
 
     files = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*"))
@@ -323,7 +335,7 @@ def test_a_folder_holds_neither_pickles_nor_leftovers(tmp_path):
     assert "PenalizedOptimizer" not in (tmp_path / "path" / "path.json").read_text()
 
 
-def test_half_precision_weights_come_back_as_they_were(tmp_path):
+def test_half_precision_weights_come_back_as_they_were(tmp_path) -> None:
     path = path_of()
     path.lanes.weights[0] = path.lanes.weights[0].astype("float16")
     path.lanes.weights[1] = path.lanes.weights[1].astype("bfloat16")
@@ -335,7 +347,7 @@ def test_half_precision_weights_come_back_as_they_were(tmp_path):
         np.testing.assert_array_equal(one.astype("float32"), other.astype("float32"))
 
 
-def test_nothing_is_overwritten_unasked(tmp_path):
+def test_nothing_is_overwritten_unasked(tmp_path) -> None:
     first, second = path_of(), path_of(HELD, strengths=GRID)
     folder = tmp_path / "path"
     folder.mkdir()  # an empty folder is free
@@ -350,11 +362,11 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["path"]
 
 
-def test_what_is_no_path_is_never_overwritten(tmp_path):
+def test_what_is_no_path_is_never_overwritten(tmp_path) -> None:
     path, folder = path_of(), tmp_path / "work"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years")
-    with pytest.raises(FileExistsError, match="already exists and is not a saved path"):
+    with pytest.raises(FileExistsError, match="already exists and is not a saved path. Use another folder"):
         path.save(folder, overwrite=True)
     with pytest.raises(FileExistsError, match="is a file, and a path is saved as a folder"):
         path.save(folder / "thesis.txt", overwrite=True)
@@ -368,13 +380,13 @@ def test_what_is_no_path_is_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("call", ["savez", "to_csv", "rename"])
-def test_a_save_that_is_cut_short_leaves_what_was_there(tmp_path, monkeypatch, call):
+def test_a_save_that_is_cut_short_leaves_what_was_there(tmp_path, monkeypatch, call) -> None:
     first, second = path_of(), path_of(HELD, strengths=GRID)
     first.save(tmp_path / "path")
     calls, owner = [], {"savez": np, "to_csv": pd.DataFrame, "rename": type(tmp_path)}[call]
     genuine = getattr(owner, call)
 
-    def failing(*arguments, **named):
+    def failing(*arguments, **named) -> Any:
         calls.append(arguments)
         # The first renaming puts the old folder aside, and the third puts it back.
         if call != "rename" or len(calls) == 2:
@@ -390,19 +402,17 @@ def test_a_save_that_is_cut_short_leaves_what_was_there(tmp_path, monkeypatch, c
     assert [file.name for file in tmp_path.iterdir()] == ["path"]
 
 
-def test_a_rule_that_could_not_be_found_again_is_not_saved(tmp_path):
-    def chosen(variable):
+def test_a_rule_that_could_not_be_found_again_is_not_saved(tmp_path) -> None:
+    def chosen(variable) -> bool:
         return True
 
     path = path_of(rules=(poise.Rule(chosen, poise.L1()),))
-    with pytest.raises(
-        ValueError, match="Rule 'chosen' cannot be saved, because Keras could not find its function again"
-    ):
+    with pytest.raises(ValueError, match="Rule 'chosen' cannot be saved, because Keras could not find its function again"):
         path.save(tmp_path / "path")
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_missing_or_foreign_is_named(tmp_path):
+def test_a_folder_that_is_missing_or_foreign_is_named(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no folder .*nowhere"):
         RegularizationPath.load(tmp_path / "nowhere")
     for content in (None, "{", "[]", '{"format": "other", "version": 1}', '{"format": "poise path", "version": "1"}'):
@@ -412,24 +422,24 @@ def test_a_folder_that_is_missing_or_foreign_is_named(tmp_path):
             RegularizationPath.load(tmp_path)
 
 
-def test_a_newer_format_asks_for_a_newer_poise(tmp_path):
+def test_a_newer_format_asks_for_a_newer_poise(tmp_path) -> None:
     (tmp_path / "path.json").write_text('{"format": "poise path", "version": 99, "records": []}')
     with pytest.raises(ValueError, match="has the format version 99, and this poise reads up to 2. Update poise"):
         RegularizationPath.load(tmp_path)
 
 
-def _shorten(file):
+def _shorten(file) -> None:
     file.write_bytes(file.read_bytes()[:-20])
 
 
-def _edit(file):
+def _edit(file) -> None:
     file.write_text(file.read_text().replace("0.1", "0.2").replace('"first"', '"frost"'))
 
 
 @pytest.mark.parametrize("part", ["", "stage-1"])
 @pytest.mark.parametrize("name", ["arrays.npz", "lanes.csv", "path.json"])
 @pytest.mark.parametrize("harm", [_shorten, _edit, lambda file: file.unlink()], ids=["shorter", "edited", "missing"])
-def test_damage_is_noticed(tmp_path, part, name, harm):
+def test_damage_is_noticed(tmp_path, part, name, harm) -> None:
     if name == "arrays.npz" and harm is _edit:
         harm = lambda file: file.write_bytes(file.read_bytes()[:-100] + bytes(100))  # noqa: E731
     adaptive().save(tmp_path / "path")
@@ -440,7 +450,7 @@ def test_damage_is_noticed(tmp_path, part, name, harm):
         RegularizationPath.load(tmp_path / "path")
 
 
-def test_a_missing_stage_is_noticed(tmp_path):
+def test_a_missing_stage_is_noticed(tmp_path) -> None:
     adaptive().save(tmp_path / "path")
     for file in (tmp_path / "path" / "relaxed").iterdir():
         file.unlink()
@@ -450,7 +460,7 @@ def test_a_missing_stage_is_noticed(tmp_path):
         RegularizationPath.load(tmp_path / "path")
 
 
-def with_layer(layer):
+def with_layer(layer) -> Any:
     """A path of a model that ends in the given layer."""
     path, model = path_of(), model_of(4)
     ending = keras.Sequential([keras.Input((4,)), *model.layers, layer], name="net")
@@ -460,7 +470,7 @@ def with_layer(layer):
     )
 
 
-def test_python_code_in_a_model_is_run_only_if_it_is_trusted(tmp_path):
+def test_python_code_in_a_model_is_run_only_if_it_is_trusted(tmp_path) -> None:
     doubled = keras.layers.Lambda(lambda x: 2.0 * x, output_shape=(1,))
     path = with_layer(doubled)
     x = np.ones((2, 4))
@@ -476,11 +486,11 @@ def test_python_code_in_a_model_is_run_only_if_it_is_trusted(tmp_path):
 
 
 class Own(keras.layers.Layer):
-    def call(self, x):
+    def call(self, x) -> Any:
         return 3.0 * x
 
 
-def test_a_layer_that_cannot_be_found_is_named_when_the_path_is_loaded(tmp_path):
+def test_a_layer_that_cannot_be_found_is_named_when_the_path_is_loaded(tmp_path) -> None:
     with keras.saving.custom_object_scope({"Own": Own}):
         path = with_layer(Own(name="own"))
         path.save(tmp_path / "path")
@@ -490,11 +500,13 @@ def test_a_layer_that_cannot_be_found_is_named_when_the_path_is_loaded(tmp_path)
         RegularizationPath.load(tmp_path / "path")
 
 
-def test_a_model_that_does_not_restore_itself_is_refused():
+def test_a_model_that_does_not_restore_itself_is_refused() -> None:
     path = path_of()
     other = model_of(5)
     architecture = keras.saving.serialize_keras_object(other)
-    with pytest.raises(ValueError, match="with weights of the shapes .*5, 3.* instead of .*4, 3"):
+    with pytest.raises(
+        ValueError, match="with weights of the shapes .*5, 3.* instead of .*4, 3"
+    ):
         RegularizationPath(
             path.lanes, architecture, state_of(other), path.rules, path.training, 0.0, resolved=path.resolved
         ).model(path.best_strength)
@@ -509,7 +521,7 @@ np.save(sys.argv[2], path.predict(path.best_strength, np.load(sys.argv[3])))
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
-def test_a_path_saved_on_one_backend_loads_on_another(tmp_path, backend, monkeypatch):
+def test_a_path_saved_on_one_backend_loads_on_another(tmp_path, backend, monkeypatch) -> None:
     path, x = path_of(), np.random.default_rng(1).normal(size=(7, 4)).astype("float32")
     path.save(tmp_path / "path")
     np.save(tmp_path / "x.npy", x)

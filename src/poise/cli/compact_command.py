@@ -47,10 +47,11 @@ def compact(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the new file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the results, as JSON.")] = False,
 ) -> None:
-    """Remove the dead units of a Keras model and keep its outputs.
+    """Remove the dead units of a Keras model.
 
-    A unit is dead if zeros in the weights make its output constant or unused. Prints the dead units of each layer with
-    the reason, and how much smaller the model is, and writes a plain Keras model.
+    The outputs of the model stay the same. A unit is dead if zeros in the weights make its output constant or unused.
+    Prints the dead units of each layer with the reason, and how much smaller the model is, and writes a plain Keras
+    model.
 
     \b
     Examples:

@@ -33,7 +33,7 @@ def predict(
     decimal: Decimal = None,
     encoding: Encoding = None,
 ) -> None:
-    """Predict new rows with the network of a saved study.
+    """Predict new rows with a saved study.
 
     Writes one row of predictions per row, in the same order.
 

@@ -5,7 +5,9 @@ from poise.cli.options import FOLDER_HINT, StudyFolder
 
 
 def show(folder: StudyFolder) -> None:
-    """Print the answer and the comparison of a saved study again.
+    """Print a saved study again.
+
+    Prints the task, the comparison of the networks, and the answer, as poise study did.
 
     \b
     Examples:

@@ -136,7 +136,7 @@ def study(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the content of study.json.")] = False,
 ) -> None:
-    """Find out whether a penalty helps on a table, and how much.
+    """Find out whether a penalty helps on a table.
 
     Trains the same network without a penalty and with each penalty, at many strengths, with cross-validation. Reports
     which penalty to use, how strong it should be, and which columns it selects. Writes a folder with a report, the
