@@ -210,9 +210,7 @@ def test_a_strength_is_found_despite_its_rounding(strength) -> None:
 )
 def test_a_strength_that_is_not_on_the_grid_is_refused_with_its_neighbors(strength, near) -> None:
     for read in (RegularizationPath.weights, RegularizationPath.model, RegularizationPath.features):
-        with pytest.raises(
-            ValueError, match=f"The strength .* is not on the grid; the nearest are {near}"
-        ):
+        with pytest.raises(ValueError, match=f"The strength .* is not on the grid; the nearest are {near}"):
             read(path_of(), strength)
 
 
@@ -407,7 +405,9 @@ def test_a_rule_that_could_not_be_found_again_is_not_saved(tmp_path) -> None:
         return True
 
     path = path_of(rules=(poise.Rule(chosen, poise.L1()),))
-    with pytest.raises(ValueError, match="Rule 'chosen' cannot be saved, because Keras could not find its function again"):
+    with pytest.raises(
+        ValueError, match="Rule 'chosen' cannot be saved, because Keras could not find its function again"
+    ):
         path.save(tmp_path / "path")
     assert not any(tmp_path.iterdir())
 
@@ -504,9 +504,7 @@ def test_a_model_that_does_not_restore_itself_is_refused() -> None:
     path = path_of()
     other = model_of(5)
     architecture = keras.saving.serialize_keras_object(other)
-    with pytest.raises(
-        ValueError, match="with weights of the shapes .*5, 3.* instead of .*4, 3"
-    ):
+    with pytest.raises(ValueError, match="with weights of the shapes .*5, 3.* instead of .*4, 3"):
         RegularizationPath(
             path.lanes, architecture, state_of(other), path.rules, path.training, 0.0, resolved=path.resolved
         ).model(path.best_strength)
