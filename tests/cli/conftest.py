@@ -7,7 +7,7 @@ import pytest
 from typer.testing import Result
 
 from poise import Study
-from poise import study as studies
+from poise.study import run as studies
 
 from .commands import FAST, poise
 

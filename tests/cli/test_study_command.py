@@ -9,12 +9,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from poise import study as studies
 from poise.cli.errors import BadInputError
 from poise.cli.screen import progress_bar
 from poise.cli.unfinished import UnfinishedStudy
 from poise.files import CheckpointDamagedError, CheckpointError
+from poise.study import run as studies
 from poise.study import tracking
+from poise.study.candidates.penalties import DEFAULT_PENALTIES
 
 from .commands import FAST, poise, refused
 
@@ -77,7 +78,7 @@ def test_the_defaults_are_those_of_run_study(calls):
     poise("study", "diabetes", "--hidden-layer-sizes", "none")
 
     defaults = studies.run_study.__kwdefaults__ or {}
-    assert calls[0]["penalties"] == studies.DEFAULT_PENALTIES
+    assert calls[0]["penalties"] == DEFAULT_PENALTIES
     assert calls[0]["hidden_layer_sizes"] == ()
     assert {name: calls[0][name] for name in defaults if name in calls[0]} == defaults
 
@@ -345,6 +346,17 @@ def test_studies_that_share_a_folder_keep_their_own_work(calls, monkeypatch):
     assert poise("study", "wine", "--max-iter", 7, "--force", "-q").exit_code == 0
     assert calls[-1]["checkpoint"] == kept
     assert [path.name for path in Path("runs").iterdir()] == ["wine"]
+
+
+def test_a_file_that_a_killed_writer_left_is_not_finished_work():
+    study = UnfinishedStudy(Path("runs/wine"), "wine", None, {"max_iter": 7})
+    left = study.folder / "none" / ".chunk-1.npz.saving-a" / "chunk-1.npz"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    assert not study
+
+    (study.folder / "none" / "chunk-1.npz").touch()
+    assert study
 
 
 def test_the_same_study_does_not_run_twice_at_once():

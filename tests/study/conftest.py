@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from oracles.hostile import TARGET, hostile_frame
 
-from poise.study import run_study
+from poise.study.run import run_study
 
 SMALL: dict[str, Any] = {"max_iter": 60, "strengths": 4, "cv": 2}
 

@@ -14,7 +14,6 @@ from oracles.hostile import CLASSES, KIND, NAMES, TARGET
 from plotly.offline import get_plotlyjs
 
 from poise.path.plots import plain_label as neutral
-from poise.study import run_study
 from poise.study.report.numbers import format_number
 from poise.study.report.page import embed_json, render_page
 from poise.study.report.script import write_script
@@ -24,6 +23,7 @@ from poise.study.report.sections.strengths import draw_paths
 from poise.study.report.sections.training import draw_losses
 from poise.study.report.sections.weights import draw_weights
 from poise.study.report.sentences import write_answer
+from poise.study.run import run_study
 
 
 @pytest.fixture

@@ -77,22 +77,11 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[float, str], None]]:
         A function that takes the share of finished work and what is being done.
     """
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    screen, description = Console(stderr=True), TextColumn("{task.description}", markup=False)
-    columns = (
-        description, BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=screen, transient=True, disable=quiet or not screen.is_terminal) as bars:
-        bar = bars.add_task("starting", total=1.0)
-        is_stopped = False
+    from poise.path.progress import show_progress
+
+    screen, is_stopped = Console(stderr=True), False
+    with show_progress("starting", not quiet and screen.is_terminal, screen) as show:
 
         def stop(number: int, frame: FrameType | None) -> None:
             nonlocal is_stopped
@@ -102,7 +91,7 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[float, str], None]]:
         def update(share: float, activity: str) -> None:
             if is_stopped:
                 raise KeyboardInterrupt
-            bars.update(bar, completed=share, description=activity)
+            show(share, activity)
 
         handler = signal.getsignal(signal.SIGINT)
         if handler is signal.default_int_handler:

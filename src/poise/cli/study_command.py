@@ -163,16 +163,16 @@ def study(
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)
     with plain_errors(HINTS, unfinished.farewell):
-        from poise import study as studies
         from poise.cli.custom_modules import add_working_directory
         from poise.cli.screen import console, progress_bar, say, say_data
         from poise.cli.study_output import print_study
-        from poise.study import tracking
+        from poise.study import run, tracking
+        from poise.study.candidates.penalties import DEFAULT_PENALTIES
         from poise.study.loading import RECORD
         from poise.study.storage import check_folder
 
         arguments["hidden_layer_sizes"] = _split_units(hidden_layer_sizes)
-        arguments["penalties"] = arguments["penalties"] or studies.DEFAULT_PENALTIES
+        arguments["penalties"] = arguments["penalties"] or DEFAULT_PENALTIES
         check_folder(folder, overwrite=force)
         if tensorboard is not None:
             tracking.check_tensorboard(tensorboard, overwrite=force)
@@ -182,7 +182,7 @@ def study(
         trainer = _make_executor(executor, address)
         with unfinished.claim(), unfinished.explain_how_to_continue():
             with progress_bar(quiet) as progress:
-                result = studies.run_study(
+                result = run.run_study(
                     data, target, **arguments, executor=trainer, checkpoint=unfinished.folder, progress=progress
                 )
             report = result.save(folder, overwrite=force)

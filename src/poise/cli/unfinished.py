@@ -34,7 +34,9 @@ class UnfinishedStudy:
 
     def __bool__(self) -> bool:
         """Return whether any work is finished."""
-        return any(self.folder.rglob(CHUNKS))
+        chunks = (chunk.relative_to(self.folder) for chunk in self.folder.rglob(CHUNKS))
+        # A writer that was killed leaves a folder whose name starts with a dot.
+        return any(not any(part.startswith(".") for part in chunk.parts) for chunk in chunks)
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:

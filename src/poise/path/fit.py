@@ -104,11 +104,11 @@ def fit_path(
         )
     prepare = _prepare_stream if is_stream(x) else _prepare_arrays
     data, replicas = prepare(model, x, y, sample_weight, groups, cv, validation_data, n_init)
-    with show_progress("path", progress) as report:
+    with show_progress("path", progress) as show:
         return solve_path(
             model, rules, data, replicas,
             executor=executor, strengths=strengths, adaptive=adaptive, relax=relax, training=training,
-            checkpoint=checkpoint, report=report,
+            checkpoint=checkpoint, report=lambda share: show(share, None),
         )  # fmt: skip
 
 
