@@ -76,8 +76,8 @@ def test_l1_and_l2_on_one_variable_end_at_the_elastic_net(name: str) -> None:
 
     assert_solution(model, elastic_net.coef_)
     [target] = model.optimizer.targets
-    assert [type(penalty) for _, penalty in target.joining] == [poise.L2]
-    assert [type(penalty) for _, penalty in target.after] == [poise.L1]
+    assert [type(penalty) for _, penalty in target.coupled] == [poise.L2]
+    assert [type(penalty) for _, penalty in target.proximal] == [poise.L1]
     assert poise.forces(model, *models.diabetes())["relative_residual"].max() < 1e-3
 
 
@@ -120,8 +120,8 @@ def test_actions_of_every_kind_of_penalty() -> None:
     optimizer.build(net().trainable_variables)
 
     sparse, smooth = optimizer.targets
-    assert (len(sparse.joining), len(sparse.shrinking), len(sparse.after)) == (0, 0, 1)
-    assert (len(smooth.joining), len(smooth.shrinking), len(smooth.after)) == (1, 0, 0)
+    assert (len(sparse.coupled), len(sparse.decoupled), len(sparse.proximal)) == (0, 0, 1)
+    assert (len(smooth.coupled), len(smooth.decoupled), len(smooth.proximal)) == (1, 0, 0)
 
 
 # ---------------------------------------------------------------- inner optimizers without a usable step

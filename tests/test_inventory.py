@@ -58,12 +58,12 @@ def test_a_strength_that_was_changed_is_shown() -> None:
 
 
 def test_inactive_rules_are_named() -> None:
-    model = _model([poise.L2(0.1), poise.Rule("features/kernel", poise.L1(0.1), name="asleep")])
+    model = _model([poise.L2(0.1), poise.Rule("features/kernel", poise.L1(0.1), name="inactive")])
     model.get_layer("features").trainable = False
 
     notes = _notes(model)
 
-    assert notes["net/features/kernel"] == "frozen, otherwise rule 'kernels', 'asleep' (inactive)"
+    assert notes["net/features/kernel"] == "frozen, otherwise rule 'kernels', 'inactive' (inactive)"
 
 
 def test_a_keras_regularizer_is_pointed_out() -> None:

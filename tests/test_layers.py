@@ -20,7 +20,7 @@ import poise
 from poise.penalties.axes import Axes, Sides
 from poise.rules.calling_code import find_layers
 from poise.rules.layer_types import TABLE
-from poise.rules.layers import info_of, is_learned, learn
+from poise.rules.layers import info_of, is_registered, register_layers
 from poise.rules.rule import kind_of, path_of
 
 Array = np.ndarray
@@ -142,7 +142,7 @@ def built(row: Row) -> tuple[Any, keras.Variable]:
         layer.build((None, 4, 5), (None, 4, 5))
     else:
         layer.build((None, 4, 5), (None, 4, 5))
-    learn([layer])
+    register_layers([layer])
     if row.part is not None:
         layer = next(sublayer for sublayer in layer._flatten_layers() if sublayer.name == row.part)
     variable = next(v for v in layer.weights if v.name == row.variable)
@@ -222,7 +222,7 @@ def test_units_of_recurrent_cells_have_an_entry_of_every_gate(
     keras.utils.set_random_seed(0)
     cell = make()
     cell.build((None, *shape), (None, *state)) if "Conv" in type(cell).__name__ else cell.build((None, *shape))
-    learn([cell])
+    register_layers([cell])
     for weight in cell.weights:
         weight.assign(np.random.default_rng(1).uniform(-0.5, 0.5, weight.shape))
     variable = next(v for v in cell.weights if v.name == name)
@@ -255,7 +255,7 @@ def test_units_of_recurrent_cells_have_an_entry_of_every_gate(
 def test_inputs_of_embeddings_are_the_words(make: Any) -> None:
     layer = make(4, 3)
     layer.build((None, 1))
-    learn([layer])
+    register_layers([layer])
     words = ops.convert_to_tensor(np.arange(4)[:, None])
     variable = layer.embeddings if isinstance(layer.embeddings, keras.Variable) else layer.weights[0]
 
@@ -276,7 +276,7 @@ def test_filters_between_the_two_kernels_of_a_separable_convolution(make: Any) -
     layer = make(2, 2, depth_multiplier=2)
     shape = (3,) * (1 if make is layers.SeparableConv1D else 2) + (3,)
     layer.build((None, *shape))
-    learn([layer])
+    register_layers([layer])
     depthwise, pointwise, _ = layer.weights
     x = ops.convert_to_tensor(np.random.default_rng(0).uniform(0.5, 1.5, (1, *shape)).astype("float32"))
     filters, rows = info_of(depthwise).sides.outputs, info_of(pointwise).sides.inputs
@@ -300,7 +300,7 @@ def test_units_of_torch_recurrent_layers(kind: str) -> None:
     torch.manual_seed(0)
     module = getattr(nn, kind)(2, 3, batch_first=True)
     layer = layers.TorchModuleWrapper(module)
-    learn([layer])
+    register_layers([layer])
     names = [name for name, _ in module.named_parameters()]
     x = torch.rand(1, 1, 2)
     start = torch.rand(1, 1, 3)
@@ -329,7 +329,7 @@ def test_roles_of_torch_parameters() -> None:
     module.register_parameter("class_token", nn.Parameter(torch.zeros(1, 1, 4)))
     module.register_parameter("mine", nn.Parameter(torch.zeros(2, 3)))
     layer = layers.TorchModuleWrapper(module)
-    learn([layer])
+    register_layers([layer])
     roles = {name: kind_of(v) for (name, _), v in zip(module.named_parameters(), layer.weights, strict=True)}
 
     assert roles == {
@@ -372,7 +372,7 @@ def test_parameters_of_a_jax_layer_are_known_by_their_names() -> None:
         "cls": np.ones((1, 1, 4)),
     }
     layer = layers.JaxLayer(forward, params=params)
-    learn([layer])
+    register_layers([layer])
     infos = keras.tree.map_structure(info_of, layer.params)
 
     def found(*path: str) -> tuple:
@@ -411,7 +411,7 @@ class Patches(layers.Layer):
 
 
 def roles(layer: keras.layers.Layer) -> dict[str, str]:
-    learn([layer])
+    register_layers([layer])
     return {variable.name: kind_of(variable) for variable in layer.variables}
 
 
@@ -439,7 +439,7 @@ def test_tokens_and_position_tables_of_a_custom_layer_are_no_kernels() -> None:
 def test_kernels_of_a_custom_layer_follow_the_convention_of_keras() -> None:
     layer = Patches()
     layer.build((None, 4, 3))
-    learn([layer])
+    register_layers([layer])
     for variable in (layer.w, layer.filters):
         sides = info_of(variable).sides
         assert (sides.inputs, sides.outputs) == (Axes.along(variable.shape, -2), Axes.along(variable.shape, -1))
@@ -508,7 +508,7 @@ def test_a_shared_variable_is_what_its_own_layer_says() -> None:
     conv.build((None, 4, 2))
     model = keras.Sequential([Tied(conv), conv])
     for order in (model, keras.Sequential([conv, Tied(conv)])):
-        learn([order])
+        register_layers([order])
         assert info_of(conv.kernel).sides.outputs == Axes.along(conv.kernel.shape, -2)
 
 
@@ -672,7 +672,7 @@ def variables_without_their_model() -> list:
 
 def test_groups_of_a_kernel_of_an_unknown_layer_are_refused() -> None:
     variables = variables_without_their_model()
-    assert not any(map(is_learned, variables))
+    assert not any(map(is_registered, variables))
     for side in ("outputs", "inputs"):
         with pytest.raises(ValueError, match=rf"groups along the {side}: the layer of this variable is unknown"):
             poise.PenalizedOptimizer("sgd", poise.GroupLasso(0.1, groups=side)).build(variables)

@@ -116,7 +116,7 @@ def test_infinite_weights_hold_at_zero_in_the_proximal_update_unless_another_pen
 
 @pytest.mark.parametrize("update", ["decoupled", "proximal"])
 def test_constraint_is_refused_where_a_prox_follows_it(update: str) -> None:
-    with pytest.raises(ValueError, match=r"features/kernel' has the constraint NonNeg.*Remove the constraint"):
+    with pytest.raises(ValueError, match=r"The constraint NonNeg on .*features/kernel.*Remove the constraint"):
         built("sgd", poise.L1(0.1), update, net(kernel_constraint="non_neg"))
     built("sgd", poise.L2(0.1), "decoupled", net(kernel_constraint="non_neg"))
     built("sgd", poise.L1(0.1), update, net(bias_constraint="non_neg"))

@@ -9,7 +9,7 @@ from keras import layers
 from oracles.models import net
 
 import poise
-from poise.rules.layers import learn
+from poise.rules.layers import register_layers
 from poise.rules.members import path_of
 from poise.rules.plan import resolve
 from poise.rules.rule import as_rules, kind_of
@@ -110,7 +110,7 @@ ROLES = {
 @pytest.mark.parametrize(("make", "shape", "expected"), ROLES.values(), ids=ROLES)
 def test_role_of_every_variable_of_a_layer(make: Any, shape: tuple[int, ...], expected: dict[str, str]) -> None:
     model = keras.Sequential([keras.Input(shape), make()])
-    learn([model])
+    register_layers([model])
 
     found = {v.name: kind_of(v) for v in model.variables if "seed" not in v.name}
 
@@ -220,7 +220,7 @@ def test_layers_and_variables_are_matched_by_identity() -> None:
 
 def test_layer_selects_no_state() -> None:
     model = keras.Sequential([keras.Input((3,)), layers.BatchNormalization(name="norm"), layers.Dense(1)])
-    learn([model])
+    register_layers([model])
     rule = poise.Rule(model, poise.L2())
 
     assert {v.name for v in model.variables if rule.applies_to(v)} == {"gamma", "beta", "kernel", "bias"}
@@ -358,7 +358,7 @@ def test_plan_tells_the_rules_of_every_variable() -> None:
     plan = resolve(rules, variables)
 
     assert plan.rules_of == {0: [0], 2: [0, 1], 3: [1]}
-    assert plan.asleep == []
+    assert plan.inactive == []
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_rule_for_frozen_variables_sleeps() -> None:
         model.weights,
     )
 
-    assert plan.asleep == [0]
+    assert plan.inactive == [0]
     assert plan.rules_of == {0: [1], 1: [1]}
 
 

@@ -18,7 +18,7 @@ RULES = [
     poise.Rule("features/kernel", poise.L2(0.02), name="base"),
     poise.Rule("head/kernel", poise.L2(0.05), name="head"),
 ]
-asleep = pytest.mark.filterwarnings("ignore:Rule 'base' has no effect:UserWarning")
+inactive = pytest.mark.filterwarnings("ignore:Rule 'base' has no effect:UserWarning")
 
 
 def half_frozen(**of_layers: Any) -> keras.Model:
@@ -40,7 +40,7 @@ def notes(model: keras.Model) -> dict[str, str]:
     return dict(zip(table["variable"], table["note"], strict=True))
 
 
-@asleep
+@inactive
 def test_two_phases_are_those_of_keras_regularizers_and_strengths_survive() -> None:
     regularizers = {"features": keras.regularizers.L2(0.02), "head": keras.regularizers.L2(0.05)}
     stock = half_frozen(kernel_regularizer=regularizers)
@@ -80,7 +80,7 @@ def test_prox_leaves_frozen_weights_and_acts_on_thawed_ones() -> None:
     assert np.any(weights(model)[0] == 0)
 
 
-@asleep
+@inactive
 def test_strengths_survive_under_a_loss_scale() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -95,7 +95,7 @@ def test_strengths_survive_under_a_loss_scale() -> None:
     assert notes(model)["net/features/kernel"] == "rule 'base'"
 
 
-@asleep
+@inactive
 def test_forces_are_observed_anew_of_all_that_is_trained() -> None:
     model = fitted(compiled(poise.PenalizedOptimizer("sgd", RULES, observe_every=1), half_frozen()), 1)
     first_phase = poise.forces(model)
@@ -110,7 +110,7 @@ def test_forces_are_observed_anew_of_all_that_is_trained() -> None:
     assert model.optimizer.force_record().samples == 3
 
 
-@asleep
+@inactive
 def test_the_same_optimizer_refuses_thawed_variables_and_says_what_to_do() -> None:
     optimizer = poise.PenalizedOptimizer("sgd", RULES)
     model = fitted(compiled(optimizer, half_frozen()), 1)
@@ -122,7 +122,7 @@ def test_the_same_optimizer_refuses_thawed_variables_and_says_what_to_do() -> No
         fitted(compiled(optimizer, model), 1)
 
 
-@asleep
+@inactive
 def test_anchor_of_thawed_weights_is_where_they_were_frozen() -> None:
     rules = [poise.Rule("features/kernel", poise.Anchored(poise.L1(100.0)), name="base"), RULES[1]]
     model = compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), rules, update="proximal"), half_frozen())

@@ -6,7 +6,7 @@ import pytest
 
 from poise import PenalizedOptimizer
 from poise.study.candidates.network import build_network, initial_bias, make_loss
-from poise.study.candidates.penalties import PENALTIES, make_rules, penalty_named
+from poise.study.candidates.penalties import PENALTIES, get_penalty, make_rules
 from poise.study.errors import DataError
 
 OWNERS = ("a", "b", "b", "c")
@@ -45,7 +45,7 @@ def test_a_model_whose_inputs_go_elsewhere_has_no_columns() -> None:
 
 def test_an_unknown_penalty_is_refused() -> None:
     with pytest.raises(DataError, match="Unknown penalty 'ridge'. Use one of l2, l1"):
-        penalty_named("ridge")
+        get_penalty("ridge")
 
 
 def test_a_network_begins_with_the_frequencies_of_the_classes() -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from poise.study.candidates.choice import first_not_worse
-from poise.study.candidates.penalties import path_holding
+from poise.study.candidates.penalties import find_shared_path
 from poise.study.errors import DataError
 from poise.study.run import run_study
 from poise.study.scores import row_losses
@@ -68,8 +68,8 @@ def test_every_penalty_is_a_candidate_after_the_unpenalized_network(small) -> No
 def test_group_is_the_first_stage_of_adaptive(diabetes_study) -> None:
     assert diabetes_study["group"].path is diabetes_study["adaptive"].stages[0]
     for names in (["group", "adaptive"], ["adaptive", "group"]):
-        assert [path_holding(name, names) for name in names] == ["adaptive", "adaptive"]
-    assert path_holding("group", ["group", "l2"]) == "group"
+        assert [find_shared_path(name, names) for name in names] == ["adaptive", "adaptive"]
+    assert find_shared_path("group", ["group", "l2"]) == "group"
 
 
 def test_the_results_are_those_of_the_networks(small) -> None:

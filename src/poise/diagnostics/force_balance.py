@@ -118,7 +118,7 @@ def forces(
         )
     gradients = {number: gradient.astype("float32") for number, gradient in zip(numbers, by_variable, strict=True)}
     rows = [
-        ops.convert_to_numpy(measure(target, w, target.gathered(gradients.__getitem__), penalties.strengths))
+        ops.convert_to_numpy(measure(target, w, target.gather(gradients.__getitem__), penalties.strengths))
         for target, w in zip(penalties.targets, penalties.weights().values(), strict=True)
     ]
     return _table(penalties, np.array(rows).reshape(-1, 4))
@@ -170,7 +170,7 @@ class Penalties:
     def weights(self) -> dict[int, Any]:
         """Return, by the index of a target, the tensor that its penalties act on."""
         return {
-            target.index: target.gathered(lambda number: ops.convert_to_tensor(self.variables[number]))
+            target.index: target.gather(lambda number: ops.convert_to_tensor(self.variables[number]))
             for target in self.targets
         }
 

@@ -10,7 +10,7 @@ import pandas as pd
 from poise.diagnostics.force_balance import Penalties, check_built, penalized_of, sync
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.optimizer.targets import assign_actions
-from poise.rules.layers import learn
+from poise.rules.layers import register_layers
 from poise.rules.members import path_of
 from poise.rules.rule import Rule, kind_of
 
@@ -95,7 +95,7 @@ def summary(model: keras.Model, *, optimizer: Any = None) -> Summary:
     check_built(model)
     penalized = penalized_of(model, optimizer) if optimizer is not None else _optimizer_of(model)
     sync(model)
-    learn([model])
+    register_layers([model])
     trained, frozen = model.trainable_variables, model.non_trainable_variables
     rows, title = [], f"{model.name}: not compiled with poise.PenalizedOptimizer"
     updates: dict[int, list[tuple[int, str]]] = {}

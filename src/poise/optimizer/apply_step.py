@@ -41,7 +41,7 @@ class Step:
 
     def assign(self, target: Target, joined: Any) -> None:
         """Assign what a target's penalties act on to its variables."""
-        for number, w in target.scattered(joined):
+        for number, w in target.split(joined):
             self.optimizer.assign(self.variables[self.positions[number]], w)
 
 
@@ -64,12 +64,12 @@ def apply_step(optimizer: Any, state: State, gradients: list[Any], trainable_var
 
     # Everything here is read before the inner step, which advances the iterations and the schedules with them.
     strengths = state.strengths.tensors()
-    needs_rate = any(target.shrinking or target.after for target in targets)
+    needs_rate = any(target.decoupled or target.proximal for target in targets)
     rate = ops.copy(ops.convert_to_tensor(inner.learning_rate)) if needs_rate else None
     is_update, is_first, overwrites = _phase(optimizer)
     _start_anchors(step, targets)
     scale = loss_scale(inner)
-    weights = {target.index: target.gathered(step.weight_of) for target in targets}
+    weights = {target.index: target.gather(step.weight_of) for target in targets}
 
     def gradient_of(number: int) -> Any:
         gradient = step.gradients[positions[number]]
@@ -78,20 +78,20 @@ def apply_step(optimizer: Any, state: State, gradients: list[Any], trainable_var
     if state.records is not None and state.records_values:
         state.records.record_values(targets, weights, strengths)
     if state.records is not None and optimizer.observe_every:
-        observed = [(target, weights[target.index], target.gathered(gradient_of)) for target in targets]
+        observed = [(target, weights[target.index], target.gather(gradient_of)) for target in targets]
         state.records.record_forces(observed, strengths, inner.iterations)
     pending: Pending = []
     for target in targets:
         w = weights[target.index]
-        if target.shrinking:
+        if target.decoupled:
             h = gate_step(ops.cast(rate, w.dtype), is_update)
-            step.assign(target, w - h * penalty_gradient(target.shrinking, w, strengths))
-        if target.joining:
-            for number, force in target.scattered(penalty_gradient(target.joining, w, strengths)):
+            step.assign(target, w - h * penalty_gradient(target.decoupled, w, strengths))
+        if target.coupled:
+            for number, force in target.split(penalty_gradient(target.coupled, w, strengths)):
                 gradient = step.gradients[positions[number]]
                 force = ops.cast(force if scale is None else scale * force, gradient.dtype)
                 step.gradients[positions[number]] = gradient + force
-        if target.after:
+        if target.proximal:
             pending.append((target, step_after(target, state.metric, inner, step.weight_of, gradient_of, rate)))
 
     with without_average(inner):
@@ -100,8 +100,8 @@ def apply_step(optimizer: Any, state: State, gradients: list[Any], trainable_var
     for target, step_size in pending:
         h = with_momentum(target, state.metric, step_size(), is_update, optimizer.assign)
         h = gate_step(h, is_update)
-        w = target.gathered(step.weight_of)
-        for number, penalty in target.after:
+        w = target.gather(step.weight_of)
+        for number, penalty in target.proximal:
             w = penalty.prox(w, h, strengths[number])
         step.assign(target, w)
     if optimizer.use_ema:

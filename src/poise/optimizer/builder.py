@@ -102,31 +102,32 @@ class Builder:
 
     def _complete(self, target: Target, variables: Sequence[Any]) -> Target:
         kind = None if self.metric is None else self.metric.kind
-        joining, shrinking, after = assign_actions(target.penalties, self.update, kind)
-        target = replace(target, joining=joining, shrinking=shrinking, after=after)
+        coupled, decoupled, proximal = assign_actions(target.penalties, self.update, kind)
+        target = replace(target, coupled=coupled, decoupled=decoupled, proximal=proximal)
         check_actions(target, [rule.name for rule in self.rules], kind, self.optimizer.inner_optimizer)
-        for variable in variables if target.after else ():
+        for variable in variables if target.proximal else ():
             if variable.constraint is not None:
                 raise ValueError(
-                    f"{path_of(variable)!r} has the constraint {type(variable.constraint).__name__}, which acts before "
-                    "the prox, and the prox would violate it. Remove the constraint, or use update='coupled'."
+                    f"The constraint {type(variable.constraint).__name__} on {path_of(variable)!r} cannot be combined "
+                    "with a proximal update, because Keras applies it before the proximal step. Remove the "
+                    "constraint, or use update='coupled'."
                 )
             if self.metric is not None and self.metric.forgets and kind_of(variable) == Role.EMBEDDINGS.value:
-                warnings.warn(self._why_rare_rows_suffer(target, variable), stacklevel=2)
+                warnings.warn(self._explain_rare_rows(target, variable), stacklevel=2)
         return replace(target, trace=self._trace(target, variables))
 
-    def _why_rare_rows_suffer(self, target: Target, variable: Any) -> str:
-        names = ", ".join(repr(self.rules[number].name) for number, _ in target.after)
+    def _explain_rare_rows(self, target: Target, variable: Any) -> str:
+        names = ", ".join(repr(self.rules[number].name) for number, _ in target.proximal)
         inner = type(self.optimizer.inner_optimizer).__name__
         return (
-            f"Rule {names} on the embedding {path_of(variable)!r}: in {inner}, the second moment of a row decays while "
-            "the row is not looked up, so the proximal step shrinks rare rows too much. Use "
+            f"Rule {names} on the embedding {path_of(variable)!r}: {inner} takes very large steps on rows "
+            "that are rarely looked up, so the proximal step shrinks them too much. Use "
             "keras.optimizers.Adam(amsgrad=True) or Adagrad, or update='decoupled'."
         )
 
     def _trace(self, target: Target, variables: Sequence[Any]) -> Any:
         """The variable for the running sum of steps, or None without momentum."""
-        if not target.after or self.metric is None or not self.metric.momentum:
+        if not target.proximal or self.metric is None or not self.metric.momentum:
             return None
         if self.metric.kind == "diagonal" and not target.is_joint:
             return self.optimizer.add_variable_from_reference(variables[0], "step_trace")

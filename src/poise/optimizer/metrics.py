@@ -48,7 +48,7 @@ class Before:
         """The number of updates; 1 after the first one."""
         return ops.maximum(ops.cast(self.optimizer.iterations, self.w.dtype), 1.0)
 
-    def where_seen(self, moment: Any, step_at: Callable[[Any], Any], least: float = 0.0) -> Any:
+    def step_with_fallback(self, moment: Any, step_at: Callable[[Any], Any], least: float = 0.0) -> Any:
         """Return the step that an optimizer takes at its second moment, also where no gradient has arrived yet.
 
         There an adaptive step is rate/ε, with which a prox would immediately set to zero everything that has not been
@@ -67,7 +67,7 @@ class Before:
         elsewhere = ops.where(count > 0, step_at(ops.where(count > 0, mean, 1.0)), self.rate)
         return ops.where(is_seen, step_at(ops.where(is_seen, moment, 1.0)), elsewhere)
 
-    def remaining(self, beta: Any) -> Any:
+    def bias_correction(self, beta: Any) -> Any:
         """Return 1 − βᵗ, the bias correction after the update."""
         return 1.0 - ops.power(ops.cast(beta, self.w.dtype), self.count)
 
@@ -194,14 +194,18 @@ def rmsprop(before: Before) -> Callable[[], Any]:
     """lr/√(v + ε), with ε inside the root, as in Keras."""
     inner = before.optimizer
 
-    return lambda: before.where_seen(before.state("_velocities"), lambda v: before.rate / ops.sqrt(v + inner.epsilon))
+    return lambda: before.step_with_fallback(
+        before.state("_velocities"), lambda v: before.rate / ops.sqrt(v + inner.epsilon)
+    )
 
 
 @step_of(keras.optimizers.Adagrad)
 def adagrad(before: Before) -> Callable[[], Any]:
     inner = before.optimizer
 
-    return lambda: before.where_seen(before.state("_accumulators"), lambda v: before.rate / ops.sqrt(v + inner.epsilon))
+    return lambda: before.step_with_fallback(
+        before.state("_accumulators"), lambda v: before.rate / ops.sqrt(v + inner.epsilon)
+    )
 
 
 @step_of(keras.optimizers.Adadelta)
@@ -221,8 +225,8 @@ def adam(before: Before) -> Callable[[], Any]:
 
     def step() -> Any:
         v = before.state("_velocity_hats" if inner.amsgrad else "_velocities")
-        rate = before.rate * ops.sqrt(before.remaining(inner.beta_2))
-        return before.where_seen(v, lambda v: rate / (ops.sqrt(v) + inner.epsilon))
+        rate = before.rate * ops.sqrt(before.bias_correction(inner.beta_2))
+        return before.step_with_fallback(v, lambda v: rate / (ops.sqrt(v) + inner.epsilon))
 
     return step
 
@@ -230,7 +234,7 @@ def adam(before: Before) -> Callable[[], Any]:
 @step_of(keras.optimizers.Adamax)
 def adamax(before: Before) -> Callable[[], Any]:
     inner = before.optimizer
-    return lambda: before.where_seen(before.state("_u"), lambda u: before.rate / (u + inner.epsilon))
+    return lambda: before.step_with_fallback(before.state("_u"), lambda u: before.rate / (u + inner.epsilon))
 
 
 @step_of(keras.optimizers.Nadam)
@@ -245,9 +249,11 @@ def nadam(before: Before) -> Callable[[], Any]:
         t = before.count
         product = ops.cast(nadam_momentum_product(inner), t.dtype)
         following = u(t + 1.0)
-        c = following * before.remaining(inner.beta_1) / (1.0 - product * following) + (1.0 - u(t)) / (1.0 - product)
-        v = before.state("_velocities") / before.remaining(inner.beta_2)
-        return before.where_seen(v, lambda v: c * before.rate / (ops.sqrt(v) + inner.epsilon))
+        c = following * before.bias_correction(inner.beta_1) / (1.0 - product * following) + (1.0 - u(t)) / (
+            1.0 - product
+        )
+        v = before.state("_velocities") / before.bias_correction(inner.beta_2)
+        return before.step_with_fallback(v, lambda v: c * before.rate / (ops.sqrt(v) + inner.epsilon))
 
     return step
 
@@ -261,13 +267,13 @@ def lamb(before: Before) -> Callable[[], Any]:
         v = before.state("_velocities")
 
         def scale(v: Any) -> Any:
-            return ops.sqrt(v / before.remaining(inner.beta_2)) + inner.epsilon
+            return ops.sqrt(v / before.bias_correction(inner.beta_2)) + inner.epsilon
 
-        update = before.state("_momentums") / before.remaining(inner.beta_1) / scale(v)
+        update = before.state("_momentums") / before.bias_correction(inner.beta_1) / scale(v)
         update_norm = _norm(update)
         both = ops.logical_and(w_norm > 0, update_norm > 0)
         ratio = ops.where(both, w_norm / ops.where(both, update_norm, 1.0), 1.0)
-        return before.where_seen(v, lambda v: ratio * before.rate / scale(v))
+        return before.step_with_fallback(v, lambda v: ratio * before.rate / scale(v))
 
     return step
 
@@ -282,7 +288,7 @@ def adafactor(before: Before) -> Callable[[], Any]:
         alpha = ops.maximum(ops.cast(inner.epsilon_2, rho.dtype), size) * rho
         v = before.state("_v")
         clipped = alpha / ops.maximum(1.0, _rms(before.gradient / ops.sqrt(v)) / inner.clip_threshold)
-        return before.where_seen(v, lambda v: clipped / ops.sqrt(v), least=UNSEEN * inner.epsilon_1)
+        return before.step_with_fallback(v, lambda v: clipped / ops.sqrt(v), least=UNSEEN * inner.epsilon_1)
 
     return step
 

@@ -53,7 +53,7 @@ from poise.optimizer.wrapper import OptimizerWrapper
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE, Schedule
 from poise.rules.calling_code import find_owner
-from poise.rules.layers import learn
+from poise.rules.layers import register_layers
 from poise.rules.plan import Plan, resolve
 from poise.rules.rule import Rule, as_rules
 
@@ -257,7 +257,7 @@ class PenalizedOptimizer(OptimizerWrapper):
         check_inner_variables(self.inner_optimizer, variables)
         state = self._state
         plan = self.plan(variables, model)
-        for number in plan.asleep:
+        for number in plan.inactive:
             warnings.warn(
                 f"Rule {state.rules[number].name!r} has no effect: every variable that it matches is frozen "
                 "(trainable=False) or is state such as a scale of float8.",
@@ -289,7 +289,7 @@ class PenalizedOptimizer(OptimizerWrapper):
             ValueError: If the rules do not fit the variables.
         """
         if model is not None:
-            learn([model])
+            register_layers([model])
         return resolve(self._state.rules, variables, [] if model is None else model.weights, self._state.resolved)
 
     @property
@@ -297,7 +297,7 @@ class PenalizedOptimizer(OptimizerWrapper):
         """What the rules resolved to, with the variables by their positions; None before it is known."""
         return self._state.resolved
 
-    def resolved_as(self, resolved: dict | None) -> "PenalizedOptimizer":
+    def restore_plan(self, resolved: dict | None) -> "PenalizedOptimizer":
         """Set what the rules resolve to on build (`resolved`) and return the optimizer."""
         self._state.resolved = resolved
         return self
@@ -332,7 +332,7 @@ class PenalizedOptimizer(OptimizerWrapper):
         return new
 
     @contextlib.contextmanager
-    def reweighted(self, factors: Mapping[tuple[int, int], Any]) -> Iterator[None]:
+    def use_factors(self, factors: Mapping[tuple[int, int], Any]) -> Iterator[None]:
         """Replace the factors of the penalties within a `with` block, also by traced tensors (the lanes of a path).
 
         Args:
@@ -340,7 +340,7 @@ class PenalizedOptimizer(OptimizerWrapper):
                 `factors`.
         """
         targets = self._state.targets
-        self._state.targets = [target.reweighted(factors) for target in targets]
+        self._state.targets = [target.with_factors(factors) for target in targets]
         try:
             yield
         finally:
@@ -420,7 +420,7 @@ class PenalizedOptimizer(OptimizerWrapper):
         inner, rules, resolved = config.pop("inner_optimizer"), config.pop("rules"), config.pop("resolved", None)
         inner = keras.saving.deserialize_keras_object(inner, custom_objects=custom_objects)
         rules = [keras.saving.deserialize_keras_object(rule, custom_objects=custom_objects) for rule in rules]
-        return cls(inner, rules, **config).resolved_as(resolved)
+        return cls(inner, rules, **config).restore_plan(resolved)
 
     def __repr__(self) -> str:
         rules = ", ".join(

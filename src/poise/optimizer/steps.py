@@ -38,7 +38,7 @@ def step_after(
     if metric is None or metric.kind == "scalar" or not target.is_joint:
         return step_of_member(target.index)  # all members have the same step, or there is one member
     steps = {number: step_of_member(number) for number in target.members}
-    return lambda: target.gathered(lambda number: steps[number]())
+    return lambda: target.gather(lambda number: steps[number]())
 
 
 def with_momentum(

@@ -31,9 +31,9 @@ class Target:
         path: The path of its variable, or the name of the rule of a joint penalty.
         is_joint: Whether a penalty acts on all members as on one vector, their entries one after the other.
         penalties: All penalties, each with the number of its rule.
-        joining: Those whose gradient is added to the prediction gradient.
-        shrinking: Smooth ones that take a separate step before the inner update.
-        after: Those that act by their prox after it.
+        coupled: Penalties whose gradient is added to the prediction gradient.
+        decoupled: Smooth penalties that take a separate step before the inner update.
+        proximal: Penalties that act by their prox after the inner update.
         trace: The running sum of steps of an optimizer with momentum, or None.
     """
 
@@ -42,9 +42,9 @@ class Target:
     path: str
     is_joint: bool
     penalties: Pairs
-    joining: Pairs = ()
-    shrinking: Pairs = ()
-    after: Pairs = ()
+    coupled: Pairs = ()
+    decoupled: Pairs = ()
+    proximal: Pairs = ()
     trace: Any = None
 
     @property
@@ -57,7 +57,7 @@ class Target:
         """The shape of what its penalties act on."""
         return (sum(map(math.prod, self.shapes)),) if self.is_joint else self.shapes[0]
 
-    def gathered(self, tensor_of: Callable[[int], Any]) -> Any:
+    def gather(self, tensor_of: Callable[[int], Any]) -> Any:
         """Return what its penalties act on, of tensors that belong to its variables.
 
         Args:
@@ -67,8 +67,8 @@ class Target:
             return tensor_of(self.index)
         return ops.concatenate([ops.reshape(tensor_of(number), (-1,)) for number in self.members])
 
-    def scattered(self, joined: Any) -> list[tuple[int, Any]]:
-        """Return (number, tensor) for each of its variables: the inverse of `gathered`."""
+    def split(self, joined: Any) -> list[tuple[int, Any]]:
+        """Return (number, tensor) for each of its variables: the inverse of `gather`."""
         if not self.is_joint:
             return [(self.index, joined)]
         parts, first = [], 0
@@ -84,7 +84,7 @@ class Target:
         starts = [(number, getattr(penalty, "start", None)) for number, penalty in self.penalties]
         return [(number, start) for number, start in starts if isinstance(start, keras.Variable)]
 
-    def reweighted(self, factors: Mapping[tuple[int, int], Any]) -> "Target":
+    def with_factors(self, factors: Mapping[tuple[int, int], Any]) -> "Target":
         """Return the target with other factors of its penalties, by (index, number of a rule)."""
 
         def replace_factors(pairs: Pairs) -> Pairs:
@@ -95,12 +95,12 @@ class Target:
                 for number, penalty in pairs
             )
 
-        fields = ("penalties", "joining", "shrinking", "after")
+        fields = ("penalties", "coupled", "decoupled", "proximal")
         return dataclasses.replace(self, **{name: replace_factors(getattr(self, name)) for name in fields})
 
 
 def assign_actions(penalties: Pairs, update: str, metric_kind: MetricKind | None) -> tuple[Pairs, Pairs, Pairs]:
-    """Return which penalties of a target act how: (joining, shrinking, after), as in `Target`.
+    """Return which penalties of a target act how: (coupled, decoupled, proximal), as in `Target`.
 
     A smooth penalty beside another one can act only by its gradient, which leaves the fixed points of a prox as they
     are.
@@ -117,13 +117,13 @@ def assign_actions(penalties: Pairs, update: str, metric_kind: MetricKind | None
     if update == "decoupled":
         return (), smooth, rough
     if update == "auto":
-        after = tuple(pair for pair in rough if needs_prox(pair[1]))
+        proximal = tuple(pair for pair in rough if needs_prox(pair[1]))
         is_alone = len(penalties) == 1 and needs_prox(penalties[0][1])
     else:
-        after = rough
+        proximal = rough
         is_alone = len(penalties) == 1 and accepts_steps(penalties[0][1], metric_kind)
-    after = penalties if is_alone else after
-    return tuple(pair for pair in smooth + rough if pair not in after), (), after
+    proximal = penalties if is_alone else proximal
+    return tuple(pair for pair in smooth + rough if pair not in proximal), (), proximal
 
 
 def needs_prox(penalty: Penalty) -> bool:
@@ -148,7 +148,7 @@ def check_actions(target: Target, rule_names: Sequence[Any], metric_kind: Metric
         metric_kind: As in `assign_actions`.
         inner: The inner optimizer.
     """
-    for number, penalty in target.after:
+    for number, penalty in target.proximal:
         where = f"Rule {rule_names[number]!r} on {target.path!r}"
         if penalty.metric is None:
             raise ValueError(f"{where}: {penalty.why_no_prox()}")
@@ -158,7 +158,7 @@ def check_actions(target: Target, rule_names: Sequence[Any], metric_kind: Metric
                 "takes one step per coordinate. Use keras.optimizers.SGD as the inner optimizer, or "
                 "update='decoupled' or 'coupled'."
             )
-    for number, penalty in target.joining + target.shrinking:
+    for number, penalty in target.coupled + target.decoupled:
         who = f"Rule {rule_names[number]!r} on {target.path!r}: {type(penalty).__name__}"
         if not penalty.has_force:
             raise ValueError(

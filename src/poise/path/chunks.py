@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poise.path.data.batches import at_once, steps_of
+from poise.path.data.batches import settling_batch_size, steps_of
 from poise.path.training import Replica, Training
 
 LARGE = 20_000_000
@@ -61,7 +61,7 @@ def plan_chunks(replicas: Sequence[Replica], strengths: int, training: Training,
     families: dict[tuple, list[int]] = {}
     for number, replica in enumerate(replicas):
         comes_last = training.patience is not None and not len(replica.held)
-        sizes = (training.batch_size, at_once(len(replica.train)))
+        sizes = (training.batch_size, settling_batch_size(len(replica.train)))
         steps = () if limits.is_stream else tuple(steps_of(replica, size) for size in sizes)
         families.setdefault((comes_last, *steps), []).append(number)
     chunks = []
@@ -91,7 +91,7 @@ def lane_number(replica: Replica, strength: float) -> int:
 
 def _chunk_size(replica: Replica, members: int, strengths: int, training: Training, limits: ChunkLimits) -> int:
     """Return how many lanes to run at once: all that the memory holds if they are small, else the fastest number."""
-    all_at_once = at_once(len(replica.train))
+    all_at_once = settling_batch_size(len(replica.train))
     uses_all_rows = training.settle or training.batch_size is None
     rows = all_at_once if uses_all_rows else min(training.batch_size or 0, all_at_once)
     largest = max(int(min(limits.memory / (12 * limits.values), CACHED / max(rows * limits.outputs, 1))), 1)

@@ -15,7 +15,7 @@ from keras.src.utils import module_utils
 from poise.compaction.inputs import InputKernel, input_kernels
 from poise.layer_state import State
 from poise.path.training import Lanes
-from poise.rules.layers import info_of, learn
+from poise.rules.layers import info_of, register_layers
 from poise.rules.members import path_of, unique_names
 from poise.rules.rule import Rule
 
@@ -73,7 +73,7 @@ class ModelBuilder:
     def model(self) -> keras.Model:
         """A model that is built once, for uses to which its weights do not matter."""
         model = self.build()
-        learn([model])
+        register_layers([model])
         return model
 
     @cached_property

@@ -10,7 +10,7 @@ import numpy as np
 from poise._keras_internals import learning_rate_or_schedule
 from poise.diagnostics.force_balance import check_built
 from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
-from poise.rules.layers import learn
+from poise.rules.layers import register_layers
 from poise.rules.members import path_of
 from poise.rules.plan import resolve
 from poise.rules.rule import Rule
@@ -59,7 +59,7 @@ def resolve_rules(model: Any, rules: Sequence[Rule]) -> dict:
     variables, weights = model.trainable_variables, model.weights
     if compiled is not None and all(any(rule is other for other in compiled.rules) for rule in rules):
         return compiled.plan(variables, model).config
-    learn([model])
+    register_layers([model])
     return resolve(rules, variables, weights).config
 
 
@@ -99,7 +99,7 @@ def build_optimizer(
     if learning_rate is not None:
         config.update(learning_rate=learning_rate, gradient_accumulation_steps=None)
     optimizer = PenalizedOptimizer(type(inner).from_config(config), list(rules), update)
-    optimizer.resolved_as(resolved).build(model.trainable_variables, model)
+    optimizer.restore_plan(resolved).build(model.trainable_variables, model)
     return optimizer
 
 

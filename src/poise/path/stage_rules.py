@@ -46,7 +46,7 @@ def adaptive_rules(
     Raises:
         ValueError: If two variables share a path, so that no rule can give each its factors.
     """
-    optimizer = PenalizedOptimizer("sgd", list(rules), update).resolved_as(resolved)
+    optimizer = PenalizedOptimizer("sgd", list(rules), update).restore_plan(resolved)
     optimizer.build(model.trainable_variables, model)
     factors = adaptive_factors(optimizer.targets, dict(sizes), position)
     paths = [target.path for target in optimizer.targets]

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from poise._keras_internals import model_of_h5_file
-from poise.rules.layers import learn
+from poise.rules.layers import register_layers
 
 
 def find_layers(variables: Iterable[Any]) -> list[keras.layers.Layer]:
@@ -53,7 +53,7 @@ def find_owner(variables: Sequence[Any]) -> keras.layers.Layer | None:
     if not variables:
         return model_of_h5_file() or calling_model()
     layers = find_layers(variables)
-    learn(layers)
+    register_layers(layers)
     for layer in layers:
         owned = {id(weight) for weight in layer.weights}
         if all(id(variable) in owned for variable in variables):

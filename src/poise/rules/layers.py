@@ -17,7 +17,7 @@ from poise.rules.variable_info import STATE, UNKNOWN_LAYER, VariableInfo, info_b
 from poise.rules.wrapped_layers import infos_of_wrapped
 
 
-def learn(layers: Iterable[keras.layers.Layer]) -> None:
+def register_layers(layers: Iterable[keras.layers.Layer]) -> None:
     """Remember what the variables of layers or models are, those of their sublayers included."""
     for key, (variable, info) in _describe(layers).items():
         # By identity: variables compare by value and have no hash.
@@ -26,7 +26,7 @@ def learn(layers: Iterable[keras.layers.Layer]) -> None:
 
 def info_of(variable: Any) -> VariableInfo:
     """Return what a variable is: by its layer if that was learned, else by its name and number of axes."""
-    if is_learned(variable):
+    if is_registered(variable):
         return _known[id(variable)][1]
     info = info_by_name(path_of(variable).split("/")[-1], variable.shape)
     if getattr(variable, "overwrite_with_gradient", False):
@@ -34,7 +34,7 @@ def info_of(variable: Any) -> VariableInfo:
     return VariableInfo(info.role, Sides(unknown=UNKNOWN_LAYER)) if len(variable.shape) > 2 else info
 
 
-def is_learned(variable: Any) -> bool:
+def is_registered(variable: Any) -> bool:
     """Whether the layer of the variable is known."""
     return id(variable) in _known and _known[id(variable)][0]() is variable
 

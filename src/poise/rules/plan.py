@@ -28,13 +28,13 @@ class Plan:
 
     Attributes:
         rules_of: By the number of a variable the numbers of its rules.
-        asleep: The inactive rules: all their variables are frozen, or state that training sets.
+        inactive: The inactive rules: all their variables are frozen, or state that training sets.
         joint: By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order.
         config: What `resolve` takes as `saved`: JSON-compatible, with the variables by their positions.
     """
 
     rules_of: dict[int, list[int]]
-    asleep: list[int]
+    inactive: list[int]
     joint: dict[int, list[int]]
     config: dict[str, Any]
 
@@ -71,7 +71,7 @@ def resolve(
     frozen = [weight for weight in weights if id(weight) not in numbers]
     restored = {} if saved is None else _restore(saved, rules, variables, weights, whole)
     rules_of = collections.defaultdict(list)
-    asleep: list[int] = []
+    inactive: list[int] = []
     joint: dict[int, list[int]] = {}
     positions: dict[Any, list[int]] = {}
     for number, rule in enumerate(rules):
@@ -91,7 +91,7 @@ def resolve(
             _check_trained(rule, chosen, numbers)
             joint[number] = matched
         if not matched:
-            asleep.append(number)
+            inactive.append(number)
         for i in matched:
             _check_variable(rule, variables[i])
             rules_of[i].append(number)
@@ -105,7 +105,7 @@ def resolve(
         "whole": whole,
         "rules": positions,
     }
-    return Plan(dict(rules_of), asleep, joint, config)
+    return Plan(dict(rules_of), inactive, joint, config)
 
 
 def _restore(

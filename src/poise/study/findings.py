@@ -14,7 +14,7 @@ import pandas as pd
 from poise.compaction import compact
 from poise.path.result import RegularizationPath
 from poise.study.candidates.choice import row_at
-from poise.study.candidates.penalties import penalty_named
+from poise.study.candidates.penalties import get_penalty
 from poise.study.columns.encoding import Encoder
 from poise.study.scores import Estimate, RowScores, score_name
 from poise.study.settings import NO_PENALTY, Settings
@@ -141,9 +141,9 @@ class Findings:
     def selector(self) -> Candidate | None:
         """The candidate that selects columns: the last that drops columns, else the last that makes zeros."""
         selecting = [c for c in self.candidates[1:] if c.selected is not None]
-        able = [c for c in selecting if penalty_named(c.name).drops_columns]
+        able = [c for c in selecting if get_penalty(c.name).drops_columns]
         able = able or [c for c in selecting if c.name != "l2"]
-        adaptive = [c for c in able if penalty_named(c.name).adaptive]
+        adaptive = [c for c in able if get_penalty(c.name).adaptive]
         return (adaptive or able or [None])[-1]
 
     @cached_property

@@ -26,7 +26,7 @@ from poise.penalties import Penalty
 from poise.rules.rule import Rule
 from poise.study.candidates.choice import best_stage, row_at
 from poise.study.candidates.network import ModelFunction, build_start
-from poise.study.candidates.penalties import make_rules, penalty_named
+from poise.study.candidates.penalties import get_penalty, make_rules
 from poise.study.columns.encoding import LARGEST
 from poise.study.columns.folds import standardize
 from poise.study.columns.number_column import set_constants_to_zero
@@ -131,7 +131,7 @@ class PathEstimator(BaseEstimator):
             raise ValueError("penalty must be a name such as 'l2', a penalty, a rule or a list of them, got None.")
         if isinstance(self.penalty, str):
             rules = make_rules(self.penalty, start, [*map(str, range(features))])
-            default = penalty_named(self.penalty).adaptive
+            default = get_penalty(self.penalty).adaptive
         else:
             rules, default = check_rules(start, self.penalty), 0
         adaptive = default if self.adaptive is None else self.adaptive

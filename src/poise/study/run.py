@@ -25,7 +25,7 @@ from poise.penalties import L2
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 from poise.study.candidates.choice import best_stage, first_not_worse, fold_losses, row_at
 from poise.study.candidates.network import ModelFunction, build_start
-from poise.study.candidates.penalties import DEFAULT_PENALTIES, make_rules, path_holding, penalty_named
+from poise.study.candidates.penalties import DEFAULT_PENALTIES, find_shared_path, get_penalty, make_rules
 from poise.study.columns.folds import Folds, encode_folds
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Findings
@@ -132,7 +132,7 @@ def run_study(
         cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), delimiter, decimal, encoding,
     )  # fmt: skip
     for name in settings.penalties:
-        penalty_named(name)
+        get_penalty(name)
     try:
         checked = check_executor(executor)
     except ValueError as error:
@@ -188,15 +188,15 @@ class _Trainer:
     ) -> None:
         self.start, self.rows, self.settings = start, rows, settings
         self.executor, self.checkpoint, self.report = executor, checkpoint, report
-        names = dict.fromkeys(path_holding(name, settings.penalties) for name in settings.penalties)
-        self.costs = {NO_PENALTY: BASELINE_COST, **{name: 1.0 + penalty_named(name).adaptive for name in names}}
+        names = dict.fromkeys(find_shared_path(name, settings.penalties) for name in settings.penalties)
+        self.costs = {NO_PENALTY: BASELINE_COST, **{name: 1.0 + get_penalty(name).adaptive for name in names}}
         self.total = sum(self.costs.values()) + WATCHING_COST
         self.finished = 0.0
         self.paths: dict[str, RegularizationPath] = {}
 
     def path(self, name: str) -> RegularizationPath:
         """Return the path of a candidate."""
-        source = name if name == NO_PENALTY else path_holding(name, self.settings.penalties)
+        source = name if name == NO_PENALTY else find_shared_path(name, self.settings.penalties)
         if source not in self.paths:
             self.paths[source] = self._solve(source, _title(name))
             self.finished += self.costs[source]
@@ -220,7 +220,7 @@ class _Trainer:
             executor=self.executor,
             report=lambda share: self.report_progress(share, title, self.costs[name]),
             strengths=np.array([0.0]) if is_baseline else settings.strengths,
-            adaptive=0 if is_baseline else penalty_named(name).adaptive,
+            adaptive=0 if is_baseline else get_penalty(name).adaptive,
             relax=False,
             training=Training(epochs=0, settle=settings.max_iter, update="proximal"),
             checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
@@ -228,7 +228,7 @@ class _Trainer:
 
 
 def _title(name: str) -> str:
-    return "No penalty" if name == NO_PENALTY else penalty_named(name).title
+    return "No penalty" if name == NO_PENALTY else get_penalty(name).title
 
 
 def _encode_test_rows(table: Table, testing: np.ndarray, rows: Folds, settings: Settings) -> _TestRows:

@@ -11,7 +11,7 @@ from poise.callbacks import ForceHistory, PenaltyLogger
 from poise.diagnostics.force_balance import forces
 from poise.layer_state import copy_state
 from poise.optimizer.penalized import PenalizedOptimizer
-from poise.path.data.batches import WHOLE, at_once
+from poise.path.data.batches import WHOLE, settling_batch_size
 from poise.path.result import RegularizationPath
 from poise.path.training import Replica
 from poise.study.columns.folds import Folds
@@ -92,7 +92,7 @@ def _final_forces(
 def _repeat_batches(rows: Folds, replica: Replica) -> Iterator[tuple[np.ndarray, ...]]:
     """Yield the full batches of a lane, or its parts if there are many rows, without end."""
     train = np.random.default_rng([replica.fold + 1, replica.seed, 0]).permutation(replica.train)
-    parts = np.array_split(train, -(-len(train) // at_once(len(train))))
+    parts = np.array_split(train, -(-len(train) // settling_batch_size(len(train))))
     while True:
         for part in parts:
             yield _take(rows, part)

@@ -12,7 +12,7 @@ PART = 4096
 """Rows of a settling step if there are more than `WHOLE`: their noise is small, and time is proportional to rows."""
 
 
-def at_once(rows: int) -> int:
+def settling_batch_size(rows: int) -> int:
     """Return how many of `rows` a settling step uses: all of them if they are few."""
     return rows if rows <= WHOLE else PART
 

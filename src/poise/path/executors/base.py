@@ -88,7 +88,7 @@ def local_memory() -> float:
     return SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def with_following(tasks: Iterator[tuple[int, Task]]) -> Iterator[tuple[tuple[int, Task], Task | None]]:
+def pair_with_next(tasks: Iterator[tuple[int, Task]]) -> Iterator[tuple[tuple[int, Task], Task | None]]:
     """Yield every numbered task with the task after it, None for the last."""
     following = next(tasks, None)
     while following is not None:

@@ -115,7 +115,7 @@ class RayExecutor:
                 piece = running.pop(ready)
                 try:
                     arrays = piece.arrays = self._ray.get(ready)
-                    self._results.learn(arrays)
+                    self._results.record_shapes(arrays)
                 except self._ray.exceptions.RayError as error:
                     waiting.extend(self._retry(piece, error))
                 whole = piece.merge()
@@ -169,7 +169,7 @@ class _FailedResults:
     def is_known(self) -> bool:
         return bool(self._forms)
 
-    def learn(self, arrays: Arrays) -> None:
+    def register_layers(self, arrays: Arrays) -> None:
         self._forms = self._forms or {name: (a.shape[2:], a.dtype) for name, a in arrays.items()}
 
     def failed(self, task: Task) -> Arrays:

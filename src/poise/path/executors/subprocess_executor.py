@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from poise.path.executors.base import Arrays, Problem, Report, local_memory, with_following
+from poise.path.executors.base import Arrays, Problem, Report, local_memory, pair_with_next
 from poise.path.executors.messages import read_message, write_message
 from poise.path.executors.serialization import dump, dump_problem
 from poise.path.lanes.problem import Task
@@ -71,7 +71,7 @@ class SubprocessExecutor:
             raise
 
     def run(self, tasks: Iterator[tuple[int, Task]], report: Report) -> Iterator[tuple[int, Arrays]]:
-        for (number, task), following in with_following(tasks):
+        for (number, task), following in pair_with_next(tasks):
             yield number, self._ask(report, dump(("train", task, following)))
 
     def fastest_size(self, replica: Replica, training: Training, sizes: list[int]) -> int:

@@ -52,11 +52,11 @@ def evaluate_penalties(
     """Return the sums of `poise.optimizer.targets.measure`, (replicas, strengths, targets, 4), and the penalty."""
 
     def evaluate(trained: list[Any], gradients: list[Any], strengths: Any, factors: Factors) -> Any:
-        targets = [target.reweighted(factors) for target in problem.optimizer.targets]
+        targets = [target.with_factors(factors) for target in problem.optimizer.targets]
         if not targets:
             return jnp.zeros((0, 4)), jnp.zeros(())
-        weights = {target.index: target.gathered(trained.__getitem__) for target in targets}
-        rows = [measure(t, weights[t.index], t.gathered(gradients.__getitem__), strengths) for t in targets]
+        weights = {target.index: target.gather(trained.__getitem__) for target in targets}
+        rows = [measure(t, weights[t.index], t.gather(gradients.__getitem__), strengths) for t in targets]
         return jnp.stack(rows), sum(values(targets, weights, strengths))
 
     return jax.vmap(jax.vmap(evaluate), in_axes=(0, 0, None, 0))(trained, gradients, strengths, factors)

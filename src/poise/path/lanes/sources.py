@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from poise.path.data.batches import WHOLE, at_once, batches_of
+from poise.path.data.batches import WHOLE, batches_of, settling_batch_size
 from poise.path.data.streams import Stream
 from poise.path.lanes.compile_ahead import CompileAhead
 from poise.path.lanes.patience import choose_lanes
@@ -92,7 +92,7 @@ class ArraySource:
 
     def steps_per_pass(self, replicas: Sequence[Replica]) -> int:
         rows = max(len(replica.train) for replica in replicas)
-        return -(-rows // at_once(rows))
+        return -(-rows // settling_batch_size(rows))
 
     def train(
         self,
@@ -125,7 +125,7 @@ class ArraySource:
 
     def settling_batches(self, replicas: Sequence[Replica], first: int, steps: int) -> tuple[Any, Any, Any]:
         """Return the rows of every batch, whether they count, and the number of the batch of every step."""
-        rows, counted = batches_of(replicas, at_once(max(len(replica.train) for replica in replicas)), 0)
+        rows, counted = batches_of(replicas, settling_batch_size(max(len(replica.train) for replica in replicas)), 0)
         return rows, counted, np.arange(first, first + steps) % rows.shape[1]
 
     def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, Masks]]:

@@ -88,7 +88,7 @@ def step_lanes(
     def step(state: LaneState, x: Any, y: Any, weights: Any, factors: Factors) -> LaneState:
         trained, fixed, inner = state
         (_, (_, fixed)), gradients = loss_and_gradient(problem, trained, fixed, x, y, weights, True)
-        with optimizer.reweighted(factors):
+        with optimizer.use_factors(factors):
             trained, inner = optimizer.stateless_apply(inner, gradients, trained)
         return LaneState(list(trained), fixed, list(inner))
 

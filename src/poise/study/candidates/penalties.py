@@ -69,7 +69,7 @@ PENALTIES = {
 DEFAULT_PENALTIES = ("l2", "l1", "group", "adaptive")
 
 
-def penalty_named(name: str) -> StudyPenalty:
+def get_penalty(name: str) -> StudyPenalty:
     """Return the penalty of a name.
 
     Raises:
@@ -80,12 +80,12 @@ def penalty_named(name: str) -> StudyPenalty:
     return PENALTIES[name]
 
 
-def path_holding(name: str, names: Sequence[str]) -> str:
+def find_shared_path(name: str, names: Sequence[str]) -> str:
     """Return which of the penalties in a study has a path that contains that of `name`.
 
     An adaptive penalty begins with the path of its first stage, so that the latter need not be trained again.
     """
-    return next((other for other in names if penalty_named(other).first_stage == name), name)
+    return next((other for other in names if get_penalty(other).first_stage == name), name)
 
 
 def make_rules(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rule]:
@@ -99,7 +99,7 @@ def make_rules(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rul
     Raises:
         DataError: If the penalty drops columns, and the kernels that read the inputs cannot be determined.
     """
-    penalty = penalty_named(name)
+    penalty = get_penalty(name)
     if not penalty.drops_columns:
         return [Rule(list(PENALIZED_BY_DEFAULT), penalty.make())]
     kernels = input_kernels(model)

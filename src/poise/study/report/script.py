@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from poise.path.data.batches import at_once
+from poise.path.data.batches import settling_batch_size
 from poise.rules.members import path_of
 from poise.rules.rule import Role, Rule
 from poise.study.findings import Findings, has_penalty
@@ -55,7 +55,7 @@ def write_script(study: Findings) -> str:
         activation=', activation="exponential"' if table.task == "counts" else "",
         rules=[write_rule(rule, custom) for rule in rules],
         loss=LOSSES[table.task],
-        most=at_once(study.rows["training"]),
+        most=settling_batch_size(study.rows["training"]),
     )
 
 

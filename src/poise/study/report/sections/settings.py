@@ -3,7 +3,7 @@
 from typing import Any
 
 from poise.path.tables import replica_table
-from poise.study.candidates.penalties import penalty_named
+from poise.study.candidates.penalties import get_penalty
 from poise.study.findings import Findings
 from poise.study.report.description import versions
 from poise.study.report.sections.base import Section
@@ -21,7 +21,7 @@ class SettingsSection(Section):
 
     def context(self, study: Findings) -> dict[str, Any]:
         columns = study.table.columns
-        penalties = [(one.title, penalty_named(one.name).meaning) for one in study.candidates[1:]]
+        penalties = [(one.title, get_penalty(one.name).meaning) for one in study.candidates[1:]]
         return {
             "table": study.table,
             "settings": study.settings,
