@@ -173,7 +173,7 @@ def test_a_step_on_some_of_its_variables_is_refused() -> None:
 
 def test_a_constraint_on_any_member_is_refused() -> None:
     model = net(bias_constraint="non_neg")
-    with pytest.raises(ValueError, match=r"'.*features/bias' has cannot be combined with a proximal update"):
+    with pytest.raises(ValueError, match=r"NonNeg on '.*features/bias' cannot be combined"):
         poise.PenalizedOptimizer("sgd", units_of(model), "proximal").build(model.trainable_variables)
 
 
