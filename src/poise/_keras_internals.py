@@ -90,7 +90,7 @@ def set_trained_variables(optimizer: Any, variables: Sequence[Any]) -> None:
 
 
 def variable_indices(optimizer: Any, variables: Sequence[Any]) -> list[int | None]:
-    """Return the index of each variable in the optimizer; None for variables that it was not built for."""
+    """Return the index of each variable in the optimizer; None if the optimizer was not built for the variable."""
     return [optimizer._trainable_variables_indices.get(optimizer._var_key(variable)) for variable in variables]
 
 

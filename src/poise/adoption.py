@@ -31,7 +31,7 @@ def adopt_regularizers(model: keras.Model) -> list[Rule]:
     - The optimizer of a compiled model is wrapped in `poise.PenalizedOptimizer(..., update="coupled")` and keeps its
       state, so training continues exactly as before. Everything else that was compiled stays.
     - If the model is compiled with a `poise.PenalizedOptimizer`, the rules are added to its rules, under its `update`.
-      With "auto" and "proximal", training reaches the same minimum by other steps.
+      With "auto" and "proximal", training converges to the same solution, but not step by step as before.
 
     Frozen variables are included: Keras ignores their regularizers while they are frozen, and so does a rule.
 
@@ -327,7 +327,7 @@ def _models_with(losing: set[int], parts: set[int]) -> list[Any]:
 
 
 def _direct_variables(layer: Any) -> list[Any]:
-    """Return the variables of a layer without those of its sublayers."""
+    """Return the variables of a layer without the variables of its sublayers."""
     inner = {id(v) for child in layer._flatten_layers(include_self=False) for v in child.variables}
     return [variable for variable in layer.variables if id(variable) not in inner]
 

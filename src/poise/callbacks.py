@@ -23,7 +23,7 @@ class PenalizedCallback(keras.callbacks.Callback):
     """The base class of callbacks that read a `poise.PenalizedOptimizer`.
 
     Args:
-        optimizer: `poise.PenalizedOptimizer` to read. Default: None, which uses that of the model.
+        optimizer: `poise.PenalizedOptimizer` to read. Default: None (the model's optimizer).
     """
 
     def __init__(self, optimizer: Any = None) -> None:
@@ -47,7 +47,7 @@ class PenaltyLogger(PenalizedCallback):
     - `val_total_loss`, with validation data: `val_loss` plus the penalty at the end of the epoch, where Keras measures
       `val_loss`.
 
-    Put it first in `callbacks`, so that the callbacks behind it, the progress bar and `History` see the keys. An
+    Put it first in `callbacks`, so that the callbacks after it, the progress bar and `History` see the keys. An
     `EarlyStopping` or `ModelCheckpoint` that monitors one of them needs `mode="min"`.
 
     All batches except the last one are assumed to have the same size. If a custom `train_step` does not log `loss`,
@@ -55,7 +55,7 @@ class PenaltyLogger(PenalizedCallback):
 
     Args:
         per_rule: Whether to also log `penalty/<name>` for every rule. Default: False.
-        optimizer: `poise.PenalizedOptimizer` whose penalties are logged. Default: None, which uses that of the model.
+        optimizer: `poise.PenalizedOptimizer` whose penalties are logged. Default: None (the model's optimizer).
 
     Examples:
         >>> import poise, keras, numpy as np
@@ -148,7 +148,7 @@ class ForceHistory(PenalizedCallback):
     """Record the forces of every epoch: `poise.forces(model)`, averaged over the observed steps of the epoch.
 
     Args:
-        optimizer: `poise.PenalizedOptimizer` whose forces are recorded. Default: None, which uses that of the model.
+        optimizer: `poise.PenalizedOptimizer` whose forces are recorded. Default: None (the model's optimizer).
 
     Attributes:
         table: DataFrame with one row per epoch and variable: `epoch` (from 0) and the columns of `poise.forces`.
@@ -200,19 +200,19 @@ class RestoreZeros(PenalizedCallback):
     At the end of `fit`, Keras replaces every weight by its average, and an entry of the average is zero only if the
     weight was zero in every step. This callback then sets those penalized entries to zero that were zero at the end of
     the last epoch. All other entries keep their averages. If another callback restores the weights or averages of an
-    earlier epoch, such as `EarlyStopping(restore_best_weights=True)`, the zeros are those of that epoch.
+    earlier epoch, such as `EarlyStopping(restore_best_weights=True)`, the zeros of that epoch are restored.
 
     With `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)`, where `EarlyStopping` restores averages, put this
-    callback behind `EarlyStopping`. A model that `ModelCheckpoint` saves during training has the weights of that step
+    callback after `EarlyStopping`. A model that `ModelCheckpoint` saves during training has the weights of that step
     with their zeros, or with `swap_on_epoch=True` the averages without them. With `ema_overwrite_frequency`, the last
     step must be one that does not overwrite the weights.
 
     Args:
-        optimizer: `poise.PenalizedOptimizer` that averages the weights. Default: None, which uses that of the model.
+        optimizer: `poise.PenalizedOptimizer` that averages the weights. Default: None (the model's optimizer).
 
     Warns:
-        UserWarning: When training ends with weights that are not those of the end of an epoch, so their zeros are not
-            known.
+        UserWarning: When training ends with weights that differ from the weights at the end of every epoch, so their
+            zeros are not known.
 
     Raises:
         ValueError: When training starts, if the weights are not averaged.
@@ -293,8 +293,8 @@ class TargetSparsity(PenalizedCallback):
 
     After every epoch, the strength is multiplied by a factor. With the share of zeros z and the target t, the factor is
     growth^((t − z)/t) below the target and growth^((t − z)/(1 − t)) above it: `growth` while nothing is zero, 1 at the
-    target, and 1/growth if everything is zero. A share above the target decreases only as far as zeros can become
-    nonzero again, which a dead unit may not.
+    target, and 1/growth if everything is zero. The share may stay above the target, because dead units may never
+    become nonzero again.
 
     The share counts what the penalty sets to zero one by one, over all variables of the rule: groups (units, inputs)
     for `GroupLasso` and `JointGroupLasso`, entries for other penalties. Entries with the factor 0 are not penalized and
@@ -308,7 +308,7 @@ class TargetSparsity(PenalizedCallback):
         target: Float between 0 and 1, target share of zeros.
         growth: Float > 1, largest factor by which the strength grows per epoch. A smaller value takes more epochs to
             find the strength, but overshoots less. Default: 1.5.
-        optimizer: `poise.PenalizedOptimizer` that has the rule. Default: None, which uses that of the model.
+        optimizer: `poise.PenalizedOptimizer` that has the rule. Default: None (the model's optimizer).
 
     Raises:
         TypeError: If `target` is not a number.

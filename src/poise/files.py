@@ -17,7 +17,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(handle: int) -> None:
-        os.lseek(handle, 1 << 30, os.SEEK_SET)  # a byte far behind the content, which stays readable
+        os.lseek(handle, 1 << 30, os.SEEK_SET)  # a byte far after the content, which stays readable
         msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
@@ -108,7 +108,7 @@ def replace_file(target: Path) -> Iterator[Path]:
 
 
 def clear_leftovers(target: Path) -> None:
-    """Delete temporary folders of killed writers beside `target`, and restore what they had moved away.
+    """Delete temporary folders of killed writers next to `target`, and restore what they had moved away.
 
     Folders of writers that still run are kept.
     """
@@ -219,7 +219,7 @@ def _is_open_file(handle: int, file: str | os.PathLike[str]) -> bool:
 
 @contextlib.contextmanager
 def _folder_beside(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`, with a lock that shows other processes that this one runs."""
+    """Yield a temporary folder next to `target`, with a lock that shows other processes that this one runs."""
     target.parent.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target)
     with tempfile.TemporaryDirectory(prefix=_prefix(target), dir=target.parent) as beside:

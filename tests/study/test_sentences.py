@@ -89,7 +89,7 @@ def test_no_lower_held_out_loss_does_not_help(diabetes) -> None:
 
     assert write_answer(findings)[0] == (
         f"A penalty does not help here. In cross-validation the loss is {short(findings.baseline.val_loss)} without a "
-        f"penalty and {short(findings.best.val_loss)} with L2. The test rows disagree: there, L2 lowers the loss."
+        f"penalty and {short(findings.best.val_loss)} with L2. On the test rows, however, L2 lowers the loss."
     )
 
 
@@ -194,7 +194,7 @@ def test_convergence_is_reported(diabetes) -> None:
         "(mean and standard error over the folds). Training converged (relative residual 0.0005)."
     )
     assert sentences[1].endswith("Training nearly converged (relative residual 0.02).")
-    assert "Training did not converge (relative residual 0.4); more steps lower the residual" in sentences[2]
+    assert "Training did not converge (relative residual 0.4). More steps may help." in sentences[2]
     assert sentences[3].endswith("It is unknown whether training converged.")
 
 

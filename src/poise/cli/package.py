@@ -15,7 +15,7 @@ def import_package() -> None:
     Python would raise KeyboardInterrupt somewhere inside an imported module, which may swallow it.
 
     Raises:
-        ImportError: If the backend of Keras is not installed; its `name` is that of the backend.
+        ImportError: If the backend of Keras is not installed; its `name` is the backend's.
     """
     package = sys.modules["poise"]
     if hasattr(package, "__all__"):

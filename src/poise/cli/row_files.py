@@ -78,7 +78,7 @@ def _read_table(path: Path, model: keras.Model) -> Rows:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return arrays by name; that of an .npy file is "x"."""
+    """Return arrays by name; the array of an .npy file is named "x"."""
     message = f"{path.name!r} cannot be read as arrays of numbers"
     try:
         check_arrays(path)

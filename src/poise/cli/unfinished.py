@@ -16,7 +16,7 @@ CHUNKS = "chunk-*.npz"
 
 
 class UnfinishedStudy:
-    """The hidden folder of a study beside its output. Other data or other arguments have another folder.
+    """The hidden folder of a study, next to its output. Other data or other arguments have another folder.
 
     Args:
         output: The folder of the finished study.

@@ -74,7 +74,7 @@ class UnitAnalysis:
         """Return, per input tensor, which of its features the outputs depend on.
 
         Args:
-            values: Values of the weights that replace those of the model, by the id of the variable.
+            values: Values that replace the weights of the model, by the id of the variable.
         """
         self.graph.set_values(values)
         for tensor in self.graph.tensors:

@@ -50,7 +50,7 @@ class PassThrough(LayerHandler):
         call.mark_needed(0, call.outputs[0].needed)
 
     def map_constants(self, call: Call, constants: np.ndarray) -> np.ndarray:
-        """Return the constants of the output, given those of the input."""
+        """Return the constants of the output, given the constants of the input."""
         return constants
 
 

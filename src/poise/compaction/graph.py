@@ -57,7 +57,7 @@ class Call:
         is_training: Whether `training` is set in the call or in the call of a model around it. Dropout is then on and
             batch normalization uses the statistics of the batch, also in inference.
         handler: Handler of the layer (see `poise.compaction.handlers`).
-        input_units: By the number of an input, the units along the axis that the layer works on (see `take_units`).
+        input_units: Maps the number of an input to the units along the axis that the layer works on (see `take_units`).
             Where the tensor carries units along another axis, these are new and pinned, and never constant.
         within: By name, tensors inside the layer that carry units of their own, such as the heads of an attention.
     """
@@ -75,7 +75,7 @@ class Call:
 
     @property
     def input_names(self) -> list[str | None]:
-        """The keyword of every input, None for positional inputs."""
+        """The keyword of every input; None if the input is positional."""
         named = [
             name
             for name, value in sorted(self.arguments.kwargs.items())
@@ -162,7 +162,7 @@ class Graph:
         self._by_layer: dict[int, list[Call]] = {}
         self.inputs = [Tensor(tuple(tensor.shape), tensor.dtype) for tensor in model.inputs]
         self.entered: dict[int, list[list[Tensor]]] = {}
-        """By the id of this model or a nested one, the tensors of each of its calls."""
+        """Maps the id of this model or a nested one to the tensors of each of its calls."""
         self.outputs = self._add_calls(model, self.inputs, is_training=False)
 
     def calls_of(self, layer: Any) -> list[Call]:

@@ -75,7 +75,7 @@ class LayerHandler:
     """Whether weights or configuration depend on the units, so that all calls of a layer must agree on them."""
 
     makes_units: ClassVar[bool] = False
-    """Whether the outputs are new units, and not those of the inputs."""
+    """Whether the outputs are new units instead of the units of the inputs."""
 
     def supports(self, call: Call) -> bool:
         """Whether the handler knows this call; otherwise the layer is opaque."""

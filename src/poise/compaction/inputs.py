@@ -1,7 +1,8 @@
 """The inputs that a model reads, and the kernels that read them, by the same analysis that finds dead units.
 
 An input is one index of the last axis of an input tensor, such as a column of a table or a channel of an image. Inputs
-are numbered through over all input tensors. Which of them the outputs depend on follows from which weights are zero.
+are numbered consecutively across all input tensors. Which of them the outputs depend on follows from
+which weights are zero.
 """
 
 import hashlib

@@ -37,7 +37,7 @@ class Normalization(LayerHandler):
         return np.full(len(call.input_units[0]), np.nan)
 
     def needed_inputs(self, call: Call, needed: np.ndarray) -> np.ndarray:
-        """Return the units of the input that are needed, given those of the output."""
+        """Return the needed units of the input, given the needed units of the output."""
         return needed
 
     def _scale(self, call: Call) -> np.ndarray:

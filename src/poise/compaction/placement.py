@@ -203,7 +203,7 @@ for layer_class, function in (
 
 @register(layers.Concatenate)
 class Concatenation(LayerHandler):
-    """Puts tensors one behind the other, along the axis of their units or along another one."""
+    """Puts tensors one after the other, along the axis of their units or along another one."""
 
     def supports(self, call: Call) -> bool:
         return any(tensor.axis is not None for tensor in call.inputs)

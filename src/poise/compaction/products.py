@@ -49,7 +49,7 @@ class Letters:
         return self.new[0]
 
     def read(self, axis: int | None) -> str:
-        """Return the letter along which units are read: that of the axis with units, or the first summed one."""
+        """Return the letter along which units are read: the letter of the axis with units, or the first summed one."""
         is_summed = axis is not None and self.input[axis] in self.summed
         return self.input[axis] if axis is not None and is_summed else self.summed[0]
 

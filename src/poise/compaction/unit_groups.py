@@ -18,14 +18,13 @@ def unit_sparsity(model: Any, strength: float | Schedule = 1.0, factors: Any = N
     """Create a rule under which whole units of a model become exactly zero, so that `poise.compact` removes them.
 
     A group holds all weights that make a unit: a column of a Dense kernel or a filter, its bias, the scale and shift of
-    a batch normalization behind it, the same in all branches of a sum that the unit passes through (a residual
-    stream), or a head of an attention layer. Weights that make no removable unit belong to the unit that they read
-    (the rows of the last kernel). Every weight is in at most one group, so the proximal step is exact. Units that
-    cannot be removed are not penalized: outputs of the model, and units that a LayerNormalization or an unknown layer
-    reads.
+    the following batch normalization, and the same weights in every branch of a residual sum; or a head of an
+    attention layer. Weights that do not make a removable unit belong to the unit that they read (the rows of the last
+    kernel). Every weight is in at most one group, so the proximal step is exact. Units that cannot be removed are not
+    penalized: outputs of the model, and units that a LayerNormalization or an unknown layer reads.
 
     A unit whose group is zero has the value f(0) of its activation f. It stays if f(0) is not 0 (as for a sigmoid) and
-    a convolution behind it pads with zeros.
+    a following convolution pads with zeros.
 
     Args:
         model: Built functional or sequential `keras.Model`.

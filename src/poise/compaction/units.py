@@ -34,7 +34,7 @@ class Units:
         self._pinned.append((units, why))
 
     def mark_untraceable(self, units: np.ndarray) -> None:
-        """Record that it is not known which of these units, one by one, the layers behind read."""
+        """Record that it is not known which of these units, one by one, the following layers read."""
         self._untraceable.append(units)
 
     def form_sets(self) -> "UnitSets":
@@ -57,7 +57,7 @@ class UnitSets:
     Attributes:
         root: (units,) number of the set of every unit.
         why: (sets,) reason why a set has to stay, "" where there is none.
-        is_untraceable: (sets,) whether it is not known which of the units, one by one, the layers behind read.
+        is_untraceable: (sets,) whether it is not known which of the units, one by one, the following layers read.
     """
 
     def __init__(self, root: np.ndarray, why: np.ndarray, is_untraceable: np.ndarray) -> None:

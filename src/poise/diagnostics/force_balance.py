@@ -57,7 +57,7 @@ def forces(
             passed. Default: None, which uses 256.
         class_weight: Dictionary of class indices and weights, as in `model.fit`. Default: None.
         optimizer: `poise.PenalizedOptimizer` whose rules are used, for models with several optimizers and for custom
-            training loops. Its variables must be variables of the model. Default: None, which uses that of the model.
+            training loops. Its variables must be variables of the model. Default: None (the model's optimizer).
 
     Returns:
         A DataFrame with one row per penalized variable and these columns:
@@ -188,7 +188,7 @@ def current_weights(optimizer: PenalizedOptimizer) -> dict[int, Any]:
 
 
 def penalized_of(model: Any, optimizer: Any = None) -> PenalizedOptimizer:
-    """Return the `PenalizedOptimizer` in `optimizer`, or that of the model if `optimizer` is None.
+    """Return the `PenalizedOptimizer` in `optimizer`, or the model's optimizer if `optimizer` is None.
 
     Raises:
         TypeError: If `optimizer` is not a `PenalizedOptimizer`.

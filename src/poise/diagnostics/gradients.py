@@ -266,7 +266,7 @@ def _to_tensor(array: Any) -> Any:
 
 
 def _pad_before(tensor: Any, rows: int) -> Any:
-    """Return the tensor behind so many rows of zeros."""
+    """Return the tensor with rows of zeros in front."""
     return ops.pad(tensor, [(rows, 0)] + [(0, 0)] * (len(tensor.shape) - 1)) if rows else tensor
 
 

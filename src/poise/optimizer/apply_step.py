@@ -27,7 +27,7 @@ class Step:
         optimizer: The `PenalizedOptimizer`.
         variables: The variables of this step, which may be some of those that the optimizer was built for.
         gradients: Their gradients.
-        positions: By the number of a variable in the optimizer its position in `variables`.
+        positions: Maps the number of a variable in the optimizer to its position in `variables`.
     """
 
     optimizer: Any
@@ -51,8 +51,8 @@ def apply_step(optimizer: Any, state: State, gradients: list[Any], trainable_var
     Args:
         optimizer: The `PenalizedOptimizer`, built.
         state: Its state.
-        gradients: The gradients, None where there is none.
-        trainable_variables: Their variables; None for those that the optimizer was built for.
+        gradients: The gradients; None if a variable has none.
+        trainable_variables: Their variables. None: the variables that the optimizer was built for.
     """
     inner = optimizer.inner_optimizer
     variables = trainable_variables or trained_variables(optimizer)
@@ -124,9 +124,11 @@ def _is_complete(target: Target, positions: dict[int, int], optimizer: Any) -> b
 
 
 def _phase(optimizer: Any) -> tuple[Any, Any, Any]:
-    """(does this step change the weights, is it the first, does the average overwrite the weights).
+    """Return (is_update, is_first, overwrites).
 
-    None stands for always, for no average, and for never.
+    - is_update: Whether this step changes the weights (None: always).
+    - is_first: Whether this is the first step, from which the average starts (None: there is no average).
+    - overwrites: Whether the average overwrites the weights (None: never).
     """
     inner = optimizer.inner_optimizer
     is_update = is_first = overwrites = None

@@ -30,7 +30,7 @@ def update_averages(optimizer: Any, is_first: Any, overwrites: Any) -> None:
     Args:
         optimizer: The `PenalizedOptimizer`.
         is_first: Whether this is the first step, from which the average starts.
-        overwrites: Whether the average overwrites the weights in this step; None for never.
+        overwrites: Whether the average overwrites the weights in this step. None: never.
     """
     for variable in trained_variables(optimizer):
         average = moving_averages(optimizer)[variable_index(optimizer, variable)]

@@ -34,7 +34,8 @@ def check_known_variables(optimizer: Any, variables: Sequence[Any]) -> None:
 def check_calling_model(optimizer: Any) -> None:
     """Raise ValueError if a model that is compiled with the optimizer trains and has other variables.
 
-    JAX's trainer gives an optimizer only arrays, and asks for its variables before it takes a model apart.
+    Keras' JAX trainer passes only arrays to an optimizer, so this check runs when it requests the optimizer's
+    variables.
     """
     model = calling_model()
     outer = getattr(model, "optimizer", None)

@@ -73,7 +73,7 @@ def find_override(inner: Any, names: Sequence[str], until: type = keras.optimize
 
 
 def loss_scale(inner: Any) -> Any:
-    """Return the factor by which the inner optimizer scales the loss and so the gradients; None for 1."""
+    """Return the factor by which the inner optimizer scales the loss and so the gradients; None means 1."""
     if find_override(inner, ["scale_loss"]):
         return inner.scale_loss(ops.ones((), "float32"))
     return inner.loss_scale_factor

@@ -49,12 +49,12 @@ class Before:
         return ops.maximum(ops.cast(self.optimizer.iterations, self.w.dtype), 1.0)
 
     def step_with_fallback(self, moment: Any, step_at: Callable[[Any], Any], least: float = 0.0) -> Any:
-        """Return the step that an optimizer takes at its second moment, also where no gradient has arrived yet.
+        """Return the step size per entry.
 
-        There an adaptive step is rate/ε, with which a prox would immediately set to zero everything that has not been
-        trained yet: branches that start at zero, rows of an embedding that were not looked up. Any positive step has
-        the same fixed points there, because the prediction gradient is zero. So these entries take the step at the
-        mean moment of the others, and the learning rate as long as the whole variable has none.
+        Entries without a gradient so far use the step at the mean second moment, or the learning rate if no entry of
+        the variable has had a gradient. Their adaptive step would be rate/ε, with which a prox would immediately set to
+        zero all weights that have not been trained yet (branches that start at zero, rows of an embedding that were not
+        looked up). Any positive step has the same fixed points there, because the prediction gradient is zero.
 
         Args:
             moment: The second moment, of the shape of the variable.

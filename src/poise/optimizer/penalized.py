@@ -67,7 +67,7 @@ class PenalizedOptimizer(OptimizerWrapper):
     Args:
         inner_optimizer: Any Keras optimizer, its name or its configuration.
         rules: A penalty, a `poise.Rule`, or a list of those. A penalty without a rule acts on kernels and embeddings,
-            never on biases and normalization scales. An empty list stands for no penalty.
+            never on biases and normalization scales. An empty list means no penalty.
         update: How the penalties act. Default: `"auto"`.
 
             - `"auto"`: Smooth penalties (L2) are coupled, non-smooth ones (L1, GroupLasso) proximal.
@@ -196,7 +196,7 @@ class PenalizedOptimizer(OptimizerWrapper):
         """Record the values of the penalties at every step from now on, which takes a pass over the weights.
 
         Returns:
-            Whether that is new: a training step that was compiled before must then be compiled again.
+            True if recording was off before. In that case, recompile the training step.
         """
         is_new = not self._state.records_values
         self._state.records_values = True
@@ -309,7 +309,7 @@ class PenalizedOptimizer(OptimizerWrapper):
         its records start empty. Do not use this optimizer afterwards.
 
         Args:
-            rules: Rules whose names differ from those of this optimizer.
+            rules: Rules whose names differ from the names of this optimizer's rules.
             variables: The variables that are trained.
             model: The model that they belong to. Default: None, for a model that is not known.
 

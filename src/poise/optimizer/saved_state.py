@@ -2,8 +2,8 @@
 
 The strengths, anchors, momentum traces and averages of an optimizer are identified by their rule and the position of
 their variable among those that are trained, so that they cannot be mixed up. Keras saves them as a child of the
-wrapper, beside the inner optimizer. The wrapper itself saves nothing: a stock optimizer of Keras, which counts the
-variables saved in its place, then sees none and skips them with a warning.
+wrapper, next to the inner optimizer. The wrapper itself saves nothing: Keras's own optimizers then find no saved
+variables and skip loading with a warning.
 """
 
 import json

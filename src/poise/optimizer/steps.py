@@ -50,7 +50,7 @@ def with_momentum(
         target: The target.
         metric: The metric of the inner optimizer, or None where the learning rate is the step.
         h: The step.
-        is_update: Whether the inner optimizer changes the weights in this step; None for always.
+        is_update: Whether the inner optimizer changes the weights in this step. None: always.
         assign: Sets a variable of the optimizer.
     """
     if target.trace is None or metric is None:

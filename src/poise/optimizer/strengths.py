@@ -42,7 +42,7 @@ class Strengths(Mapping):
 
     @property
     def variables(self) -> dict[int, Any]:
-        """By the number of a rule the variable that holds its strength, without those that follow a schedule."""
+        """Maps the number of a rule to the variable of its strength; rules that follow a schedule are left out."""
         return dict(self._variables)
 
     def tensors(self) -> list[Any]:

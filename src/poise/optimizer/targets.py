@@ -26,7 +26,7 @@ class Target:
     """What is penalized as one.
 
     Attributes:
-        members: The numbers of its variables in the optimizer: one, or those of a joint penalty in its order.
+        members: The numbers of its variables in the optimizer: one, or all variables of a joint penalty in its order.
         shapes: Their shapes.
         path: The path of its variable, or the name of the rule of a joint penalty.
         is_joint: Whether a penalty acts on all members as on one vector, their entries one after the other.
@@ -102,7 +102,7 @@ class Target:
 def assign_actions(penalties: Pairs, update: str, metric_kind: MetricKind | None) -> tuple[Pairs, Pairs, Pairs]:
     """Return which penalties of a target act how: (coupled, decoupled, proximal), as in `Target`.
 
-    A smooth penalty beside another one can act only by its gradient, which leaves the fixed points of a prox as they
+    A smooth penalty next to another one can act only by its gradient, which leaves the fixed points of a prox as they
     are.
 
     Args:
@@ -183,8 +183,8 @@ def values(targets: Sequence[Target], weights: Mapping[int, Any], strengths: Seq
 
     Args:
         targets: The targets.
-        weights: By the index of a target its weights.
-        strengths: By the number of a rule its strength.
+        weights: Maps the index of a target to its weights.
+        strengths: Maps the number of a rule to its strength.
     """
     totals = [ops.zeros((), "float32") for _ in strengths]
     for target in targets:
@@ -197,14 +197,14 @@ def values(targets: Sequence[Target], weights: Mapping[int, Any], strengths: Seq
 def measure(target: Target, w: Any, gradient: Any, strengths: Sequence[Any]) -> Any:
     """Return ‖∇prediction‖², ‖∇penalty‖², ⟨∇prediction, ∇penalty⟩ and ‖residual‖² of a target, (4,) in float32.
 
-    The residual is that of prediction + penalty: of the one non-smooth penalty, with the gradients of the smooth ones
-    added to the prediction's. Without a non-smooth penalty it is the sum of all gradients.
+    The residual is the stationarity residual of prediction + penalty: of the one non-smooth penalty, with the gradients
+    of the smooth ones added to the prediction's. Without a non-smooth penalty it is the sum of all gradients.
 
     Args:
         target: The target.
         w: Its weights.
         gradient: The prediction gradient, of the shape of w.
-        strengths: By the number of a rule its strength.
+        strengths: Maps the number of a rule to its strength.
     """
     w, gradient = ops.cast(w, "float32"), ops.cast(gradient, "float32")
     force = penalty_gradient(target.penalties, w, strengths)

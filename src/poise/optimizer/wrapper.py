@@ -29,7 +29,7 @@ class InnerSetting:
 
 
 class OptimizerWrapper(keras.optimizers.Optimizer):
-    """An optimizer whose settings, learning rate and iterations are those of its `inner_optimizer`.
+    """An optimizer that takes its settings, learning rate and iterations from its `inner_optimizer`.
 
     A subclass sets `inner_optimizer` in its constructor and gives `set_inner`.
     """
@@ -47,7 +47,7 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
     loss_scale_factor = InnerSetting()
 
     def __init__(self, name: str | None) -> None:
-        # The inner optimizer counts the steps and holds the rate; those of the base class stay as they are.
+        # The inner optimizer counts the steps and holds the rate; the base class's step count and rate stay unchanged.
         super().__init__(learning_rate=0.0, name=name)
 
     def set_inner(self, name: str, value: Any) -> None:

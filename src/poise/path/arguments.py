@@ -18,7 +18,7 @@ SETTLE = 2000
 
 
 def check_rules(model: Any, rules: Any) -> list[Rule]:
-    """Return the rules of a path; None stands for those that the model was compiled with.
+    """Return the rules of a path; if `rules` is None, the rules that the model was compiled with.
 
     Raises:
         ValueError: If there are none, or a strength is not a positive number.

@@ -47,18 +47,18 @@ def fit_path(
             iterable of batches (x, y) or (x, y, sample_weight) that can be read repeatedly. `cv` is then an int, folds
             depend on a hash of the row's position, and batches are as large as they come.
         y: Targets, like x. Default: None, for a stream of batches.
-        rules: A penalty, a `poise.Rule` or a list of those, with numbers as strengths. Default: None, which takes those
-            of the `poise.PenalizedOptimizer` that the model was compiled with.
+        rules: A penalty, a `poise.Rule` or a list of those, with numbers as strengths. Default: None, which takes the
+            rules of the `poise.PenalizedOptimizer` that the model was compiled with.
         strengths: How many strengths, for a grid that a coarse scan finds, or the strengths themselves, >= 0. While the
             lowest validation loss is at the smallest strength, a grid that was found is extended below by a decade, at
-            most twice. A strength is that of the first rule; the others keep their ratio to it. Default: 100.
+            most twice. A strength belongs to the first rule; the others keep their ratio to it. Default: 100.
         cv: Cross-validation: an int (stratified if y holds classes), a scikit-learn splitter, or a list of pairs
             (train, held) of positions or masks of rows. Default: 5.
         validation_data: (x, y) or (x, y, sample_weight) to validate on instead of cross-validation; `cv` is then not
             used. Default: None.
         n_init: How many draws of initial weights to train from; the first are the model's own. Default: 1.
-        adaptive: How many more paths to train, each with the penalty of every group (or entry) divided by its size in
-            the chosen solution of the path before. Default: 0.
+        adaptive: Number of adaptive (reweighted) stages. In each one, the penalty of a group (or entry) is divided
+            by its size in the chosen solution of the previous stage. Default: 0.
         relax: Whether to train once more without the penalty on the weights that are not zero (`path.relaxed`).
             Default: False.
         training: How every lane is trained. Default: None, which is `poise.Training()`.

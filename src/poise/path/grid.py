@@ -1,4 +1,7 @@
-"""The strengths of a path, found by a coarse scan: from where the penalty starts to matter to where nothing is left."""
+"""Find the strengths of a path by a coarse scan.
+
+They range from the largest strength with no effect to the smallest one at which all penalized weights are zero.
+"""
 
 from dataclasses import replace
 
@@ -22,9 +25,9 @@ def find_grid(runner: LaneRunner, count: int) -> np.ndarray:
     """Return `count` strengths, ascending and geometric.
 
     The scan trains one lane per strength, on all rows, for a few full-batch steps. The top is 1.3 times the smallest
-    strength above the last at which a non-smooth penalty leaves anything, or, if all penalties are smooth, the smallest
-    at which the training loss is that of the strongest. The bottom is the largest strength at which the penalty does
-    not matter yet, and 2 to 4 decades below the top.
+    strength above the last one at which a non-smooth penalty leaves nonzero weights, or, if all penalties are smooth,
+    the smallest one at which the training loss equals the loss at the largest strength. The bottom is
+    the largest strength at which the penalty does not matter yet, and 2 to 4 decades below the top.
 
     Raises:
         ValueError: If every lane of the scan diverged.

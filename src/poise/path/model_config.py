@@ -29,7 +29,7 @@ class ModelBuilder:
         lanes: the lanes of the path.
         rules: rules under which they were trained.
         resolved: what the rules resolved to (`Plan.config`).
-        names: names of the inputs; None for their positions.
+        names: names of the inputs. None: their positions.
         safe_mode: whether to refuse Python code in the architecture, as for `keras.saving.load_model`.
     """
 
@@ -92,7 +92,7 @@ class ModelBuilder:
 
     @property
     def grouped(self) -> list[str]:
-        """Paths of the penalized variables whose sizes are those of groups."""
+        """Paths of the penalized variables whose sizes are group sizes."""
         return [
             path
             for path, places in self._penalized.items()
@@ -100,7 +100,7 @@ class ModelBuilder:
         ]
 
     def label(self, path: str, index: tuple[int, ...]) -> str:
-        """Return the name of a group or an entry of `Lanes.sizes[path]`: that of its input, if it belongs to one."""
+        """Return the name of a group or an entry of `Lanes.sizes[path]`: the input's name, if it belongs to one."""
         if path in self._joint:
             return f"{path} {index[0]}"
         plain = f"{'/'.join(path.split('/')[-2:])} {', '.join(map(str, index))}"
@@ -118,7 +118,7 @@ class ModelBuilder:
         return plain
 
     def rename_sizes(self, sizes: dict) -> dict:
-        """Return sizes by the paths that the variables have in the rebuilt model, those of a joint rule by its name."""
+        """Return sizes by the variable paths of the rebuilt model; the sizes of a joint rule, by the rule's name."""
         weights = self.model.weights
         known = self._penalized
         paths = [path if path in self._joint else path_of(weights[places[0]]) for path, places in known.items()]
@@ -130,7 +130,7 @@ class ModelBuilder:
 
     @cached_property
     def _penalized(self) -> dict[str, list[int]]:
-        """By the names of `Lanes.sizes` the positions of its variables in `model.weights`."""
+        """Maps the names of `Lanes.sizes` to the positions of their variables in `model.weights`."""
         weights, order = self._resolved["weights"], self._resolved["trained"]
         targets = {}
         for name, places in self._resolved["rules"].items():
@@ -210,6 +210,6 @@ def explain_failure(what: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
-        # Keras quotes the whole architecture, with the reason behind it.
+        # Keras quotes the whole architecture before the reason.
         reason = str(error).rsplit("Exception encountered: ", 1)[-1].split(" Full object config: ")[0].split("\n")[0]
         raise ValueError(f"{what} cannot be rebuilt: {reason}") from error

@@ -47,7 +47,7 @@ def check_model(model: Any) -> None:
 
 
 def resolve_rules(model: Any, rules: Sequence[Rule]) -> dict:
-    """Return what rules resolve to on the model (`Plan.config`), those of its optimizer as the optimizer resolves them.
+    """Return what rules resolve to on the model (`Plan.config`); its optimizer's rules stay as that one resolved them.
 
     Raises:
         ValueError: If the rules do not fit the model.
@@ -89,7 +89,7 @@ def build_optimizer(
         rules: rules of the path.
         update: how the penalties act.
         resolved: what the rules resolve to (`Plan.config`).
-        learning_rate: another learning rate, without accumulation of gradients; None for the compiled settings.
+        learning_rate: another learning rate, without accumulation of gradients; None: the compiled settings.
 
     Raises:
         ValueError: If the update does not work with the optimizer.
@@ -132,7 +132,7 @@ def draw_variables(model: Any, seed: int) -> list[Any]:
 
 
 def first_learning_rate(optimizer: Any) -> float:
-    """Return the learning rate; if it is scheduled, that of the first step."""
+    """Return the learning rate; if it is scheduled, the rate of the first step."""
     rate = learning_rate_or_schedule(optimizer)
     return float(keras.ops.convert_to_numpy(rate(0) if callable(rate) else rate))
 

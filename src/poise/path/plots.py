@@ -49,10 +49,10 @@ def plot_path(
 
     Args:
         table: `poise.RegularizationPath.table`.
-        sizes: by variable, (strengths, groups or *shape); empty for no such panel.
+        sizes: by variable, (strengths, groups or *shape); if empty, there is no panel of sizes.
         label: returns the name of a group or an entry of a variable, by its index.
         totals: numbers of `features`, `units` and `weights`; NaN or missing if unknown.
-        marks: by the name of a mark its position in the grid, such as {"best": 3}.
+        marks: maps the name of a mark to its position in the grid, such as {"best": 3}.
         title: title of the axis of strengths.
     """
     panels = ["loss", *(["sizes"] if sizes else []), "nonzero"]
@@ -252,7 +252,7 @@ def _set_layout(figure: go.Figure, x: np.ndarray, strengths: np.ndarray, title: 
     figure.update_yaxes(gridcolor=RULE, zeroline=False, tickfont={"size": 11, "color": SOFT})
     last = max(figure.select_xaxes(), key=lambda axis: int(axis.plotly_name[5:] or "1"))
     last.update(title={"text": plain_label(title, 90), "font": {"size": 12, "color": SOFT}, "standoff": 8})
-    # Each panel has its legend beside it.
+    # Each panel has its legend next to it.
     for number, axis in enumerate(figure.select_yaxes(), start=1):
         place = {"x": 1.01, "y": axis.domain[1], "xanchor": "left", "yanchor": "top", "tracegroupgap": 0}
         figure.update_layout({f"legend{number}": {**place, "font": {"size": 11, "color": SOFT}}})

@@ -32,22 +32,21 @@ from poise.rules.rule import Rule
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RegularizationPath:
-    """The solutions over a grid of strengths, their held-out losses, and what is not zero in them.
+    """The solutions over a grid of strengths, with their held-out losses and their nonzero weights.
 
-    `poise.fit_path` returns one. At every strength there is one lane per fold and initialization, by which the strength
-    is judged, and one per initialization that trains on all rows, which gives the model. With `validation_data` one
-    lane is both.
+    `poise.fit_path` returns one. At every strength, one lane per fold and initialization evaluates the strength, and
+    one lane per initialization trains on all rows and provides the model. With `validation_data` one lane does both.
 
     Args:
         lanes: The trained lanes.
         architecture: Configuration of the model, without how it was compiled.
         state: State of its layers before training.
-        rules: Rules that were used. A strength is that of the first; the others keep their ratio to it.
+        rules: Rules that were used. A strength belongs to the first one; the others keep their ratio to it.
         training: How the lanes were trained.
         seconds: How long it took.
         stages: The adaptive stages before this one, each with those before it. Default: ().
-        names: Names of the inputs. Default: None, which stands for their positions.
-        relaxed: The same strengths trained once more without the penalty on what is not zero. Default: None.
+        names: Names of the inputs. Default: None (their positions).
+        relaxed: The same strengths trained once more without the penalty on the nonzero weights. Default: None.
         resolved: What the rules resolved to (`Plan.config`).
         safe_mode: Whether to refuse Python code in the architecture, as in `keras.saving.load_model`. Default: False.
 
@@ -58,9 +57,10 @@ class RegularizationPath:
             and `loss_se` (NaN with a single fold). From the lane of `model(strength)`: `penalty`, `zeros` and
             `zero_share` (exact zeros of the penalized weights), `units` (live columns of the penalized kernels, and
             live groups of a joint penalty), `features` (inputs that the model reads; NaN if unknown), `residual` and
-            `relative_residual` (its share of the prediction gradient), `settled` (full-batch steps taken). `diverged`
-            counts the lanes that did, and those that `failed` on a cluster; if one did, the strength is never chosen.
-            `seconds` is the time of its lanes, each an equal share of the time of its chunk.
+            `relative_residual` (its share of the prediction gradient), `settled` (full-batch steps taken), `diverged`
+            and `failed` (the number of lanes that diverged or, on a cluster, failed; a failed lane counts as diverged).
+            A strength with any of them is never chosen. `seconds` is the time of its lanes, each an equal share of the
+            time of its chunk.
 
     Raises:
         ValueError: If there is not one name per input.
@@ -104,7 +104,7 @@ class RegularizationPath:
 
     @property
     def best_strength(self) -> float:
-        """The strength of the grid with the lowest mean validation loss, the largest of equals: for prediction.
+        """Strength with the lowest mean validation loss (the largest one if tied). Use it to predict.
 
         Raises:
             ValueError: If at every strength a lane diverged.
@@ -113,9 +113,10 @@ class RegularizationPath:
 
     @property
     def best_between(self) -> float:
-        """The strength at which a parabola in log strength through the lowest mean and its neighbors is lowest.
+        """Interpolated best strength. No model was trained at it, unless it is on the grid; refit to use it.
 
-        It is meant for a refit: no lane was trained at it, unless it is an end of the grid.
+        It is the minimum of a parabola in log strength through the lowest mean validation loss and its neighbors. At
+        an end of the grid, it is the strength with the lowest mean.
 
         Raises:
             ValueError: If at every strength a lane diverged.
@@ -124,9 +125,9 @@ class RegularizationPath:
 
     @property
     def one_se_strength(self) -> float:
-        """The largest strength whose mean loss is within one standard error of the lowest: to name what is selected.
+        """Strength of the one-standard-error rule (glmnet's `lambda.1se`). Use it to select features.
 
-        It is `lambda.1se` of glmnet.
+        It is the largest strength whose mean validation loss is within one standard error of the lowest.
 
         Raises:
             ValueError: If there is a single fold, or at every strength a lane diverged.
@@ -134,7 +135,7 @@ class RegularizationPath:
         return self._strength(selection.one_standard_error(self._judged, self._errors))
 
     def at(self, max_features: int) -> float:
-        """Return the strength with the lowest mean validation loss among those that read at most so many inputs.
+        """Return the strength with the lowest mean validation loss among those with at most `max_features` inputs.
 
         Args:
             max_features: Largest number of inputs.
@@ -177,9 +178,9 @@ class RegularizationPath:
         In an adaptive stage there is one rule per variable and penalty, with the stage's factors.
 
         Args:
-            strength: Any strength, also between those of the grid.
-            fold: Fold whose factors to use, of the first initialization. Default: None, which stands for those of the
-                model of all rows.
+            strength: Any strength, also between two strengths of the grid.
+            fold: Fold whose factors to use, of the first initialization. Default: None (the factors of the model
+                trained on all rows).
 
         Raises:
             ValueError: If two variables share a path in an adaptive stage.
@@ -241,10 +242,12 @@ class RegularizationPath:
         return model.predict(x, batch_size=batch_size, verbose=0)
 
     def plot(self) -> go.Figure:
-        """Return a Plotly figure: both losses, the sizes of what a penalty acts on, and what is not zero.
+        """Return a Plotly figure: losses, coefficient or group sizes, and the nonzero shares.
+
+        The nonzero shares count features, units and weights.
 
         The marks are `best` and `one_se`; the band is one standard error wide on both sides. Sizes are the norms of
-        the groups if a penalty has groups, else those of the single weights.
+        the groups if a penalty has groups, else the absolute values of the weights.
         """
         first = full_positions(self.lanes)[0]
         grouped = self._builder.grouped or self.lanes.sizes

@@ -30,7 +30,7 @@ class LaneRunner:
         replicas: rows of every family of lanes.
         training: how a lane is trained, its `settle` a number.
         start_executor: returns an executor for the problem; it is called before the first chunk is trained.
-        checkpoint: keeps the finished chunks; None for none.
+        checkpoint: keeps the finished chunks; None if there is none.
 
     Attributes:
         targets: targets of the penalties.
@@ -70,10 +70,10 @@ class LaneRunner:
 
         Args:
             strengths: (strengths,) of the first rule.
-            factors: by (index of a target, number of a rule) the factors of its penalty, (replicas, strengths, groups
-                or *shape); None for those that the rules have.
+            factors: maps (index of a target, number of a rule) to the factors of its penalty, (replicas, strengths,
+                groups or *shape). None: the factors of the rules.
             report: called with the share of the work that is done.
-            replicas, training: others than those of the path.
+            replicas, training: replace the path's replicas and training.
             is_free: whether to train without penalties, except that infinite factors keep entries at zero.
         """
         replicas = self.replicas if replicas is None else replicas
@@ -117,7 +117,7 @@ class LaneRunner:
         tasks: dict[int, Task] = {}
         everything = range(len(chunks))
         holding = [number for number in everything if _holds_rows([replicas[row] for row in chunks[number].rows])]
-        # With patience, lanes without rows held out stop when those of the folds did.
+        # With patience, lanes without held-out rows stop when the lanes of the folds did.
         waves = [holding, [n for n in everything if n not in holding]] if training.patience else [list(everything)]
         for wave in waves:
             for number, arrays in executor.run(unfinished(wave), report_share):

@@ -32,7 +32,7 @@ def minimum(mean: np.ndarray) -> int:
 def one_standard_error(mean: np.ndarray, error: np.ndarray) -> int:
     """Return the position of the largest strength whose mean is at most the lowest mean plus its standard error.
 
-    It is `lambda.1se` of glmnet (Friedman, Hastie and Tibshirani 2010; the rule is that of Breiman, Friedman, Olshen
+    It is `lambda.1se` of glmnet (Friedman, Hastie and Tibshirani 2010; the rule is from Breiman, Friedman, Olshen
     and Stone 1984, section 3.4.3).
 
     Args:
@@ -50,7 +50,7 @@ def one_standard_error(mean: np.ndarray, error: np.ndarray) -> int:
 def vertex(strengths: np.ndarray, mean: np.ndarray) -> float:
     """Return the strength at which a parabola through the lowest mean and its neighbors is lowest.
 
-    The parabola is one in log strength. At an end of the grid, and beside a strength of zero or a mean that is not
+    The parabola is one in log strength. At an end of the grid, and next to a strength of zero or a mean that is not
     finite, it is the strength of the lowest mean itself.
 
     Args:

@@ -34,7 +34,7 @@ def count_live_units(target: Target, members: list[np.ndarray], size: np.ndarray
     Args:
         target, members: as for `group_sizes`, the leading axes being (replicas, strengths).
         size: what `group_sizes` returns.
-        outputs: where the outputs of its variable lie; None for the last axis.
+        outputs: where the outputs of its variable lie. None: the last axis.
     """
     if target.is_joint:
         return (size > 0).sum(axis=-1)

@@ -60,7 +60,7 @@ def solve_path(
         model: Built and compiled model.
         rules: Rules with numbers > 0 as strengths.
         data: Rows of all replicas.
-        replicas: Rows that train, and rows held out.
+        replicas: Training rows and held-out rows.
         executor: What `check_executor` returned.
         strengths: How many, or the strengths in ascending order.
         adaptive, relax, training, checkpoint: As for `fit_path`.
@@ -220,7 +220,7 @@ def _repeat(factors: Mapping[tuple[int, int], np.ndarray] | None, count: int) ->
 
 
 def _merge_lanes(low: Lanes, high: Lanes) -> Lanes:
-    """Return the lanes of two grids, one below the other, as those of one."""
+    """Return the lanes of two grids, one below the other, as the lanes of one grid."""
     order = [*dict.fromkeys(zip(high.table["fold"], high.table["seed"], strict=True))]
     rank = {key: number for number, key in enumerate(order)}
     table = pd.concat([low.table, high.table], ignore_index=True)

@@ -19,7 +19,7 @@ def replica_table(lanes: Lanes) -> pd.DataFrame:
 
 
 def full_positions(lanes: Lanes) -> np.ndarray:
-    """Return the positions of the replicas that give the models: those of fold -1, or all with `validation_data`."""
+    """Return the positions of the replicas that provide the models: fold -1, or all with `validation_data`."""
     folds = replica_table(lanes)["fold"].to_numpy()
     return np.flatnonzero(folds < 0) if (folds < 0).any() else np.arange(len(folds))
 

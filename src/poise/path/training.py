@@ -16,7 +16,7 @@ class Training:
 
     Args:
         epochs: Passes over the training rows of the lane's fold. Default: 100.
-        batch_size: Rows in a batch; None for all training rows at once. Default: 32.
+        batch_size: Rows in a batch. None: all training rows at once. Default: 32.
         update: How the penalty acts, as in `poise.PenalizedOptimizer`. Default: None, which takes the update of the
             `PenalizedOptimizer` that the model was compiled with, or `"auto"` if there is none.
         start: `"fresh"` (every lane starts from the same initial weights) or `"dense"` (one training without the
@@ -77,13 +77,13 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Replica:
-    """The rows that a family of lanes, one per strength, trains on and is judged by.
+    """The training rows and held-out rows of a family of lanes, one lane per strength.
 
     Attributes:
-        fold: number of the fold that is held out; -1 for none (all rows train).
+        fold: number of the held-out fold; -1 if there is none (all rows are training rows).
         seed: number of the draw of initial weights; 0: the model's own.
         train: (rows,) positions of the training rows.
-        held: (rows,) positions of the held-out rows; empty for none.
+        held: (rows,) positions of the held-out rows; empty if there are none.
     """
 
     fold: int
@@ -109,8 +109,8 @@ class Lanes:
             it has no groups: (replicas, strengths, groups or *shape). The variables of a joint penalty are one, by the
             name of its rule.
         features: (replicas, strengths, inputs) whether the input is read; None if unknown.
-        weights: by weight of the model, in the order of `model.weights`, (full replicas, strengths, *shape): those of
-            the replicas that train on all rows, one per seed.
+        weights: one array per weight of the model, in the order of `model.weights`, (full replicas, strengths, *shape);
+            a full replica trains on all rows, and there is one per seed.
     """
 
     table: pd.DataFrame

@@ -1,4 +1,7 @@
-"""Penalties R(w): formulas of the weights on every backend. A new one is one class in this room and one line below."""
+"""Penalties R(w), as formulas of the weights on every backend.
+
+To add a penalty, write one class in this package and add one line below.
+"""
 
 from poise.penalties.base import Penalty
 from poise.penalties.concave import L0, MCP, SCAD, LogSum

@@ -42,7 +42,7 @@ class Penalty(keras.regularizers.Regularizer):
         smooth: Whether R is differentiable everywhere.
         metric: The steps that `prox` accepts: `"diagonal"` (a scalar or one step per entry), `"scalar"`, or None for a
             penalty without a known proximal operator.
-        has_force: Whether the gradient of R has an effect (that of L0 is zero wherever it exists).
+        has_force: Whether the gradient of R has an effect (the gradient of L0 is zero wherever it exists).
         members: None, or, for a penalty that acts on several variables as on one vector, by the path of each variable
             its shape, axis and groups (see `JointGroupLasso`).
         sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
@@ -149,7 +149,7 @@ class Penalty(keras.regularizers.Regularizer):
     def sizes(self, w: Any) -> Any:
         """Return the sizes of what the penalty can set to zero: |w_i| per entry or ‖w_g‖₂ per group, a vector.
 
-        Entries and groups with the factor 0 are left out. None for a penalty that sets nothing exactly to zero.
+        Entries and groups with the factor 0 are left out. None if the penalty sets nothing exactly to zero.
         """
         return None
 

@@ -38,10 +38,10 @@ class JointGroupLasso(Grouped):
 
     Args:
         strength: s ≥ 0 or a schedule. Default: 1.0.
-        members: By the path of a variable (`variable.path`) the triple (shape, axis, groups): its shape, the axis along
-            which it is cut into slices, and per index of that axis the number of the slice's group, −1 for none. The
-            numbers run from 0 without gaps, over all members together. If several variables have the same path, append
-            the place of the intended one: "fc/kernel (2 of 2)".
+        members: Maps the path of a variable (`variable.path`) to a triple (shape, axis, groups): its shape, the axis
+            along which it is cut into slices, and per index of that axis the number of the slice's group (−1 if it is
+            in no group). The numbers run from 0 without gaps, over all members together. If several variables have the
+            same path, append the place of the intended one: "fc/kernel (2 of 2)".
         factors: Factors c per group. Default: None, for √(number of entries in the group, in all members).
 
     Raises:

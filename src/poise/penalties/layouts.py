@@ -74,7 +74,7 @@ class Groups:
         raise NotImplementedError
 
     def complete(self, residuals: Any, w: Any, gradient: Any) -> Any:
-        """Set the residuals of held groups, and append that of the entries in no group."""
+        """Set the residuals of held groups, and append the residual of the entries in no group."""
         residuals = ops.where(self.is_free, residuals, ops.where(self.norms(w) == 0, 0.0, math.inf))
         outside = self.is_outside
         if outside is None:

@@ -128,7 +128,7 @@ class MutualCoherence(Penalty):
     Args:
         strength: s ≥ 0 or a schedule (Keras' `factor`). Default: 1.0.
         mode: `"rows"` (default) or `"columns"` of a variable with two axes, as it is stored: the rows of a `Dense`
-            kernel belong to inputs, those of the weight of a PyTorch `Linear` to outputs.
+            kernel belong to inputs; the rows of a PyTorch `Linear` weight belong to outputs.
         factors: One finite factor c for the matrix. Default: None, for 1.
 
     Examples:

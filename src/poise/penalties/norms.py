@@ -1,6 +1,6 @@
 """Convex penalties of single entries: L1, L2 and their sum.
 
-The scale is that of Keras: L2(s) is s·Σw² with the gradient 2s·w, without a half. The constructors `from_...`
+The scale is the one of Keras: L2(s) is s·Σw² with the gradient 2s·w, without a half. The constructors `from_...`
 translate the scales of other libraries; docs/explanation/scales.md has the full table.
 """
 

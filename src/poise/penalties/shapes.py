@@ -120,7 +120,7 @@ class Anchored(Penalty):
     `Anchored(L2(s))` is L2-SP for fine-tuning.
 
     Args:
-        penalty: Any penalty. Its strength and factors are those of this one.
+        penalty: Any penalty. Its strength and factors are used.
         start: The anchor, an array of the shape of w. Default: None, for the weights before the first training step,
             which the optimizer keeps and saves.
 
@@ -187,7 +187,7 @@ class Anchored(Penalty):
         return self.penalty.residual(self._away(w), gradient, strength)
 
     def _critical_strength(self, gradient: Any) -> Any:
-        """The smallest strength for which w = start is stationary: that of the penalty."""
+        """The smallest strength for which w = start is stationary: the penalty's."""
         return self.penalty.critical_strength(gradient)
 
     def why_no_prox(self) -> Any:

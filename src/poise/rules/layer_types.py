@@ -194,4 +194,4 @@ TABLE: dict[str, dict[str, Describe]] = {
     "Normalization": {"mean": state, "variance": state, "count": state},
     "STFTSpectrogram": {"real_kernel": matrix(KERNEL), "imag_kernel": matrix(KERNEL)},
 }
-"""By the name of a Keras layer, for each of its direct variables what it is. Subclasses inherit the row."""
+"""Maps the name of a Keras layer to the kind of each of its direct variables. Subclasses inherit the row."""

@@ -18,7 +18,7 @@ from poise.rules.wrapped_layers import infos_of_wrapped
 
 
 def register_layers(layers: Iterable[keras.layers.Layer]) -> None:
-    """Remember what the variables of layers or models are, those of their sublayers included."""
+    """Remember what the variables of layers or models are, including the variables of their sublayers."""
     for key, (variable, info) in _describe(layers).items():
         # By identity: variables compare by value and have no hash.
         _known[key] = (weakref.ref(variable, lambda _, key=key: _known.pop(key, None)), info)

@@ -27,9 +27,9 @@ class Plan:
     """Rules resolved against variables.
 
     Attributes:
-        rules_of: By the number of a variable the numbers of its rules.
+        rules_of: Maps the number of a variable to the numbers of its rules.
         inactive: The inactive rules: all their variables are frozen, or state that training sets.
-        joint: By the number of a rule with a joint penalty the numbers of its variables, in the penalty's order.
+        joint: Maps the number of a rule with a joint penalty to the numbers of its variables, in the penalty's order.
         config: What `resolve` takes as `saved`: JSON-compatible, with the variables by their positions.
     """
 
@@ -134,7 +134,7 @@ def _restore(
             of_rule = saved["rules"][rule.name]
             visible = [place for place in of_rule if whole or place in saved["trained"]]
             restored[rule.name] = [_find_by_path(rule, before[place], weights) for place in visible]
-            if rule.penalty.members is None:  # the paths are those of before, so that new ones can be matched
+            if rule.penalty.members is None:  # the paths are the old ones, so that new ones can be matched
                 paths = {path for path, _ in before}
                 restored[rule.name] += [w for w in weights if path_of(w) not in paths and rule.applies_to(w)]
     return restored
@@ -203,7 +203,7 @@ def _globs(select: Any) -> list[str]:
 
 
 def _means_state(rule: Rule, variables: Iterable[Any]) -> bool:
-    """Whether a rule for scales finds only those of float8, on which no penalty can act."""
+    """Whether a rule for scales finds only the scales of float8, on which no penalty can act."""
     select = rule.select if isinstance(rule.select, (list, tuple)) else [rule.select]
     return Role.SCALES in select and any(kind_of(variable) == STATE for variable in variables)
 

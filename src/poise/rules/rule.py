@@ -53,7 +53,7 @@ COUNTERPARTS = {
     "L1L2": "poise.ElasticNet",
     "OrthogonalRegularizer": "poise.MutualCoherence",
 }
-"""By the name of a Keras regularizer the penalty that equals it."""
+"""Maps the name of a Keras regularizer to the equal poise penalty."""
 
 Select: TypeAlias = Union[  # noqa: UP007
     str, Role, keras.Variable, keras.layers.Layer, Callable[[keras.Variable], bool], Sequence["Select"]

@@ -40,7 +40,7 @@ class VariableInfo:
 
 
 def info_by_name(name: str, shape: Sequence[int]) -> VariableInfo:
-    """Judge a variable that has no row in the table of layer types by its name, as Keras chooses names."""
+    """Infer the role of a variable of unknown layer type from its Keras name."""
     shape = tuple(shape)
     words = name.lower().split("_")
     long_axes = sum(size != 1 for size in shape)

@@ -47,7 +47,7 @@ def _infos_of_module(layer: Any) -> dict[int, VariableInfo]:
 def _info_of_parameter(module: Any, name: str, shape: Shape) -> VariableInfo:
     """PyTorch has the outputs first, except in transposed convolutions and embeddings."""
     kinds = [kind.__name__ for kind in type(module).__mro__]
-    name = name.removesuffix("_v")  # torch.nn.utils.weight_norm: the direction, beside its length "_g"
+    name = name.removesuffix("_v")  # torch.nn.utils.weight_norm: the direction, next to its length "_g"
     if "bias" in name:
         gates = next((count for kind, count in TORCH_GATES.items() if kind in kinds), 1)
         return vector(BIASES, gates if "_ih" in name or "_hh" in name else 1)(module, shape)

@@ -17,8 +17,8 @@ class PathRegressor(RegressorMixin, PathEstimator):
 
     It minimizes the mean squared error plus the penalty, by full-batch steps of Adam, once per strength and fold and
     once on all rows. As in glmnet, and unlike scikit-learn's linear models, features are standardized first, in every
-    fold by its training rows: one strength for columns in different units means little. The target is always
-    standardized.
+    fold by its training rows, because one strength is not meaningful for columns in different units. The target is
+    always standardized.
 
     Args:
         penalty: `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"` or `"scad"`, as in
@@ -28,8 +28,8 @@ class PathRegressor(RegressorMixin, PathEstimator):
         hidden_layer_sizes: The units of each hidden layer, which are dense with ReLU; `()` is a linear model. Default:
             `(64,)`.
         model: A custom network: a function of the numbers of inputs and outputs that returns a built Keras model. If it
-            is compiled, its optimizer is used. Outputs are logits for classes: one of the second class, or one per
-            class if there are more than two. Default: `None`.
+            is compiled, its optimizer is used. For classification, the model must return logits: one logit (of the
+            second class) for two classes, else one per class. Default: `None`.
         strengths: The number of strengths of an automatic grid, or the strengths. Default: 13.
         cv: The number of folds, a scikit-learn splitter, or a list of pairs (training, held-out) of positions or masks.
             Default: 4.
@@ -47,7 +47,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
             folds. Default: 0.
 
     Attributes:
-        path_: The `poise.RegularizationPath`; of adaptive stages the chosen one.
+        path_: The `poise.RegularizationPath`; with adaptive stages, the path of the selected stage.
         strength_: The chosen strength.
         model_: The network trained on all rows, a plain Keras model of standardized features and target.
         scaler_: The `StandardScaler` of the features, which turns constants into 0; or `None`.
@@ -123,8 +123,8 @@ class PathClassifier(ClassifierMixin, PathEstimator):
     Attributes:
         classes_: The classes, sorted.
         path_, strength_, model_, scaler_, feature_mask_, n_iter_, n_features_in_, feature_names_in_: See
-            `PathRegressor`. The network's outputs are logits: that of the second class if there are two, else one per
-            class.
+            `PathRegressor`. The network's outputs are logits: one logit (of the second class) for two classes, else
+            one per class.
 
     Examples:
         >>> import numpy as np, poise

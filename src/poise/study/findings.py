@@ -29,9 +29,9 @@ class Candidate:
     Args:
         name: `"none"` or the name of the penalty.
         title: The name in tables and sentences.
-        path: The regularization path; after adaptive stages the last one, and without a penalty that of strength 0.
+        path: The regularization path; after adaptive stages the last one, and without a penalty the path of strength 0.
         stage: The stage that predicts: of the path and its stages the one with the lowest held-out loss.
-        strength: The strength that predicts: that of `stage` with the lowest held-out loss.
+        strength: The strength that predicts: the one in `stage` with the lowest held-out loss.
         selection_strength: The strength of `path` that selects columns.
         selected: The columns that the network of `selection_strength` reads; `None` if they cannot be determined.
         stability: For each column the share of training runs at `selection_strength` (folds, all rows, initial
@@ -87,8 +87,8 @@ class Findings:
         table: The data.
         settings: The settings.
         candidates: First the one without a penalty, then each penalty in the order requested.
-        chosen: The name of the chosen candidate: the first penalty that the folds do not show to be worse than that of
-            the lowest held-out loss (paired t test, one-sided, 5%), or the one requested.
+        chosen: The name of the chosen candidate: the first penalty that is not significantly worse than the one with
+            the lowest held-out loss (paired t test over folds, one-sided, 5%), or the one requested.
         encoder: The encoder of the features, fitted on all training rows.
         center: What was subtracted from the target; 0 except in regression.
         scale: What it was divided by; 1 except in regression.

@@ -23,7 +23,7 @@ REPORT, RECORD, TABLE, MODEL, PREPROCESSING = (
 FILES = (REPORT, RECORD, TABLE, MODEL, PREPROCESSING)
 NEEDED = (MODEL, PREPROCESSING)
 TRUSTED = ("numpy.dtype", *(f"{cls.__module__}.{cls.__qualname__}" for cls in (Encoder, Column, Key)))
-"""Types that may be built from preprocessing.skops, besides those of scikit-learn and NumPy that skops trusts."""
+"""Types that may be built from preprocessing.skops, besides the types of scikit-learn and NumPy that skops trusts."""
 CODE_SIGNS = ("`Lambda`", "Python lambda")
 """What Keras' error names if an undamaged network holds Python code."""
 

@@ -1,4 +1,4 @@
-"""The whole job on a table: does a penalty help, which, how strong, which columns matter, and how sure is that?
+"""Run a study: compare penalties on a table, choose one and its strength, and select columns.
 
 Test rows are set apart first; only the final scores use them. The training rows are encoded once per fold, by what that
 fold trains on. Then one path runs for each penalty, and one training without a penalty, all from the same initial

@@ -100,7 +100,7 @@ class Scorer:
         return self._estimate([scores.losses], lambda w, loss: loss / w)
 
     def gain(self, scores: RowScores, baseline: RowScores) -> Estimate:
-        """Return how much lower the loss is than that of the baseline, on the same rows."""
+        """Return how much lower the loss is than the baseline's, on the same rows."""
         return self._estimate([baseline.losses - scores.losses], lambda w, gain: gain / w)
 
     def score(self, scores: RowScores) -> Estimate:

@@ -23,7 +23,7 @@ class Table:
     """Features, target and task of a table.
 
     Args:
-        name: A short name: that of the built-in table, or of the file without its suffix.
+        name: A short name: the name of the built-in table, or of the file without its suffix.
         source: The source as text; `""` for a DataFrame.
         features: The columns in use, in the form of their kinds (see `poise.study.columns.kinds.KINDS`).
         columns: Every column of the source except the target and the columns of groups, time and weights, in order.

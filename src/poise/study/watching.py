@@ -29,7 +29,7 @@ class WatchedTraining:
         forces: The columns of `poise.forces` after `step`; one row per variable and recorded step.
         balance: `poise.forces` of the final network on all training rows.
         before: (weights,) the penalized weights of the initial network.
-        after: (weights,) those of the final network.
+        after: (weights,) the weights of the final network.
     """
 
     history: pd.DataFrame

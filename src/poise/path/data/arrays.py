@@ -27,8 +27,8 @@ class Data:
     Attributes:
         x, y: an array (rows, ...), or lists, tuples or dicts of arrays: floats in Keras' float type, integers and
             booleans as they were, and None for a missing one.
-        sample_weight: likewise, all in Keras' float type; None for none.
-        rows: number of training rows; the rows after them are those of `validation_data`.
+        sample_weight: likewise, all in Keras' float type; None if there are none.
+        rows: number of training rows; the rows of `validation_data` follow.
         names: columns of x if it was a DataFrame, else None.
     """
 
@@ -53,10 +53,10 @@ def prepare_data(
         model: model that will read x; its inputs are compared with x if their number and shapes are known.
         x, y: arrays, tensors, DataFrames or Series, or lists, tuples or dicts of those; None for an optional input, or
             for an output that has no loss.
-        sample_weight: a weight >= 0 per row, or a structure of those; None for none.
+        sample_weight: a weight >= 0 per row, or a structure of such arrays; None if there are none.
         groups: (rows,) as for `split_rows`; only counted here.
-        validation_data: (x, y) or (x, y, sample_weight) whose rows are put after the others; None for none. If one of
-            the two has weights, the other gets weights of one.
+        validation_data: (x, y) or (x, y, sample_weight) whose rows are put after the others; None if there is none. If
+            one of the two has weights, the other gets weights of one.
 
     Raises:
         TypeError: If something is not an array of numbers, or `validation_data` is not a tuple.

@@ -20,7 +20,7 @@ def settling_batch_size(rows: int) -> int:
 def batches_of(replicas: Sequence[Replica], batch_size: int | None, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of every batch of an epoch and whether each counts, both (replicas, steps, batch).
 
-    Each replica shuffles its rows by its fold, its seed and the epoch. Rows fill up its last batch that do not count.
+    Each replica shuffles its rows by its fold, its seed and the epoch. The last batch is padded with rows of weight 0.
 
     Raises:
         ValueError: If the replicas have different numbers of batches.

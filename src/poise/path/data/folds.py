@@ -52,7 +52,7 @@ def split_rows(
         groups: (rows,) group of every row, for a number or a splitter. Default: None.
         validation_rows: number of validation rows after the training rows. If there are any, `cv` is not used: fold 0
             trains on all training rows, and there is no fold -1. Default: 0.
-        sample_weight: that of `Data`. Default: None.
+        sample_weight: sample weights as in `Data`. Default: None.
         are_classes: whether y holds classes, as labels or one-hot rows (other rows, such as probabilities or several
             labels, are not stratified even so). Default: None, which guesses: integers, booleans, zeros and ones, or
             one-hot rows, with at most 20 different values and two rows or more of each.

@@ -95,7 +95,7 @@ class RelayedStream(Stream):
 
     Args:
         ask_batch: returns the batch of a number; 0 starts a new pass, and the numbers of a pass follow each other.
-        rows, batches, largest, digest: those of the stream.
+        rows, batches, largest, digest: properties of the stream.
     """
 
     def __init__(self, ask_batch: Callable[[int], tuple], rows: int, batches: int, largest: int, digest: str):

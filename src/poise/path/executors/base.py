@@ -89,7 +89,7 @@ def local_memory() -> float:
 
 
 def pair_with_next(tasks: Iterator[tuple[int, Task]]) -> Iterator[tuple[tuple[int, Task], Task | None]]:
-    """Yield every numbered task with the task after it, None for the last."""
+    """Yield every numbered task with the next task (None after the last one)."""
     following = next(tasks, None)
     while following is not None:
         current, following = following, next(tasks, None)

@@ -153,7 +153,7 @@ class Checkpoint:
 
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return a digest of names, shapes and bytes, without types: NumPy stores those of JAX under other names."""
+    """Return a digest of names, shapes and bytes, without types: NumPy stores JAX types under other names."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.asarray(arrays[name])

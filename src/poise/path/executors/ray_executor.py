@@ -160,7 +160,7 @@ class RayExecutor:
 
 
 class _FailedResults:
-    """The arrays of lanes that could not be trained, in the form of those of other lanes."""
+    """The arrays of lanes that could not be trained, with the same shapes and types as for trained lanes."""
 
     def __init__(self) -> None:
         self._forms: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
@@ -188,7 +188,7 @@ class _Piece:
 
     Attributes:
         task: what it trains.
-        number: that of the whole chunk.
+        number: number of the whole chunk.
         whole: what it is a half of; None if it is the chunk itself.
         halves: its own, if it was too large.
         axis: along which these are put together.

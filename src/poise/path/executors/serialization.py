@@ -101,7 +101,7 @@ def load_problem(pickle: bytes, data: Any) -> Problem:
     keras.config.set_epsilon(settings["epsilon"])
     keras.config.set_image_data_format(settings["image_data_format"])
     keras.config.set_dtype_policy(settings["dtype_policy"])
-    keras.config.enable_unsafe_deserialization()  # the code in the model is that of the user who runs this process
+    keras.config.enable_unsafe_deserialization()  # the code in the model belongs to the user who runs this process
     _register(cloudpickle.loads(objects))
     model: Any = keras.saving.deserialize_keras_object(model_config, safe_mode=False)
     state = cloudpickle.loads(state)
@@ -128,7 +128,7 @@ class _Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, keras.losses.Loss):
-            # Keras pickles what get_config returns, and that of its Huber lacks delta.
+            # Keras pickles what get_config returns, and the configuration of its Huber lacks delta.
             return copyreg.__newobj__, (type(obj),), vars(obj)  # type: ignore[attr-defined]
         if isinstance(obj, Penalty):
             return _build_penalty, (type(obj), obj.get_config())

@@ -17,7 +17,7 @@ from poise.path.models import build_optimizer, draw_variables, first_learning_ra
 from poise.path.training import Replica, Training
 
 AS_FAST = 1.05
-"""Chunks that take so much longer per lane than the fastest are as good: fewer chunks cost less between them."""
+"""Chunk sizes within 5% of the fastest time per lane count as equally fast; the largest of them is used."""
 
 
 class LaneWorker:
@@ -59,7 +59,7 @@ class LaneWorker:
         return summarize_chunk(self._problem.model, self._optimizer, chunk, task.keeps_weights)
 
     def fastest_size(self, replica: Replica, training: Training, sizes: Sequence[int]) -> int:
-        """Return the number of lanes at once that takes the least time per lane; the largest of those as fast."""
+        """Return the chunk size with the least time per lane; if several are equally fast, the largest of them."""
         training = replace(training, start="fresh")
         few_rows = replace(replica, train=replica.train[: 3 * (training.batch_size or len(replica.train))])
         seconds = {}

@@ -9,9 +9,9 @@ import jax
 class CompileAhead:
     """Compile functions before they are called.
 
-    The functions are those of `jax.jit` whose first argument, the problem of the lanes, is static. Tracing stays in the
-    thread of the caller, because layers and optimizers are not made for several. XLA's compilation, which takes most of
-    the time, needs no Python. Any thread may call the compiled functions.
+    The functions are compiled by `jax.jit`; their first argument, the problem of the lanes, is static. Tracing stays in
+    the thread of the caller, because layers and optimizers are not made for several threads. XLA's compilation, which
+    takes most of the time, needs no Python. Any thread may call the compiled functions.
     """
 
     def __init__(self) -> None:
@@ -19,7 +19,7 @@ class CompileAhead:
         self._futures: dict[tuple, Future] = {}
 
     def compile(self, function: Any, problem: Any, *arguments: Any) -> None:
-        """Start to compile a function for such arguments, of which only shapes and types matter.
+        """Start to compile a function for arguments of these shapes and types.
 
         With several devices the sharding, which only the arguments themselves show, matters too: the function is then
         compiled when it is called.

@@ -22,7 +22,7 @@ LOSSES = ("loss", "held_loss")
 
 @functools.partial(jax.jit, static_argnums=0)
 def evaluate_rows(problem: LaneProblem, trained: list[Any], fixed: list[Any], data: Any, masks: Any) -> Any:
-    """Return both losses on some rows and the gradient of the first, as sums over parts of the rows want them.
+    """Return both losses on some rows and the gradient of the first, in a form that can be summed over batches.
 
     Args:
         problem: problem of the lanes.
@@ -99,7 +99,7 @@ def measure_lanes(
         problem: problem of the lanes.
         source: rows of all replicas.
         state: state of the lanes.
-        replicas: rows that train, and rows held out.
+        replicas: training rows and held-out rows.
         strengths: (strengths, rules).
         factors: factors of the penalties.
     """
@@ -143,7 +143,7 @@ def measure_lanes(
 def measure_held_losses(
     compiler: CompileAhead, problem: LaneProblem, source: DataSource, state: LaneState, replicas: Sequence[Replica]
 ) -> np.ndarray:
-    """Return the prediction losses on the rows held out, (replicas, strengths)."""
+    """Return the prediction losses on the held-out rows, (replicas, strengths)."""
     rows = source.held_rows(replicas)
     if rows is not None:
         return np.asarray(evaluate_held_rows(problem, state.trained, state.fixed, *rows), "float64")

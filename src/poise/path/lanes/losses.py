@@ -11,7 +11,7 @@ from keras import ops
 def is_mean_loss(model: Any, data: Any) -> bool:
     """Return whether the model's loss is a mean over the rows of a batch; False if it is their sum.
 
-    It is evaluated: the loss of some rows must be that of a batch in which others have weight zero.
+    Tested numerically: a row with weight 0 must not change the loss (of a mean, after rescaling the other weights).
 
     Args:
         model: compiled model.
@@ -50,7 +50,7 @@ def is_mean_loss(model: Any, data: Any) -> bool:
 
 
 def loss_of(model: Any, x: Any, y: Any, predicted: Any, weights: Any, is_training: bool) -> Any:
-    """Return the loss of a batch. `weights` are those of its rows, also if a row has a loss at every step or pixel."""
+    """Return the loss of a batch. `weights` has one entry per row, also if a row has a loss at every step or pixel."""
 
     def spread(weights: Any, predicted: Any) -> Any:
         return ops.reshape(weights, (*weights.shape, *(1,) * (predicted.ndim - 1 - weights.ndim)))

@@ -16,7 +16,7 @@ class EarlyStopping:
         shape: (replicas, strengths).
         patience: epochs without a lower held-out loss after which a lane stops.
         held_losses: returns the held-out losses of a state, (replicas, strengths).
-        epoch_limits: (strengths,) epochs after which a lane stops where no rows are held out; None to use the losses.
+        epoch_limits: (strengths,) epochs after which a lane stops if it has no held-out rows; None to use the losses.
 
     Attributes:
         best: trained and fixed values of the best epoch of each lane.

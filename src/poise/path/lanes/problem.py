@@ -71,7 +71,7 @@ class Task:
         lane_numbers: (replicas, strengths) an integer per lane, of which its dropout is a function.
         strengths: (strengths, rules) float64.
         factors: factors of the penalties; empty for those that the rules have.
-        epoch_limits: (strengths,) epochs after which a lane stops where no rows are held out; None without patience.
+        epoch_limits: (strengths,) epochs after which a lane stops if it has no held-out rows; None without patience.
         keeps_weights: per replica whether the path keeps its weights.
     """
 

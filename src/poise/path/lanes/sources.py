@@ -20,7 +20,7 @@ from poise.path.lanes.step import train_batch, train_epoch
 from poise.path.training import Replica
 
 Masks = dict[str, np.ndarray]
-"""By the name of a loss how often each row counts, (replicas, rows)."""
+"""Maps the name of a loss to how often each row counts, (replicas, rows)."""
 
 
 class DataSource(Protocol):
@@ -71,7 +71,7 @@ class DataSource(Protocol):
         ...
 
     def held_rows(self, replicas: Sequence[Replica]) -> tuple[Any, np.ndarray, np.ndarray] | None:
-        """Return (data, positions of the rows held out, whether they count); None if they come in parts only."""
+        """Return (data, positions of the held-out rows, whether they count); None if rows come only in parts."""
         ...
 
 
@@ -131,7 +131,7 @@ class ArraySource:
     def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, Masks]]:
         """Yield all rows in parts.
 
-        Where every replica has rows of its own, as those of a study, a part is no larger than the rows of one.
+        If every replica has separate rows, as in a study, a part is no larger than the rows of one replica.
         """
         count = len(jax.tree.leaves(self.data)[0])
         masks = {name: np.zeros((len(replicas), count), "float32") for name in ("loss", "held_loss")}
@@ -156,8 +156,9 @@ class ArraySource:
 class StreamSource:
     """Batches of a stream, on each of which all lanes train as it comes.
 
-    A batch is as large as it comes. In it a replica trains on its rows, which repeat with weight zero where others are
-    held out; a batch that has none of them is not a step for it. Settling takes its steps on the batches, too.
+    A batch is as large as it comes. A replica trains on its rows of the batch; they are repeated with weight zero in
+    place of its held-out rows. A batch without training rows of a replica is not a step for it. Settling takes its
+    steps on the batches, too.
     """
 
     can_split_strengths = False

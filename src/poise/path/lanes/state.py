@@ -61,7 +61,7 @@ def place_state(state: Any) -> Any:
 
 
 def stack_starts(starts: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
-    """Return the first values of every variable, (replicas, *shape), of those of every replica."""
+    """Stack the initial values of all replicas: one array (replicas, *shape) per variable."""
     return [np.stack(values) for values in zip(*starts, strict=True)]
 
 

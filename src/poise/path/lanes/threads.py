@@ -70,7 +70,7 @@ def first_part(tree: Any, count: int) -> Any:
 
 
 def merge_strengths(parts: list, strengths: int) -> Any:
-    """Return what `split_strengths` split, of so many strengths."""
+    """Undo `split_strengths`: return arrays with the given number of strengths."""
     if len(parts) == 1:
         return parts[0]
     return jax.device_put(jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=1)[:, :strengths], *parts))

@@ -90,7 +90,7 @@ class LaneTrainer:
             stopping = EarlyStopping(task.shape, training.patience, held_losses, task.epoch_limits)
         state = initial_state(problem, problem.optimizer, first, anchors, task.lane_numbers, task.strengths)
         state = self._train(task, place_state(state), factors, steps, advance, stopping)
-        # The optimizer's variables are no longer needed, and their memory is.
+        # Free the optimizer's variables to save memory.
         trained, fixed = (state.trained, state.fixed) if stopping is None else stopping.best
         state, settled, measures = self._settle(task, LaneState(trained, fixed, []), anchors, factors, advance)
         measures["settled"] = settled
@@ -134,8 +134,8 @@ class LaneTrainer:
         """Release the data and everything that was compiled.
 
         JAX keeps the traces of a function, and with them the problem and what was compiled, as long as the process
-        lives. Linux lets a process map 65,530 places of memory, which ten studies need. The programs of other problems
-        are released as well, and are compiled again when they are called.
+        lives. About ten studies in one process would reach Linux's limit of 65,530 memory maps. The programs of other
+        problems are released as well, and are compiled again when they are called.
         """
         self._compiler.close()
         self._threads.close()
@@ -241,7 +241,7 @@ class LaneTrainer:
 
 
 def _progress(total: int, report: Report | None) -> Callable[[int], None]:
-    """Return a function that reports the share of `total` steps after so many more."""
+    """Return a function that takes a number of further steps and reports the finished share of `total`."""
     done = 0
 
     def advance(steps: int) -> None:

@@ -37,10 +37,11 @@ def fold_losses(stage: RegularizationPath, strength: float) -> np.ndarray:
 
 
 def first_not_worse(losses: Sequence[np.ndarray], means: Sequence[float]) -> int:
-    """Return the first candidate that the folds do not show to be worse than that of the lowest held-out loss.
+    """Return the first candidate that is not significantly worse than the best one (paired t test over folds).
 
-    They show it if the one-sided paired t test of the losses by fold (Student 1908) has p < `WORSE`. The lowest of
-    several noisy losses is often lowest by chance, and by more than one standard error if there are few folds.
+    The best one has the lowest held-out loss. A candidate is significantly worse if the one-sided paired t test of the
+    losses by fold (Student 1908) has p < `WORSE`. The lowest of several noisy losses is often lowest by chance,
+    and by more than one standard error if there are few folds.
 
     Args:
         losses: For each candidate, (folds,) held-out losses.

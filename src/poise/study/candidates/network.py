@@ -22,12 +22,12 @@ def build_start(
     learning_rate: float,
     model: str | ModelFunction | None = None,
 ) -> keras.Model:
-    """Return the compiled network from which every training starts: that of `build_network`, or a custom one.
+    """Return the compiled network from which every training starts, by `build_network` or a custom function.
 
     Args:
         task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`.
         inputs: The number of inputs.
-        classes: The number of classes; 0 for none.
+        classes: The number of classes; 0 if there are none.
         y: The targets of all training rows, as the network takes them.
         weight: (rows,) sample weights, or `None`.
         hidden: The units of each hidden layer.

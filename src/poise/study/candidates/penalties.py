@@ -81,9 +81,9 @@ def get_penalty(name: str) -> StudyPenalty:
 
 
 def find_shared_path(name: str, names: Sequence[str]) -> str:
-    """Return which of the penalties in a study has a path that contains that of `name`.
+    """Return the penalty in a study whose path contains the path of `name`.
 
-    An adaptive penalty begins with the path of its first stage, so that the latter need not be trained again.
+    An adaptive penalty starts with the path of its first stage, so that the latter need not be trained again.
     """
     return next((other for other in names if get_penalty(other).first_stage == name), name)
 

@@ -76,7 +76,7 @@ class Texts:
     is_text: bool
 
     def spread(self, values: Sequence[object] | np.ndarray, missing: object, dtype: Any = None) -> np.ndarray:
-        """Return one value per row, given one value per label and that of missing rows."""
+        """Return one value per row, given one value per label and the value of missing rows."""
         return np.array([*values, missing], dtype=dtype)[self.codes]
 
 
@@ -179,7 +179,7 @@ class ColumnKind(ABC):
 
     @abstractmethod
     def convert(self, raw: RawColumn, column: Column) -> np.ndarray:
-        """Return the values of new rows, read as those of `column` were.
+        """Return the values of new rows, read in the same way as `column`.
 
         Raises:
             UnexpectedValueError: If the rows hold something else.
@@ -193,7 +193,7 @@ class ColumnKind(ABC):
         return ""
 
     def missing_values(self, rows: int) -> pd.Series:
-        """Return so many rows without a value."""
+        """Return the given number of rows without a value."""
         return pd.Series(np.full(rows, np.nan))
 
     # ------------------------------------------------------------ inputs

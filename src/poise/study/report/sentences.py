@@ -45,7 +45,7 @@ def write_convergence(candidate: Candidate) -> str:
         return f"Training converged {share}."
     if residual <= NEARLY:
         return f"Training nearly converged {share}."
-    return f"Training did not converge {share}; more steps lower the residual, except for rows at a kink of ReLU."
+    return f"Training did not converge {share}. More steps may help."
 
 
 def _write_verdict(study: Findings) -> str:
@@ -65,7 +65,7 @@ def _write_verdict(study: Findings) -> str:
             f"In cross-validation the loss is {format_number(base.val_loss, DIGITS)} without a penalty and "
             f"{format_number(best.val_loss, DIGITS)} with {name}."
         )
-        disagrees = f" The test rows disagree: there, {name} lowers the loss." if best.gain.low > 0 else ""
+        disagrees = f" On the test rows, however, {name} lowers the loss." if best.gain.low > 0 else ""
         return f"{penalty} does not help here. {held_out}{disagrees}"
     if best.gain.value <= 0:
         return f"{penalty} does not help here. {test_sentence}"
