@@ -126,7 +126,7 @@ def test_a_frozen_model_has_no_penalty_and_says_so(update: str) -> None:
     assert all((array(weight) == old).all() for weight, old in zip(model.weights, before, strict=True))
     assert len(poise.forces(model)) == len(poise.forces(model, X, Y)) == 0
     notes = poise.summary(model).table["note"].tolist()
-    assert notes[0].startswith("frozen, otherwise rule 'kernels'")
+    assert notes[0].startswith("frozen; rule 'kernels'")
     assert notes[1] == "not trained"
 
 

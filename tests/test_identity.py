@@ -187,7 +187,10 @@ def test_rule_that_cannot_be_restored_names_its_variable() -> None:
     other = keras.Sequential([keras.Input((6,)), layers.Dense(5), layers.Dense(1)])
     other.compile(poise.PenalizedOptimizer.from_config(model.optimizer.get_config()), loss="mse")
 
-    with pytest.raises(ValueError, match=rf"Rule '{path}' was saved for '{path}' of shape \(12, 6\).*no variable"):
+    with pytest.raises(
+        ValueError,
+        match=rf"Rule '{path}' cannot be restored: it was saved for '{path}' of shape \(12, 6\).*no variable",
+    ):
         trained(other, 1)
 
 
@@ -213,7 +216,7 @@ def test_variables_in_another_order_are_found_by_path_or_refused() -> None:
     assert [target.path for target in renamed.targets] == ["dense_7/kernel"]
 
     mixed = poise.PenalizedOptimizer.from_config(first.get_config())
-    with pytest.raises(ValueError, match="'left/kernel' was saved for 'left/kernel'"):
+    with pytest.raises(ValueError, match="'left/kernel' cannot be restored: it was saved for 'left/kernel'"):
         mixed.build(of("right", "dense_8"))
 
 

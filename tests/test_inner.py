@@ -168,7 +168,7 @@ def test_optimizer_of_one_model_is_refused_by_a_second(inner: str) -> None:
     second = net(seed=2)
     before = weights(second)
 
-    with pytest.raises(ValueError, match=r"was built for 4 variables and cannot step on"):
+    with pytest.raises(ValueError, match=r"was built for 4 variables and cannot update"):
         fitted(compiled(optimizer, second), epochs=1)
 
     assert_same_weights(second, before, relative=0)

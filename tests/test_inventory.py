@@ -63,7 +63,9 @@ def test_inactive_rules_are_named() -> None:
 
     notes = _notes(model)
 
-    assert notes["net/features/kernel"] == "frozen, otherwise rule 'kernels', 'inactive' (inactive)"
+    assert (
+        notes["net/features/kernel"] == "frozen; rule 'kernels', 'inactive' (inactive) would apply if it were trained"
+    )
 
 
 def test_a_keras_regularizer_is_pointed_out() -> None:

@@ -166,7 +166,7 @@ def test_a_step_on_some_of_its_variables_is_refused() -> None:
     optimizer.build(model.trainable_variables)
     kernel = model.trainable_variables[0]
     with pytest.raises(
-        ValueError, match=r"'joint groups' penalizes 3 variables together, and '.*bias' is not in this step"
+        ValueError, match=r"Rule 'joint groups' penalizes 3 variables jointly, but '.*bias' is missing from this call"
     ):
         optimizer.apply([ops.zeros(kernel.shape)], [kernel])
 
@@ -277,10 +277,10 @@ WRONG = {
         of({MEMBERS[0]: ((5, 6), 1, [*range(6)])}),
         r"has the shape \(6, 5\), but its groups are for the shape \(5, 6\)",
     ),
-    "any of two": (of({"kernel": ((6, 5), 1, [*range(5)])}), "the member 'kernel' may be any of '.*', '.*'"),
+    "any of two": (of({"kernel": ((6, 5), 1, [*range(5)])}), "the member 'kernel' is ambiguous: it matches '.*', '.*'"),
     "one twice": (
         of(KERNEL | {"features/kernel": ((6, 5), 0, [*range(6)])}),
-        "the member 'features/kernel' is '.*features/kernel', and so is '.*features/kernel'. Remove one of them",
+        "the member 'features/kernel' and '.*features/kernel' name the same variable, '.*features/kernel'. Remove one of",
     ),
     "beside a smooth one": (
         lambda model: [units_of(model), poise.Rule("head/kernel", poise.L2())],

@@ -595,7 +595,9 @@ def test_float8_scales_are_what_stock_keras_makes_them() -> None:
 
 
 def test_float8_scales_cannot_be_named_by_a_rule() -> None:
-    with pytest.raises(ValueError, match=r"Rule 'inputs_scale' matches '.*inputs_scale', which is not a parameter"):
+    with pytest.raises(
+        ValueError, match=r"Rule 'inputs_scale' matches '.*inputs_scale', which is not a trainable parameter"
+    ):
         float8(poise.PenalizedOptimizer("sgd", poise.Rule("inputs_scale", poise.L2(0.5))))
 
 

@@ -50,8 +50,8 @@ def adopt_regularizers(model: keras.Model) -> list[Rule]:
 
     Raises:
         ValueError: If the model is not built; if two of its variables have the same path and different regularizers; if
-            it has several optimizers; if it is compiled with `update="decoupled"`, under which the regularizers would
-            have another minimum; or if the rules do not fit its other rules. The model is then unchanged.
+            it has several optimizers; if it is compiled with `update="decoupled"`, because moving the regularizers
+            would change the solution; or if the rules do not fit its other rules. The model is then unchanged.
 
     Examples:
         >>> import poise, keras
@@ -262,9 +262,9 @@ def _wrap_optimizer(model: Any, old: PenalizedOptimizer | None, rules: list[Rule
         )
     if old is not None and old.update == "decoupled":
         raise ValueError(
-            "The model is compiled with poise.PenalizedOptimizer(..., update='decoupled'), under which its "
-            "regularizers would have another minimum than in the loss. Compile it with update='auto', 'coupled' or "
-            "'proximal' before you call poise.adopt_regularizers."
+            "The model is compiled with poise.PenalizedOptimizer(..., update='decoupled'), and moving the "
+            "regularizers would change the solution. Compile it with update='auto', 'coupled' or 'proximal' before "
+            "you call poise.adopt_regularizers."
         )
     if old is None:
         penalized = PenalizedOptimizer(inner, rules, update="coupled")

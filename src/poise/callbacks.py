@@ -359,7 +359,10 @@ class TargetSparsity(PenalizedCallback):
                 "poise.GroupLasso."
             )
         if not sum(map(len, sizes)):
-            raise ValueError(f"{who}: all variables of this rule are frozen or have the factor 0.")
+            raise ValueError(
+                f"{who}: all variables of this rule are frozen or have the factor 0, so it has nothing to set to zero. "
+                "Unfreeze a variable, or choose a different rule."
+            )
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         optimizer = self.penalized

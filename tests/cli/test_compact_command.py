@@ -417,7 +417,7 @@ def test_a_model_that_would_fill_the_memory_is_one_sentence(net):
         for name, content in {**members, "config.json": json.dumps(config)}.items():
             archive.writestr(name, content)
 
-    assert "its layers ask for 5,000,000,000 weights or more" in refused(net)
+    assert "its layers need at least 5,000,000,000 weights" in refused(net)
 
 
 def test_rows_that_declare_more_than_the_file_holds_are_one_sentence(net):

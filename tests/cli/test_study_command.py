@@ -130,7 +130,10 @@ def test_a_study_is_overwritten_only_with_force(calls):
         (["wine", "--max-iter", "0"], "--max-iter must be at least 1, got 0."),
         (["wine", "--learning-rate", "-1"], "--learning-rate must be positive and finite, such as 0.01, got -1.0."),
         (["wine", "--executor", "dask"], "--executor must be one of 'auto', 'in_process', 'subprocess', 'ray'"),
-        (["wine", "--address", "10.0.0.1:6379"], "--address needs --executor ray, got --executor auto."),
+        (
+            ["wine", "--address", "10.0.0.1:6379"],
+            "--address works only with --executor ray, got --executor auto. Pass --executor ray, or",
+        ),
     ],
 )
 def test_invalid_input_is_one_sentence_and_leaves_nothing(arguments, sentence, tmp_path):

@@ -193,7 +193,7 @@ def test_an_activation_with_weights_of_its_own_is_refused() -> None:
     model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=layers.PReLU()), layers.Dense(2)])
     model(np.zeros((1, 3), "float32"))
 
-    with pytest.raises(ValueError, match="separate layer behind it"):
+    with pytest.raises(ValueError, match="a separate layer after this one"):
         poise.compact(model)
 
 

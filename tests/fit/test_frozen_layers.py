@@ -50,7 +50,7 @@ def test_two_phases_are_those_of_keras_regularizers_and_strengths_survive() -> N
     fitted(compiled(optimizers.SGD(0.01, 0.9), stock), 3)
 
     model = fitted(compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05, 0.9), RULES), half_frozen()), 3)
-    assert notes(model)["net/features/kernel"] == "frozen, otherwise rule 'base' (inactive)"
+    assert notes(model)["net/features/kernel"] == "frozen; rule 'base' (inactive) would apply if it were trained"
     model.optimizer.strength["base"] = 0.3
     model.optimizer.strength["head"] = 0.1
     fitted(thawed(model, 0.01), 3)

@@ -111,7 +111,7 @@ CHANGES = {
 @pytest.mark.parametrize("part", CHANGES)
 def test_another_path_is_refused(part, finished, monkeypatch) -> None:
     monkeypatch.setattr(LaneTrainer, "run", None)
-    with pytest.raises(ValueError, match=f"^The checkpoint '.*' belongs to another path: {part} changed since"):
+    with pytest.raises(ValueError, match=f"^The checkpoint '.*' was written by a different call \\({part} changed\\)"):
         solved(finished, **CHANGES[part])
 
 
@@ -209,7 +209,7 @@ def test_a_damaged_description_is_one_sentence(content, tmp_path) -> None:
     Checkpoint(tmp_path, data=1)
     (tmp_path / "path.json").write_bytes(content)
 
-    with pytest.raises(ValueError, match=r"^The checkpoint '.*' is damaged: its path\.json is not what was written\."):
+    with pytest.raises(ValueError, match=r"^The checkpoint '.*' is damaged \(path\.json cannot be read\)\."):
         Checkpoint(tmp_path, data=1)
 
 
@@ -254,7 +254,7 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_continue(size, tmp_path, m
 
     monkeypatch.setattr(np, "savez", full)
     with pytest.raises(
-        OSError, match=r"^The checkpoint '.*' cannot be used: No space left on device\. Free some disk space"
+        OSError, match=r"^The checkpoint '.*' cannot be read or written: No space left on device\. Free some disk space"
     ):
         checkpoint.write(TASK, FOUND)
     assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "path.json"]

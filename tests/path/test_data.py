@@ -239,13 +239,21 @@ def test_whole_numbers_to_validate_floats() -> None:
             "validation_data must be a tuple (x, y) or (x, y, sample_weight), got a tuple of 4.",
         ),
         (TypeError, [X, Y], "validation_data must be a tuple (x, y) or (x, y, sample_weight), got of type list."),
-        (ValueError, (([0], [1]), ([1], [0])), "validation_data[0] does not have the structure of the training rows."),
-        (ValueError, ([X], Y), "validation_data[0] does not have the structure of the training rows."),
-        (ValueError, (X, {"a": Y}), "validation_data[1] does not have the structure of the training rows."),
-        (ValueError, (X[:, :2], Y), "A row of x has shape (3,), and one of validation_data[0] (2,)."),
-        (ValueError, (X, Y[:, None]), "A row of y has shape (), and one of validation_data[1] (1,)."),
-        (ValueError, (X, Y[:-1]), "The numbers of rows differ: validation_data[0] has 8, validation_data[1] has 7."),
-        (ValueError, (X[:0], Y[:0]), "validation_data[0] has no rows."),
+        (
+            ValueError,
+            (([0], [1]), ([1], [0])),
+            "validation_data[0] must have the same structure (array, list, tuple or dict) as x.",
+        ),
+        (ValueError, ([X], Y), "validation_data[0] must have the same structure (array, list, tuple or dict) as x."),
+        (
+            ValueError,
+            (X, {"a": Y}),
+            "validation_data[1] must have the same structure (array, list, tuple or dict) as y.",
+        ),
+        (ValueError, (X[:, :2], Y), "x and validation_data[0] must have rows of the same shape, got (3,) and (2,)."),
+        (ValueError, (X, Y[:, None]), "y and validation_data[1] must have rows of the same shape, got () and (1,)."),
+        (ValueError, (X, Y[:-1]), "same number of rows, got validation_data[0]: 8, validation_data[1]: 7."),
+        (ValueError, (X[:0], Y[:0]), "validation_data[0] has no rows. Pass at least one."),
         (
             ValueError,
             (changed(X, (2, 1)), Y),
@@ -256,7 +264,7 @@ def test_whole_numbers_to_validate_floats() -> None:
         (
             TypeError,
             (X, np.array(list("abcdefgh"))),
-            "validation_data[1] has dtype <U1, which is not a type of numbers.",
+            "validation_data[1] must be numeric, got dtype <U1.",
         ),
     ],
 )
@@ -273,7 +281,9 @@ def test_rows_to_validate_on_of_another_kind_of_number() -> None:
 
 
 def test_rows_to_validate_on_without_an_output_that_the_others_have() -> None:
-    with pytest.raises(ValueError, match=re.escape("A row of y has shape (), and one of validation_data[1] None.")):
+    with pytest.raises(
+        ValueError, match=re.escape("y and validation_data[1] must have rows of the same shape, got () and None.")
+    ):
         prepare_data(net((3,)), X, [Y, Y], validation_data=(X, [Y, None]))
 
 
@@ -354,14 +364,14 @@ def test_weights_below_zero() -> None:
 
 
 def test_numbers_of_rows_that_differ() -> None:
-    refused(ValueError, "The numbers of rows differ: x has 8, y has 7.", y=Y[:-1])
-    refused(ValueError, "The numbers of rows differ: x[0] has 8, x[1] has 4, y has 8.", x=[X, X[:4]])
-    refused(ValueError, "The numbers of rows differ: x has 8, y has 8, sample_weight has 9.", sample_weight=np.ones(9))
-    refused(ValueError, "The numbers of rows differ: x has 8, y has 8, groups has 2.", groups=["a", "b"])
+    refused(ValueError, "All arrays must have the same number of rows, got x: 8, y: 7.", y=Y[:-1])
+    refused(ValueError, "All arrays must have the same number of rows, got x[0]: 8, x[1]: 4, y: 8.", x=[X, X[:4]])
+    refused(ValueError, "same number of rows, got x: 8, y: 8, sample_weight: 9.", sample_weight=np.ones(9))
+    refused(ValueError, "same number of rows, got x: 8, y: 8, groups: 2.", groups=["a", "b"])
 
 
 def test_no_rows() -> None:
-    refused(ValueError, "x has no rows. Pass at least two training rows and one validation row.", X[:0], Y[:0])
+    refused(ValueError, "x has no rows. Pass at least two.", X[:0], Y[:0])
 
 
 @pytest.mark.parametrize(
@@ -369,9 +379,9 @@ def test_no_rows() -> None:
     [
         (
             np.array(list("abcdefgh")),
-            "has dtype <U1, which is not a type of numbers. Encode it as numbers first: OneHotEncoder",
+            "must be numeric, got dtype <U1. Encode it as numbers first: OneHotEncoder",
         ),
-        (np.arange(ROWS).astype(object), "has dtype object, which is not a type of numbers."),
+        (np.arange(ROWS).astype(object), "must be numeric, got dtype object."),
         (np.ones(ROWS, complex), "has dtype complex128, which"),
         (np.arange(ROWS).astype("datetime64[D]"), "has dtype datetime64[D], which"),
         (
@@ -401,13 +411,11 @@ def test_lists_of_numbers_are_no_arrays() -> None:
 
 
 def test_inputs_that_the_model_does_not_take() -> None:
-    refused(ValueError, "A row of x has shape (3,), and the model's input 'input_0' has shape (4,).", model=net((4,)))
-    refused(
-        ValueError, "A row of x has shape (3,), and the model's input 'input_0' has shape (5, 3).", model=net((5, 3))
-    )
+    refused(ValueError, "x has rows of shape (3,), but the model's input 'input_0' expects (4,).", model=net((4,)))
+    refused(ValueError, "x has rows of shape (3,), but the model's input 'input_0' expects (5, 3).", model=net((5, 3)))
     refused(
         ValueError,
-        "A row of x has shape (3,), and the model's input 'input_1' has shape (2,).",
+        "x has rows of shape (3,), but the model's input 'input_1' expects (2,).",
         x=[X, X],
         model=net((3,), (2,)),
     )

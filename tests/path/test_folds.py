@@ -260,19 +260,23 @@ def refused(error, message, *arguments, **named) -> None:
             "Fold 0 is of type ndarray, not a pair (train, held). Pass an int >= 2",
         ),
         (TypeError, [([0], [1], [2])], "Fold 0 is of type tuple, not a pair (train, held)."),
-        (TypeError, [([0.0, 1.0], [2])], "Fold 0 trains on an array of shape (2,) and dtype float64. Pass positions"),
-        (TypeError, [([[0, 1]], [2])], "Fold 0 trains on an array of shape (1, 2) and dtype int64."),
-        (TypeError, [(["a"], [2])], "Fold 0 trains on an array of shape (1,) and dtype <U1."),
-        (ValueError, [([True, False], [2])], "Fold 0 trains on a mask of 2 rows, and there are 60."),
-        (ValueError, [([0, 1], [2]), ([], [2])], "Fold 1 trains on no rows. Pass a smaller cv, or another split."),
-        (ValueError, [([0, 1], np.zeros(ROWS, bool))], "Fold 0 holds out no rows."),
-        (ValueError, [([0, 1, 2], [3, 1, 0])], "Fold 0 trains on 2 rows that it also holds out, for example row 0."),
-        (ValueError, [([0, 60], [1])], "Fold 0 trains on row 60, and the rows are 0 to 59."),
-        (ValueError, [([0, 2], [-1])], "Fold 0 holds out row -1, and the rows are 0 to 59."),
+        (TypeError, [([0.0, 1.0], [2])], "positions or a boolean mask, got shape (2,) and dtype float64. Pass an int"),
+        (TypeError, [([[0, 1]], [2])], "The training rows of fold 0 must be a 1-D array of positions or a"),
+        (TypeError, [(["a"], [2])], "a boolean mask, got shape (1,) and dtype <U1."),
+        (ValueError, [([True, False], [2])], "The mask of the training rows of fold 0 has 2 entries, but x has 60"),
+        (ValueError, [([0, 1], [2]), ([], [2])], "Fold 1 has no training rows. Pass a smaller cv, or another split."),
+        (ValueError, [([0, 1], np.zeros(ROWS, bool))], "Fold 0 has no held-out rows."),
+        (
+            ValueError,
+            [([0, 1, 2], [3, 1, 0])],
+            "In fold 0, 2 rows are both training and held-out rows, for example row 0.",
+        ),
+        (ValueError, [([0, 60], [1])], "Fold 0 contains the training row 60, but x has rows 0 to 59."),
+        (ValueError, [([0, 2], [-1])], "Fold 0 contains the held-out row -1, but x has rows 0 to 59."),
         (
             ValueError,
             [([0, 2, 2, 4, 4], [1])],
-            "Fold 0 trains on 2 rows more than once, for example row 2. Use sample_weight",
+            "Fold 0 contains 2 training rows more than once, for example row 2. Use sample_weight",
         ),
     ],
 )
@@ -372,8 +376,15 @@ def test_a_part_without_weight(shape) -> None:
     last, middle = np.ones(shape), np.ones(shape)
     last[40:], middle[20:40] = 0, 0
 
-    refused(ValueError, "Fold 1 holds out 20 rows whose sample_weight is 0", ROWS, NUMBERS, folds, sample_weight=last)
-    refused(ValueError, "Fold 0 holds out 20 rows whose", ROWS, NUMBERS, folds, sample_weight=[np.ones(shape), middle])
+    refused(ValueError, "All 20 held-out rows of fold 1 have sample_weight 0", ROWS, NUMBERS, folds, sample_weight=last)
     refused(
-        ValueError, "Fold 0 trains on 20 rows whose sample_weight is 0", ROWS, NUMBERS, folds[1:], sample_weight=middle
+        ValueError, "All 20 held-out rows of fold 0 have", ROWS, NUMBERS, folds, sample_weight=[np.ones(shape), middle]
+    )
+    refused(
+        ValueError,
+        "All 20 training rows of fold 0 have sample_weight 0",
+        ROWS,
+        NUMBERS,
+        folds[1:],
+        sample_weight=middle,
     )

@@ -199,7 +199,7 @@ def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, m
         return _train(problem, task)
 
     tamper(monkeypatch, broken)
-    with pytest.warns(UserWarning, match="lanes could not be trained and are marked as failed: .*no luck"):
+    with pytest.warns(UserWarning, match="trainings .* failed on the cluster and count as diverged, .*: .*no luck"):
         found = trained("ray")
     failed = found.lanes.table["failed"].to_numpy(bool)
     assert failed.any()

@@ -156,7 +156,7 @@ def test_what_inputs_are_read_is_not_guessed() -> None:
 
     assert path.table["features"].isna().all()
     for ask in (lambda: path.features(0.1), lambda: path.stability, lambda: path.at(max_features=2)):
-        with pytest.raises(ValueError, match="The inputs that this model reads are unknown"):
+        with pytest.raises(ValueError, match="poise cannot determine which input features this model uses"):
             ask()
 
 

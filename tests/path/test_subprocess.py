@@ -155,7 +155,7 @@ def test_its_error_is_raised_here(scene) -> None:
 
 
 def test_its_death_is_told(scene) -> None:
-    with pytest.raises(RuntimeError, match="(?s)ended by the signal SIGKILL.*memory.*my last words"):
+    with pytest.raises(RuntimeError, match="(?s)was killed \\(SIGKILL\\).*memory.*my last words"):
         scene.solve(scene.dying)
 
 

@@ -264,7 +264,7 @@ UNREADABLE = {
     "another delimiter than given": (
         lines("a;y", "1;{n}").encode(),
         {"delimiter": ","},
-        "'sales.csv' is not separated by ',': the header would be a single name, 'a;y'. Use the delimiter ';', or omit it",
+        "'sales.csv' does not use the delimiter ',': the header 'a;y' was read as one column. Use the delimiter ';', or",
     ),
     "a delimiter of two characters": (
         b"a::y\n",
@@ -442,8 +442,8 @@ ROLES = [
         {"target": "price", "task": "ranking"},
         "task must be one of regression, binary, multiclass, counts, got 'ranking'.",
     ),
-    ({"target": "price", "weight": "color"}, "Column 'color' of the weights must hold numbers ≥ 0."),
-    ({"target": "price", "time": "color"}, "Column 'color' of the time holds neither numbers nor dates, so the rows"),
+    ({"target": "price", "weight": "color"}, "The weight column 'color' must contain numbers ≥ 0."),
+    ({"target": "price", "time": "color"}, "The time column 'color' contains neither numbers nor dates, so the rows"),
     (
         {"target": "price", "drop": ["size", "color"]},
         "No column is left to predict 'price' from: 'size' (dropped by request), 'color' (dropped by request). Add",
@@ -479,11 +479,11 @@ def test_roles_are_not_features() -> None:
     [
         (
             [1.0, None],
-            "Column 'w' of the weight has no value in 1 of 40 rows. Fill them in, or remove these rows.",
+            "The weight column 'w' has no value in 1 of 40 rows. Fill them in, or remove these rows.",
         ),
-        ([1.0, np.inf], "Column 'w' of the weight has no value in 1 of 40 rows."),
-        ([1.0, -0.5], "Column 'w' of the weights must hold numbers ≥ 0, got -0.5."),
-        ([0.0, 0.0], "Column 'w' of the weights is 0 in every row. At least one weight must be positive."),
+        ([1.0, np.inf], "The weight column 'w' has no value in 1 of 40 rows."),
+        ([1.0, -0.5], "The weight column 'w' must contain numbers ≥ 0, got -0.5."),
+        ([0.0, 0.0], "The weight column 'w' is 0 in every row. At least one weight must be positive."),
     ],
 )
 def test_weights_that_cannot_be(weights, sentence) -> None:
@@ -491,7 +491,7 @@ def test_weights_that_cannot_be(weights, sentence) -> None:
 
 
 def test_groups_need_values_and_two_of_them() -> None:
-    assert "'g' of the groups has no value in 1 of 40" in refused(
+    assert "The group column 'g' has no value in 1 of 40" in refused(
         table(g=[None] + ["a", "b", "c"] * 13), "price", groups="g"
     )
     assert "at least two are needed." in refused(table(g="a"), "price", groups="g")

@@ -78,8 +78,11 @@ def explain_os_error(error: OSError, hints: Mapping[str, str] | None = None) -> 
     if isinstance(error, CannotWriteError) or error.errno is None:
         return name_options(error, hints or {})
     subject = "The output" if error.filename is None else f"{os.fsdecode(error.filename)!r}"
-    remedy = "Free some disk space" if error.errno in DISK_FULL else "Correct that"
-    verb = "written" if error.errno in (*DISK_FULL, errno.EIO) else "used"
+    is_forbidden = isinstance(error, PermissionError)
+    remedy = (
+        "Free some disk space" if error.errno in DISK_FULL else "Fix the permissions" if is_forbidden else "Fix this"
+    )
+    verb = "written" if error.errno in (*DISK_FULL, errno.EIO) else "read or written"
     return f"{subject} cannot be {verb}: {error.strerror}. {remedy} and run the same command again."
 
 

@@ -71,7 +71,10 @@ def _read_table(path: Path, model: keras.Model) -> Rows:
     _, _, frame = load(path)
     for name in frame.columns:
         if frame[name].dtype.kind not in "biuf":
-            raise BadInputError(f"Column {name!r} of {path.name!r} is not numeric. Give the inputs of the model.")
+            raise BadInputError(
+                f"Column {name!r} of {path.name!r} is not numeric. The model takes numbers; encode or remove the "
+                "column."
+            )
         if frame[name].isna().any():
             raise BadInputError(f"Column {name!r} of {path.name!r} has missing values. Remove or fill them.")
     return Rows([frame.to_numpy("float64")], tuple(frame.columns))
@@ -132,12 +135,17 @@ def _fit_array(array: np.ndarray, symbol: keras.KerasTensor, path: Path) -> np.n
     ):
         raise BadInputError(
             f"The input {symbol.name!r} takes shape {_show_shape(expected)}, got {_show_shape(shape)} in {path.name!r}."
+            " Give values of that shape."
         )
     if array.dtype.kind not in "biuf":
-        raise BadInputError(f"The model takes numbers, got values of type {array.dtype} in {path.name!r}.")
+        raise BadInputError(
+            f"The model takes numbers, got values of type {array.dtype} in {path.name!r}. Encode them as numbers."
+        )
     dtype = keras.backend.standardize_dtype(symbol.dtype)
     if dtype.startswith(("int", "uint")) and (array != np.round(array)).any():
-        raise BadInputError(f"The input {symbol.name!r} takes whole numbers, got fractions in {path.name!r}.")
+        raise BadInputError(
+            f"The input {symbol.name!r} takes whole numbers, got fractions in {path.name!r}. Convert them to integers."
+        )
     return array.astype("float32" if dtype == "bfloat16" else dtype)
 
 

@@ -217,7 +217,10 @@ def _split_units(text: str) -> tuple[int, ...]:
 def _make_executor(name: str, address: str | None) -> "str | RayCluster":
     """Return what --executor and --address describe, as `poise.run_study` takes it."""
     if address is not None and name != "ray":
-        raise BadInputError(f"--address needs --executor ray, got --executor {name}.")
+        raise BadInputError(
+            f"--address works only with --executor ray, got --executor {name}. Pass --executor ray, or remove "
+            "--address."
+        )
     if name != "ray":
         return name
     if importlib.util.find_spec("ray") is None:

@@ -97,7 +97,7 @@ class UnitAnalysis:
             call.handler.link_units(call)
             for number in call.side_inputs:
                 units = call.inputs[number].units
-                graph.units.pin(units, f"{describe(call.layer)} reads it in another role than its units")
+                graph.units.pin(units, f"{describe(call.layer)} uses it as a mask or side input")
                 graph.units.mark_untraceable(units)
             first = graph.calls_of(call.layer)[0]
             if call is not first and handler.is_sized:
@@ -108,8 +108,8 @@ class UnitAnalysis:
                     if here.axis == there.axis and len(here.units) == len(there.units):
                         graph.units.join(here.units, there.units)
                     else:
-                        graph.units.pin(here.units, "a model is called on it and on tensors of other shapes")
-                        graph.units.pin(there.units, "a model is called on it and on tensors of other shapes")
+                        graph.units.pin(here.units, "a nested model is called on inputs of different shapes")
+                        graph.units.pin(there.units, "a nested model is called on inputs of different shapes")
         for tensor in graph.outputs:
             graph.units.pin(tensor.units, OUTPUT)
 
@@ -131,8 +131,8 @@ class UnitAnalysis:
         unknown = [weight for weight in getattr(call.layer, "weights", ()) if id(weight) not in known]
         if parts and unknown:
             raise ValueError(
-                f"The layer {describe(call.layer)} has weights that compact does not know: {unknown[0].path!r}. If its "
-                "activation is a layer with weights, add that as a separate layer behind it."
+                f"poise.compact does not support the weight {unknown[0].path!r} of the layer {describe(call.layer)}. "
+                "If it belongs to the activation, make the activation a separate layer after this one."
             )
 
     def _tie(self, call: Call, first: Call) -> None:
@@ -142,7 +142,7 @@ class UnitAnalysis:
             for mismatch in (call, first):
                 made = [tensor.units for tensor in (*mismatch.outputs, *mismatch.within.values())]
                 for pinned in [*mismatch.input_units.values(), *made]:
-                    units.pin(pinned, f"{describe(call.layer)} is also called in a way that compact does not know")
+                    units.pin(pinned, f"{describe(call.layer)} is called more than once, in different ways")
             return
         for number in call.input_units:
             units.join(call.input_units[number], first.input_units[number])

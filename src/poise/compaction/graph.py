@@ -107,7 +107,9 @@ class Call:
             self.graph.units.mark_untraceable(tensor.units)
             size = tensor.shape[axis]
             self.input_units[number] = self.graph.units.create(size or 0)
-            self.graph.units.pin(self.input_units[number], "its axis is not followed")
+            self.graph.units.pin(
+                self.input_units[number], "its units lie along an axis that poise.compact does not track"
+            )
             self._off_axis.add(number)
         return self.input_units[number]
 

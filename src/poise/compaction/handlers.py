@@ -88,12 +88,12 @@ class LayerHandler:
     def link_units(self, call: Call) -> None:
         """Set the units of the outputs, and join or pin units."""
         for tensor in call.inputs:
-            call.graph.units.pin(tensor.units, f"{describe(call.layer)} reads it, and is not known to compact")
+            call.graph.units.pin(tensor.units, f"read by {describe(call.layer)}, which poise.compact does not support")
             call.graph.units.mark_untraceable(tensor.units)
         for tensor in call.outputs:
             last = tensor.shape[-1] if len(tensor.shape) > 1 else None
             units = call.graph.units.create(last or 0)
-            call.graph.units.pin(units, f"{describe(call.layer)} makes it, and is not known to compact")
+            call.graph.units.pin(units, f"output of {describe(call.layer)}, which poise.compact does not support")
             tensor.carry(len(tensor.shape) - 1 if last else None, units)
 
     def find_constants(self, call: Call) -> None:

@@ -58,7 +58,7 @@ class Linear(LayerHandler):
         call.take_units(0, self.input_axis(call))
         output.carry(axis, call.graph.units.create(output.shape[axis]))
         if not is_elementwise(getattr(call.layer, "activation", None)):
-            call.graph.units.pin(output.units, f"the activation of {call.layer.name!r} combines several of them")
+            call.graph.units.pin(output.units, f"the activation of {call.layer.name!r} mixes units (like softmax)")
 
     def find_constants(self, call: Call) -> None:
         values = self._sums(call)

@@ -77,7 +77,7 @@ class Einsum(LayerHandler):
         made = call.graph.units.create(shape[letters.kernel.index(letters.made)])
         call.outputs[0].carry(letters.output.index(letters.made), made)
         if not is_elementwise(call.layer.activation):
-            call.graph.units.pin(made, f"the activation of {call.layer.name!r} combines several of them")
+            call.graph.units.pin(made, f"the activation of {call.layer.name!r} mixes units (like softmax)")
 
     def find_constants(self, call: Call) -> None:
         call.outputs[0].constants = activate_constants(call, call.layer.activation, self._sums(call))

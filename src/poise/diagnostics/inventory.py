@@ -165,7 +165,7 @@ def _why_not_penalized(variable: Any, optimizer: PenalizedOptimizer | None, is_f
     applying = [str(rule.name) for rule in rules if rule.applies_to(variable)]
     if applying:
         suffix = " (inactive)" if set(applying) & inactive else ""
-        return f"frozen, otherwise rule {', '.join(map(repr, applying))}{suffix}"
+        return f"frozen; rule {', '.join(map(repr, applying))}{suffix} would apply if it were trained"
     if is_frozen:
         return "not trained"
     excluding = [rule.name for rule in rules if rule.selects(variable)]

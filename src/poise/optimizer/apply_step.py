@@ -117,8 +117,9 @@ def _is_complete(target: Target, positions: dict[int, int], optimizer: Any) -> b
     missing = [number for number in target.members if number not in positions]
     if missing and len(missing) < len(target.members):
         raise ValueError(
-            f"{target.path!r} penalizes {len(target.members)} variables together, and "
-            f"{path_of(trained_variables(optimizer)[missing[0]])!r} is not in this step. Apply the gradients of all."
+            f"Rule {target.path!r} penalizes {len(target.members)} variables jointly, but "
+            f"{path_of(trained_variables(optimizer)[missing[0]])!r} is missing from this call. Pass the gradients of "
+            f"all {len(target.members)} variables to optimizer.apply."
         )
     return not missing
 

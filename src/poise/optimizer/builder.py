@@ -104,7 +104,8 @@ class Builder:
         kind = None if self.metric is None else self.metric.kind
         coupled, decoupled, proximal = assign_actions(target.penalties, self.update, kind)
         target = replace(target, coupled=coupled, decoupled=decoupled, proximal=proximal)
-        check_actions(target, [rule.name for rule in self.rules], kind, self.optimizer.inner_optimizer)
+        names = [rule.name for rule in self.rules]
+        check_actions(target, names, self.update, kind, self.optimizer.inner_optimizer)
         for variable in variables if target.proximal else ():
             if variable.constraint is not None:
                 raise ValueError(

@@ -49,9 +49,9 @@ def check_calling_model(optimizer: Any) -> None:
 def why_other_variables(optimizer: Any, others: str) -> str:
     """The message for variables that an optimizer was not built for."""
     return (
-        f"{optimizer.name!r} was built for {len(trained_variables(optimizer))} variables and cannot step on {others}: "
-        "layers were frozen or unfrozen since, or this is another model. Compile with a new optimizer that has the "
-        "same rules at their current strengths: "
+        f"The optimizer {optimizer.name!r} was built for {len(trained_variables(optimizer))} variables and cannot "
+        f"update {others}. Either layers were frozen or unfrozen after it was built, or it belongs to a different "
+        "model. Compile with a new optimizer that has the same rules at their current strengths: "
         "poise.PenalizedOptimizer.from_config(poise.get_penalized_optimizer(model).get_config())."
     )
 

@@ -30,8 +30,8 @@ def check(strategy: Any, inner: Any) -> None:
         )
     if strategy.num_replicas_in_sync > 1 and inner.gradient_accumulation_steps:
         raise ValueError(
-            f"Keras cannot accumulate gradients under {kind}: gradient_accumulation_steps="
-            f"{inner.gradient_accumulation_steps!r} fails in its cond. Use larger batches."
+            f"gradient_accumulation_steps={inner.gradient_accumulation_steps!r} is not supported under {kind}. Set "
+            "gradient_accumulation_steps=None and use larger batches."
         )
 
 

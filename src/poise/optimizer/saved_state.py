@@ -89,12 +89,15 @@ class SavedState(KerasSaveable):
 
     def _why_mismatch(self, name: tuple, variable: Any, value: Any) -> str:
         what = " ".join(map(str, name))
-        saved = "nothing" if value is None else f"an array of shape {tuple(value.shape)}"
-        here = "no such variable" if variable is None else f"the shape {tuple(variable.shape)}"
+        if value is None:
+            mismatch = "is missing from the file"
+        elif variable is None:
+            mismatch = "is in the file but not in this optimizer"
+        else:
+            mismatch = f"has shape {tuple(value.shape)} in the file and {tuple(variable.shape)} here"
         return (
-            f"The saved optimizer state does not match: for {what!r} the file has {saved}, but the optimizer "
-            f"{self._name!r} has {here}. Build both with the same model, update and inner optimizer, or pass "
-            "skip_mismatch=True to load only the weights of the layers."
+            f"The saved optimizer state does not match {self._name!r}: {what!r} {mismatch}. Build both with the same "
+            "model, update and inner optimizer, or pass skip_mismatch=True to load only the weights of the layers."
         )
 
 

@@ -139,13 +139,15 @@ def accepts_steps(penalty: Penalty, metric_kind: MetricKind | None) -> bool:
     return penalty.metric == "diagonal" or (penalty.metric == "scalar" and metric_kind in (None, "scalar"))
 
 
-def check_actions(target: Target, rule_names: Sequence[Any], metric_kind: MetricKind | None, inner: Any) -> None:
+def check_actions(
+    target: Target, rule_names: Sequence[Any], update: str, metric_kind: MetricKind | None, inner: Any
+) -> None:
     """Raise ValueError if a penalty cannot act in the way that the update requires.
 
     Args:
         target: The target, with the actions of its penalties.
         rule_names: The names of the rules.
-        metric_kind: As in `assign_actions`.
+        update, metric_kind: As in `assign_actions`.
         inner: The inner optimizer.
     """
     for number, penalty in target.proximal:
@@ -162,8 +164,8 @@ def check_actions(target: Target, rule_names: Sequence[Any], metric_kind: Metric
         who = f"Rule {rule_names[number]!r} on {target.path!r}: {type(penalty).__name__}"
         if not penalty.has_force:
             raise ValueError(
-                f"{who} has a gradient of zero and no effect in this update. Use update='auto', 'proximal' or "
-                "'decoupled'."
+                f"{who} has no effect with update={update!r}, because its gradient is zero. Use update='auto', "
+                "'proximal' or 'decoupled'."
             )
         if _holds_zeros(penalty):
             raise ValueError(

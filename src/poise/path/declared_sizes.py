@@ -210,8 +210,8 @@ def _weights_up_to(entries: int, held: int) -> Iterator[None]:
         asked += math.prod(int(length) for length in np.atleast_1d(() if shape is None else shape))
         if asked > entries:
             raise ValueError(
-                f"its layers ask for {asked:,} weights or more, and the file holds {readable(held)}: it is damaged, or "
-                "made to fill the memory"
+                f"its layers need at least {asked:,} weights, but the file holds only {readable(held)}; the file is "
+                "damaged or unsafe"
             )
         return original(layer, shape, *arguments, **settings)
 

@@ -341,8 +341,9 @@ class RegularizationPath:
     def _known_features(self) -> np.ndarray:
         if self.lanes.features is None:
             raise ValueError(
-                "The inputs that this model reads are unknown: an input reaches a layer that is not read by features, "
-                "or the model has no graph. Use path.weights(strength), which returns all weights."
+                "poise cannot determine which input features this model uses, because an input goes through a layer "
+                "such as an embedding or a reshape, or the model is not functional or sequential. Use "
+                "path.weights(strength), which returns all weights."
             )
         return self.lanes.features.astype(bool)
 

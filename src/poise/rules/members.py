@@ -91,7 +91,10 @@ def numbers_of_members(rule: Any, variables: Sequence[Any], frozen: Iterable[Any
     for path, (shape, _, _) in rule.penalty.members.items():
         who = f"Rule {rule.name!r}: the member {path!r}"
         if any(path_of(variable) == path for variable in frozen):
-            raise ValueError(f"{who} is frozen (trainable=False) and cannot become zero. Train it, or remove it.")
+            raise ValueError(
+                f"{who} is frozen (trainable=False) and cannot become zero. Set trainable=True, or leave it out of the "
+                "penalty's members."
+            )
         numbers = find_candidates(path, variables)
         if not numbers:
             raise ValueError(
@@ -101,13 +104,14 @@ def numbers_of_members(rule: Any, variables: Sequence[Any], frozen: Iterable[Any
         if len(numbers) > 1:
             paths = ", ".join(repr(path_of(variables[number])) for number in numbers)
             raise ValueError(
-                f"{who} may be any of {paths}. Use the full path, or the place among those, such as "
+                f"{who} is ambiguous: it matches {paths}. Use the full path, or add a number, such as "
                 f"{f'{path} (1 of {len(numbers)})'!r}."
             )
         (number,) = numbers
         if number in member_of:
             raise ValueError(
-                f"{who} is {path_of(variables[number])!r}, and so is {member_of[number]!r}. Remove one of them."
+                f"{who} and {member_of[number]!r} name the same variable, {path_of(variables[number])!r}. Remove one "
+                "of them."
             )
         if tuple(variables[number].shape) != shape:
             raise ValueError(

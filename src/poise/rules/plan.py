@@ -161,8 +161,8 @@ def _find_by_path(rule: Rule, before: tuple[str, tuple[int, ...]], weights: Iter
     if len(matches) != 1:
         count = "no variable" if not matches else f"{len(matches)} variables"
         raise ValueError(
-            f"Rule {rule.name!r} was saved for {path!r} of shape {shape}. This model has {count} with that path and "
-            "shape, and a different list of weights, so the rule cannot be restored. Compile with a new optimizer: "
+            f"Rule {rule.name!r} cannot be restored: it was saved for {path!r} of shape {shape}, and this model has "
+            f"{count} with that path and shape. Compile with a new optimizer: "
             "poise.PenalizedOptimizer(inner_optimizer, rules)."
         )
     return matches[0]
@@ -174,7 +174,7 @@ def _check_trained(rule: Rule, chosen: Iterable[Any], numbers: Mapping[int, int]
         if id(variable) not in numbers:
             raise ValueError(
                 f"Rule {rule.name!r}: the member {path_of(variable)!r} is frozen (trainable=False) and cannot become "
-                "zero. Train it, or remove it."
+                "zero. Set trainable=True, or leave it out of the penalty's members."
             )
 
 
@@ -218,8 +218,8 @@ def _check_variable(rule: Rule, variable: Any) -> None:
         )
     if kind_of(variable) == STATE:
         raise ValueError(
-            f"Rule {rule.name!r} matches {path!r}, which is not a parameter: training overwrites it, as a scale of "
-            "float8. Exclude it from the rule."
+            f"Rule {rule.name!r} matches {path!r}, which is not a trainable parameter (for example, a float8 scale). "
+            "Exclude it from the rule."
         )
     regularizer = getattr(variable, "regularizer", None)
     if regularizer is not None:
@@ -268,6 +268,6 @@ def _check_meeting(rules: Iterable[Rule], path: str) -> None:
         instead = "Keep one of them"
     names = " and ".join(repr(rule.name) for rule in rough)
     raise ValueError(
-        f"Rules {names} put {len(rough)} non-smooth penalties on {path!r}, and their sum has no known prox. "
-        f"{instead}, or exclude the variable from all but one."
+        f"Rules {names} put {len(rough)} non-smooth penalties on {path!r}, and no proximal step is known for their "
+        f"sum. {instead}, or exclude the variable from all but one."
     )

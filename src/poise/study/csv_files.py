@@ -61,8 +61,8 @@ def read_csv(
     rows = _rows(sample, delimiter or detected)
     if delimiter and rows and len(rows[0]) == 1 and len((_rows(sample, detected) or [[]])[0]) > 1:
         raise DataError(
-            f"{name!r} is not separated by {delimiter!r}: the header would be a single name, {quote_names(rows[0])}. "
-            f"Use the delimiter {detected!r}, or omit it to detect it.",
+            f"{name!r} does not use the delimiter {delimiter!r}: the header {quote_names(rows[0])} was read as one "
+            f"column. Use the delimiter {detected!r}, or omit it to detect it.",
             "delimiter",
         )
     check_header(rows[0] if rows else [], name)

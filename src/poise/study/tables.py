@@ -166,7 +166,7 @@ def _read_groups(values: pd.Series) -> pd.Series:
     _check_complete(values, "groups")
     if values.nunique() < 2:
         raise DataError(
-            f"Column {values.name!r} of the groups has only one value; at least two are needed. Choose another column.",
+            f"The group column {values.name!r} has only one value; at least two are needed. Choose a different column.",
             "groups",
         )
     return pd.Series([text_of(value) for value in values], name=values.name, dtype=object)
@@ -176,8 +176,8 @@ def _read_time(values: pd.Series) -> pd.Series:
     detected = detect_kind(values)
     if detected.kind is None or not detected.kind.is_ordered or detected.ignored_texts:
         raise DataError(
-            f"Column {values.name!r} of the time holds neither numbers nor dates, so the rows cannot be sorted by it. "
-            "Choose another column, or write dates as 2024-12-31.",
+            f"The time column {values.name!r} contains neither numbers nor dates, so the rows cannot be sorted by it. "
+            "Choose a different column, or write dates as 2024-12-31.",
             "time",
         )
     times = pd.Series(detected.values, name=values.name)
@@ -188,16 +188,18 @@ def _read_time(values: pd.Series) -> pd.Series:
 def _read_weight(values: pd.Series) -> pd.Series:
     detected = detect_kind(values)
     if detected.values.dtype != "float64" or detected.ignored_texts:
-        raise DataError(f"Column {values.name!r} of the weights must hold numbers ≥ 0. Choose another.", "weight")
+        raise DataError(
+            f"The weight column {values.name!r} must contain numbers ≥ 0. Choose a different column.", "weight"
+        )
     weight = pd.Series(detected.values, name=values.name)
     _check_complete(weight, "weight")
     if (weight < 0).any():
         raise DataError(
-            f"Column {values.name!r} of the weights must hold numbers ≥ 0, got {text_of(weight.min())}.", "weight"
+            f"The weight column {values.name!r} must contain numbers ≥ 0, got {text_of(weight.min())}.", "weight"
         )
     if not (weight > 0).any():
         raise DataError(
-            f"Column {values.name!r} of the weights is 0 in every row. At least one weight must be positive.", "weight"
+            f"The weight column {values.name!r} is 0 in every row. At least one weight must be positive.", "weight"
         )
     return weight
 
@@ -205,8 +207,9 @@ def _read_weight(values: pd.Series) -> pd.Series:
 def _check_complete(values: pd.Series, role: str) -> None:
     missing = int(values.isna().sum())
     if missing:
+        kind = "group" if role == "groups" else role
         raise DataError(
-            f"Column {values.name!r} of the {role} has no value in {missing} of {len(values)} rows. Fill them in, or "
+            f"The {kind} column {values.name!r} has no value in {missing} of {len(values)} rows. Fill them in, or "
             "remove these rows.",
             role,
         )

@@ -114,7 +114,7 @@ def _array(values: Any, label: str) -> np.ndarray:
             "dict of those."
         )
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{label} has dtype {array.dtype}, which is not a type of numbers. {ENCODE}")
+        raise TypeError(f"{label} must be numeric, got dtype {array.dtype}. {ENCODE}")
     if array.ndim == 0:
         raise TypeError(f"{label} is a single number. Pass an array whose first axis is the rows.")
     if array.dtype.kind == "f":
@@ -164,9 +164,11 @@ def _check_length(structures: Sequence[Any], labels: Sequence[str]) -> int:
     for structure, label in zip(structures, labels, strict=True):
         _map(lambda leaf, name: lengths.update({name: len(leaf)}), structure, label)
     if len(set(lengths.values())) > 1:
-        raise ValueError("The numbers of rows differ: " + ", ".join(f"{k} has {n}" for k, n in lengths.items()) + ".")
+        counts = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+        raise ValueError(f"All arrays must have the same number of rows, got {counts}.")
     if 0 in lengths.values():
-        raise ValueError(f"{labels[0]} has no rows. Pass at least two training rows and one validation row.")
+        least = "two" if labels[0] == TABLE[0] else "one"
+        raise ValueError(f"{labels[0]} has no rows. Pass at least {least}.")
     return next(iter(lengths.values()))
 
 
@@ -185,7 +187,10 @@ def _check_inputs(model: keras.Model, x: Any) -> None:
         needed, shape = tuple(tensor.shape[1:]), array.shape[1:]
         shapes = [shape, (*shape, 1)] + ([shape[:-1]] if shape[-1:] == (1,) else [])  # Keras adds or drops a last 1
         if not any(_fits(candidate, needed) for candidate in shapes):
-            raise ValueError(f"A row of x has shape {shape}, and the model's input {tensor.name!r} has shape {needed}.")
+            raise ValueError(
+                f"x has rows of shape {shape}, but the model's input {tensor.name!r} expects {needed}. Pass rows of "
+                "that shape."
+            )
 
 
 def _fits(shape: tuple, needed: tuple) -> bool:
@@ -200,12 +205,14 @@ def _validation_arrays(validation: Any, x: Any, table: Sequence[Any]) -> list:
         )
         error = ValueError if isinstance(validation, tuple) else TypeError
         raise error(f"validation_data must be a tuple (x, y) or (x, y, sample_weight), got {kind}.")
-    for training, held, label in zip(table, validation, VALIDATION, strict=False):
+    for training, held, name, label in zip(table, validation, TABLE, VALIDATION, strict=False):
         if training is not None and held is not None:
             try:
                 keras.tree.assert_same_structure(training, held)
             except (ValueError, TypeError) as error:
-                raise ValueError(f"{label} does not have the structure of the training rows.") from error
+                raise ValueError(
+                    f"{label} must have the same structure (array, list, tuple or dict) as {name}."
+                ) from error
     if isinstance(x, pd.DataFrame) and isinstance(validation[0], pd.DataFrame) and list(x) != list(validation[0]):
         raise ValueError(f"{VALIDATION[0]} has other columns than x, or in another order. Pass the columns of x.")
     arrays = _arrays((*validation, None)[:3], VALIDATION)
@@ -228,7 +235,9 @@ def _concatenate(training: Any, validation: Any, label: str, validation_label: s
             return None
         if first is None or second is None or first.shape[1:] != second.shape[1:]:
             shapes = [None if part is None else part.shape[1:] for part in (first, second)]
-            raise ValueError(f"A row of {label} has shape {shapes[0]}, and one of {validation_label} {shapes[1]}.")
+            raise ValueError(
+                f"{label} and {validation_label} must have rows of the same shape, got {shapes[0]} and {shapes[1]}."
+            )
         if first.dtype.kind != "f" and second.dtype.kind == "f":
             raise TypeError(
                 f"{label} has dtype {first.dtype}, and {validation_label} {second.dtype}. Pass the same type for both."

@@ -199,35 +199,44 @@ def _group_numbers(groups: Any, rows: int) -> np.ndarray:
 def _check_pair(pair: Any, rows: int, fold: int) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(f"Fold {fold} is of type {type(pair).__name__}, not a pair (train, held). {HOW_TO_PASS}")
-    train = _positions(pair[0], rows, f"Fold {fold} trains on")
-    held = _positions(pair[1], rows, f"Fold {fold} holds out")
+    train = _positions(pair[0], rows, fold, "training")
+    held = _positions(pair[1], rows, fold, "held-out")
     both = np.intersect1d(train, held)
     if len(both):
-        raise ValueError(f"Fold {fold} trains on {len(both)} rows that it also holds out, for example row {both[0]}.")
+        raise ValueError(
+            f"In fold {fold}, {len(both)} rows are both training and held-out rows, for example row {both[0]}. Remove "
+            "them from one of the two."
+        )
     return train, held
 
 
-def _positions(part: Any, rows: int, what: str) -> np.ndarray:
+def _positions(part: Any, rows: int, fold: int, role: str) -> np.ndarray:
     positions = np.asarray(part)
     if positions.ndim != 1 or (len(positions) and positions.dtype.kind not in "iub"):
         raise TypeError(
-            f"{what} an array of shape {positions.shape} and dtype {positions.dtype}. Pass positions of rows, or a "
-            f"mask, in one dimension. {HOW_TO_PASS}"
+            f"The {role} rows of fold {fold} must be a 1-D array of positions or a boolean mask, got shape "
+            f"{positions.shape} and dtype {positions.dtype}. {HOW_TO_PASS}"
         )
     if positions.dtype == bool:
         if len(positions) != rows:
-            raise ValueError(f"{what} a mask of {len(positions)} rows, and there are {rows}. Pass one value per row.")
+            raise ValueError(
+                f"The mask of the {role} rows of fold {fold} has {len(positions)} entries, but x has {rows} rows. Pass "
+                "one value per row."
+            )
         positions = np.flatnonzero(positions)
     if not len(positions):
-        raise ValueError(f"{what} no rows. Pass a smaller cv, or another split.")
+        raise ValueError(f"Fold {fold} has no {role} rows. Pass a smaller cv, or another split.")
     if positions.min() < 0 or positions.max() >= rows:
         outside = positions[(positions < 0) | (positions >= rows)]
-        raise ValueError(f"{what} row {outside[0]}, and the rows are 0 to {rows - 1}.")
+        raise ValueError(
+            f"Fold {fold} contains the {role} row {outside[0]}, but x has rows 0 to {rows - 1}. Pass positions in that "
+            "range."
+        )
     values, counts = np.unique(positions, return_counts=True)
     if counts.max() > 1:
         raise ValueError(
-            f"{what} {(counts > 1).sum()} rows more than once, for example row {values[counts > 1][0]}. Use "
-            "sample_weight to make a row count more."
+            f"Fold {fold} contains {(counts > 1).sum()} {role} rows more than once, for example row "
+            f"{values[counts > 1][0]}. Use sample_weight to make a row count more."
         )
     return positions.astype(np.intp)
 
@@ -252,9 +261,9 @@ def _check_weights(parts: list[tuple[int, np.ndarray, np.ndarray]], sample_weigh
     for weights in leaves(sample_weight):
         total = np.asarray(weights).reshape(len(weights), -1).sum(axis=1)
         for fold, train, held in parts:
-            for rows, what in ((train, "trains on"), (held, "holds out")):
+            for rows, role in ((train, "training"), (held, "held-out")):
                 if not total[rows].any():
                     raise ValueError(
-                        f"Fold {fold} {what} {len(rows)} rows whose sample_weight is 0. Pass a smaller cv or other "
+                        f"All {len(rows)} {role} rows of fold {fold} have sample_weight 0. Pass a smaller cv or other "
                         "folds, or drop the rows of weight 0."
                     )

@@ -65,14 +65,14 @@ class Checkpoint:
             saved = self._read_json(RECORD)
         if not isinstance(saved, dict):
             raise CheckpointDamagedError(
-                f"The checkpoint {str(self._folder)!r} is damaged: its {RECORD} is not what was written. Delete the "
-                "folder to train from scratch, or use another."
+                f"The checkpoint {str(self._folder)!r} is damaged ({RECORD} cannot be read). Delete the folder to "
+                "start from scratch, or pass a different folder."
             )
         changed = [name for name in digests if saved.get(name) != digests[name]]
         if changed:
             raise CheckpointError(
-                f"The checkpoint {str(self._folder)!r} belongs to another path: {', '.join(changed)} changed since. "
-                "Repeat the same call to resume it, or use another folder."
+                f"The checkpoint {str(self._folder)!r} was written by a different call ({', '.join(changed)} changed). "
+                "Repeat the original call to resume it, or pass a different folder."
             )
 
     def remember(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -145,10 +145,13 @@ class Checkpoint:
             yield
         except OSError as error:
             failure = error if isinstance(error, CannotWriteError) else CannotWriteError(self._folder, error)
-            remedy = "Free some disk space" if failure.is_full else "Correct that"
+            is_forbidden = isinstance(error.__cause__ or error, PermissionError)
+            remedy = (
+                "Free some disk space" if failure.is_full else "Fix the permissions" if is_forbidden else "Fix this"
+            )
             raise OSError(
-                f"The checkpoint {str(self._folder)!r} cannot be used: {failure.reason}. {remedy} and repeat the call: "
-                "it continues with what is finished."
+                f"The checkpoint {str(self._folder)!r} cannot be read or written: {failure.reason}. {remedy} and run "
+                "the same call again; it resumes from the finished work."
             ) from error
 
 

@@ -154,7 +154,11 @@ class RayExecutor:
         if not self._results.is_known:
             raise error
         count = piece.task.lane_numbers.size
-        warnings.warn(f"{count} lanes could not be trained and are marked as failed: {first_line(error)}", stacklevel=2)
+        warnings.warn(
+            f"{count} trainings (fold × strength) failed on the cluster and count as diverged, see the 'failed' column "
+            f"of path.table: {first_line(error)}",
+            stacklevel=2,
+        )
         piece.arrays = self._results.failed(piece.task)
         return []
 

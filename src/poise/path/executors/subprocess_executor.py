@@ -109,7 +109,7 @@ class SubprocessExecutor:
                     warnings.warn_explicit(text, category, file, line, registry=self._seen_warnings)
                 case ("error", error, description, trace):
                     error = _load_or(error, RuntimeError(description))
-                    raise error from RuntimeError(f"In the process that ran JAX:\n{trace}")
+                    raise error from RuntimeError(f"In the JAX subprocess:\n{trace}")
 
     def _next_batch(self, number: int) -> tuple:
         if number == 0:
@@ -135,13 +135,17 @@ class SubprocessExecutor:
     def _raise_death(self) -> None:
         code = self._process.wait()
         self._forwarder.join(GRACE)
-        how = f"ended by the signal {signal.Signals(-code).name}" if code < 0 else f"ended with the exit code {code}"
         if code == -signal.SIGKILL:
-            how += ", which is what the system does when memory is short"
+            how = (
+                "was killed (SIGKILL), most likely because memory ran out. Use fewer strengths or folds, or smaller "
+                "batches."
+            )
+        elif code < 0:
+            how = f"was ended by the signal {signal.Signals(-code).name}."
+        else:
+            how = f"ended with the exit code {code}."
         output = "".join(self._tail).strip()
-        raise RuntimeError(
-            f"The process that ran JAX {how}. " + (f"Its last output:\n{output}" if output else "It printed nothing.")
-        )
+        raise RuntimeError(f"The JAX subprocess {how}" + (f" Its last output:\n{output}" if output else ""))
 
     def _forward_errors(self) -> None:
         for line in self._process.stderr:

@@ -44,8 +44,8 @@ def is_mean_loss(model: Any, data: Any) -> bool:
         if np.isclose(loss(x, y, predicted, (scale * mask).astype("float32")), reference, rtol=1e-3, atol=1e-6):
             return is_mean
     raise ValueError(
-        "The loss is neither a mean nor a sum over the rows of a batch, which folds that share batches need. Return "
-        "one loss per row, of which Keras takes the mean."
+        "The loss must be a mean or a sum over the rows of a batch, because poise masks held-out rows by weight. "
+        "Return one loss per row and let Keras average them."
     )
 
 
