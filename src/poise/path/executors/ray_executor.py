@@ -173,7 +173,7 @@ class _FailedResults:
     def is_known(self) -> bool:
         return bool(self._forms)
 
-    def register_layers(self, arrays: Arrays) -> None:
+    def record_shapes(self, arrays: Arrays) -> None:
         self._forms = self._forms or {name: (a.shape[2:], a.dtype) for name, a in arrays.items()}
 
     def failed(self, task: Task) -> Arrays:
