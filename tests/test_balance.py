@@ -89,12 +89,12 @@ def test_forces_of_a_net_are_the_derivatives_of_its_two_losses() -> None:
             features, features_bias, head, head_bias = [*start[:place], w, *start[place + 1 :]]
             return float(np.mean((np.tanh(x @ features + features_bias) @ head + head_bias - y) ** 2))
 
-        one = by_differences(prediction, start[place].astype("float64"))
+        each = by_differences(prediction, start[place].astype("float64"))
         other = by_differences(penalty, start[place].astype("float64"))
         row: Any = forces.loc[path]
-        assert row["prediction"] == pytest.approx(np.linalg.norm(one), rel=1e-4)
+        assert row["prediction"] == pytest.approx(np.linalg.norm(each), rel=1e-4)
         assert row["penalty"] == pytest.approx(np.linalg.norm(other), rel=1e-4, abs=1e-6)
-        assert row["residual"] == pytest.approx(np.linalg.norm(one + other), rel=1e-4)
+        assert row["residual"] == pytest.approx(np.linalg.norm(each + other), rel=1e-4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 40, 1000])
@@ -104,9 +104,9 @@ def test_batch_size_does_not_change_the_forces(batch_size: int) -> None:
     numbers = ["prediction", "penalty", "cosine", "residual"]
 
     expected = poise.forces(model, x, y)[numbers].to_numpy()
-    found = poise.forces(model, x, y, batch_size=batch_size)[numbers].to_numpy()
+    result = poise.forces(model, x, y, batch_size=batch_size)[numbers].to_numpy()
 
-    np.testing.assert_allclose(found, expected, rtol=2e-5)
+    np.testing.assert_allclose(result, expected, rtol=2e-5)
 
 
 def test_sample_weights_weigh_the_rows() -> None:
@@ -126,12 +126,12 @@ def test_batches_may_be_given_instead_of_arrays(weighted: bool) -> None:
     x, y = table(40)
     share = np.linspace(0.5, 1.5, 40).astype("float32") if weighted else None
     parts = [slice(0, 16), slice(16, 32), slice(32, 40)]
-    given = [(x[p], y[p]) if share is None else (x[p], y[p], share[p]) for p in parts]
+    arguments = [(x[p], y[p]) if share is None else (x[p], y[p], share[p]) for p in parts]
     model = compiled(poise.PenalizedOptimizer("sgd", poise.L1(0.1)))
 
     expected = poise.forces(model, x, y, sample_weight=share)["prediction"]
 
-    np.testing.assert_allclose(poise.forces(model, iter(given))["prediction"], expected, rtol=2e-5)
+    np.testing.assert_allclose(poise.forces(model, iter(arguments))["prediction"], expected, rtol=2e-5)
 
 
 def test_model_of_two_inputs_and_two_outputs() -> None:

@@ -16,8 +16,8 @@ RULES = [poise.Rule("features/kernel", poise.L1(0.05)), poise.Rule("head/kernel"
 NAMES = ["features/kernel", "head/kernel"]
 
 
-def model_of(update: str = "proximal", **given: Any) -> keras.Model:
-    return compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, update=update), **given)
+def model_of(update: str = "proximal", **arguments: Any) -> keras.Model:
+    return compiled(poise.PenalizedOptimizer(optimizers.SGD(0.05), RULES, update=update), **arguments)
 
 
 def worth(model: keras.Model) -> np.ndarray:
@@ -25,7 +25,7 @@ def worth(model: keras.Model) -> np.ndarray:
     return np.array([0.05 * np.abs(features).sum(), 0.2 * (head**2).sum()])
 
 
-def split(model: keras.Model, epochs: int = 3, per_rule: bool = False, **given: Any) -> dict[str, list[float]]:
+def split(model: keras.Model, epochs: int = 3, per_rule: bool = False, **arguments: Any) -> dict[str, list[float]]:
     """The history of a training with PenaltyLogger and a validation table."""
     x, y = table(40)
     settings = {
@@ -35,8 +35,8 @@ def split(model: keras.Model, epochs: int = 3, per_rule: bool = False, **given: 
         "verbose": 0,
         "validation_data": table(20, seed=7),
     }
-    watch = [poise.PenaltyLogger(per_rule), *given.pop("callbacks", [])]
-    return model.fit(x, y, callbacks=watch, **{**settings, **given}).history
+    watch = [poise.PenaltyLogger(per_rule), *arguments.pop("callbacks", [])]
+    return model.fit(x, y, callbacks=watch, **{**settings, **arguments}).history
 
 
 def replayed(model: keras.Model, epochs: int = 3, rows: int = 40, batch_size: int = 16) -> pd.DataFrame:
@@ -399,8 +399,8 @@ def renamed(keep: bool) -> type[keras.Model]:
     """A model whose train_step logs its loss by another name, beside or instead of `loss`."""
 
     class Renamed(keras.Sequential):
-        def train_step(self, *given: Any) -> Any:
-            out = super().train_step(*given)
+        def train_step(self, *arguments: Any) -> Any:
+            out = super().train_step(*arguments)
             logs, *state = out if isinstance(out, tuple) else (out,)
             logs = {**(logs if keep else {}), "error": logs["loss"]}
             return (logs, *state) if state else logs

@@ -14,8 +14,10 @@ def test_without_hidden_layers_it_is_ridge() -> None:
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     y = X @ [1.0, -2.0, 0.0] + rng.normal(size=40)
 
-    found = poise.PathRegressor(hidden_layer_sizes=(), strengths=[0.1], cv=2, max_iter=300, learning_rate=0.1).fit(X, y)
+    result = poise.PathRegressor(hidden_layer_sizes=(), strengths=[0.1], cv=2, max_iter=300, learning_rate=0.1).fit(
+        X, y
+    )
 
     ridge = Ridge(alpha=0.1 * len(y)).fit(X, y)
-    np.testing.assert_allclose(found.predict(X), ridge.predict(X), atol=1e-3)
-    np.testing.assert_allclose(found.score(X, y), ridge.score(X, y), atol=1e-4)
+    np.testing.assert_allclose(result.predict(X), ridge.predict(X), atol=1e-3)
+    np.testing.assert_allclose(result.score(X, y), ridge.score(X, y), atol=1e-4)

@@ -16,13 +16,13 @@ ROWS = 23
 REDUCTIONS = ["sum", "sum_over_batch_size", "mean", "mean_with_sample_weight"]
 
 
-def norms_of_a_keras_step(make: Callable[[], keras.Model], compile_as: dict, *data: Any, **given: Any) -> Array:
+def norms_of_a_keras_step(make: Callable[[], keras.Model], compile_as: dict, *data: Any, **arguments: Any) -> Array:
     """The norms of the gradients of all kernels: how far one step of SGD(1) on all rows moves them."""
     keras.utils.set_random_seed(0)
     model = make()
     model.compile(keras.optimizers.SGD(1.0), **compile_as)
     before = [np.array(v) for v in kernels(model)]
-    model.train_on_batch(*data, **given)
+    model.train_on_batch(*data, **arguments)
     return np.array([np.linalg.norm(old - np.array(new)) for old, new in zip(before, kernels(model), strict=True)])
 
 
@@ -38,12 +38,12 @@ def kernels(model: keras.Model) -> list:
 
 
 def assert_forces(
-    make: Any, compile_as: dict, data: Any, sizes: Any = (None, 10), relative: float = 2e-4, **given: Any
+    make: Any, compile_as: dict, data: Any, sizes: Any = (None, 10), relative: float = 2e-4, **arguments: Any
 ) -> None:
-    expected = norms_of_a_keras_step(make, compile_as, *data, **given)
+    expected = norms_of_a_keras_step(make, compile_as, *data, **arguments)
     for size in sizes:
-        found = poise.forces(penalized(make, compile_as), *data, batch_size=size, **given)["prediction"]
-        np.testing.assert_allclose(found, expected, rtol=relative, err_msg=f"batch_size={size}")
+        result = poise.forces(penalized(make, compile_as), *data, batch_size=size, **arguments)["prediction"]
+        np.testing.assert_allclose(result, expected, rtol=relative, err_msg=f"batch_size={size}")
 
 
 def dense() -> keras.Model:
@@ -106,9 +106,9 @@ def test_sum_in_numpy() -> None:
     )
     w, b = (np.array(v, "float64") for v in model.get_weights())
 
-    found = poise.forces(model, x, y)["prediction"].item()
+    result = poise.forces(model, x, y)["prediction"].item()
 
-    assert found == pytest.approx(np.linalg.norm((2.0 * (x @ w + b - y) * x).sum(0)), rel=1e-5)
+    assert result == pytest.approx(np.linalg.norm((2.0 * (x @ w + b - y) * x).sum(0)), rel=1e-5)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -266,8 +266,8 @@ def test_forms_of_batches_give_the_same_forces() -> None:
         "weighted": (iter(as_batches(x, y, share())), weighted),
         "PyDataset": (Numbered(as_batches(x, y, share())), weighted),
     }
-    for name, (given, expected) in forms.items():
-        np.testing.assert_allclose(poise.forces(model, given)["prediction"], expected, rtol=1e-5, err_msg=name)
+    for name, (arguments, expected) in forms.items():
+        np.testing.assert_allclose(poise.forces(model, arguments)["prediction"], expected, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.backends("tensorflow")
@@ -278,9 +278,9 @@ def test_tf_dataset() -> None:
     model = penalized(dense, {"loss": "mse"})
     dataset = tf.data.Dataset.from_tensor_slices((x.astype("float64"), y)).shuffle(ROWS).batch(10)
 
-    found = poise.forces(model, dataset)["prediction"]
+    result = poise.forces(model, dataset)["prediction"]
 
-    np.testing.assert_allclose(found, poise.forces(model, x, y)["prediction"], rtol=1e-5)
+    np.testing.assert_allclose(result, poise.forces(model, x, y)["prediction"], rtol=1e-5)
     with pytest.raises(ValueError, match=r"repeats without end.*take\(10\)"):
         poise.forces(model, dataset.repeat())
 
@@ -294,9 +294,9 @@ def test_torch_data_loader() -> None:
     model = penalized(dense, {"loss": "mse"})
     loader = DataLoader(TensorDataset(torch.tensor(x), torch.tensor(y)), batch_size=10)
 
-    found = poise.forces(model, loader)["prediction"]
+    result = poise.forces(model, loader)["prediction"]
 
-    np.testing.assert_allclose(found, poise.forces(model, x, y)["prediction"], rtol=1e-5)
+    np.testing.assert_allclose(result, poise.forces(model, x, y)["prediction"], rtol=1e-5)
 
 
 def test_inputs_without_targets_in_every_form() -> None:
@@ -307,9 +307,9 @@ def test_inputs_without_targets_in_every_form() -> None:
 
     x, _ = table(ROWS)
     expected = norms_of_a_keras_step(make, {}, x)
-    for given in (x, [(x,)], [(x, None)], [(x[:10],), (x[10:],)], iter([x[:10], x[10:]])):
-        found = poise.forces(penalized(make, {}), given)["prediction"]
-        np.testing.assert_allclose(found, expected, rtol=2e-4)
+    for arguments in (x, [(x,)], [(x, None)], [(x[:10],), (x[10:],)], iter([x[:10], x[10:]])):
+        result = poise.forces(penalized(make, {}), arguments)["prediction"]
+        np.testing.assert_allclose(result, expected, rtol=2e-4)
 
 
 def test_several_inputs_in_a_list_without_targets() -> None:
@@ -349,9 +349,9 @@ def test_batches_of_sequences_of_different_lengths() -> None:
     compile_as = {"loss": losses.MeanSquaredError(reduction="sum")}
     expected = norms_of_a_keras_step(make, compile_as, padded, y)
 
-    found = poise.forces(penalized(make, compile_as), [(short, y[:10]), (long, y[10:])])["prediction"]
+    result = poise.forces(penalized(make, compile_as), [(short, y[:10]), (long, y[10:])])["prediction"]
 
-    np.testing.assert_allclose(found, expected, rtol=2e-4)
+    np.testing.assert_allclose(result, expected, rtol=2e-4)
 
 
 def test_predictions_of_different_lengths_are_refused() -> None:
@@ -376,10 +376,10 @@ def test_predictions_of_different_lengths_are_refused() -> None:
         ({"optimizer": "adam"}, r"optimizer must be a poise\.PenalizedOptimizer, .*got str"),
     ],
 )
-def test_wrong_arguments_are_refused(given: dict, message: str) -> None:
+def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
     x, y = table(ROWS)
     with pytest.raises((TypeError, ValueError), match=message):
-        poise.forces(penalized(dense, {"loss": "mse"}), **{"x": x, "y": y, **given})
+        poise.forces(penalized(dense, {"loss": "mse"}), **{"x": x, "y": y, **arguments})
 
 
 # ---------------------------------------------------------------- nothing is changed
@@ -465,8 +465,8 @@ def test_wrapped_torch_module_keeps_its_mode_and_is_differentiated() -> None:
     expected = [float(torch.linalg.norm(p.grad)) for p in twin.layers[0].module.parameters()]
 
     for size in (None, 10):
-        found = poise.forces(model, x, y, batch_size=size)["prediction"]
-        np.testing.assert_allclose(sorted(found), sorted(expected), rtol=1e-4)
+        result = poise.forces(model, x, y, batch_size=size)["prediction"]
+        np.testing.assert_allclose(sorted(result), sorted(expected), rtol=1e-4)
     assert [module.training, module[0].training, module[2].training] == [True, True, False]
 
 
@@ -491,9 +491,9 @@ def test_strength_schedule_of_an_optimizer_that_is_not_built() -> None:
     model = dense()
     model.compile(poise.PenalizedOptimizer("sgd", poise.L2(falling)), loss="mse")
 
-    found = poise.forces(model, x, y)["penalty"]
+    result = poise.forces(model, x, y)["penalty"]
 
-    np.testing.assert_allclose(found, [np.linalg.norm(np.array(v)) for v in kernels(model)], rtol=1e-5)
+    np.testing.assert_allclose(result, [np.linalg.norm(np.array(v)) for v in kernels(model)], rtol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [ROWS, 20_000])
@@ -524,9 +524,9 @@ class Pair(keras.Model):
         self.two = keras.Sequential([keras.Input((6,)), layers.Dense(1, name="two")], name="second")
         self.built = True
 
-    def compile(self, one: Any, two: Any) -> None:
+    def compile(self, each: Any, two: Any) -> None:
         super().compile(loss="mse")
-        self.one_optimizer, self.two_optimizer = one, two
+        self.one_optimizer, self.two_optimizer = each, two
 
     def call(self, x: Any) -> Any:
         return self.one(x) + 2.0 * self.two(x)

@@ -15,8 +15,8 @@ RATE = 0.05
 
 @keras.saving.register_keras_serializable("poise-identity")
 class Subclassed(keras.Model):
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self.block = Block(6)
         self.head = layers.Dense(1)
 
@@ -28,8 +28,8 @@ class Subclassed(keras.Model):
         return self.head(self.block(x))
 
 
-def with_block(**given: Any) -> keras.Model:
-    return keras.Sequential([keras.Input((6,)), Block(6), layers.Dense(1, **given)])
+def with_block(**arguments: Any) -> keras.Model:
+    return keras.Sequential([keras.Input((6,)), Block(6), layers.Dense(1, **arguments)])
 
 
 def subclassed() -> keras.Model:
@@ -198,12 +198,12 @@ def test_variables_in_another_order_are_found_by_path_or_refused() -> None:
     """In a hand-written loop the model is not known, and positions are those among the trained variables."""
 
     def of(*names: str) -> list[Any]:
-        found = []
+        result = []
         for name in names:
             dense = layers.Dense(4, name=name)
             dense.build((None, 4))
-            found.append(dense.kernel)
-        return found
+            result.append(dense.kernel)
+        return result
 
     first = poise.PenalizedOptimizer("sgd", poise.Rule("left/kernel", poise.L1(0.3)))
     first.build(of("left", "right"))

@@ -94,12 +94,12 @@ def test_setting_with_which_the_proximal_step_would_be_wrong_is_refused_and_undo
 
 def test_momentum_of_a_proximal_update_is_set_before_training_or_refused() -> None:
     x, y = table(40, 6)
-    late, early, given = (
+    late, early, arguments = (
         poise.PenalizedOptimizer(optimizers.SGD(0.1), poise.L1(0.1), update="proximal") for _ in range(3)
     )
-    given = poise.PenalizedOptimizer(optimizers.SGD(0.1, momentum=0.9), poise.L1(0.1), update="proximal")
+    arguments = poise.PenalizedOptimizer(optimizers.SGD(0.1, momentum=0.9), poise.L1(0.1), update="proximal")
     early.momentum = 0.9
-    assert_same_weights(fitted(compiled(early), epochs=3), fitted(compiled(given), epochs=3), relative=0)
+    assert_same_weights(fitted(compiled(early), epochs=3), fitted(compiled(arguments), epochs=3), relative=0)
 
     compiled(late).train_on_batch(x, y)
     with pytest.raises(ValueError, match="momentum=0.9 cannot be set after the optimizer is built"):

@@ -39,19 +39,19 @@ def in_one_matrix(vector: Any) -> Any:
 def test_it_is_group_lasso_on_the_members_put_into_one_matrix(factors: Any) -> None:
     every = [0, 1, 2, 3]
     members = {"a/kernel": ((2, 3, 4), 2, every), "b/kernel": ((4, 5), 0, every), "a/bias": ((4,), 0, every)}
-    joint, one = poise.JointGroupLasso(1.0, members, factors), poise.GroupLasso(1.0, factors=factors)
+    joint, each = poise.JointGroupLasso(1.0, members, factors), poise.GroupLasso(1.0, factors=factors)
     w, g = sample((48,), 0), sample((48,), 1)
     w[in_one_matrix(np.arange(48))[:, 1]] = 0.0
     there, force = tensor(in_one_matrix(w)), tensor(in_one_matrix(g))
 
-    assert_close(joint.value(tensor(w), 0.5), array(one.value(there, 0.5)))
-    assert_close(joint.critical_strength(tensor(g)), array(one.critical_strength(force)))
-    assert_close(joint.residual(tensor(w), tensor(g), 0.5), array(one.residual(there, force, 0.5)))
-    assert_close(in_one_matrix(array(joint.gradient(tensor(w), 0.5))), array(one.gradient(there, 0.5)))
+    assert_close(joint.value(tensor(w), 0.5), array(each.value(there, 0.5)))
+    assert_close(joint.critical_strength(tensor(g)), array(each.critical_strength(force)))
+    assert_close(joint.residual(tensor(w), tensor(g), 0.5), array(each.residual(there, force, 0.5)))
+    assert_close(in_one_matrix(array(joint.gradient(tensor(w), 0.5))), array(each.gradient(there, 0.5)))
     steps = spread_steps((48,), 2, 1e-3, 1e1)
     for own, other in ((0.75, 0.75), (steps, in_one_matrix(steps))):
-        found = array(joint.prox(tensor(w), tensor(own), 0.5))
-        assert_close(in_one_matrix(found), array(one.prox(there, tensor(other), 0.5)))
+        result = array(joint.prox(tensor(w), tensor(own), 0.5))
+        assert_close(in_one_matrix(result), array(each.prox(there, tensor(other), 0.5)))
 
 
 # ---------------------------------------------------------------- the optimizer
@@ -79,8 +79,8 @@ def test_steps_are_those_of_numpy(kind: Any, update: str) -> None:
         expected = hand.step(expected, x, y)
 
     assert_same_weights(model, expected, relative=2e-5)
-    for found, by_hand in zip(weights(model), expected, strict=True):
-        np.testing.assert_array_equal(found == 0, by_hand == 0)
+    for result, by_hand in zip(weights(model), expected, strict=True):
+        np.testing.assert_array_equal(result == 0, by_hand == 0)
     assert (expected[2] == 0).any() or update != "proximal"
 
 
@@ -106,8 +106,10 @@ def test_groups_of_one_variable_each_are_ordinary_rules(inner: Any, update: str)
     rules = [poise.Rule("features/kernel", poise.GroupLasso(0.1)), poise.Rule("head/kernel", poise.GroupLasso(0.1, "inputs"))]  # fmt: skip
     members = {MEMBERS[0]: ((6, 5), 1, [*range(5)]), MEMBERS[2]: ((5, 1), 0, [*range(5, 10)])}
     together = poise.JointGroupLasso(0.1, {by_tail(joint, path): m for path, m in members.items()})
-    for model, given in ((plain, rules), (joint, together)):
-        fitted(compiled(poise.PenalizedOptimizer(inner(), given, update, observe_every=1), model, **EAGER), epochs=2)
+    for model, arguments in ((plain, rules), (joint, together)):
+        fitted(
+            compiled(poise.PenalizedOptimizer(inner(), arguments, update, observe_every=1), model, **EAGER), epochs=2
+        )
 
     assert_same_weights(joint, plain, relative=1e-6)
     assert_same_weights([*map(array, joint.optimizer.inner_optimizer.variables)], [*map(array, plain.optimizer.inner_optimizer.variables)])  # fmt: skip
@@ -116,8 +118,8 @@ def test_groups_of_one_variable_each_are_ordinary_rules(inner: Any, update: str)
 
 
 def by_tail(model: Any, path: Any) -> Any:
-    (found,) = [v.path for v in model.trainable_variables if v.path.split("/")[-2:] == path.split("/")[-2:]]
-    return found
+    (result,) = [v.path for v in model.trainable_variables if v.path.split("/")[-2:] == path.split("/")[-2:]]
+    return result
 
 
 def test_a_scaled_loss_steps_as_an_unscaled_one() -> None:
@@ -144,17 +146,17 @@ def test_it_ends_at_the_group_lasso_of_both_designs() -> None:
             x["a"] @ by["head_a/kernel"] + x["b"] @ by["head_b/kernel"] + by["head_a/bias"] - ops.convert_to_tensor(y)
         )
         away = away * (2.0 / len(y))
-        found = {f"head_{name}/kernel": ops.transpose(x[name]) @ away for name in "ab"} | {"head_a/bias": ops.sum(away, axis=0)}  # fmt: skip
-        return [found[name] for name in map("/".join, names)]
+        result = {f"head_{name}/kernel": ops.transpose(x[name]) @ away for name in "ab"} | {"head_a/bias": ops.sum(away, axis=0)}  # fmt: skip
+        return [result[name] for name in map("/".join, names)]
 
     descend(model, optimizer, of_loss, 300)
 
     expected, constant = group_lasso(a, b, y, strength)
     assert 0 < (expected[0] == 0).sum() < 6
-    found = {"/".join(name): array(v)[..., 0] for name, v in zip(names, model.trainable_variables, strict=True)}
-    np.testing.assert_allclose([found["head_a/kernel"], found["head_b/kernel"]], expected, atol=1e-5)
-    np.testing.assert_allclose(found["head_a/bias"], constant, atol=1e-5)
-    assert ((found["head_a/kernel"] == 0) == (expected[0] == 0)).all()
+    result = {"/".join(name): array(v)[..., 0] for name, v in zip(names, model.trainable_variables, strict=True)}
+    np.testing.assert_allclose([result["head_a/kernel"], result["head_b/kernel"]], expected, atol=1e-5)
+    np.testing.assert_allclose(result["head_a/bias"], constant, atol=1e-5)
+    assert ((result["head_a/kernel"] == 0) == (expected[0] == 0)).all()
     row = poise.forces(model, {"a": a, "b": b}, y).iloc[0]
     assert row["relative_residual"] < 1e-5
     assert row["winner"] == "balanced" or (expected == 0).any()

@@ -48,8 +48,8 @@ def test_sublayers_of_a_nested_model() -> None:
     inner = keras.Sequential([keras.Input((2,)), layers.Dense(2, name="inside")], name="inner")
     model = keras.Sequential([keras.Input((2,)), inner, layers.Dense(1, name="outside")], name="outer")
 
-    def names(**given: bool) -> set[str]:
-        return {layer.name for layer in internals.sublayers(model, **given)} - {"input_layer", "input_layer_1"}
+    def names(**arguments: bool) -> set[str]:
+        return {layer.name for layer in internals.sublayers(model, **arguments)} - {"input_layer", "input_layer_1"}
 
     assert {"outer", "inner", "inside", "outside"} <= names()
     assert "outer" not in names(include_self=False)
@@ -83,7 +83,7 @@ def test_model_of_an_h5_file_is_found_while_it_is_loaded(tmp_path: Any, monkeypa
 
     loaded = keras.models.load_model(tmp_path / "model.h5")
 
-    assert any(found is loaded for found in models)
+    assert any(result is loaded for result in models)
 
 
 def test_trained_variables_and_their_indices() -> None:

@@ -124,7 +124,7 @@ def test_files_stay_inside_their_folder() -> None:
     rows = rows_of()
     model = adapted_model(rows)
     state = state_of(model)
-    (stateful,) = (one for one in state.layers if one.kind == "Stateful")
+    (stateful,) = (each for each in state.layers if each.kind == "Stateful")
     stateful.assets["../elsewhere"] = b"1"
     with pytest.raises(ValueError, match="has a file '../elsewhere' outside of its folder"):
         state.load_into(model)

@@ -230,7 +230,7 @@ def test_units_of_recurrent_cells_have_an_entry_of_every_gate(
 
     def call(x: Array, h: Array) -> Array:
         memory = [np.full((len(x), *state), 0.7, "float32")] * (states - 1)
-        found, _ = cell(ops.convert_to_tensor(x), [ops.convert_to_tensor(one) for one in [h, *memory]])
+        found, _ = cell(ops.convert_to_tensor(x), [ops.convert_to_tensor(each) for each in [h, *memory]])
         return array(found)
 
     x, h = (random.normal(size=(2, *own)).astype("float32") for own in (shape, state))

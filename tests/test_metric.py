@@ -142,7 +142,7 @@ def test_rare_rows_of_an_embedding_are_warned_of_where_the_step_forgets_them(nam
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         optimizer.build(model.trainable_variables)
-    messages = [str(one.message) for one in caught]
+    messages = [str(each.message) for each in caught]
     assert len(messages) == (name in FORGETFUL)
     assert all("embedding" in text and "amsgrad=True" in text for text in messages)
 

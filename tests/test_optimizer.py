@@ -63,7 +63,7 @@ def test_coupled_is_the_keras_regularizer(make: Callable) -> None:
         (poise.L2(0.02), keras.regularizers.L2(0.02)),
         (poise.ElasticNet(0.01, 0.02), keras.regularizers.L1L2(0.01, 0.02)),
     ],
-    ids=lambda given: type(given).__name__,
+    ids=lambda arguments: type(arguments).__name__,
 )
 def test_coupled_bare_penalty_is_the_keras_regularizer_of_all_kernels(penalty: Any, regularizer: Any) -> None:
     stock = fitted(compiled("adam", net(kernel_regularizer=regularizer)), **HUNDRED)
@@ -177,8 +177,8 @@ def test_coupled_respects_weight_constraints() -> None:
 # ---------------------------------------------------------------- every way of training gives the same
 
 
-def penalized(update: str, **given: Any) -> poise.PenalizedOptimizer:
-    optimizer = poise.PenalizedOptimizer(optimizers.Adam(0.01), mixed_rules(), update=update, **given)
+def penalized(update: str, **arguments: Any) -> poise.PenalizedOptimizer:
+    optimizer = poise.PenalizedOptimizer(optimizers.Adam(0.01), mixed_rules(), update=update, **arguments)
     optimizer.keep_values()
     return optimizer
 
@@ -306,10 +306,10 @@ def test_strength_is_read_and_set_by_name_before_and_after_build() -> None:
 
 
 def test_strength_set_before_build_is_trained_with() -> None:
-    set_later, given = (poise.PenalizedOptimizer(optimizers.SGD(0.01), poise.L1(s)) for s in (0.1, 0.5))
+    set_later, arguments = (poise.PenalizedOptimizer(optimizers.SGD(0.01), poise.L1(s)) for s in (0.1, 0.5))
     set_later.strength["kernels"] = 0.5
 
-    assert_same_weights(fitted(compiled(set_later)), fitted(compiled(given)), relative=0.0)
+    assert_same_weights(fitted(compiled(set_later)), fitted(compiled(arguments)), relative=0.0)
 
 
 @every_update

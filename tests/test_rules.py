@@ -112,9 +112,9 @@ def test_role_of_every_variable_of_a_layer(make: Any, shape: tuple[int, ...], ex
     model = keras.Sequential([keras.Input(shape), make()])
     register_layers([model])
 
-    found = {v.name: kind_of(v) for v in model.variables if "seed" not in v.name}
+    result = {v.name: kind_of(v) for v in model.variables if "seed" not in v.name}
 
-    assert found == expected
+    assert result == expected
 
 
 def test_roles_in_multi_head_attention() -> None:
@@ -333,10 +333,10 @@ def test_rule_takes_a_poise_penalty_alone(penalty: Any) -> None:
         poise.Rule("head/kernel", penalty)
 
 
-@pytest.mark.parametrize("given", [["l2"], [poise.L1(), 3.0]])
-def test_list_of_rules_takes_poise_penalties_alone(given: list) -> None:
+@pytest.mark.parametrize("arguments", [["l2"], [poise.L1(), 3.0]])
+def test_list_of_rules_takes_poise_penalties_alone(arguments: list) -> None:
     with pytest.raises(TypeError, match="takes a poise penalty"):
-        as_rules(given)
+        as_rules(arguments)
 
 
 @pytest.mark.parametrize("select", ["", [], None, 3, ["head", None], [[]]])

@@ -190,7 +190,9 @@ def test_weights_files_go_both_ways_between_stock_and_penalized(inner: Any, is_b
     """As between two stock optimizers: the weights are loaded and the state of the optimizer is skipped."""
     steps = 3 if is_built else 0
     for count, (source, target) in enumerate([(inner, "ours"), ("ours", inner), ("adam", "ours"), ("ours", "adam")]):
-        made = [poise.PenalizedOptimizer(inner, poise.L2(0.25)) if one == "ours" else one for one in (source, target)]
+        made = [
+            poise.PenalizedOptimizer(inner, poise.L2(0.25)) if each == "ours" else each for each in (source, target)
+        ]
         saved, loaded = fitted(compiled(made[0]), epochs=5), fitted(compiled(made[1], net(seed=7)), epochs=steps)
         saved.save_weights(tmp_path / f"{count}.weights.h5")
 
@@ -235,14 +237,14 @@ class Warm(keras.optimizers.SGD):
 class Task(keras.Model):
     """Compiles itself with a default optimizer, as the models of KerasHub do, so that Keras loads it with that one."""
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         inputs = keras.Input((6,))
-        super().__init__(inputs, keras.layers.Dense(1, name="head")(inputs), **given)
+        super().__init__(inputs, keras.layers.Dense(1, name="head")(inputs), **kwargs)
         self.compile()
 
-    def compile(self, optimizer: Any = "auto", loss: Any = "auto", **given: Any) -> Any:
+    def compile(self, optimizer: Any = "auto", loss: Any = "auto", **kwargs: Any) -> Any:
         optimizer = keras.optimizers.Adam(1e-3) if optimizer == "auto" else optimizer
-        super().compile(optimizer, "mse" if loss == "auto" else loss, **given)
+        super().compile(optimizer, "mse" if loss == "auto" else loss, **kwargs)
 
     def get_config(self) -> Any:
         return {"name": self.name}

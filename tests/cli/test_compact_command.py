@@ -87,19 +87,19 @@ def test_the_smaller_model_lies_beside_the_other_and_predicts_the_same(net, x):
 
 def test_quiet_prints_only_the_path(net):
     assert poise("compact", net, "--out", "new/small.keras", "-q").output == f"{Path('new/small.keras')}\n"
-    assert [one.name for one in Path("new").iterdir()] == ["small.keras"]
+    assert [each.name for each in Path("new").iterdir()] == ["small.keras"]
 
 
 def test_json_prints_only_the_results(net, x):
     np.save("x.npy", x)
 
-    found = json.loads(poise("compact", net, "--check", "x.npy", "--drop-inputs", "--json").stdout)
+    actual = json.loads(poise("compact", net, "--check", "x.npy", "--drop-inputs", "--json").stdout)
 
-    assert found["check"].pop("difference") < 1e-5
-    assert found["savings"]["parameters"] == {"before": 43, "after": 19, "ratio": pytest.approx(43 / 19)}
-    assert found["savings"]["second"] == {"before": 3, "after": 2, "ratio": 1.5}
-    del found["savings"]
-    assert found == {
+    assert actual["check"].pop("difference") < 1e-5
+    assert actual["savings"]["parameters"] == {"before": 43, "after": 19, "ratio": pytest.approx(43 / 19)}
+    assert actual["savings"]["second"] == {"before": 3, "after": 2, "ratio": 1.5}
+    del actual["savings"]
+    assert actual == {
         "format": "poise compact", "model": "net.keras", "out": "net-compact.keras", "tolerance": 0.0,
         "layers": [
             {"layer": "first", "units": 4, "dead": 2, "why": "2 constant"},

@@ -205,7 +205,7 @@ def test_compare_needs_two_studies(finished):
 def test_no_number_is_cut_off_on_any_terminal(width, finished):
     description = dict(finished.study.description)
     description["candidates"] = [
-        one | {"title": "Sparse group lasso", "zeros": 123456} for one in description["candidates"]
+        each | {"title": "Sparse group lasso", "zeros": 123456} for each in description["candidates"]
     ]
     output = StringIO()
     screen = Console(width=width, file=output)

@@ -19,7 +19,7 @@ HEALTH_CHECKS: Any = list(HealthCheck)
 
 class Step(NamedTuple):
     kind: str
-    one: int
+    each: int
     other: int
     size: int
 
@@ -136,8 +136,8 @@ def built(shape: tuple[int, ...], recipe: Recipe) -> keras.Model:
     inputs = keras.Input(shape)
     first = {IMAGE: layers.Conv2D(4, 1), SEQUENCE: layers.Conv1D(4, 1), VECTOR: layers.Dense(4)}[shape]
     tensors = [first(inputs)]
-    for kind, one, other, size in recipe.steps:
-        x, y = tensors[-1 - min(one % 8, len(tensors) - 1) // 3], tensors[other % len(tensors)]
+    for kind, each, other, size in recipe.steps:
+        x, y = tensors[-1 - min(each % 8, len(tensors) - 1) // 3], tensors[other % len(tensors)]
         tensors.append(KINDS[shape][kind](x, y, size))
     flat = [_flattened(tensors[-1], recipe.seed), _flattened(tensors[len(tensors) // 2], recipe.seed // 2)]
     heads = [layers.Dense(2)(flat[0]), layers.Dense(3)(layers.Concatenate()(flat))]

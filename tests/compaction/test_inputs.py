@@ -64,10 +64,10 @@ def test_several_inputs_lose_their_features_apart() -> None:
 
     smaller, needed = poise.compact(model, drop_inputs=True)
 
-    given = inputs_of(model)
+    arguments = inputs_of(model)
     assert [positions.tolist() for positions in needed] == [[0, 2], [1, 2, 3]]
-    chosen = [x[..., positions] for x, positions in zip(given, needed, strict=True)]
-    np.testing.assert_allclose(outputs(smaller, chosen)[0], outputs(model, given)[0], rtol=1e-5, atol=1e-6)
+    chosen = [x[..., positions] for x, positions in zip(arguments, needed, strict=True)]
+    np.testing.assert_allclose(outputs(smaller, chosen)[0], outputs(model, arguments)[0], rtol=1e-5, atol=1e-6)
 
 
 def flat_sequence() -> keras.Model:

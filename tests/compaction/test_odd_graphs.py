@@ -15,24 +15,24 @@ pytestmark = pytest.mark.backends("jax")  # which units go follows from the grap
 
 
 def masked_mean() -> keras.Model:
-    rows, given = layers.Input((5, 3)), layers.Input((5,))
-    mask = 1.0 + ops.round(layers.Dense(5, activation="sigmoid")(given))
+    rows, arguments = layers.Input((5, 3)), layers.Input((5,))
+    mask = 1.0 + ops.round(layers.Dense(5, activation="sigmoid")(arguments))
     return keras.Model(
-        [rows, given], layers.Dense(2)(layers.GlobalAveragePooling1D()(layers.Dense(4)(rows), mask=mask))
+        [rows, arguments], layers.Dense(2)(layers.GlobalAveragePooling1D()(layers.Dense(4)(rows), mask=mask))
     )
 
 
 def masked_attention() -> keras.Model:
-    rows, given = layers.Input((5, 3)), layers.Input((5, 5))
-    mask = ops.round(layers.Dense(5, activation="sigmoid")(given))
+    rows, arguments = layers.Input((5, 3)), layers.Input((5, 5))
+    mask = ops.round(layers.Dense(5, activation="sigmoid")(arguments))
     attended = layers.MultiHeadAttention(2, 3)(rows, rows, attention_mask=mask)
-    return keras.Model([rows, given], layers.Dense(2)(attended))
+    return keras.Model([rows, arguments], layers.Dense(2)(attended))
 
 
 def masked_recurrence() -> keras.Model:
-    rows, given = layers.Input((5, 3)), layers.Input((5,))
-    mask = ops.round(layers.Dense(5, activation="sigmoid")(given))
-    return keras.Model([rows, given], layers.Dense(2)(layers.LSTM(4)(rows, mask=mask)))
+    rows, arguments = layers.Input((5, 3)), layers.Input((5,))
+    mask = ops.round(layers.Dense(5, activation="sigmoid")(arguments))
+    return keras.Model([rows, arguments], layers.Dense(2)(layers.LSTM(4)(rows, mask=mask)))
 
 
 def sums_of_other_ranks() -> keras.Model:
@@ -42,18 +42,18 @@ def sums_of_other_ranks() -> keras.Model:
 
 
 def reshapes_of_two_shapes() -> keras.Model:
-    one, other = layers.Input((4, 3)), layers.Input((2, 3))
+    each, other = layers.Input((4, 3)), layers.Input((2, 3))
     shared = layers.Reshape((8,))
     return keras.Model(
-        [one, other], layers.Dense(2)(layers.Add()([shared(layers.Dense(2)(one)), shared(layers.Dense(4)(other))]))
+        [each, other], layers.Dense(2)(layers.Add()([shared(layers.Dense(2)(each)), shared(layers.Dense(4)(other))]))
     )
 
 
 def attentions_of_two_forms() -> keras.Model:
-    one, other = layers.Input((4, 3)), layers.Input((4, 3))
+    each, other = layers.Input((4, 3)), layers.Input((4, 3))
     shared = layers.MultiHeadAttention(2, 3)
     wide = layers.Dense(3)(other)
-    return keras.Model([one, other], layers.Dense(2)(layers.Add()([shared(one, wide), shared(one, wide, one)])))
+    return keras.Model([each, other], layers.Dense(2)(layers.Add()([shared(each, wide), shared(each, wide, each)])))
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_a_sum_without_the_kernel_is_left_alone() -> None:
 
 
 def test_a_model_inside_that_is_called_by_names_gets_what_is_its_own() -> None:
-    one, other = layers.Input((2,), name="z"), layers.Input((3,), name="a")
-    inside = keras.Model([one, other], layers.Add()([layers.Dense(4)(one), layers.Dense(4)(other)]))
+    each, other = layers.Input((2,), name="z"), layers.Input((3,), name="a")
+    inside = keras.Model([each, other], layers.Add()([layers.Dense(4)(each), layers.Dense(4)(other)]))
     rows = layers.Input((3,))
     below, beside = layers.Dense(2, name="below"), layers.Dense(3, name="beside")
     model = randomized(keras.Model(rows, layers.Dense(2)(inside({"z": below(rows), "a": beside(rows)}))))
@@ -230,7 +230,7 @@ def test_what_one_call_of_a_shared_layer_reads_is_alive() -> None:
     model = randomized(keras.Model([rows, other], [first(shared(rows)), second(shared(other))]))
     unread(first, [1])
 
-    told: Any = poise.dead_units(model).set_index("layer").loc["shared"]
+    reported: Any = poise.dead_units(model).set_index("layer").loc["shared"]
 
-    assert told["dead"] == 0
-    assert told["why"] == ""
+    assert reported["dead"] == 0
+    assert reported["why"] == ""

@@ -71,13 +71,13 @@ def groups_of(model) -> Any:
     """[{path of a variable: mask of its entries}] of every group."""
     members = poise.unit_sparsity(model).penalty.members
     count = 1 + max(max(groups) for _, _, groups in members.values())
-    found = [{} for _ in range(count)]
+    result = [{} for _ in range(count)]
     for path, (shape, axis, groups) in members.items():
         along = np.reshape(groups, [-1 if i == axis else 1 for i in range(len(shape))])
-        for number, group in enumerate(found):
+        for number, group in enumerate(result):
             if (np.asarray(groups) == number).any():
                 group[path] = np.broadcast_to(along == number, shape)
-    return found
+    return result
 
 
 @pytest.mark.parametrize("make", MODELS)

@@ -45,9 +45,9 @@ def test_dead_units_respects_the_tolerance() -> None:
     value[[1, 4]] = 1e-4
     kernel.assign(value)
 
-    found = [int(poise.dead_units(model, tolerance=tolerance)["dead"].sum()) for tolerance in (0.0, 1e-3)]
+    result = [int(poise.dead_units(model, tolerance=tolerance)["dead"].sum()) for tolerance in (0.0, 1e-3)]
 
-    assert found == [0, 2]
+    assert result == [0, 2]
 
 
 def test_savings_compares_the_two_models() -> None:
@@ -94,10 +94,10 @@ def test_a_model_without_a_graph_is_refused(function) -> None:
         function(model)
 
 
-@pytest.mark.parametrize("given", [None, "model", layers.Dense(3)])
-def test_what_is_no_model_is_refused(given) -> None:
+@pytest.mark.parametrize("arguments", [None, "model", layers.Dense(3)])
+def test_what_is_no_model_is_refused(arguments) -> None:
     with pytest.raises(TypeError, match="model"):
-        poise.compact(given)
+        poise.compact(arguments)
 
 
 def test_quantized_layers_are_refused() -> None:

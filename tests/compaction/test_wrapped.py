@@ -25,8 +25,8 @@ def scaled(params, inputs) -> Any:
     return inputs * params["scale"] + params["shift"]
 
 
-def jax_layer(**given) -> Any:
-    return layers.JaxLayer(scaled, **given)
+def jax_layer(**arguments) -> Any:
+    return layers.JaxLayer(scaled, **arguments)
 
 
 JAX_LAYERS = {

@@ -162,8 +162,8 @@ def inputs_of(model: keras.Model, seed: int = 0, rows: int = 3) -> list[Array]:
 
 
 def outputs(model: keras.Model, inputs: Sequence[Array]) -> list[Array]:
-    given = [ops.convert_to_tensor(values) for values in inputs]
-    result = model(given[0] if len(given) == 1 else given, training=False)
+    arguments = [ops.convert_to_tensor(values) for values in inputs]
+    result = model(arguments[0] if len(arguments) == 1 else arguments, training=False)
     return [np.array(ops.convert_to_numpy(y)) for y in keras.tree.flatten(result)]
 
 
@@ -191,6 +191,6 @@ def reached(start: Any, end: Any, units: Sequence[int], axis: int = -1) -> list[
     values = random.normal(size=(8, *start.shape[1:])).astype("float32")
     moved = values.copy()
     np.moveaxis(moved, axis, 0)[list(units)] += 0.5 + random.random()
-    (one,), (other,) = outputs(tail, [values]), outputs(tail, [moved])
-    changes = np.moveaxis(one != other, axis, 0).reshape(one.shape[axis], -1).any(axis=1)
+    (each,), (other,) = outputs(tail, [values]), outputs(tail, [moved])
+    changes = np.moveaxis(each != other, axis, 0).reshape(each.shape[axis], -1).any(axis=1)
     return np.flatnonzero(changes).tolist()

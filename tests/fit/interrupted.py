@@ -119,8 +119,8 @@ def kill(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    command, given = sys.argv[1], Path(sys.argv[2])
+    command, arguments = sys.argv[1], Path(sys.argv[2])
     if command == "kill":
-        kill(given)
+        kill(arguments)
     for kind in KINDS:
-        train(kind, given)
+        train(kind, arguments)

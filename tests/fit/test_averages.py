@@ -23,15 +23,17 @@ GIVEN = {"l1": 0.5, "l2": 0.5, "rate": 0.0625}
 KEPT = 0.75
 
 
-def averaged(update: str = "proximal", use_ema: bool = True, **given: Any) -> keras.Model:
+def averaged(update: str = "proximal", use_ema: bool = True, **arguments: Any) -> keras.Model:
     inner = optimizers.SGD(GIVEN["rate"], use_ema=use_ema, ema_momentum=KEPT)
     optimizer = poise.PenalizedOptimizer(inner, by_hand.rules(GIVEN["l1"], GIVEN["l2"]), update=update)
-    return compiled(optimizer, by_hand.side_by_side(), loss=by_hand.product, **given)
+    return compiled(optimizer, by_hand.side_by_side(), loss=by_hand.product, **arguments)
 
 
-def fit(model: keras.Model, *watch: callbacks.Callback, epochs: int = EPOCHS, **given: Any) -> dict[str, list[float]]:
+def fit(
+    model: keras.Model, *watch: callbacks.Callback, epochs: int = EPOCHS, **arguments: Any
+) -> dict[str, list[float]]:
     settings = {"verbose": 0, "shuffle": False, "callbacks": list(watch)}
-    return model.fit(*by_hand.rows(ROWS), BATCH, epochs, **settings, **given).history
+    return model.fit(*by_hand.rows(ROWS), BATCH, epochs, **settings, **arguments).history
 
 
 def epochs_by_hand(update: str = "proximal", epochs: int = EPOCHS) -> Iterator[tuple[list, list]]:

@@ -67,10 +67,10 @@ def test_the_penalty_counts_once_as_the_keras_regularizer_of_one_device(found: d
 @on_both
 @pytest.mark.parametrize("name", OBSERVED)
 def test_there_is_something_to_compare(found: dict, name: str) -> None:
-    told = found["data"][name]
-    assert all(value > 0 for value in told["history"]["penalty"])
-    assert (np.array(told["forces"])[:, :2] > 0).all()
-    assert name != "proximal Adam" or 0.0 < np.mean(np.array(told["weights"][0]) == 0.0) < 1.0
+    reported = found["data"][name]
+    assert all(value > 0 for value in reported["history"]["penalty"])
+    assert (np.array(reported["forces"])[:, :2] > 0).all()
+    assert name != "proximal Adam" or 0.0 < np.mean(np.array(reported["weights"][0]) == 0.0) < 1.0
 
 
 @on_both
@@ -87,8 +87,8 @@ def test_forces_on_data_are_the_same_outside_the_scope(found: dict) -> None:
 @on_tensorflow
 def test_the_replicas_hold_the_same_to_the_bit(found: dict) -> None:
     assert len(found["copies"]) > 100
-    for one, other in found["copies"]:
-        assert one == other
+    for each, other in found["copies"]:
+        assert each == other
 
 
 @on_tensorflow

@@ -117,7 +117,7 @@ def test_the_same_optimizer_refuses_thawed_variables_and_says_what_to_do() -> No
     model.get_layer("features").trainable = True
 
     with pytest.raises(
-        ValueError, match=r"built for 2 variables.*unfrozen since.*poise\.PenalizedOptimizer\.from_config\("
+        ValueError, match=r"built for 2 variables.*unfrozen after.*poise\.PenalizedOptimizer\.from_config\("
     ):
         fitted(compiled(optimizer, model), 1)
 

@@ -84,7 +84,7 @@ def _live_sizes() -> list[int]:
     import torch
 
     # torch.compile, where a test before used it, keeps tensors that hold nothing.
-    tensors = [one for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter)]
-    gradients = [one.grad for one in tensors if one.is_leaf and one.grad is not None]
-    storages = {one.untyped_storage().data_ptr(): one.numel() for one in [*tensors, *gradients]}
+    tensors = [each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter)]
+    gradients = [each.grad for each in tensors if each.is_leaf and each.grad is not None]
+    storages = {each.untyped_storage().data_ptr(): each.numel() for each in [*tensors, *gradients]}
     return list(storages.values())

@@ -34,9 +34,11 @@ half = pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
 brain = pytest.mark.parametrize("policy", ["mixed_bfloat16"], indirect=True)
 
 
-def penalized(update: str, given: dict, **of_inner: Any) -> poise.PenalizedOptimizer:
-    inner = optimizers.SGD(given["rate"], given["momentum"], **of_inner)
-    optimizer = poise.PenalizedOptimizer(inner, by_hand.rules(given["l1"], given["l2"]), update=update, observe_every=1)
+def penalized(update: str, arguments: dict, **of_inner: Any) -> poise.PenalizedOptimizer:
+    inner = optimizers.SGD(arguments["rate"], arguments["momentum"], **of_inner)
+    optimizer = poise.PenalizedOptimizer(
+        inner, by_hand.rules(arguments["l1"], arguments["l2"]), update=update, observe_every=1
+    )
     optimizer.keep_values()
     return optimizer
 
@@ -75,18 +77,18 @@ def assert_recorded(optimizer: poise.PenalizedOptimizer, values: Any, forces: An
 @both_sizes
 @every_update
 def test_step_that_overflows_is_skipped_whole_and_the_loss_scale_multiplies_no_penalty(
-    policy: Any, update: str, given: Any, scale: Any
+    policy: Any, update: str, arguments: Any, scale: Any
 ) -> None:
     """The loss scale doubles after two finite steps and halves after an infinite one."""
     x, y = with_overflows(*by_hand.rows(STEPS * ROWS, scale))
-    by_numpy = ByHand(update, **given)
+    by_numpy = ByHand(update, **arguments)
     values, forces = np.zeros(2), np.zeros((2, 3))
     for prediction in finite_steps(x, y, OVERFLOWING):
         values += by_numpy.values()
         forces += by_numpy.measured(prediction)
         by_numpy.step(prediction)
 
-    scaled = optimizers.LossScaleOptimizer(penalized(update, given), 1024.0 / scale, dynamic_growth_steps=2)
+    scaled = optimizers.LossScaleOptimizer(penalized(update, arguments), 1024.0 / scale, dynamic_growth_steps=2)
     model = trained(scaled, x, y)
 
     assert_same_weights(model, by_numpy.weights)
@@ -130,16 +132,18 @@ def test_accumulation_waits_for_finite_batches(policy: Any, update: str) -> None
 @brain
 @both_sizes
 @every_update
-def test_bfloat16_computation_leaves_the_penalty_in_float32(policy: Any, update: str, given: Any, scale: Any) -> None:
+def test_bfloat16_computation_leaves_the_penalty_in_float32(
+    policy: Any, update: str, arguments: Any, scale: Any
+) -> None:
     x, y = by_hand.rows(STEPS * ROWS, scale)
-    by_numpy = ByHand(update, **given)
+    by_numpy = ByHand(update, **arguments)
     values, forces = np.zeros(2), np.zeros((2, 3))
     for prediction in finite_steps(x, y):
         values += by_numpy.values()
         forces += by_numpy.measured(prediction)
         by_numpy.step(prediction)
 
-    model = trained(penalized(update, given), x, y)
+    model = trained(penalized(update, arguments), x, y)
 
     assert isinstance(model.optimizer, poise.PenalizedOptimizer)
     assert_same_weights(model, by_numpy.weights)

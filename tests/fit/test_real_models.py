@@ -61,14 +61,14 @@ def l1_and_l2(update: str) -> poise.PenalizedOptimizer:
 
 def with_l1_and_l2(before: dict[str, Array], after: dict[str, Array], update: str) -> dict[str, Array]:
     """What the update makes of a step of SGD."""
-    found = dict(after)
+    result = dict(after)
     for path in filter(is_penalized, before):
         pulled = after[path] - RATE * 2 * L2 * before[path]
         if update == "coupled":
-            found[path] = pulled - RATE * L1 * np.sign(before[path])
+            result[path] = pulled - RATE * L1 * np.sign(before[path])
         else:
-            found[path] = soft_threshold(pulled, RATE * L1)
-    return found
+            result[path] = soft_threshold(pulled, RATE * L1)
+    return result
 
 
 def assert_forces(table: Any, before: dict[str, Array], after: dict[str, Array]) -> None:
@@ -229,14 +229,14 @@ ACTING = {
 
 def places(model: keras.Model) -> dict[str, str]:
     """The path of the kernel that each kind gets: the first that fits and is not taken."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for name, kind in KINDS.items():
         for variable in model.trainable_variables:
             shape = tuple(variable.shape)
-            if is_penalized(variable.path) and kind.fits(shape) and variable.path not in found.values():
-                found[name] = variable.path
+            if is_penalized(variable.path) and kind.fits(shape) and variable.path not in result.values():
+                result[name] = variable.path
                 break
-    return found
+    return result
 
 
 def channels(model: keras.Model) -> list[str]:
@@ -272,13 +272,13 @@ def assert_kind(kind: Kind, update: str, before: Array, after: Array, actual: Ar
 
 def slopes(value: Callable[[Array], float], w: Array, chosen: Array) -> Array:
     """∂value/∂w_i at some entries, by central differences in float64."""
-    width, found = 1e-6, []
+    width, result = 1e-6, []
     for i in chosen:
         ahead, behind = w.copy(), w.copy()
         ahead.flat[i] += width
         behind.flat[i] -= width
-        found.append((value(ahead) - value(behind)) / (2 * width))
-    return np.array(found)
+        result.append((value(ahead) - value(behind)) / (2 * width))
+    return np.array(result)
 
 
 @functools.cache
@@ -306,12 +306,12 @@ def test_every_penalty_on_a_convolutional_network(name: str, update: str) -> Non
 
     apply_gradient_of((before, after), model)
 
-    found, joint = values(model), channels(model)
+    result, joint = values(model), channels(model)
     at = {kind: path for kind, path in places(model).items() if kind in ACTING[update]}
     assert at.keys() == ACTING[update]
     for kind, path in at.items():
-        assert_kind(KINDS[kind], update, before[path], after[path], found[path], f"{kind} on {path}")
-    first, second, third = (np.stack([w[path] for path in joint]) for w in (before, after, found))
+        assert_kind(KINDS[kind], update, before[path], after[path], result[path], f"{kind} on {path}")
+    first, second, third = (np.stack([w[path] for path in joint]) for w in (before, after, result))
     assert_kind(JOINT, update, first, second, third, "joint")
     for path in set(before) - {*at.values(), *joint}:
         expected = after[path]
@@ -319,7 +319,7 @@ def test_every_penalty_on_a_convolutional_network(name: str, update: str) -> Non
             expected = after[path] / (1 + 2 * L2 * RATE)
         elif is_penalized(path):
             expected = after[path] - RATE * 2 * L2 * before[path]
-        assert_close(found[path], expected, path)
+        assert_close(result[path], expected, path)
 
 
 def test_a_convolutional_network_through_the_trainer() -> None:

@@ -35,10 +35,10 @@ def test_killed_and_resumed_training_ends_where_the_undisturbed_one_does(
 ) -> None:
     interrupted.train(kind, tmp_path)
 
-    expected, found = (np.load(folder / kind / "state.npz") for folder in (tmp_path, resumed))
-    assert expected.files == found.files
+    expected, result = (np.load(folder / kind / "state.npz") for folder in (tmp_path, resumed))
+    assert expected.files == result.files
     for name in expected.files:
-        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(result[name], expected[name], rtol=1e-6, atol=1e-7)
     logs, rest = (json.loads((folder / kind / "logs.json").read_text()) for folder in (tmp_path, resumed))
     for key in ("loss", "penalty", "total_loss"):
         assert len(rest[key]) == interrupted.EPOCHS - interrupted.KILLED_IN[0]

@@ -25,16 +25,16 @@ def gradient(function: Callable[[Any], Any], w: np.ndarray, dtype: str = PRECISE
         with tf.GradientTape() as tape:
             tape.watch(tensor)
             value = function(tensor)
-        found = tape.gradient(value, tensor, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return np.asarray(found, dtype=np.float64)
+        actual = tape.gradient(value, tensor, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return np.asarray(actual, dtype=np.float64)
     import torch
 
     leaf = tensor.detach().clone().requires_grad_(True)
     value = function(leaf)
     if not value.requires_grad:  # constant wherever it is differentiable
         return np.zeros(w.shape)
-    (found,) = torch.autograd.grad(value, leaf)
-    return found.detach().cpu().numpy().astype(np.float64)
+    (actual,) = torch.autograd.grad(value, leaf)
+    return actual.detach().cpu().numpy().astype(np.float64)
 
 
 def penalty_gradient(layer: keras.layers.Layer) -> np.ndarray:

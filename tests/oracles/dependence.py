@@ -39,20 +39,20 @@ def _changed(call: Any, variable: Any) -> Array:
     w = keras.ops.convert_to_numpy(variable).copy()
     columns = call().shape[-1]
     before = call().reshape(-1, columns)
-    found = np.zeros((*w.shape, columns), bool)
+    actual = np.zeros((*w.shape, columns), bool)
     for at in np.ndindex(*w.shape):
         changed = w.copy()
         changed[at] += 0.25
         variable.assign(changed)
-        found[at] = (np.abs(call().reshape(-1, columns) - before) > 1e-6).any(axis=0)
+        actual[at] = (np.abs(call().reshape(-1, columns) - before) > 1e-6).any(axis=0)
     variable.assign(w)
-    return found
+    return actual
 
 
-def _single(found: Array) -> Array:
+def _single(actual: Array) -> Array:
     """The one column that every entry changes."""
-    assert (found.sum(axis=-1) == 1).all(), "an entry belongs to several units, or to none"
-    return found.argmax(axis=-1)
+    assert (actual.sum(axis=-1) == 1).all(), "an entry belongs to several units, or to none"
+    return actual.argmax(axis=-1)
 
 
 def groups(w: Array, numbers: Array, step: float, strength: float) -> Array:

@@ -148,15 +148,15 @@ def _in_jax() -> dict[str, Any]:
         "data": distribution.DataParallel(devices=devices),
         "model": distribution.ModelParallel(layout_map=layouts, batch_dim_name="batch"),
     }
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for kind, distributed in kinds.items():
         distribution.set_distribution(distributed)
         made = {name: trained(CASES[name]) for name in SHARDED[kind]}
-        found[kind] = {name: told(model) for name, model in made.items()}
-        found[kind]["on data"] = _forces_on_data(made["proximal Adam"])
-        found[kind]["shards"] = {v.path: _shards(v) for model in made.values() for v in _variables(model)}
+        result[kind] = {name: told(model) for name, model in made.items()}
+        result[kind]["on data"] = _forces_on_data(made["proximal Adam"])
+        result[kind]["shards"] = {v.path: _shards(v) for model in made.values() for v in _variables(model)}
         distribution.set_distribution(None)
-    return found
+    return result
 
 
 def _variables(model: keras.Model) -> list[keras.Variable]:
@@ -174,20 +174,20 @@ def _in_tensorflow() -> dict[str, Any]:
     import tensorflow as tf
 
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for kind in ("one", "data"):
         with strategy.scope() if kind == "data" else contextlib.nullcontext():
             made = {name: trained(case) for name, case in {**CASES, **MIRRORED}.items()}
-            found[kind] = {name: told(model) for name, model in made.items()}
-            found[kind]["on data"] = _forces_on_data(made["proximal Adam"])
-            found[kind]["words"] = told_of_words()
-        found[kind]["on data, outside the scope"] = _forces_on_data(made["proximal Adam"])
+            result[kind] = {name: told(model) for name, model in made.items()}
+            result[kind]["on data"] = _forces_on_data(made["proximal Adam"])
+            result[kind]["words"] = told_of_words()
+        result[kind]["on data, outside the scope"] = _forces_on_data(made["proximal Adam"])
     copies = [
         [copy.numpy().tolist() for copy in strategy.experimental_local_results(variable.value)]
         for model in made.values()
         for variable in _variables(model)
     ]
-    return {**found, "copies": copies, "by hand": _by_hand(strategy), **_refusals(strategy)}
+    return {**result, "copies": copies, "by hand": _by_hand(strategy), **_refusals(strategy)}
 
 
 def told_of_words() -> list:

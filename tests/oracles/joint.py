@@ -17,7 +17,7 @@ UNITS = 5
 """Hidden units of `models.net()`."""
 
 
-def units_of(model: keras.Model, strength: Any = 1.0, **given: Any) -> poise.JointGroupLasso:
+def units_of(model: keras.Model, strength: Any = 1.0, **arguments: Any) -> poise.JointGroupLasso:
     """A group for each hidden unit of `net()`: its column of the first kernel, its bias, its row of the second."""
     kernel, bias, following, _ = model.trainable_variables
     every = list(range(UNITS))
@@ -26,7 +26,7 @@ def units_of(model: keras.Model, strength: Any = 1.0, **given: Any) -> poise.Joi
         bias.path: (tuple(bias.shape), 0, every),
         following.path: (tuple(following.shape), 0, every),
     }
-    return poise.JointGroupLasso(strength, members, **given)
+    return poise.JointGroupLasso(strength, members, **arguments)
 
 
 def flat(arrays: Sequence[Array]) -> Array:
@@ -109,11 +109,11 @@ def two_inputs(inputs: int) -> keras.Model:
     return keras.Model(tensors, layers.Add()(heads), name="two")
 
 
-def pairs_of(model: keras.Model, strength: float = 1.0, **given: Any) -> poise.JointGroupLasso:
+def pairs_of(model: keras.Model, strength: float = 1.0, **arguments: Any) -> poise.JointGroupLasso:
     """Column j of both inputs of `two_inputs` as group j."""
     kernels = [variable for variable in model.trainable_variables if variable.name == "kernel"]
     members = {kernel.path: (tuple(kernel.shape), 0, list(range(kernel.shape[0]))) for kernel in kernels}
-    return poise.JointGroupLasso(strength, members, **given)
+    return poise.JointGroupLasso(strength, members, **arguments)
 
 
 def paired_table(rows: int = 80, inputs: int = 6, seed: int = 0) -> tuple[Array, Array, Array]:

@@ -67,8 +67,8 @@ def net(inputs: int = 6, seed: int = 1, **of_layers: Any) -> keras.Model:
 class Block(layers.Layer):
     """Sub-layers without names of their own, as the transformer examples of keras.io have them."""
 
-    def __init__(self, size: int, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, size: int, **arguments: Any) -> None:
+        super().__init__(**arguments)
         self.size = size
         self.up = layers.Dense(2 * size, activation="tanh")
         self.down = layers.Dense(size)
@@ -92,10 +92,10 @@ def compiled(optimizer: Any, model: keras.Model | None = None, **settings: Any) 
     return model
 
 
-def fitted(model: keras.Model, epochs: int = 10, rows: int = 40, batch_size: int = 16, **given: Any) -> keras.Model:
+def fitted(model: keras.Model, epochs: int = 10, rows: int = 40, batch_size: int = 16, **arguments: Any) -> keras.Model:
     """The model after so many epochs in a fixed order of rows (by default 3 steps each; the last batch is short)."""
     x, y = table(rows, model.input_shape[-1])
-    model.fit(x, y, batch_size, epochs, **{"verbose": 0, "shuffle": False, **given})
+    model.fit(x, y, batch_size, epochs, **{"verbose": 0, "shuffle": False, **arguments})
     return model
 
 
@@ -174,9 +174,9 @@ def counted_traces(model: keras.Model) -> list[int]:
     model.optimizer.build(model.trainable_variables)
     step, traces = model.train_step, []
 
-    def counted(*given: Any) -> Any:
+    def counted(*arguments: Any) -> Any:
         traces.append(1)
-        return step(*given)
+        return step(*arguments)
 
     model.train_step = counted
     return traces

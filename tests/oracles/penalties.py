@@ -98,9 +98,9 @@ def entrywise(
         return penalty if np.ndim(start) == 0 else poise.Anchored(penalty, start=start)
 
     def brute_force(w: Array, step: Array, strength: float) -> tuple[Array, Array]:
-        found, decided = prox.separable(priced, w, step, strength, kink=start)
+        result, decided = prox.separable(priced, w, step, strength, kink=start)
         held = np.broadcast_to(np.isinf(factors), w.shape)
-        return np.where(held, 0.0, found), decided | held
+        return np.where(held, 0.0, result), decided | held
 
     def distance(w: Array, gradient: Array, strength: float) -> Array:
         near = subdifferential.separable(priced, w, gradient, strength)

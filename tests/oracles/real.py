@@ -75,8 +75,8 @@ def _transformer() -> keras.Model:
     return keras.Model(tokens, words(x, reverse=True))
 
 
-def _sequential(*of_layers: layers.Layer, shape: tuple[int, ...], **given: Any) -> keras.Model:
-    return keras.Sequential([keras.Input(shape, **given), *of_layers], name="net")
+def _sequential(*of_layers: layers.Layer, shape: tuple[int, ...], **arguments: Any) -> keras.Model:
+    return keras.Sequential([keras.Input(shape, **arguments), *of_layers], name="net")
 
 
 def _two_outputs() -> keras.Model:

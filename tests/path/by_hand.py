@@ -83,7 +83,7 @@ def path_of(
         poise.Rule("head/kernel", poise.L2(0.05)),
     )
     resolved = resolve(rules, model.trainable_variables, model.weights).config
-    given = {
+    arguments = {
         "rules": rules,
         "resolved": resolved,
         "training": Training(epochs=3, tolerance=0.1),
@@ -95,5 +95,5 @@ def path_of(
         keras.saving.serialize_keras_object(model),
         state_of(model),
         names=None if names is None else tuple(names),
-        **given,
+        **arguments,
     )

@@ -76,7 +76,7 @@ def finished(tmp_path_factory) -> Any:
 
 
 def assert_same(path, other) -> None:
-    mine, theirs = (one.lanes.table.drop(columns="seconds") for one in (path, other))
+    mine, theirs = (each.lanes.table.drop(columns="seconds") for each in (path, other))
     assert mine.equals(theirs)
     for a, b in zip(path.lanes.weights, other.lanes.weights, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -142,12 +142,12 @@ OTHERS = [
 
 def test_chunk_is_found_for_its_own_task_alone(tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, data=keras.Variable([1.0]))
-    found = {"measure/loss": np.array([[1.0, np.nan]]), "size/dense/kernel": np.zeros((1, 2, 3), "float32")}
-    checkpoint.write(TASK, found)
+    result = {"measure/loss": np.array([[1.0, np.nan]]), "size/dense/kernel": np.zeros((1, 2, 3), "float32")}
+    checkpoint.write(TASK, result)
     read = checkpoint.read(TASK)
     assert read is not None
-    assert read.keys() == found.keys()
-    for name, value in found.items():
+    assert read.keys() == result.keys()
+    for name, value in result.items():
         np.testing.assert_array_equal(read[name], value)
     assert all(checkpoint.read(other) is None for other in OTHERS)
 
@@ -185,8 +185,8 @@ def test_a_damaged_chunk_is_trained_again(tmp_path) -> None:
 
     for damage in damages:
         file.write_bytes(damage)
-        found = checkpoint.read(TASK)
-        assert found is None or all(np.array_equal(found[name], FOUND[name]) for name in FOUND)
+        result = checkpoint.read(TASK)
+        assert result is None or all(np.array_equal(result[name], FOUND[name]) for name in FOUND)
     file.write_bytes(whole)
     assert checkpoint.read(TASK) is not None
 

@@ -62,18 +62,18 @@ def compiled_here(penalty, factors=None, **training) -> Any:
     ],
     ids=["smooth", "settled", "settled only", "last steps", "patient", "with factors"],
 )
-def test_what_is_called_was_compiled_in_the_thread(penalty, given, monkeypatch) -> None:
-    assert compiled_here(penalty, **given) == []
+def test_what_is_called_was_compiled_in_the_thread(penalty, arguments, monkeypatch) -> None:
+    assert compiled_here(penalty, **arguments) == []
 
     monkeypatch.setattr(LaneTrainer, "prepare", lambda *_, **__: None)
 
-    assert compiled_here(penalty, **given)
+    assert compiled_here(penalty, **arguments)
 
 
 def test_a_finished_path_leaves_nothing_that_was_compiled() -> None:
     def left() -> Any:
         gc.collect()
-        modules = [one.hlo_modules()[0].name for one in jax.devices()[0].client.live_executables()]
+        modules = [each.hlo_modules()[0].name for each in jax.devices()[0].client.live_executables()]
         names = {function.__name__ for function in COMPILED}
         return sum(module.removeprefix("jit_") in names for module in modules)
 

@@ -34,8 +34,8 @@ def changed(array, *places, by=NAN) -> Any:
     return array
 
 
-def same(found, expected) -> Any:
-    return found.dtype == expected.dtype and np.array_equal(found, expected)
+def same(result, expected) -> Any:
+    return result.dtype == expected.dtype and np.array_equal(result, expected)
 
 
 # ---------------------------------------------------------------- what is kept and converted
@@ -175,19 +175,19 @@ def test_rows_to_validate_on_stand_behind_the_others() -> None:
     assert (data.rows, data.sample_weight) == (ROWS, None)
 
 
-@pytest.mark.parametrize("given", ["mine", "theirs", "both"])
-def test_missing_weights_are_one(given) -> None:
+@pytest.mark.parametrize("arguments", ["mine", "theirs", "both"])
+def test_missing_weights_are_one(arguments) -> None:
     mine, theirs = np.full(ROWS, 2.0), np.full(3, 3.0)
 
     data = prepare_data(
         net((3,)),
         X,
         Y,
-        None if given == "theirs" else mine,
-        validation_data=(X[:3], Y[:3], None if given == "mine" else theirs),
+        None if arguments == "theirs" else mine,
+        validation_data=(X[:3], Y[:3], None if arguments == "mine" else theirs),
     )
 
-    expected = np.r_[mine if given != "theirs" else np.ones(ROWS), theirs if given != "mine" else np.ones(3)]
+    expected = np.r_[mine if arguments != "theirs" else np.ones(ROWS), theirs if arguments != "mine" else np.ones(3)]
     assert same(data.sample_weight, expected.astype("float32"))
 
 
@@ -382,8 +382,8 @@ def test_no_rows() -> None:
             "must be numeric, got dtype <U1. Encode it as numbers first: OneHotEncoder",
         ),
         (np.arange(ROWS).astype(object), "must be numeric, got dtype object."),
-        (np.ones(ROWS, complex), "has dtype complex128, which"),
-        (np.arange(ROWS).astype("datetime64[D]"), "has dtype datetime64[D], which"),
+        (np.ones(ROWS, complex), "must be numeric, got dtype complex128"),
+        (np.arange(ROWS).astype("datetime64[D]"), "must be numeric, got dtype datetime64[D]"),
         (
             pd.DataFrame({"n": Y, "color": ["red"] * ROWS, "c": pd.Categorical([1] * ROWS)}),
             "has columns that are not numbers: 'color', 'c'. Encode",

@@ -30,10 +30,12 @@ ALPHAS: Any = np.geomspace(0.002, 0.6, 20)
 FOLDS = list(KFold(5).split(x))
 
 
-def path_of(model, optimizer=None, data: Any = (x, y[:, None]), rules=None, loss="mse", **given) -> Any:
+def path_of(model, optimizer=None, data: Any = (x, y[:, None]), rules=None, loss="mse", **arguments) -> Any:
     model.compile(optimizer or optimizers.Adam(0.1), loss)
     rows, targets = data
-    return poise.fit_path(model, rows, targets, rules or poise.L1(), **{"progress": False, "training": SHORT, **given})
+    return poise.fit_path(
+        model, rows, targets, rules or poise.L1(), **{"progress": False, "training": SHORT, **arguments}
+    )
 
 
 def net(inputs=6, *inside) -> keras.Model:
@@ -77,9 +79,9 @@ def test_choice_is_that_of_lasso_cv(lasso) -> None:
 
 def test_path_is_the_elastic_net_s() -> None:
     penalty = poise.ElasticNet(l1=2 * 0.7, l2=0.3)
-    found = path_of(linear(10), rules=penalty, strengths=ALPHAS, cv=2, training=SETTLED)
+    result = path_of(linear(10), rules=penalty, strengths=ALPHAS, cv=2, training=SETTLED)
     _, coefficients, _ = enet_path(x.astype("float64"), y.astype("float64"), l1_ratio=0.7, alphas=ALPHAS, tol=1e-10)
-    assert_same_path(found, coefficients.T[::-1])
+    assert_same_path(result, coefficients.T[::-1])
 
 
 def test_path_is_that_of_logistic_regression() -> None:
@@ -87,7 +89,7 @@ def test_path_is_that_of_logistic_regression() -> None:
     strengths = np.geomspace(0.02, 0.4, 8)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
     training = replace(SETTLED, tolerance=1e-6)
-    found = path_of(
+    result = path_of(
         linear(30),
         optimizers.SGD(0.3, momentum=0.97),  # Adam has not come to the end of a flat direction in 2000 steps
         (inputs, classes),
@@ -102,7 +104,7 @@ def test_path_is_that_of_logistic_regression() -> None:
             l1_ratio=1.0, C=1 / (len(classes) * strength), solver="saga", tol=1e-8, max_iter=20000
         )
         expected.append(peer.fit(inputs.astype("float64"), classes).coef_[0])
-    assert_same_path(found, expected)
+    assert_same_path(result, expected)
 
 
 # ---------------------------------------------------------------- how a lane is trained
@@ -117,7 +119,7 @@ def test_patience_is_early_stopping_that_restores_the_best() -> None:
     data, held = noisy(), np.arange(20, 30)
     train = np.setdiff1d(np.arange(30), held)
     training = Training(epochs=60, batch_size=8, settle=0, patience=3)
-    found = path_of(net(), optimizers.Adam(0.05), data, strengths=[0.0, 0.1], cv=[(train, held)], training=training)
+    result = path_of(net(), optimizers.Adam(0.05), data, strengths=[0.0, 0.1], cv=[(train, held)], training=training)
     replica = Replica(0, 0, train, held)
 
     def batches() -> Iterator[Any]:
@@ -132,32 +134,32 @@ def test_patience_is_early_stopping_that_restores_the_best() -> None:
     validation = data[0][held], data[1][held]
     alone.fit(batches(), steps_per_epoch=3, epochs=60, validation_data=validation, callbacks=[stop], shuffle=False, verbose=0)  # fmt: skip
     assert stop.stopped_epoch < 59
-    lane = found.lanes.table.query("fold == 0 and strength == 0").iloc[0]
+    lane = result.lanes.table.query("fold == 0 and strength == 0").iloc[0]
     assert lane["epochs"] == stop.best_epoch + 1
     np.testing.assert_allclose(lane["held_loss"], stop.best, rtol=1e-5)
-    everything = found.lanes.table.query("fold == -1 and strength == 0").iloc[0]
+    everything = result.lanes.table.query("fold == -1 and strength == 0").iloc[0]
     assert everything["epochs"] == lane["epochs"]
 
 
 def test_patience_keeps_the_weights_of_the_best_epoch() -> None:
     data = noisy()
-    given = (data[0][:20], data[1][:20])
+    arguments = (data[0][:20], data[1][:20])
     training = Training(epochs=60, batch_size=8, settle=0, patience=3)
     held = (data[0][20:], data[1][20:])
     stopped = path_of(
-        net(), optimizers.Adam(0.05), given, strengths=[0.0, 0.1], validation_data=held, training=training
+        net(), optimizers.Adam(0.05), arguments, strengths=[0.0, 0.1], validation_data=held, training=training
     )
     epochs = int(stopped.lanes.table["epochs"][1])
     assert 0 < epochs < 57
     whole = Training(epochs=epochs, batch_size=8, settle=0)
-    again = path_of(net(), optimizers.Adam(0.05), given, strengths=[0.1], validation_data=held, training=whole)
+    again = path_of(net(), optimizers.Adam(0.05), arguments, strengths=[0.1], validation_data=held, training=whole)
     assert_same_weights(stopped.weights(0.1), again.weights(0.1))
 
 
 def test_dense_start_trains_without_the_penalty_first() -> None:
     data = table(30)
     training = Training(epochs=2, batch_size=8, settle=0, start="dense")
-    found = path_of(net(), optimizers.SGD(0.05), data, strengths=[0.05, 0.2], cv=2, training=training)
+    result = path_of(net(), optimizers.SGD(0.05), data, strengths=[0.05, 0.2], cv=2, training=training)
     alone = net()
     for strength in (0.0, 0.2):
         alone.compile(
@@ -167,7 +169,7 @@ def test_dense_start_trains_without_the_penalty_first() -> None:
             rows, counted = batches_of([Replica(-1, 0, np.arange(30), np.arange(0))], 8, epoch)
             for here, counts in zip(rows[0], counted[0], strict=True):
                 alone.train_on_batch(data[0][here[counts]], data[1][here[counts]])
-    assert_same_weights(found.weights(0.2), alone.get_weights())
+    assert_same_weights(result.weights(0.2), alone.get_weights())
 
 
 def test_seeds_draw_other_weights_and_the_first_are_the_model_s_own() -> None:
@@ -182,20 +184,31 @@ def test_seeds_draw_other_weights_and_the_first_are_the_model_s_own() -> None:
     assert len(first.lanes.table) == 9
 
 
+def test_every_initialization_is_anchored_at_its_own_weights() -> None:
+    arguments = {"data": table(30), "cv": 2, "n_init": 2}
+    initial = path_of(net(), strengths=[0.1], training=Training(epochs=0, settle=0), **arguments)
+    training = replace(SHORT, update="proximal")
+    held = path_of(net(), rules=poise.Anchored(poise.L2()), strengths=[1e-6, 1e6], training=training, **arguments)
+    for seed in range(2):
+        kernel, free, anchored = (path.weights(s, seed)[0] for path, s in ((initial, 0.1), (held, 1e-6), (held, 1e6)))
+        np.testing.assert_allclose(anchored, kernel, atol=1e-5)
+        assert np.abs(free - kernel).max() > 0.1
+
+
 def test_a_diverging_strength_is_reported_and_never_chosen() -> None:
     training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
-    found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[0.01, 0.1, 1e6], cv=2, training=training)  # fmt: skip
-    assert found.table["diverged"].tolist() == [0, 0, 3]
-    assert found.best_strength < 1
-    assert np.isfinite(found.table[["val_loss", "loss", "residual"]][:2]).all(axis=None)
+    result = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[0.01, 0.1, 1e6], cv=2, training=training)  # fmt: skip
+    assert result.table["diverged"].tolist() == [0, 0, 3]
+    assert result.best_strength < 1
+    assert np.isfinite(result.table[["val_loss", "loss", "residual"]][:2]).all(axis=None)
 
 
 def test_diverged_everywhere_is_reported() -> None:
     training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
-    found = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[1e6, 2e6], cv=2, training=training)
-    assert found.table["diverged"].tolist() == [3, 3]
+    result = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[1e6, 2e6], cv=2, training=training)
+    assert result.table["diverged"].tolist() == [3, 3]
     with pytest.raises(ValueError, match="^At each of the 2 strengths a lane diverged"):
-        _ = found.best_strength
+        _ = result.best_strength
 
 
 # ---------------------------------------------------------------- arguments
@@ -204,13 +217,13 @@ def test_diverged_everywhere_is_reported() -> None:
 def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypatch) -> None:
     inputs = table(30)[0]
     exact = inputs @ np.array([[2.0], [1.0], [-1.0], [0.5], [1.0], [-2.0]], "float32")  # the less penalty the better
-    given = {"data": (inputs, exact), "strengths": 5, "cv": 2, "training": replace(SETTLED, settle=300)}
-    longer = path_of(linear(6), **given).strengths
+    arguments = {"data": (inputs, exact), "strengths": 5, "cv": 2, "training": replace(SETTLED, settle=300)}
+    longer = path_of(linear(6), **arguments).strengths
     monkeypatch.setattr(solve, "EXTENSIONS", 0)
-    found = path_of(linear(6), **given).strengths
-    assert len(found) == 5
-    more = decade_below(found)
-    np.testing.assert_allclose(longer, [*decade_below(more), *more, *found], rtol=1e-6)
+    result = path_of(linear(6), **arguments).strengths
+    assert len(result) == 5
+    more = decade_below(result)
+    np.testing.assert_allclose(longer, [*decade_below(more), *more, *result], rtol=1e-6)
 
 
 def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is() -> None:
@@ -219,29 +232,29 @@ def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is() -> None:
 
 
 def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch) -> None:
-    def nothing(engine, strengths, *given, run=runner.LaneRunner.run, **others) -> Any:
-        found = run(engine, strengths, *given, **others)
+    def nothing(engine, strengths, *arguments, run=runner.LaneRunner.run, **others) -> Any:
+        result = run(engine, strengths, *arguments, **others)
         if len(strengths) == 5:
-            found.table["diverged"] = True
-        return found
+            result.table["diverged"] = True
+        return result
 
     monkeypatch.setattr(runner.LaneRunner, "run", nothing)
-    found = path_of(linear(6), data=table(30), strengths=5, cv=2)
-    assert (found.table["diverged"] > 0).all()
+    result = path_of(linear(6), data=table(30), strengths=5, cv=2)
+    assert (result.table["diverged"] > 0).all()
 
 
 def test_strengths_are_sorted_and_made_unique() -> None:
-    found = path_of(net(), data=table(30), strengths=[0.1, 0.0, 1.0, 0.1], cv=2)
-    assert found.strengths.tolist() == [0.0, 0.1, 1.0]
+    result = path_of(net(), data=table(30), strengths=[0.1, 0.0, 1.0, 0.1], cv=2)
+    assert result.strengths.tolist() == [0.0, 0.1, 1.0]
 
 
 def test_one_input_and_many_more_inputs_than_rows() -> None:
-    one = path_of(linear(1), data=(x[:, :1], y), strengths=[0.01, 10.0], cv=2, training=SETTLED)
-    assert [one.features(strength).tolist() for strength in one.strengths] == [[0], []]
+    each = path_of(linear(1), data=(x[:, :1], y), strengths=[0.01, 10.0], cv=2, training=SETTLED)
+    assert [each.features(strength).tolist() for strength in each.strengths] == [[0], []]
     wide = np.random.default_rng(0).normal(size=(100, 10_000)).astype("float32")
-    found = path_of(linear(10_000), optimizers.Adam(0.001), (wide, wide[:, :1]), strengths=[0.5, 5.0], cv=2, training=Training(epochs=1, settle=200))  # fmt: skip
-    assert 0 in found.features(0.5)
-    assert found.features(5.0).size == 0
+    result = path_of(linear(10_000), optimizers.Adam(0.001), (wide, wide[:, :1]), strengths=[0.5, 5.0], cv=2, training=Training(epochs=1, settle=200))  # fmt: skip
+    assert 0 in result.features(0.5)
+    assert result.features(5.0).size == 0
 
 
 @pytest.mark.parametrize("update", ["coupled", "decoupled", "proximal"])
@@ -261,15 +274,15 @@ def test_the_update_is_auto_without_a_penalized_optimizer() -> None:
 def test_rules_of_the_compiled_optimizer_are_the_default() -> None:
     model = net()
     model.compile(poise.PenalizedOptimizer("adam", poise.L1(0.5), "coupled"), "mse")
-    found = poise.fit_path(model, *table(30), strengths=[0.1], cv=2, training=SHORT, progress=False)
+    result = poise.fit_path(model, *table(30), strengths=[0.1], cv=2, training=SHORT, progress=False)
     coupled = replace(SHORT, update="coupled")
     expected = path_of(net(), optimizers.Adam(), table(30), poise.L1(), strengths=[0.1], cv=2, training=coupled)
-    assert_same_weights(found.weights(0.1), expected.weights(0.1))
+    assert_same_weights(result.weights(0.1), expected.weights(0.1))
 
 
 class OwnStep(keras.Sequential):
-    def train_step(self, *given) -> Any:
-        return super().train_step(*given)
+    def train_step(self, *arguments) -> Any:
+        return super().train_step(*arguments)
 
 
 def whole_batch(y, predicted) -> Any:
@@ -322,7 +335,7 @@ REFUSED = {
     "adaptive": (compiled, L1, {"adaptive": -1}, "^adaptive must be an int >= 0, got -1"),
     "adaptive with L2": (compiled, poise.L2(), {"adaptive": 1}, "^adaptive needs exact zeros"),
     "relax coupled": (compiled, L1, {"relax": True, "training": Training(update="coupled")}, "^relax=True needs exact zeros"),
-    "loss of the batch": (lambda: compiled(loss=whole_batch), L1, {}, "^The loss is neither a mean nor a sum"),
+    "loss of the batch": (lambda: compiled(loss=whole_batch), L1, {}, "^The loss must be a mean or a sum over the rows"),
     "executor": (compiled, L1, {"executor": "dask"}, "^executor must be one of .auto., .in_process., .subprocess., .ray. or a poise.RayCluster, got .dask."),
     "cv as a tuple": (compiled, L1, {"cv": table(30)}, r"^cv must not be a tuple\. Pass validation rows as validation_data=\(x, y\)"),
     "validation rows as a list": (compiled, L1, {"validation_data": [*table(30)]}, "^validation_data must be a tuple .* got of type list"),
@@ -333,9 +346,9 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_before_anything_is_trained(case, monkeypatch) -> None:
     monkeypatch.setattr(LaneTrainer, "run", lambda *_, **__: pytest.fail("trained"))
-    build, rules, given, message = REFUSED[case]
+    build, rules, arguments, message = REFUSED[case]
     with pytest.raises((TypeError, ValueError), match=message):
-        poise.fit_path(build(), *table(30), rules, progress=False, **given)
+        poise.fit_path(build(), *table(30), rules, progress=False, **arguments)
 
 
 class OwnModel(keras.Model):
@@ -364,8 +377,8 @@ def adapted() -> Any:
     target = (rows[:, :1] - 50.0) / 10.0
     model.compile(keras.optimizers.Adam(0.05), "mse")
     training = poise.Training(epochs=20, batch_size=None, settle=0)
-    given = {"strengths": [0.01, 0.1], "cv": 2, "n_init": 2, "training": training, "progress": False}
-    return model, rows, target, poise.fit_path(model, rows, target, poise.L2(), **given)
+    arguments = {"strengths": [0.01, 0.1], "cv": 2, "n_init": 2, "training": training, "progress": False}
+    return model, rows, target, poise.fit_path(model, rows, target, poise.L2(), **arguments)
 
 
 def loss_of_all_rows(path, seed) -> Any:

@@ -30,9 +30,9 @@ def pairs_by(splitter, y=None, groups=None) -> Any:
 
 
 def test_a_number_is_scikit_learns_shuffled_folds() -> None:
-    found = split_rows(ROWS, NUMBERS, 5)
+    result = split_rows(ROWS, NUMBERS, 5)
 
-    assert pairs_of(found) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
+    assert pairs_of(result) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
 
 
 def test_every_row_is_held_out_once_and_trains_elsewhere() -> None:
@@ -44,17 +44,17 @@ def test_every_row_is_held_out_once_and_trains_elsewhere() -> None:
 
 
 def test_every_seed_has_the_same_folds_and_a_replica_that_trains_on_all() -> None:
-    found = split_rows(ROWS, NUMBERS, 3, n_init=2)
+    result = split_rows(ROWS, NUMBERS, 3, n_init=2)
 
-    assert [(r.seed, r.fold) for r in found] == [(0, 0), (0, 1), (0, 2), (0, -1), (1, 0), (1, 1), (1, 2), (1, -1)]
-    assert pairs_of(found, 0) == pairs_of(found, 1)
-    assert full_replicas(found) == [3, 7]
+    assert [(r.seed, r.fold) for r in result] == [(0, 0), (0, 1), (0, 2), (0, -1), (1, 0), (1, 1), (1, 2), (1, -1)]
+    assert pairs_of(result, 0) == pairs_of(result, 1)
+    assert full_replicas(result) == [3, 7]
 
 
 def test_a_splitter_without_a_fixed_seed_gives_all_seeds_the_same_folds() -> None:
-    found = split_rows(ROWS, NUMBERS, sklearn_splits.ShuffleSplit(3), n_init=3)
+    result = split_rows(ROWS, NUMBERS, sklearn_splits.ShuffleSplit(3), n_init=3)
 
-    assert pairs_of(found, 0) == pairs_of(found, 1) == pairs_of(found, 2)
+    assert pairs_of(result, 0) == pairs_of(result, 1) == pairs_of(result, 2)
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_classes_are_stratified(y) -> None:
 def test_zeros_and_ones_are_classes(dtype) -> None:
     truth = LABELS > 0
 
-    found = split_rows(ROWS, truth.astype(dtype)[:, None], 5)
+    result = split_rows(ROWS, truth.astype(dtype)[:, None], 5)
 
-    assert pairs_of(found) == pairs_by(sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0), truth)
+    assert pairs_of(result) == pairs_by(sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0), truth)
 
 
 @pytest.mark.parametrize(
@@ -133,23 +133,23 @@ def test_the_caller_can_say_whether_these_are_classes() -> None:
     ids=["probabilities", "column", "of-several-classes", "several-labels"],
 )
 def test_targets_of_a_classification_loss_that_are_no_labels(y) -> None:
-    found = split_rows(ROWS, y, 5, are_classes=True)
+    result = split_rows(ROWS, y, 5, are_classes=True)
 
-    assert pairs_of(found) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
+    assert pairs_of(result) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
 
 
 def test_a_rare_class_trains_in_every_fold_without_a_warning() -> None:
     labels = np.r_[np.zeros(ROWS - 2, int), 1, 1]
 
-    found = split_rows(ROWS, labels, 5, are_classes=True)
+    result = split_rows(ROWS, labels, 5, are_classes=True)
 
-    assert all({0, 1} == set(labels[r.train]) for r in found)
+    assert all({0, 1} == set(labels[r.train]) for r in result)
 
 
 def test_one_output_among_several_may_have_no_loss() -> None:
-    found = split_rows(ROWS, {"a": LABELS, "b": None}, 5)
+    result = split_rows(ROWS, {"a": LABELS, "b": None}, 5)
 
-    assert pairs_of(found) == pairs_by(sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0), LABELS)
+    assert pairs_of(result) == pairs_by(sklearn_splits.StratifiedKFold(5, shuffle=True, random_state=0), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -219,11 +219,11 @@ def test_pairs_are_taken_as_they_are(folds) -> None:
 
 
 def test_rows_to_validate_on_are_held_out_of_a_fold_that_trains_on_all() -> None:
-    found = split_rows(6, NUMBERS[:10], 5, n_init=2, validation_rows=4)
+    result = split_rows(6, NUMBERS[:10], 5, n_init=2, validation_rows=4)
 
-    assert [(r.fold, r.seed) for r in found] == [(0, 0), (0, 1)]
-    assert all((r.train.tolist(), r.held.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9]) for r in found)
-    assert full_replicas(found) == [0, 1]
+    assert [(r.fold, r.seed) for r in result] == [(0, 0), (0, 1)]
+    assert all((r.train.tolist(), r.held.tolist()) == ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9]) for r in result)
+    assert full_replicas(result) == [0, 1]
 
 
 def test_weights_of_zero_leave_rows_out_and_folds_stand() -> None:

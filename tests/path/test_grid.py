@@ -60,8 +60,8 @@ def test_grid_of_a_smooth_penalty_ends_where_the_loss_is_that_of_nothing(update)
 
 
 def test_one_strength_is_the_top() -> None:
-    several, one = (find_grid(runner_for(linear(10), poise.L1()), count) for count in (3, 1))
-    np.testing.assert_allclose(one, several[-1:])
+    several, each = (find_grid(runner_for(linear(10), poise.L1()), count) for count in (3, 1))
+    np.testing.assert_allclose(each, several[-1:])
 
 
 def test_everything_diverged_is_an_error() -> None:
@@ -97,10 +97,10 @@ def test_spans_are_bounded() -> None:
 
 
 def test_lanes_that_diverged_are_left_out() -> None:
-    found = scanned(
+    result = scanned(
         loss=lambda s: np.where(s > 10, np.nan, 1.0 + (s > 1)), is_empty=lambda s: s > 1, diverged=lambda s: s > 10
     )
-    assert 1 < find_grid(found, 3)[-1] < 10
+    assert 1 < find_grid(result, 3)[-1] < 10
 
 
 def test_a_penalty_that_does_nothing_has_a_grid_still() -> None:

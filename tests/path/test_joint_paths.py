@@ -28,8 +28,8 @@ def solved(folder) -> Any:
     """Two folds, one adaptive stage, a refit; the lanes of `path.stages[0]` are those of the plain penalty."""
     model = net()
     model.compile(optimizers.Adam(0.05), "mse")
-    given = {"strengths": STRENGTHS, "cv": 2, "adaptive": 1, "relax": True, "training": SHORT, "checkpoint": folder}
-    return poise.fit_path(model, *table(48), units_of(model), progress=False, **given)
+    arguments = {"strengths": STRENGTHS, "cv": 2, "adaptive": 1, "relax": True, "training": SHORT, "checkpoint": folder}
+    return poise.fit_path(model, *table(48), units_of(model), progress=False, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +67,13 @@ def test_sizes_are_those_of_groups_across_variables(path) -> None:
     assert list(lanes.sizes) == [NAME]
     own = lanes.sizes[NAME][-1]
     np.testing.assert_allclose(own, lengths([w[0] for w in lanes.weights]), rtol=1e-6)
-    found = path.stages[0].table
-    assert found["units"].tolist() == (own > 0).sum(-1).tolist()
+    result = path.stages[0].table
+    assert result["units"].tolist() == (own > 0).sum(-1).tolist()
     zeros = [sum(int((w == 0).sum()) for w in path.stages[0].weights(strength)[:3]) for strength in STRENGTHS]
-    assert found["zeros"].tolist() == zeros
-    np.testing.assert_allclose(found["zero_share"], np.array(zeros) / 40)
-    assert 0 < found["units"].min() < 5
-    np.testing.assert_allclose(found["penalty"], np.array(STRENGTHS) * np.sqrt(8) * own.sum(-1), rtol=1e-5)
+    assert result["zeros"].tolist() == zeros
+    np.testing.assert_allclose(result["zero_share"], np.array(zeros) / 40)
+    assert 0 < result["units"].min() < 5
+    np.testing.assert_allclose(result["penalty"], np.array(STRENGTHS) * np.sqrt(8) * own.sum(-1), rtol=1e-5)
     assert path.stability.shape == (6, 2)
 
 
@@ -122,17 +122,17 @@ def test_every_strength_ends_at_the_group_lasso_of_both_designs() -> None:
     model = two_inputs(6)
     model.compile(optimizers.Adam(0.1), "mse")
     training = Training(epochs=0, batch_size=None, settle=1500, tolerance=1e-5)
-    given = {"strengths": [0.1, 0.25], "cv": 2, "training": training, "progress": False}
+    arguments = {"strengths": [0.1, 0.25], "cv": 2, "training": training, "progress": False}
 
-    path = poise.fit_path(model, {"a": a, "b": b}, y, pairs_of(model), **given)
+    path = poise.fit_path(model, {"a": a, "b": b}, y, pairs_of(model), **arguments)
 
     for strength in (0.1, 0.25):
         expected, constant = group_lasso(a, b, y, strength)
-        found = path.model(strength)
-        kernels = [keras.ops.convert_to_numpy(found.get_layer(f"head_{name}").kernel)[:, 0] for name in "ab"]
+        result = path.model(strength)
+        kernels = [keras.ops.convert_to_numpy(result.get_layer(f"head_{name}").kernel)[:, 0] for name in "ab"]
         np.testing.assert_allclose(kernels, expected, atol=1e-3)
         np.testing.assert_array_equal(np.array(kernels) == 0, expected == 0)
-        bias = keras.ops.convert_to_numpy(found.get_layer("head_a").bias)
+        bias = keras.ops.convert_to_numpy(result.get_layer("head_a").bias)
         np.testing.assert_allclose(bias, constant, atol=1e-3)
     assert path.table["relative_residual"].max() < 1e-4
     assert path.table["units"].tolist() == [(group_lasso(a, b, y, s)[0][0] != 0).sum() for s in (0.1, 0.25)]

@@ -49,9 +49,11 @@ def compiled(model, optimizer: Any = "adam", loss: Any = "mse", **settings) -> A
     return model
 
 
-def in_lanes(model, data, penalty, training=TRAINING, strengths: Any = STRENGTHS, replicas=(REPLICA,), **given) -> Any:
+def in_lanes(
+    model, data, penalty, training=TRAINING, strengths: Any = STRENGTHS, replicas=(REPLICA,), **arguments
+) -> Any:
     """The lanes of some replicas; all of them are kept."""
-    return runner_of(model, penalty, data, replicas, training).run(np.asarray(strengths), **given)
+    return runner_of(model, penalty, data, replicas, training).run(np.asarray(strengths), **arguments)
 
 
 def of_lane(found, position, replica=0) -> Any:
@@ -411,9 +413,9 @@ def test_lanes_do_not_depend_on_chunks(size, together, monkeypatch) -> None:
 def test_lanes_do_not_depend_on_threads(training, start, monkeypatch) -> None:
     widths, train = set(), ArraySource.train
 
-    def noted(self, compiler, problem, state, *args, **given) -> Any:
+    def noted(self, compiler, problem, state, *args, **arguments) -> Any:
         widths.add(state.trained[0].shape[1])
-        return train(self, compiler, problem, state, *args, **given)
+        return train(self, compiler, problem, state, *args, **arguments)
 
     def found(cores) -> Any:
         widths.clear()
@@ -431,9 +433,9 @@ def test_lanes_do_not_depend_on_threads(training, start, monkeypatch) -> None:
     monkeypatch.setattr(ArraySource, "train", noted)
     monkeypatch.setattr(threads, "MIN_STRENGTHS", 2)
     monkeypatch.delenv("NPROC", raising=False)
-    one = found(1)
+    each = found(1)
     assert widths - {1} == {7}  # from dense weights one strength comes first
-    assert_equal_lanes(found(4), one)
+    assert_equal_lanes(found(4), each)
     assert widths - {1} == {3}  # 7 strengths go into 3 parts, of which the last is filled up
     monkeypatch.setenv("NPROC", "1")  # so many cores a worker on a cluster has
     found(4)
@@ -577,5 +579,5 @@ def test_a_loss_of_the_whole_batch_is_refused() -> None:
     def whole(y, predicted) -> Any:
         return ops.sqrt(ops.mean(ops.square(y - predicted)))
 
-    with pytest.raises(ValueError, match="^The loss is neither a mean nor a sum over the rows of a batch"):
+    with pytest.raises(ValueError, match="^The loss must be a mean or a sum over the rows of a batch"):
         in_lanes(compiled(net(), loss=whole), weighted_table(False), poise.L1())

@@ -70,7 +70,7 @@ def here() -> Any:
 
 
 def assert_same(path, other, exactly=True) -> None:
-    mine, theirs = (one.lanes.table.drop(columns="seconds") for one in (path, other))
+    mine, theirs = (each.lanes.table.drop(columns="seconds") for each in (path, other))
     assert mine.columns.equals(theirs.columns)
     for name in mine:
         equal(mine[name].to_numpy("float64"), theirs[name].to_numpy("float64"), exactly)
@@ -112,7 +112,7 @@ def test_adaptive_stages_and_patience_run_on_the_cluster(machines) -> None:
 def test_the_size_of_a_chunk_is_measured_on_a_machine(undisturbed, monkeypatch) -> None:
     asked, fastest = [], RayExecutor.fastest_size
     monkeypatch.setattr(chunks, "LARGE", 0)
-    monkeypatch.setattr(RayExecutor, "fastest_size", lambda *given: asked.append(fastest(*given)) or asked[-1])
+    monkeypatch.setattr(RayExecutor, "fastest_size", lambda *arguments: asked.append(fastest(*arguments)) or asked[-1])
     assert_same(trained("ray"), undisturbed, exactly=False)
     assert set(asked) <= {1, 4}
     assert asked
@@ -134,9 +134,9 @@ def test_a_worker_killed_in_the_middle_of_a_chunk_changes_nothing(undisturbed, m
         return _train(problem, task)
 
     tamper(monkeypatch, killed)
-    found = trained("ray")
+    result = trained("ray")
     assert os.path.exists(marker)
-    assert_same(found, undisturbed)
+    assert_same(result, undisturbed)
 
 
 def test_a_machine_lost_in_the_middle_of_a_path_changes_nothing(machines, undisturbed, monkeypatch, tmp_path) -> None:
@@ -163,9 +163,9 @@ def test_a_machine_lost_in_the_middle_of_a_path_changes_nothing(machines, undist
     tamper(monkeypatch, stuck)
     thread = threading.Thread(target=lose)
     thread.start()
-    found = trained("ray")
+    result = trained("ray")
     thread.join()
-    assert_same(found, undisturbed)
+    assert_same(result, undisturbed)
 
 
 def test_a_chunk_too_large_for_the_memory_is_halved(undisturbed, monkeypatch) -> None:
@@ -200,14 +200,14 @@ def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, m
 
     tamper(monkeypatch, broken)
     with pytest.warns(UserWarning, match="trainings .* failed on the cluster and count as diverged, .*: .*no luck"):
-        found = trained("ray")
-    failed = found.lanes.table["failed"].to_numpy(bool)
+        result = trained("ray")
+    failed = result.lanes.table["failed"].to_numpy(bool)
     assert failed.any()
     assert not failed.all()
-    assert (found.lanes.table["fold"][failed] == -1).all()
-    assert (found.table["failed"] > 0).tolist() == [strength in (0.3, 1.0) for strength in found.strengths]
-    assert found.best_strength in found.strengths[:2]
-    kept = found.lanes.table[~failed].drop(columns="seconds")
+    assert (result.lanes.table["fold"][failed] == -1).all()
+    assert (result.table["failed"] > 0).tolist() == [strength in (0.3, 1.0) for strength in result.strengths]
+    assert result.best_strength in result.strengths[:2]
+    kept = result.lanes.table[~failed].drop(columns="seconds")
     expected = undisturbed.lanes.table[~failed].drop(columns="seconds")
     np.testing.assert_array_equal(kept.to_numpy("float64"), expected.to_numpy("float64"))
 
@@ -296,6 +296,6 @@ def test_batches_that_pass_by_stay_here() -> None:
         ({"memory": "2G"}, TypeError, r"RayCluster\(memory\) must be a number or None, got '2G'"),
     ],
 )
-def test_wrong_numbers(given, error, message) -> None:
+def test_wrong_numbers(arguments, error, message) -> None:
     with pytest.raises(error, match=message):
-        poise.RayCluster(**given)
+        poise.RayCluster(**arguments)

@@ -290,9 +290,9 @@ def assert_same(a, b) -> None:
     pd.testing.assert_frame_equal(a.lanes.table, b.lanes.table, check_exact=True)
     assert a.lanes.sizes.keys() == b.lanes.sizes.keys()
     every = [*a.lanes.sizes.values(), *a.lanes.weights], [*b.lanes.sizes.values(), *b.lanes.weights]
-    for one, other in zip(*every, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
+    for each, other in zip(*every, strict=True):
+        assert each.dtype == other.dtype
+        np.testing.assert_array_equal(each, other)
     np.testing.assert_array_equal(a.lanes.features, b.lanes.features)
     assert (a.training, a.seconds, a.names) == (b.training, b.seconds, b.names)
     assert repr(a) == repr(b)
@@ -312,8 +312,8 @@ def test_a_saved_path_comes_back_bit_for_bit(tmp_path) -> None:
 
     assert_same(loaded, path)
     assert [len(stage.stages) for stage in loaded.stages] == [0, 1]
-    for one, other in zip([*loaded.stages, loaded.relaxed], [*path.stages, path.relaxed], strict=True):
-        assert_same(one, other)
+    for each, other in zip([*loaded.stages, loaded.relaxed], [*path.stages, path.relaxed], strict=True):
+        assert_same(each, other)
     for strength in GRID:
         np.testing.assert_array_equal(loaded.predict(strength, x), path.predict(strength, x))
     assert loaded.one_se_strength == path.one_se_strength
@@ -340,9 +340,9 @@ def test_half_precision_weights_come_back_as_they_were(tmp_path) -> None:
 
     path.save(tmp_path / "path")
 
-    for one, other in zip(RegularizationPath.load(tmp_path / "path").lanes.weights, path.lanes.weights, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one.astype("float32"), other.astype("float32"))
+    for each, other in zip(RegularizationPath.load(tmp_path / "path").lanes.weights, path.lanes.weights, strict=True):
+        assert each.dtype == other.dtype
+        np.testing.assert_array_equal(each.astype("float32"), other.astype("float32"))
 
 
 def test_nothing_is_overwritten_unasked(tmp_path) -> None:

@@ -107,17 +107,17 @@ def test_vertex_finds_the_lowest_point_of_a_parabola_in_log_strength(center, ste
 def test_vertex_lies_between_the_neighbors_where_numpy_puts_it(mean):
     strengths = np.array([0.001, 0.01, 0.02, 0.5, 1.0])
     at = minimum(mean)
-    found = vertex(strengths, mean)
+    result = vertex(strengths, mean)
 
     if at in (0, 4):
-        assert found == strengths[at]
+        assert result == strengths[at]
         return
-    assert strengths[at - 1] <= found <= strengths[at + 1]
+    assert strengths[at - 1] <= result <= strengths[at + 1]
     near, rises = slice(at - 1, at + 2), mean[at - 1 : at + 2] - mean[at]
     shares = rises / rises.max()  # as large as 1, or a subnormal rise would be lost in the fit
     if shares[2] > 1e-6:
         a, b, _ = np.polyfit(np.log(strengths[near]), shares, 2)
-        np.testing.assert_allclose(np.log(found), -b / (2 * a), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(np.log(result), -b / (2 * a), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,8 @@ LOSSES = {
 @pytest.mark.parametrize("kind", LOSSES)
 def test_every_kind_of_loss_is_sent(kind, parts) -> None:
     model = net(loss=LOSSES[kind](parts))
-    found = sent(model).model
-    assert loss_of(found) == pytest.approx(loss_of(model), rel=1e-6)
+    result = sent(model).model
+    assert loss_of(result) == pytest.approx(loss_of(model), rel=1e-6)
 
 
 def test_losses_and_their_weights_are_sent_by_output() -> None:
@@ -121,8 +121,8 @@ def test_losses_and_their_weights_are_sent_by_output() -> None:
     model.compile("adam", {"a": "mse", "b": keras.losses.Huber(0.3)}, {"a": 0.25, "b": 2.0})
     y = {"a": np.full((4, 1), 3.0, "float32"), "b": np.full((4, 1), -2.0, "float32")}
     predicted = {"a": keras.ops.zeros((4, 1)), "b": keras.ops.zeros((4, 1))}
-    found = sent(model).model
-    assert float(found.compute_loss(None, y, predicted)) == pytest.approx(0.25 * 9 + 2 * 0.3 * (2 - 0.15), rel=1e-6)
+    result = sent(model).model
+    assert float(result.compute_loss(None, y, predicted)) == pytest.approx(0.25 * 9 + 2 * 0.3 * (2 - 0.15), rel=1e-6)
 
 
 def test_state_beside_the_weights_and_seeds_is_sent() -> None:
@@ -142,20 +142,20 @@ def test_values_flags_and_compilation_are_sent(parts) -> None:
     inside.compile("sgd", "mse", metrics=[lambda y, predicted: 0.0])
     inside.layers[1].trainable = False
     model.set_weights([np.random.default_rng(0).uniform(1, 2, w.shape) for w in model.get_weights()])
-    found = sent(model).model
+    result = sent(model).model
     for name in ("trainable_variables", "non_trainable_variables"):
-        for mine, theirs in zip(getattr(model, name), getattr(found, name), strict=True):
+        for mine, theirs in zip(getattr(model, name), getattr(result, name), strict=True):
             np.testing.assert_array_equal(*map(keras.ops.convert_to_numpy, (mine, theirs)))
-    assert isinstance(found.optimizer, keras.optimizers.Adam)
-    assert found.optimizer.get_config() == inner.get_config()
+    assert isinstance(result.optimizer, keras.optimizers.Adam)
+    assert result.optimizer.get_config() == inner.get_config()
 
 
 def test_regularizers_that_were_adopted_stay_away() -> None:
     model = net(layers.Dense(4, kernel_regularizer="l2"))
     rules = poise.adopt_regularizers(model)
-    found = sent(model, list(rules))
-    assert not found.model.losses
-    assert [repr(rule.penalty) for rule in found.rules] == [repr(rule.penalty) for rule in rules]
+    result = sent(model, list(rules))
+    assert not result.model.losses
+    assert [repr(rule.penalty) for rule in result.rules] == [repr(rule.penalty) for rule in rules]
 
 
 @keras.saving.register_keras_serializable("tests")

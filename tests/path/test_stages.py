@@ -95,8 +95,8 @@ def test_penalties_that_cannot_be_reweighted_are_refused(case) -> None:
 def path() -> Any:
     model = linear(10)
     model.compile(optimizers.Adam(0.1), "mse")
-    given = {"strengths": GRID, "cv": 3, "adaptive": 1, "relax": True, "training": SETTLED}
-    return poise.fit_path(model, x, y[:, None], poise.L1(), progress=False, **given)
+    arguments = {"strengths": GRID, "cv": 3, "adaptive": 1, "relax": True, "training": SETTLED}
+    return poise.fit_path(model, x, y[:, None], poise.L1(), progress=False, **arguments)
 
 
 def test_adaptive_stage_is_the_adaptive_lasso(path) -> None:

@@ -55,11 +55,11 @@ def compiled(optimizer="adam") -> Any:
     return model
 
 
-def passed(source, strengths=(0.01, 0.1), rules=None, **given) -> Any:
-    training = poise.Training(**{"epochs": 4, "settle": 0, **given.pop("training", {})})
+def passed(source, strengths=(0.01, 0.1), rules=None, **arguments) -> Any:
+    training = poise.Training(**{"epochs": 4, "settle": 0, **arguments.pop("training", {})})
     rules = poise.L1() if rules is None else rules
     return poise.fit_path(
-        compiled(), source, rules=rules, strengths=strengths, cv=3, training=training, progress=False, **given
+        compiled(), source, rules=rules, strengths=strengths, cv=3, training=training, progress=False, **arguments
     )
 
 
@@ -116,10 +116,10 @@ def test_settling_and_patience_pass_through_the_batches() -> None:
 
 
 def test_batches_pass_to_another_process(path) -> None:
-    found = passed(Batches(), executor="subprocess")
+    result = passed(Batches(), executor="subprocess")
 
     columns = ["val_loss", "loss", "penalty", "zeros"]
-    np.testing.assert_allclose(found.table[columns], path.table[columns], rtol=1e-6)
+    np.testing.assert_allclose(result.table[columns], path.table[columns], rtol=1e-6)
 
 
 def test_an_error_in_the_batches_is_raised_whichever_process_asks_for_them() -> None:
@@ -189,11 +189,11 @@ def _broken() -> Any:
         ({"source": Batches(rows=2)}, ValueError, "holds out none of the 2 rows"),
     ],
 )
-def test_what_cannot_pass_is_refused(given, error, message) -> None:
-    source = given.pop("source")
+def test_what_cannot_pass_is_refused(arguments, error, message) -> None:
+    source = arguments.pop("source")
 
     with pytest.raises(error, match=message):
-        passed(source, **given)
+        passed(source, **arguments)
 
 
 def test_rows_that_are_shuffled_between_passes_are_refused() -> None:

@@ -111,20 +111,20 @@ def solved_on_jax(scene, folder) -> Any:
 
 
 def test_it_finds_what_this_process_would(scene, folder, capfd) -> None:
-    with pytest.warns(RuntimeWarning, match=r"beside it: \[\]") as told:
-        found = scene.solve(scene.talking, "subprocess" if keras.backend.backend() == "jax" else "auto")
+    with pytest.warns(RuntimeWarning, match=r"beside it: \[\]") as reported:
+        result = scene.solve(scene.talking, "subprocess" if keras.backend.backend() == "jax" else "auto")
     words = capfd.readouterr()
     assert "a word from the loss" in words.err
     assert "a word from the loss" not in words.out
-    assert {one.filename for one in told if one.category is RuntimeWarning} == {scene.__file__}
+    assert {each.filename for each in reported if each.category is RuntimeWarning} == {scene.__file__}
     with warnings.catch_warnings(action="ignore"):
         expected = solved_on_jax(scene, folder)
-    mine, theirs = (path.table.drop(columns="seconds") for path in (found, expected))
+    mine, theirs = (path.table.drop(columns="seconds") for path in (result, expected))
     pd.testing.assert_frame_equal(mine, theirs, rtol=1e-5)
-    for strength in found.strengths:
-        for mine, theirs in zip(found.weights(strength), expected.weights(strength), strict=True):
+    for strength in result.strengths:
+        for mine, theirs in zip(result.weights(strength), expected.weights(strength), strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
-    assert found.model(found.best_strength).count_params() == expected.model(found.best_strength).count_params()
+    assert result.model(result.best_strength).count_params() == expected.model(result.best_strength).count_params()
 
 
 def test_a_checkpoint_reaches_it(tmp_path) -> None:
@@ -134,8 +134,8 @@ def test_a_checkpoint_reaches_it(tmp_path) -> None:
         model.compile("adam", "mse")
         x = np.random.default_rng(0).normal(size=(40, 3))
         training = poise.Training(epochs=2, settle=0)
-        given = {"strengths": [0.01, 0.1], "cv": 2, "training": training, "checkpoint": tmp_path / "kept"}
-        return poise.fit_path(model, x, x[:, :1], poise.L2(), executor="subprocess", progress=False, **given)
+        arguments = {"strengths": [0.01, 0.1], "cv": 2, "training": training, "checkpoint": tmp_path / "kept"}
+        return poise.fit_path(model, x, x[:, :1], poise.L2(), executor="subprocess", progress=False, **arguments)
 
     first = solve()
     written = {file: file.stat().st_mtime_ns for file in (tmp_path / "kept").iterdir()}

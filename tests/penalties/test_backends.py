@@ -87,18 +87,18 @@ def check_dtype(case: Case, dtype: str) -> None:
     rounded = array(tensor(sample(MATRIX, 3, scale=2.0), narrow))
     w = tensor(rounded, narrow) if dtype != "float64" else ops.convert_to_tensor(rounded)  # float32 on JAX
     kept, penalty = keras.backend.standardize_dtype(w.dtype), case.make(0.5)
-    precise = {side: array(found) for side, found in results(penalty, tensor(rounded), 0.5).items()}
+    precise = {side: array(actual) for side, actual in results(penalty, tensor(rounded), 0.5).items()}
 
-    found = results(penalty, w, 0.5)
+    actual = results(penalty, w, 0.5)
 
     resolution = {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(kept, 1e-5)
     for side in ("prox", "gradient"):
-        assert keras.backend.standardize_dtype(found[side].dtype) == kept, side
+        assert keras.backend.standardize_dtype(actual[side].dtype) == kept, side
         scale = np.abs(precise[side]).max()
-        np.testing.assert_allclose(array(found[side]), precise[side], rtol=resolution, atol=1e-6 * max(1.0, scale))
+        np.testing.assert_allclose(array(actual[side]), precise[side], rtol=resolution, atol=1e-6 * max(1.0, scale))
     for side in ("value", "residual"):
-        assert keras.backend.standardize_dtype(found[side].dtype) in ("float32", "float64"), side
-        np.testing.assert_allclose(array(found[side]), precise[side], rtol=1e-5, atol=1e-5)
+        assert keras.backend.standardize_dtype(actual[side].dtype) in ("float32", "float64"), side
+        np.testing.assert_allclose(array(actual[side]), precise[side], rtol=1e-5, atol=1e-5)
 
 
 def results(penalty: poise.Penalty, w: Any, strength: float) -> dict[str, Any]:
@@ -125,15 +125,15 @@ def test_strength_may_be_traced(case: Case) -> None:
     w = np.where(case.held(MATRIX), 0.0, w)
 
     def everything(point: object, force: object, strength: object) -> list:
-        found = [penalty.value(point, strength), penalty.gradient(point, strength)]
-        found.append(penalty.residual(point, force, strength))
-        return found if case.metric is None else [*found, penalty.prox(point, 0.5, strength)]
+        actual = [penalty.value(point, strength), penalty.gradient(point, strength)]
+        actual.append(penalty.residual(point, force, strength))
+        return actual if case.metric is None else [*actual, penalty.prox(point, 0.5, strength)]
 
     traced = autodiff.compiled(everything)
     for strength in (0.0, 0.25, 1.5):
         eager = everything(tensor(w), tensor(g), strength)
-        for one, other in zip(traced(tensor(w), tensor(g), tensor(strength)), eager, strict=True):
-            assert_close(one, array(other))
+        for each, other in zip(traced(tensor(w), tensor(g), tensor(strength)), eager, strict=True):
+            assert_close(each, array(other))
 
 
 @over(SEVERAL)
@@ -142,13 +142,13 @@ def test_strengths_and_weights_may_be_a_batch_under_vmap(case: Case) -> None:
     several = [0.0, 0.25, 1.5]
 
     if case.metric is None:
-        found = autodiff.batched(lambda s: penalty.gradient(w * (1 + s), s), several)
+        actual = autodiff.batched(lambda s: penalty.gradient(w * (1 + s), s), several)
         expected = [array(penalty.gradient(w * (1 + s), s)) for s in several]
     else:
-        found = autodiff.batched(lambda s: penalty.prox(w * (1 + s), 0.5, s), several)
+        actual = autodiff.batched(lambda s: penalty.prox(w * (1 + s), 0.5, s), several)
         expected = [array(penalty.prox(w * (1 + s), 0.5, s)) for s in several]
 
-    np.testing.assert_allclose(found, np.stack(expected), rtol=1e-5, atol=10 * ABSOLUTE)
+    np.testing.assert_allclose(actual, np.stack(expected), rtol=1e-5, atol=10 * ABSOLUTE)
 
 
 @over([case for case in SEVERAL if case.has_critical])
@@ -173,8 +173,8 @@ def test_numpy_arrays_are_taken_as_weights(case: Case) -> None:
 def test_variables_are_taken_as_weights(case: Case) -> None:
     variable = keras.Variable(sample(MATRIX, 10), dtype="float32")
     expected = results(case.make(0.5), tensor(array(variable), "float32"), 0.5)
-    for side, found in results(case.make(0.5), variable, 0.5).items():
-        np.testing.assert_allclose(array(found), array(expected[side]), rtol=1e-6, atol=1e-6, err_msg=side)
+    for side, actual in results(case.make(0.5), variable, 0.5).items():
+        np.testing.assert_allclose(array(actual), array(expected[side]), rtol=1e-6, atol=1e-6, err_msg=side)
 
 
 @pytest.mark.parametrize("kind", [poise.NuclearNorm, poise.Orthogonal, poise.MutualCoherence])

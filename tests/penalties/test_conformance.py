@@ -104,12 +104,12 @@ def test_gradient_has_the_smallest_norm_of_all_subgradients(case: Case) -> None:
 # ---------------------------------------------------------------- prox
 
 
-def assert_prox(case: Case, w: np.ndarray, step: np.ndarray, given: object, strength: float) -> None:
+def assert_prox(case: Case, w: np.ndarray, step: np.ndarray, arguments: object, strength: float) -> None:
     """No worse than brute force in what it minimizes, and where the minimizer is beyond doubt, the same."""
     assert case.prox is not None
     expected, decided = case.prox(w, step, strength)
     decided = np.broadcast_to(decided, w.shape)
-    result = case.make(strength).prox(tensor(w), given, strength)
+    result = case.make(strength).prox(tensor(w), arguments, strength)
 
     assert_close(ops.where(decided, result, tensor(expected)), expected, factor=2)
     free = ~case.held(w.shape)
@@ -252,10 +252,10 @@ def test_residual_vanishes_where_the_proximal_gradient_method_ends(case: Case) -
     penalty, gradient_of = case.make(strength), quadratic(MATRIX)
     w = feasible(case, generic(case, MATRIX, strength))
     step = np.float64(0.875) if case.metric == "scalar" else spread_steps(MATRIX, seed=12, low=0.7, high=0.9)
-    given = tensor(step)
+    arguments = tensor(step)
 
     for _ in range(120):
-        before, w = w, array(penalty.prox(tensor(w - step * gradient_of(w)), given, strength))
+        before, w = w, array(penalty.prox(tensor(w - step * gradient_of(w)), arguments, strength))
         if np.abs(w - before).max() <= 2 * EPSILON * np.abs(w).max():
             break
 
@@ -375,13 +375,13 @@ def public_penalties() -> list[type]:
 
 def every_penalty() -> list[type]:
     """Also those that someone wrote and forgot to export."""
-    found, waiting = [], [poise.Penalty]
+    actual, waiting = [], [poise.Penalty]
     while waiting:
         kind = waiting.pop()
         waiting.extend(kind.__subclasses__())
         if kind.__module__.startswith("poise.") and not kind.__subclasses__() and not inspect.isabstract(kind):
-            found.append(kind)
-    return found
+            actual.append(kind)
+    return actual
 
 
 @pytest.mark.parametrize("kind", every_penalty(), ids=lambda kind: kind.__name__)

@@ -14,7 +14,7 @@ MEMBERS = {"hidden/kernel": ((2, 3), 1, [0, 1, 2]), "hidden/bias": ((3,), 0, [0,
 KINDS = {
     "L1": poise.L1,
     "L2": poise.L2,
-    "ElasticNet": lambda strength, **given: poise.ElasticNet(0.5, 0.5, strength=strength, **given),
+    "ElasticNet": lambda strength, **kwargs: poise.ElasticNet(0.5, 0.5, strength=strength, **kwargs),
     "MCP": poise.MCP,
     "SCAD": poise.SCAD,
     "LogSum": poise.LogSum,

@@ -51,10 +51,10 @@ def test_scipy_finds_nothing_better_from_many_starts(case: Case) -> None:
         return prox.objective(case.value, np.where(free, u.reshape(MATRIX), 0.0), w, step, 0.5)
 
     starts = [w, sample(MATRIX, 5), sample(MATRIX, 6)]
-    found = [minimize(cost, u.reshape(-1), method="L-BFGS-B", options={"maxiter": 100}).fun for u in starts]
+    result = [minimize(cost, u.reshape(-1), method="L-BFGS-B", options={"maxiter": 100}).fun for u in starts]
 
-    assert min(found) >= least - 1e-12 * abs(least)
-    assert min(found) <= least * (1 + 1e-3) + 1e-3
+    assert min(result) >= least - 1e-12 * abs(least)
+    assert min(result) <= least * (1 + 1e-3) + 1e-3
 
 
 def test_groups_by_hand() -> None:

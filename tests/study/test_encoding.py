@@ -272,11 +272,11 @@ def test_held_out_rows_never_change_what_trains(fold) -> None:
 
     folds = [encode_folds(read(each, "price"), rows, PAIRS) for each in (before, after)]
 
-    one, two = ({key: block(each, fold)[train, n] for n, key in enumerate(each.encoder.keys)} for each in folds)
-    for key in one.keys() & two.keys():
-        np.testing.assert_array_equal(one[key], two[key], str(key))
-    assert one.keys() <= two.keys()
-    assert [key for key in two if key not in one] == [("color", "category", "violet")]
+    item, two = ({key: block(each, fold)[train, n] for n, key in enumerate(each.encoder.keys)} for each in folds)
+    for key in item.keys() & two.keys():
+        np.testing.assert_array_equal(item[key], two[key], str(key))
+    assert item.keys() <= two.keys()
+    assert [key for key in two if key not in item] == [("color", "category", "violet")]
     assert not block(folds[1], fold)[:, folds[1].encoder.keys.index(("color", "category", "violet"))].any()
     replica = folds[0].replicas[fold]
     np.testing.assert_array_equal(folds[0].y[replica.train], folds[1].y[replica.train])
@@ -287,11 +287,11 @@ def test_rows_put_aside_are_never_looked_at() -> None:
     spoiled.loc[:9, ["size", "age", "price", "weight"]] = [[1e300, np.nan, -1e300, 1e300]] * 10
     spoiled.loc[:9, "color"] = "violet"
 
-    one, two = (encode_folds(read(each, "price", weight="weight"), rows, PAIRS) for each in (frame(), spoiled))
+    item, two = (encode_folds(read(each, "price", weight="weight"), rows, PAIRS) for each in (frame(), spoiled))
 
-    assert one.encoder.inputs == two.encoder.inputs
+    assert item.encoder.inputs == two.encoder.inputs
     for name in ("x", "y", "weight", "center", "scale"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+        np.testing.assert_array_equal(getattr(item, name), getattr(two, name))
 
 
 def test_what_only_held_out_rows_have_is_zero_in_their_block() -> None:

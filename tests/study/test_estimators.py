@@ -78,23 +78,23 @@ def test_without_hidden_layers_it_is_ridge() -> None:
     X, y = table()
     x, target = standard(X, y)
 
-    found = poise.PathRegressor("l2", strengths=[0.05], **LINEAR).fit(X, y)
+    result = poise.PathRegressor("l2", strengths=[0.05], **LINEAR).fit(X, y)
 
     ridge = Ridge(alpha=0.05 * len(y)).fit(x, target)
-    np.testing.assert_allclose(found.predict(X), ridge.predict(x) * y.std() + y.mean(), rtol=1e-4)
-    np.testing.assert_allclose(found.model_.get_weights()[0][:, 0], ridge.coef_, atol=1e-4)
+    np.testing.assert_allclose(result.predict(X), ridge.predict(x) * y.std() + y.mean(), rtol=1e-4)
+    np.testing.assert_allclose(result.model_.get_weights()[0][:, 0], ridge.coef_, atol=1e-4)
 
 
 def test_without_hidden_layers_it_is_the_lasso() -> None:
     X, y = table()
     x, target = standard(X, y)
 
-    found = poise.PathRegressor("l1", strengths=[0.3], **LINEAR).fit(X, y)
+    result = poise.PathRegressor("l1", strengths=[0.3], **LINEAR).fit(X, y)
 
     lasso = Lasso(alpha=0.15).fit(x, target)
-    np.testing.assert_allclose(found.predict(X), lasso.predict(x) * y.std() + y.mean(), rtol=1e-4)
-    np.testing.assert_array_equal(found.feature_mask_, lasso.coef_ != 0)
-    assert 0 < np.asarray(found.feature_mask_).sum() < 5
+    np.testing.assert_allclose(result.predict(X), lasso.predict(x) * y.std() + y.mean(), rtol=1e-4)
+    np.testing.assert_array_equal(result.feature_mask_, lasso.coef_ != 0)
+    assert 0 < np.asarray(result.feature_mask_).sum() < 5
 
 
 @pytest.mark.parametrize("classes", [["no", "yes"], ["a", "b", "c"]])
@@ -103,17 +103,17 @@ def test_without_hidden_layers_it_is_logistic_regression(classes) -> None:
     labels = np.array(classes)[np.digitize(y, np.quantile(y, np.linspace(0, 1, len(classes) + 1)[1:-1]))]
     x, _ = standard(X, y)
 
-    found = poise.PathClassifier("l2", strengths=[0.01], **LINEAR).fit(X, labels)
+    result = poise.PathClassifier("l2", strengths=[0.01], **LINEAR).fit(X, labels)
 
     other = LogisticRegression(C=1 / (2 * 0.01 * len(y)), tol=1e-8, max_iter=1000).fit(x, labels)
-    assert found.classes_.tolist() == classes
-    np.testing.assert_allclose(found.predict_proba(X), other.predict_proba(x), atol=1e-4)
-    logits, theirs = found.decision_function(X), other.decision_function(x)
+    assert result.classes_.tolist() == classes
+    np.testing.assert_allclose(result.predict_proba(X), other.predict_proba(x), atol=1e-4)
+    logits, theirs = result.decision_function(X), other.decision_function(x)
     if len(classes) > 2:  # which are free to move together
         logits, theirs = (values - values.mean(axis=1, keepdims=True) for values in (logits, theirs))
     np.testing.assert_allclose(logits, theirs, atol=1e-3)
-    assert found.predict(X).tolist() == other.predict(x).tolist()
-    assert found.score(X, labels) == other.score(x, labels)
+    assert result.predict(X).tolist() == other.predict(x).tolist()
+    assert result.score(X, labels) == other.score(x, labels)
 
 
 def test_held_out_rows_have_no_part_in_the_standardization() -> None:
@@ -121,14 +121,14 @@ def test_held_out_rows_have_no_part_in_the_standardization() -> None:
     X[:30] *= 4.0
     pairs = list(KFold(2).split(X))
 
-    found = poise.PathRegressor("l2", strengths=[0.05, 0.5], **{**LINEAR, "cv": pairs}).fit(X, y)
+    result = poise.PathRegressor("l2", strengths=[0.05, 0.5], **{**LINEAR, "cv": pairs}).fit(X, y)
 
     losses = []
     for train, held in pairs:
         x, target = standard(X, y, train)
         fits = [Ridge(alpha=s * len(train)).fit(x[train], target[train]) for s in (0.05, 0.5)]
         losses.append([np.mean((fit.predict(x[held]) - target[held]) ** 2) for fit in fits])
-    np.testing.assert_allclose(found.path_.table["val_loss"], np.mean(losses, axis=0), rtol=1e-3)
+    np.testing.assert_allclose(result.path_.table["val_loss"], np.mean(losses, axis=0), rtol=1e-3)
 
 
 def test_features_are_left_as_they_are_on_request() -> None:
@@ -136,11 +136,11 @@ def test_features_are_left_as_they_are_on_request() -> None:
     X, target = standard(X, y)
     X *= [1.0, 2.0]
 
-    found = poise.PathRegressor("l2", strengths=[0.05], standardize=False, **LINEAR).fit(X, y)
+    result = poise.PathRegressor("l2", strengths=[0.05], standardize=False, **LINEAR).fit(X, y)
 
     ridge = Ridge(alpha=0.05 * len(y)).fit(X, target)
-    np.testing.assert_allclose(found.predict(X), ridge.predict(X) * y.std() + y.mean(), rtol=1e-4)
-    assert found.scaler_ is None
+    np.testing.assert_allclose(result.predict(X), ridge.predict(X) * y.std() + y.mean(), rtol=1e-4)
+    assert result.scaler_ is None
 
 
 def test_a_weight_counts_as_so_many_rows() -> None:
@@ -163,35 +163,35 @@ def test_a_weight_counts_as_so_many_rows() -> None:
 
 def test_the_model_is_that_of_the_chosen_strength() -> None:
     X, y = table(40)
-    given = {"penalty": "group", **SMALL, "strengths": 9, "max_iter": 200}
+    arguments = {"penalty": "group", **SMALL, "strengths": 9, "max_iter": 200}
 
-    best, sparse = (poise.PathRegressor(selection=selection, **given).fit(X, y) for selection in ("best", "one_se"))
+    best, sparse = (poise.PathRegressor(selection=selection, **arguments).fit(X, y) for selection in ("best", "one_se"))
 
     assert best.strength_ == best.path_.best_strength
     assert sparse.strength_ == sparse.path_.one_se_strength > best.strength_
-    for found in (best, sparse):
-        for ours, theirs in zip(found.model_.get_weights(), found.path_.weights(found.strength_), strict=True):
+    for result in (best, sparse):
+        for ours, theirs in zip(result.model_.get_weights(), result.path_.weights(result.strength_), strict=True):
             np.testing.assert_array_equal(ours, theirs)
         np.testing.assert_array_equal(
-            np.flatnonzero(np.asarray(found.feature_mask_)), found.path_.features(found.strength_)
+            np.flatnonzero(np.asarray(result.feature_mask_)), result.path_.features(result.strength_)
         )
         inner = np.asarray(StandardScaler().fit_transform(X), "float32")
-        outputs = found.model_.predict(inner, verbose=0)[:, 0]
-        np.testing.assert_allclose(found.predict(X), outputs * y.std() + y.mean(), rtol=1e-5)
-        assert 0 < found.n_iter_ <= 200
+        outputs = result.model_.predict(inner, verbose=0)[:, 0]
+        np.testing.assert_allclose(result.predict(X), outputs * y.std() + y.mean(), rtol=1e-5)
+        assert 0 < result.n_iter_ <= 200
 
 
 def test_of_adaptive_stages_the_one_with_the_lowest_held_out_loss_predicts() -> None:
     X, y = table(150, 8)
-    given = {"hidden_layer_sizes": (), "strengths": 6, "cv": 3, "max_iter": 300, "learning_rate": 0.1}
+    arguments = {"hidden_layer_sizes": (), "strengths": 6, "cv": 3, "max_iter": 300, "learning_rate": 0.1}
 
-    found = poise.PathRegressor("adaptive", **given).fit(X, y)
-    by_hand = poise.PathRegressor("group", adaptive=2, selection="one_se", **given).fit(X, y)
+    result = poise.PathRegressor("adaptive", **arguments).fit(X, y)
+    by_hand = poise.PathRegressor("group", adaptive=2, selection="one_se", **arguments).fit(X, y)
 
     stages = [*by_hand.path_.stages, by_hand.path_]
     losses = [stage.table["val_loss"].min() for stage in stages]
     assert len(stages) == 3
-    assert found.path_.table["val_loss"].min() == min(losses)
+    assert result.path_.table["val_loss"].min() == min(losses)
     np.testing.assert_array_equal(np.flatnonzero(np.asarray(by_hand.feature_mask_)), [0, 1])
 
 
@@ -201,9 +201,9 @@ def test_of_adaptive_stages_the_one_with_the_lowest_held_out_loss_predicts() -> 
 def test_a_penalty_may_be_given_as_such(penalty) -> None:
     X, y = table()
 
-    found, named = (poise.PathRegressor(one, **SMALL).fit(X, y) for one in (penalty, "l1"))
+    result, named = (poise.PathRegressor(each, **SMALL).fit(X, y) for each in (penalty, "l1"))
 
-    np.testing.assert_array_equal(found.predict(X), named.predict(X))
+    np.testing.assert_array_equal(result.predict(X), named.predict(X))
 
 
 def own_network(inputs, outputs) -> keras.Model:
@@ -218,7 +218,7 @@ def test_a_custom_network_and_one_that_hides_which_inputs_it_reads() -> None:
         x = keras.Input((inputs,))
         return keras.Model(x, keras.layers.Dense(outputs)(keras.ops.cumsum(x, axis=1)))
 
-    plain, hiding = (poise.PathRegressor(model=one, **SMALL).fit(X, y) for one in (own_network, summed))
+    plain, hiding = (poise.PathRegressor(model=each, **SMALL).fit(X, y) for each in (own_network, summed))
 
     assert plain.model_.name == "mine"
     assert np.all(plain.feature_mask_)
@@ -234,8 +234,8 @@ def test_groups_stay_together_in_the_folds() -> None:
     by_splitter = poise.PathRegressor(**{**SMALL, "cv": GroupKFold(2)}).fit(X, y, groups=groups)
     by_hand = poise.PathRegressor(**{**SMALL, "cv": list(GroupKFold(2).split(X, y, groups))}).fit(X, y)
 
-    for found in (by_number, by_splitter):
-        np.testing.assert_array_equal(found.path_.table["val_loss"], by_hand.path_.table["val_loss"])
+    for result in (by_number, by_splitter):
+        np.testing.assert_array_equal(result.path_.table["val_loss"], by_hand.path_.table["val_loss"])
 
 
 def test_the_random_state_decides_and_nothing_else_is_touched() -> None:
@@ -258,11 +258,11 @@ def test_the_random_state_decides_and_nothing_else_is_touched() -> None:
 def test_seeds_are_more_draws_by_which_strengths_are_judged() -> None:
     X, y = table()
 
-    found = poise.PathRegressor(n_init=2, **SMALL).fit(X, y)
+    result = poise.PathRegressor(n_init=2, **SMALL).fit(X, y)
     alone = poise.PathRegressor(**SMALL).fit(X, y)
 
-    assert sorted(found.path_.lanes.table["seed"].unique()) == [0, 1]
-    of_first = found.path_.lanes.table.query("seed == 0")["held_loss"]
+    assert sorted(result.path_.lanes.table["seed"].unique()) == [0, 1]
+    of_first = result.path_.lanes.table.query("seed == 0")["held_loss"]
     np.testing.assert_allclose(of_first, alone.path_.lanes.table["held_loss"], rtol=1e-5)
 
 
@@ -283,25 +283,25 @@ def classified() -> Any:
 
 
 def test_joblib_saves_it(classified, tmp_path) -> None:
-    found, frame, _ = classified
+    result, frame, _ = classified
 
-    joblib.dump(found, tmp_path / "model.joblib")
+    joblib.dump(result, tmp_path / "model.joblib")
     again = joblib.load(tmp_path / "model.joblib")
 
-    np.testing.assert_array_equal(again.predict_proba(frame), found.predict_proba(frame))
-    np.testing.assert_array_equal(again.feature_mask_, found.feature_mask_)
-    assert again.path_.best_strength == found.path_.best_strength
-    pd.testing.assert_frame_equal(again.path_.table, found.path_.table)
+    np.testing.assert_array_equal(again.predict_proba(frame), result.predict_proba(frame))
+    np.testing.assert_array_equal(again.feature_mask_, result.feature_mask_)
+    assert again.path_.best_strength == result.path_.best_strength
+    pd.testing.assert_frame_equal(again.path_.table, result.path_.table)
 
 
 def test_a_clone_has_the_parameters_and_no_fitted_attributes(classified) -> None:
-    found, frame, labels = classified
+    result, frame, labels = classified
 
-    again: Any = clone(found)
+    again: Any = clone(result)
 
-    assert again.get_params() == found.get_params()
+    assert again.get_params() == result.get_params()
     assert not hasattr(again, "model_")
-    np.testing.assert_array_equal(again.fit(frame, labels).predict_proba(frame), found.predict_proba(frame))
+    np.testing.assert_array_equal(again.fit(frame, labels).predict_proba(frame), result.predict_proba(frame))
 
 
 def test_a_penalty_that_is_an_object_is_cloned() -> None:
@@ -311,22 +311,22 @@ def test_a_penalty_that_is_an_object_is_cloned() -> None:
 
 
 def test_features_have_their_names(classified) -> None:
-    found, frame, _ = classified
+    result, frame, _ = classified
 
-    assert found.feature_names_in_.tolist() == [*frame]
-    assert found.path_.stability.index.tolist() == [*frame]
+    assert result.feature_names_in_.tolist() == [*frame]
+    assert result.path_.stability.index.tolist() == [*frame]
     with pytest.raises(ValueError, match="feature names should match"):
-        found.predict(frame.rename(columns={"a": "z"}))
+        result.predict(frame.rename(columns={"a": "z"}))
 
 
 def test_a_feature_that_is_not_read_has_no_importance(classified) -> None:
-    found, frame, labels = classified
+    result, frame, labels = classified
 
-    permuted: Any = permutation_importance(found, frame, labels, n_repeats=3, random_state=0)
+    permuted: Any = permutation_importance(result, frame, labels, n_repeats=3, random_state=0)
     importance = permuted.importances_mean
 
-    assert 0 < found.feature_mask_.sum() < 4
-    assert (importance[~found.feature_mask_] == 0).all()
+    assert 0 < result.feature_mask_.sum() < 4
+    assert (importance[~result.feature_mask_] == 0).all()
     assert importance[1] > 0.1
 
 
@@ -348,12 +348,12 @@ def test_classes_are_held_out_in_equal_shares() -> None:
     X, y = table(60)
     labels = (y > np.quantile(y, 0.8)).astype(int)
 
-    found = poise.PathClassifier(**SMALL).fit(X, labels)
+    result = poise.PathClassifier(**SMALL).fit(X, labels)
     by_hand = poise.PathClassifier(
         **{**SMALL, "cv": [*StratifiedKFold(2, shuffle=True, random_state=0).split(X, labels)]}
     ).fit(X, labels)
 
-    np.testing.assert_array_equal(found.path_.table["val_loss"], by_hand.path_.table["val_loss"])
+    np.testing.assert_array_equal(result.path_.table["val_loss"], by_hand.path_.table["val_loss"])
 
 
 @pytest.mark.parametrize(
@@ -388,10 +388,10 @@ def test_classes_are_held_out_in_equal_shares() -> None:
         ({"model": lambda inputs, outputs: None}, DataError, "got NoneType for 5 inputs and 1 outputs"),
     ],
 )
-def test_parameters_that_cannot_be_are_refused(given, error, message) -> None:
+def test_parameters_that_cannot_be_are_refused(arguments, error, message) -> None:
     X, y = table(20)
     with pytest.raises(error, match=message):
-        poise.PathRegressor(**{**SMALL, **given}).fit(X, y)
+        poise.PathRegressor(**{**SMALL, **arguments}).fit(X, y)
 
 
 def test_weights_that_cannot_be_are_refused() -> None:

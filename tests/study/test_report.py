@@ -31,9 +31,9 @@ def diabetes(diabetes_study) -> Any:
     return diabetes_study
 
 
-def own_part(found) -> str:
+def own_part(result) -> str:
     """The page without Plotly."""
-    return render_page(found).replace(str(get_plotlyjs()), "")
+    return render_page(result).replace(str(get_plotlyjs()), "")
 
 
 def text_of(own: str) -> str:
@@ -48,8 +48,8 @@ def test_the_report_holds_answer_tables_pictures_settings_and_code(diabetes) -> 
 
     for sentence in write_answer(diabetes):
         assert sentence in text
-    for one in diabetes.candidates:
-        loss = one.test_loss
+    for each in diabetes.candidates:
+        loss = each.test_loss
         assert f"{format_number(loss.value)} {format_number(loss.low)} to {format_number(loss.high)}" in text
     for name, watched in diabetes.watched.items():
         for row in watched.balance.itertuples():
@@ -73,8 +73,8 @@ def test_the_report_asks_for_nothing_outside(diabetes) -> None:
 
 
 def test_every_link_has_its_place_and_no_place_is_named_twice(diabetes, alone) -> None:
-    for found in (diabetes, alone):
-        own = own_part(found)
+    for result in (diabetes, alone):
+        own = own_part(result)
         places = re.findall(r' id="([^"]+)"', own)
         assert len(places) == len(set(places))
         named = re.findall(r'(?:href="#|aria-labelledby=")([^"]+)', own)
@@ -113,17 +113,17 @@ def test_no_rows_of_the_data_are_in_the_page(diabetes) -> None:
 
 
 def test_selected_columns_come_first_with_share_and_size(diabetes) -> None:
-    one = diabetes.selector
+    each = diabetes.selector
 
     table = tabulate_columns(diabetes)
     assert table is not None
 
     assert sorted(table.index) == sorted(diabetes.table.features.columns)
-    assert set(table.index[table["selected"]]) == set(one.selected)
+    assert set(table.index[table["selected"]]) == set(each.selected)
     assert table["selected"].tolist() == sorted(table["selected"], reverse=True)
-    pd.testing.assert_series_equal(table["share"].sort_index(), one.stability.sort_index(), check_names=False)
+    pd.testing.assert_series_equal(table["share"].sort_index(), each.stability.sort_index(), check_names=False)
     # The size is that of the rows of the first kernel which the column owns.
-    kernel = one.path.weights(one.selection_strength)[0]
+    kernel = each.path.weights(each.selection_strength)[0]
     for column, size in table["size"].items():
         rows = [number for number, owner in enumerate(diabetes.encoder.owners) if owner == column]
         assert size == pytest.approx(float(np.linalg.norm(kernel[rows])), rel=1e-5)
@@ -131,13 +131,13 @@ def test_selected_columns_come_first_with_share_and_size(diabetes) -> None:
 
 def test_a_column_of_several_inputs_has_one_size(hostile) -> None:
     owners = np.array(hostile.encoder.owners)
-    one = hostile.selector
+    each = hostile.selector
 
-    sizes = column_sizes(one, hostile.encoder.owners)
+    sizes = column_sizes(each, hostile.encoder.owners)
 
     assert (owners == KIND).sum() > 1
-    assert sizes.shape == (len(NAMES) + 1, len(one.path.strengths))
-    kernel = one.path.weights(float(sizes.columns[0]))[0]
+    assert sizes.shape == (len(NAMES) + 1, len(each.path.strengths))
+    kernel = each.path.weights(float(sizes.columns[0]))[0]
     assert float(sizes.to_numpy()[[*sizes.index].index(KIND), 0]) == pytest.approx(
         float(np.linalg.norm(kernel[owners == KIND])), rel=1e-5
     )
@@ -156,16 +156,16 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes) -> 
     picture: Any = draw_paths(diabetes)
 
     assert [note.text for note in picture.layout.annotations] == [
-        f"{one.title}{', chosen' if one.name == diabetes.chosen else ''}" for one in diabetes.candidates[1:]
+        f"{each.title}{', chosen' if each.name == diabetes.chosen else ''}" for each in diabetes.candidates[1:]
     ]
-    for axis, one in zip(("x", "x2", "x3"), diabetes.candidates[1:], strict=True):
+    for axis, each in zip(("x", "x2", "x3"), diabetes.candidates[1:], strict=True):
         traces = {trace.name: trace for trace in picture.data if trace.xaxis == axis and trace.name}
-        np.testing.assert_allclose(traces["held-out rows"].y, one.stage.table["val_loss"])
-        np.testing.assert_allclose(traces["training rows"].y, one.stage.table["loss"])
+        np.testing.assert_allclose(traces["held-out rows"].y, each.stage.table["val_loss"])
+        np.testing.assert_allclose(traces["training rows"].y, each.stage.table["loss"])
         assert set(traces["no penalty"].y) == {diabetes.baseline.val_loss}
-        assert traces["predicts"].x[0] == pytest.approx(one.strength)
-        assert traces["predicts"].y[0] == pytest.approx(one.val_loss)
-        assert traces["selects columns"].x[0] == pytest.approx(one.selection_strength)
+        assert traces["predicts"].x[0] == pytest.approx(each.strength)
+        assert traces["predicts"].y[0] == pytest.approx(each.val_loss)
+        assert traces["selects columns"].x[0] == pytest.approx(each.selection_strength)
 
 
 def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes) -> None:
@@ -173,8 +173,8 @@ def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes) -> Non
     *_, last, far = group.stage.strengths
     assert far == pytest.approx(100 * last)
 
-    def end_of(one) -> Any:
-        picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:2], one)))
+    def end_of(each) -> Any:
+        picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:2], each)))
         assert any(far in line.x for line in picture.data if line.name == "held-out rows")
         return 10 ** picture.layout.xaxis2.range[1]
 
@@ -183,13 +183,13 @@ def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes) -> Non
 
 
 def test_the_plot_of_columns_counts_the_selected_ones(diabetes) -> None:
-    one = diabetes.selector
+    each = diabetes.selector
 
-    picture: Any = draw_columns(diabetes, one)
+    picture: Any = draw_columns(diabetes, each)
 
     counted = next(trace for trace in picture.data if trace.meta == "zeros")
-    at = int(np.argmin(np.abs(one.path.strengths - one.selection_strength)))
-    assert counted.y[at] == len(one.selected)
+    at = int(np.argmin(np.abs(each.path.strengths - each.selection_strength)))
+    assert counted.y[at] == len(each.selected)
 
 
 def test_the_plots_of_training_have_one_panel_per_candidate_and_layer(diabetes) -> None:
@@ -206,8 +206,8 @@ def test_the_plots_of_training_have_one_panel_per_candidate_and_layer(diabetes) 
     assert bars[1].y[0] == (own.after == 0).sum()
 
 
-def caption(found, name: str) -> str:
-    own = own_part(found)
+def caption(result, name: str) -> str:
+    own = own_part(result)
     [found_caption] = re.findall(f'id="{name}" role.*?<figcaption>(.*?)</figcaption>', own, re.DOTALL)
     return text_of(found_caption)
 
@@ -228,8 +228,8 @@ def test_overfitting_is_called_so_only_where_it_is_seen(diabetes) -> None:
 def test_captions_name_every_candidate(diabetes) -> None:
     said = caption(diabetes, "paths")
 
-    for one in diabetes.candidates[1:]:
-        assert f"it is {format_number(one.val_loss, 2)} at strength {format_number(one.strength, 2)}." in said
+    for each in diabetes.candidates[1:]:
+        assert f"it is {format_number(each.val_loss, 2)} at strength {format_number(each.strength, 2)}." in said
 
 
 def test_notes_follow_the_answer(diabetes) -> None:
@@ -240,15 +240,15 @@ def test_notes_follow_the_answer(diabetes) -> None:
 
 
 def test_a_lane_that_diverged_leaves_a_gap_and_a_cross(diabetes) -> None:
-    one = diabetes["l2"]
-    table = one.path.lanes.table.copy()
+    each = diabetes["l2"]
+    table = each.path.lanes.table.copy()
     lost = (table["strength"] == table["strength"].max()) & (table["fold"] == 0)
     table.loc[lost, ["diverged", "held_loss"]] = [True, np.nan]
-    path = replace(one.path, lanes=replace(one.path.lanes, table=table))
-    changed = replace(one, path=path, stage=path)
-    found = replace(diabetes, candidates=(diabetes.baseline, changed, *diabetes.candidates[2:]))
+    path = replace(each.path, lanes=replace(each.path.lanes, table=table))
+    changed = replace(each, path=path, stage=path)
+    result = replace(diabetes, candidates=(diabetes.baseline, changed, *diabetes.candidates[2:]))
 
-    picture: Any = draw_paths(found)
+    picture: Any = draw_paths(result)
 
     crosses = [trace for trace in picture.data if trace.marker.symbol == "x"]
     assert [len(trace.x) for trace in crosses] == [1]
@@ -261,9 +261,11 @@ def test_many_columns_stay_light() -> None:
     names = [f"column {number:05d}" for number in range(2500)]
     frame = pd.DataFrame(random.normal(size=(60, 2500)).astype("float32"), columns=names)
     frame["y"] = frame[names[0]] - frame[names[1]]
-    found = run_study(frame, "y", penalties=["group"], hidden_layer_sizes=(2,), max_iter=20, strengths=3, cv=2).findings
+    result = run_study(
+        frame, "y", penalties=["group"], hidden_layer_sizes=(2,), max_iter=20, strengths=3, cv=2
+    ).findings
 
-    own = own_part(found)
+    own = own_part(result)
 
     text = text_of(own)
     assert "The first 200 columns are listed, 2,300 more are left out." in text

@@ -161,7 +161,7 @@ def test_tables_are_sorted_by_a_click(visit, report) -> None:
     heading.get_by_role("button").click()
 
     expect(heading).to_have_attribute("aria-sort", "ascending")
-    strengths = sorted(one.strength for one in report[1].candidates)
+    strengths = sorted(each.strength for each in report[1].candidates)
     order = page.locator("#comparison tbody tr > :nth-child(2)").evaluate_all(
         "all => all.map(one => +one.dataset.value)"
     )
@@ -260,7 +260,7 @@ def test_panels_are_stacked_on_a_phone(visit) -> None:
         panels = visit(viewport).locator("#paths .nsewdrag")
         tops.append({round(panels.nth(index).bounding_box()["y"]) for index in range(2)})
 
-    assert [len(found) for found in tops] == [1, 2]
+    assert [len(result) for result in tops] == [1, 2]
 
 
 def test_it_prints_with_its_pictures_on_white(visit) -> None:

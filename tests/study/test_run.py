@@ -59,7 +59,7 @@ def test_plainly_worse_is_by_more_than_students_quantile(cv, quantile) -> None:
 
 
 def test_every_penalty_is_a_candidate_after_the_unpenalized_network(small) -> None:
-    assert [one.name for one in small.candidates] == ["none", "l2", "group"]
+    assert [each.name for each in small.candidates] == ["none", "l2", "group"]
     assert small.baseline.strength == 0.0
     assert set(small.watched) == {"none", small.chosen}
     assert small.rows == {"training": 142, "test": 36}
@@ -77,21 +77,21 @@ def test_the_results_are_those_of_the_networks(small) -> None:
     x = small.encoder.transform(small.table.features)
     y = small.table.target.map({label: number for number, label in enumerate(small.table.classes)}).to_numpy()
 
-    for one in small.candidates:
-        row = small.results.loc[one.name]
-        trained = row_losses("multiclass", y[training], one.model.predict(x[training], verbose=0))
-        tested = row_losses("multiclass", y[testing], one.model.predict(x[testing], verbose=0))
+    for each in small.candidates:
+        row = small.results.loc[each.name]
+        trained = row_losses("multiclass", y[training], each.model.predict(x[training], verbose=0))
+        tested = row_losses("multiclass", y[testing], each.model.predict(x[testing], verbose=0))
         assert row["loss"] == pytest.approx(trained.mean(), rel=1e-4)
         assert row["test_loss"] == pytest.approx(tested.mean(), rel=1e-4)
-        assert row["zeros"] == sum((w == 0).sum() for w in one.model.get_weights() if w.ndim == 2)
+        assert row["zeros"] == sum((w == 0).sum() for w in each.model.get_weights() if w.ndim == 2)
     gains = small.results["test_loss"].iloc[0] - small.results["test_loss"].iloc[1:]
     np.testing.assert_allclose(small.results["gain"].iloc[1:], gains, rtol=1e-5)
 
 
 def test_the_watched_training_ends_where_the_lane_of_its_fold_ended(small) -> None:
-    one, seen = small.best, small.watched[small.chosen]
-    lanes = one.stage.lanes.table
-    [lane] = lanes[(lanes["fold"] == 0) & np.isclose(lanes["strength"], one.strength)].to_dict("records")
+    each, seen = small.best, small.watched[small.chosen]
+    lanes = each.stage.lanes.table
+    [lane] = lanes[(lanes["fold"] == 0) & np.isclose(lanes["strength"], each.strength)].to_dict("records")
 
     last = seen.history.iloc[-1]
 
@@ -117,16 +117,16 @@ def test_the_same_seed_gives_the_same_numbers_and_progress_grows() -> None:
 
 
 def test_the_columns_that_matter_are_selected() -> None:
-    found = run_study(planted(300), "y", penalties=["adaptive"], cv=3, strengths=9, max_iter=400).findings
+    result = run_study(planted(300), "y", penalties=["adaptive"], cv=3, strengths=9, max_iter=400).findings
 
-    one = found.best
-    assert one.selected is not None
-    assert one.stability is not None
-    assert set(one.selected) == {"curved", "color"}
-    assert one.stability[["curved", "color"]].min() == 1.0
-    assert one.stability.drop(["curved", "color"]).max() <= 0.25
-    assert found.selector is one
-    assert one.gain.low > 0
+    each = result.best
+    assert each.selected is not None
+    assert each.stability is not None
+    assert set(each.selected) == {"curved", "color"}
+    assert each.stability[["curved", "color"]].min() == 1.0
+    assert each.stability.drop(["curved", "color"]).max() <= 0.25
+    assert result.selector is each
+    assert each.gain.low > 0
 
 
 def test_test_rows_change_only_the_final_scores() -> None:
@@ -150,11 +150,11 @@ def test_the_network_learns_every_task(task) -> None:
     made = {"binary": (frame["y"] > 1.5).astype(str), "counts": np.exp(frame["y"].clip(upper=3)).round()}
     frame["y"] = made[task]
 
-    found = run_study(frame, "y", task=task, penalties=["l2"], cv=2, max_iter=300, strengths=4).findings
+    result = run_study(frame, "y", task=task, penalties=["l2"], cv=2, max_iter=300, strengths=4).findings
 
-    assert found.table.task == task
-    assert found.best.score.value > {"binary": 0.8, "counts": 0.5}[task]
-    assert found.best.score.low < found.best.score.value < found.best.score.high
+    assert result.table.task == task
+    assert result.best.score.value > {"binary": 0.8, "counts": 0.5}[task]
+    assert result.best.score.low < result.best.score.value < result.best.score.high
 
 
 def test_groups_time_and_weights_are_used() -> None:
@@ -177,25 +177,25 @@ def own_network(inputs, outputs) -> keras.Model:
 
 
 def test_a_custom_network() -> None:
-    found = run_study("diabetes", model=own_network, penalties=["group"], **FAST).findings
+    result = run_study("diabetes", model=own_network, penalties=["group"], **FAST).findings
 
-    assert found.best.model.name == "mine"
-    assert found.best.selected is not None
-    assert found.settings.model == "own_network"
+    assert result.best.model.name == "mine"
+    assert result.best.selected is not None
+    assert result.settings.model == "own_network"
 
 
 def test_a_requested_choice_and_no_penalty_at_all(alone) -> None:
     requested = run_study("diabetes", penalties=["l2"], choose="none", **FAST)
 
     assert requested.chosen == "none"
-    assert [one.name for one in alone.candidates] == [alone.chosen] == ["none"]
+    assert [each.name for each in alone.candidates] == [alone.chosen] == ["none"]
     assert alone.selector is None
 
 
 def test_initial_weights_count_for_stability() -> None:
-    found = run_study("diabetes", penalties=["group"], n_init=2, **FAST)
+    result = run_study("diabetes", penalties=["group"], n_init=2, **FAST)
 
-    assert len(np.asarray(found.best.path.lanes.features)) == 2 * (2 + 1)
+    assert len(np.asarray(result.best.path.lanes.features)) == 2 * (2 + 1)
 
 
 @pytest.mark.parametrize(
@@ -219,9 +219,9 @@ def test_initial_weights_count_for_stability() -> None:
         ),
     ],
 )
-def test_settings_that_cannot_be_are_refused(given, message) -> None:
+def test_settings_that_cannot_be_are_refused(arguments, message) -> None:
     with pytest.raises(DataError, match=message):
-        run_study("diabetes", **{**FAST, **given})
+        run_study("diabetes", **{**FAST, **arguments})
 
 
 def test_it_continues_from_a_checkpoint(tmp_path) -> None:
@@ -246,6 +246,6 @@ def test_it_continues_from_a_checkpoint(tmp_path) -> None:
     "module", ["run", "result", "tables", "sources", "errors", "columns.encoding", "columns.folds", "columns.reading"]
 )
 def test_the_examples_of_the_docstrings(module) -> None:
-    found = doctest.testmod(importlib.import_module(f"poise.study.{module}"))
+    result = doctest.testmod(importlib.import_module(f"poise.study.{module}"))
 
-    assert found.failed == 0
+    assert result.failed == 0

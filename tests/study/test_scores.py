@@ -22,10 +22,10 @@ def test_regression_is_scored_as_scikit_learn_does() -> None:
     said = y + 0.5 * random.normal(size=(ROWS, 1))
     weight = random.uniform(0.5, 2.0, ROWS)
 
-    for given in (None, weight):
-        rows, one = scorer("regression", y, given), score_rows("regression", y, said)
-        assert rows.loss(one).value == pytest.approx(metrics.mean_squared_error(y, said, sample_weight=given))
-        assert rows.score(one).value == pytest.approx(metrics.r2_score(y, said, sample_weight=given))
+    for arguments in (None, weight):
+        rows, each = scorer("regression", y, arguments), score_rows("regression", y, said)
+        assert rows.loss(each).value == pytest.approx(metrics.mean_squared_error(y, said, sample_weight=arguments))
+        assert rows.score(each).value == pytest.approx(metrics.r2_score(y, said, sample_weight=arguments))
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
@@ -37,20 +37,20 @@ def test_classes_are_scored_as_scikit_learn_does(task) -> None:
     odds = np.exp(odds) / np.exp(odds).sum(axis=1, keepdims=True)
     target = y[:, None].astype("float32") if task == "binary" else y
 
-    rows, one = scorer(task, target), score_rows(task, target, logits)
+    rows, each = scorer(task, target), score_rows(task, target, logits)
 
-    assert rows.loss(one).value == pytest.approx(metrics.log_loss(y, odds, labels=range(classes)))
-    assert rows.score(one).value == pytest.approx(metrics.accuracy_score(y, odds.argmax(axis=1)))
+    assert rows.loss(each).value == pytest.approx(metrics.log_loss(y, odds, labels=range(classes)))
+    assert rows.score(each).value == pytest.approx(metrics.accuracy_score(y, odds.argmax(axis=1)))
 
 
 def test_counts_are_scored_as_scikit_learn_does() -> None:
     mean = random.uniform(0.2, 5.0, (ROWS, 1))
     y = random.poisson(mean).astype("float64")
 
-    rows, one = scorer("counts", y), score_rows("counts", y, mean)
+    rows, each = scorer("counts", y), score_rows("counts", y, mean)
 
-    assert rows.score(one).value == pytest.approx(metrics.d2_tweedie_score(y[:, 0], mean[:, 0], power=1), rel=1e-5)
-    np.testing.assert_allclose(one.score_terms.mean(), metrics.mean_poisson_deviance(y, mean), rtol=1e-5)
+    assert rows.score(each).value == pytest.approx(metrics.d2_tweedie_score(y[:, 0], mean[:, 0], power=1), rel=1e-5)
+    np.testing.assert_allclose(each.score_terms.mean(), metrics.mean_poisson_deviance(y, mean), rtol=1e-5)
 
 
 def test_large_logits_do_not_overflow() -> None:
@@ -61,14 +61,14 @@ def test_large_logits_do_not_overflow() -> None:
 
 def test_the_interval_of_a_mean_is_that_of_students_t() -> None:
     y = random.normal(size=(1000, 1))
-    one = score_rows("regression", y, np.zeros((1000, 1)))
+    each = score_rows("regression", y, np.zeros((1000, 1)))
 
-    found = scorer("regression", y).loss(one)
+    result = scorer("regression", y).loss(each)
 
-    error = one.losses.std(ddof=1) / np.sqrt(1000)
-    low, high = stats.t.interval(0.95, 999, loc=one.losses.mean(), scale=error)
-    assert found.low == pytest.approx(low, abs=0.1 * error * 2)
-    assert found.high == pytest.approx(high, abs=0.1 * error * 2)
+    error = each.losses.std(ddof=1) / np.sqrt(1000)
+    low, high = stats.t.interval(0.95, 999, loc=each.losses.mean(), scale=error)
+    assert result.low == pytest.approx(low, abs=0.1 * error * 2)
+    assert result.high == pytest.approx(high, abs=0.1 * error * 2)
 
 
 def test_a_gain_is_paired() -> None:
@@ -76,22 +76,22 @@ def test_a_gain_is_paired() -> None:
     base = y + 5.0 + random.normal(size=(ROWS, 1))
     better = base - 0.1
     rows = scorer("regression", y)
-    one, other = score_rows("regression", y, better), score_rows("regression", y, base)
+    each, other = score_rows("regression", y, better), score_rows("regression", y, base)
 
-    gain = rows.gain(one, other)
+    gain = rows.gain(each, other)
 
-    assert gain.value == pytest.approx(rows.loss(other).value - rows.loss(one).value)
+    assert gain.value == pytest.approx(rows.loss(other).value - rows.loss(each).value)
     assert gain.is_certain
     assert gain.low > 0
-    assert gain.high - gain.low < 0.2 * (rows.loss(one).high - rows.loss(one).low)
+    assert gain.high - gain.low < 0.2 * (rows.loss(each).high - rows.loss(each).low)
 
 
 def test_rows_of_a_group_are_drawn_together() -> None:
     groups = np.repeat(np.arange(20), 50)
     y = np.zeros((1000, 1))
-    one = score_rows("regression", y, random.normal(size=20)[groups][:, None])
+    each = score_rows("regression", y, random.normal(size=20)[groups][:, None])
 
-    together, apart = scorer("regression", y, groups=groups).loss(one), scorer("regression", y).loss(one)
+    together, apart = scorer("regression", y, groups=groups).loss(each), scorer("regression", y).loss(each)
 
     assert together.value == pytest.approx(apart.value)
     assert together.high - together.low > 4 * (apart.high - apart.low)
@@ -99,9 +99,9 @@ def test_rows_of_a_group_are_drawn_together() -> None:
 
 def test_the_same_seed_draws_the_same() -> None:
     y = random.normal(size=(30, 1))
-    one = score_rows("regression", y, 0.5 * y)
+    each = score_rows("regression", y, 0.5 * y)
 
-    assert scorer("regression", y).score(one) == scorer("regression", y).score(one)
+    assert scorer("regression", y).score(each) == scorer("regression", y).score(each)
 
 
 def test_an_interval_that_holds_zero_is_not_certain() -> None:

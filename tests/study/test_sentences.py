@@ -35,7 +35,7 @@ def diabetes(diabetes_study) -> Any:
 
 def altered(findings, name: str = "l2", **changes) -> Any:
     """The findings with other numbers of one candidate, which is chosen, to read their sentences."""
-    candidates = tuple(replace(one, **changes) if one.name == name else one for one in findings.candidates)
+    candidates = tuple(replace(each, **changes) if each.name == name else each for each in findings.candidates)
     watched = findings.watched | {name: findings.watched["none"]}
     return replace(findings, candidates=candidates, chosen=name, watched=watched)
 
@@ -165,7 +165,7 @@ def test_after_adaptive_stages_columns_are_selected_where_the_loss_is_lowest(dia
 
 
 def test_columns_that_cannot_be_determined_are_not_claimed(diabetes) -> None:
-    candidates = tuple(replace(one, selected=None, stability=None) for one in diabetes.candidates)
+    candidates = tuple(replace(each, selected=None, stability=None) for each in diabetes.candidates)
 
     sentence = write_answer(replace(diabetes, candidates=candidates))[1]
 
@@ -183,11 +183,11 @@ def test_the_ends_of_the_grid_are_warned_of(diabetes) -> None:
 
 
 def test_convergence_is_reported(diabetes) -> None:
-    one = diabetes["l2"]
+    each = diabetes["l2"]
     sentences = []
     for residual in (0.0005, 0.02, 0.4, float("nan")):
-        lanes = one.path.lanes.table.assign(residual=residual, gradient=1.0)
-        stage = replace(one.path, lanes=replace(one.path.lanes, table=lanes))
+        lanes = each.path.lanes.table.assign(residual=residual, gradient=1.0)
+        stage = replace(each.path, lanes=replace(each.path.lanes, table=lanes))
         sentences.append(write_answer(altered(diabetes, path=stage, stage=stage))[2])
 
     assert sentences[0].endswith(

@@ -73,69 +73,69 @@ def test_a_saved_study_is_five_files(done, tmp_path) -> None:
 
     assert report == tmp_path / "runs" / "run" / "report.html"
     assert report.read_text(encoding="utf-8") == PAGE
-    assert [one.name for one in (tmp_path / "runs").iterdir()] == ["run"]
-    assert {one.name for one in report.parent.iterdir()} == set(FILES)
+    assert [each.name for each in (tmp_path / "runs").iterdir()] == ["run"]
+    assert {each.name for each in report.parent.iterdir()} == set(FILES)
 
 
 def test_study_json_is_what_its_schema_says(folder) -> None:
-    found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    result = json.loads((folder / "study.json").read_text(encoding="utf-8"))
 
     jsonschema.Draft202012Validator.check_schema(schema())
-    assert find_violation(found) == ""
+    assert find_violation(result) == ""
 
 
 def test_study_json_holds_what_was_found(done, folder) -> None:
-    found = read_description(folder)
+    result = read_description(folder)
 
-    assert found["data"] | {"digest": ""} == {
+    assert result["data"] | {"digest": ""} == {
         "name": done.table.name, "source": done.table.source, "target": "price", "task": "regression", "classes": [],
         "columns": [
             {**vars(column), "ignored_texts": list(column.ignored_texts)} for column in done.table.columns
         ],
         "groups": None, "time": None, "weight": None, "notes": list(done.table.notes), "digest": "",
     }  # fmt: skip
-    assert {"training": 48, "test": 12}.items() <= found["rows"].items()
-    assert found["settings"]["penalties"] == ["l2"]
-    assert found["settings"]["hidden_layer_sizes"] == [4]
-    for one in found["candidates"]:
-        row = done.results.loc[one["candidate"]]
-        assert [one[name] for name in row.index] == [None if value != value else value for value in row]
-    assert found["candidates"][0]["gain"] is None
-    assert found["candidates"][1]["selected"] == ["age", "color", "since"]
-    assert found["candidates"][1]["stability"] == {"age": 1.0, "color": 1.0, "since": 1.0}
-    assert (found["chosen"], found["selector"], len(found["answer"])) == ("l2", None, 3)
-    assert (found["center"], found["scale"]) == (done.center, done.scale)
-    assert found["inputs"] == list(done.encoder.inputs)
-    assert found["versions"]["keras"] == keras.__version__
+    assert {"training": 48, "test": 12}.items() <= result["rows"].items()
+    assert result["settings"]["penalties"] == ["l2"]
+    assert result["settings"]["hidden_layer_sizes"] == [4]
+    for each in result["candidates"]:
+        row = done.results.loc[each["candidate"]]
+        assert [each[name] for name in row.index] == [None if value != value else value for value in row]
+    assert result["candidates"][0]["gain"] is None
+    assert result["candidates"][1]["selected"] == ["age", "color", "since"]
+    assert result["candidates"][1]["stability"] == {"age": 1.0, "color": 1.0, "since": 1.0}
+    assert (result["chosen"], result["selector"], len(result["answer"])) == ("l2", None, 3)
+    assert (result["center"], result["scale"]) == (done.center, done.scale)
+    assert result["inputs"] == list(done.encoder.inputs)
+    assert result["versions"]["keras"] == keras.__version__
 
 
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda found: found.pop("candidates"), "'candidates' is a required property"),
-        (lambda found: found["candidates"][1].pop("strength"), "candidates[1]: 'strength' is a required property"),
+        (lambda result: result.pop("candidates"), "'candidates' is a required property"),
+        (lambda result: result["candidates"][1].pop("strength"), "candidates[1]: 'strength' is a required property"),
         (
-            lambda found: found["candidates"][1].update(strength=None),
+            lambda result: result["candidates"][1].update(strength=None),
             "candidates[1].strength: None is not of type 'number'",
         ),
-        (lambda found: found.update(candidates=[]), "candidates: [] should be non-empty"),
+        (lambda result: result.update(candidates=[]), "candidates: [] should be non-empty"),
         (
-            lambda found: found["data"].update(task="ranking"),
+            lambda result: result["data"].update(task="ranking"),
             "data.task: 'ranking' is not one of ['regression', 'binary'",
         ),
-        (lambda found: found["rows"].update(test=0), "rows.test: 0 is less than the minimum of 1"),
-        (lambda found: found["rows"].update(test=True), "rows.test: True is not of type 'integer'"),
-        (lambda found: found.update(another=1), "Additional properties are not allowed ('another' was unexpected)"),
-        (lambda found: found["files"].update(model=3), "files.model: 3 is not of type 'string'"),
-        (lambda found: found.update(version=99), "has format version 99; this poise reads 3. Update poise."),
-        (lambda found: found.update(version=1), "has format version 1; this poise reads 3. Run the study again."),
-        (lambda found: found.update(format="poise path"), "holds no saved study: study.json has another format"),
+        (lambda result: result["rows"].update(test=0), "rows.test: 0 is less than the minimum of 1"),
+        (lambda result: result["rows"].update(test=True), "rows.test: True is not of type 'integer'"),
+        (lambda result: result.update(another=1), "Additional properties are not allowed ('another' was unexpected)"),
+        (lambda result: result["files"].update(model=3), "files.model: 3 is not of type 'string'"),
+        (lambda result: result.update(version=99), "has format version 99; this poise reads 3. Update poise."),
+        (lambda result: result.update(version=1), "has format version 1; this poise reads 3. Run the study again."),
+        (lambda result: result.update(format="poise path"), "holds no saved study: study.json has another format"),
     ],
 )
 def test_a_study_json_that_violates_the_schema_is_refused(damage, said, folder) -> None:
-    found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    damage(found)
-    (folder / "study.json").write_text(json.dumps(found))
+    result = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    damage(result)
+    (folder / "study.json").write_text(json.dumps(result))
 
     with pytest.raises(DataError) as caught:
         Study.load(folder)
@@ -146,25 +146,25 @@ def test_a_study_json_that_violates_the_schema_is_refused(damage, said, folder) 
 def test_the_table_is_that_of_all_paths(done, folder) -> None:
     table = pd.read_parquet(folder / "table.parquet")
 
-    for one in done.candidates:
-        own = table[table["candidate"] == one.name]
-        pd.testing.assert_frame_equal(own[one.path.table.columns].reset_index(drop=True), one.path.table)
-        assert own["strength"][own["predicts"]].tolist() == [one.strength]
-        assert own["strength"][own["selects"]].tolist() == [one.selection_strength]
+    for each in done.candidates:
+        own = table[table["candidate"] == each.name]
+        pd.testing.assert_frame_equal(own[each.path.table.columns].reset_index(drop=True), each.path.table)
+        assert own["strength"][own["predicts"]].tolist() == [each.strength]
+        assert own["strength"][own["selects"]].tolist() == [each.selection_strength]
     assert table["stage"].eq(1).all()
 
 
 def test_adaptive_stages_follow_each_other_in_the_table(diabetes_study) -> None:
-    one = diabetes_study["adaptive"]
+    each = diabetes_study["adaptive"]
 
     table = paths_table(diabetes_study)
 
     rows = table[table["candidate"] == "adaptive"]
-    assert rows["stage"].tolist() == [number for number, stage in enumerate(one.stages, 1) for _ in stage.strengths]
+    assert rows["stage"].tolist() == [number for number, stage in enumerate(each.stages, 1) for _ in stage.strengths]
     [predicting] = rows["stage"][rows["predicts"]]
     [selecting] = rows["stage"][rows["selects"]]
-    assert one.stages[predicting - 1] is one.stage
-    assert selecting == len(one.stages) == 3
+    assert each.stages[predicting - 1] is each.stage
+    assert selecting == len(each.stages) == 3
 
 
 # ---------------------------------------------------------------- predictions
@@ -359,44 +359,47 @@ def two_inputs() -> keras.Model:
         (two_inputs, "(any, 10), (any, 10)", "(any, 1)"),
     ],
 )
-def test_a_network_that_does_not_fit_is_refused(model, taken, given, folder) -> None:
+def test_a_network_that_does_not_fit_is_refused(model, taken, arguments, folder) -> None:
     model().save(folder / "model.keras")
     _sign(folder)
 
     with pytest.raises(DataError) as caught:
         Study.load(folder)
     assert (
-        f"the network takes {taken} and returns {given}, and by study.json it takes (any, 10) and returns (any, 1)"
+        f"the network takes {taken} and returns {arguments}, and by study.json it takes (any, 10) and returns (any, 1)"
     ) in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda found: found["data"].update(classes=["a", "b"]), "2 classes do not fit the task regression"),
-        (lambda found: found["data"].update(task="multiclass"), "0 classes do not fit the task multiclass"),
-        (lambda found: found["data"].update(task="binary", classes=["a", "a"]), "2 classes do not fit the task binary"),
+        (lambda result: result["data"].update(classes=["a", "b"]), "2 classes do not fit the task regression"),
+        (lambda result: result["data"].update(task="multiclass"), "0 classes do not fit the task multiclass"),
         (
-            lambda found: found["data"].update(task="multiclass", classes=["a", "b", "c"]),
+            lambda result: result["data"].update(task="binary", classes=["a", "a"]),
+            "2 classes do not fit the task binary",
+        ),
+        (
+            lambda result: result["data"].update(task="multiclass", classes=["a", "b", "c"]),
             "by study.json it takes (any, 10) and returns (any, 3)",
         ),
-        (lambda found: found["inputs"].reverse(), "study.json and preprocessing.skops name different inputs"),
-        (lambda found: found["inputs"].pop(), "study.json and preprocessing.skops name different inputs"),
-        (lambda found: found["data"]["columns"][0].update(name="b"), "preprocessing.skops name different columns"),
+        (lambda result: result["inputs"].reverse(), "study.json and preprocessing.skops name different inputs"),
+        (lambda result: result["inputs"].pop(), "study.json and preprocessing.skops name different inputs"),
+        (lambda result: result["data"]["columns"][0].update(name="b"), "preprocessing.skops name different columns"),
         (
-            lambda found: found["data"]["columns"][0].update(kind="set aside"),
+            lambda result: result["data"]["columns"][0].update(kind="set aside"),
             "preprocessing.skops name different columns",
         ),
-        (lambda found: found.update(chosen="l3"), "chosen is 'l3', which is not a candidate"),
-        (lambda found: found.update(selector="l3"), "selector is 'l3', which is not a candidate"),
-        (lambda found: found.update(scale=10**400), "scale: it violates 'maximum'"),
-        (lambda found: found.update(center=float("inf")), "it is not JSON"),
+        (lambda result: result.update(chosen="l3"), "chosen is 'l3', which is not a candidate"),
+        (lambda result: result.update(selector="l3"), "selector is 'l3', which is not a candidate"),
+        (lambda result: result.update(scale=10**400), "scale: it violates 'maximum'"),
+        (lambda result: result.update(center=float("inf")), "it is not JSON"),
     ],
 )
 def test_a_study_json_that_does_not_fit_the_network_is_refused(change, said, folder) -> None:
-    found = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    change(found)
-    _sign(folder, **found)
+    result = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    change(result)
+    _sign(folder, **result)
 
     with pytest.raises(DataError) as caught:
         Study.load(folder)
@@ -406,11 +409,11 @@ def test_a_study_json_that_does_not_fit_the_network_is_refused(change, said, fol
 
 def test_a_single_changed_number_in_study_json_is_found(folder) -> None:
     text = (folder / "study.json").read_text(encoding="utf-8")
-    found = json.loads(text)
-    (folder / "study.json").write_text(json.dumps(found))
-    assert read_description(folder) == found
+    result = json.loads(text)
+    (folder / "study.json").write_text(json.dumps(result))
+    assert read_description(folder) == result
 
-    (folder / "study.json").write_text(json.dumps(found | {"scale": found["scale"] + 1e-9}))
+    (folder / "study.json").write_text(json.dumps(result | {"scale": result["scale"] + 1e-9}))
     with pytest.raises(DataError, match=r"is damaged: study\.json has changed since it was saved"):
         read_description(folder)
 
@@ -449,18 +452,18 @@ def test_damage_anywhere_raises_nothing_else(folder) -> None:
 
 def _sign(folder, **changed) -> None:
     """As if study.json had been written with the files that are there now."""
-    found = json.loads((folder / "study.json").read_text(encoding="utf-8")) | changed
-    found["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in found["files"]}
-    found.pop("checksum")
-    found["checksum"] = hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
-    (folder / "study.json").write_text(json.dumps(found))
+    result = json.loads((folder / "study.json").read_text(encoding="utf-8")) | changed
+    result["files"] = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in result["files"]}
+    result.pop("checksum")
+    result["checksum"] = hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+    (folder / "study.json").write_text(json.dumps(result))
 
 
 # ---------------------------------------------------------------- the place
 
 
 def content_of(folder) -> Any:
-    return {str(one.relative_to(folder)): one.is_file() and one.read_bytes() for one in folder.rglob("*")}
+    return {str(each.relative_to(folder)): each.is_file() and each.read_bytes() for each in folder.rglob("*")}
 
 
 def test_checking_leaves_no_trace(tmp_path) -> None:
@@ -474,7 +477,7 @@ def test_an_empty_folder_takes_a_study(done, tmp_path) -> None:
 
     write_study(done, tmp_path / "run")
 
-    assert {one.name for one in (tmp_path / "run").iterdir()} == set(FILES)
+    assert {each.name for each in (tmp_path / "run").iterdir()} == set(FILES)
 
 
 @pytest.mark.parametrize(
@@ -488,7 +491,7 @@ class TestWhatIsThere:
         assert content_of(folder) == before
 
         act(done, folder, overwrite=True)
-        assert {one.name for one in folder.iterdir()} == set(FILES)
+        assert {each.name for each in folder.iterdir()} == set(FILES)
 
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_something_else_is_not_touched(self, act, overwrite, done, tmp_path) -> None:

@@ -38,12 +38,12 @@ def lines(header: str, row: str, times: int = ROWS) -> str:
     return "\n".join([header, *(row.format(n=n, m=n % 4) for n in range(times))]) + "\n"
 
 
-def kinds(found: Table) -> dict[str, str]:
-    return {column.name: column.kind for column in found.columns}
+def kinds(result: Table) -> dict[str, str]:
+    return {column.name: column.kind for column in result.columns}
 
 
-def note(found: Table, name: str) -> str:
-    return next(column.note for column in found.columns if column.name == name)
+def note(result: Table, name: str) -> str:
+    return next(column.note for column in result.columns if column.name == name)
 
 
 def refused(*arguments, **keywords) -> str:
@@ -65,17 +65,17 @@ def refused(*arguments, **keywords) -> str:
     ],
 )
 def test_built_in_tables(name, task, classes, columns) -> None:
-    found = read(name)
+    result = read(name)
 
-    assert (found.name, found.source, found.task) == (name, name, task)
-    assert (len(found.classes), found.features.shape[1]) == (classes, columns)
-    assert found.notes == ()
+    assert (result.name, result.source, result.task) == (name, name, task)
+    assert (len(result.classes), result.features.shape[1]) == (classes, columns)
+    assert result.notes == ()
 
 
 def test_constant_pixels_of_digits_are_set_aside() -> None:
-    found = read("digits")
+    result = read("digits")
 
-    assert (found.task, len(found.classes), found.features.shape) == ("multiclass", 10, (1797, 61))
+    assert (result.task, len(result.classes), result.features.shape) == ("multiclass", 10, (1797, 61))
 
 
 def test_california_is_read_only_from_the_disk(monkeypatch, tmp_path) -> None:
@@ -107,11 +107,11 @@ def test_a_text_file_is_read_as_it_was_written(tmp_path, case) -> None:
     header, row, options = READABLE[case]
     text = header + "".join(row.format(n=n, m=n % 4) for n in range(ROWS))
 
-    found = read(write(tmp_path, text, "sales.txt"), "y", **options)
+    result = read(write(tmp_path, text, "sales.txt"), "y", **options)
 
-    assert found.features["a"].tolist() == [n + 0.5 for n in range(ROWS)]
-    assert found.features["b"].tolist() == [f"x{n % 4}" for n in range(ROWS)]
-    assert (found.name, found.task, found.target.tolist()) == ("sales", "regression", list(range(ROWS)))
+    assert result.features["a"].tolist() == [n + 0.5 for n in range(ROWS)]
+    assert result.features["b"].tolist() == [f"x{n % 4}" for n in range(ROWS)]
+    assert (result.name, result.task, result.target.tolist()) == ("sales", "regression", list(range(ROWS)))
 
 
 @pytest.mark.parametrize(
@@ -128,22 +128,22 @@ def test_a_text_file_is_read_as_it_was_written(tmp_path, case) -> None:
         ("utf-16-le", "utf-16-le"),
     ],
 )
-def test_encodings(tmp_path, written, given) -> None:
+def test_encodings(tmp_path, written, kwargs) -> None:
     content = lines("größe,stadt,y", "{n}.5,Köln {m},{n}").encode(written)
 
-    found = read(write(tmp_path, content), "y", encoding=given)
+    result = read(write(tmp_path, content), "y", encoding=kwargs)
 
-    assert list(found.features.columns) == ["größe", "stadt"]
-    assert set(found.features["stadt"]) == {"Köln 0", "Köln 1", "Köln 2", "Köln 3"}
+    assert list(result.features.columns) == ["größe", "stadt"]
+    assert set(result.features["stadt"]) == {"Köln 0", "Köln 1", "Köln 2", "Köln 3"}
 
 
 def test_a_header_of_ten_thousand_names_is_a_header(tmp_path) -> None:
     names = [f"column number {number}" for number in range(10_000)]
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 10_000)), columns=names).assign(y=range(20))
 
-    found = read(write(tmp_path, frame), "y")
+    result = read(write(tmp_path, frame), "y")
 
-    assert found.features.shape == (20, 10_000)
+    assert result.features.shape == (20, 10_000)
 
 
 def test_three_hundred_thousand_rows(tmp_path) -> None:
@@ -155,10 +155,10 @@ def test_three_hundred_thousand_rows(tmp_path) -> None:
     path = tmp_path / "large.parquet"
     pd.DataFrame(columns | {"y": random.normal(size=rows)}).to_parquet(path)
 
-    found = read(path, "y")
+    result = read(path, "y")
 
-    assert found.features.shape == (rows, 20)
-    assert kinds(found) == (
+    assert result.features.shape == (rows, 20)
+    assert kinds(result) == (
         {f"number {n}": "number" for n in range(15)}
         | {f"category {n}": "category" for n in range(1, 4)}
         | {"when": "date", "free": "number"}
@@ -193,11 +193,11 @@ X, Y = RANDOM.normal(size=(ROWS, 3)), RANDOM.normal(size=ROWS)
 def test_arrays_in_npz(tmp_path, arrays, target, columns) -> None:
     np.savez(tmp_path / "lab.npz", **arrays)
 
-    found = read(tmp_path / "lab.npz", target)
+    result = read(tmp_path / "lab.npz", target)
 
-    assert list(found.features.columns) == columns
-    assert found.features.iloc[:, 0].to_numpy() == pytest.approx(X[:, 0], rel=1e-6)
-    assert len(found.target) == ROWS
+    assert list(result.features.columns) == columns
+    assert result.features.iloc[:, 0].to_numpy() == pytest.approx(X[:, 0], rel=1e-6)
+    assert len(result.target) == ROWS
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ def test_standard_input(monkeypatch) -> None:
     content = lines("a;y", "{n},5;{n}").encode("utf-8-sig")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
 
-    found = read("-", "y")
+    result = read("-", "y")
 
-    assert (found.name, found.source, found.features["a"][1]) == ("standard input", "-", 1.5)
+    assert (result.name, result.source, result.features["a"][1]) == ("standard input", "-", 1.5)
 
 
 UNREADABLE = {
@@ -463,15 +463,15 @@ def test_roles_are_not_features() -> None:
         times=pd.array([2] * (ROWS - 1) + [0], dtype="Int64"),
     )
 
-    found = read(frame, "price", groups="shop", time="when", weight="times", drop=["color"])
+    result = read(frame, "price", groups="shop", time="when", weight="times", drop=["color"])
 
-    assert kinds(found) == {"size": "number", "color": "set aside"}
-    assert found.groups is not None
-    assert found.time is not None
-    assert found.weight is not None
-    assert found.groups.tolist() == frame["shop"].tolist()
-    assert found.time[:2].tolist() == [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-02-02")]
-    assert (found.weight.dtype, found.weight.iloc[-1]) == ("float64", 0.0)
+    assert kinds(result) == {"size": "number", "color": "set aside"}
+    assert result.groups is not None
+    assert result.time is not None
+    assert result.weight is not None
+    assert result.groups.tolist() == frame["shop"].tolist()
+    assert result.time[:2].tolist() == [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-02-02")]
+    assert (result.weight.dtype, result.weight.iloc[-1]) == ("float64", 0.0)
 
 
 @pytest.mark.parametrize(
@@ -517,17 +517,17 @@ def test_groups_need_values_and_two_of_them() -> None:
     ],
 )
 def test_the_task_is_inferred(target, task, classes) -> None:
-    found = read(table(price=target), "price")
+    result = read(table(price=target), "price")
 
-    assert (found.task, found.classes) == (task, classes)
-    assert found.target.dtype == ("float64" if task == "regression" else object)
+    assert (result.task, result.classes) == (task, classes)
+    assert result.target.dtype == ("float64" if task == "regression" else object)
 
 
 @pytest.mark.parametrize("task", ["regression", "counts"])
 def test_a_task_can_be_chosen(task) -> None:
-    found = read(table(price=np.arange(ROWS) % 3), "price", task=task)
+    result = read(table(price=np.arange(ROWS) % 3), "price", task=task)
 
-    assert (found.task, found.target.dtype, found.classes) == (task, "float64", ())
+    assert (result.task, result.target.dtype, result.classes) == (task, "float64", ())
 
 
 WRONG_TARGETS = {
@@ -585,25 +585,25 @@ def test_rows_without_a_target_are_left_out(nothing) -> None:
     frame = table()
     frame.loc[[0, 5], "price"] = nothing
 
-    found = read(frame, "price")
+    result = read(frame, "price")
 
-    assert found.notes == ("2 of 40 rows have no value of 'price' and are left out.",)
-    assert found.features["size"].tolist() == np.delete(SIZE, [0, 5]).tolist()
-    assert found.features.index.equals(found.target.index)
-    assert found.features.index.equals(pd.RangeIndex(38))
+    assert result.notes == ("2 of 40 rows have no value of 'price' and are left out.",)
+    assert result.features["size"].tolist() == np.delete(SIZE, [0, 5]).tolist()
+    assert result.features.index.equals(result.target.index)
+    assert result.features.index.equals(pd.RangeIndex(38))
 
 
 def test_one_in_a_thousand_is_a_class() -> None:
     target = ["rare"] * 10 + ["common"] * 10_000
-    found = read(pd.DataFrame({"size": np.random.default_rng(0).normal(size=10_010), "y": target}), "y")
+    result = read(pd.DataFrame({"size": np.random.default_rng(0).normal(size=10_010), "y": target}), "y")
 
-    assert (found.task, found.classes, found.notes) == ("binary", ("common", "rare"), ())
+    assert (result.task, result.classes, result.notes) == ("binary", ("common", "rare"), ())
 
 
 def test_a_rare_class_is_noted() -> None:
-    found = read(table(price=["rare"] * 2 + ["common"] * 38), "price")
+    result = read(table(price=["rare"] * 2 + ["common"] * 38), "price")
 
-    assert found.notes == ("Classes with fewer than 5 rows: 'rare' (2). Results for them are unreliable.",)
+    assert result.notes == ("Classes with fewer than 5 rows: 'rare' (2). Results for them are unreliable.",)
 
 
 # ---------------------------------------------------------------- columns
@@ -703,14 +703,14 @@ COLUMNS = {
 def test_what_a_column_holds(case) -> None:
     values, kind, first, expected = COLUMNS[case]
 
-    found = read(table(it=values), "price")
+    result = read(table(it=values), "price")
 
-    column = next(column for column in found.columns if column.name == "it")
+    column = next(column for column in result.columns if column.name == "it")
     dtype = {"number": "float64", "category": object, "date": "datetime64[ns]"}[kind]
     wanted = pd.Series(np.array(first, dtype=dtype), dtype=dtype, name="it")
     assert (column.kind, column.note) == (kind, expected)
-    assert column.missing == found.features["it"].isna().sum()
-    pd.testing.assert_series_equal(found.features["it"].head(2), wanted)
+    assert column.missing == result.features["it"].isna().sum()
+    pd.testing.assert_series_equal(result.features["it"].head(2), wanted)
 
 
 @pytest.mark.parametrize(
@@ -725,10 +725,10 @@ def test_types_of_arrow(kind, values) -> None:
     }
     arrow = pd.Series(values).astype(types[kind])
 
-    found, plain = read(table(it=arrow), "price"), read(table(it=values), "price")
+    result, plain = read(table(it=arrow), "price"), read(table(it=values), "price")
 
-    assert kinds(found)["it"] == kind
-    pd.testing.assert_frame_equal(found.features, plain.features)
+    assert kinds(result)["it"] == kind
+    pd.testing.assert_frame_equal(result.features, plain.features)
 
 
 ASIDE = {
@@ -749,11 +749,11 @@ ASIDE = {
 def test_what_is_set_aside(case) -> None:
     name, values, reason = ASIDE[case]
 
-    found = read(table(**{name: values}), "price")
+    result = read(table(**{name: values}), "price")
 
-    assert list(found.features.columns) == ["size", "color"]
-    assert note(found, name) == reason
-    assert found.notes == (f"Set aside: '{name}' ({reason}).",)
+    assert list(result.features.columns) == ["size", "color"]
+    assert note(result, name) == reason
+    assert result.notes == (f"Set aside: '{name}' ({reason}).",)
 
 
 def test_numbers_that_count_up_are_an_identifier_only_by_name() -> None:
@@ -768,12 +768,12 @@ def test_numbers_that_count_up_are_an_identifier_only_by_name() -> None:
 @pytest.mark.parametrize(("different", "kind"), [(5_000, "category"), (5_001, "set aside")])
 def test_five_thousand_categories(different, kind) -> None:
     towns = [f"town {n % different}" for n in range(4 * different)]
-    found = read(
+    result = read(
         pd.DataFrame({"town": towns, "size": np.random.default_rng(0).normal(size=len(towns)), "y": range(len(towns))}),
         "y",
     )
 
-    assert kinds(found)["town"] == kind
+    assert kinds(result)["town"] == kind
 
 
 def test_nothing_is_left_to_predict_from() -> None:
@@ -804,20 +804,20 @@ LEAKS = {
 def test_a_column_that_determines_the_target_is_noted(case) -> None:
     target, column, is_leak = LEAKS[case]
 
-    found = read(table(price=target, copy=column), "price")
+    result = read(table(price=target, copy=column), "price")
 
     sentence = "Column 'copy' determines the target 'price' almost exactly. This looks like a leak; consider dropping the column."
-    assert "copy" in found.features
-    assert (sentence in found.notes) == is_leak
-    assert len(found.notes) == is_leak
+    assert "copy" in result.features
+    assert (sentence in result.notes) == is_leak
+    assert len(result.notes) == is_leak
 
 
 def test_the_frame_given_is_left_as_it_was() -> None:
     frame = table(it=[np.inf, *range(39)], when="2024-01-01").set_index(pd.Index([0] * ROWS))
     before = frame.copy(deep=True)
 
-    found = read(frame, "price")
-    found.features.loc[0, "size"] = 99.0
+    result = read(frame, "price")
+    result.features.loc[0, "size"] = 99.0
 
     pd.testing.assert_frame_equal(frame, before)
 
@@ -837,21 +837,21 @@ def studied() -> pd.DataFrame:
 
 def test_the_rows_of_the_table_are_new_rows_too(tmp_path) -> None:
     path = write(tmp_path, studied())
-    found = read(path, "price")
+    result = read(path, "price")
     name, _, rows = load(path)
 
-    pd.testing.assert_frame_equal(convert_rows(rows, found.columns, name), found.features)
+    pd.testing.assert_frame_equal(convert_rows(rows, result.columns, name), result.features)
 
 
 def test_new_rows_are_read_as_the_old_ones_were() -> None:
-    found = read(studied(), "price")
+    result = read(studied(), "price")
     rows = pd.DataFrame(
         {"extra": [1, 2], "flag": ["True", None], "age": ["n/k", "5"], "paid": ["1,234", "7"]}
         | {"when": ["03/04/2024", None], "color": ["violet", None], "size": [np.inf, "1e3"]},
         index=[7, 7],
     )
 
-    features = convert_rows(rows, found.columns, "new.csv")
+    features = convert_rows(rows, result.columns, "new.csv")
 
     expected = {"size": [np.nan, 1000.0], "color": pd.Series(["violet", None], dtype=object)}
     expected |= {"when": pd.Series(["2024-04-03", None], dtype="datetime64[ns]"), "paid": [1.234, 7.0]}
@@ -882,24 +882,24 @@ def test_new_rows_are_read_as_the_old_ones_were() -> None:
     ],
 )
 def test_new_rows_of_another_type(columns, sentence) -> None:
-    found = read(studied(), "price")
+    result = read(studied(), "price")
 
     with pytest.raises(DataError) as error:
-        convert_rows(studied().assign(**columns), found.columns, "new.csv")
+        convert_rows(studied().assign(**columns), result.columns, "new.csv")
 
     assert str(error.value).startswith(sentence)
 
 
 def test_new_rows_without_a_column() -> None:
-    found = read(studied(), "price")
+    result = read(studied(), "price")
 
     with pytest.raises(DataError, match="new.csv has no column 'size'. Did you mean 'sizes'"):
-        convert_rows(studied().rename(columns={"size": "sizes"}), found.columns, "new.csv")
+        convert_rows(studied().rename(columns={"size": "sizes"}), result.columns, "new.csv")
 
 
 def test_new_rows_may_lack_what_is_not_in_use() -> None:
-    found = read(studied(), "price", drop=["age"])
+    result = read(studied(), "price", drop=["age"])
 
-    features = convert_rows(studied().drop(columns=["age", "id", "price"]).head(1), found.columns, "new.csv")
+    features = convert_rows(studied().drop(columns=["age", "id", "price"]).head(1), result.columns, "new.csv")
 
     assert list(features.columns) == ["size", "color", "when", "paid", "flag"]

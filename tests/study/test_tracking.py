@@ -38,7 +38,7 @@ def read(folder) -> Any:
     """What TensorBoard reads: by tag [(step, value)]."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     tags = events.Tags()["tensors"]
-    return {tag: [(one.step, make_ndarray(one.tensor_proto)) for one in events.Tensors(tag)] for tag in tags}
+    return {tag: [(each.step, make_ndarray(each.tensor_proto)) for each in events.Tensors(tag)] for tag in tags}
 
 
 def as_study(findings) -> Any:
@@ -53,12 +53,12 @@ def written(diabetes_study, tmp_path_factory) -> Any:
 
 
 def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, written) -> None:
-    assert {one.name for one in written.iterdir()} == {"none", "l2"}
-    found = {}
+    assert {each.name for each in written.iterdir()} == {"none", "l2"}
+    result = {}
     for name, seen in diabetes_study.watched.items():
-        found = read(written / name)
+        result = read(written / name)
         for column, values in seen.history.items():
-            steps, shown = zip(*found[f"losses/{column}"], strict=True)
+            steps, shown = zip(*result[f"losses/{column}"], strict=True)
             assert steps == tuple(seen.history.index)
             np.testing.assert_allclose(shown, values, rtol=1e-6)
         layers = seen.forces["variable"].unique()
@@ -66,11 +66,11 @@ def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, writ
         for variable in layers:
             rows = seen.forces[seen.forces["variable"] == variable]
             for column in ("prediction", "penalty", "zeros", "weight_norm"):
-                steps, shown = zip(*found[f"forces/{column}/{variable}"], strict=True)
+                steps, shown = zip(*result[f"forces/{column}/{variable}"], strict=True)
                 assert steps == tuple(rows["step"])
                 np.testing.assert_allclose(shown, rows[column], rtol=1e-6)
-    assert {"losses/loss", "losses/val_loss", "losses/penalty", "losses/total_loss"} <= set(found)
-    assert not any(np.isnan(value).any() for values in found.values() for _, value in values)
+    assert {"losses/loss", "losses/val_loss", "losses/penalty", "losses/total_loss"} <= set(result)
+    assert not any(np.isnan(value).any() for values in result.values() for _, value in values)
 
 
 def test_tensorboard_shows_the_weights_before_and_after(diabetes_study, written) -> None:
@@ -103,7 +103,7 @@ def test_events_are_replaced_only_on_request(diabetes_study, tmp_path) -> None:
     unpenalized = replace(diabetes_study, watched={"none": diabetes_study.watched["none"]})
     to_tensorboard(as_study(unpenalized), "logs", overwrite=True)
 
-    assert [one.parent.name for one in (tmp_path / "logs").rglob("*tfevents*")] == ["none"]
+    assert [each.parent.name for each in (tmp_path / "logs").rglob("*tfevents*")] == ["none"]
     assert (tmp_path / "logs" / "notes.txt").read_text() == "mine"
 
 
@@ -112,7 +112,7 @@ def test_what_would_stop_tensorboard_is_found_out_before(tmp_path, monkeypatch) 
     with pytest.raises(OSError, match=r"'file.none' cannot be written: Not a directory. Choose another path."):
         check_tensorboard("file")
     check_tensorboard("logs")
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
     monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
     with pytest.raises(DataError, match=r'TensorBoard is not installed. Run `pip install "poise\[tensorboard\]"`.'):
@@ -157,12 +157,12 @@ def client(uri) -> Any:
 
 
 def test_mlflow_gets_settings_scores_answer_and_the_folder(diabetes_study, run, server) -> None:
-    found = client(server).get_run(to_mlflow(run, uri=server))
+    result = client(server).get_run(to_mlflow(run, uri=server))
 
-    study, logged = diabetes_study, found.data
-    assert found.info.run_name == "diabetes"
-    assert found.info.status == "FINISHED"
-    assert client(server).get_experiment(found.info.experiment_id).name == "poise"
+    study, logged = diabetes_study, result.data
+    assert result.info.run_name == "diabetes"
+    assert result.info.status == "FINISHED"
+    assert client(server).get_experiment(result.info.experiment_id).name == "poise"
     expected = {
         "data": "diabetes",
         "task": "regression",
@@ -174,20 +174,20 @@ def test_mlflow_gets_settings_scores_answer_and_the_folder(diabetes_study, run, 
     assert expected.items() <= logged.params.items()
     assert float(logged.params["strength"]) == study.best.strength
     assert "choose" not in logged.params
-    for one in study.candidates:
+    for each in study.candidates:
         for name, value in {
-            "test_loss": one.test_loss.value, "test_loss_low": one.test_loss.low, "score": one.score.value,
-            "val_loss": one.val_loss, "loss": one.loss, "gain_high": one.gain.high, "zeros": one.row["zeros"],
+            "test_loss": each.test_loss.value, "test_loss_low": each.test_loss.low, "score": each.score.value,
+            "val_loss": each.val_loss, "loss": each.loss, "gain_high": each.gain.high, "zeros": each.row["zeros"],
         }.items():  # fmt: skip
             if np.isnan(value):
-                assert f"{one.name}/{name}" not in logged.metrics
+                assert f"{each.name}/{name}" not in logged.metrics
             else:
-                assert logged.metrics[f"{one.name}/{name}"] == pytest.approx(value, rel=1e-9)
+                assert logged.metrics[f"{each.name}/{name}"] == pytest.approx(value, rel=1e-9)
     assert logged.metrics["test_loss"] == logged.metrics["l2/test_loss"]
     assert all(sentence in logged.tags["mlflow.note.content"] for sentence in write_answer(study))
-    held = client(server).list_artifacts(found.info.run_id)
-    assert {one.path for one in held} == set(FILES)
-    assert {one.path: one.file_size for one in held}["model.keras"] == os.path.getsize(run / "model.keras")
+    held = client(server).list_artifacts(result.info.run_id)
+    assert {each.path for each in held} == set(FILES)
+    assert {each.path: each.file_size for each in held}["model.keras"] == os.path.getsize(run / "model.keras")
 
 
 def test_the_server_and_the_experiment_come_from_the_environment(run, server, monkeypatch) -> None:
@@ -197,7 +197,7 @@ def test_the_server_and_the_experiment_come_from_the_environment(run, server, mo
     first, second = to_mlflow(run), to_mlflow(run, experiment="other")
 
     names = [
-        client(server).get_experiment(client(server).get_run(one).info.experiment_id).name for one in (first, second)
+        client(server).get_experiment(client(server).get_run(each).info.experiment_id).name for each in (first, second)
     ]
     assert names == ["mine", "other"]
 
@@ -215,7 +215,7 @@ def test_a_run_that_could_not_be_logged_has_failed(run, server, monkeypatch) -> 
     experiment = client(server).get_experiment_by_name("full")
     assert experiment is not None
     number = experiment.experiment_id
-    assert [one.info.status for one in client(server).search_runs([number])] == ["FAILED"]
+    assert [each.info.status for each in client(server).search_runs([number])] == ["FAILED"]
 
 
 def test_a_server_that_does_not_answer_is_found_out_before_and_soon(monkeypatch) -> None:

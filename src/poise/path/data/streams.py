@@ -165,6 +165,6 @@ def _checksum(batch: Any) -> int:
 
 def _check(leaf: np.ndarray, number: int) -> None:
     if leaf.dtype.kind not in "fiub":
-        raise TypeError(f"Batch {number} of x has dtype {leaf.dtype}, which is not a type of numbers. Encode it first.")
+        raise TypeError(f"Batch {number} of x must be numeric, got dtype {leaf.dtype}. Encode it first.")
     if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
         raise ValueError(f"Batch {number} of x has NaN or infinite values. Replace them, or drop the rows.")
