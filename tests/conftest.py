@@ -48,7 +48,7 @@ DOCS_EVERYWHERE = ["docs/test_custom_loops.py", "docs/test_pytorch_page.py"]
 SHARED = {
     "test_adoption.py": [
         *("test_adopted_training_is_the_untouched_one", "test_the_state_of_a_model_that_has_rules_is_kept"),
-        *("test_loss_scaling_stays_around_the_penalty", "test_an_average_of_the_weights_goes_on"),
+        *("test_loss_scaling_stays_around_the_penalty", "test_an_average_of_the_weights_continues"),
         *("test_low_rank_adapters_train_alike", "test_layers_frozen_after_training_began"),
     ],
     "test_callbacks.py": [

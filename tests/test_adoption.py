@@ -99,7 +99,7 @@ def test_regularizers_do_not_come_back_by_saving_loading_or_cloning(tmp_path) ->
     assert {rule.name for rule in loaded.optimizer.rules} == {rule.name for rule in model.optimizer.rules}
 
 
-def test_a_loaded_model_goes_on_as_the_untouched_one(tmp_path) -> None:
+def test_a_loaded_model_continues_like_the_original(tmp_path) -> None:
     untouched = fitted(compiled("adam", net(kernel_regularizer=regularizers.L1(0.01))), epochs=5)
     untouched.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -202,7 +202,7 @@ def test_a_model_that_is_not_built_is_refused() -> None:
         poise.adopt_regularizers(keras.Sequential([layers.Dense(1, kernel_regularizer="l2")]))
 
 
-def test_an_average_of_the_weights_goes_on() -> None:
+def test_an_average_of_the_weights_continues() -> None:
     def trained() -> Any:
         inner = keras.optimizers.SGD(0.05, use_ema=True, ema_momentum=0.9)
         model = compiled(inner, net(kernel_regularizer=regularizers.L2(0.01)))
@@ -315,7 +315,7 @@ def test_the_momentum_of_the_proximal_steps_is_kept() -> None:
     assert_same_weights(_stepped(adopted), _stepped(untouched))
 
 
-def test_a_rule_that_has_the_name_of_an_adopted_one_is_told_apart() -> None:
+def test_a_rule_with_the_name_of_an_adopted_one_is_renamed() -> None:
     model = _penalized("sgd", poise.Rule("features/kernel", poise.L1(0.1), name="L2(strength=0.01)"))
 
     poise.adopt_regularizers(model)

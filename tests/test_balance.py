@@ -316,7 +316,7 @@ def test_recorded_forces_are_those_of_every_so_many_batches(observe_every: int) 
     assert row["weight_norm"] == pytest.approx(np.linalg.norm(weights(model)[0]), rel=1e-6)
 
 
-def test_recorded_forces_start_anew_after_a_reset() -> None:
+def test_recorded_forces_restart_after_a_reset() -> None:
     model = fitted(linear_model(poise.L1(0.1), 1), epochs=2)
     assert model.optimizer.force_record().samples == 6.0
 
@@ -328,7 +328,7 @@ def test_recorded_forces_start_anew_after_a_reset() -> None:
 
 
 @pytest.mark.parametrize("observe_every", [0, 3])
-def test_nothing_recorded_is_an_error_that_says_how(observe_every: int) -> None:
+def test_nothing_recorded_is_an_error_that_explains_how_to_record(observe_every: int) -> None:
     model = linear_model(poise.L2(0.1), observe_every)
     with pytest.raises(
         ValueError, match=r"Compile with poise\.PenalizedOptimizer\(\.\.\., observe_every=10\) and train, or pass"

@@ -129,14 +129,14 @@ def test_no_validation_has_no_val_total_loss() -> None:
     assert set(history) == {"loss", "penalty", "total_loss"}
 
 
-def test_validation_at_some_epochs_alone() -> None:
+def test_validation_at_some_epochs_only() -> None:
     history = split(model_of(), epochs=4, validation_freq=2)
 
     assert [len(history[key]) for key in ("total_loss", "val_total_loss")] == [4, 2]
     np.testing.assert_allclose(history["penalty"], replayed(model_of(), 4)["penalty"], rtol=2e-5)
 
 
-def test_a_second_fit_starts_its_means_anew() -> None:
+def test_a_second_fit_restarts_its_means() -> None:
     model = model_of()
     both = [split(model, epochs=1)["penalty"][0] for _ in range(2)]
 
@@ -343,7 +343,7 @@ def test_force_history_leaves_out_epochs_without_a_sample() -> None:
     assert remembered.table["epoch"].tolist() == [0, 0, 2, 2]
 
 
-def test_force_history_starts_anew_with_every_fit() -> None:
+def test_force_history_restarts_with_every_fit() -> None:
     model, remembered = compiled(poise.PenalizedOptimizer("sgd", RULES, observe_every=1)), poise.ForceHistory()
 
     for _ in range(2):

@@ -112,7 +112,7 @@ def test_the_step_of_every_optimizer_takes_a_variable_without_entries(inner: str
 @pytest.mark.filterwarnings(
     "ignore:Rule 'kernels' has no effect", "ignore:The model does not have any trainable weights"
 )
-def test_a_frozen_model_has_no_penalty_and_says_so(update: str) -> None:
+def test_a_frozen_model_has_no_penalty_and_warns(update: str) -> None:
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.trainable = False
     before = [array(weight) for weight in model.weights]

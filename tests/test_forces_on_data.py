@@ -128,7 +128,7 @@ def test_masking_layer_before_a_recurrent_one() -> None:
     assert_forces(make, {"loss": "mse"}, (inputs, y), [10])
 
 
-def test_outputs_with_reductions_and_weights_of_their_own() -> None:
+def test_outputs_with_separate_reductions_and_weights() -> None:
     x, y = table(ROWS)
     targets = {"a": y, "b": np.concatenate([y, -2 * y], axis=1)}
     compile_as = {
@@ -139,7 +139,7 @@ def test_outputs_with_reductions_and_weights_of_their_own() -> None:
         assert_forces(two_outputs, compile_as, (x, targets, *sample_weight), [10])
 
 
-def test_losses_that_are_no_mean_over_rows() -> None:
+def test_losses_that_are_not_a_mean_over_rows() -> None:
     def root(y: Any, predicted: Any) -> Any:
         return ops.sqrt(ops.mean((y - predicted) ** 2))
 

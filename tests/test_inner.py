@@ -73,7 +73,7 @@ def test_average_momentum_set_on_the_wrapper_is_used() -> None:
     assert_same_weights(fitted(ours, epochs=3), fitted(theirs, epochs=3))
 
 
-def test_variables_excluded_from_weight_decay_on_the_wrapper_are_left_alone() -> None:
+def test_variables_excluded_from_weight_decay_on_the_wrapper_are_unchanged() -> None:
     def trained(optimizer: Any, model: keras.Model) -> keras.Model:
         optimizer.exclude_from_weight_decay(var_names=["bias"])
         return fitted(compiled(optimizer, model), epochs=3)
@@ -107,7 +107,7 @@ def test_momentum_of_a_proximal_update_is_set_before_training_or_refused() -> No
     assert late.momentum == 0.0
 
 
-def test_what_neither_has_is_no_attribute() -> None:
+def test_names_that_neither_has_are_not_attributes() -> None:
     optimizer = poise.PenalizedOptimizer("sgd", RULE)
     with pytest.raises(AttributeError, match="beta_1"):
         optimizer.beta_1  # noqa: B018
@@ -162,7 +162,7 @@ def test_one_inner_optimizer_serves_one_wrapper() -> None:
 
 
 @pytest.mark.parametrize("inner", ["sgd", "adam"])
-def test_optimizer_of_one_model_is_refused_by_a_second(inner: str) -> None:
+def test_optimizer_of_one_model_is_refused_by_a_second_model(inner: str) -> None:
     optimizer = poise.PenalizedOptimizer(inner, RULE)
     fitted(compiled(optimizer), epochs=1)
     second = net(seed=2)

@@ -127,7 +127,7 @@ def test_summary_of_an_optimizer_that_the_model_is_not_compiled_with() -> None:
         poise.summary([])
 
 
-def test_html_is_one_table_without_colors_of_its_own() -> None:
+def test_html_is_one_table_without_custom_colors() -> None:
     page = poise.summary(_model(poise.L2(0.1)))._repr_html_()
 
     assert page.count("<table") == page.count("</table>") == 1

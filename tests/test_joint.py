@@ -222,7 +222,7 @@ def test_summary_shows_the_rule_at_every_member() -> None:
     assert poise.summary(model).title == "net: 3 of 4 trained variables penalized, update='auto'"
 
 
-def test_a_loaded_model_goes_on_as_the_saved_one(tmp_path: Path) -> None:
+def test_a_loaded_model_continues_like_the_saved_one(tmp_path: Path) -> None:
     """Also under other paths: what Keras rebuilds may lack the model's name in them."""
     model = net()
     compiled(poise.PenalizedOptimizer(optimizers.RMSprop(0.02, momentum=0.5), units_of(model, 0.3), "proximal"), model)

@@ -415,7 +415,7 @@ def roles(layer: keras.layers.Layer) -> dict[str, str]:
     return {variable.name: kind_of(variable) for variable in layer.variables}
 
 
-def test_tokens_and_position_tables_of_a_custom_layer_are_no_kernels() -> None:
+def test_tokens_and_position_tables_of_a_custom_layer_are_not_kernels() -> None:
     layer = Patches()
     layer.build((None, 4, 3))
 
@@ -493,7 +493,7 @@ def test_low_rank_factors_are_kernels_between_inputs_rank_and_outputs() -> None:
         assert (sides.inputs, sides.outputs) == (Axes.along(variable.shape, 0), Axes.along(variable.shape, 1))
 
 
-def test_a_shared_variable_is_what_its_own_layer_says() -> None:
+def test_a_shared_variable_has_the_role_of_its_own_layer() -> None:
     """A custom layer that holds the kernel of another one, and stands before it in the model."""
 
     class Tied(layers.Layer):
@@ -561,7 +561,7 @@ def test_whole_units_vanish_in_training(make: Any, shape: tuple, axes: Axes) -> 
     assert 0.0 < np.mean(expected == 0) < 1.0
 
 
-def test_slopes_of_prelu_are_left_alone_by_default() -> None:
+def test_slopes_of_prelu_are_not_penalized_by_default() -> None:
     model = keras.Sequential(
         [keras.Input((3,)), layers.Dense(2), layers.PReLU(alpha_initializer="ones"), layers.Dense(1)]
     )

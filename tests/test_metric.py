@@ -281,7 +281,7 @@ def test_an_optimizer_with_its_own_step_can_be_registered(monkeypatch: pytest.Mo
     assert_solution(model, lasso.coef_)
 
 
-def test_a_subclass_without_a_step_of_its_own_has_that_of_its_parent() -> None:
+def test_a_subclass_without_its_own_step_has_the_step_of_its_parent() -> None:
     assert metric.metric_of(RenamedAdam()).step is metric.STEPS[optimizers.Adam][1]
 
 

@@ -313,7 +313,7 @@ def test_strength_set_before_build_is_trained_with() -> None:
 
 
 @every_update
-def test_strength_set_in_a_callback_acts_from_the_next_epoch_on_without_tracing_anew(update: str) -> None:
+def test_strength_set_in_a_callback_acts_from_the_next_epoch_without_retracing(update: str) -> None:
     traced = []
 
     def loss(y: Any, predicted: Any) -> Any:
@@ -590,7 +590,7 @@ def test_missing_gradient_of_another_variable_is_left_to_keras() -> None:
 
 
 @every_update
-def test_apply_to_some_of_the_variables_changes_those_alone(update: str) -> None:
+def test_apply_to_some_of_the_variables_changes_only_those(update: str) -> None:
     model = net()
     variables, before = model.trainable_variables, weights(model)
     optimizer = poise.PenalizedOptimizer(optimizers.SGD(0.1), poise.L2(0.5), update=update, observe_every=1)

@@ -62,7 +62,7 @@ def test_inner_is_an_optimizer(inner: Any) -> None:
         poise.PenalizedOptimizer(inner, poise.L2(0.1))
 
 
-def test_two_rules_of_one_name_are_refused() -> None:
+def test_two_rules_with_the_same_name_are_refused() -> None:
     with pytest.raises(ValueError, match=r"2 rules are named 'kernels L2'.*Pass a different name="):
         poise.PenalizedOptimizer("sgd", [poise.L2(0.1), poise.L2(0.2)])
 
@@ -99,7 +99,7 @@ def test_nuclear_needs_one_step_for_the_matrix() -> None:
 
 
 @pytest.mark.parametrize("update", ["coupled", "decoupled"])
-def test_infinite_weights_hold_at_zero_by_a_prox_alone(update: str) -> None:
+def test_only_a_prox_holds_infinite_weights_at_zero(update: str) -> None:
     """The decoupled L2 acts by its gradient too."""
     rule = poise.Rule("features/kernel", poise.L2(0.1, factors=np.array([[1.0, np.inf, 1.0, 1.0, 1.0]])))
     with pytest.raises(ValueError, match=r"L2 has infinite factors.*Use update='auto' or 'proximal', without another"):
@@ -186,7 +186,7 @@ def frozen_features() -> keras.Model:
     return model
 
 
-def test_rule_for_frozen_layers_alone_sleeps_and_says_so() -> None:
+def test_rule_for_only_frozen_layers_is_inactive_and_warns() -> None:
     rules = [poise.Rule("features/kernel", poise.L1(0.1)), poise.Rule("head/kernel", poise.L2(0.01))]
     model = compiled(poise.PenalizedOptimizer("sgd", rules), frozen_features())
 

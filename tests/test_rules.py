@@ -328,13 +328,13 @@ def test_rules_of_a_wrong_type_are_refused(rules: Any) -> None:
 
 
 @pytest.mark.parametrize("penalty", ["l2", 0.01, None, poise.L2])
-def test_rule_takes_a_poise_penalty_alone(penalty: Any) -> None:
+def test_rule_takes_only_a_poise_penalty(penalty: Any) -> None:
     with pytest.raises(TypeError, match=r"takes a poise penalty.*, got "):
         poise.Rule("head/kernel", penalty)
 
 
 @pytest.mark.parametrize("arguments", [["l2"], [poise.L1(), 3.0]])
-def test_list_of_rules_takes_poise_penalties_alone(arguments: list) -> None:
+def test_list_of_rules_takes_only_poise_penalties(arguments: list) -> None:
     with pytest.raises(TypeError, match="takes a poise penalty"):
         as_rules(arguments)
 
@@ -383,7 +383,7 @@ def test_rule_far_from_everything_names_nothing() -> None:
     assert "Did you mean" not in str(caught.value)
 
 
-def test_rule_whose_exclude_leaves_nothing_says_so() -> None:
+def test_rule_whose_exclude_leaves_nothing_is_refused() -> None:
     rules = as_rules(poise.Rule("*/kernel", poise.L2(), exclude=poise.Role.KERNELS))
     with pytest.raises(ValueError, match=r"matches none .*Its exclude leaves out all 2 variables that it selects"):
         resolve(rules, net().trainable_variables)

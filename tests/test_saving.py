@@ -127,7 +127,7 @@ def test_a_cloned_model_compiled_alike_trains_alike() -> None:
     assert_same_weights(fitted(clone, epochs=3), fitted(model, epochs=3), relative=1e-6)
 
 
-def test_weights_alone_are_loaded_into_a_model_of_the_same_form(tmp_path: Path) -> None:
+def test_weights_files_load_into_a_model_of_the_same_form(tmp_path: Path) -> None:
     model = _trained("proximal")
     model.save_weights(tmp_path / "only.weights.h5")
     plain, penalized = compiled("sgd"), compiled(poise.PenalizedOptimizer("adam", poise.L1(0.1)))

@@ -117,7 +117,7 @@ def assert_same_of(net, x, cut):
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 
-def test_what_is_unknown_is_null_in_json(net):
+def test_unknown_values_are_null_in_json(net):
     series = keras.Sequential([keras.Input((None, 3)), layers.Dense(2), layers.GlobalAveragePooling1D()])
     randomized(series).save(net)
 
@@ -377,7 +377,7 @@ class Halved(keras.layers.Layer):
     assert poise("compact", net, "--import", "poise_own_halves").exit_code == 0
 
 
-def test_a_file_that_is_no_model_is_one_sentence(net):
+def test_a_file_that_is_not_a_model_is_one_sentence(net):
     Path("text.keras").write_text("no model")
     Path("short.keras").write_bytes(net.read_bytes()[:2000])
     with zipfile.ZipFile("other.keras", "w") as archive:
@@ -432,7 +432,7 @@ def test_rows_that_declare_more_than_the_file_holds_are_one_sentence(net):
 
 
 @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
-def test_a_model_that_cannot_be_compacted_says_why(net):
+def test_a_model_that_cannot_be_compacted_has_a_reason(net):
     keras.Sequential([layers.Dense(3)], name="open").save(net)
 
     assert refused(net).startswith("The model 'open' is not built and has no weights yet.")

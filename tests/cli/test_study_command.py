@@ -314,7 +314,7 @@ def test_a_full_disk_while_saving_keeps_finished_work(finished, calls, monkeypat
     assert [path.name for path in Path("runs").iterdir()] == ["wine"]
 
 
-def test_a_full_disk_while_training_says_how_to_continue(monkeypatch):
+def test_a_full_disk_while_training_explains_how_to_continue(monkeypatch):
     monkeypatch.setattr(studies, "run_study", _failing(OSError(28, "No space left on device"), writes=True))
 
     assert refused("study", "wine") == (

@@ -28,7 +28,7 @@ from .zeroing import (
 # ---------------------------------------------------------------- a plain model
 
 
-def test_training_goes_on_from_the_smaller_model() -> None:
+def test_training_continues_from_the_smaller_model() -> None:
     smaller = poise.compact(conv_net())
     before = [np.array(w) for w in smaller.get_weights()]
     random = np.random.default_rng(0)

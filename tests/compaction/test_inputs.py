@@ -102,7 +102,7 @@ def test_features_are_followed_from_the_input_to_who_reads_them(make, zeros, exp
     np.testing.assert_allclose(outputs(smaller, [x[..., needed]])[0], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_tokens_are_no_features() -> None:
+def test_tokens_are_not_features() -> None:
     inputs = keras.Input((4,), dtype="int32")
     model = keras.Model(inputs, layers.Dense(2, name="last")(layers.Flatten()(layers.Embedding(9, 3)(inputs))))
     randomized(model)

@@ -87,7 +87,7 @@ def test_constants_leave_a_nested_model_for_the_reader_outside(kind) -> None:
 
 
 @every_block
-def test_a_nested_model_called_twice_loses_what_is_dead_in_both_calls(kind) -> None:
+def test_a_nested_model_called_twice_loses_units_that_are_dead_in_both_calls(kind) -> None:
     left, right = keras.Input((5,)), keras.Input((5,))
     inner = block(kind)
     x = layers.Concatenate()([inner(left), inner(right)])

@@ -85,7 +85,7 @@ def test_masks_among_the_inputs_are_needed() -> None:
     assert [positions.tolist() for positions in needed] == [[0, 1, 2], [0, 1, 2, 3, 4]]
 
 
-def test_a_sum_without_the_kernel_is_left_alone() -> None:
+def test_a_sum_without_the_kernel_is_unchanged() -> None:
     rows = layers.Input((3, 4))
     product = layers.EinsumDense("abc,cd->ad", output_shape=(5,), bias_axes="d")
     model = randomized(keras.Model(rows, layers.Dense(2)(product(layers.Dense(4, name="below")(rows)))))
@@ -94,7 +94,7 @@ def test_a_sum_without_the_kernel_is_left_alone() -> None:
     assert_same(model, poise.compact(model))
 
 
-def test_a_model_inside_that_is_called_by_names_gets_what_is_its_own() -> None:
+def test_a_nested_model_called_by_names_gets_its_own_inputs() -> None:
     each, other = layers.Input((2,), name="z"), layers.Input((3,), name="a")
     inside = keras.Model([each, other], layers.Add()([layers.Dense(4)(each), layers.Dense(4)(other)]))
     rows = layers.Input((3,))
@@ -128,7 +128,7 @@ class Doubling(keras.Model):
         return cls(**config)
 
 
-def test_a_model_with_a_call_of_its_own_is_no_graph() -> None:
+def test_a_model_with_a_custom_call_is_not_a_graph() -> None:
     with pytest.raises(TypeError, match="custom call method"):
         poise.compact(Doubling())
 
@@ -182,14 +182,14 @@ class Unknown(layers.Layer):
         return self.function(inputs)
 
 
-def test_a_layer_that_cannot_be_made_anew_is_named() -> None:
+def test_a_layer_that_cannot_be_rebuilt_is_named() -> None:
     rows = layers.Input((3,))
 
     with pytest.raises(TypeError, match="Unknown.*get_config"):
         poise.compact(keras.Model(rows, layers.Dense(2)(Unknown(ops.square)(rows))))
 
 
-def test_an_activation_with_weights_of_its_own_is_refused() -> None:
+def test_an_activation_with_weights_is_refused() -> None:
     model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=layers.PReLU()), layers.Dense(2)])
     model(np.zeros((1, 3), "float32"))
 

@@ -200,7 +200,7 @@ def test_an_activation_layer_passes_on_what_it_makes_of_zero(name) -> None:
 
 @pytest.mark.parametrize("way", Kept._fields)
 @pytest.mark.parametrize("name", WALLS)
-def test_what_is_normalized_over_the_units_stays_whole(name, way) -> None:
+def test_units_that_are_normalized_together_stay_whole(name, way) -> None:
     check(VECTOR, layers.Activation(name), way, (1, 4), 6)
 
 
@@ -237,7 +237,7 @@ def test_half_a_group_of_a_normalization_stays() -> None:
     assert width(smaller.get_layer("first")) == UNITS
 
 
-def test_one_filter_of_two_of_a_depthwise_convolution_may_not_go_alone() -> None:
+def test_one_of_two_filters_of_a_depthwise_convolution_stays() -> None:
     model, *_ = between(IMAGE, layers.DepthwiseConv2D(2, depth_multiplier=2, name="depthwise"))
     unread(model.get_layer("last"), (2, 9))
 

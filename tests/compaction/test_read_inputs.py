@@ -253,7 +253,7 @@ UNKNOWN: dict[str, Callable[[], keras.Model]] = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_there_is_no_answer_where_it_is_not_known(name: str) -> None:
+def test_no_answer_where_the_inputs_are_unknown(name: str) -> None:
     model = UNKNOWN[name]()
 
     assert read_inputs(model, [array(weight) for weight in model.weights]) is None

@@ -140,7 +140,7 @@ def test_what_cannot_go_is_not_penalized() -> None:
 
 
 @pytest.mark.parametrize(("weights", "price"), [(None, np.sqrt(4 + 1)), (1.0, 1.0), ([3.0] * 5, 3.0)])
-def test_a_group_weighs_as_told(weights, price) -> None:
+def test_a_group_has_the_factor_that_was_set(weights, price) -> None:
     penalty = poise.unit_sparsity(dense_chain(), 2.0, weights).penalty
     only_one = np.zeros(sum(int(np.prod(shape)) for shape, _, _ in penalty.members.values()), "float32")
     only_one[0] = 1.0  # an entry of the first unit
@@ -239,7 +239,7 @@ def test_units_of_one_tower_vanish_and_those_of_the_other_stay(tower) -> None:
     assert (left, right) == (1, 5)
 
 
-def test_members_whose_places_are_no_longer_known_are_refused() -> None:
+def test_members_whose_positions_are_lost_are_refused() -> None:
     model = two_towers(functional_tower)
     rule = poise.unit_sparsity(model)
     model.get_layer("left").trainable = False

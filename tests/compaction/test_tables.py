@@ -95,7 +95,7 @@ def test_a_model_without_a_graph_is_refused(function) -> None:
 
 
 @pytest.mark.parametrize("arguments", [None, "model", layers.Dense(3)])
-def test_what_is_no_model_is_refused(arguments) -> None:
+def test_other_objects_than_models_are_refused(arguments) -> None:
     with pytest.raises(TypeError, match="model"):
         poise.compact(arguments)
 

@@ -178,7 +178,7 @@ def test_a_whole_group_of_a_convolution_goes_with_its_inputs(way) -> None:
     assert smaller.get_layer("middle").groups == 2
 
 
-def test_one_filter_of_a_grouped_convolution_may_not_go_alone() -> None:
+def test_one_filter_of_a_grouped_convolution_stays() -> None:
     model = stack(IMAGE, layers.Conv2D(9, 2, groups=3, name="middle"))
     unread(model.get_layer("last"), [3])
 

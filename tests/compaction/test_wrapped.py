@@ -69,7 +69,7 @@ def test_a_torch_module_stays_with_its_buffers_and_is_a_copy() -> None:
 
 @pytest.mark.backends("torch")
 @pytest.mark.parametrize("function", [poise.compact, poise.dead_units, poise.unit_sparsity])
-def test_a_model_without_a_graph_is_told_what_it_lacks(function) -> None:
+def test_a_model_without_a_graph_gets_a_clear_error(function) -> None:
     model = keras.Sequential([layers.TorchModuleWrapper(module())])
     model(ops.ones((3, 4)))
 

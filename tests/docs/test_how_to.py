@@ -58,7 +58,7 @@ def test_the_home_page_links_every_page() -> None:
     assert [page.name for page in pages if f"({page.relative_to(DOCS)})" not in text] == []
 
 
-def test_every_guide_says_in_its_first_sentence_what_it_shows() -> None:
+def test_every_guide_states_its_goal_in_the_first_sentence() -> None:
     first_lines = [guide.read_text(encoding="utf-8").split("\n\n")[1] for guide in GUIDES]
 
     assert len(GUIDES) == 9

@@ -105,7 +105,7 @@ def test_zeros_are_kept_under_a_loss_scale() -> None:
     assert np.any(weights(model)[0] == 0)
 
 
-def test_training_goes_on_after_zeros_were_kept() -> None:
+def test_training_continues_after_zeros_were_restored() -> None:
     model = averaged()
 
     fit(model, poise.RestoreZeros())

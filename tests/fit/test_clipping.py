@@ -56,7 +56,7 @@ def test_coupled_clips_the_sum_of_both_gradients(clip: dict) -> None:
 
 
 @every_clip
-def test_decoupled_l2_clips_the_prediction_gradient_alone(clip: dict) -> None:
+def test_decoupled_l2_clips_only_the_prediction_gradient(clip: dict) -> None:
     decaying = optimizers.AdamW(0.05, weight_decay=1.0, **clip)
     decaying.exclude_from_weight_decay(var_names=["bias"])
 
@@ -64,7 +64,7 @@ def test_decoupled_l2_clips_the_prediction_gradient_alone(clip: dict) -> None:
 
 
 @every_clip
-def test_decoupled_l1_clips_the_prediction_gradient_alone(clip: dict) -> None:
+def test_decoupled_l1_clips_only_the_prediction_gradient(clip: dict) -> None:
     stock = compiled(optimizers.SGD(0.05, **clip))
     for x, y in batches(EPOCHS):
         stock.train_on_batch(x, y)

@@ -51,7 +51,7 @@ def assert_same(actual: dict, expected: dict) -> None:
 
 @on_both
 @pytest.mark.parametrize("name", BY_DATA)
-def test_two_devices_that_share_a_batch_give_the_weights_of_one(found: dict, name: str) -> None:
+def test_two_devices_that_share_a_batch_give_the_weights_of_one_device(found: dict, name: str) -> None:
     """And the losses, the penalties' values, the observed forces."""
     assert_same(found["data"][name], found["one"][name])
 
@@ -102,7 +102,7 @@ def test_a_loop_by_hand_in_a_strategy_gives_what_fit_gives(found: dict) -> None:
 
 
 @on_tensorflow
-def test_what_is_not_shown_is_refused(found: dict) -> None:
+def test_callbacks_that_cannot_be_shown_are_refused(found: dict) -> None:
     assert "is not supported under MirroredStrategy" in found["accumulated"]
     assert "poise.PenalizedOptimizer does not support CollectiveAllReduceStrategy" in found["of workers"]
     assert found["on one"] == ""

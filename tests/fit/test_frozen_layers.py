@@ -96,7 +96,7 @@ def test_strengths_survive_under_a_loss_scale() -> None:
 
 
 @inactive
-def test_forces_are_observed_anew_of_all_that_is_trained() -> None:
+def test_forces_are_observed_again_for_all_trained_variables() -> None:
     model = fitted(compiled(poise.PenalizedOptimizer("sgd", RULES, observe_every=1), half_frozen()), 1)
     first_phase = poise.forces(model)
 
@@ -111,7 +111,7 @@ def test_forces_are_observed_anew_of_all_that_is_trained() -> None:
 
 
 @inactive
-def test_the_same_optimizer_refuses_thawed_variables_and_says_what_to_do() -> None:
+def test_the_same_optimizer_refuses_unfrozen_variables_and_explains_what_to_do() -> None:
     optimizer = poise.PenalizedOptimizer("sgd", RULES)
     model = fitted(compiled(optimizer, half_frozen()), 1)
     model.get_layer("features").trainable = True
@@ -134,7 +134,7 @@ def test_anchor_of_thawed_weights_is_where_they_were_frozen() -> None:
     assert np.all(weights(model)[2] != pretrained[2])
 
 
-def test_the_same_optimizer_goes_on_where_the_model_is_compiled_with_another_loss() -> None:
+def test_the_same_optimizer_continues_after_compiling_with_another_loss() -> None:
     def two_losses(optimizer: Any, model: keras.Model) -> keras.Model:
         fitted(compiled(optimizer, model), 2)
         return fitted(compiled(optimizer, model, loss="mae"), 2)

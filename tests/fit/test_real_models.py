@@ -81,7 +81,7 @@ def assert_forces(table: Any, before: dict[str, Array], after: dict[str, Array])
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_step_is_that_of_sgd_and_of_the_penalty_on_kernels_and_embeddings_alone(name: str) -> None:
+def test_a_step_is_sgd_plus_the_penalty_on_kernels_and_embeddings_only(name: str) -> None:
     """One update through the trainer, the others with the gradient of the plain step; biases and scales as in it."""
     through_the_trainer = UPDATES[list(REAL).index(name) % 3]
     for update in UPDATES:

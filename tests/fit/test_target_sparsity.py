@@ -119,7 +119,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     ],
     ids=["entries", "pixels"],
 )
-def test_wanted_share_is_reached_on_the_digits_without_tracing_anew(
+def test_target_sparsity_is_reached_on_the_digits_without_retracing(
     inner: Any, penalty: poise.Penalty, target: float
 ) -> None:
     hidden = layers.Dense(32, "relu", name="hidden")
@@ -162,7 +162,7 @@ def test_strength_is_set_under_a_loss_scale() -> None:
 
 
 @pytest.mark.parametrize("warm_up", [True, False])
-def test_strength_that_follows_a_schedule_does_so_without_tracing_anew(warm_up: bool) -> None:
+def test_strength_follows_a_schedule_without_retracing(warm_up: bool) -> None:
     """Warm-up and annealing; 12 steps."""
     begin, end = (0.0, 0.5) if warm_up else (0.5, 0.0)
     schedule = optimizers.schedules.PolynomialDecay(begin, 10, end)

@@ -115,7 +115,7 @@ def test_another_path_is_refused(part, finished, monkeypatch) -> None:
         solved(finished, **CHANGES[part])
 
 
-def test_folder_that_is_no_checkpoint_is_refused(tmp_path) -> None:
+def test_folder_that_is_not_a_checkpoint_is_refused(tmp_path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"^The folder '.*' is not empty and not a checkpoint\. Use another folder\.$"):
         solved(tmp_path)
@@ -140,7 +140,7 @@ OTHERS = [
 ]
 
 
-def test_chunk_is_found_for_its_own_task_alone(tmp_path) -> None:
+def test_chunk_is_found_only_for_its_own_task(tmp_path) -> None:
     checkpoint = Checkpoint(tmp_path, data=keras.Variable([1.0]))
     result = {"measure/loss": np.array([[1.0, np.nan]]), "size/dense/kernel": np.zeros((1, 2, 3), "float32")}
     checkpoint.write(TASK, result)
@@ -245,7 +245,7 @@ def test_one_process_at_a_time_and_a_killed_one_leaves_no_lock(tmp_path) -> None
 
 
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_full_disk_is_one_sentence_that_says_how_to_continue(size, tmp_path, monkeypatch) -> None:
+def test_a_full_disk_is_one_sentence_that_explains_how_to_continue(size, tmp_path, monkeypatch) -> None:
     checkpoint = Checkpoint(tmp_path, data=1)
 
     def full(file, **_) -> Never:

@@ -62,7 +62,7 @@ def compiled_here(penalty, factors=None, **training) -> Any:
     ],
     ids=["smooth", "settled", "settled only", "last steps", "patient", "with factors"],
 )
-def test_what_is_called_was_compiled_in_the_thread(penalty, arguments, monkeypatch) -> None:
+def test_called_programs_were_compiled_in_the_thread(penalty, arguments, monkeypatch) -> None:
     assert compiled_here(penalty, **arguments) == []
 
     monkeypatch.setattr(LaneTrainer, "prepare", lambda *_, **__: None)

@@ -406,7 +406,7 @@ def test_what_holds_no_numbers(values, message) -> None:
     refused(TypeError, f"y {message.format(label='y')}", y=values)
 
 
-def test_lists_of_numbers_are_no_arrays() -> None:
+def test_lists_of_numbers_are_not_arrays() -> None:
     refused(TypeError, "x[0][0] is of type float. Pass an array,", x=X.tolist())
 
 

@@ -44,7 +44,7 @@ def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path, 
         check_archive(packed)
 
 
-def test_json_within_an_archive_has_a_limit_of_its_own(tmp_path, monkeypatch) -> None:
+def test_json_within_an_archive_has_its_own_limit(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(declared_sizes, "LARGEST_JSON", 10)
     with pytest.raises(ValueError, match=r"^'config\.json' in it unpacks to 11 bytes$"):
         check_archive(_archive(tmp_path / "a.zip", config__json=" " * 11))

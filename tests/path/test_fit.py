@@ -214,7 +214,7 @@ def test_diverged_everywhere_is_reported() -> None:
 # ---------------------------------------------------------------- arguments
 
 
-def test_a_found_grid_goes_on_below_while_its_lowest_loss_is_at_its_end(monkeypatch) -> None:
+def test_an_automatic_grid_extends_below_while_its_lowest_loss_is_at_its_end(monkeypatch) -> None:
     inputs = table(30)[0]
     exact = inputs @ np.array([[2.0], [1.0], [-1.0], [0.5], [1.0], [-2.0]], "float32")  # the less penalty the better
     arguments = {"data": (inputs, exact), "strengths": 5, "cv": 2, "training": replace(SETTLED, settle=300)}
@@ -231,7 +231,7 @@ def test_a_found_grid_with_its_lowest_loss_inside_stays_as_it_is() -> None:
     assert len(path_of(linear(6), data=(table(30)[0], noise), strengths=5, cv=2).strengths) == 5
 
 
-def test_a_found_grid_at_which_lanes_diverged_is_told_by_the_table(monkeypatch) -> None:
+def test_diverged_lanes_of_an_automatic_grid_are_in_the_table(monkeypatch) -> None:
     def nothing(engine, strengths, *arguments, run=runner.LaneRunner.run, **others) -> Any:
         result = run(engine, strengths, *arguments, **others)
         if len(strengths) == 5:
@@ -404,7 +404,7 @@ def test_the_seeds_of_random_layers_are_those_of_the_model(adapted) -> None:
     assert_same_model(model, copy, rows)
 
 
-def test_a_weight_that_is_frozen_by_itself_is_so_in_another_draw(adapted) -> None:
+def test_a_weight_frozen_separately_stays_frozen_in_another_initialization(adapted) -> None:
     model, _, _, path = adapted
     frozen = [position for position, weight in enumerate(model.weights) if not weight.trainable]
     for position in frozen:

@@ -132,7 +132,7 @@ def test_the_caller_can_say_whether_these_are_classes() -> None:
     [RANDOM.random(ROWS), RANDOM.random((ROWS, 1)), RANDOM.random((ROWS, 3)), RANDOM.integers(0, 2, (ROWS, 4))],
     ids=["probabilities", "column", "of-several-classes", "several-labels"],
 )
-def test_targets_of_a_classification_loss_that_are_no_labels(y) -> None:
+def test_targets_of_a_classification_loss_that_are_not_labels(y) -> None:
     result = split_rows(ROWS, y, 5, are_classes=True)
 
     assert pairs_of(result) == pairs_by(sklearn_splits.KFold(5, shuffle=True, random_state=0))
@@ -298,7 +298,7 @@ def test_a_splitter_that_yields_nothing() -> None:
 @pytest.mark.parametrize(
     ("error", "seeds"), [(ValueError, 0), (ValueError, -1), (TypeError, 1.0), (TypeError, True), (TypeError, None)]
 )
-def test_seeds_that_are_no_number_from_one(error, seeds) -> None:
+def test_n_init_below_one_is_refused(error, seeds) -> None:
     refused(error, f"n_init must be an int >= 1, got {seeds!r}.", ROWS, NUMBERS, 5, seeds)
 
 

@@ -82,7 +82,7 @@ def scanned(**columns) -> Any:
     return SimpleNamespace(run=run, replicas=[Replica(-1, 0, ROWS, ROWS[:0])], training=FULL)
 
 
-def test_bottom_is_where_the_penalty_begins_to_matter() -> None:
+def test_bottom_is_where_the_penalty_starts_to_matter() -> None:
     grid = find_grid(
         scanned(loss=lambda s: np.where(s < 0.02, 1.0, np.where(s < 5, 1.5, 2.0)), is_empty=lambda s: s > 5), 9
     )

@@ -310,7 +310,7 @@ def test_lane_of_other_losses(name) -> None:
     assert_same_weights(of_lane(found, 2), weights(by_keras(compiled(build(), penalized, loss), data)))
 
 
-def test_a_sum_is_known_where_the_loss_begins_at_zero() -> None:
+def test_a_sum_is_recognized_where_the_loss_starts_at_zero() -> None:
     data = (table(23)[0], np.zeros((23, 1), "float32"), None)
     data[1][4:] = table(23)[1][4:]
 
@@ -346,7 +346,7 @@ def test_losses_of_many_rows_are_summed_over_blocks(monkeypatch) -> None:
         np.testing.assert_allclose(parts.table[name], whole.table[name], rtol=1e-4, atol=1e-6)
 
 
-def test_replicas_with_rows_of_their_own_are_measured_on_them_alone(monkeypatch) -> None:
+def test_replicas_with_their_own_rows_are_evaluated_only_on_them(monkeypatch) -> None:
     data = weighted_table(True)
     expected = in_lanes(compiled(net()), data, poise.L1())
     stacked = keras.tree.map_structure(lambda a: np.concatenate([a + 1.0, a, a - 1.0]), data)

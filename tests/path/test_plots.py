@@ -63,7 +63,7 @@ def test_one_strength_may_carry_both_marks_and_a_single_fold_has_one() -> None:
     assert "± 1 standard error" not in traces(single, 1)
 
 
-def test_a_strength_of_zero_stands_left_of_the_others() -> None:
+def test_a_strength_of_zero_is_left_of_the_others() -> None:
     picture = path_of(strengths=(0.0, 0.1, 1.0, 10.0)).plot()
 
     at = traces(picture, 1)["validation"].x

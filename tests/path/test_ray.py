@@ -190,7 +190,7 @@ def test_a_chunk_too_large_for_the_memory_is_halved(undisturbed, monkeypatch) ->
     assert max(sizes) > 1
 
 
-def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, monkeypatch) -> None:
+def test_lanes_that_fail_every_time_are_reported_and_the_others_kept(undisturbed, monkeypatch) -> None:
     def broken(problem, task) -> Any:
         from poise.path.executors.ray_executor import _train
 
@@ -212,7 +212,7 @@ def test_lanes_that_fail_every_time_are_told_and_the_rest_is_kept(undisturbed, m
     np.testing.assert_array_equal(kept.to_numpy("float64"), expected.to_numpy("float64"))
 
 
-def test_another_version_on_a_machine_is_told(machines, monkeypatch) -> None:
+def test_another_version_on_a_machine_is_reported(machines, monkeypatch) -> None:
     monkeypatch.setattr(ray_executor, "version", lambda name: "9.9")
     with pytest.raises(RuntimeError, match="has poise .*, and this one has poise 9.9. Install the same version"):
         trained("ray")
@@ -240,7 +240,7 @@ trained("ray", sys.argv[1])
 """
 
 
-def test_a_driver_that_was_killed_goes_on(machines, undisturbed, tmp_path, monkeypatch) -> None:
+def test_a_killed_driver_resumes(machines, undisturbed, tmp_path, monkeypatch) -> None:
     ended = subprocess.run([sys.executable, "-c", TRAINED + KILLED, tmp_path], timeout=180)
     assert ended.returncode == -signal.SIGKILL
     before = {file.name for file in tmp_path.glob("chunk-*")}
@@ -268,7 +268,7 @@ def test_no_cluster_at_the_address(monkeypatch) -> None:
         trained(poise.RayCluster("10.0.0.1:6379"))
 
 
-def test_without_ray_the_error_says_how_to_get_it(monkeypatch) -> None:
+def test_without_ray_the_error_explains_how_to_install_it(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r'pip install "poise\[ray\]"'):
         trained("ray")

@@ -120,7 +120,7 @@ def test_given_rows_are_a_single_fold_without_a_standard_error() -> None:
     assert "one_se" not in repr(path)
 
 
-def test_at_refuses_what_is_no_number_or_too_few() -> None:
+def test_at_refuses_values_that_are_not_numbers_or_too_few() -> None:
     path = path_of()
     with pytest.raises(ValueError, match="No strength has at most 1 inputs; the smallest number is 2"):
         path.at(max_features=1)
@@ -222,7 +222,7 @@ def test_the_strength_zero_is_on_a_grid_that_has_it() -> None:
         path.features(1e-12)
 
 
-def test_what_is_no_strength_is_refused() -> None:
+def test_values_that_are_not_strengths_are_refused() -> None:
     path = path_of()
     no_strengths: list[Any] = ["best", None, True]
     for wrong in no_strengths:
@@ -280,7 +280,7 @@ def adaptive() -> Any:
     )
 
 
-def test_a_path_after_adaptive_stages_says_so() -> None:
+def test_a_path_shows_its_adaptive_stages() -> None:
     assert "× 1 seed, after 2 adaptive stages, 1.5 s" in repr(adaptive())
     assert "after 1 adaptive stage, " in repr(adaptive().stages[1])
 
@@ -360,7 +360,7 @@ def test_nothing_is_overwritten_unasked(tmp_path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["path"]
 
 
-def test_what_is_no_path_is_never_overwritten(tmp_path) -> None:
+def test_files_that_are_not_paths_are_never_overwritten(tmp_path) -> None:
     path, folder = path_of(), tmp_path / "work"
     folder.mkdir()
     (folder / "thesis.txt").write_text("years")

@@ -154,7 +154,7 @@ def test_its_error_is_raised_here(scene) -> None:
     assert "scene_in_a_child.py" in str(caught.value.__cause__)
 
 
-def test_its_death_is_told(scene) -> None:
+def test_its_death_is_reported(scene) -> None:
     with pytest.raises(RuntimeError, match="(?s)was killed \\(SIGKILL\\).*memory.*my last words"):
         scene.solve(scene.dying)
 

@@ -157,7 +157,7 @@ def test_prox_minimizes_by_brute_force_with_a_step_per_entry(case: Case) -> None
 
 
 @over([case for case in WITH_PROX if (case.held(MATRIX) | case.free(MATRIX)).any()])
-def test_prox_holds_entries_of_infinite_factor_at_zero_and_leaves_unpenalized_ones_alone(case: Case) -> None:
+def test_prox_holds_entries_of_infinite_factor_at_zero_and_keeps_unpenalized_ones(case: Case) -> None:
     w, held, free = sample(MATRIX, 7), case.held(MATRIX), case.free(MATRIX)
     for strength, step in ((1.5, 0.5), (0.25, 1e-6), (1e-8, 1e-6), (1.5, 2.0)):
         moved = array(case.make(strength).prox(tensor(w), step, strength))

@@ -150,7 +150,7 @@ def test_an_unknown_mode_of_coherence_is_named() -> None:
 
 
 @pytest.mark.parametrize("kind", [poise.NuclearNorm, poise.Orthogonal])
-def test_a_vector_is_no_matrix(kind: type) -> None:
+def test_a_vector_is_not_a_matrix(kind: type) -> None:
     with pytest.raises(ValueError, match=rf"(?s){kind.__name__}.*matrix.*\(6,\)"):
         kind(1.0).value(tensor(np.ones(6)), 1.0)
 
@@ -285,7 +285,7 @@ def test_anchored_refuses_a_start_that_is_not_finite() -> None:
         poise.Anchored(poise.L1(1.0), start=np.array([1.0, np.nan]))
 
 
-def test_anchored_without_a_start_says_who_binds_it() -> None:
+def test_anchored_without_an_anchor_explains_who_sets_it() -> None:
     with pytest.raises(ValueError, match=r"(?s)start.*(PenalizedOptimizer|training)"):
         poise.Anchored(poise.L1(1.0)).value(tensor(np.ones(MATRIX)), 1.0)
 

@@ -48,7 +48,7 @@ def test_an_unknown_penalty_is_refused() -> None:
         get_penalty("ridge")
 
 
-def test_a_network_begins_with_the_frequencies_of_the_classes() -> None:
+def test_a_network_starts_at_the_frequencies_of_the_classes() -> None:
     y = np.array([0, 1, 1, 2, 2, 2, 2, 2], "int32")
 
     odds = np.exp(initial_bias("multiclass", y, 3))
@@ -59,7 +59,7 @@ def test_a_network_begins_with_the_frequencies_of_the_classes() -> None:
     assert initial_bias("regression", np.ones((3, 1)), 1) == 0.0
 
 
-def test_a_network_begins_as_if_rows_stood_there_as_often_as_they_weigh() -> None:
+def test_a_network_starts_as_if_rows_were_repeated_by_their_weights() -> None:
     y, weight = np.array([0, 1, 1, 2, 2]), np.array([3.0, 0.0, 1.0, 2.0, 2.0], "float32")
     repeated = np.repeat(y, weight.astype(int))
 

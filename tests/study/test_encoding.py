@@ -93,7 +93,7 @@ def test_a_table_by_hand() -> None:
     np.testing.assert_allclose(x, np.column_stack(list(by_hand.values())), atol=1e-6)
 
 
-def test_what_is_fitted_is_standardized() -> None:
+def test_fitted_columns_are_standardized() -> None:
     table = read(frame(), "price")
     encoder = Encoder(table.columns).fit(table.features)
 
@@ -124,7 +124,7 @@ def test_rare_and_new_categories_share_an_input() -> None:
     assert x[: len(common), -1].sum() == sum(60 - n for n in range(49, 60))
 
 
-def test_new_categories_among_few_are_no_input() -> None:
+def test_new_categories_among_few_are_not_an_input() -> None:
     inputs, x = encode("category", objects("red", "blue", "green", None), slice(0, 2))
 
     assert inputs == ("it=blue", "it=red")

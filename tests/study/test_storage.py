@@ -77,7 +77,7 @@ def test_a_saved_study_is_five_files(done, tmp_path) -> None:
     assert {each.name for each in report.parent.iterdir()} == set(FILES)
 
 
-def test_study_json_is_what_its_schema_says(folder) -> None:
+def test_study_json_matches_its_schema(folder) -> None:
     result = json.loads((folder / "study.json").read_text(encoding="utf-8"))
 
     jsonschema.Draft202012Validator.check_schema(schema())
@@ -196,7 +196,7 @@ def test_a_new_category_is_predicted_and_a_gap_filled(folder) -> None:
     assert np.isfinite(Study.load(folder).predict(frame)["price"]).all()
 
 
-def test_no_rows_are_no_predictions(folder) -> None:
+def test_no_rows_give_no_predictions(folder) -> None:
     predicted = Study.load(folder).predict(rows().head(0))
 
     assert list(predicted.columns) == ["price"]
@@ -281,7 +281,7 @@ np.save("y.npy", model.predict(np.load("x.npy"), verbose=0))
 
 
 @pytest.mark.parametrize("name", ["model.keras", "preprocessing.skops", "study.json"])
-def test_what_is_missing_or_damaged_is_named(name, folder) -> None:
+def test_missing_or_damaged_files_are_named(name, folder) -> None:
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=rf"is damaged: .*{name}"):
@@ -509,7 +509,7 @@ class TestWhatIsThere:
             act(done, folder, overwrite=True)
         assert (folder / "thesis.tex").read_text() == "precious"
 
-    def test_a_file_is_no_folder(self, act, done, tmp_path) -> None:
+    def test_a_file_is_not_a_folder(self, act, done, tmp_path) -> None:
         (tmp_path / "file").write_text("")
 
         with pytest.raises(FileExistsError, match="is a file; a study is saved as a folder"):

@@ -337,7 +337,7 @@ def test_truncated_parquet(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"), [("sales.parquet", "Parquet"), ("sales.xlsx", "Excel"), ("sales.npz", "NPZ")]
 )
-def test_a_file_that_is_not_what_its_name_says(tmp_path, name, kind) -> None:
+def test_a_file_that_does_not_match_its_name(tmp_path, name, kind) -> None:
     message = refused(write(tmp_path, "a,y\n1,2\n", name), "y")
 
     assert message.startswith(f"'{name}' cannot be read as {kind}: ")
@@ -348,7 +348,7 @@ def test_a_file_that_is_not_what_its_name_says(tmp_path, name, kind) -> None:
     ("name", "module", "kind", "requirement"),
     [("sales.parquet", "pyarrow", "Parquet", "pyarrow"), ("sales.xlsx", "openpyxl", "Excel", "poise[excel]")],
 )
-def test_what_is_not_installed_is_named(tmp_path, monkeypatch, name, module, kind, requirement) -> None:
+def test_packages_that_are_not_installed_are_named(tmp_path, monkeypatch, name, module, kind, requirement) -> None:
     path = write(tmp_path, "", name)
 
     def without(*arguments, **keywords) -> Never:
@@ -371,7 +371,7 @@ def test_another_kind_of_file(tmp_path, ending) -> None:
     )
 
 
-def test_something_that_is_no_table() -> None:
+def test_objects_that_are_not_tables() -> None:
     assert (
         refused(3, "price")
         == "The data must be the path of a file, the name of a built-in table or a DataFrame, got an object of type int."
@@ -746,7 +746,7 @@ ASIDE = {
 
 
 @pytest.mark.parametrize("case", ASIDE)
-def test_what_is_set_aside(case) -> None:
+def test_columns_that_are_set_aside(case) -> None:
     name, values, reason = ASIDE[case]
 
     result = read(table(**{name: values}), "price")
@@ -897,7 +897,7 @@ def test_new_rows_without_a_column() -> None:
         convert_rows(studied().rename(columns={"size": "sizes"}), result.columns, "new.csv")
 
 
-def test_new_rows_may_lack_what_is_not_in_use() -> None:
+def test_new_rows_may_lack_unused_columns() -> None:
     result = read(studied(), "price", drop=["age"])
 
     features = convert_rows(studied().drop(columns=["age", "id", "price"]).head(1), result.columns, "new.csv")

@@ -230,7 +230,7 @@ def test_a_server_that_does_not_answer_is_found_out_before_and_soon(monkeypatch)
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
-def test_without_mlflow_it_says_what_to_install(monkeypatch) -> None:
+def test_without_mlflow_the_error_names_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
 
     with pytest.raises(DataError, match=r'MLflow is not installed. Run `pip install "poise\[mlflow\]"`.'):
