@@ -364,7 +364,7 @@ def test_predictions_of_different_lengths_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         ({"batch_size": 0}, r"batch_size must be an int >= 1, got 0\."),
         ({"sample_weight": share(5)}, r"same number of rows: x has 23, y has 23, sample_weight has 5"),

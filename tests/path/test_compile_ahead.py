@@ -51,7 +51,7 @@ def compiled_here(penalty, factors=None, **training) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("penalty", "given"),
+    ("penalty", "arguments"),
     [
         (poise.L2(), {"settle": 0}),
         (poise.L1(), {"settle": 100}),

@@ -288,7 +288,7 @@ def test_batches_that_pass_by_stay_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "message"),
+    ("arguments", "error", "message"),
     [
         ({"num_cpus": 0}, ValueError, r"RayCluster\(num_cpus\) must be > 0, got 0"),
         ({"num_cpus": None}, TypeError, r"RayCluster\(num_cpus\) must be a number, got None"),

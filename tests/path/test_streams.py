@@ -181,7 +181,7 @@ def _broken() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "message"),
+    ("arguments", "error", "message"),
     [
         ({"source": (batch for batch in Batches())}, TypeError, "can be read only once"),
         ({"source": _broken()}, ValueError, "Batch 1 of x has NaN or infinite values"),

@@ -357,7 +357,7 @@ def test_classes_are_held_out_in_equal_shares() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "message"),
+    ("arguments", "error", "message"),
     [
         ({"penalty": "ridge"}, DataError, "Unknown penalty 'ridge'. Use one of l2, l1"),
         (

@@ -199,7 +199,7 @@ def test_initial_weights_count_for_stability() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "message"),
     [
         ({"penalties": ["ridge"]}, "Unknown penalty 'ridge'"),
         ({"choose": "l1", "penalties": ["l2"]}, "choose must be one of l2, none, got 'l1'"),

@@ -351,7 +351,7 @@ def two_inputs() -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    ("model", "taken", "given"),
+    ("model", "taken", "arguments"),
     [
         (lambda: network(9, 1), "(any, 9)", "(any, 1)"),
         (lambda: network(10, 2), "(any, 10)", "(any, 2)"),

@@ -115,7 +115,7 @@ def test_a_text_file_is_read_as_it_was_written(tmp_path, case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "given"),
+    ("written", "kwargs"),
     [
         ("utf-8", None),
         ("utf-8-sig", None),
