@@ -37,11 +37,11 @@ def test_functional_model_inside_a_sequential_model() -> None:
     assert internals.functional_inside(model) is None
     model.build((None, 2))
 
-    functional = internals.functional_inside(model)
+    functional: Any = internals.functional_inside(model)
 
-    assert isinstance(functional, internals.Functional)
     rows = np.ones((3, 2), "float32")
     np.testing.assert_array_equal(functional.predict(rows, verbose=0), model.predict(rows, verbose=0))
+    assert isinstance(functional, internals.Functional)
 
 
 def test_structures_of_the_inputs_and_outputs() -> None:
