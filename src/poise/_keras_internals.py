@@ -1,28 +1,38 @@
-"""Keras' private names. No other module of poise touches them; tests/test_keras_internals.py checks each one.
+"""Keras' private names. No other module of poise touches them (tests/test_layering.py).
 
-Two hooks are overridden where their classes are: `PenalizedOptimizer._track_variable` and `SavedState._obj_type`.
-`poise.optimizer.inner.STEP_METHODS` lists the names of methods whose override changes the step of an optimizer.
+tests/test_keras_internals.py checks each one. Two private methods are overridden where their classes are:
+`PenalizedOptimizer._track_variable` and `SavedState._obj_type`.
 """
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import keras
 from keras.src.models.functional import Functional
 from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.utils import module_utils
 
 __all__ = [
+    "STEP_METHODS",
     "Functional",
     "KerasSaveable",
     "compile_settings",
     "distribution_strategy",
+    "functional_inside",
+    "has_gate",
+    "input_structure",
+    "is_set_up",
     "learning_rate_or_schedule",
     "loss_weights",
     "model_of_h5_file",
     "moving_averages",
     "nadam_momentum_product",
     "nodes_by_depth",
+    "operation_of",
     "optimizer_slot",
+    "output_structure",
     "set_moving_averages",
     "set_trained_variables",
     "step_count",
@@ -31,15 +41,16 @@ __all__ = [
     "trained_variables",
     "variable_index",
     "variable_indices",
+    "without_tensorflow",
 ]
 
 
-# ---------------------------------------------------------------- layers and models
+# ---------------------------------------------------------------- models and their graphs
 
 
-def sublayers(layer: Any, include_self: bool = True, recursive: bool = True) -> list[Any]:
-    """Return the layers inside a layer or model, in depth-first order."""
-    return list(layer._flatten_layers(include_self=include_self, recursive=recursive))
+def functional_inside(model: keras.Sequential) -> Functional | None:
+    """Return the functional model that a sequential model runs; None if Keras could not trace its layers."""
+    return model._functional
 
 
 def nodes_by_depth(model: Functional) -> dict[int, list[Any]]:
@@ -47,8 +58,28 @@ def nodes_by_depth(model: Functional) -> dict[int, list[Any]]:
     return model._nodes_by_depth
 
 
+def input_structure(model: Functional) -> Any:
+    """Return the inputs of a functional model in their structure, such as a dict."""
+    return model._inputs_struct
+
+
+def output_structure(model: Functional) -> Any:
+    """Return the outputs of a functional model in their structure, such as a dict."""
+    return model._outputs_struct
+
+
+def operation_of(tensor: keras.KerasTensor) -> Any:
+    """Return the layer or operation that produces a symbolic tensor, `InputLayer` included."""
+    return tensor._keras_history.operation
+
+
+def is_set_up(model: Any) -> bool:
+    """Whether Keras has set up a model so far that `sublayers` can list its layers."""
+    return hasattr(model, "_layers")
+
+
 def compile_settings(model: Any) -> dict[str, Any]:
-    """Return the arguments of `compile`, as objects; empty for a model that is not compiled."""
+    """Return the arguments of `compile`, in the dict that Keras saves with a model; empty if it is not compiled."""
     return getattr(getattr(model, "_compile_config", None), "config", {})
 
 
@@ -57,21 +88,27 @@ def loss_weights(model: Any) -> Any:
     return compile_settings(model)["loss_weights"]
 
 
-def model_of_h5_file() -> Any:
-    """Return the model that Keras is loading from an .h5 file; None if it is not.
+# ---------------------------------------------------------------- layers
 
-    Keras then builds the optimizer for an empty list, because it takes the variables of the model without those of its
-    layers.
-    """
-    frame = sys._getframe(1)
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "keras.src.legacy.saving.legacy_h5_format":
-            return frame.f_locals.get("model")
-        frame = frame.f_back
-    return None
+
+def sublayers(layer: Any, include_self: bool = True, recursive: bool = True) -> list[Any]:
+    """Return the layers inside a layer or model, in depth-first order."""
+    return list(layer._flatten_layers(include_self=include_self, recursive=recursive))
+
+
+def has_gate(attention: keras.layers.MultiHeadAttention) -> bool:
+    """Whether an attention multiplies its heads by a gate, which is computed from the query."""
+    return attention._use_gate
 
 
 # ---------------------------------------------------------------- optimizers
+
+STEP_METHODS = (
+    *("apply", "update_step", "assign", "assign_add", "assign_sub", "scale_loss"),
+    *("_backend_apply_gradients", "_backend_update_step", "_clip_gradients", "_apply_weight_decay"),
+    *("_parallel_update_step", "_distributed_tf_update_step", "_overwrite_variables_directly_with_gradients"),
+)
+"""Methods whose override changes the step that an optimizer takes."""
 
 
 def trained_variables(optimizer: Any) -> list[Any]:
@@ -120,8 +157,8 @@ def learning_rate_or_schedule(optimizer: Any) -> Any:
 
 
 def optimizer_slot(optimizer: Any, name: str, index: int) -> Any:
-    """Return the optimizer's variable `name`, such as `_velocities`, of the trained variable number `index`."""
-    return getattr(optimizer, name)[index]
+    """Return the optimizer's variable `name`, such as "velocities", of the trained variable number `index`."""
+    return getattr(optimizer, f"_{name}")[index]
 
 
 def nadam_momentum_product(optimizer: Any) -> Any:
@@ -139,3 +176,38 @@ def track_in_checkpoint(optimizer: Any, variables: Mapping[str, Any]) -> None:
     if hasattr(optimizer, "_track_trackable"):
         for name, variable in variables.items():
             optimizer._track_trackable(variable, name)
+
+
+# ---------------------------------------------------------------- files and serialization
+
+
+def model_of_h5_file() -> Any:
+    """Return the model that Keras is loading from an .h5 file; None if it is not.
+
+    Keras then builds the optimizer for an empty list, because it takes the variables of the model without those of its
+    layers.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "keras.src.legacy.saving.legacy_h5_format":
+            return frame.f_locals.get("model")
+        frame = frame.f_back
+    return None
+
+
+@contextlib.contextmanager
+def without_tensorflow() -> Iterator[None]:
+    """Let Keras serialize objects without importing TensorFlow, unless it is imported already.
+
+    Keras checks for every value whether it is a TensorFlow object, and imports TensorFlow for that, which takes
+    seconds. Before that import, no value can be one.
+    """
+    lazy = module_utils.tensorflow
+    is_unknown = "tensorflow" not in sys.modules and vars(lazy).get("_available", False) is None
+    if is_unknown:
+        lazy._available = False
+    try:
+        yield
+    finally:
+        if is_unknown:
+            lazy._available = None

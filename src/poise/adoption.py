@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import regularizers
 
+from poise._keras_internals import compile_settings, is_set_up, sublayers
 from poise.diagnostics.force_balance import check_built
 from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
 from poise.penalties import L1, L2, ElasticNet, MutualCoherence, Penalty
@@ -79,7 +80,7 @@ def adopt_regularizers(model: keras.Model) -> list[Rule]:
     old = _find_penalized(model)
     rules = _make_rules(known, variables, [] if old is None else [str(rule.name) for rule in old.rules])
     moved = [variable.regularizer for variable, _ in known]
-    layers = model._flatten_layers()
+    layers = sublayers(model)
     holders = [(variable, "regularizer", variable.regularizer) for variable, _ in known]
     holders += [(layer, name, value) for layer in layers for name, value in _find_attributes(layer, moved, moving)]
     for holder, name, _ in holders:
@@ -225,7 +226,7 @@ def _normalized_in_steps(model: Any) -> set[int]:
 
     On JAX, their regularizer acts on the assigned value, but a penalty of the optimizer on the value before.
     """
-    wrappers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.SpectralNormalization)]
+    wrappers = [layer for layer in sublayers(model) if isinstance(layer, keras.layers.SpectralNormalization)]
     return {id(variable) for wrapper in wrappers for variable in wrapper.layer.variables}
 
 
@@ -236,7 +237,7 @@ def _describe_remaining(model: Any, remaining: list[tuple[Any, Any]], normalized
         + (", which SpectralNormalization changes in the step" if id(variable) in normalized else "")
         for variable, regularizer in remaining
     ]
-    for layer in model._flatten_layers():
+    for layer in sublayers(model):
         if getattr(layer, "activity_regularizer", None) is not None:
             names.append(f"the activity regularizer of {layer.name!r}")
     if not names:
@@ -278,7 +279,7 @@ def _wrap_optimizer(model: Any, old: PenalizedOptimizer | None, rules: list[Rule
         setattr(model, name, penalized)
     # What a saved model is compiled with. It has the optimizer itself, or with `auto_scale_loss` the optimizer that
     # compile wrapped.
-    settings = getattr(getattr(model, "_compile_config", None), "config", {})
+    settings = compile_settings(model)
     if settings.get("optimizer") is inner:
         settings["optimizer"] = penalized
     model.train_function = None  # the compiled step uses the old optimizer
@@ -291,8 +292,8 @@ def _warn_of_shared_layers(model: Any, variables: list[Any]) -> None:
     view of that model, as Keras creates inside of a Sequential.
     """
     ids = {id(variable) for variable in variables}
-    parts = {id(layer) for layer in model._flatten_layers()}
-    losing = {id(layer) for layer in model._flatten_layers() if ids & {id(v) for v in _direct_variables(layer)}}
+    parts = {id(layer) for layer in sublayers(model)}
+    losing = {id(layer) for layer in sublayers(model) if ids & {id(v) for v in _direct_variables(layer)}}
     if not _models_with(losing, parts):
         return
     gc.collect()  # deleted models may still exist before
@@ -301,7 +302,7 @@ def _warn_of_shared_layers(model: Any, variables: list[Any]) -> None:
     )
     reported = [parts]
     for other in others:
-        layers = {id(layer): layer for layer in other._flatten_layers(include_self=False)}
+        layers = {id(layer): layer for layer in sublayers(other, include_self=False)}
         shared = [repr(layer.name) for key, layer in layers.items() if key in losing]
         trained = {key for key, layer in layers.items() if not isinstance(layer, keras.layers.InputLayer)}
         if not other.compiled and any(trained <= layers_of_model for layers_of_model in reported):
@@ -321,14 +322,14 @@ def _models_with(losing: set[int], parts: set[int]) -> list[Any]:
         for model in gc.get_objects()
         if issubclass(type(model), keras.Model)
         and id(model) not in parts
-        and hasattr(model, "_layers")  # fully constructed
-        and any(id(layer) in losing for layer in model._flatten_layers())
+        and is_set_up(model)
+        and any(id(layer) in losing for layer in sublayers(model))
     ]
 
 
 def _direct_variables(layer: Any) -> list[Any]:
     """Return the variables of a layer without the variables of its sublayers."""
-    inner = {id(v) for child in layer._flatten_layers(include_self=False) for v in child.variables}
+    inner = {id(v) for child in sublayers(layer, include_self=False) for v in child.variables}
     return [variable for variable in layer.variables if id(variable) not in inner]
 
 

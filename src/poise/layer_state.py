@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise._keras_internals import sublayers
+
 
 @dataclass(frozen=True, eq=False)
 class LayerState:
@@ -123,8 +125,7 @@ def copy_seeds(source: Any, target: Any) -> None:
 
 def _special_layers(layer: Any) -> list[Any]:
     """Return the layers with custom saving methods, `layer` included."""
-    # Keras has no public way to list all layers inside a layer.
-    return [each for each in layer._flatten_layers() if _is_special(type(each))]
+    return [each for each in sublayers(layer) if _is_special(type(each))]
 
 
 def _is_special(kind: type) -> bool:

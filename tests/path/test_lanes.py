@@ -491,7 +491,7 @@ def test_lanes_do_not_depend_on_devices(tmp_path) -> None:
 TOLD = """
 import sys
 import keras
-from poise.path.model_config import without_tensorflow
+from poise._keras_internals import without_tensorflow
 model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
 with without_tensorflow():
     told = keras.saving.serialize_keras_object(model)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from poise._keras_internals import sublayers
+from poise._keras_internals import input_structure, sublayers
 from poise.cli.errors import BadInputError, InternalError
 from poise.cli.row_files import Rows, read_rows
 from poise.compaction import compact, compare_models, dead_units
@@ -221,7 +221,7 @@ def _difference(model: keras.Model, smaller: keras.Model, rows: Rows, inputs: tu
 
 
 def _outputs(model: keras.Model, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    x = keras.tree.pack_sequence_as(graph_of(model)._inputs_struct, arrays)
+    x = keras.tree.pack_sequence_as(input_structure(graph_of(model)), arrays)
     outputs = model.predict(x, batch_size=BATCH_SIZE, verbose=0)
     return [np.asarray(output, "float64") for output in keras.tree.flatten(outputs)]
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from poise._keras_internals import operation_of
 from poise.compaction.graph import Call
 from poise.compaction.handlers import (
     LayerHandler,
@@ -30,7 +31,7 @@ FUNCTIONS = (
 
 def operation_class(function: Callable[..., Any], arguments: int) -> type:
     """Return the class of the operation that a function of `keras.ops` adds to a graph."""
-    return type(function(*[keras.KerasTensor((1, 2))] * arguments)._keras_history.operation)
+    return type(operation_of(function(*[keras.KerasTensor((1, 2))] * arguments)))
 
 
 class PassThrough(LayerHandler):

@@ -7,7 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from poise._keras_internals import Functional, nodes_by_depth, sublayers
+from poise._keras_internals import (
+    Functional,
+    functional_inside,
+    input_structure,
+    nodes_by_depth,
+    operation_of,
+    sublayers,
+)
 from poise.compaction.units import Units
 
 GRAPH_CALLS = (Functional.call, keras.Sequential.call)
@@ -233,8 +240,8 @@ def _inputs_in_order(node: Any) -> list[Any]:
     """Return the tensors that a nested model is called on, in the order of its inputs."""
     model, arguments = node.operation, node.arguments
     tensors = arguments.args[0] if arguments.args else arguments.kwargs.get("inputs")
-    if isinstance(tensors, dict) and not isinstance(graph_of(model)._inputs_struct, dict):
-        tensors = [tensors[symbol._keras_history.operation.name] for symbol in model.inputs]
+    if isinstance(tensors, dict) and not isinstance(input_structure(graph_of(model)), dict):
+        tensors = [tensors[operation_of(symbol).name] for symbol in model.inputs]
     tensors = keras.tree.flatten(tensors)
     if len(tensors) != len(model.inputs) or len(tensors) != len(arguments.keras_tensors):
         raise ValueError(
@@ -246,14 +253,14 @@ def _inputs_in_order(node: Any) -> list[Any]:
 
 def graph_of(model: Any) -> Any:
     """Return the functional model inside a sequential model, or the functional model itself."""
-    return model._functional if isinstance(model, keras.Sequential) else model
+    return functional_inside(model) if isinstance(model, keras.Sequential) else model
 
 
 def is_graph(layer: Any) -> bool:
     """Whether a layer is a model whose graph can be followed."""
     if getattr(type(layer), "call", None) not in GRAPH_CALLS:
         return False
-    return not isinstance(layer, keras.Sequential) or (layer.built and layer._functional is not None)
+    return not isinstance(layer, keras.Sequential) or (layer.built and functional_inside(layer) is not None)
 
 
 def check_model(model: Any) -> None:
@@ -262,7 +269,7 @@ def check_model(model: Any) -> None:
         raise TypeError(f"model must be a functional or sequential keras.Model, got {type(model).__name__}: {model!r}.")
     if isinstance(model, keras.Sequential) and not model.layers:
         raise ValueError(f"The model {model.name!r} has no layers, so there is nothing to remove.")
-    if model.built and isinstance(model, keras.Sequential) and model._functional is None:
+    if model.built and isinstance(model, keras.Sequential) and functional_inside(model) is None:
         raise ValueError(
             f"Keras has no graph of the model {model.name!r}, because the output shape of one of its layers is not "
             "known. Pass output_shape to a TorchModuleWrapper, define compute_output_shape in a custom layer, and "

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise._keras_internals import input_structure, operation_of, output_structure
 from poise.compaction.analysis import UnitAnalysis
 from poise.compaction.graph import Call, Tensor, is_graph, nodes_of
 from poise.compaction.handlers import WeightPart
@@ -90,8 +91,8 @@ class _Rebuilder:
             args, kwargs = node.arguments.fill_in(tensors)
             outputs: Any = self._counterpart(node.operation)(*args, **kwargs)
             tensors |= zip(map(id, node.outputs), keras.tree.flatten(outputs), strict=True)
-        inputs = keras.tree.pack_sequence_as(model._inputs_struct, inputs)
-        outputs = keras.tree.map_structure(lambda symbol: tensors[id(symbol)], model._outputs_struct)
+        inputs = keras.tree.pack_sequence_as(input_structure(model), inputs)
+        outputs = keras.tree.map_structure(lambda symbol: tensors[id(symbol)], output_structure(model))
         return keras.Model(inputs, outputs, **config)
 
     def _input(self, symbol: Any, tensor: Tensor) -> Any:
@@ -99,9 +100,10 @@ class _Rebuilder:
         shape = list(symbol.shape)
         if tensor.axis is not None:
             shape[tensor.axis] = self._analysis.count(tensor.units)
-        name = symbol._keras_history.operation.name
-        is_optional = symbol._keras_history.operation.optional
-        return keras.Input(batch_shape=shape, dtype=symbol.dtype, sparse=symbol.sparse, name=name, optional=is_optional)
+        layer = operation_of(symbol)
+        return keras.Input(
+            batch_shape=shape, dtype=symbol.dtype, sparse=symbol.sparse, name=layer.name, optional=layer.optional
+        )
 
     def _counterpart(self, layer: Any) -> Any:
         """Return the layer of the smaller model in the place of a layer, the same for all of its calls."""

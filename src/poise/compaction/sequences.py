@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from keras import layers
 
+from poise._keras_internals import has_gate
 from poise.compaction.graph import Call, Tensor
 from poise.compaction.handlers import (
     Counter,
@@ -126,31 +127,31 @@ class Attention(LayerHandler):
         return (
             len(call.outputs) == 1
             and len(self._tensors(call)) in (2, 3)
-            and not getattr(call.layer, "_use_gate", False)
-            and len(call.layer._output_dense.kernel.shape) == 3
+            and not has_gate(call.layer)
+            and len(call.layer.output_dense.kernel.shape) == 3
             and len(call.outputs[0].shape) == 3
         )
 
     def differs_in_training(self, call: Call) -> bool:
-        return bool(call.layer._dropout)
+        return bool(call.layer.dropout)
 
     def link_units(self, call: Call) -> None:
         for number in self._tensors(call):
             call.take_units(number, len(call.inputs[number].shape) - 1)
         call.within["heads"] = heads = Tensor(())
-        heads.carry(None, call.graph.units.create(call.layer._num_heads))
-        call.outputs[0].carry(2, call.graph.units.create(call.layer._output_dense.kernel.shape[-1]))
+        heads.carry(None, call.graph.units.create(call.layer.num_heads))
+        call.outputs[0].carry(2, call.graph.units.create(call.layer.output_dense.kernel.shape[-1]))
 
     def find_constants(self, call: Call) -> None:
-        heads, across = self._head_values(call), call.value(call.layer._output_dense.kernel)
+        heads, across = self._head_values(call), call.value(call.layer.output_dense.kernel)
         varies = (across[np.isnan(heads).any(axis=1)] != 0).any(axis=(0, 1))
         made = np.einsum("hv,hvo->o", np.nan_to_num(heads), across) + self._bias(
-            call, "_output_dense", across.shape[2:]
+            call, call.layer.output_dense, across.shape[2:]
         )
         call.outputs[0].constants = np.where(varies, np.nan, made)
 
     def find_needed(self, call: Call) -> None:
-        across, output = call.value(call.layer._output_dense.kernel), call.outputs[0]
+        across, output = call.value(call.layer.output_dense.kernel), call.outputs[0]
         is_constant = ~np.isnan(self._head_values(call)).any(axis=1)
         needed = (across[:, :, output.needed] != 0).any(axis=(1, 2)) & ~is_constant
         call.within["heads"].needed |= needed
@@ -171,21 +172,21 @@ class Attention(LayerHandler):
     def weight_parts(self, call: Call) -> list[WeightPart]:
         heads, made = call.within["heads"].units, call.outputs[0].units
         parts = [
-            WeightPart("_output_dense.kernel", (0, heads), (2, made)),
-            WeightPart("_output_dense.bias", None, (0, made)),
+            WeightPart("output_dense.kernel", (0, heads), (2, made)),
+            WeightPart("output_dense.bias", None, (0, made)),
         ]
         for name, (number, _) in self._readers(call).items():
-            parts.append(WeightPart(f"_{name}_dense.kernel", (0, call.input_units[number]), (1, heads)))
-            parts.append(WeightPart(f"_{name}_dense.bias", None, (0, heads)))
+            parts.append(WeightPart(f"{name}_dense.kernel", (0, call.input_units[number]), (1, heads)))
+            parts.append(WeightPart(f"{name}_dense.bias", None, (0, heads)))
         return parts
 
     def bias_additions(self, call: Call, stays: Selector) -> dict[str, np.ndarray]:
         added = {}
         for name, (number, dense) in self._readers(call).items():
             kernel = call.value(dense.kernel)
-            added[f"_{name}_dense.bias"] = np.einsum("i,ihd->hd", call.removed_constants(number, stays), kernel)
+            added[f"{name}_dense.bias"] = np.einsum("i,ihd->hd", call.removed_constants(number, stays), kernel)
         removed = np.where(stays(call.within["heads"].units)[:, None], 0.0, np.nan_to_num(self._head_values(call)))
-        added["_output_dense.bias"] = np.einsum("hv,hvo->o", removed, call.value(call.layer._output_dense.kernel))
+        added["output_dense.bias"] = np.einsum("hv,hvo->o", removed, call.value(call.layer.output_dense.kernel))
         return added
 
     def count_products(self, call: Call) -> float:
@@ -194,11 +195,11 @@ class Attention(LayerHandler):
         for name, (number, dense) in self._readers(call).items():
             lengths[name] = count_positions(call.inputs[number].shape, -1)
             total += lengths[name] * math.prod(dense.kernel.shape)
-        pairs = lengths["query"] * lengths["value"] * layer._num_heads
+        pairs = lengths["query"] * lengths["value"] * layer.num_heads
         return (
             total
-            + pairs * (layer._key_dim + layer._value_dim)
-            + lengths["query"] * math.prod(layer._output_dense.kernel.shape)
+            + pairs * (layer.key_dim + layer.value_dim)
+            + lengths["query"] * math.prod(layer.output_dense.kernel.shape)
         )
 
     def _tensors(self, call: Call) -> list[int]:
@@ -212,18 +213,17 @@ class Attention(LayerHandler):
             if number in call.input_units:
                 numbers[name or next(free)] = number
         numbers.setdefault("key", numbers["value"])
-        return {name: (number, getattr(call.layer, f"_{name}_dense")) for name, number in numbers.items()}
+        return {name: (number, getattr(call.layer, f"{name}_dense")) for name, number in numbers.items()}
 
     def _head_values(self, call: Call) -> np.ndarray:
         """Return (heads, values) the outputs of a head whose values are constant, and NaN for other heads."""
         layer = call.layer
         number, _ = self._readers(call)["value"]
-        kernel, constants = call.value(layer._value_dense.kernel), call.input_constants(number)
+        kernel, constants = call.value(layer.value_dense.kernel), call.input_constants(number)
         varies = (kernel[np.isnan(constants)] != 0).any(axis=(0, 2))
         values = np.einsum("i,ihv->hv", np.nan_to_num(constants), kernel)
-        values = values + self._bias(call, "_value_dense", values.shape)
+        values = values + self._bias(call, layer.value_dense, values.shape)
         return np.where(varies[:, None], np.nan, values)
 
-    def _bias(self, call: Call, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        bias = getattr(call.layer, name).bias
-        return np.zeros(shape) if bias is None else call.value(bias)
+    def _bias(self, call: Call, dense: Any, shape: tuple[int, ...]) -> np.ndarray:
+        return np.zeros(shape) if dense.bias is None else call.value(dense.bias)

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from keras import layers, ops, tree
 
+from poise._keras_internals import sublayers
 from poise.diagnostics.fit_data import FitData, count_rows
 
 HALF_PRECISION = ("float16", "bfloat16")
@@ -321,7 +322,7 @@ class _Masked(layers.Layer):
 def _restore_modes(model: Any) -> Iterator[None]:
     """Restore the training mode of wrapped torch modules on exit."""
     on_torch = keras.backend.backend() == "torch"
-    modules = [module for layer in model._flatten_layers() for module in layer.modules()] if on_torch else []
+    modules = [module for layer in sublayers(model) for module in layer.modules()] if on_torch else []
     modes = [module.training for module in modules]
     try:
         yield

@@ -12,14 +12,6 @@ UPDATES = ("auto", "coupled", "decoupled", "proximal")
 BYPASSED = ("apply_gradients", "stateless_apply")
 """Methods that Keras' trainers call on the wrapper only, so that an override in the inner optimizer never runs."""
 
-STEP_METHODS = (
-    *("apply", "update_step", "assign", "assign_add", "assign_sub", "scale_loss"),
-    *("_backend_apply_gradients", "_backend_update_step", "_clip_gradients", "_apply_weight_decay"),
-    *("_parallel_update_step", "_distributed_tf_update_step", "_overwrite_variables_directly_with_gradients"),
-)
-"""Methods whose override changes the step that an optimizer takes."""
-
-
 PAUSED = "_paused_average"
 """The attribute of an inner optimizer that holds how often its average is paused, and its `use_ema` before."""
 

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import keras
 from keras import ops
 
-from poise._keras_internals import nadam_momentum_product, optimizer_slot
-from poise.optimizer.inner import STEP_METHODS, find_override
+from poise._keras_internals import STEP_METHODS, nadam_momentum_product, optimizer_slot
+from poise.optimizer.inner import find_override
 from poise.optimizer.targets import MetricKind
 
 
@@ -195,7 +195,7 @@ def rmsprop(before: Before) -> Callable[[], Any]:
     inner = before.optimizer
 
     return lambda: before.step_with_fallback(
-        before.state("_velocities"), lambda v: before.rate / ops.sqrt(v + inner.epsilon)
+        before.state("velocities"), lambda v: before.rate / ops.sqrt(v + inner.epsilon)
     )
 
 
@@ -204,7 +204,7 @@ def adagrad(before: Before) -> Callable[[], Any]:
     inner = before.optimizer
 
     return lambda: before.step_with_fallback(
-        before.state("_accumulators"), lambda v: before.rate / ops.sqrt(v + inner.epsilon)
+        before.state("accumulators"), lambda v: before.rate / ops.sqrt(v + inner.epsilon)
     )
 
 
@@ -212,9 +212,9 @@ def adagrad(before: Before) -> Callable[[], Any]:
 def adadelta(before: Before) -> Callable[[], Any]:
     """lr·√(Δ + ε)/√(v + ε), where Δ is the accumulated change before the update."""
     inner = before.optimizer
-    change = before.state("_accumulated_delta_vars")
+    change = before.state("accumulated_delta_vars")
     return lambda: (
-        before.rate * ops.sqrt(change + inner.epsilon) / ops.sqrt(before.state("_accumulated_grads") + inner.epsilon)
+        before.rate * ops.sqrt(change + inner.epsilon) / ops.sqrt(before.state("accumulated_grads") + inner.epsilon)
     )
 
 
@@ -224,7 +224,7 @@ def adam(before: Before) -> Callable[[], Any]:
     inner = before.optimizer
 
     def step() -> Any:
-        v = before.state("_velocity_hats" if inner.amsgrad else "_velocities")
+        v = before.state("velocity_hats" if inner.amsgrad else "velocities")
         rate = before.rate * ops.sqrt(before.bias_correction(inner.beta_2))
         return before.step_with_fallback(v, lambda v: rate / (ops.sqrt(v) + inner.epsilon))
 
@@ -234,7 +234,7 @@ def adam(before: Before) -> Callable[[], Any]:
 @step_of(keras.optimizers.Adamax)
 def adamax(before: Before) -> Callable[[], Any]:
     inner = before.optimizer
-    return lambda: before.step_with_fallback(before.state("_u"), lambda u: before.rate / (u + inner.epsilon))
+    return lambda: before.step_with_fallback(before.state("u"), lambda u: before.rate / (u + inner.epsilon))
 
 
 @step_of(keras.optimizers.Nadam)
@@ -252,7 +252,7 @@ def nadam(before: Before) -> Callable[[], Any]:
         c = following * before.bias_correction(inner.beta_1) / (1.0 - product * following) + (1.0 - u(t)) / (
             1.0 - product
         )
-        v = before.state("_velocities") / before.bias_correction(inner.beta_2)
+        v = before.state("velocities") / before.bias_correction(inner.beta_2)
         return before.step_with_fallback(v, lambda v: c * before.rate / (ops.sqrt(v) + inner.epsilon))
 
     return step
@@ -264,12 +264,12 @@ def lamb(before: Before) -> Callable[[], Any]:
     inner, w_norm = before.optimizer, _norm(before.w)
 
     def step() -> Any:
-        v = before.state("_velocities")
+        v = before.state("velocities")
 
         def scale(v: Any) -> Any:
             return ops.sqrt(v / before.bias_correction(inner.beta_2)) + inner.epsilon
 
-        update = before.state("_momentums") / before.bias_correction(inner.beta_1) / scale(v)
+        update = before.state("momentums") / before.bias_correction(inner.beta_1) / scale(v)
         update_norm = _norm(update)
         both = ops.logical_and(w_norm > 0, update_norm > 0)
         ratio = ops.where(both, w_norm / ops.where(both, update_norm, 1.0), 1.0)
@@ -286,7 +286,7 @@ def adafactor(before: Before) -> Callable[[], Any]:
     def step() -> Any:
         rho = ops.minimum(before.rate, 1.0 / ops.sqrt(before.count))
         alpha = ops.maximum(ops.cast(inner.epsilon_2, rho.dtype), size) * rho
-        v = before.state("_v")
+        v = before.state("v")
         clipped = alpha / ops.maximum(1.0, _rms(before.gradient / ops.sqrt(v)) / inner.clip_threshold)
         return before.step_with_fallback(v, lambda v: clipped / ops.sqrt(v), least=UNSEEN * inner.epsilon_1)
 

@@ -386,7 +386,7 @@ class PenalizedOptimizer(OptimizerWrapper):
         return [*self._state.variables.values(), *self.inner_optimizer.variables]
 
     def _track_variable(self, variable: Any) -> None:
-        # Keras lists the variables by position; `State.name_variables` names them.
+        # A private method of Keras, which lists the variables by position; `State.name_variables` names them.
         if "_state" not in vars(self):
             super()._track_variable(variable)
 

@@ -41,7 +41,9 @@ class SavedState(KerasSaveable):
         self._is_built = is_built
 
     def _obj_type(self) -> str:
-        return "Loss"  # Keras walks the attributes of this kind of object, of which this class has none to save
+        # A private method of Keras, without which it does not save the object. Keras walks the attributes of the kind
+        # that it returns, of which this class has none to save.
+        return "Loss"
 
     def save_own_variables(self, store: Any) -> None:
         if not self._is_built():

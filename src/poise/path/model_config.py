@@ -1,7 +1,6 @@
 """The model of a path, rebuilt from its configuration, and the names of its parts."""
 
 import contextlib
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -10,8 +9,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.utils import module_utils
 
+from poise._keras_internals import without_tensorflow
 from poise.compaction.inputs import InputKernel, input_kernels
 from poise.layer_state import State
 from poise.path.training import Lanes
@@ -173,24 +172,6 @@ def _without_compilation(config: Any) -> Any:
             if not (is_object and key == "compile_config")
         }
     return [_without_compilation(part) for part in config] if isinstance(config, list) else config
-
-
-@contextlib.contextmanager
-def without_tensorflow() -> Iterator[None]:
-    """Let Keras serialize objects without importing TensorFlow, unless it is imported already.
-
-    Keras asks of every value whether it is TensorFlow's, and imports TensorFlow for that, which takes seconds. Before
-    it is imported no value can be.
-    """
-    lazy = module_utils.tensorflow
-    is_unknown = "tensorflow" not in sys.modules and getattr(lazy, "_available", False) is None
-    if is_unknown:
-        lazy._available = False
-    try:
-        yield
-    finally:
-        if is_unknown:
-            lazy._available = None
 
 
 def build_model(config: dict, safe_mode: bool) -> keras.Model:

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise._keras_internals import without_tensorflow
 from poise.path.executors.base import Arrays, Problem, Report
 from poise.path.executors.ray_cluster import (
     RayCluster,
@@ -32,7 +33,6 @@ from poise.path.executors.ray_cluster import (
 )
 from poise.path.executors.serialization import dump_problem, load_problem
 from poise.path.lanes.problem import Task
-from poise.path.model_config import without_tensorflow
 from poise.path.training import Replica, Training
 
 ATTEMPTS = 3

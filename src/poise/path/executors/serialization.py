@@ -16,10 +16,10 @@ from typing import Any
 import cloudpickle
 import keras
 
-from poise._keras_internals import loss_weights, sublayers
+from poise._keras_internals import loss_weights, sublayers, without_tensorflow
 from poise.layer_state import state_of
 from poise.path.executors.base import Problem
-from poise.path.model_config import model_config, without_tensorflow
+from poise.path.model_config import model_config
 from poise.path.models import inner_optimizer
 from poise.penalties import Penalty
 from poise.rules.members import path_of

@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from poise._keras_internals import without_tensorflow
 from poise.path.data.streams import RelayedStream
 from poise.path.executors.base import Report
 from poise.path.executors.messages import read_message, write_message
 from poise.path.executors.serialization import dump, load_problem
 from poise.path.executors.worker import LaneWorker
-from poise.path.model_config import without_tensorflow
 
 PAUSE = 0.1
 """Seconds between two reports of progress."""
