@@ -294,7 +294,7 @@ def _warn_of_shared_layers(model: Any, variables: list[Any]) -> None:
     ids = {id(variable) for variable in variables}
     parts = {id(layer) for layer in sublayers(model)}
     losing = {id(layer) for layer in sublayers(model) if ids & {id(v) for v in _direct_variables(layer)}}
-    if not _models_with(losing, parts):
+    if all(_is_view(other, [parts]) for other in _models_with(losing, parts)):
         return
     gc.collect()  # deleted models may still exist before
     others = sorted(
@@ -302,12 +302,10 @@ def _warn_of_shared_layers(model: Any, variables: list[Any]) -> None:
     )
     reported = [parts]
     for other in others:
-        layers = {id(layer): layer for layer in sublayers(other, include_self=False)}
-        shared = [repr(layer.name) for key, layer in layers.items() if key in losing]
-        trained = {key for key, layer in layers.items() if not isinstance(layer, keras.layers.InputLayer)}
-        if not other.compiled and any(trained <= layers_of_model for layers_of_model in reported):
+        if _is_view(other, reported):
             continue
-        reported.append(trained)
+        reported.append(_layer_ids(other))
+        shared = [repr(layer.name) for layer in sublayers(other, include_self=False) if id(layer) in losing]
         warnings.warn(
             f"The model {other.name!r} shares layers with {model.name!r} and loses their regularizers as well: "
             f"{', '.join(shared)}. To keep them, compile it with poise.PenalizedOptimizer and rules for these layers.",
@@ -325,6 +323,16 @@ def _models_with(losing: set[int], parts: set[int]) -> list[Any]:
         and is_set_up(model)
         and any(id(layer) in losing for layer in sublayers(model))
     ]
+
+
+def _is_view(model: Any, reported: list[set[int]]) -> bool:
+    """Return whether a model is not compiled and all its layers belong to one reported model, given by layer ids."""
+    return not model.compiled and any(_layer_ids(model) <= layers for layers in reported)
+
+
+def _layer_ids(model: Any) -> set[int]:
+    layers = sublayers(model, include_self=False)
+    return {id(layer) for layer in layers if not isinstance(layer, keras.layers.InputLayer)}
 
 
 def _direct_variables(layer: Any) -> list[Any]:
