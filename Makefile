@@ -22,7 +22,8 @@ dev: .venv/.dev  ## an editable install with everything that development needs
 
 # The tests compile many programs that are the same in every run. (The cache of JAX 0.5, in test-lowest, can crash.)
 check test test-jax test-tensorflow test-torch: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.venv/.compiled
-check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.1
+check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
 
 check: lint types  ## lint, types and the fast tests on JAX: the loop for daily work
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" --durations=10
