@@ -8,7 +8,7 @@ JOINERS = "\u200c\u200d"
 """Characters of the category Cf that are part of words."""
 
 
-def visible(text: object) -> str:
+def escape_controls(text: object) -> str:
     """Escape characters that move the cursor, change colors, reverse the text direction or end the line.
 
     Args:
@@ -18,8 +18,8 @@ def visible(text: object) -> str:
         The escaped text.
 
     Examples:
-        >>> from poise.escaping import visible
-        >>> print(visible("a\\x1b[31mred"))
+        >>> from poise.escaping import escape_controls
+        >>> print(escape_controls("a\\x1b[31mred"))
         a\\x1b[31mred
     """
     return "".join(_escape(character) if _is_control(character) else character for character in str(text))

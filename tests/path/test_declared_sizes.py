@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from poise.path import declared_sizes
-from poise.path.declared_sizes import check_archive, check_arrays, check_cells, load_model, readable
+from poise.path.declared_sizes import check_archive, check_arrays, check_cells, format_bytes, load_model
 from poise.study.sources import DataError, load
 
 
@@ -187,4 +187,4 @@ def test_a_layer_whose_output_fits_no_memory_is_refused(tmp_path) -> None:
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (7.2e9, "7.2 GB"), (1e18, "1e+06 TB")])
 def test_sizes_are_readable(size, text) -> None:
-    assert readable(size) == text
+    assert format_bytes(size) == text

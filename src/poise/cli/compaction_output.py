@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poise.cli.model_compaction import Compaction, InputFeatures
-from poise.escaping import visible
+from poise.escaping import escape_controls
 
 SIZES = {"parameters": "parameters", "FLOPs per sample": "FLOPs per sample", "file size": "file size, bytes"}
 """The rows of `poise.compare_models` to print, with their headings; the other table shows units."""
@@ -23,17 +23,19 @@ LONGEST_NAME = 36
 def describe_compaction(compaction: Compaction) -> Iterator[RenderableType]:
     """Yield the dead units with reasons, the savings, the inputs that remain, and how the outputs agree."""
     units, dead = compaction.dead["units"].sum(), compaction.dead["dead"].sum()
-    yield Text(visible(f"{compaction.source}: {dead} of {units} units are dead."))
+    yield Text(escape_controls(f"{compaction.source}: {dead} of {units} units are dead."))
     if units:
         yield _layers_table(compaction)
     yield _sizes_table(compaction)
     inputs = compaction.inputs or ()
     for features in inputs:
-        yield Text(visible(_list_features(features, is_only=len(inputs) == 1)))
+        yield Text(escape_controls(_list_features(features, is_only=len(inputs) == 1)))
     if compaction.check is not None:
         difference = compaction.check.difference
         agreement = f"differ by at most {difference:.2g} of the largest output" if difference else "are identical"
-        yield Text(visible(f"On {compaction.check.rows:,} rows of {compaction.check.data} the outputs {agreement}."))
+        yield Text(
+            escape_controls(f"On {compaction.check.rows:,} rows of {compaction.check.data} the outputs {agreement}.")
+        )
 
 
 def as_record(compaction: Compaction, out: Path) -> dict:
@@ -65,7 +67,7 @@ def _layers_table(compaction: Compaction) -> Table:
     table.add_column("dead", justify="right", no_wrap=True)
     table.add_column("why", overflow="fold")
     for layer, units, dead, why in compaction.dead[["layer", "units", "dead", "why"]].itertuples(index=False):
-        cells = [visible(layer), f"{units:,}", f"{dead:,}", visible(why)]
+        cells = [escape_controls(layer), f"{units:,}", f"{dead:,}", escape_controls(why)]
         table.add_row(*map(Text, cells), style=None if dead else "dim")
     return table
 

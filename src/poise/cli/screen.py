@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import typer
 
-from poise.escaping import visible
+from poise.escaping import escape_controls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +44,7 @@ def console() -> "Console":
 
 def say(line: object) -> None:
     """Print a line."""
-    typer.echo(visible(line))
+    typer.echo(escape_controls(line))
 
 
 def say_data(text: str) -> None:
@@ -61,7 +61,7 @@ def complain(sentence: object, style: str = "red") -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True).print(Text(visible(sentence), style=style), soft_wrap=True)
+    Console(stderr=True).print(Text(escape_controls(sentence), style=style), soft_wrap=True)
 
 
 @contextmanager

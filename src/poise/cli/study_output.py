@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from poise.escaping import visible
+from poise.escaping import escape_controls
 from poise.study.columns.base import SET_ASIDE
 from poise.study.report.comparison import read_estimate, show_estimate
 from poise.study.report.numbers import format_number, format_with_error
@@ -22,9 +22,9 @@ SHORTEST_NAME = 12
 
 def print_study(description: Mapping, screen: Console) -> None:
     """Print task, comparison, answer and notes of a study."""
-    answer = [Text(visible(sentence)) for sentence in description["answer"]]
-    notes = [Text(visible(f"Note: {note}")) for note in description["data"]["notes"]]
-    screen.print(Text(visible(task_line(description))))
+    answer = [Text(escape_controls(sentence)) for sentence in description["answer"]]
+    notes = [Text(escape_controls(f"Note: {note}")) for note in description["data"]["notes"]]
+    screen.print(Text(escape_controls(task_line(description))))
     _print_table(candidates_table(description, screen), screen)
     for paragraph in (*answer, *notes):
         screen.print(paragraph)
@@ -128,12 +128,17 @@ def _columns(description: Mapping) -> list[_Column]:
 
     selected = [candidate["selected"] for candidate in candidates]
     zeros = [f"{candidate['zeros']:,}" for candidate in candidates]
-    shares = ["?" if one["zero_share"] is None else format(one["zero_share"], ".0%") for one in candidates]
+    shares = [
+        "?" if candidate["zero_share"] is None else format(candidate["zero_share"], ".0%") for candidate in candidates
+    ]
     return [
         column("strength", [format_number(_number(candidate["strength"])) for candidate in candidates]),
         column(
             "held-out loss",
-            [format_with_error(_number(one["val_loss"]), _number(one["val_error"])) for one in candidates],
+            [
+                format_with_error(_number(candidate["val_loss"]), _number(candidate["val_error"]))
+                for candidate in candidates
+            ],
             [format_number(_number(candidate["val_loss"])) for candidate in candidates],
         ),
         estimates("test loss", "test_loss"),
@@ -150,7 +155,7 @@ def _table(titles: Sequence[str], columns: Sequence[tuple[str, list[str]]]) -> T
     for heading, cells in columns:
         table.add_column(heading, justify="right", width=max(map(len, [*cells, *heading.split()])))
     for number, title in enumerate(titles):
-        table.add_row(Text(visible(title)), *(Text(cells[number]) for _, cells in columns))
+        table.add_row(Text(escape_controls(title)), *(Text(cells[number]) for _, cells in columns))
     return table
 
 
@@ -177,9 +182,9 @@ def _comparison_table(names: Sequence[str], rows: Sequence[tuple[str, list[str]]
     table.add_column("")
     for number in range(first, last):
         width = max(len(cells[number]) for heading, cells in rows if heading in NUMBER_ROWS)
-        table.add_column(Text(visible(names[number])), justify="right", overflow="fold", width=width)
+        table.add_column(Text(escape_controls(names[number])), justify="right", overflow="fold", width=width)
     for heading, cells in rows:
-        table.add_row(heading, *(Text(visible(cell)) for cell in cells[first:last]))
+        table.add_row(heading, *(Text(escape_controls(cell)) for cell in cells[first:last]))
     return table
 
 

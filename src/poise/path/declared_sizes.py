@@ -46,7 +46,7 @@ def check_archive(file: str | os.PathLike[str] | IO[bytes]) -> int:
         members = archive.infolist()
     for member in members:
         if member.filename.endswith(".json") and member.file_size > LARGEST_JSON:
-            raise ValueError(f"{member.filename!r} in it unpacks to {readable(member.file_size)}")
+            raise ValueError(f"{member.filename!r} in it unpacks to {format_bytes(member.file_size)}")
     unpacked = sum(member.file_size for member in members)
     check_expansion(unpacked, _size(file))
     return unpacked
@@ -59,9 +59,13 @@ def check_expansion(unpacked: int, held: int, *, floor: int | None = None, expan
         ValueError: If not.
     """
     if unpacked > max(FLOOR if floor is None else floor, expansion * held):
-        raise ValueError(f"it holds {readable(held)} and unpacks to {readable(unpacked)}, which is not safe to read")
+        raise ValueError(
+            f"it holds {format_bytes(held)} and unpacks to {format_bytes(unpacked)}, which is not safe to read"
+        )
     if unpacked > memory():
-        raise ValueError(f"it unpacks to {readable(unpacked)}, and this machine has {readable(memory())} of memory")
+        raise ValueError(
+            f"it unpacks to {format_bytes(unpacked)}, and this machine has {format_bytes(memory())} of memory"
+        )
 
 
 def check_arrays(file: str | os.PathLike[str] | IO[bytes]) -> None:
@@ -147,7 +151,7 @@ def memory() -> int:
         return 16 << 30
 
 
-def readable(size: float) -> str:
+def format_bytes(size: float) -> str:
     """Return 3.2 GB for 3200000000."""
     power = min(int(math.log(max(size, 1), 1000)), len(UNITS) - 1)
     return f"{size / 1000**power:.3g} {UNITS[power]}" if power else f"{size:.0f} bytes"
@@ -178,7 +182,9 @@ def _check_array(content: IO[bytes], size: int, name: str) -> None:
     declared = max(1, dtype.itemsize) * math.prod(max(1, length) for length in shape)
     spare = 1 << 20 if 0 in shape or dtype.hasobject else 0
     if min(shape, default=0) < 0 or declared > held + spare:
-        raise ValueError(f"{name} declares an array of shape {shape}, {readable(declared)}, and holds {readable(held)}")
+        raise ValueError(
+            f"{name} declares an array of shape {shape}, {format_bytes(declared)}, and holds {format_bytes(held)}"
+        )
 
 
 def _check_hdf5(file: Any, size: int) -> None:
@@ -210,8 +216,8 @@ def _weights_up_to(entries: int, held: int) -> Iterator[None]:
         asked += math.prod(int(length) for length in np.atleast_1d(() if shape is None else shape))
         if asked > entries:
             raise ValueError(
-                f"its layers need at least {asked:,} weights, but the file holds only {readable(held)}; the file is "
-                "damaged or unsafe"
+                f"its layers need at least {asked:,} weights, but the file holds only {format_bytes(held)}; it is damaged "
+                "or unsafe"
             )
         return original(layer, shape, *arguments, **settings)
 

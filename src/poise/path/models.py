@@ -120,7 +120,7 @@ def draw_variables(model: Any, seed: int) -> list[Any]:
     finally:
         random.setstate(before)
     trained = {id(variable) for variable in model.trainable_variables}
-    shapes, cloned_shapes = ([tuple(v.shape) for v in one.variables] for one in (model, clone))
+    shapes, cloned_shapes = ([tuple(v.shape) for v in network.variables] for network in (model, clone))
     if shapes != cloned_shapes:
         raise ValueError(
             f"n_init > 1 draws new initial weights, and a clone of the model has variables of the shapes "

@@ -1,7 +1,8 @@
 """Adaptive stages: penalties divided by the sizes of the solution of the previous stage.
 
 A large group is then penalized less and a small one more, which removes the bias that makes a plain path keep too much.
-Every lane is weighted by the solution of its own fold, so that held-out rows have no influence.
+Every lane is weighted by the solution of its own fold, which was not trained on the held-out rows. These influence the
+weights only through the strength of the previous stage, which all folds choose together.
 
 References:
     Zou 2006, "The adaptive lasso"; Candès, Wakin and Boyd 2008, "Enhancing sparsity by reweighted ℓ1 minimization".

@@ -154,10 +154,12 @@ def _shapes(model: keras.Model) -> list[tuple[int, ...]]:
 def _custom_objects(model: keras.Model, configs: Any) -> dict[str, Any]:
     """Return by Keras' name every class and function of a model and its configurations that is not Keras' own."""
     classes = {type(layer) for layer in sublayers(model)}
-    objects = {keras.saving.get_registered_name(one): one for one in classes if not _is_of_keras(one.__module__)}
-    for layer in sublayers(
-        model
-    ):  # such as an activation that is a plain function, which Keras writes down by its name
+    objects = {
+        keras.saving.get_registered_name(layer_class): layer_class
+        for layer_class in classes
+        if not _is_of_keras(layer_class.__module__)
+    }
+    for layer in sublayers(model):  # functions such as an activation, which Keras saves by name
         functions = [value for value in vars(layer).values() if isinstance(value, types.FunctionType)]
         objects |= {function.__name__: function for function in functions if not _is_of_keras(function.__module__)}
     for entry in _entries(configs):

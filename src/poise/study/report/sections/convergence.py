@@ -37,7 +37,7 @@ class ConvergenceSection(Section):
 
 def drawn_layers(study: Findings) -> list[str]:
     """Return the first penalized variables, whose forces are drawn."""
-    variables = [[*study.watched[one.name].forces["variable"].unique()] for one in study.watched_candidates]
+    variables = [[*study.watched[candidate.name].forces["variable"].unique()] for candidate in study.watched_candidates]
     return [variable for variable in variables[-1] if all(variable in others for others in variables)][:MOST_LAYERS]
 
 

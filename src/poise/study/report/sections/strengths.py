@@ -50,7 +50,7 @@ class StrengthsSection(Section):
 def draw_paths(study: Findings) -> go.Figure:
     """Draw held-out and training loss over the strengths, one panel per penalty."""
     candidates = study.candidates[1:]
-    titles = [f"{one.title}{', chosen' if one.name == study.chosen else ''}" for one in candidates]
+    titles = [f"{candidate.title}{', chosen' if candidate.name == study.chosen else ''}" for candidate in candidates]
     figure = make_panels([titles], "strength", "prediction loss", shared="y", columns=len(titles))
     low, high, is_log = _loss_range(study)
     for column, candidate in enumerate(candidates, start=1):
