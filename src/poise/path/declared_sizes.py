@@ -216,8 +216,8 @@ def _weights_up_to(entries: int, held: int) -> Iterator[None]:
         asked += math.prod(int(length) for length in np.atleast_1d(() if shape is None else shape))
         if asked > entries:
             raise ValueError(
-                f"its layers need at least {asked:,} weights, but the file holds only {format_bytes(held)}; it is damaged "
-                "or unsafe"
+                f"its layers need at least {asked:,} weights, but the file holds only {format_bytes(held)}; it is "
+                "damaged or unsafe"
             )
         return original(layer, shape, *arguments, **settings)
 
