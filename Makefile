@@ -20,10 +20,13 @@ demo: .venv/.poise  ## run a study on real data and print where the report is
 dev: .venv/.dev  ## an editable install with everything that development needs
 	@echo "Run 'source $(BIN)/activate', or use $(BIN)/python."
 
-# The tests compile many programs that are the same in every run. (The cache of JAX 0.5, in test-lowest, can crash.)
+# Half of the time of the tests on JAX is compilation: keep the programs, and compile them with fewer optimizations. (The
+# cache of JAX 0.5, in test-lowest, can crash. That target compiles as users do.)
 check test test-jax test-tensorflow test-torch: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.venv/.compiled
 check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+check test test-jax test-tensorflow test-torch: export XLA_FLAGS := --xla_backend_optimization_level=0 \
+	--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false
 
 check: lint types  ## lint, types and the fast tests on JAX: the loop for daily work
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" --durations=10

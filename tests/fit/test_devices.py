@@ -24,11 +24,15 @@ on_tensorflow = pytest.mark.backends("tensorflow")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What `oracles.devices` tells, in a process with two devices."""
-    file = tmp_path_factory.mktemp("devices") / "found.json"
+def two_devices(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the results of `oracles.devices` in a process with two devices."""
+    file = tmp_path_factory.mktemp("devices") / "two_devices.json"
     tests = pathlib.Path(devices.__file__).parents[1]
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"} if BACKEND == "jax" else {}
+    two = (
+        {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"}
+        if BACKEND == "jax"
+        else {}
+    )
     environment = {**os.environ, "KERAS_BACKEND": BACKEND, **two}
     subprocess.run([sys.executable, "-m", "oracles.devices", file], cwd=tests, env=environment, check=True)
     return json.loads(file.read_text("utf-8"))
@@ -51,61 +55,61 @@ def assert_same(actual: dict, expected: dict) -> None:
 
 @on_both
 @pytest.mark.parametrize("name", BY_DATA)
-def test_two_devices_that_share_a_batch_give_the_weights_of_one_device(found: dict, name: str) -> None:
+def test_two_devices_that_share_a_batch_give_the_weights_of_one_device(two_devices: dict, name: str) -> None:
     """And the losses, the penalties' values, the observed forces."""
-    assert_same(found["data"][name], found["one"][name])
+    assert_same(two_devices["data"][name], two_devices["one"][name])
 
 
 @on_both
-def test_the_penalty_counts_once_as_the_keras_regularizer_of_one_device(found: dict) -> None:
+def test_the_penalty_counts_once_as_the_keras_regularizer_of_one_device(two_devices: dict) -> None:
     stock = devices.net(kernel_regularizer=keras.regularizers.L2(0.05), bias_regularizer=keras.regularizers.L1(0.5))
     models.fitted(models.compiled(keras.optimizers.Adam(0.02), stock), **devices.TWELVE_STEPS)
 
-    assert_same_weights(arrays(found["data"]["coupled Adam"]["weights"]), stock)
+    assert_same_weights(arrays(two_devices["data"]["coupled Adam"]["weights"]), stock)
 
 
 @on_both
 @pytest.mark.parametrize("name", OBSERVED)
-def test_there_is_something_to_compare(found: dict, name: str) -> None:
-    reported = found["data"][name]
+def test_there_is_something_to_compare(two_devices: dict, name: str) -> None:
+    reported = two_devices["data"][name]
     assert all(value > 0 for value in reported["history"]["penalty"])
     assert (np.array(reported["forces"])[:, :2] > 0).all()
     assert name != "proximal Adam" or 0.0 < np.mean(np.array(reported["weights"][0]) == 0.0) < 1.0
 
 
 @on_both
-def test_forces_on_data_are_those_of_one_device(found: dict) -> None:
-    np.testing.assert_allclose(found["data"]["on data"], found["one"]["on data"], rtol=1e-4, atol=1e-6)
+def test_forces_on_data_are_those_of_one_device(two_devices: dict) -> None:
+    np.testing.assert_allclose(two_devices["data"]["on data"], two_devices["one"]["on data"], rtol=1e-4, atol=1e-6)
 
 
 @on_tensorflow
-def test_forces_on_data_are_the_same_outside_the_scope(found: dict) -> None:
-    outside = found["data"]["on data, outside the scope"]
-    np.testing.assert_allclose(outside, found["one"]["on data"], rtol=1e-4, atol=1e-6)
+def test_forces_on_data_are_the_same_outside_the_scope(two_devices: dict) -> None:
+    outside = two_devices["data"]["on data, outside the scope"]
+    np.testing.assert_allclose(outside, two_devices["one"]["on data"], rtol=1e-4, atol=1e-6)
 
 
 @on_tensorflow
-def test_the_replicas_hold_the_same_to_the_bit(found: dict) -> None:
-    assert len(found["copies"]) > 100
-    for each, other in found["copies"]:
+def test_the_replicas_hold_the_same_to_the_bit(two_devices: dict) -> None:
+    assert len(two_devices["copies"]) > 100
+    for each, other in two_devices["copies"]:
         assert each == other
 
 
 @on_tensorflow
-def test_an_embedding_without_a_penalty_is_trained_the_same(found: dict) -> None:
-    assert_same_weights(arrays(found["data"]["words"]), arrays(found["one"]["words"]))
+def test_an_embedding_without_a_penalty_is_trained_the_same(two_devices: dict) -> None:
+    assert_same_weights(arrays(two_devices["data"]["words"]), arrays(two_devices["one"]["words"]))
 
 
 @on_tensorflow
-def test_a_loop_by_hand_in_a_strategy_gives_what_fit_gives(found: dict) -> None:
-    assert_same_weights(arrays(found["by hand"]), arrays(found["one"]["proximal SGD"]["weights"]))
+def test_a_loop_by_hand_in_a_strategy_gives_what_fit_gives(two_devices: dict) -> None:
+    assert_same_weights(arrays(two_devices["by hand"]), arrays(two_devices["one"]["proximal SGD"]["weights"]))
 
 
 @on_tensorflow
-def test_callbacks_that_cannot_be_shown_are_refused(found: dict) -> None:
-    assert "is not supported under MirroredStrategy" in found["accumulated"]
-    assert "poise.PenalizedOptimizer does not support CollectiveAllReduceStrategy" in found["of workers"]
-    assert found["on one"] == ""
+def test_callbacks_that_cannot_be_shown_are_refused(two_devices: dict) -> None:
+    assert "is not supported under MirroredStrategy" in two_devices["accumulated"]
+    assert "poise.PenalizedOptimizer does not support CollectiveAllReduceStrategy" in two_devices["of workers"]
+    assert two_devices["on one"] == ""
 
 
 # ---------------------------------------------------------------- the kernels are split
@@ -113,18 +117,18 @@ def test_callbacks_that_cannot_be_shown_are_refused(found: dict) -> None:
 
 @on_jax
 @pytest.mark.parametrize("name", devices.SHARDED["model"])
-def test_sharded_kernels_give_the_weights_of_whole_ones(found: dict, name: str) -> None:
-    assert_same(found["model"][name], found["one"][name])
+def test_sharded_kernels_give_the_weights_of_whole_ones(two_devices: dict, name: str) -> None:
+    assert_same(two_devices["model"][name], two_devices["one"][name])
 
 
 @on_jax
-def test_forces_on_data_are_those_of_whole_kernels(found: dict) -> None:
-    np.testing.assert_allclose(found["model"]["on data"], found["one"]["on data"], rtol=1e-4, atol=1e-6)
+def test_forces_on_data_are_those_of_whole_kernels(two_devices: dict) -> None:
+    np.testing.assert_allclose(two_devices["model"]["on data"], two_devices["one"]["on data"], rtol=1e-4, atol=1e-6)
 
 
 @on_jax
-def test_start_trace_and_average_are_sharded_as_their_kernel(found: dict) -> None:
-    shards = {path.split("/", 1)[1]: shapes for path, shapes in found["model"]["shards"].items()}
+def test_start_trace_and_average_are_sharded_as_their_kernel(two_devices: dict) -> None:
+    shards = {path.split("/", 1)[1]: shapes for path, shapes in two_devices["model"]["shards"].items()}
 
     assert shards["features/kernel"] == [[6, 4], [6, 4]]
     assert shards["net_features_kernel_start"] == [[6, 4], [6, 4]]

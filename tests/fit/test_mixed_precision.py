@@ -20,7 +20,9 @@ MODERATE = {"l1": 0.25, "l2": 0.5, "rate": 0.125, "momentum": 0.5}
 HUGE = {"l1": 1e6, "l2": 1e6, "rate": 2e-8, "momentum": 0.5}
 """Forces far beyond 65504, the largest float16."""
 every_update = pytest.mark.parametrize("update", ["coupled", "decoupled", "proximal"])
-both_sizes = pytest.mark.parametrize(("given", "scale"), [(MODERATE, 1.0), (HUGE, 2.0**14)], ids=["moderate", "huge"])
+both_sizes = pytest.mark.parametrize(
+    ("arguments", "scale"), [(MODERATE, 1.0), (HUGE, 2.0**14)], ids=["moderate", "huge"]
+)
 
 
 @pytest.fixture

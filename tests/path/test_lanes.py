@@ -478,7 +478,7 @@ def test_lanes_do_not_depend_on_devices(tmp_path) -> None:
     exec(DEVICES, here)
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2",
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     code = DEVICES + "assert len(jax.devices()) == 2\nnp.savez(sys.argv[1], *found.weights)"
