@@ -27,9 +27,9 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 JAX_ONLY = [
     # The lanes, the study and the commands run on JAX, which is a dependency.
-    *("study", "cli", "test_cli.py", "test_estimators_elsewhere.py"),
+    *("study", "cli", "test_estimators_elsewhere.py"),
     *(f"path/test_{name}.py" for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "data")),
-    *(f"path/test_{name}.py" for name in ("folds", "ray", "compile_ahead", "declared_sizes", "selection", "executors")),
+    *(f"path/test_{name}.py" for name in ("folds", "ray", "compile_ahead", "declared_sizes", "selection")),
     *("path/test_joint_paths.py", "path/test_identity.py"),
     # The source, the start, files and NumPy are the same on every backend.
     *("test_layering.py", "test_import.py", "test_files.py", "test_public_names.py", "penalties/test_oracles.py"),
@@ -40,7 +40,7 @@ JAX_ONLY = [
         for name in ("always_on", "attention", "inputs", "merging", "nesting", "odd_graphs")
     ),
     *(f"compaction/test_{name}.py" for name in ("operators", "passing_kinds", "recurrent", "state", "structure")),
-    *(f"compaction/test_{name}.py" for name in ("tables", "terminal", "weight_kinds")),
+    *(f"compaction/test_{name}.py" for name in ("tables", "weight_kinds")),
     # Pages of the documentation, apart from the README and the custom loops.
     "docs",
 ]
@@ -71,22 +71,23 @@ SHARED = {
 """By file, the tests that TensorFlow and PyTorch repeat: those whose name contains one of these texts."""
 
 SLOW = [
-    *(
-        "path/test_ray.py",
-        "path/test_subprocess.py",
-        "path/test_streams.py",
-        "path/test_lanes.py",
-        "path/test_result.py",
-    ),
-    *("study", "cli", "test_cli.py", "docs", "test_estimators_elsewhere.py", "test_public_names.py", "test_saving.py"),
-    *("fit", "compaction/test_applications.py", "compaction/test_graphs.py", "compaction/test_terminal.py"),
+    *(f"path/test_{name}.py" for name in ("ray", "subprocess", "streams", "lanes", "result")),
+    *("study", "cli", "docs", "test_estimators_elsewhere.py", "test_public_names.py", "test_saving.py"),
+    *("fit", "compaction/test_applications.py", "compaction/test_graphs.py"),
     *("test_metric.py", "test_adoption.py", "test_identity.py"),
 ]
 """Files and folders that `make check` leaves out."""
 
 LONGEST = [
-    *("path/test_ray.py", "study/test_sentences.py", "study/test_report_in_browser.py", "study/test_estimators.py"),
-    *("fit/test_real_models.py", "test_cli.py", "compaction/test_applications.py", "path/test_subprocess.py"),
+    *(
+        "path/test_ray.py",
+        "study/test_run.py",
+        "study/test_estimators.py",
+        "path/test_lanes.py",
+        "study/test_sentences.py",
+    ),
+    *("docs/test_how_to.py", "fit/test_real_models.py", "study/test_report_in_browser.py", "test_optimizer.py"),
+    *("test_saving.py", "test_adoption.py", "compaction/test_applications.py", "path/test_subprocess.py"),
 ]
 """These files come first, so that no process ends long after the other."""
 
