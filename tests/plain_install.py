@@ -19,8 +19,9 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 
 
 def run(code, home, *arguments, **environment) -> Any:
-    """Run code with no settings of Keras, and no backend chosen unless `environment` names one."""
-    inherited = {name: value for name, value in os.environ.items() if name not in ("KERAS_BACKEND", "KERAS_HOME")}
+    """Run code with no settings of Keras and XLA, and no backend chosen unless `environment` names one."""
+    unset = ("KERAS_BACKEND", "KERAS_HOME", "XLA_FLAGS")
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
     return subprocess.run(
         [sys.executable, "-c", HIDING + code, *arguments],
         env=inherited | {"HOME": str(home)} | environment,
