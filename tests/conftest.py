@@ -28,7 +28,10 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 JAX_ONLY = [
     # The lanes, the study and the commands run on JAX, which is a dependency.
     *("study", "cli", "test_estimators_elsewhere.py"),
-    *(f"path/test_{name}.py" for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "data")),
+    *(
+        f"path/test_{name}.py"
+        for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "progress", "data")
+    ),
     *(f"path/test_{name}.py" for name in ("folds", "ray", "compile_ahead", "declared_sizes", "selection")),
     *("path/test_joint_paths.py", "path/test_identity.py"),
     # The source, the start, files and NumPy are the same on every backend.

@@ -102,6 +102,12 @@ def test_prints_in_a_terminal_as_text_and_in_a_notebook() -> None:
     assert max(map(len, str(summary).splitlines())) <= 120
 
 
+def test_its_text_is_not_displayed_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", None)
+    assert "there are no rules" in str(poise.summary(compiled("sgd", net())))
+
+
 def test_rules_of_a_built_optimizer_are_those_that_act() -> None:
     """Whatever its rules would match by paths today."""
     model = _model([poise.Rule("head/kernel", poise.L2(0.2))])

@@ -3,7 +3,9 @@
 import json
 from typing import Any
 
+import IPython.display
 import numpy as np
+import plotly.io
 import pytest
 
 import poise
@@ -197,3 +199,16 @@ def test_long_names_keep_both_ends() -> None:
     assert plain_label("a short\nname") == "a short name"
     assert plain_label("the long name of the column 17") == "the long name of … column 17"
     assert len(plain_label("x" * 1000)) == 28
+
+
+def test_the_html_export_of_a_notebook_has_the_plot(monkeypatch) -> None:
+    shown: list[dict] = []
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, **_: shown.append(bundle))
+    before = plotly.io.renderers.default
+    plotly.io.renderers.default = "plotly_mimetype"  # what Plotly chooses in Jupyter
+    try:
+        path_of().plot()._ipython_display_()
+    finally:
+        plotly.io.renderers.default = before
+    assert "Plotly.newPlot" in shown[-1]["text/html"]
+    assert "application/vnd.plotly.v1+json" in shown[-1]

@@ -52,7 +52,8 @@ class Summary:
         import rich.console
 
         text = io.StringIO()
-        rich.console.Console(file=text, width=120, color_system=None).print(self)
+        # In a notebook, Rich would display the table and not write it.
+        rich.console.Console(file=text, width=120, color_system=None, force_jupyter=False).print(self)
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def __repr__(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 from plotly.subplots import make_subplots
 
 NAMED = 20
@@ -37,6 +38,16 @@ BRANCHES = {
 }
 
 
+class PathFigure(go.Figure):
+    """A figure that the HTML export of a notebook shows, too. Plotly chooses a renderer that only Jupyter can show."""
+
+    def _ipython_display_(self) -> None:
+        if pio.renderers.default == "plotly_mimetype":
+            pio.show(self, renderer="plotly_mimetype+notebook_connected")
+        else:
+            super()._ipython_display_()
+
+
 def plot_path(
     table: pd.DataFrame,
     sizes: Mapping[str, np.ndarray],
@@ -59,6 +70,7 @@ def plot_path(
     strengths = table["strength"].to_numpy()
     x = axis_positions(strengths)
     figure = make_subplots(
+        figure=PathFigure(),
         rows=len(panels),
         cols=1,
         shared_xaxes=True,

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -30,11 +31,9 @@ def show_progress(
     """
     console = Console() if console is None else console
     if console.is_jupyter and is_shown:
-
-        def print_share(share: float, text: str | None) -> None:
-            print(f"\r{text or activity} {share:4.0%}", end="" if share < 1 else "\n", flush=True)
-
-        yield print_share  # Rich needs ipywidgets for a bar that moves, and prints a warning without them
+        yield _NotebookLine(
+            activity
+        ).show  # Rich needs ipywidgets for a bar that moves, and prints a warning without them
         return
     columns = (
         TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
@@ -43,3 +42,22 @@ def show_progress(
     with Progress(*columns, console=console, disable=not is_shown, transient=True) as progress:
         task = progress.add_task(activity, total=1.0)
         yield lambda share, text: progress.update(task, completed=share, description=text)
+
+
+class _NotebookLine:
+    """One line of a notebook's output, which is replaced: a saved notebook has only the last one."""
+
+    def __init__(self, activity: str) -> None:
+        from IPython.display import display
+
+        self.activity, self.percent = activity, 0
+        self.handle: Any = display(self._line(), raw=True, display_id=True)
+
+    def show(self, share: float, text: str | None) -> None:
+        self.activity, percent = text or self.activity, int(100 * share)
+        if percent != self.percent:
+            self.percent = percent
+            self.handle.update(self._line(), raw=True)
+
+    def _line(self) -> dict[str, str]:
+        return {"text/plain": f"{self.activity} {self.percent}%"}
