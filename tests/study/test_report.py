@@ -148,7 +148,7 @@ def test_without_a_penalty_there_is_still_a_report(alone) -> None:
     text = text_of(own)
 
     assert "Only a network without a penalty was trained" in text
-    assert "Without a penalty there is only one, and it is zero at convergence." in text
+    assert "Without a penalty there is only the prediction force, which is zero at convergence." in text
     assert set(re.findall(r'id="(\w+)-data"', own)) == {"losses", "forces", "weights"}
 
 
