@@ -75,7 +75,7 @@ class PenalizedOptimizer(OptimizerWrapper):
             - `"coupled"`: By their gradient, as a Keras `kernel_regularizer` does. L1 gives no exact zeros.
             - `"decoupled"`: By a separate step with the learning rate, as the weight decay of AdamW does.
             - `"proximal"`: By their proximal operator, with the step size that the inner optimizer uses for each
-              weight. Weights become exactly zero.
+              weight. L1 and other non-smooth penalties give exact zeros.
         observe_every: Record the forces on the weights (the gradients of prediction and penalty) at every
             `observe_every`-th step, for `poise.forces(model)`. Default: 0, which records none.
         name: Name of the optimizer. Default: None, which uses the name of the class.

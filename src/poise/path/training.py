@@ -22,11 +22,10 @@ class Training:
         start: `"fresh"` (every lane starts from the same initial weights) or `"dense"` (one training without the
             penalty first, and every lane starts from its solution: the dense-to-sparse path of LassoNet, Lemhadri et
             al. 2021). Default: `"fresh"`.
-        settle: Largest number of steps after the epochs that use all training rows at once (with more than 8192 rows,
-            each step uses the next 4096 rows). On mini-batches the gradients are noisy, so the set of weights that are
-            exactly zero never settles; these steps let it settle. They restart the optimizer with its initial learning
-            rate, which falls to zero along a cosine. Default: None, which is 2000 if a penalty can set weights to
-            exactly zero, else 0.
+        settle: Largest number of steps after the epochs, each on all training rows (with more than 8192 rows, on the
+            next 4096 rows). On mini-batches the gradients are noisy, so the set of weights that are exactly zero never
+            settles; these steps let it settle. They restart the optimizer with its initial learning rate, which falls
+            to zero along a cosine. Default: None, which is 2000 if a penalty can set weights to exactly zero, else 0.
         tolerance: A lane has settled when its residual is at most this share of its prediction gradient. Default: 1e-3.
         patience: Epochs without a lower held-out loss after which a lane stops and takes its best weights. Default:
             None, which trains to the end, so that the strength is the only regularizer.
