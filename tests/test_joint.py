@@ -286,11 +286,12 @@ WRONG = {
     ),
     "beside a smooth one": (
         lambda model: [units_of(model), poise.Rule("head/kernel", poise.L2())],
-        r"Rules 'joint groups' and 'head/kernel' put another penalty beside a joint one on '.*head/kernel', and they have no common",
+        r"Rules 'joint groups' and 'head/kernel' put a joint penalty and another penalty on '.*head/kernel'.*"
+        r"Exclude the variable from rule 'head/kernel': poise.Rule\(..., exclude=\['.*head/kernel', ...\]\)",
     ),
     "two joint ones": (
         lambda model: [units_of(model), poise.Rule("features/kernel", units_of_anywhere(model), name="other")],
-        r"put two joint penalties on '.*features/kernel'.*Exclude the variable from the other rule: poise.Rule\(",
+        r"put two joint penalties on '.*features/kernel'.*Leave the variable out of the members of one of the two penalties\.$",
     ),
     "a member that is not selected": (
         lambda model: poise.Rule("*/kernel", units_of(model)),

@@ -223,9 +223,7 @@ def test_rule_for_frozen_layers_is_an_error_where_the_model_is_not_found() -> No
         return frozen_features().trainable_variables
 
     optimizer = poise.PenalizedOptimizer("sgd", poise.Rule("features/kernel", poise.L1(0.1)))
-    with pytest.raises(
-        ValueError, match=r"matches none of the 2 trained variables.*Frozen variables are not among them"
-    ):
+    with pytest.raises(ValueError, match=r"matches none of the 2 trained variables.*Frozen variables are not counted"):
         optimizer.build(variables())
 
 

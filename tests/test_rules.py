@@ -385,7 +385,9 @@ def test_rule_far_from_everything_names_nothing() -> None:
 
 def test_rule_whose_exclude_leaves_nothing_is_refused() -> None:
     rules = as_rules(poise.Rule("*/kernel", poise.L2(), exclude=poise.Role.KERNELS))
-    with pytest.raises(ValueError, match=r"matches none .*Its exclude leaves out all 2 variables that it selects"):
+    with pytest.raises(
+        ValueError, match=r"matches none .*Its exclude argument removes all 2 variables that its select argument picks"
+    ):
         resolve(rules, net().trainable_variables)
 
 

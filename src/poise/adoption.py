@@ -32,7 +32,7 @@ def adopt_regularizers(model: keras.Model) -> list[Rule]:
     - The optimizer of a compiled model is wrapped in `poise.PenalizedOptimizer(..., update="coupled")` and keeps its
       state, so training continues exactly as before. Everything else that was compiled stays.
     - If the model is compiled with a `poise.PenalizedOptimizer`, the rules are added to its rules, under its `update`.
-      With "auto" and "proximal", training converges to the same solution, but not step by step as before.
+      With "auto" and "proximal", training converges to the same solution, but the individual steps differ.
 
     Frozen variables are included: Keras ignores their regularizers while they are frozen, and so does a rule.
 
@@ -40,8 +40,9 @@ def adopt_regularizers(model: keras.Model) -> list[Rule]:
         model: Built `keras.Model`, compiled or not, trained or loaded.
 
     Returns:
-        A list of rules, one per distinct regularizer, which select the ends of the paths of its variables; an empty
-        list if there is nothing to move. For a model that is not compiled, pass them to `poise.PenalizedOptimizer`.
+        A list of rules, one per distinct regularizer. Each rule selects the variables that had this regularizer, by the
+        last segments of their paths. The list is empty if there is nothing to move. If the model is not compiled, pass
+        the rules to `poise.PenalizedOptimizer`.
 
     Warns:
         UserWarning: If there is nothing to move; for regularizers that stay in the loss, because poise does not know
@@ -224,7 +225,8 @@ def _names(code: types.CodeType) -> set[str]:
 def _normalized_in_steps(model: Any) -> set[int]:
     """Return the ids of the variables that SpectralNormalization assigns during a training step.
 
-    On JAX, their regularizer acts on the assigned value, but a penalty of the optimizer on the value before.
+    On JAX, their regularizer acts on the normalized value that is assigned during the step; a penalty of the optimizer
+    acts on the value from before the assignment.
     """
     wrappers = [layer for layer in sublayers(model) if isinstance(layer, keras.layers.SpectralNormalization)]
     return {id(variable) for wrapper in wrappers for variable in wrapper.layer.variables}

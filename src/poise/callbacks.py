@@ -198,14 +198,14 @@ class RestoreZeros(PenalizedCallback):
     """Restore exact zeros in weights that are averaged over training (`use_ema=True`).
 
     At the end of `fit`, Keras replaces every weight by its average, and an entry of the average is zero only if the
-    weight was zero in every step. This callback then sets those penalized entries to zero that were zero at the end of
-    the last epoch. All other entries keep their averages. If another callback restores the weights or averages of an
+    weight was zero in every step. This callback then sets to zero every penalized entry that was zero at the end of the
+    last epoch. All other entries keep their averages. If another callback restores the weights or averages of an
     earlier epoch, such as `EarlyStopping(restore_best_weights=True)`, the zeros of that epoch are restored.
 
     With `keras.callbacks.SwapEMAWeights(swap_on_epoch=True)`, where `EarlyStopping` restores averages, put this
-    callback after `EarlyStopping`. A model that `ModelCheckpoint` saves during training has the weights of that step
-    with their zeros, or with `swap_on_epoch=True` the averages without them. With `ema_overwrite_frequency`, the last
-    step must be one that does not overwrite the weights.
+    callback after `EarlyStopping`. A model that `ModelCheckpoint` saves during training contains the current weights,
+    with their exact zeros; with `swap_on_epoch=True` it contains the averages instead, without these zeros. With
+    `ema_overwrite_frequency`, the last step must be one that does not overwrite the weights.
 
     Args:
         optimizer: `poise.PenalizedOptimizer` that averages the weights. Default: None (the model's optimizer).
@@ -236,8 +236,9 @@ class RestoreZeros(PenalizedCallback):
         self._zeros = {}
         if not self.penalized.use_ema:
             raise ValueError(
-                "RestoreZeros is for averaged weights, and the optimizer does not average them. Use an inner optimizer "
-                "such as keras.optimizers.Adam(use_ema=True), or remove the callback: zeros stay without it."
+                "RestoreZeros restores zeros in averaged weights, but this optimizer does not average weights. Use an "
+                "inner optimizer such as keras.optimizers.Adam(use_ema=True), or remove the callback: weights that are "
+                "not averaged keep their zeros."
             )
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
@@ -266,8 +267,8 @@ class RestoreZeros(PenalizedCallback):
         if packed is None:
             if self._zeros:
                 warnings.warn(
-                    "RestoreZeros cannot restore zeros: the weights at the end of training are neither the averages "
-                    "nor the weights of the end of an epoch. Put it before callbacks that change weights.",
+                    "RestoreZeros cannot restore zeros: the weights at the end of training match neither the averages "
+                    "nor the weights at the end of any epoch. Put RestoreZeros before callbacks that change weights.",
                     stacklevel=2,
                 )
             return
@@ -296,9 +297,8 @@ class TargetSparsity(PenalizedCallback):
     target, and 1/growth if everything is zero. The share may stay above the target, because dead units may never
     become nonzero again.
 
-    The share counts what the penalty sets to zero one by one, over all variables of the rule: groups (units, inputs)
-    for `GroupLasso` and `JointGroupLasso`, entries for other penalties. Entries with the factor 0 are not penalized and
-    not counted.
+    The share counts groups (units, inputs) for `GroupLasso` and `JointGroupLasso`, and single entries for all other
+    penalties, over all variables of the rule. Entries with the factor 0 are not penalized and not counted.
 
     The logs of an epoch get `zeros/<rule>` and `strength/<rule>`. Put this callback first in `callbacks`, so that other
     callbacks see these keys, and `BackupAndRestore` last, so that it saves the new strength.

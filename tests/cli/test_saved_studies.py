@@ -189,7 +189,8 @@ def test_studies_that_are_not_comparable_are_named(finished, calls):
 
     assert len(lines) == 3
     assert lines[0].endswith(
-        "runs/rows have different test rows, which may explain a difference. Use the same --test and --seed."
+        "runs/rows have different test rows, so a difference between their test losses may come from the rows. "
+        "Run both studies with the same --test, --seed, --groups and --time."
     )
     assert lines[1].endswith("runs/data use different data; their losses are not comparable.")
 

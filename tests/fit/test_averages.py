@@ -162,5 +162,7 @@ def test_average_of_a_multi_optimizer_is_that_of_keras() -> None:
 
 
 def test_weights_without_an_average_have_nothing_to_keep() -> None:
-    with pytest.raises(ValueError, match=r"RestoreZeros is for averaged weights.*use_ema=True.*zeros stay without it"):
+    with pytest.raises(
+        ValueError, match=r"RestoreZeros restores zeros in averaged weights, but.*use_ema=True.*keep their zeros"
+    ):
         fit(averaged(use_ema=False), poise.RestoreZeros())

@@ -207,7 +207,7 @@ def test_diverged_everywhere_is_reported() -> None:
     training = Training(epochs=8, batch_size=8, update="coupled", settle=0)
     result = path_of(net(), optimizers.SGD(0.1), table(30), poise.L2(), strengths=[1e6, 2e6], cv=2, training=training)
     assert result.table["diverged"].tolist() == [3, 3]
-    with pytest.raises(ValueError, match="^At each of the 2 strengths a lane diverged"):
+    with pytest.raises(ValueError, match="^At each of the 2 strengths, at least one training diverged"):
         _ = result.best_strength
 
 

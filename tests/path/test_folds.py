@@ -250,7 +250,7 @@ def refused(error, message, *arguments, **named) -> None:
         (TypeError, 5.0, "cv is of type float. Pass an int >= 2, a scikit-learn splitter"),
         (TypeError, None, "cv is of type NoneType. Pass an int >= 2, a scikit-learn splitter"),
         (TypeError, "five", "cv is of type str. Pass an int >= 2, a scikit-learn splitter"),
-        (ValueError, 61, "cv=61 needs at least 61 rows, and there are 60. Pass a smaller cv."),
+        (ValueError, 61, "cv=61 needs at least 61 rows, got 60. Pass a smaller cv, or add rows."),
         (ValueError, [], "cv=[] has no pair (train, held). Pass at least one."),
         (TypeError, {"train": [0], "held": [1]}, "Fold 0 is of type str, not a pair (train, held)."),
         (TypeError, [0, 1], "Fold 0 is of type int, not a pair (train, held)."),
@@ -307,7 +307,7 @@ def test_n_init_below_one_is_refused(error, seeds) -> None:
     [
         (GROUPS[:-1], "groups has shape (59,). Pass one group for each of the 60 rows."),
         (GROUPS[:, None], "groups has shape (60, 1). Pass one group for each of the 60 rows."),
-        (np.arange(ROWS) % 4, "cv=5 needs at least 5 groups, and there are 4. Pass a smaller cv."),
+        (np.arange(ROWS) % 4, "cv=5 needs at least 5 groups, got 4. Pass a smaller cv, or add groups."),
         (np.where(np.arange(ROWS) < 3, np.nan, GROUPS), "groups is missing for 3 rows."),
         (pd.Series([None, *"abcde"] * 10), "groups is missing for 10 rows."),
     ],
@@ -365,9 +365,16 @@ def test_rows_given_to_validate_on_with_a_class_that_does_not_train() -> None:
 
 
 def test_more_folds_than_any_class_has_rows() -> None:
-    labels = np.arange(6) % 3
+    message = "cv=5 needs a class with at least 5 rows, and the largest class has 2. Pass a smaller cv, or add rows."
 
-    refused(ValueError, "cv=5, and no class has more than 2 rows. Pass cv=2 or less.", 6, labels, 5, are_classes=True)
+    refused(ValueError, message, 6, np.arange(6) % 3, 5, are_classes=True)
+
+
+def test_one_row_per_class_or_group_is_too_few_for_any_number_of_folds() -> None:
+    message = "cv=5 needs a class with at least 5 rows, and the largest class has 1. Add rows."
+
+    refused(ValueError, message, 6, np.arange(6), 5, are_classes=True)
+    refused(ValueError, "cv=2 needs at least 2 groups, got 1. Add groups.", 6, None, 2, groups=np.zeros(6))
 
 
 @pytest.mark.parametrize("shape", [(ROWS,), (ROWS, 1), (ROWS, 3)])

@@ -197,7 +197,9 @@ def test_lanes_that_fail_every_time_are_reported_and_the_others_kept(undisturbed
         return _train(problem, task)
 
     tamper(monkeypatch, broken)
-    with pytest.warns(UserWarning, match="trainings .* failed on the cluster and count as diverged, .*: .*no luck"):
+    with pytest.warns(
+        UserWarning, match="trainings .* failed on the cluster and count as diverged: .*no luck.*The column 'failed'"
+    ):
         result = trained("ray")
     failed = result.lanes.table["failed"].to_numpy(bool)
     assert failed.any()

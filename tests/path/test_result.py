@@ -104,7 +104,7 @@ def test_a_path_of_lanes_that_all_diverged_can_be_read_but_not_chosen_from() -> 
         lambda: path.one_se_strength,
         lambda: path.at(max_features=9),
     ):
-        with pytest.raises(ValueError, match="At each of the 3 strengths a lane diverged"):
+        with pytest.raises(ValueError, match="At each of the 3 strengths, at least one training diverged"):
             choose()
 
 
@@ -424,7 +424,9 @@ def test_a_folder_that_is_missing_or_foreign_is_named(tmp_path) -> None:
 
 def test_a_newer_format_asks_for_a_newer_poise(tmp_path) -> None:
     (tmp_path / "path.json").write_text('{"format": "poise path", "version": 99, "records": []}')
-    with pytest.raises(ValueError, match="has the format version 99, and this poise reads up to 2. Update poise"):
+    with pytest.raises(
+        ValueError, match="has the format version 99, but this version of poise reads versions up to 2. Update poise"
+    ):
         RegularizationPath.load(tmp_path)
 
 

@@ -29,7 +29,7 @@ def test_minimum_is_the_lowest_finite_mean_and_of_equals_the_largest_strength(me
 
 
 def test_no_strength_is_chosen_where_all_diverged():
-    with pytest.raises(ValueError, match="At each of the 2 strengths a lane diverged") as caught:
+    with pytest.raises(ValueError, match="At each of the 2 strengths, at least one training diverged") as caught:
         minimum(np.array([NAN, INF]))
     assert "learning rate" in str(caught.value)
 

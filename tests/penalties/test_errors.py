@@ -305,7 +305,7 @@ WRONG_MEMBERS = {
     "a group of -2": ({"a": ((2,), 0, [0, -2])}, ValueError, "-1 for none"),
     "half a group": ({"a": ((2,), 0, [0.0, 1.5])}, ValueError, "integers"),
     "a gap": ({"a": ((2,), 0, [0, 2])}, ValueError, "group 1 has no entries, but the numbers run to 2"),
-    "no group at all": ({"a": ((2,), 0, [-1, -1])}, ValueError, "all slices have the group -1"),
+    "no group at all": ({"a": ((2,), 0, [-1, -1])}, ValueError, "every slice has the group -1"),
 }
 
 

@@ -148,8 +148,19 @@ def test_without_a_penalty_there_is_still_a_report(alone) -> None:
     text = text_of(own)
 
     assert "Only a network without a penalty was trained" in text
-    assert "Without a penalty there is only one, and it is zero at convergence." in text
+    assert "Without a penalty there is only the prediction force, which is zero at convergence." in text
     assert set(re.findall(r'id="(\w+)-data"', own)) == {"losses", "forces", "weights"}
+
+
+def test_above_8192_rows_neither_settings_nor_script_claim_full_batches(alone) -> None:
+    many = replace(alone, rows={**alone.rows, "training": 10_000})
+    steps = "full-batch steps (with more than 8,192 rows, each step uses the next 4,096 rows) with Adam"
+
+    assert steps in text_of(own_part(many))
+    assert steps not in text_of(own_part(alone))
+    assert "batch = min(len(x), 4096)  # rows per step: all rows, or 4096 if there are more than 8192" in write_script(
+        many
+    )
 
 
 def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes) -> None:

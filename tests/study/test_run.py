@@ -215,7 +215,7 @@ def test_initial_weights_count_for_stability() -> None:
         ({"model": lambda inputs, outputs: None}, "got NoneType for 10 inputs and 1 outputs"),
         (
             {"model": lambda inputs, outputs: own_network(inputs, 3)},
-            r"must have shape \(None, 1\) for this task, got \(None, 3\)",
+            r"must have shape \(None, 1\) for this task, got \(None, 3\). Make the last layer return 1 number per row",
         ),
     ],
 )

@@ -114,7 +114,9 @@ def test_a_study_without_any_penalty(alone, diabetes) -> None:
     assert selection == "All 13 columns are used, because no penalty in this study can drop a column."
     assert certainty.startswith("Without a penalty there is no strength to choose. The held-out loss is ")
     chosen = replace(diabetes, chosen="none", settings=replace(diabetes.settings, choose="none"))
-    assert write_answer(chosen)[0].startswith("No penalty was chosen, by request. Its R² on the test rows is ")
+    assert write_answer(chosen)[0].startswith(
+        "As requested, the network without a penalty was chosen. Its R² on the test rows is "
+    )
 
 
 def test_no_sentence_has_more_than_two_numbers(diabetes_study, alone, hostile) -> None:
@@ -134,8 +136,8 @@ def test_selected_columns_are_counted_and_named_with_their_stability(diabetes) -
 
     assert write_answer(selecting(diabetes, [f"c{number}" for number in range(8)], shares))[1] == (
         "The group lasso selects 8 of 10 columns: “c0”, “c1”, “c2”, “c3”, “c4” and 3 more. Columns are selected at the largest "
-        "strength within one standard error of the lowest held-out loss. The least stable selected column is selected "
-        "in 75% of the 3 training runs. The most stable of the other columns is selected in 50% of them."
+        "strength whose held-out loss is within one standard error of the lowest. Every selected column is selected in "
+        "at least 75% of the 3 training runs. No other column is selected in more than 50% of them."
     )
 
 
@@ -144,7 +146,7 @@ def test_selected_columns_are_counted_and_named_with_their_stability(diabetes) -
     [
         ([], [0.5, 0.0], "The group lasso selects no column.", "No column is selected in more than 50% of the 3 training runs."),
         ([], [0.0, 0.0], "The group lasso selects no column.", "No training run selects any column."),
-        (["c0", "c1"], [1.0, 0.5], "The group lasso selects all 2 columns.", "is selected in 50% of the 3 training runs."),
+        (["c0", "c1"], [1.0, 0.5], "The group lasso selects all 2 columns.", "Every selected column is selected in at least 50% of the 3 training runs."),
         (["c0"], [1.0, 0.0], "The group lasso selects 1 of 2 columns: “c0”.", "Each selected column is selected in all of the 3 training runs. No other column is selected in any of them."),
     ],
 )  # fmt: skip
@@ -169,7 +171,9 @@ def test_columns_that_cannot_be_determined_are_not_claimed(diabetes) -> None:
 
     sentence = write_answer(replace(diabetes, candidates=candidates))[1]
 
-    assert sentence == "All 10 columns are used; poise cannot determine which of them this network reads."
+    assert sentence == (
+        "All 10 columns are inputs of the network; poise cannot determine which of them the network actually uses."
+    )
 
 
 def test_the_ends_of_the_grid_are_warned_of(diabetes) -> None:

@@ -252,7 +252,11 @@ UNREADABLE = {
     "rows longer than the header": (b"a,y\n1,2,3\n4,5,6\n", {}, "'sales.csv' cannot be read as CSV: "),
     "a row longer than others": (b"a,y\n1,2\n3,4,5\n", {}, "'sales.csv' cannot be read as CSV: "),
     "a quote without an end": (b'a,y\n1,"2\n', {}, "'sales.csv' cannot be read as CSV: "),
-    "zero bytes": (b"a,y\n\0\0\0\n", {}, "'sales.csv' is not text: it holds zero bytes. Save it as CSV in UTF-8,"),
+    "zero bytes": (
+        b"a,y\n\0\0\0\n",
+        {},
+        "'sales.csv' is not text, because it contains NUL bytes (value 0). Save it as",
+    ),
     "bytes of no encoding": (b"a,y\n\x81\x8d,1\n", {}, "'sales.csv' is not text in utf-8 or cp1252. Save it as CSV"),
     "another encoding than given": (
         "größe,y\n1,2\n".encode("cp1252"),
@@ -568,7 +572,7 @@ WRONG_TARGETS = {
         "Counts must be whole numbers ≥ 0, and target 'price' holds -1.",
     ),
     "dates": (pd.date_range("2024", periods=ROWS), None, "Target 'price' holds dates; a study predicts numbers or"),
-    "all missing": (None, None, "The table has 0 rows with a value of 'price'; a study needs at least 20."),
+    "all missing": (None, None, "The table has 0 rows with a value for 'price'; a study needs at least 20."),
     "lists": ([[1]] * ROWS, None, "Target 'price' holds values that are neither numbers, text nor dates; a study"),
 }
 
@@ -587,7 +591,7 @@ def test_rows_without_a_target_are_left_out(nothing) -> None:
 
     result = read(frame, "price")
 
-    assert result.notes == ("2 of 40 rows have no value of 'price' and are left out.",)
+    assert result.notes == ("2 of 40 rows have no value for 'price' and are left out.",)
     assert result.features["size"].tolist() == np.delete(SIZE, [0, 5]).tolist()
     assert result.features.index.equals(result.target.index)
     assert result.features.index.equals(pd.RangeIndex(38))
@@ -733,8 +737,12 @@ def test_types_of_arrow(kind, values) -> None:
 
 ASIDE = {
     "free text": ("it", [f"so {n} said" for n in range(ROWS)], "free text or an identifier: nearly every row differs"),
-    "an identifier": ("customer_id", np.arange(ROWS) * 3, "an identifier: whole numbers that count the rows"),
-    "an identifier in one word": ("PassengerId", np.arange(ROWS), "an identifier: whole numbers that count the rows"),
+    "an identifier": ("customer_id", np.arange(ROWS) * 3, "an identifier: whole numbers that increase from row to row"),
+    "an identifier in one word": (
+        "PassengerId",
+        np.arange(ROWS),
+        "an identifier: whole numbers that increase from row to row",
+    ),
     "a constant number": ("it", 1.5, "the same value in every row"),
     "a constant text": ("it", "a", "the same value in every row"),
     "a constant date": ("it", pd.Timestamp("2024-01-01"), "the same value in every row"),
@@ -780,7 +788,7 @@ def test_nothing_is_left_to_predict_from() -> None:
     frame = pd.DataFrame({"id": range(ROWS), "same": 1, "price": PRICE})
 
     assert refused(frame, "price") == (
-        "No column is left to predict 'price' from: 'id' (an identifier: whole numbers that count the rows), 'same' (the "
+        "No column is left to predict 'price' from: 'id' (an identifier: whole numbers that increase from row to row), 'same' (the "
         "same value in every row). Add a column of numbers, dates or categories that repeat."
     )
 

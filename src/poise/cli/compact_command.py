@@ -33,13 +33,17 @@ def compact(
     multiple: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Keep dead units so that the number of units of each layer is a multiple of this.", min=1
+            metavar="N",
+            help="Keep some dead units where needed, so that each layer has a multiple of N units, or all of its "
+            "units.",
+            min=1,
         ),
     ] = 1,
     drop_inputs: Annotated[
         bool,
         typer.Option(
-            "--drop-inputs", help="Also remove input features that the model does not use, and list the rest."
+            "--drop-inputs",
+            help="Also remove input features that the model does not use, and list the features that are kept.",
         ),
     ] = False,
     imports: Import = None,

@@ -79,9 +79,8 @@ def explain_os_error(error: OSError, hints: Mapping[str, str] | None = None) -> 
         return name_options(error, hints or {})
     subject = "The output" if error.filename is None else f"{os.fsdecode(error.filename)!r}"
     is_forbidden = isinstance(error, PermissionError)
-    remedy = (
-        "Free some disk space" if error.errno in DISK_FULL else "Fix the permissions" if is_forbidden else "Fix this"
-    )
+    fix = "Fix the permissions" if is_forbidden else "Fix the problem"
+    remedy = "Free some disk space" if error.errno in DISK_FULL else fix
     verb = "written" if error.errno in (*DISK_FULL, errno.EIO) else "read or written"
     return f"{subject} cannot be {verb}: {error.strerror}. {remedy} and run the same command again."
 

@@ -34,7 +34,8 @@ def study(
     task: Annotated[
         str | None,
         typer.Option(
-            help="regression, binary, multiclass or counts. By default one of the first three, from the target.",
+            help="regression, binary, multiclass or counts. By default, one of the first three is inferred "
+            "from the target.",
             metavar="TASK",
             show_default=False,
         ),
@@ -60,7 +61,8 @@ def study(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Custom network: a function of the numbers of inputs and outputs that returns a Keras model.",
+            help="Custom network: a function that takes the number of inputs and the number of outputs, and returns a "
+            "built Keras model.",
             metavar="MODULE:FUNCTION",
             show_default=False,
         ),
@@ -71,7 +73,8 @@ def study(
     groups: Annotated[
         str | None,
         typer.Option(
-            help="Column whose equal values keep rows together, in folds and in the test rows.",
+            help="Column of group labels. Rows with the same label are all test rows or all training rows, and stay in "
+            "the same fold.",
             metavar="COLUMN",
             show_default=False,
         ),
@@ -92,8 +95,14 @@ def study(
     ] = None,
     cv: Annotated[int, typer.Option(help="Number of cross-validation folds.", metavar="N")] = 4,
     strengths: Annotated[int, typer.Option(help="Number of strengths per penalty.", metavar="N")] = 13,
-    n_init: Annotated[int, typer.Option(help="Number of initial weights per fold.", metavar="N")] = 1,
-    max_iter: Annotated[int, typer.Option(help="Full-batch training steps per network.", metavar="N")] = 800,
+    n_init: Annotated[int, typer.Option(help="Number of random initializations per fold.", metavar="N")] = 1,
+    max_iter: Annotated[
+        int,
+        typer.Option(
+            help="Full-batch training steps per network. With more than 8,192 rows, a step uses the next 4,096 rows.",
+            metavar="N",
+        ),
+    ] = 800,
     learning_rate: Annotated[
         float, typer.Option(help="Adam's learning rate at the start; it decays to 0 along a cosine.", metavar="RATE")
     ] = 0.01,

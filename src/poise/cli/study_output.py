@@ -67,8 +67,8 @@ def find_differences(names: Sequence[str], studies: Sequence[Mapping]) -> list[s
             sentences.append(f"{first_name} and {second_name} use different data; their losses are not comparable.")
         elif first["rows"]["digest"] != second["rows"]["digest"]:
             sentences.append(
-                f"{first_name} and {second_name} have different test rows, which may explain a difference. Use the "
-                "same --test and --seed."
+                f"{first_name} and {second_name} have different test rows, so a difference between their test losses "
+                "may come from the rows. Run both studies with the same --test, --seed, --groups and --time."
             )
     return sentences
 

@@ -97,7 +97,7 @@ class UnitAnalysis:
             call.handler.link_units(call)
             for number in call.side_inputs:
                 units = call.inputs[number].units
-                graph.units.pin(units, f"{describe(call.layer)} uses it as a mask or side input")
+                graph.units.pin(units, f"{describe(call.layer)} uses these units as a mask or in another argument")
                 graph.units.mark_untraceable(units)
             first = graph.calls_of(call.layer)[0]
             if call is not first and handler.is_sized:

@@ -110,7 +110,9 @@ class Call:
         if tensor.axis == axis:
             self.input_units[number] = tensor.units
         else:
-            self.graph.units.pin(tensor.units, f"{self.layer.name!r} works along another axis")
+            self.graph.units.pin(
+                tensor.units, f"{self.layer.name!r} operates on an axis other than the one that holds these units"
+            )
             self.graph.units.mark_untraceable(tensor.units)
             size = tensor.shape[axis]
             self.input_units[number] = self.graph.units.create(size or 0)

@@ -137,12 +137,12 @@ class ElementwiseMerge(LayerHandler):
             if len(units) == size:
                 matching.append(units)
             else:
-                call.graph.units.pin(units, f"{describe(call.layer)} uses it for every unit")
+                call.graph.units.pin(units, f"{describe(call.layer)} broadcasts this tensor to every unit")
             has_unknown_length |= tensor.shape[axis] is None
         for units in matching[1:]:
             call.graph.units.join(matching[0], units)
         if has_unknown_length:  # which may be the same length
-            call.graph.units.pin(matching[0], f"{describe(call.layer)} merges it with a tensor of unknown length")
+            call.graph.units.pin(matching[0], f"{describe(call.layer)} merges this tensor with one of unknown length")
         call.outputs[0].carry(rank + axis, matching[0])
 
     def find_constants(self, call: Call) -> None:

@@ -27,8 +27,9 @@ def compact(model: keras.Model, *, tolerance: float = 0.0, drop_inputs: bool = F
             as much. Default: 0.0.
         drop_inputs: Whether to also remove features of the inputs (along their last axis) that no layer reads.
             Default: False.
-        multiple: Int >= 1. Keep dead units until every layer makes a multiple of this number, or all of its units.
-            Hardware is often slow with other widths; 8 works well for convolutions on a CPU. Default: 1.
+        multiple: Int >= 1. Keep some dead units where needed, so that each layer has a multiple of this number of
+            units, or all of its original units. Layers whose width is not such a multiple can be slow on some hardware;
+            8 works well for convolutions on a CPU. Default: 1.
 
     Returns:
         An uncompiled `keras.Model`, which does not depend on poise. With `drop_inputs=True`, a tuple `(model,

@@ -20,7 +20,8 @@ def dead_units(model: Any, *, tolerance: float = 0.0, drop_inputs: bool = False,
         tolerance: Float >= 0. Weights of at most this absolute value count as zero. Default: 0.0.
         drop_inputs: Whether features of the inputs can be removed, and with them the units that are added to them.
             Default: False.
-        multiple: Int >= 1. Every layer keeps a multiple of this number of units, or all of its units. Default: 1.
+        multiple: Int >= 1. Keep some dead units where needed, so that each layer has a multiple of this number of
+            units, or all of its original units. Default: 1.
 
     Returns:
         A DataFrame with one row per layer that makes units, and one row for the heads of each attention layer. Columns:
@@ -61,7 +62,9 @@ def _row(analysis: UnitAnalysis, name: str, tensors: list[Tensor]) -> dict:
         f"{constant} constant" if constant else "",
         f"{unread} not read" if unread else "",
         f"all stay: {pinned}" if pinned else "",
-        f"{kept_dead} dead units stay, with others or to reach a multiple" if kept_dead and not pinned else "",
+        f"{kept_dead} dead but kept: removable only together with live units, or needed to reach a multiple"
+        if kept_dead and not pinned
+        else "",
     ]
     return {"layer": name, "units": len(stays), "dead": constant + unread, "why": "; ".join(filter(None, reasons))}
 

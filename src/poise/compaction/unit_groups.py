@@ -17,18 +17,19 @@ NAME = "unit_sparsity"
 def unit_sparsity(model: Any, strength: float | Schedule = 1.0, factors: Any = None) -> Rule:
     """Create a rule under which whole units of a model become exactly zero, so that `poise.compact` removes them.
 
-    A group holds all weights that make a unit: a column of a Dense kernel or a filter, its bias, the scale and shift of
-    the following batch normalization, and the same weights in every branch of a residual sum; or a head of an
-    attention layer. Weights that do not make a removable unit belong to the unit that they read (the rows of the last
-    kernel). Every weight is in at most one group, so the proximal step is exact. Units that cannot be removed are not
-    penalized: outputs of the model, and units that a LayerNormalization or an unknown layer reads.
+    A group holds all weights that produce a unit: a column of a Dense kernel or a filter, its bias, the scale and shift
+    of the following batch normalization, and the same weights in every branch of a residual sum; or a head of an
+    attention layer. A weight that does not produce a removable unit is in the group of the unit that it multiplies: the
+    rows of the last kernel, for example, belong to the units of the last hidden layer. Every weight is in at most one
+    group, so the proximal step is exact. Units that cannot be removed are not penalized: outputs of the model, and
+    units that a LayerNormalization or an unknown layer reads.
 
     A unit whose group is zero has the value f(0) of its activation f. It stays if f(0) is not 0 (as for a sigmoid) and
     a following convolution pads with zeros.
 
     Args:
         model: Built functional or sequential `keras.Model`.
-        strength: Float >= 0 or a schedule (`poise.penalties.Schedule`). Default: 1.0.
+        strength: Float >= 0 or a `keras.optimizers.schedules.LearningRateSchedule`. Default: 1.0.
         factors: Factors of the groups, an array of the shape (groups,) or one float for all. With 1.0, the layers of a
             convolutional network shrink more evenly, which saves more time at the same accuracy. Default: None, which
             uses the square root of the number of entries in the group.

@@ -84,7 +84,8 @@ def read_fit_data(
         if not all(leaf is None or hasattr(leaf, "shape") for leaf in tree.flatten(batches[0])):
             raise TypeError(
                 f"x, y and sample_weight must be arrays or structures of arrays, got x of type {type(x).__name__}. "
-                "Batches that hold targets or sample weights are passed as x, without y and sample_weight."
+                "To pass batches (x, y) or (x, y, sample_weight), pass the iterable as x and leave out y and "
+                "sample_weight."
             )
     else:
         batches = [_unpack(batch) for batch in _iterate(x)]

@@ -11,7 +11,7 @@ from poise.rules.members import path_of
 def check_same_variables(optimizer: Any, variables: Sequence[Any]) -> None:
     """Raise ValueError if a `PenalizedOptimizer` is built for other variables than these."""
     if not _is_built_for(optimizer, variables):
-        raise ValueError(why_other_variables(optimizer, f"{len(variables)} others"))
+        raise ValueError(why_other_variables(optimizer, f"a different set of {len(variables)} variables"))
 
 
 def check_inner_variables(inner: Any, variables: Sequence[Any]) -> None:

@@ -137,7 +137,9 @@ def metric_of(inner: Any) -> Metric:
     kind, step, registered = _find_step(inner)
     if getattr(inner, "centered", False):
         raise UnusableStepError(
-            f"{name}(centered=True)", "its step grows without bound where the gradient settles", "Use centered=False"
+            f"{name}(centered=True)",
+            "its step grows without bound where the gradient becomes constant",
+            "Use centered=False",
         )
     for clip in ("clipnorm", "global_clipnorm", "clipvalue"):
         if getattr(inner, clip, None):
@@ -310,7 +312,7 @@ FORGETTING = (
     *(keras.optimizers.RMSprop, keras.optimizers.Adafactor),
 )
 
-REFUSED[keras.optimizers.Lion] = "it moves by the sign of the gradient, which has no stationary point"
+REFUSED[keras.optimizers.Lion] = "it moves by the sign of the gradient, so its steps do not shrink near an optimum"
 REFUSED[keras.optimizers.Ftrl] = "it is itself a proximal method, with another objective"
 REFUSED[keras.optimizers.LossScaleOptimizer] = "it belongs around poise.PenalizedOptimizer"
 for _name, _why in {

@@ -7,8 +7,9 @@ strengths, and combines the two in one of three updates:
   weight, what Keras does with a `kernel_regularizer`.
 - decoupled: the penalty takes a separate step with the learning rate. A smooth one before the inner step (L2(s) is then
   `AdamW(weight_decay=2s)`, Loshchilov and Hutter 2019), a non-smooth one by its prox after it.
-- proximal: the inner optimizer steps along the prediction gradient only, then the prox acts in the metric of that very
-  step, so that a fixed point is a stationary point of prediction + penalty, with exact zeros.
+- proximal: the inner optimizer steps along the prediction gradient only. Then the proximal operator ("prox") of the
+  penalty is applied with the per-weight step sizes (the "metric") that the inner optimizer has just used, so that a
+  fixed point is a stationary point of prediction + penalty, with exact zeros.
 
 `update="auto"` couples smooth penalties and applies non-smooth ones by their prox.
 
@@ -73,13 +74,14 @@ class PenalizedOptimizer(OptimizerWrapper):
             - `"auto"`: Smooth penalties (L2) are coupled, non-smooth ones (L1, GroupLasso) proximal.
             - `"coupled"`: By their gradient, as a Keras `kernel_regularizer` does. L1 gives no exact zeros.
             - `"decoupled"`: By a separate step with the learning rate, as the weight decay of AdamW does.
-            - `"proximal"`: By their proximal operator in the metric of the inner optimizer's step, with exact zeros.
+            - `"proximal"`: By their proximal operator, with the step size that the inner optimizer uses for each
+              weight. L1 and other non-smooth penalties give exact zeros.
         observe_every: Record the forces on the weights (the gradients of prediction and penalty) at every
             `observe_every`-th step, for `poise.forces(model)`. Default: 0, which records none.
         name: Name of the optimizer. Default: None, which uses the name of the class.
 
     Raises:
-        TypeError: If `inner_optimizer` is not an optimizer, or `rules` holds something else than penalties and rules.
+        TypeError: If `inner_optimizer` is not an optimizer, or `rules` contains anything but penalties and rules.
         ValueError: If an argument is not allowed, or the inner optimizer has no usable step for a proximal update.
             When the optimizer is built: if the rules do not fit the variables (see `poise.Rule`).
 
@@ -159,9 +161,10 @@ class PenalizedOptimizer(OptimizerWrapper):
 
     @property
     def strength(self) -> Strengths:
-        """The current strengths by the name of their rule. Assigning sets one, also between epochs.
+        """The current strengths, by rule name.
 
-        In a callback on JAX, reach the optimizer as `self.model.optimizer`, and only between epochs.
+        To change one, assign to it: `optimizer.strength["kernels"] = 0.1`. This also works between epochs. In a
+        callback on JAX, access the optimizer as `self.model.optimizer`, and only between epochs.
         """
         return self._state.strengths
 
@@ -260,7 +263,8 @@ class PenalizedOptimizer(OptimizerWrapper):
         for number in plan.inactive:
             warnings.warn(
                 f"Rule {state.rules[number].name!r} has no effect: every variable that it matches is frozen "
-                "(trainable=False) or is state such as a scale of float8.",
+                "(trainable=False) or is not a trainable parameter, such as a float8 scale. Unfreeze a variable, or "
+                "remove the rule.",
                 stacklevel=2,
             )
         distribution.check(distribution_strategy(self), self.inner_optimizer)

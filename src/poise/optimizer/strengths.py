@@ -13,7 +13,7 @@ from poise.rules.rule import Rule
 
 
 class Strengths(Mapping):
-    """The current strengths by the name of their rule. Assigning sets one.
+    """The current strengths, by rule name. Assign to one to change it.
 
     Args:
         rules: The rules, with names that differ.
@@ -21,7 +21,7 @@ class Strengths(Mapping):
 
     Raises:
         KeyError: For a name that no rule has.
-        TypeError: When a strength is set to something else than a number.
+        TypeError: When a strength is set to anything but a number.
         ValueError: When a strength is set to a number that is negative or not finite, or follows a schedule.
     """
 

@@ -38,13 +38,13 @@ def check_rules(model: Any, rules: Any) -> list[Rule]:
         strength = rule.penalty.strength
         if isinstance(strength, Schedule):
             raise ValueError(
-                f"Rule {rule.name!r} has a scheduled strength, and a path trains every lane at a constant one. Pass a "
-                "number as its strength."
+                f"Rule {rule.name!r} has a scheduled strength, but a path trains each network at a constant strength. "
+                "Pass a number as its strength."
             )
         if not strength > 0:
             raise ValueError(
-                f"Rule {rule.name!r} has the strength {strength:g}. The strengths of the rules are their ratios in a "
-                "path: pass numbers > 0."
+                f"Rule {rule.name!r} has the strength {strength:g}. A path varies the strength of the first rule and "
+                "scales the other rules in proportion, so every strength must be > 0."
             )
     return rules
 

@@ -1,7 +1,8 @@
 """How the lanes of a path are divided into chunks.
 
-Lanes are independent, so that any part of them can be trained at any time. A chunk is some replicas at some strengths;
-all chunks of one shape share one compiled program, and the last is filled up with repeated lanes.
+A lane is one training of the model, and a replica is a fold with one set of initial weights. Lanes are independent, so
+any of them can be trained at any time. A chunk holds several replicas at several strengths; all chunks of the same
+shape share one compiled program, and the last chunk is padded with repeated lanes.
 """
 
 from collections.abc import Callable, Sequence

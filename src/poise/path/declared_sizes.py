@@ -21,7 +21,7 @@ import numpy as np
 FLOOR = 256 << 20
 """Bytes that any file may unpack to."""
 EXPANSION = 100
-"""Times its own size that a larger one may; what NumPy, Keras and Excel write unpacks to less."""
+"""A file that unpacks to more may unpack to this many times its own size. NumPy, Keras and Excel files stay below."""
 LARGEST_JSON = 64 << 20
 """Bytes of a JSON file within an archive."""
 SPARE_WEIGHTS = 16 << 20
@@ -139,7 +139,10 @@ def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
         for output in keras.tree.flatten(getattr(operation, "output", ())):
             row = math.prod(length or 1 for length in output.shape[1:])
             if 4 * ROWS * row > memory():
-                raise ValueError(f"its layer {operation.name!r} returns {row:,} numbers for a row")
+                raise ValueError(
+                    f"its layer {operation.name!r} returns {row:,} numbers per row, too many for the "
+                    f"{format_bytes(memory())} of memory of this machine"
+                )
     return model
 
 

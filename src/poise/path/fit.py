@@ -42,21 +42,24 @@ def fit_path(
     Args:
         model: Built and compiled Keras model, which is not changed. Its loss and its optimizer are those that it was
             compiled with.
-        x: Array or nested structure of arrays, as for `model.fit`; the first axis is the rows. Numbers must be finite.
-            For data larger than memory pass x only: a `keras.utils.PyDataset`, a `tf.data.Dataset` or another
-            iterable of batches (x, y) or (x, y, sample_weight) that can be read repeatedly. `cv` is then an int, folds
-            depend on a hash of the row's position, and batches are as large as they come.
+        x: Array or nested structure of arrays, as for `model.fit`; the first axis is the rows. All values must be
+            finite. For data larger than memory, pass only x: a `keras.utils.PyDataset`, a `tf.data.Dataset` or another
+            iterable of batches (x, y) or (x, y, sample_weight) that can be read repeatedly. `cv` must then be an int,
+            rows are assigned to folds by a hash of their position, and the batches are used as they are (`batch_size`
+            has no effect).
         y: Targets, like x. Default: None, for a stream of batches.
         rules: A penalty, a `poise.Rule` or a list of those, with numbers as strengths. Default: None, which takes the
             rules of the `poise.PenalizedOptimizer` that the model was compiled with.
-        strengths: How many strengths, for a grid that a coarse scan finds, or the strengths themselves, >= 0. While the
-            lowest validation loss is at the smallest strength, a grid that was found is extended below by a decade, at
-            most twice. A strength belongs to the first rule; the others keep their ratio to it. Default: 100.
+        strengths: The number of strengths, or the strengths themselves (>= 0). Given a number, a coarse scan finds the
+            range of the grid. While the lowest validation loss is at the smallest strength, the grid is extended
+            downward by a factor of 10, at most twice. The values are strengths of the first rule; the strengths of the
+            other rules are scaled in proportion. Default: 100.
         cv: Cross-validation: an int (stratified if y holds classes), a scikit-learn splitter, or a list of pairs
             (train, held) of positions or masks of rows. Default: 5.
         validation_data: (x, y) or (x, y, sample_weight) to validate on instead of cross-validation; `cv` is then not
             used. Default: None.
-        n_init: How many draws of initial weights to train from; the first are the model's own. Default: 1.
+        n_init: Number of random initializations to train from. The first one uses the current weights of the model.
+            Default: 1.
         adaptive: Number of adaptive (reweighted) stages. In each one, the penalty of a group (or entry) is divided
             by its size in the chosen solution of the previous stage. Default: 0.
         relax: Whether to train once more without the penalty on the weights that are not zero (`path.relaxed`).

@@ -16,7 +16,7 @@ DECADES = (-6.0, 3.0)
 PER_DECADE = 3
 STEPS = 100
 MATTERS = 0.01
-"""A penalty matters where it moves the training loss by this share of the largest move."""
+"""A penalty matters at a strength if it changes the training loss by more than this share of the largest change."""
 SPANS = (2.0, 4.0)
 """Fewest and most decades of a grid."""
 

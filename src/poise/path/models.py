@@ -28,8 +28,8 @@ def check_model(model: Any) -> None:
     name = type(model).__name__
     if type(model).train_step is not keras.Model.train_step:
         raise ValueError(
-            f"{name} has a custom train_step, which poise.fit_path would not run: it uses the gradient of the compiled "
-            "loss. Put what it does into compute_loss or the layers, or train the model with fit."
+            f"{name} has a custom train_step, which poise.fit_path would not run: it trains with the gradient of the "
+            "compiled loss. Move the computation into compute_loss or into layers, or train the model with fit."
         )
     if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(

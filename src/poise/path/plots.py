@@ -27,8 +27,8 @@ DASHES = ("solid", "dash", "dot")
 HEIGHT, HEIGHTS = 1000, {"loss": 0.30, "sizes": 0.48, "nonzero": 0.22}
 TITLES = {
     "loss": "prediction loss",
-    "sizes": "sizes of weights, all rows training",
-    "nonzero": "not zero, all rows training",
+    "sizes": "size of weights (trained on all rows)",
+    "nonzero": "share that is not zero (trained on all rows)",
 }
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 BRANCHES = {

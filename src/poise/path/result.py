@@ -34,17 +34,20 @@ from poise.rules.rule import Rule
 class RegularizationPath:
     """The solutions over a grid of strengths, with their held-out losses and their nonzero weights.
 
-    `poise.fit_path` returns one. At every strength, one lane per fold and initialization evaluates the strength, and
-    one lane per initialization trains on all rows and provides the model. With `validation_data` one lane does both.
+    `poise.fit_path` returns one. A lane is one training at one strength. At each strength, one lane per fold and
+    initialization is trained without the held-out rows of its fold and estimates the validation loss; one lane per
+    initialization is trained on all rows and provides the model. With `validation_data`, the same lane does both.
 
     Args:
         lanes: The trained lanes.
         architecture: Configuration of the model, without how it was compiled.
         state: State of its layers before training.
-        rules: Rules that were used. A strength belongs to the first one; the others keep their ratio to it.
+        rules: Rules that were used. A strength is that of the first rule; the strengths of the others are scaled in
+            proportion.
         training: How the lanes were trained.
         seconds: How long it took.
-        stages: The adaptive stages before this one, each with those before it. Default: ().
+        stages: The adaptive stages that came before this path, in order; each is a `RegularizationPath` whose own
+            `stages` are the earlier ones. Default: ().
         names: Names of the inputs. Default: None (their positions).
         relaxed: The same strengths trained once more without the penalty on the nonzero weights. Default: None.
         resolved: What the rules resolved to (`Plan.config`).
@@ -59,8 +62,8 @@ class RegularizationPath:
             live groups of a joint penalty), `features` (inputs that the model reads; NaN if unknown), `residual` and
             `relative_residual` (its share of the prediction gradient), `settled` (full-batch steps taken), `diverged`
             and `failed` (the number of lanes that diverged or, on a cluster, failed; a failed lane counts as diverged).
-            A strength with any of them is never chosen. `seconds` is the time of its lanes, each an equal share of the
-            time of its chunk.
+            A strength at which any lane diverged or failed is never chosen. `seconds` is the training time of its
+            lanes. Lanes are trained together in chunks; each counts an equal share of the time of its chunk.
 
     Raises:
         ValueError: If there is not one name per input.
@@ -142,7 +145,7 @@ class RegularizationPath:
 
         Raises:
             TypeError: If `max_features` is not an int.
-            ValueError: If no strength reads so few, or the inputs that are read are unknown.
+            ValueError: If every model reads more than `max_features` inputs, or it is unknown which inputs are read.
         """
         if isinstance(max_features, bool) or not isinstance(max_features, numbers.Integral):
             raise TypeError(f"max_features must be an int >= 0, got {max_features!r}.")
@@ -153,7 +156,7 @@ class RegularizationPath:
     def stability(self) -> pd.DataFrame:
         """The share of lanes that read an input: one row per input, one column per strength.
 
-        The lanes of the folds and of all rows count, except those that diverged; NaN if all did.
+        Lanes of the folds and lanes trained on all rows are both counted, except lanes that diverged; NaN if all did.
 
         Raises:
             ValueError: If the inputs that are read are unknown.
@@ -179,8 +182,8 @@ class RegularizationPath:
 
         Args:
             strength: Any strength, also between two strengths of the grid.
-            fold: Fold whose factors to use, of the first initialization. Default: None (the factors of the model
-                trained on all rows).
+            fold: Use the adaptive factors of this fold (with the first initialization). Default: None, which uses the
+                factors of the model trained on all rows.
 
         Raises:
             ValueError: If two variables share a path in an adaptive stage.
@@ -242,12 +245,11 @@ class RegularizationPath:
         return model.predict(x, batch_size=batch_size, verbose=0)
 
     def plot(self) -> go.Figure:
-        """Return a Plotly figure: losses, coefficient or group sizes, and the nonzero shares.
+        """Return a Plotly figure of the losses, the sizes of the weights, and the shares that are not zero.
 
-        The nonzero shares count features, units and weights.
-
-        The marks are `best` and `one_se`; the band is one standard error wide on both sides. Sizes are the norms of
-        the groups if a penalty has groups, else the absolute values of the weights.
+        Its three panels show, over the strengths: the losses; the absolute values of the weights, or the norms of the
+        groups if a penalty has groups; and the shares of features, units and weights that are not zero. Vertical lines
+        mark `best` and `one_se`; the band is one standard error wide on each side of the validation loss.
         """
         first = full_positions(self.lanes)[0]
         grouped = self._builder.grouped or self.lanes.sizes

@@ -23,8 +23,8 @@ def minimum(mean: np.ndarray) -> int:
     usable = np.isfinite(mean)
     if not usable.any():
         raise ValueError(
-            f"At each of the {len(mean)} strengths a lane diverged, so that none can be chosen. Lower the learning "
-            "rate, standardize the inputs, or pass smaller strengths."
+            f"At each of the {len(mean)} strengths, at least one training diverged, so no strength can be chosen. "
+            "Lower the learning rate, standardize the inputs, or pass smaller strengths."
         )
     return int(np.flatnonzero(usable & (mean == mean[usable].min())).max())
 

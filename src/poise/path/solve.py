@@ -35,7 +35,8 @@ from poise.rules.rule import Rule
 LATER_DECADES = 3.0
 """Decades of the grid of an adaptive stage."""
 NULL = 100.0
-"""Times the top of the grid: a strength at which nothing is left, so that the null model competes."""
+"""With adaptive stages, each grid also has this multiple of its largest strength. All weights are zero there, so the
+null model is one of the candidates."""
 EXTENSIONS = 2
 """How often a grid is extended below, at most."""
 

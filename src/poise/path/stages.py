@@ -37,8 +37,8 @@ def current_factors(targets: Sequence[Target], replicas: int) -> Factors:
 def adaptive_factors(targets: Sequence[Target], sizes: dict[str, np.ndarray], position: int) -> Factors:
     """Return the factors of the next stage, by (index of a target, number of a rule).
 
-    a_g = (1 + ε)/(‖w_g‖/max_g ‖w_g‖ + ε), times the factor that the penalty has; infinite for dropped groups, which
-    so stay out.
+    a_g = (1 + ε)/(‖w_g‖/max_g ‖w_g‖ + ε), times the factor that the penalty already has. It is infinite for groups that
+    have been dropped, so they remain dropped.
 
     Args:
         targets: targets of the penalties.

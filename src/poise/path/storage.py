@@ -160,13 +160,13 @@ def _read_record(folder: Path) -> dict:
         raise ValueError(f"{str(folder)!r} is not a path saved by poise, or its {RECORD} is damaged.")
     if version < VERSION:
         raise ValueError(
-            f"The path in {str(folder)!r} has the format version {version}, which this poise cannot read. Run "
-            "poise.fit_path again."
+            f"The path in {str(folder)!r} has the format version {version}, which this version of poise cannot read. "
+            "Run poise.fit_path again."
         )
     if version > VERSION:
         raise ValueError(
-            f"The path in {str(folder)!r} has the format version {version}, and this poise reads up to {VERSION}. "
-            "Update poise."
+            f"The path in {str(folder)!r} has the format version {version}, but this version of poise reads versions "
+            f"up to {VERSION}. Update poise."
         )
     return written["content"]
 

@@ -22,10 +22,10 @@ class Training:
         start: `"fresh"` (every lane starts from the same initial weights) or `"dense"` (one training without the
             penalty first, and every lane starts from its solution: the dense-to-sparse path of LassoNet, Lemhadri et
             al. 2021). Default: `"fresh"`.
-        settle: Largest number of full-batch steps after the epochs (on 4096 rows in turn if there are more than 8192).
-            A proximal step on noisy gradients never settles on its zeros. They start the optimizer again, with its
-            first learning rate falling to zero by a cosine. Default: None, which is 2000 if a penalty has exact zeros,
-            else 0.
+        settle: Largest number of steps after the epochs, each on all training rows (with more than 8192 rows, on the
+            next 4096 rows). On mini-batches the gradients are noisy, so the set of weights that are exactly zero never
+            settles; these steps let it settle. They restart the optimizer with its initial learning rate, which falls
+            to zero along a cosine. Default: None, which is 2000 if a penalty can set weights to exactly zero, else 0.
         tolerance: A lane has settled when its residual is at most this share of its prediction gradient. Default: 1e-3.
         patience: Epochs without a lower held-out loss after which a lane stops and takes its best weights. Default:
             None, which trains to the end, so that the strength is the only regularizer.
@@ -72,7 +72,10 @@ class Training:
         if not 0 < self.tolerance < np.inf:
             raise ValueError(f"Training(tolerance) must be a number > 0, got {self.tolerance!r}.")
         if self.patience is not None and self.epochs == 0:
-            raise ValueError("Training(patience) ends epochs early, and epochs=0 trains none. Use one of them.")
+            raise ValueError(
+                f"Training(patience={self.patience!r}) stops the epochs early, but epochs=0 trains no epochs. Set "
+                "epochs > 0, or patience=None."
+            )
 
 
 @dataclass(frozen=True, eq=False)

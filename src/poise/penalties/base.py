@@ -34,17 +34,17 @@ class Penalty(keras.regularizers.Regularizer):
     Args:
         strength: A float ≥ 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the optimizer's iterations.
             Default: 1.0.
-        factors: Factors ≥ 0 per entry (broadcast to the shape of w) or per group; 0 leaves an entry unpenalized, `inf`
-            holds it at zero. They are never rescaled. An entry that is held at zero is a constraint and adds nothing to
-            the value and the gradient. Default: None, for the default of the penalty.
+        factors: Factors ≥ 0 per entry (broadcast to the shape of w) or per group. 0 leaves an entry unpenalized. `inf`
+            is a constraint: the entry is held at zero, and adds nothing to the value or the gradient. Factors are never
+            rescaled. Default: None, which uses the default of the penalty.
 
     Attributes:
         smooth: Whether R is differentiable everywhere.
         metric: The steps that `prox` accepts: `"diagonal"` (a scalar or one step per entry), `"scalar"`, or None for a
             penalty without a known proximal operator.
         has_force: Whether the gradient of R has an effect (the gradient of L0 is zero wherever it exists).
-        members: None, or, for a penalty that acts on several variables as on one vector, by the path of each variable
-            its shape, axis and groups (see `JointGroupLasso`).
+        members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
+            variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.
         sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
 
     Raises:

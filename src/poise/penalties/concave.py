@@ -20,7 +20,8 @@ class MCP(Separable):
 
     Args:
         strength: s ≥ 0 or a schedule; the penalty is not linear in it. Default: 1.0.
-        gamma: γ > 1, where the slope has fallen to zero, in units of s. Default: 3.0.
+        gamma: γ > 1. The slope of the penalty falls to zero at |w| = γ·s, beyond which the penalty is constant.
+            Default: 3.0.
         factors: Factors c per entry, broadcast to the shape of w. Default: None, for ones.
 
     References:
@@ -67,7 +68,7 @@ class SCAD(Separable):
 
     Args:
         strength: s ≥ 0 or a schedule; the penalty is not linear in it. Default: 1.0.
-        gamma: γ > 2, where the slope has fallen to zero, in units of s. Default: 3.7, as in the paper.
+        gamma: γ > 2. The slope falls to zero at |w| = γ·s. Default: 3.7, as in the paper.
         factors: Factors c per entry, broadcast to the shape of w. Default: None, for ones.
 
     References:

@@ -68,7 +68,10 @@ class JointGroupLasso(Grouped):
         self._segments = np.concatenate(segments)
         self._count = int(self._segments.max()) + 1
         if not self._count:
-            raise ValueError("members: all slices have the group -1, which is none. Number the groups from 0.")
+            raise ValueError(
+                "members: every slice has the group -1 (no group), so there is nothing to penalize. Number the groups "
+                "from 0."
+            )
         lengths = [math.prod(shape) // len(groups) for shape, groups in zip(shapes, segments, strict=True)]
         slices = np.repeat(lengths, [len(groups) for groups in segments])
         is_inside = self._segments >= 0
@@ -219,8 +222,8 @@ def _validate_member(path: Any, member: Any) -> Member:
     axis = int(axis) % len(shape)
     if not _are_integers(groups) or len(groups) != shape[axis] or min(groups) < -1:
         raise ValueError(
-            f"members[{path!r}] has the groups {groups!r}. Use {shape[axis]} integers, the group of each index of axis "
-            f"{axis}, -1 for none."
+            f"members[{path!r}] has the groups {groups!r}. Use {shape[axis]} integers: the number of the group for "
+            f"each index along axis {axis}, or -1 for no group."
         )
     return shape, axis, np.asarray(groups, "int64")
 

@@ -106,9 +106,10 @@ class ElasticNet(Separable):
     """Penalize strength · Σ c_i (l1·|w_i| + l2·w_i²), the elastic net, as Keras' `L1L2(l1, l2)` does.
 
     Args:
-        l1: The share ≥ 0 of the absolute values. Default: 0.01.
-        l2: The share ≥ 0 of the squares. Default: 0.01.
-        strength: A factor on both, ≥ 0 or a schedule; a regularization path keeps the shares. Default: 1.0.
+        l1: Coefficient ≥ 0 of the absolute values. Default: 0.01.
+        l2: Coefficient ≥ 0 of the squares. Default: 0.01.
+        strength: A factor on both coefficients, ≥ 0 or a schedule; a regularization path varies only this factor.
+            Default: 1.0.
         factors: Factors c per entry, broadcast to the shape of w. Default: None, for ones.
 
     References:
@@ -133,7 +134,7 @@ class ElasticNet(Separable):
         Args:
             alpha: α ≥ 0.
             l1_ratio: ρ in [0, 1]. Default: 0.5.
-            loss: As in `L1.from_sklearn`: with `"mse"` (default) both shares are doubled, with `"log_loss"` not.
+            loss: As in `L1.from_sklearn`: with `"mse"` (default) both coefficients are doubled, with `"log_loss"` not.
         """
         scale = _scale_of_sklearn(loss) * validate_number("alpha", alpha)
         if not 0 <= l1_ratio <= 1:

@@ -16,8 +16,9 @@ from poise.penalties.base import PACKAGE, Penalty
 class Smoothness(Penalty):
     """Penalize strength · Σ c_i (w_{i+1} − w_i)² along an axis: neighboring weights become similar.
 
-    The discrete roughness penalty. Its prox is a symmetric positive definite tridiagonal system per line, solved by
-    cyclic reduction in ⌈log₂ n⌉ steps in which only positive numbers are added, so that no strength loses digits.
+    This is the discrete roughness penalty. Its proximal operator solves one symmetric positive definite tridiagonal
+    system per line of the array, by cyclic reduction in ⌈log₂ n⌉ steps. The coefficients of the system are computed
+    without subtractions, so the result is accurate at any strength.
 
     Args:
         strength: s ≥ 0 or a schedule. Default: 1.0.

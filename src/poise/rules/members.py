@@ -138,9 +138,16 @@ def check_alone(
         for other in rules_of[member]:
             if other == number:
                 continue
-            both = "two joint penalties" if other in members else "another penalty beside a joint one"
+            path = path_of(variables[member])
+            if other in members:
+                both = "two joint penalties"
+                remedy = "Leave the variable out of the members of one of the two penalties."
+            else:
+                both = "a joint penalty and another penalty"
+                remedy = (
+                    f"Exclude the variable from rule {rules[other].name!r}: poise.Rule(..., exclude=[{path!r}, ...])."
+                )
             raise ValueError(
-                f"Rules {rules[number].name!r} and {rules[other].name!r} put {both} on {path_of(variables[member])!r}, "
-                f"and they have no common proximal step. Exclude the variable from the other rule: poise.Rule(..., "
-                f"exclude=[{path_of(variables[member])!r}, ...])."
+                f"Rules {rules[number].name!r} and {rules[other].name!r} put {both} on {path!r}, but a joint penalty "
+                f"must be the only penalty on its members. {remedy}"
             )

@@ -186,9 +186,9 @@ def _why_nothing_matches(rule: Rule, variables: Sequence[Any], frozen: Sequence[
     hint = f" Did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
     excluded = [variable for variable in variables if rule.selects(variable)]
     if excluded:
-        hint = f" Its exclude leaves out all {len(excluded)} variables that it selects."
+        hint = f" Its exclude argument removes all {len(excluded)} variables that its select argument picks."
     if not frozen:
-        hint += " Frozen variables are not among them."
+        hint += " Frozen variables are not counted."
     return (
         f"Rule {rule.name!r} matches none of the {len(variables)} trained variables.{hint} Run poise.summary(model) to "
         "list all variables."

@@ -25,7 +25,9 @@ UNKNOWN_AXES = (
     "poise does not know which axis that is in a variable of this layer type. Name the axis by an integer, such as "
     "groups=0."
 )
-NO_SUCH_SIDE = "this variable has no such side. Name the axis by an integer, such as groups=0, or exclude the variable."
+NO_SUCH_SIDE = (
+    "a variable of this kind has no such axis. Name the axis by an integer, such as groups=0, or exclude the variable."
+)
 
 TOKENS = re.compile(r"(cls|tokens?|pos|positions?|positional)")
 NOT_TOKENS = re.compile(r"kernel|(?<!pos)(?<!position)(?<!positional)_embeddings?$|_(proj|projection|weights?)$")

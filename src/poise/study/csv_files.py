@@ -53,7 +53,9 @@ def read_csv(
     sample = _sample(content, encoding)
     if "\0" in sample:
         raise DataError(
-            f"{name!r} is not text: it holds zero bytes. Save it as CSV in UTF-8, or give its encoding.", "encoding"
+            f"{name!r} is not text, because it contains NUL bytes (value 0). Save it as CSV in UTF-8, or give its "
+            "encoding, such as 'utf-16'.",
+            "encoding",
         )
     if not sample.strip():
         raise DataError(f"{name!r} is empty. A table needs a header line and rows.")

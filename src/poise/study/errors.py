@@ -10,8 +10,9 @@ class DataError(ValueError):
 
     Args:
         message: Those sentences.
-        argument: The name of the argument to change, such as `"overwrite"`, for programs that show another name for
-            it. Default: `""`, for errors that no single argument avoids.
+        argument: The name of the `poise.run_study` argument to change, such as `"overwrite"`. Programs with other names
+            for their settings, such as the command line, can translate it. Default: `""`, if no single argument avoids
+            the error.
 
     Examples:
         >>> import poise

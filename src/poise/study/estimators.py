@@ -15,10 +15,10 @@ from poise.study.predictions import predict_probabilities
 class PathRegressor(RegressorMixin, PathEstimator):
     """Fit a penalized network for regression, and choose its strength by cross-validation, as a scikit-learn estimator.
 
-    It minimizes the mean squared error plus the penalty, by full-batch steps of Adam, once per strength and fold and
-    once on all rows. As in glmnet, and unlike scikit-learn's linear models, features are standardized first, in every
-    fold by its training rows, because one strength is not meaningful for columns in different units. The target is
-    always standardized.
+    It minimizes the mean squared error plus the penalty with full-batch steps of Adam. At each strength it trains once
+    per fold and once on all rows. Features are standardized first, because one strength is not meaningful for features
+    in different units; each fold uses the mean and standard deviation of its own training rows. glmnet does this too;
+    scikit-learn's linear models do not. The target is always standardized.
 
     Args:
         penalty: `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"` or `"scad"`, as in
@@ -27,21 +27,22 @@ class PathRegressor(RegressorMixin, PathEstimator):
             `"l2"`.
         hidden_layer_sizes: The units of each hidden layer, which are dense with ReLU; `()` is a linear model. Default:
             `(64,)`.
-        model: A custom network: a function of the numbers of inputs and outputs that returns a built Keras model. If it
-            is compiled, its optimizer is used. For classification, the model must return logits: one logit (of the
-            second class) for two classes, else one per class. Default: `None`.
+        model: A custom network: a function that takes the number of inputs and the number of outputs and returns a
+            built Keras model. If it is compiled, its optimizer is used. For classification, the model must return
+            logits: one logit (of the second class) for two classes, else one per class. Default: `None`.
         strengths: The number of strengths of an automatic grid, or the strengths. Default: 13.
         cv: The number of folds, a scikit-learn splitter, or a list of pairs (training, held-out) of positions or masks.
             Default: 4.
         adaptive: The number of adaptive stages, as for `poise.fit_path`. Default: `None`, which is 2 for `"adaptive"`
             and 0 otherwise.
         selection: `"best"` takes the strength (and adaptive stage) with the lowest held-out loss; `"one_se"` takes, in
-            the last stage, the largest strength within one standard error of the lowest loss: fewer features. Default:
-            `"best"`.
-        max_iter: The most full-batch steps per training (with more than 8,192 rows, steps on 4,096 rows in turn).
-            Default: 800.
+            the last stage, the largest strength whose held-out loss is within one standard error of the lowest: fewer
+            features. Default: `"best"`.
+        max_iter: The maximum number of full-batch steps per training (with more than 8,192 rows, each step uses the
+            next 4,096 rows). Default: 800.
         learning_rate: Adam's learning rate at the start; it decays to 0. Default: 0.01.
-        n_init: The number of initial weights by which a strength is evaluated; the network has the first. Default: 1.
+        n_init: The number of random initializations that are trained at each strength to evaluate it; `model_` is the
+            network trained from the first one. Default: 1.
         standardize: Whether to standardize features. Default: `True`.
         random_state: The seed of the initial weights, as in scikit-learn. A number of folds always gives the same
             folds. Default: 0.
@@ -49,7 +50,8 @@ class PathRegressor(RegressorMixin, PathEstimator):
     Attributes:
         path_: The `poise.RegularizationPath`; with adaptive stages, the path of the selected stage.
         strength_: The chosen strength.
-        model_: The network trained on all rows, a plain Keras model of standardized features and target.
+        model_: The network trained on all rows, a plain Keras model. It takes standardized features (see `scaler_`) and
+            predicts the standardized target.
         scaler_: The `StandardScaler` of the features, which turns constants into 0; or `None`.
         center_: The mean of the target: a prediction is the network's output · `scale_` + `center_`.
         scale_: The standard deviation of the target.
@@ -156,7 +158,8 @@ class PathClassifier(ClassifierMixin, PathEstimator):
         weight = check_weight(sample_weight, X)
         self.classes_, numbers = np.unique(y, return_inverse=True)
         if len(np.unique(numbers if weight is None else numbers[weight > 0])) < 2:
-            raise ValueError("y must have rows of positive weight in at least two classes, got one.")
+            counted = "" if weight is None else " among the rows with a positive sample_weight"
+            raise ValueError(f"y must have at least two classes{counted}, got 1. Add rows of another class.")
         task = "binary" if len(self.classes_) == 2 else "multiclass"
         return self._fit(X, numbers, task, len(self.classes_), weight, groups)
 

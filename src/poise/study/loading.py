@@ -70,7 +70,8 @@ def read_description(folder: str | os.PathLike[str]) -> dict:
     if isinstance(version, int) and version != VERSION:
         remedy = "Update poise" if version > VERSION else "Run the study again"
         raise DataError(
-            f"The study in {str(folder)!r} has format version {version}; this poise reads {VERSION}. {remedy}."
+            f"The study in {str(folder)!r} has format version {version}, but this version of poise reads {VERSION}. "
+            f"{remedy}."
         )
     violation = find_violation(content)
     if violation:
@@ -109,7 +110,8 @@ def _read_encoder(folder: Path) -> Encoder:
         raise
     except UntrustedTypesFoundException as error:
         raise DataError(
-            f"{str(folder / PREPROCESSING)!r} needs types that poise does not trust and was not loaded: {error}"
+            f"{str(folder / PREPROCESSING)!r} was not loaded, because it needs types that poise does not trust: "
+            f"{first_line(error)}. Use a copy of the study from a source that you trust, or run the study again."
         ) from error
     except Exception as error:  # skops, zipfile and NumPy raise anything when a file is damaged
         raise _damaged(folder, f"{PREPROCESSING} cannot be read, {first_line(error)}") from error

@@ -190,7 +190,10 @@ def check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:
     weight = column_or_1d(check_array(weight, ensure_2d=False, dtype="float64", input_name="sample_weight"))
     check_consistent_length(X, weight)
     if (weight < 0).any() or not weight.any():
-        raise ValueError("sample_weight must be ≥ 0 and not zero for every row; a weight of 0 leaves a row out.")
+        raise ValueError(
+            f"sample_weight must be ≥ 0 in every row and > 0 in at least one, got values from {weight.min():g} to "
+            f"{weight.max():g}. Use 0 to leave a row out."
+        )
     return weight
 
 

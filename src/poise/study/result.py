@@ -63,7 +63,7 @@ class Study:
 
     @property
     def answer(self) -> tuple[str, ...]:
-        """The verdict, the selected columns, and how certain both are, in three paragraphs."""
+        """Three paragraphs: whether a penalty helps, which columns are selected, and how certain the strength is."""
         return tuple(self.description["answer"])
 
     @property

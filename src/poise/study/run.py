@@ -1,9 +1,10 @@
 """Run a study: compare penalties on a table, choose one and its strength, and select columns.
 
-Test rows are set apart first; only the final scores use them. The training rows are encoded once per fold, by what that
-fold trains on. Then one path runs for each penalty, and one training without a penalty, all from the same initial
-weights by full-batch steps. The strength with the lowest held-out loss predicts. Columns are selected at the largest
-strength within one standard error of it, or, after adaptive stages, at the strength with the lowest held-out loss.
+Test rows are set apart first; only the final scores use them. The training rows are encoded once per fold, by the
+training rows of that fold. Then one path runs for each penalty, and one training without a penalty, all from the same
+initial weights by full-batch steps. The strength with the lowest held-out loss predicts. Columns are selected at the
+largest strength whose held-out loss is within one standard error of the lowest, or, after adaptive stages, at the
+strength with the lowest held-out loss.
 """
 
 import os
@@ -72,7 +73,7 @@ def run_study(
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Study:
-    """Study whether a penalty helps on a table, which one, how strong, and which columns it selects.
+    """Find out whether a penalty helps a network on a table, which penalty, how strong, and which columns it selects.
 
     Args:
         data: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, the path of a CSV, TSV, Parquet, Excel or NPZ file,
@@ -85,17 +86,20 @@ def run_study(
             `("l2", "l1", "group", "adaptive")`.
         choose: The penalty to choose, whatever the held-out losses are; `"none"` for no penalty. Default: `None`.
         hidden_layer_sizes: The units of each hidden layer; `()` is a linear model. Default: `(64,)`.
-        model: A custom network: a function of the numbers of inputs and outputs that returns a built Keras model, or
-            its place as text, `"module:function"`. If the model is compiled, its optimizer is used. Default: `None`.
+        model: A custom network: a function that takes the number of inputs and the number of outputs and returns a
+            built Keras model, or the import path of such a function as text, `"module:function"`. If the model is
+            compiled, its optimizer is used. Default: `None`.
         drop: Columns to leave out. Default: `()`.
-        groups: A column whose equal values keep rows together, in folds and in the test rows. Default: `None`.
+        groups: A column of group labels. Rows with the same label are all test rows or all training rows, and stay in
+            the same fold. Default: `None`.
         time_column: A column that orders the rows: no fold trains on the future, and the test rows are the latest.
             Default: `None`.
         weight: A column of sample weights. Default: `None`.
         cv: The number of folds. Default: 4.
         strengths: The number of strengths per path. Default: 13.
-        n_init: The number of initial weights per fold. Default: 1.
-        max_iter: Full-batch steps per training. Default: 800.
+        n_init: The number of random initializations per fold. Default: 1.
+        max_iter: Full-batch steps per training (with more than 8,192 rows, each step uses the next 4,096 rows).
+            Default: 800.
         learning_rate: Adam's learning rate at the start; it decays to 0 along a cosine. Default: 0.01.
         test: The share of test rows. Default: 0.2.
         seed: Decides test rows, folds and initial weights; the global seeds of Keras and NumPy are set to it.

@@ -71,7 +71,7 @@ def read(
             values, two distinct values or few whole numbers (at most 20, each in 10 rows on average) are classes,
             everything else is regression.
         drop: Columns to leave out. Default: `()`.
-        groups: A column whose equal values keep rows together. Default: `None`.
+        groups: A column of group labels; rows with the same label stay together. Default: `None`.
         time: A column that orders the rows. Default: `None`.
         weight: A column of sample weights. Default: `None`.
 
@@ -101,10 +101,10 @@ def read(
     present = np.flatnonzero(~pd.isna(values))
     notes = []
     if len(present) < len(frame):
-        notes.append(f"{len(frame) - len(present)} of {len(frame)} rows have no value of {target!r} and are left out.")
+        notes.append(f"{len(frame) - len(present)} of {len(frame)} rows have no value for {target!r} and are left out.")
         frame, values = frame.iloc[present], values[present]
     if len(frame) < FEWEST_ROWS:
-        with_target = f" with a value of {target!r}" if notes else ""
+        with_target = f" with a value for {target!r}" if notes else ""
         raise DataError(
             f"{name} has {count_noun(len(frame), 'row')}{with_target}; a study needs at least {FEWEST_ROWS}. Add rows."
         )

@@ -149,7 +149,8 @@ def _check_finite(array: np.ndarray, label: str, columns: list | None) -> None:
         names = columns or range(len(counts))
         where += f" ({_few([f'column {k!r}: {n}' for k, n in zip(names, counts, strict=True) if n])})"
     raise ValueError(
-        f"{label} is NaN, infinite or beyond {array.dtype} in {where}. Replace these values, or drop the rows."
+        f"{label} has values that are NaN, infinite or too large for {array.dtype} in {where}. Replace these values, "
+        "or drop the rows."
     )
 
 
@@ -214,7 +215,10 @@ def _validation_arrays(validation: Any, x: Any, table: Sequence[Any]) -> list:
                     f"{label} must have the same structure (array, list, tuple or dict) as {name}."
                 ) from error
     if isinstance(x, pd.DataFrame) and isinstance(validation[0], pd.DataFrame) and list(x) != list(validation[0]):
-        raise ValueError(f"{VALIDATION[0]} has other columns than x, or in another order. Pass the columns of x.")
+        raise ValueError(
+            f"{VALIDATION[0]} must have the same columns as x, in the same order: {_few([*map(repr, x)])}, got "
+            f"{_few([*map(repr, validation[0])])}."
+        )
     arrays = _arrays((*validation, None)[:3], VALIDATION)
     _check_length(arrays, VALIDATION)
     return arrays

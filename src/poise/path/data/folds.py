@@ -48,13 +48,13 @@ def split_rows(
         y: targets of `Data`. If they are classes of one output, a number of folds is stratified by them.
         cv: an int >= 2 (always the same shuffle; whole groups if there are groups), a scikit-learn splitter (its X are
             the positions of the rows), or an iterable of pairs (train, held) of positions or masks.
-        n_init: number of draws of initial weights, >= 1; all have the same folds. Default: 1.
+        n_init: number of random initializations, >= 1; all have the same folds. Default: 1.
         groups: (rows,) group of every row, for a number or a splitter. Default: None.
         validation_rows: number of validation rows after the training rows. If there are any, `cv` is not used: fold 0
             trains on all training rows, and there is no fold -1. Default: 0.
         sample_weight: sample weights as in `Data`. Default: None.
-        are_classes: whether y holds classes, as labels or one-hot rows (other rows, such as probabilities or several
-            labels, are not stratified even so). Default: None, which guesses: integers, booleans, zeros and ones, or
+        are_classes: whether y holds classes, as labels or one-hot rows. Rows that are neither, such as probabilities or
+            several labels, are never stratified. Default: None, which guesses: integers, booleans, zeros and ones, or
             one-hot rows, with at most 20 different values and two rows or more of each.
 
     Raises:
@@ -167,10 +167,14 @@ def _pairs(rows: int, y: Any, cv: Any, groups: Any, classes: _Classes | None) ->
 def _folds(folds: int, rows: int, classes: _Classes | None, groups: np.ndarray | None) -> Iterable:
     units, what = (rows, "rows") if groups is None else (groups.max() + 1, "groups")
     if units < folds:
-        raise ValueError(f"cv={folds} needs at least {folds} {what}, and there are {units}. Pass a smaller cv.")
+        remedy = _suggest_folds(units, what)
+        raise ValueError(f"cv={folds} needs at least {folds} {what}, got {units}. {remedy}")
     largest = 0 if classes is None else np.bincount(classes.numbers).max()
     if classes is not None and classes.are_known and largest < folds:
-        raise ValueError(f"cv={folds}, and no class has more than {largest} rows. Pass cv={largest} or less.")
+        remedy = _suggest_folds(largest, "rows")
+        raise ValueError(
+            f"cv={folds} needs a class with at least {folds} rows, and the largest class has {largest}. {remedy}"
+        )
     is_stratified = largest >= folds  # scikit-learn cannot stratify classes that are all smaller
     if groups is None:
         splitter_class = model_selection.StratifiedKFold if is_stratified else model_selection.KFold
@@ -184,6 +188,11 @@ def _folds(folds: int, rows: int, classes: _Classes | None, groups: np.ndarray |
         warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
         target = classes.numbers if classes is not None and is_stratified else None
         return list(splitter.split(np.arange(rows), target, groups))
+
+
+def _suggest_folds(most: int, what: str) -> str:
+    """Return what to do if there can be at most `most` folds: a single fold is not allowed."""
+    return f"Add {what}." if most < 2 else f"Pass a smaller cv, or add {what}."
 
 
 def _group_numbers(groups: Any, rows: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from poise.path.training import Replica
 AGAIN = "Pass a keras.utils.PyDataset, a tf.data.Dataset, or an object whose __iter__ starts a new pass each time."
 
 CHANGED = (
-    ", so that rows would change their folds. Do not shuffle or augment between passes, as tf.data's shuffle does "
-    "without reshuffle_each_iteration=False."
+    ", so rows would move to other folds. Every pass must yield the same rows in the same order: do not shuffle or "
+    "augment differently in each pass (for tf.data, use shuffle(..., reshuffle_each_iteration=False))."
 )
 
 
@@ -32,7 +32,7 @@ class Stream:
         digest: digest of all rows, for checkpoints.
 
     Raises:
-        TypeError: If the source can be read only once, or yields something else than batches.
+        TypeError: If the source can be read only once, or yields anything but batches.
         ValueError: If it has no rows, or values that are not finite.
     """
 
@@ -124,7 +124,7 @@ def split_by_hash(rows: int, cv: Any, n_init: int) -> list[Replica]:
     Args:
         rows: number of rows.
         cv: number of folds, an int >= 2.
-        n_init: number of draws of initial weights.
+        n_init: number of random initializations.
 
     Raises:
         ValueError: If cv is not an int >= 2, or a fold has no row.

@@ -146,9 +146,8 @@ class Checkpoint:
         except OSError as error:
             failure = error if isinstance(error, CannotWriteError) else CannotWriteError(self._folder, error)
             is_forbidden = isinstance(error.__cause__ or error, PermissionError)
-            remedy = (
-                "Free some disk space" if failure.is_full else "Fix the permissions" if is_forbidden else "Fix this"
-            )
+            fix = "Fix the permissions" if is_forbidden else "Fix the problem"
+            remedy = "Free some disk space" if failure.is_full else fix
             raise OSError(
                 f"The checkpoint {str(self._folder)!r} cannot be read or written: {failure.reason}. {remedy} and run "
                 "the same call again; it resumes from the finished work."

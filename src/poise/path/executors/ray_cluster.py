@@ -13,13 +13,14 @@ class RayCluster:
     """Select the Ray cluster on which a path runs: `poise.fit_path(..., executor=poise.RayCluster(...))`.
 
     Args:
-        address: Address of the cluster, such as `"ray://head:10001"` or `"auto"`. Default: None, which takes the one
-            of RAY_ADDRESS, or else starts one on this machine. An existing connection of this process is used.
-        num_cpus: Cores of a task, which trains one chunk of lanes. One core each does the most work, as long as the
-            memory suffices. Default: 1.
+        address: Address of the cluster, such as `"ray://head:10001"` or `"auto"`. Default: None, which uses the address
+            in the environment variable RAY_ADDRESS, else a cluster that runs on this machine, else starts Ray on this
+            machine. If this process is already connected to a cluster, that connection is used.
+        num_cpus: Cores per task; a task trains one chunk of the trainings. One core per task is the most efficient, as
+            long as there is enough memory. Default: 1.
         num_gpus: GPUs of a task, which may be a fraction. Default: None, which is one if the cluster has any.
-        memory: Bytes that a task may take, which determine the size of its chunk. Default: None, which is a core's
-            share of the smallest machine.
+        memory: Bytes that a task may use; they limit how many trainings it runs at once. Default: None, which divides
+            the memory of each machine by the number of tasks that it can run at once, and takes the smallest result.
 
     Raises:
         TypeError: If a number is of another type.

@@ -155,8 +155,8 @@ class RayExecutor:
             raise error
         count = piece.task.lane_numbers.size
         warnings.warn(
-            f"{count} trainings (fold × strength) failed on the cluster and count as diverged, see the 'failed' column "
-            f"of path.table: {first_line(error)}",
+            f"{count} trainings (fold × strength) failed on the cluster and count as diverged: {first_line(error)} The "
+            "column 'failed' of path.table shows them at each strength.",
             stacklevel=2,
         )
         piece.arrays = self._results.failed(piece.task)
@@ -193,11 +193,11 @@ class _Piece:
     Attributes:
         task: what it trains.
         number: number of the whole chunk.
-        whole: what it is a half of; None if it is the chunk itself.
-        halves: its own, if it was too large.
-        axis: along which these are put together.
-        arrays: what is kept of it, once it is done.
-        attempts: how often it was tried in vain.
+        whole: the piece that it is a half of; None if it is the chunk itself.
+        halves: its two halves, if it was too large.
+        axis: the axis along which the halves are joined again.
+        arrays: its results, once it is done.
+        attempts: how often it failed.
     """
 
     task: Task

@@ -1,9 +1,9 @@
 """Train lanes in a JAX process of their own, for Keras on TensorFlow or PyTorch.
 
-The parent sends the problem and then tasks to the standard input of the child. The child sends its progress, its
-warnings, its arrays or its error through its standard output, and asks there for the next batch of a stream. What it
-prints goes to the parent's standard error. Neither outlives the other: the child ends when its standard input is
-closed, and the parent ends it when it is done.
+The parent sends the problem and then tasks to the standard input of the child. The child writes its progress, warnings,
+arrays and errors to its standard output, and requests the next batch of a stream in the same way. Anything else that
+the child prints goes to the standard error of the parent. Neither process outlives the other: the child exits when its
+standard input is closed, and the parent stops the child when the work is done.
 """
 
 import collections

@@ -23,7 +23,7 @@ def is_mean_loss(model: Any, data: Any) -> bool:
     rows = min(4, len(keras.tree.flatten(data)[0]))
     x, y, _ = keras.tree.map_structure(lambda a: None if a is None else a[:rows], tuple(data))
     half = (rows + 1) // 2
-    # Any predictions do at which the loss is not zero; random ones need no run of the network.
+    # Any predictions with a nonzero loss work for this test. Random ones avoid running the network.
     shapes = model.compute_output_spec(
         keras.tree.map_structure(lambda a: None if a is None else keras.KerasTensor(a.shape, a.dtype.name), x)
     )

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from poise.path.models import check_model
-from poise.study.errors import DataError
+from poise.study.errors import DataError, count_noun
 
 ModelFunction = Callable[[int, int], keras.Model]
 
@@ -110,7 +110,9 @@ def _build_custom(model: str | ModelFunction, inputs: int, outputs: int) -> kera
         )
     if tuple(network.output_shape) != (None, outputs):
         raise DataError(
-            f"The model's outputs must have shape (None, {outputs}) for this task, got {network.output_shape}.", "model"
+            f"The model's outputs must have shape (None, {outputs}) for this task, got {network.output_shape}. Make "
+            f"the last layer return {count_noun(outputs, 'number')} per row.",
+            "model",
         )
     return network
 

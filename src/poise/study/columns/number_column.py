@@ -89,7 +89,7 @@ class NumberColumn(ColumnKind):
     def reason_to_set_aside(self, name: str, values: np.ndarray) -> str:
         reason = super().reason_to_set_aside(name, values)
         if not reason and not np.isnan(values).any() and _names_an_identifier(name) and _counts_up(values):
-            return "an identifier: whole numbers that count the rows"
+            return "an identifier: whole numbers that increase from row to row"
         return reason
 
     def lay_out(self, features: pd.DataFrame) -> tuple[pd.DataFrame, list[Key]]:

@@ -32,7 +32,7 @@ def explain_selection(candidate: Candidate) -> str:
     """Return which strength selects columns."""
     if candidate.path.stages:
         return "the strength with the lowest held-out loss"
-    return "the largest strength within one standard error of the lowest held-out loss"
+    return "the largest strength whose held-out loss is within one standard error of the lowest"
 
 
 def write_convergence(candidate: Candidate) -> str:
@@ -83,7 +83,7 @@ def _write_verdict(study: Findings) -> str:
 def _explain_no_penalty(study: Findings) -> str:
     if len(study.candidates) == 1:
         return "Only a network without a penalty was trained."
-    return "No penalty was chosen, by request."
+    return "As requested, the network without a penalty was chosen."
 
 
 def _write_score(study: Findings) -> str:
@@ -101,7 +101,10 @@ def _write_selection(study: Findings) -> str:
     if selector is None or selector.selected is None or selector.stability is None:
         is_unknown = any(candidate.selected is None for candidate in study.candidates)
         if is_unknown:
-            return f"All {total:,} columns are used; poise cannot determine which of them this network reads."
+            return (
+                f"All {total:,} columns are inputs of the network; poise cannot determine which of them the network "
+                "actually uses."
+            )
         return f"All {total:,} columns are used, because no penalty in this study can drop a column."
     total, selected = len(selector.stability), set(selector.selected)
     penalty = _capitalize(name_inside(selector))
@@ -121,7 +124,7 @@ def _write_selection(study: Findings) -> str:
         )
         return f"{penalty} selects no column. {reason} {stable}"
     lowest = min(inside)
-    least = f"The least stable selected column is selected in {lowest:.0%} of {runs}."
+    least = f"Every selected column is selected in at least {lowest:.0%} of {runs}."
     if lowest == 1.0:
         least = f"Each selected column is selected in all of {runs}."
     if len(selected) == total:
@@ -130,7 +133,7 @@ def _write_selection(study: Findings) -> str:
     highest = max(outside)
     most = "No other column is selected in any of them."
     if highest:
-        most = f"The most stable of the other columns is selected in {highest:.0%} of them."
+        most = f"No other column is selected in more than {highest:.0%} of them."
     count = f"{len(selected):,} of {total:,} columns"
     return f"{penalty} selects {count}: {list_names(selector.selected)}. {reason} {least} {most}"
 

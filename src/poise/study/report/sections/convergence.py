@@ -12,8 +12,8 @@ LINES = (("prediction", "prediction", "prediction", "solid"), ("penalty", "penal
 MOST_LAYERS = 6
 MARGIN = 1.25
 ALTERNATIVE = (
-    "Line charts over the steps, one for each layer, without a penalty and with the chosen one, on a logarithmic axis: "
-    "the norms of the prediction gradient and of the penalty gradient."
+    "Line charts of the gradient norms of the prediction loss and of the penalty over the training steps, on a "
+    "logarithmic axis: one row of charts per layer, without a penalty and with the chosen penalty."
 )
 
 

@@ -23,9 +23,9 @@ WIDE_RANGE = 20.0
 """Losses that differ by more than this factor need a logarithmic axis."""
 HOVER = "{}<br>%{{y:.4g}}{} at strength %{{x:.3g}}<extra></extra>"
 ALTERNATIVE = (
-    "Line charts, one for each penalty: the prediction loss on held-out rows, with a band of one standard error, and "
-    "on training rows, over the strengths of the penalty, and the level without a penalty. The table of the comparison "
-    "holds the numbers at the chosen strengths."
+    "Line charts, one for each penalty. Each shows three losses over the strength of the penalty: the prediction loss "
+    "on held-out rows with a band of one standard error, the prediction loss on training rows, and, as a horizontal "
+    "line, the held-out loss without a penalty. The comparison table lists the values at the chosen strengths."
 )
 
 
