@@ -353,7 +353,7 @@ def test_targets_and_weights_that_are_not_finite(value) -> None:
         "y has values that are NaN, infinite or too large for float32 in 2 of 8 rows. Replace",
         y=changed(Y, 0, 1, by=value),
     )
-    refused(ValueError, "y['b'] is NaN,", y={"a": Y, "b": changed(Y, 0, by=value)})
+    refused(ValueError, "y['b'] has values that are NaN,", y={"a": Y, "b": changed(Y, 0, by=value)})
     refused(
         ValueError,
         "sample_weight has values that are NaN, infinite or too large for float32 in 1 of 8 rows.",

@@ -302,7 +302,7 @@ WRONG_MEMBERS = {
     "an axis too far": ({"a": ((2, 3), 2, [0, 1])}, ValueError, "has the axis 2, which a variable of shape"),
     "no axis": ({"a": ((2, 3), "outputs", [0, 1])}, ValueError, "has the axis 'outputs'"),
     "too few groups": ({"a": ((2, 3), 1, [0, 1])}, ValueError, r"has the groups \[0, 1\]. Use 3 integers"),
-    "a group of -2": ({"a": ((2,), 0, [0, -2])}, ValueError, "-1 for none"),
+    "a group of -2": ({"a": ((2,), 0, [0, -2])}, ValueError, "-1 for no group"),
     "half a group": ({"a": ((2,), 0, [0.0, 1.5])}, ValueError, "integers"),
     "a gap": ({"a": ((2,), 0, [0, 2])}, ValueError, "group 1 has no entries, but the numbers run to 2"),
     "no group at all": ({"a": ((2,), 0, [-1, -1])}, ValueError, "every slice has the group -1"),
