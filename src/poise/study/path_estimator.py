@@ -191,7 +191,7 @@ def check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:
     check_consistent_length(X, weight)
     if (weight < 0).any() or not weight.any():
         raise ValueError(
-            f"sample_weight must be ≥ 0 in every row and > 0 in at least one, got values from {weight.min():g} to "
+            f"sample_weight must be >= 0, and not zero in all rows, got values from {weight.min():g} to "
             f"{weight.max():g}. Use 0 to leave a row out."
         )
     return weight
