@@ -446,7 +446,7 @@ ROLES = [
         {"target": "price", "task": "ranking"},
         "task must be one of regression, binary, multiclass, counts, got 'ranking'.",
     ),
-    ({"target": "price", "weight": "color"}, "The weight column 'color' must contain numbers ≥ 0."),
+    ({"target": "price", "weight": "color"}, "The weight column 'color' must contain numbers >= 0."),
     ({"target": "price", "time": "color"}, "The time column 'color' contains neither numbers nor dates, so the rows"),
     (
         {"target": "price", "drop": ["size", "color"]},
@@ -486,7 +486,7 @@ def test_roles_are_not_features() -> None:
             "The weight column 'w' has no value in 1 of 40 rows. Fill them in, or remove these rows.",
         ),
         ([1.0, np.inf], "The weight column 'w' has no value in 1 of 40 rows."),
-        ([1.0, -0.5], "The weight column 'w' must contain numbers ≥ 0, got -0.5."),
+        ([1.0, -0.5], "The weight column 'w' must contain numbers >= 0, got -0.5."),
         ([0.0, 0.0], "The weight column 'w' is 0 in every row. At least one weight must be positive."),
     ],
 )
@@ -564,12 +564,12 @@ WRONG_TARGETS = {
     "halves that are counted": (
         np.arange(ROWS) / 2,
         "counts",
-        "Counts must be whole numbers ≥ 0, and target 'price' holds 0.5.",
+        "Counts must be whole numbers >= 0, and target 'price' holds 0.5.",
     ),
     "negative counts": (
         np.arange(ROWS) - 1,
         "counts",
-        "Counts must be whole numbers ≥ 0, and target 'price' holds -1.",
+        "Counts must be whole numbers >= 0, and target 'price' holds -1.",
     ),
     "dates": (pd.date_range("2024", periods=ROWS), None, "Target 'price' holds dates; a study predicts numbers or"),
     "all missing": (None, None, "The table has 0 rows with a value for 'price'; a study needs at least 20."),

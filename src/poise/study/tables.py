@@ -189,13 +189,13 @@ def _read_weight(values: pd.Series) -> pd.Series:
     detected = detect_kind(values)
     if detected.values.dtype != "float64" or detected.ignored_texts:
         raise DataError(
-            f"The weight column {values.name!r} must contain numbers ≥ 0. Choose a different column.", "weight"
+            f"The weight column {values.name!r} must contain numbers >= 0. Choose a different column.", "weight"
         )
     weight = pd.Series(detected.values, name=values.name)
     _check_complete(weight, "weight")
     if (weight < 0).any():
         raise DataError(
-            f"The weight column {values.name!r} must contain numbers ≥ 0, got {text_of(weight.min())}.", "weight"
+            f"The weight column {values.name!r} must contain numbers >= 0, got {text_of(weight.min())}.", "weight"
         )
     if not (weight > 0).any():
         raise DataError(

@@ -98,7 +98,7 @@ def _check_numbers(
     wrong = distinct[(distinct < 0) | (distinct % 1 != 0)]
     if task == "counts" and len(wrong):
         raise DataError(
-            f"Counts must be whole numbers ≥ 0, and target {name!r} holds {text_of(wrong[0])}. Choose the task "
+            f"Counts must be whole numbers >= 0, and target {name!r} holds {text_of(wrong[0])}. Choose the task "
             "regression.",
             "task",
         )
