@@ -397,7 +397,9 @@ def test_parameters_that_cannot_be_are_refused(arguments, error, message) -> Non
 def test_weights_that_cannot_be_are_refused() -> None:
     X, y = table(20)
     for weight, ends in ((-np.ones(20), "-1 to -1"), (np.zeros(20), "0 to 0")):
-        with pytest.raises(ValueError, match=f"sample_weight must be >= 0, and not zero in all rows, got values from {ends}"):
+        with pytest.raises(
+            ValueError, match=f"sample_weight must be >= 0, and not zero in all rows, got values from {ends}"
+        ):
             poise.PathRegressor(**SMALL).fit(X, y, sample_weight=weight)
     with pytest.raises(ValueError, match="at least two classes among the rows with a positive sample_weight, got 1"):
         poise.PathClassifier(**SMALL).fit(X, y > y.mean(), sample_weight=y > y.mean())
