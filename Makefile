@@ -31,7 +31,8 @@ check test test-jax test-tensorflow test-torch: export XLA_FLAGS := --xla_backen
 check: lint types  ## lint, types and the fast tests on JAX: the loop for daily work
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" --durations=10
 
-test: lint types docs  ## lint, types, docs and all tests on all three backends
+test: .venv/.dev  ## lint, types, docs and all tests on all three backends
+	@$(MAKE) --no-print-directory --jobs=3 lint types docs
 	@set -e; for backend in $(BACKENDS); do $(MAKE) --no-print-directory test-$$backend; done
 
 test-jax test-tensorflow test-torch: test-%: .venv/.dev  ## all tests on one backend

@@ -68,6 +68,8 @@ SHARED = {
     "test_identity.py": ["test_adopted_rules_stay_on_their_variables", "test_joint_groups_stay_on_their_variables"],
     "test_layers.py": ["test_the_model_is_found_while_tensorflow_traces_a_step", "torch"],
     "test_inner.py": ["test_override_of_the_step_is_honored_in_the_coupled_update", "test_average_momentum_set"],
+    "path/test_subprocess.py": ["test_it_finds_what_this_process_would", "test_a_lambda_as_loss_is_sent_to_it"],
+    "compaction/test_applications.py": ["MobileNetV2", "transformer"],
     "path/test_result.py": ["test_a_path_saved_on_one_backend_loads_on_another"],
     "path/test_streams.py": ["tf_dataset", "test_settling_and_patience_pass_through_the_batches"],
 }
