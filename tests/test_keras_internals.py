@@ -297,6 +297,7 @@ def test_keras_saves_a_saveable_object_that_names_its_kind(tmp_path: Any) -> Non
     np.testing.assert_array_equal(loaded.extra.value, [1.0, 2.0])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of libraries that the modules of the command import
 def test_no_other_private_name_of_keras_is_redefined() -> None:
     """A class of poise that derives from a class of Keras could otherwise replace a method or attribute of Keras."""
     redefined = set()
