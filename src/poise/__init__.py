@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from poise.compaction import compact, compare_models, dead_units, unit_sparsity
     from poise.diagnostics.force_balance import forces
     from poise.diagnostics.inventory import Summary, summary
-    from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
+    from poise.optimizer.lookup import get_penalized_optimizer
+    from poise.optimizer.penalized import PenalizedOptimizer
     from poise.path.executors.ray_cluster import RayCluster
     from poise.path.fit import fit_path
     from poise.path.result import RegularizationPath
@@ -94,7 +95,8 @@ _PENALTIES = (
 _MODULES = {
     **dict.fromkeys(_PENALTIES, "poise.penalties"),
     **dict.fromkeys(("Role", "Rule"), "poise.rules.rule"),
-    **dict.fromkeys(("PenalizedOptimizer", "get_penalized_optimizer"), "poise.optimizer.penalized"),
+    "PenalizedOptimizer": "poise.optimizer.penalized",
+    "get_penalized_optimizer": "poise.optimizer.lookup",
     **dict.fromkeys(("Summary", "summary"), "poise.diagnostics.inventory"),
     "forces": "poise.diagnostics.force_balance",
     **dict.fromkeys(("ForceHistory", "PenaltyLogger", "RestoreZeros", "TargetSparsity"), "poise.callbacks"),

@@ -15,7 +15,8 @@ from keras import regularizers
 
 from poise._keras_internals import compile_settings, is_set_up, sublayers
 from poise.diagnostics.force_balance import check_built
-from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
+from poise.optimizer.lookup import find_penalized_optimizer
+from poise.optimizer.penalized import PenalizedOptimizer
 from poise.penalties import L1, L2, ElasticNet, MutualCoherence, Penalty
 from poise.rules.members import path_of
 from poise.rules.rule import Rule
@@ -78,7 +79,7 @@ def adopt_regularizers(model: keras.Model) -> list[Rule]:
         _warn(f"The model {model.name!r} has no weight regularizers to move, so it is not changed.{remaining}")
         return []
     _check_paths(known, variables)
-    old = _find_penalized(model)
+    old = find_penalized_optimizer(model)
     rules = _make_rules(known, variables, [] if old is None else [str(rule.name) for rule in old.rules])
     moved = [variable.regularizer for variable, _ in known]
     layers = sublayers(model)
@@ -138,13 +139,6 @@ def _check_paths(known: list[tuple[Any, Penalty]], variables: list[Any]) -> None
                 f"{len(same_path)} variables have the path {path!r} but different regularizers, so a rule cannot "
                 "distinguish them. Give their layers different names."
             )
-
-
-def _find_penalized(model: Any) -> PenalizedOptimizer | None:
-    try:
-        return get_penalized_optimizer(model)
-    except ValueError:
-        return None
 
 
 def _make_rules(known: list[tuple[Any, Penalty]], variables: list[Any], taken: list[str]) -> list[Rule]:

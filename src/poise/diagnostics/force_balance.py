@@ -16,7 +16,8 @@ from keras import ops
 from poise.diagnostics.fit_data import read_fit_data
 from poise.diagnostics.gradients import prediction_gradient
 from poise.optimizer.builder import targets_of
-from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
+from poise.optimizer.lookup import find_penalized_optimizer, get_penalized_optimizer, unwrap_optimizer
+from poise.optimizer.penalized import PenalizedOptimizer
 from poise.optimizer.targets import Target, measure, values
 from poise.rules.members import path_of
 
@@ -194,27 +195,21 @@ def penalized_of(model: Any, optimizer: Any = None) -> PenalizedOptimizer:
         TypeError: If `optimizer` is not a `PenalizedOptimizer`.
         ValueError: If `optimizer` is None and the model has no `PenalizedOptimizer`, or several.
     """
-    if optimizer is None:
-        try:
-            return get_penalized_optimizer(model)
-        except ValueError as error:
-            names = [name for name, value in vars(model).items() if isinstance(value, PenalizedOptimizer)]
-            if not names:
-                raise
-            several = ", ".join(f"model.{name}" for name in names)
-            raise ValueError(
-                f"The model {getattr(model, 'name', model)!r} is not compiled with poise.PenalizedOptimizer, but has "
-                f"{several}. Pass one of them, such as optimizer=model.{names[0]}."
-            ) from error
-    inside = optimizer
-    while inside is not None and not isinstance(inside, PenalizedOptimizer):
-        inside = getattr(inside, "inner_optimizer", None)
-    if inside is None:
-        raise TypeError(
-            "optimizer must be a poise.PenalizedOptimizer, or a LossScaleOptimizer around one, got "
-            f"{type(optimizer).__name__}."
+    if optimizer is not None:
+        penalized = unwrap_optimizer(optimizer)
+        if penalized is None:
+            raise TypeError(
+                "optimizer must be a poise.PenalizedOptimizer, or a LossScaleOptimizer around one, got "
+                f"{type(optimizer).__name__}."
+            )
+        return penalized
+    names = [name for name, value in getattr(model, "__dict__", {}).items() if isinstance(value, PenalizedOptimizer)]
+    if find_penalized_optimizer(model) is None and names:
+        raise ValueError(
+            f"The model {getattr(model, 'name', model)!r} is not compiled with poise.PenalizedOptimizer, but has "
+            f"{', '.join(f'model.{name}' for name in names)}. Pass one of them, such as optimizer=model.{names[0]}."
         )
-    return inside
+    return get_penalized_optimizer(model)
 
 
 def build_penalized(model: Any, optimizer: Any = None) -> PenalizedOptimizer:

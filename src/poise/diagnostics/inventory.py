@@ -8,6 +8,7 @@ import keras
 import pandas as pd
 
 from poise.diagnostics.force_balance import Penalties, check_built, penalized_of, sync
+from poise.optimizer.lookup import find_penalized_optimizer
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.optimizer.targets import assign_actions
 from poise.rules.layers import register_layers
@@ -121,12 +122,8 @@ def summary(model: keras.Model, *, optimizer: Any = None) -> Summary:
 
 
 def _optimizer_of(model: Any) -> PenalizedOptimizer | None:
-    try:
-        return penalized_of(model)
-    except ValueError:
-        if any(isinstance(value, PenalizedOptimizer) for value in vars(model).values()):
-            raise
-        return None
+    has_one = any(isinstance(value, PenalizedOptimizer) for value in vars(model).values())
+    return penalized_of(model) if has_one else find_penalized_optimizer(model)
 
 
 def _updates_of(optimizer: PenalizedOptimizer, model: Any) -> dict[int, list[tuple[int, str]]]:

@@ -435,36 +435,6 @@ class PenalizedOptimizer(OptimizerWrapper):
         return f"<PenalizedOptimizer {type(self.inner_optimizer).__name__}, update={self.update!r}, rules={{{rules}}}>"
 
 
-def get_penalized_optimizer(model: Any) -> PenalizedOptimizer:
-    """Return the `PenalizedOptimizer` that a model was compiled with, also inside a `LossScaleOptimizer`.
-
-    Args:
-        model: A compiled `keras.Model`.
-
-    Returns:
-        The `poise.PenalizedOptimizer`.
-
-    Raises:
-        ValueError: If the model is not compiled with one.
-
-    Examples:
-        >>> import poise, keras
-        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
-        >>> model.compile(poise.PenalizedOptimizer("adam", poise.L2(0.01)), loss="mse")
-        >>> poise.get_penalized_optimizer(model) is model.optimizer
-        True
-    """
-    optimizer = getattr(model, "optimizer", None)
-    while optimizer is not None and not isinstance(optimizer, PenalizedOptimizer):
-        optimizer = getattr(optimizer, "inner_optimizer", None)
-    if optimizer is None:
-        raise ValueError(
-            f"The model {getattr(model, 'name', model)!r} is not compiled with poise.PenalizedOptimizer. Compile it "
-            "with optimizer=poise.PenalizedOptimizer('adam', poise.L2(0.01)), or another rule."
-        )
-    return optimizer
-
-
 def _innermost(penalty_config: dict[str, Any]) -> dict[str, Any]:
     """The configuration of the penalty that holds the strength, inside an `Anchored`."""
     config = penalty_config["config"]

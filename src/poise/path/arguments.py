@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from poise.optimizer.penalized import get_penalized_optimizer
+from poise.optimizer.lookup import find_penalized_optimizer
 from poise.path.data.folds import check_int
 from poise.path.models import compiled_update
 from poise.path.training import Training
@@ -24,13 +24,13 @@ def check_rules(model: Any, rules: Any) -> list[Rule]:
         ValueError: If there are none, or a strength is not a positive number.
     """
     if rules is None:
-        try:
-            rules = get_penalized_optimizer(model).rules
-        except ValueError:
+        compiled = find_penalized_optimizer(model)
+        if compiled is None:
             raise ValueError(
                 "rules is None, and the model was not compiled with poise.PenalizedOptimizer. Pass a penalty, such as "
                 "poise.fit_path(model, x, y, poise.L1())."
-            ) from None
+            )
+        rules = compiled.rules
     rules = as_rules(rules)
     if not rules:
         raise ValueError("rules is empty. Pass a penalty, such as poise.L1().")

@@ -9,7 +9,8 @@ import numpy as np
 
 from poise._keras_internals import learning_rate_or_schedule
 from poise.diagnostics.force_balance import check_built
-from poise.optimizer.penalized import PenalizedOptimizer, get_penalized_optimizer
+from poise.optimizer.lookup import find_penalized_optimizer
+from poise.optimizer.penalized import PenalizedOptimizer
 from poise.rules.layers import register_layers
 from poise.rules.members import path_of
 from poise.rules.plan import resolve
@@ -52,10 +53,7 @@ def resolve_rules(model: Any, rules: Sequence[Rule]) -> dict:
     Raises:
         ValueError: If the rules do not fit the model.
     """
-    try:
-        compiled = get_penalized_optimizer(model)
-    except ValueError:
-        compiled = None
+    compiled = find_penalized_optimizer(model)
     variables, weights = model.trainable_variables, model.weights
     if compiled is not None and all(any(rule is other for other in compiled.rules) for rule in rules):
         return compiled.plan(variables, model).config
@@ -65,18 +63,14 @@ def resolve_rules(model: Any, rules: Sequence[Rule]) -> dict:
 
 def compiled_update(model: Any) -> str:
     """Return the update of the `PenalizedOptimizer` that the model was compiled with, "auto" if there is none."""
-    try:
-        return get_penalized_optimizer(model).update
-    except ValueError:
-        return "auto"
+    compiled = find_penalized_optimizer(model)
+    return "auto" if compiled is None else compiled.update
 
 
 def inner_optimizer(model: Any) -> Any:
     """Return the optimizer that takes the steps: the compiled one, or the one inside a `PenalizedOptimizer`."""
-    try:
-        return get_penalized_optimizer(model).inner_optimizer
-    except ValueError:
-        return model.optimizer
+    compiled = find_penalized_optimizer(model)
+    return model.optimizer if compiled is None else compiled.inner_optimizer
 
 
 def build_optimizer(
