@@ -251,9 +251,8 @@ def nadam(before: Before) -> Callable[[], Any]:
         t = before.count
         product = ops.cast(nadam_momentum_product(inner), t.dtype)
         following = u(t + 1.0)
-        c = following * before.bias_correction(inner.beta_1) / (1.0 - product * following) + (1.0 - u(t)) / (
-            1.0 - product
-        )
+        momentum = following * before.bias_correction(inner.beta_1) / (1.0 - product * following)
+        c = momentum + (1.0 - u(t)) / (1.0 - product)
         v = before.state("velocities") / before.bias_correction(inner.beta_2)
         return before.step_with_fallback(v, lambda v: c * before.rate / (ops.sqrt(v) + inner.epsilon))
 
