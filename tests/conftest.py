@@ -72,7 +72,7 @@ SHARED = {
     "path/test_subprocess.py": ["test_it_finds_what_this_process_would", "test_a_lambda_as_loss_is_sent_to_it"],
     "compaction/test_applications.py": ["MobileNetV2", "transformer"],
     "path/test_result.py": ["test_a_path_saved_on_one_backend_loads_on_another"],
-    "path/test_streams.py": ["tf_dataset", "test_settling_and_patience_pass_through_the_batches"],
+    "path/test_streams.py": ["tf_dataset", "test_settling_and_early_stopping_pass_through_the_batches"],
 }
 """By file, the tests that TensorFlow and PyTorch repeat: those whose name contains one of these texts."""
 

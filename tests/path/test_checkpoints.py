@@ -129,13 +129,13 @@ def test_size_of_a_chunk_is_measured_once(tmp_path) -> None:
 
 
 REPLICA = Replica(0, 0, np.arange(3), np.arange(3, 5))
-TASK = Task(Training(), [REPLICA], np.zeros((1, 2)), np.ones((2, 1)), {(0, 1): np.ones(2)}, None, [True])
+TASK = Task(Training(), [REPLICA], np.zeros((1, 2)), np.ones((2, 1)), {(0, 1): np.ones(2)}, None, [True], 3, 2, 2)
 OTHERS = [
     replace(TASK, replicas=[replace(REPLICA, fold=1)]),
     replace(TASK, replicas=[replace(REPLICA, held=np.arange(3, 6))]),
     replace(TASK, factors={(1, 0): np.ones(2)}),
     replace(TASK, factors={(0, 1): np.ones((2, 1))}),
-    replace(TASK, epoch_limits=np.ones(2)),
+    replace(TASK, lengths=np.ones(2)),
     replace(TASK, training=Training(epochs=3)),
 ]
 

@@ -1,6 +1,5 @@
 """A path from end to end: the Lasso's and the elastic net's, what stops early, and what is refused."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from poise.path import runner, solve
 from poise.path.arguments import complete_training
 from poise.path.data.batches import batches_of
 from poise.path.grid import decade_below
+from poise.path.lanes.length import checkpoints
 from poise.path.lanes.trainer import LaneTrainer
 from poise.path.result import RegularizationPath
 from poise.path.training import Replica, Training
@@ -115,45 +115,23 @@ def noisy() -> Any:
     return inputs, targets + 2 * np.random.default_rng(4).normal(size=(30, 1)).astype("float32")
 
 
-def test_patience_is_early_stopping_that_restores_the_best() -> None:
-    data, held = noisy(), np.arange(20, 30)
-    train = np.setdiff1d(np.arange(30), held)
-    training = Training(epochs=60, batch_size=8, settle=0, patience=3)
-    result = path_of(net(), optimizers.Adam(0.05), data, strengths=[0.0, 0.1], cv=[(train, held)], training=training)
-    replica = Replica(0, 0, train, held)
-
-    def batches() -> Iterator[Any]:
-        for epoch in range(60):
-            rows, counted = batches_of([replica], 8, epoch)
-            for here, counts in zip(rows[0], counted[0], strict=True):
-                yield data[0][here[counts]], data[1][here[counts]]
-
-    alone = net()
-    alone.compile(optimizers.Adam(0.05), "mse")
-    stop = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
-    validation = data[0][held], data[1][held]
-    alone.fit(batches(), steps_per_epoch=3, epochs=60, validation_data=validation, callbacks=[stop], shuffle=False, verbose=0)  # fmt: skip
-    assert stop.stopped_epoch < 59
-    lane = result.lanes.table.query("fold == 0 and strength == 0").iloc[0]
-    assert lane["epochs"] == stop.best_epoch + 1
-    np.testing.assert_allclose(lane["held_loss"], stop.best, rtol=1e-5)
-    everything = result.lanes.table.query("fold == -1 and strength == 0").iloc[0]
-    assert everything["epochs"] == lane["epochs"]
-
-
-def test_patience_keeps_the_weights_of_the_best_epoch() -> None:
-    data = noisy()
-    arguments = (data[0][:20], data[1][:20])
-    training = Training(epochs=60, batch_size=8, settle=0, patience=3)
-    held = (data[0][20:], data[1][20:])
-    stopped = path_of(
-        net(), optimizers.Adam(0.05), arguments, strengths=[0.0, 0.1], validation_data=held, training=training
-    )
-    epochs = int(stopped.lanes.table["epochs"][1])
-    assert 0 < epochs < 57
-    whole = Training(epochs=epochs, batch_size=8, settle=0)
-    again = path_of(net(), optimizers.Adam(0.05), arguments, strengths=[0.1], validation_data=held, training=whole)
-    assert_same_weights(stopped.weights(0.1), again.weights(0.1))
+def test_early_stopping_takes_the_epochs_with_the_lowest_mean_loss_of_the_folds() -> None:
+    data, training = noisy(), Training(epochs=60, batch_size=8, settle=0)
+    arguments = {"strengths": [0.0, 0.1], "cv": 3}
+    stopped = path_of(net(), optimizers.Adam(0.05), data, poise.L2(), training=training, **arguments)
+    moments = checkpoints(60)
+    losses = {}
+    for epochs in moments:
+        fixed = replace(training, epochs=epochs, early_stopping=False)
+        losses[epochs] = path_of(net(), optimizers.Adam(0.05), data, poise.L2(), training=fixed, **arguments)
+    for position, strength in enumerate(stopped.strengths):
+        lanes = stopped.lanes.table.query("strength == @strength")
+        epochs = lanes["epochs"].unique()
+        assert len(epochs) == 1  # all folds, and the network on all rows
+        assert epochs[0] < 60
+        by_length = [losses[moment].table["val_loss"][position] for moment in moments]
+        assert min(by_length) <= stopped.table["val_loss"][position] <= min(by_length) + 0.01 * stopped.table["val_se"][position]  # fmt: skip
+        assert_same_weights(stopped.weights(strength), losses[epochs[0]].weights(strength), 1e-4)
 
 
 def test_dense_start_trains_without_the_penalty_first() -> None:

@@ -73,7 +73,7 @@ def test_everything_diverged_is_an_error() -> None:
 def scanned(**columns) -> Any:
     """A runner whose scan finds these columns at its strengths."""
 
-    def run(strengths, **_) -> Any:
+    def run(strengths, factors, **_) -> Any:
         table = pd.DataFrame({"loss": 1.0, "diverged": False, "is_empty": False}, index=range(len(strengths)))
         for name, of in columns.items():
             table[name] = of(strengths)

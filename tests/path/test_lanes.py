@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import joblib
 import keras
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from poise.path import chunks
 from poise.path.data import batches as batching
 from poise.path.data.batches import batches_of
 from poise.path.executors.in_process import InProcessExecutor
-from poise.path.lanes import sources, threads
+from poise.path.lanes import sources, trainer
 from poise.path.lanes.sources import ArraySource
 from poise.path.training import Replica, Training
 
@@ -353,9 +352,9 @@ def test_replicas_with_their_own_rows_are_evaluated_only_on_them(monkeypatch) ->
     count, sizes, block = len(ROWS), set(), ArraySource.blocks
 
     def noted(self, replicas) -> Iterator[Any]:
-        for part, masks in block(self, replicas):
+        for data, rows, masks in block(self, replicas):
             sizes.add(masks["loss"].shape[1])
-            yield part, masks
+            yield data, rows, masks
 
     monkeypatch.setattr(ArraySource, "blocks", noted)
     own = replace(REPLICA, train=count + REPLICA.train, held=count + REPLICA.held)
@@ -415,36 +414,40 @@ def test_lanes_do_not_depend_on_chunks(size, together, monkeypatch) -> None:
     "training", [TRAINING, Training(epochs=1, batch_size=8, settle=130)], ids=["epochs", "settled"]
 )
 @pytest.mark.parametrize("start", ["fresh", "dense"])
-def test_lanes_do_not_depend_on_threads(training, start, monkeypatch) -> None:
-    widths, train = set(), ArraySource.train
+def test_lanes_do_not_depend_on_parts(training, start, monkeypatch) -> None:
+    shapes, train = set(), ArraySource.train
 
-    def noted(self, compiler, problem, state, *args, **arguments) -> Any:
-        widths.add(state.trained[0].shape[1])
-        return train(self, compiler, problem, state, *args, **arguments)
+    def noted(self, problem, part, *args) -> Any:
+        shapes.add(part.state.trained[0].shape[:2])
+        return train(self, problem, part, *args)
 
-    def found(cores) -> Any:
-        widths.clear()
-        monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    def found(cached) -> Any:
+        shapes.clear()
+        monkeypatch.setattr(chunks, "CACHED", cached)
         keras.utils.set_random_seed(0)
         with_state = keras.Sequential(
-            [keras.Input((6,)), layers.Dense(5), layers.BatchNormalization(), layers.Dropout(0.3), layers.Dense(1)]
+            [
+                keras.Input((6,)),
+                layers.Dense(5, use_bias=False),
+                layers.BatchNormalization(),
+                layers.Dropout(0.3),
+                layers.Dense(1),
+            ]
         )
         factors = {(0, 0): np.linspace(0.5, 2.0, 2 * 7 * 30).reshape(2, 7, 6, 5)}
         return in_lanes(
-            compiled(with_state), weighted_table(True), poise.L1(), replace(training, start=start),
+            compiled(with_state, optimizers.Adam(0.05, epsilon=0.01)), weighted_table(True), poise.L1(), replace(training, start=start),
             np.geomspace(0.01, 1.0, 7), [EVEN, replace(EVEN, fold=1)], factors=factors,
         )  # fmt: skip
 
     monkeypatch.setattr(ArraySource, "train", noted)
-    monkeypatch.setattr(threads, "MIN_STRENGTHS", 2)
-    monkeypatch.delenv("NPROC", raising=False)
-    each = found(1)
-    assert widths - {1} == {7}  # from dense weights one strength comes first
-    assert_equal_lanes(found(4), each)
-    assert widths - {1} == {3}  # 7 strengths go into 3 parts, of which the last is filled up
-    monkeypatch.setenv("NPROC", "1")  # so many cores a worker on a cluster has
-    found(4)
-    assert widths - {1} == {7}
+    many = found(10**9)
+    assert shapes == {(1, 7)}  # from dense weights one strength comes first, which fills a part
+    assert_equal_lanes(found(1), many)
+    assert shapes == {(1, 1)}
+    monkeypatch.setattr(trainer, "fills_device", lambda: True)
+    assert_equal_lanes(found(1), many)
+    assert shapes - {(2, 1)} == {(2, 7)}
 
 
 def test_chunk_is_measured_where_lanes_are_large(together, monkeypatch) -> None:
@@ -551,7 +554,7 @@ def test_a_diverging_lane_leaves_the_others_exact() -> None:
 
 def test_a_lane_that_diverges_ends_no_settling() -> None:
     data = weighted_table(False)
-    training = Training(epochs=8, batch_size=8, update="coupled", settle=250, tolerance=1e-12)
+    training = Training(epochs=8, batch_size=8, update="coupled", settle=250, tolerance=1e-12, early_stopping=False)
     found = in_lanes(compiled(net(), optimizers.SGD(0.1)), data, poise.L2(), training, [0.01, 1e6])
     assert found.table["settled"].tolist() == [250, 100]
     assert np.isfinite(found.table["residual"][0])

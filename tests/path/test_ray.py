@@ -102,8 +102,8 @@ def test_the_cluster_trains_what_one_process_does(undisturbed, here) -> None:
     assert not undisturbed.table["failed"].any()
 
 
-def test_adaptive_stages_and_patience_run_on_the_cluster(machines) -> None:
-    changed = {"adaptive": 1, "relax": True, "training": poise.Training(epochs=6, patience=1, settle=10)}
+def test_adaptive_stages_and_early_stopping_run_on_the_cluster(machines) -> None:
+    changed = {"adaptive": 1, "relax": True, "training": poise.Training(epochs=6, settle=10, early_stopping=True)}
     assert_same(trained("ray", **changed), trained("in_process", **changed), exactly=False)
 
 

@@ -106,8 +106,8 @@ def test_a_pydataset_and_a_tf_dataset_are_streams_too(path) -> None:
         np.testing.assert_allclose(passed(source).table["val_loss"], path.table["val_loss"], rtol=1e-6)
 
 
-def test_settling_and_patience_pass_through_the_batches() -> None:
-    path = passed(Batches(), strengths=[0.05], training={"settle": 200, "patience": 2, "epochs": 6})
+def test_settling_and_early_stopping_pass_through_the_batches() -> None:
+    path = passed(Batches(), strengths=[0.05], training={"settle": 200, "early_stopping": True, "epochs": 6})
 
     lanes = path.lanes.table
     assert (lanes["settled"] > 0).all()

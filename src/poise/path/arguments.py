@@ -83,14 +83,18 @@ def check_adaptive(adaptive: Any) -> None:
     check_int("adaptive", adaptive, 0)
 
 
-def complete_training(model: Any, rules: Sequence[Rule], training: Training | None) -> Training:
-    """Return the training with `update` and `settle` filled in."""
+def complete_training(
+    model: Any, rules: Sequence[Rule], training: Training | None, is_stream: bool = False
+) -> Training:
+    """Return the training with `update`, `settle` and `early_stopping` filled in."""
     training = Training() if training is None else training
     if training.update is None:
         training = replace(training, update=compiled_update(model))
+    has_zeros = training.update != "coupled" and not all(rule.penalty.smooth for rule in rules)
     if training.settle is None:
-        has_zeros = training.update != "coupled" and not all(rule.penalty.smooth for rule in rules)
         training = replace(training, settle=SETTLE if has_zeros else 0)
+    if training.early_stopping is None:
+        training = replace(training, early_stopping=not has_zeros and not is_stream)
     return training
 
 

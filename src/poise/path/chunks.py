@@ -1,8 +1,10 @@
 """How the lanes of a path are divided into chunks.
 
-A lane is one training of the model, and a replica is a fold with one set of initial weights. Lanes are independent, so
-any of them can be trained at any time. A chunk holds several replicas at several strengths; all chunks of the same
-shape share one compiled program, and the last chunk is padded with repeated lanes.
+A lane is one training of the model, and a replica is a fold with one set of initial weights. A chunk holds several
+replicas at several strengths; it is what an executor trains, and what a checkpoint keeps. A worker divides it into
+parts of one replica and `width` strengths, all of which run the same program. The order of a program's sums depends on
+its shape, so the width depends only on the problem, and chunks end where parts end: every executor then computes the
+same numbers, bit for bit.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +17,14 @@ from poise.path.training import Replica, Training
 
 LARGE = 20_000_000
 """Numbers in the weights of all lanes, above which the size of a chunk is measured."""
-CACHED = 4_000_000
-"""Numbers in the layers' outputs of all lanes of a chunk at one step: more do not stay in a processor's cache."""
 SIZES = (1, 4, 16, 64)
-"""Sizes of a chunk that are measured."""
+"""Widths that are measured."""
+CACHED = 600_000
+"""Numbers in the layers' outputs of all lanes of a part at one step. More of them leave a processor's cache."""
+WIDEST = 20
+"""Strengths of a part at most: more are little faster, and leave fewer parts for the threads."""
+FEW, NARROW = 14, 7
+"""Up to `FEW` strengths, parts have `NARROW`, so that grids, their extensions and the coarse scan share programs."""
 
 
 @dataclass(frozen=True)
@@ -50,38 +56,60 @@ class ChunkLimits:
     measure: Callable[[str, Replica, list[int]], int]
 
 
-def plan_chunks(replicas: Sequence[Replica], strengths: int, training: Training, limits: ChunkLimits) -> list[Chunk]:
-    """Return all chunks; with patience those that hold rows out come first.
+def plan_chunks(
+    replicas: Sequence[Replica], strengths: int, training: Training, width: int, limits: ChunkLimits
+) -> list[Chunk]:
+    """Return all chunks; with early stopping those that hold rows out come first.
+
+    A chunk holds all folds of its strengths if the memory allows, because they choose the training length together.
 
     Args:
         replicas: all replicas.
         strengths: number of strengths.
         training: how the lanes are trained.
+        width: strengths of a part.
         limits: what the size of a chunk depends on.
     """
     families: dict[tuple, list[int]] = {}
     for number, replica in enumerate(replicas):
-        comes_last = training.patience is not None and not len(replica.held)
+        comes_last = training.early_stopping and not len(replica.held)
         sizes = (training.batch_size, settling_batch_size(len(replica.train)))
         steps = () if limits.is_stream else tuple(steps_of(replica, size) for size in sizes)
         families.setdefault((comes_last, *steps), []).append(number)
     chunks = []
     for key in sorted(families):
         members = families[key]
-        lanes = _chunk_size(replicas[members[0]], len(members), strengths, training, limits)
-        width, height = min(lanes, strengths), max(lanes // strengths, 1)
-        columns = split_evenly(list(range(strengths)), width)
-        chunks += [Chunk(rows, part) for rows in split_evenly(members, height) for part in columns]
+        rows, columns = _chunk_shape(len(members), strengths, training, width, limits)
+        groups = [members[first : first + rows] for first in range(0, len(members), rows)]
+        for first in range(0, strengths, columns):
+            chunks += [Chunk(group, [*range(first, min(first + columns, strengths))]) for group in groups]
     return chunks
 
 
-def split_evenly(numbers: list[int], largest: int) -> list[list[int]]:
-    """Return parts of at most `largest` numbers, all of one size; the last is filled up with its last number."""
-    largest = min(largest, len(numbers))
-    size = min(range(largest, (largest - 1) // 2, -1), key=lambda size: -(-len(numbers) // size) * size)
-    count = -(-len(numbers) // size)
-    filled = [*numbers, *numbers[-1:] * (count * size - len(numbers))]
-    return [filled[first : first + size] for first in range(0, len(filled), size)]
+def part_width(replica: Replica, strengths: int, training: Training, limits: ChunkLimits) -> int:
+    """Return the number of strengths of a part.
+
+    Args:
+        replica: a replica with the most training rows.
+        strengths: number of strengths of a grid.
+        training: how the lanes are trained.
+        limits: what the size of a chunk depends on.
+    """
+    all_at_once = settling_batch_size(len(replica.train))
+    uses_all_rows = training.settle or training.batch_size is None
+    rows = all_at_once if uses_all_rows else min(training.batch_size or 0, all_at_once)
+    fitting = min(max(CACHED // max(rows * limits.outputs, 1), 1), _fitting_lanes(limits))
+    if limits.values * strengths > LARGE and not limits.is_stream:
+        # A resumed call must make the same chunks, to find them.
+        name = f"lanes-{strengths}-{training.batch_size}"
+        return limits.measure(name, replica, sorted({min(size, strengths, fitting) for size in SIZES}))
+    return min(NARROW if strengths <= FEW else even_size(strengths, WIDEST), fitting)
+
+
+def even_size(count: int, largest: int) -> int:
+    """Return the size, at least half of `largest`, of parts of which `count` things fill the last one best."""
+    largest = min(largest, count)
+    return min(range(largest, (largest - 1) // 2, -1), key=lambda size: -(-count // size) * size)
 
 
 def lane_number(replica: Replica, strength: float) -> int:
@@ -90,16 +118,17 @@ def lane_number(replica: Replica, strength: float) -> int:
     return int(np.random.SeedSequence([replica.fold + 1, replica.seed, *words.tolist()]).generate_state(1)[0])
 
 
-def _chunk_size(replica: Replica, members: int, strengths: int, training: Training, limits: ChunkLimits) -> int:
-    """Return how many lanes to run at once: all that the memory holds if they are small, else the fastest number."""
-    all_at_once = settling_batch_size(len(replica.train))
-    uses_all_rows = training.settle or training.batch_size is None
-    rows = all_at_once if uses_all_rows else min(training.batch_size or 0, all_at_once)
-    largest = max(int(min(limits.memory / (12 * limits.values), CACHED / max(rows * limits.outputs, 1))), 1)
-    if limits.values * members * strengths <= LARGE or limits.is_stream:
-        size = min(members * strengths, largest)
-    else:
-        # A resumed call must make the same chunks, to find them.
-        name = f"lanes-{strengths}-{training.batch_size}"
-        size = limits.measure(name, replica, sorted({min(size, strengths, largest) for size in SIZES}))
-    return max(min(size, -(-members * strengths // limits.parallel_chunks)), 1)
+def _chunk_shape(members: int, strengths: int, training: Training, width: int, limits: ChunkLimits) -> tuple[int, int]:
+    """Return how many replicas and how many strengths a chunk has, at most."""
+    fitting = max(_fitting_lanes(limits) // min(width, strengths), 1)
+    if limits.is_stream:  # every chunk reads all batches
+        rows = min(members, fitting)
+        return rows, max(_fitting_lanes(limits) // rows, 1)
+    parts = members * -(-strengths // width)
+    wanted = min(fitting, max(parts // limits.parallel_chunks, 1))
+    rows = min(members, fitting if training.early_stopping else wanted)
+    return rows, max(wanted // rows, 1) * width
+
+
+def _fitting_lanes(limits: ChunkLimits) -> int:
+    return max(int(limits.memory / (12 * limits.values)), 1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from poise.path.data.folds import full_replicas
 from poise.path.runner import LaneRunner
+from poise.path.stages import current_factors, repeat_factors
 from poise.path.training import Lanes
 
 DECADES = (-6.0, 3.0)
@@ -21,7 +22,7 @@ SPANS = (2.0, 4.0)
 """Fewest and most decades of a grid."""
 
 
-def find_grid(runner: LaneRunner, count: int) -> np.ndarray:
+def find_grid(runner: LaneRunner, count: int, has_factors: bool = False) -> np.ndarray:
     """Return `count` strengths, ascending and geometric.
 
     The scan trains one lane per strength, on all rows, for a few full-batch steps. The top is 1.3 times the smallest
@@ -29,14 +30,20 @@ def find_grid(runner: LaneRunner, count: int) -> np.ndarray:
     the smallest one at which the training loss equals the loss at the largest strength. The bottom is
     the largest strength at which the penalty does not matter yet, and 2 to 4 decades below the top.
 
+    Args:
+        runner: Trains the lanes.
+        count: Number of strengths.
+        has_factors: Whether the stages have factors, so that the scan shares their programs. Default: False.
+
     Raises:
         ValueError: If every lane of the scan diverged.
     """
     low, high = DECADES
     strengths = np.logspace(low, high, round((high - low) * PER_DECADE) + 1)
-    training = replace(runner.training, epochs=0, start="fresh", settle=STEPS, patience=None, tolerance=1e-12)
+    training = replace(runner.training, epochs=0, start="fresh", settle=STEPS, early_stopping=False, tolerance=1e-12)
     replica = runner.replicas[full_replicas(runner.replicas)[0]]
-    top, bottom = _find_range(strengths, runner.run(strengths, replicas=[replica], training=training))
+    factors = repeat_factors(current_factors(runner.targets, 1), len(strengths)) if has_factors else None
+    top, bottom = _find_range(strengths, runner.run(strengths, factors, replicas=[replica], training=training))
     return np.geomspace(bottom, top, count) if count > 1 else np.array([top])
 
 

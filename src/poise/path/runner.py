@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from poise.path.chunks import Chunk, ChunkLimits, lane_number, plan_chunks
+from poise.path.chunks import Chunk, ChunkLimits, lane_number, part_width, plan_chunks
 from poise.path.data.folds import full_replicas
 from poise.path.executors.base import Arrays, Executor, Problem, Report
 from poise.path.executors.checkpoints import Checkpoint
@@ -22,6 +22,10 @@ MEASURES = [
 """The columns of `Lanes.table`, besides fold, seed and strength."""
 
 
+PADDED = 1000
+"""Rows up to which a fold takes no less time to compile another program for it than to train with all rows."""
+
+
 class LaneRunner:
     """Train the lanes of one problem.
 
@@ -31,6 +35,7 @@ class LaneRunner:
         training: how a lane is trained, its `settle` a number.
         start_executor: returns an executor for the problem; it is called before the first chunk is trained.
         checkpoint: keeps the finished chunks; None if there is none.
+        strengths: number of strengths of the grid; None: as many as are trained at first.
 
     Attributes:
         targets: targets of the penalties.
@@ -46,13 +51,14 @@ class LaneRunner:
         training: Training,
         start_executor: Callable[[Problem], Executor],
         checkpoint: Checkpoint | None = None,
+        strengths: int | None = None,
     ):
         self.problem, self.replicas, self.training = problem, replicas, training
         self._start_executor, self._checkpoint = start_executor, checkpoint
         self._executor: Executor | None = None
         optimizer = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved)
         self.targets = optimizer.targets
-        self._sizes: dict[str, int] = {}
+        self._strengths, self._widths = strengths, dict[Training, int]()
         self._values = sum(int(np.prod(v.shape)) for v in [*problem.model.weights, *optimizer.variables])
         if any(replica.seed for replica in replicas):
             draw_variables(problem.model, 1)
@@ -81,22 +87,26 @@ class LaneRunner:
         executor = self._executor = self._executor or self._start_executor(self.problem)
         ratios = self.problem.strength_ratios
         per_rule = np.asarray(strengths, "float64")[:, None] * (0.0 * ratios if is_free else ratios)
-        chunks = plan_chunks(replicas, len(strengths), training, self._limits(executor, training))
+        limits = self._limits(executor, training)
+        width = self._width(len(strengths), training, limits)
+        chunks = plan_chunks(replicas, len(strengths), training, width, limits)
         results: dict[int, Arrays] = {}
         full = full_replicas(replicas)
 
         def make_task(chunk: Chunk) -> Task:
             members = [replicas[row] for row in chunk.rows]
             numbers = [[lane_number(replica, strengths[column]) for column in chunk.columns] for replica in members]
-            needs_limits = training.patience and not _holds_rows(members)
+            takes_lengths = training.early_stopping and not _holds_rows(members)
             return Task(
                 training,
                 members,
                 np.array(numbers),
                 per_rule[chunk.columns],
                 {key: value[np.ix_(chunk.rows, chunk.columns)] for key, value in (factors or {}).items()},
-                _epoch_limits(chunks, results, chunk.columns) if needs_limits else None,
+                _mean_lengths(chunks, results, chunk.columns) if takes_lengths else None,
                 [row in full for row in chunk.rows],
+                *self._padded_sizes(members),
+                width,
             )
 
         def report_share(share: float) -> None:
@@ -117,8 +127,8 @@ class LaneRunner:
         tasks: dict[int, Task] = {}
         everything = range(len(chunks))
         holding = [number for number in everything if _holds_rows([replicas[row] for row in chunks[number].rows])]
-        # With patience, lanes without held-out rows stop when the lanes of the folds did.
-        waves = [holding, [n for n in everything if n not in holding]] if training.patience else [list(everything)]
+        # Lanes without held-out rows train as long as those of the folds did.
+        waves = [holding, [n for n in everything if n not in holding]] if training.early_stopping else [[*everything]]
         for wave in waves:
             for number, arrays in executor.run(unfinished(wave), report_share):
                 task = tasks.pop(number)
@@ -133,15 +143,35 @@ class LaneRunner:
         if self._executor is not None:
             self._executor.close()
 
+    def _padded_sizes(self, members: list[Replica]) -> tuple[int, int]:
+        """Return the numbers of training and of held-out rows to which the rows of replicas are padded.
+
+        Few rows are padded to the most of the path, so that all lanes share their programs.
+        """
+        rows = max(len(replica.train) for replica in self.replicas)
+        if rows > PADDED:
+            rows = max(
+                len(replica.train) for replica in self.replicas if bool(len(replica.held)) == _holds_rows(members)
+            )
+        return rows, max(len(replica.held) for replica in self.replicas)
+
+    def _width(self, strengths: int, training: Training, limits: ChunkLimits) -> int:
+        """Return the number of strengths of a part, which is the same for everything that is trained in this way."""
+        self._strengths = self._strengths or strengths
+        if training not in self._widths:
+            largest = max(self.replicas, key=lambda replica: len(replica.train))
+            self._widths[training] = part_width(largest, self._strengths, training, limits)
+        return self._widths[training]
+
     def _limits(self, executor: Executor, training: Training) -> ChunkLimits:
         def measure(name: str, replica: Replica, sizes: list[int]) -> int:
-            if name not in self._sizes:
-                self._sizes[name] = self._remember(name, lambda: executor.fastest_size(replica, training, sizes))
-            return self._sizes[name]
+            return self._remember(name, lambda: executor.fastest_size(replica, training, sizes))
 
         parallel_chunks = self._remember("parallel_chunks", lambda: executor.parallel_chunks)
         outputs = count_outputs(self.problem.model)
-        return ChunkLimits(self._values, outputs, executor.memory, parallel_chunks, self.problem.is_stream, measure)
+        return ChunkLimits(
+            self._values, outputs, executor.memory, parallel_chunks, self.problem.is_stream, measure
+        )  # fmt: skip
 
     def _remember(self, name: str, compute: Any) -> int:
         return self._checkpoint.remember(name, compute) if self._checkpoint else compute()
@@ -184,14 +214,15 @@ def _holds_rows(replicas: Sequence[Replica]) -> bool:
     return any(len(replica.held) for replica in replicas)
 
 
-def _epoch_limits(chunks: list[Chunk], results: Mapping[int, Arrays], columns: list[int]) -> np.ndarray:
-    """Return the mean number of epochs after which the lanes of the folds stopped, (columns,)."""
-    epochs: list[list[int]] = [[] for _ in columns]
+def _mean_lengths(chunks: list[Chunk], results: Mapping[int, Arrays], columns: list[int]) -> np.ndarray | None:
+    """Return the mean length that the folds chose, (columns,); None if no fold was trained."""
+    lengths: list[list[int]] = [[] for _ in columns]
     for number in sorted(results):
         chunk = chunks[number]
         rows = [chunk.rows.index(row) for row in dict.fromkeys(chunk.rows)]
         for position, column in enumerate(columns):
-            if column in chunk.columns:
-                measured = results[number]["measure/epochs"]
-                epochs[position] += measured[rows, chunk.columns.index(column)].tolist()
-    return np.array([max(round(np.mean(counts)), 1) for counts in epochs])
+            if column in chunk.columns and "measure/length" in results[number]:
+                at = rows, chunk.columns.index(column)
+                measured, failed = results[number]["measure/length"][at], results[number]["measure/failed"][at]
+                lengths[position] += measured[~failed].tolist()
+    return np.array([round(np.mean(counts)) for counts in lengths]) if all(lengths) else None

@@ -1,10 +1,8 @@
 """The grid and the stages of a path, trained by an executor."""
 
 import contextlib
-import copy
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,11 +21,18 @@ from poise.path.executors.checkpoints import Checkpoint
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import create_executor
 from poise.path.grid import decade_below, find_grid
+from poise.path.lanes.problem_key import compile_config, loss_attributes
 from poise.path.model_config import model_config
 from poise.path.models import check_model, resolve_rules
 from poise.path.result import RegularizationPath
 from poise.path.runner import LaneRunner
-from poise.path.stages import adaptive_factors, check_reweightable, current_factors, zero_holding_factors
+from poise.path.stages import (
+    adaptive_factors,
+    check_reweightable,
+    current_factors,
+    repeat_factors,
+    zero_holding_factors,
+)
 from poise.path.tables import chosen_position
 from poise.path.training import Lanes, Replica, Training
 from poise.rules.rule import Rule
@@ -72,7 +77,7 @@ def solve_path(
     """
     start = time.perf_counter()
     check_model(model)
-    training = complete_training(model, rules, training)
+    training = complete_training(model, rules, training, isinstance(data.x, Stream))
     rows = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
     problem = Problem(model, rules, resolve_rules(model, rules), training.update or "auto", rows)
     architecture = model_config(model)
@@ -83,7 +88,7 @@ def solve_path(
             checkpoint,
             data=rows.digest if isinstance(rows, Stream) else rows,
             model=[repr(architecture), *model.get_weights(), state.layers],
-            compilation=[repr(_compilation(model)), *_plain_attributes(model.loss)],
+            compilation=[repr(compile_config(model)), *loss_attributes(model.loss)],
             rules=[repr(keras.saving.serialize_keras_object(rule)) for rule in rules],
             cv=replicas,
             training=training,
@@ -97,7 +102,8 @@ def solve_path(
             names=data.names, resolved=problem.resolved, **others,
         )  # fmt: skip
 
-    runner = LaneRunner(problem, replicas, training, partial(create_executor, executor), saved)
+    count = strengths if isinstance(strengths, int) else len(strengths)
+    runner = LaneRunner(problem, replicas, training, partial(create_executor, executor), saved, count)
     with contextlib.closing(runner):
         return _run_stages(runner, make_path, strengths, adaptive, relax, report)
 
@@ -118,7 +124,7 @@ def _run_stages(
     is_searched = isinstance(strengths, int)
     progress = _StageProgress(report, is_searched + 1 + adaptive + bool(relax))
     if isinstance(strengths, int):
-        grid = find_grid(runner, strengths - 1 if adaptive and strengths > 1 else strengths)
+        grid = find_grid(runner, strengths - 1 if adaptive and strengths > 1 else strengths, bool(adaptive))
         progress.finish_stage()
     else:
         grid = strengths
@@ -153,12 +159,12 @@ def _run_grid(
     extensions: int,
 ) -> tuple[np.ndarray, Lanes]:
     """Train a grid, and extend it below while its smallest strength is the best. Return the grid and its lanes."""
-    lanes = runner.run(grid, _repeat(factors, len(grid)), report)
+    lanes = runner.run(grid, repeat_factors(factors, len(grid)), report)
     for _ in range(extensions):
         if not _is_best_at_the_bottom(lanes, grid):
             break
         below = decade_below(grid)
-        lanes = _merge_lanes(runner.run(below, _repeat(factors, len(below)), report), lanes)
+        lanes = _merge_lanes(runner.run(below, repeat_factors(factors, len(below)), report), lanes)
         grid = np.concatenate([below, grid])
     return grid, lanes
 
@@ -180,28 +186,6 @@ class _StageProgress:
         self.finished += 1
 
 
-def _compilation(model: Any) -> dict:
-    """Return what the model was compiled with, except the optimizers' names, which Keras counts in a process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras warns of lambdas
-        config = copy.deepcopy(model.get_compile_config())
-    optimizer = config.get("optimizer")
-    while isinstance(optimizer, dict):
-        optimizer["config"].pop("name", None)
-        optimizer = optimizer["config"].get("inner_optimizer")
-    return config
-
-
-def _plain_attributes(loss: Any) -> list[str]:
-    """Return the numbers and texts that a loss holds: Keras' configurations lack some, such as Huber's delta."""
-    return sorted(
-        f"{type(part).__name__}.{name}={value!r}"
-        for part in keras.tree.flatten(loss)
-        for name, value in getattr(part, "__dict__", {}).items()
-        if isinstance(value, (bool, int, float, str))
-    )
-
-
 def _is_best_at_the_bottom(lanes: Lanes, strengths: np.ndarray) -> bool:
     try:
         return len(strengths) >= 3 and chosen_position(lanes) == 0
@@ -212,12 +196,6 @@ def _is_best_at_the_bottom(lanes: Lanes, strengths: np.ndarray) -> bool:
 def _is_nothing_left(lanes: Lanes, strengths: np.ndarray) -> bool:
     """Return whether the lane of all rows is empty at the chosen strength."""
     return bool(lanes.table["is_empty"].to_numpy().reshape(-1, len(strengths))[-1, chosen_position(lanes)])
-
-
-def _repeat(factors: Mapping[tuple[int, int], np.ndarray] | None, count: int) -> dict | None:
-    if factors is None:
-        return None
-    return {key: np.broadcast_to(value, (len(value), count, *value.shape[2:])) for key, value in factors.items()}
 
 
 def _merge_lanes(low: Lanes, high: Lanes) -> Lanes:

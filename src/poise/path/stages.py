@@ -8,7 +8,7 @@ References:
     Zou 2006, "The adaptive lasso"; Candès, Wakin and Boyd 2008, "Enhancing sparsity by reweighted ℓ1 minimization".
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -61,6 +61,13 @@ def adaptive_factors(targets: Sequence[Target], sizes: dict[str, np.ndarray], po
                 product = np.multiply(weights, before, where=before > 0, out=np.zeros_like(weights))
                 factors[target.index, number] = product.astype("float32")[:, None]
     return factors
+
+
+def repeat_factors(factors: Mapping[tuple[int, int], np.ndarray] | None, count: int) -> Factors | None:
+    """Return the same factors for a number of strengths; None if there are none."""
+    if factors is None:
+        return None
+    return {key: np.broadcast_to(value, (len(value), count, *value.shape[2:])) for key, value in factors.items()}
 
 
 def zero_holding_factors(targets: Sequence[Target], sizes: dict[str, np.ndarray]) -> Factors:

@@ -27,8 +27,12 @@ class Training:
             settles; these steps let it settle. They restart the optimizer with its initial learning rate, which falls
             to zero along a cosine. Default: None, which is 2000 if a penalty can set weights to exactly zero, else 0.
         tolerance: A lane has settled when its residual is at most this share of its prediction gradient. Default: 1e-3.
-        patience: Epochs without a lower held-out loss after which a lane stops and takes its best weights. Default:
-            None, which trains to the end, so that the strength is the only regularizer.
+        early_stopping: Whether each strength is trained only as long as it helps: of about 16 numbers of epochs, it
+            takes the one with the lowest mean held-out loss, and training stops soon after it. If there are settling
+            steps, their number is chosen in this way, and in case of doubt a larger one, so that zeros settle. The
+            network on all rows is trained as long as the networks of the folds. False trains to the end, so that the
+            strength is the only regularizer. Default: None, which is False if a penalty can set weights to exactly
+            zero or the data are a stream of batches, else True.
 
     Raises:
         TypeError: If a value has another type.
@@ -46,14 +50,13 @@ class Training:
     start: Literal["fresh", "dense"] = "fresh"
     settle: int | None = None
     tolerance: float = 1e-3
-    patience: int | None = None
+    early_stopping: bool | None = None
 
     def __post_init__(self) -> None:
         for name, least, optional in (
             ("epochs", 0, False),
             ("batch_size", 1, True),
             ("settle", 0, True),
-            ("patience", 1, True),
         ):
             value = getattr(self, name)
             if value is None and optional:
@@ -71,11 +74,8 @@ class Training:
             raise TypeError(f"Training(tolerance) must be a number > 0, got {self.tolerance!r}.")
         if not 0 < self.tolerance < np.inf:
             raise ValueError(f"Training(tolerance) must be a number > 0, got {self.tolerance!r}.")
-        if self.patience is not None and self.epochs == 0:
-            raise ValueError(
-                f"Training(patience={self.patience!r}) stops the epochs early, but epochs=0 trains no epochs. Set "
-                "epochs > 0, or patience=None."
-            )
+        if not isinstance(self.early_stopping, bool | None):
+            raise TypeError(f"Training(early_stopping) must be True, False or None, got {self.early_stopping!r}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class Lanes:
             and `held_loss` (prediction losses on the training and the held-out rows, with dropout off), `penalty`,
             `residual`, `gradient` (norms over all penalized variables), `zeros` (exact zeros among the penalized
             weights), `units` (live columns of the penalized kernels, and live groups of a joint penalty), `settled`
-            (full-batch steps taken), `epochs` (of the best weights, with patience), `diverged`, `failed` (on a
+            (full-batch steps taken), `epochs` (passes over the training rows), `diverged`, `failed` (on a
             cluster: its chunk could not be trained, and the lane counts as diverged), `is_empty` (all weights under
             non-smooth penalties are zero; False if there are none), `seconds` (an equal share of the time of its
             chunk).

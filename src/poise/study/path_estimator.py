@@ -98,7 +98,7 @@ class PathEstimator(BaseEstimator):
                 strengths=check_strengths(self.strengths),
                 adaptive=adaptive,
                 relax=False,
-                training=Training(epochs=0, settle=settings.max_iter, update="proximal"),
+                training=Training(epochs=0, settle=settings.max_iter, update="proximal", early_stopping=True),
                 checkpoint=None,
                 report=lambda share: None,
             )  # fmt: skip

@@ -226,7 +226,7 @@ class _Trainer:
             strengths=np.array([0.0]) if is_baseline else settings.strengths,
             adaptive=0 if is_baseline else get_penalty(name).adaptive,
             relax=False,
-            training=Training(epochs=0, settle=settings.max_iter, update="proximal"),
+            training=Training(epochs=0, settle=settings.max_iter, update="proximal", early_stopping=True),
             checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
         )  # fmt: skip
 

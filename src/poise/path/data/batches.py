@@ -17,16 +17,24 @@ def settling_batch_size(rows: int) -> int:
     return rows if rows <= WHOLE else PART
 
 
-def batches_of(replicas: Sequence[Replica], batch_size: int | None, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+def batches_of(
+    replicas: Sequence[Replica], batch_size: int | None, epoch: int, largest: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of every batch of an epoch and whether each counts, both (replicas, steps, batch).
 
     Each replica shuffles its rows by its fold, its seed and the epoch. The last batch is padded with rows of weight 0.
 
+    Args:
+        replicas: The replicas.
+        batch_size: Rows of a batch; None: all of them.
+        epoch: Number of the epoch.
+        largest: Rows of the largest batch. Default: None, for the largest number of rows of these replicas.
+
     Raises:
         ValueError: If the replicas have different numbers of batches.
     """
-    size = batch_size or max(len(replica.train) for replica in replicas)
-    size = min(size, max(len(replica.train) for replica in replicas))
+    largest = largest or max(len(replica.train) for replica in replicas)
+    size = min(batch_size or largest, largest)
     counts = {steps_of(replica, size) for replica in replicas}
     if len(counts) > 1:
         raise ValueError(f"All replicas must have the same number of batches per epoch, got {sorted(counts)}.")

@@ -86,11 +86,3 @@ class Executor(Protocol):
 def local_memory() -> float:
     """Return the bytes of this machine's memory that a chunk may take."""
     return SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def pair_with_next(tasks: Iterator[tuple[int, Task]]) -> Iterator[tuple[tuple[int, Task], Task | None]]:
-    """Yield every numbered task with the next task (None after the last one)."""
-    following = next(tasks, None)
-    while following is not None:
-        current, following = following, next(tasks, None)
-        yield current, None if following is None else following[1]

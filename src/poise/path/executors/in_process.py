@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from poise.path.executors.base import Arrays, Problem, Report, local_memory, pair_with_next
+from poise.path.executors.base import Arrays, Problem, Report, local_memory
 from poise.path.executors.worker import LaneWorker
 from poise.path.lanes.problem import Task
 from poise.path.training import Replica, Training
@@ -25,8 +25,8 @@ class InProcessExecutor:
         self._worker = LaneWorker(problem)
 
     def run(self, tasks: Iterator[tuple[int, Task]], report: Report) -> Iterator[tuple[int, Arrays]]:
-        for (number, task), following in pair_with_next(tasks):
-            yield number, self._worker.train(task, report, following)
+        for number, task in tasks:
+            yield number, self._worker.train(task, report)
 
     def fastest_size(self, replica: Replica, training: Training, sizes: list[int]) -> int:
         return self._worker.fastest_size(replica, training, sizes)

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from poise.path.executors.base import Arrays, Problem, Report, local_memory, pair_with_next
+from poise.path.executors.base import Arrays, Problem, Report, local_memory
 from poise.path.executors.messages import read_message, write_message
 from poise.path.executors.serialization import dump, dump_problem
 from poise.path.lanes.problem import Task
@@ -71,8 +71,8 @@ class SubprocessExecutor:
             raise
 
     def run(self, tasks: Iterator[tuple[int, Task]], report: Report) -> Iterator[tuple[int, Arrays]]:
-        for (number, task), following in pair_with_next(tasks):
-            yield number, self._ask(report, dump(("train", task, following)))
+        for number, task in tasks:
+            yield number, self._ask(report, dump(("train", task)))
 
     def fastest_size(self, replica: Replica, training: Training, sizes: list[int]) -> int:
         return self._ask(lambda share: None, dump(("fastest_size", replica, training, sizes)))

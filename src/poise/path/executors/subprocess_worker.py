@@ -63,8 +63,8 @@ def main(channel: int) -> None:
         while True:
             with _sending_errors(send):
                 match pickle.loads(messages.get()):
-                    case ("train", task, following):
-                        send("result", worker.train(task, report, following))
+                    case ("train", task):
+                        send("result", worker.train(task, report))
                     case ("fastest_size", replica, training, sizes):
                         send("result", worker.fastest_size(replica, training, sizes))
 

@@ -1,16 +1,16 @@
-"""The part of an executor that runs JAX: it trains one task after the other, and keeps its compiled programs."""
+"""The part of an executor that runs JAX: it trains one task after the other."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import keras
 import numpy as np
 
 from poise.path.executors.base import Arrays, Problem, Report
 from poise.path.lanes.losses import is_mean_loss
-from poise.path.lanes.problem import LaneProblem, Task
+from poise.path.lanes.problem import LaneNetwork, LaneProblem, Task
+from poise.path.lanes.problem_key import network_key, optimizer_key
 from poise.path.lanes.summary import summarize_chunk
 from poise.path.lanes.trainer import LaneTrainer
 from poise.path.models import build_optimizer, draw_variables, first_learning_rate, inner_optimizer
@@ -34,24 +34,28 @@ class LaneWorker:
         self._problem = problem
         self._optimizer = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved)
         few_rows = next(problem.data.passes())[1] if problem.is_stream else problem.data
-        self._is_mean = is_mean_loss(problem.model, few_rows)
+        key = network_key(problem.model)
+        is_mean = is_mean_loss(key, problem.model, few_rows)
+        inner = inner_optimizer(problem.model)
+        rate = first_learning_rate(inner)
+        network = LaneNetwork((key, is_mean), problem.model, is_mean)
+        settler = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved, rate)
+        steps = optimizer_key(inner, problem.rules, problem.resolved, problem.update)
+        self._lanes = LaneProblem(network, (network.key, steps), self._optimizer, settler)
         self._trainers: dict[Training, LaneTrainer] = {}
         self._starts: dict[int, list[np.ndarray]] = {}
 
-    def train(self, task: Task, report: Report | None = None, following: Task | None = None) -> Arrays:
+    def train(self, task: Task, report: Report | None = None) -> Arrays:
         """Train a task.
 
         Args:
             task: what to train.
             report: called with the share of it that is done.
-            following: the next task, whose programs are compiled meanwhile.
 
         Returns:
             What `summarize_chunk` returns.
         """
         start = time.perf_counter()
-        for prepared in filter(None, (task, following)):
-            self._trainer(prepared.training).prepare(prepared, self._starts_of(prepared))
         chunk = self._trainer(task.training).run(task, self._starts_of(task), report)
         seconds = (time.perf_counter() - start) / task.lane_numbers.size
         chunk.measures["seconds"] = np.full(task.shape, seconds)
@@ -65,24 +69,30 @@ class LaneWorker:
         seconds = {}
         for lanes in sorted(sizes):
             strengths = np.repeat(self._problem.strength_ratios[None], lanes, 0)
-            task = Task(training, [few_rows], np.zeros((1, lanes), int), strengths, {}, None, [False])
+            task = Task(
+                training,
+                [few_rows],
+                np.zeros((1, lanes), int),
+                strengths,
+                {},
+                None,
+                [False],
+                len(few_rows.train),
+                0,
+                lanes,
+            )
             seconds[lanes] = self._trainer(training).seconds_per_step(task, self._starts_of(task)) / lanes
         return max(lanes for lanes in seconds if seconds[lanes] <= AS_FAST * min(seconds.values()))
 
     def close(self) -> None:
-        """Release the data and the compiled programs."""
+        """Release the data."""
         for trainer in self._trainers.values():
             trainer.close()
         self._trainers.clear()
 
     def _trainer(self, training: Training) -> LaneTrainer:
         if training not in self._trainers:
-            problem = self._problem
-            rate = first_learning_rate(inner_optimizer(problem.model))
-            falling = keras.optimizers.schedules.CosineDecay(rate, max(training.settle or 0, 1))
-            settler = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved, falling)
-            lanes = LaneProblem(problem.model, self._optimizer, settler, self._is_mean)
-            self._trainers[training] = LaneTrainer(lanes, problem.data, training)
+            self._trainers[training] = LaneTrainer(self._lanes, self._problem.data, training)
         return self._trainers[training]
 
     def _starts_of(self, task: Task) -> list[list[np.ndarray]]:

@@ -1,5 +1,7 @@
 """The prediction loss of a batch in which some rows count and others do not."""
 
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -7,13 +9,16 @@ import keras
 import numpy as np
 from keras import ops
 
+from poise.path.lanes.programs import PROGRAMS
 
-def is_mean_loss(model: Any, data: Any) -> bool:
+
+def is_mean_loss(key: Hashable, model: Any, data: Any) -> bool:
     """Return whether the model's loss is a mean over the rows of a batch; False if it is their sum.
 
     Tested numerically: a row with weight 0 must not change the loss (of a mean, after rescaling the other weights).
 
     Args:
+        key: `network_key` of the model.
         model: compiled model.
         data: (x, y, ...) of some rows.
 
@@ -32,10 +37,8 @@ def is_mean_loss(model: Any, data: Any) -> bool:
     mask = np.arange(rows) < half
     first = keras.tree.map_structure(lambda a: None if a is None else a[:half], (x, y, predicted))
 
-    @jax.jit
-    def loss(x: Any, y: Any, predicted: Any, weights: Any) -> Any:
-        with keras.StatelessScope(collect_losses=True):
-            return loss_of(model, x, y, predicted, weights, False)
+    def loss(*arguments: Any) -> Any:
+        return PROGRAMS.call(evaluate_loss, LossOf(key, model), *arguments)
 
     with keras.StatelessScope():  # builds the loss
         jax.eval_shape(lambda: model.compute_loss(x=x, y=y, y_pred=predicted, training=False))
@@ -47,6 +50,20 @@ def is_mean_loss(model: Any, data: Any) -> bool:
         "The loss must be a mean or a sum over the rows of a batch, because poise masks held-out rows by weight. "
         "Return one loss per row and let Keras average them."
     )
+
+
+@dataclass(frozen=True)
+class LossOf:
+    """A model's loss, a constant of programs."""
+
+    key: Hashable
+    model: Any
+
+
+def evaluate_loss(constant: LossOf, x: Any, y: Any, predicted: Any, weights: Any) -> Any:
+    """Return the loss of predictions."""
+    with keras.StatelessScope(collect_losses=True):
+        return loss_of(constant.model, x, y, predicted, weights, False)
 
 
 def loss_of(model: Any, x: Any, y: Any, predicted: Any, weights: Any, is_training: bool) -> Any:

@@ -6,13 +6,14 @@ the strengths of a replica, which share their batches, so that the first layer i
 outside over the replicas, which train on other rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from poise._keras_internals import learning_rate_or_schedule
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path.training import Replica, Training
 
@@ -35,19 +36,17 @@ class LaneState(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class LaneProblem:
-    """Everything static about the lanes of one model: a static argument of the compiled functions.
+class LaneNetwork:
+    """The forward pass and the loss of the lanes: a constant of the programs that evaluate them.
 
     Attributes:
-        model: compiled Keras model on the backend JAX; it is never changed.
-        optimizer: optimizer of the epochs, built for the model's trainable variables.
-        settler: the same optimizer with the learning rates of settling, built likewise.
-        is_mean: whether the loss is a mean over rows (see `is_mean_loss`).
+        key: `network_key` of the model: networks with equal keys share their programs.
+        model: Compiled Keras model on the backend JAX; it is never changed.
+        is_mean: Whether the loss is a mean over rows (see `is_mean_loss`).
     """
 
+    key: Hashable
     model: keras.Model
-    optimizer: PenalizedOptimizer
-    settler: PenalizedOptimizer
     is_mean: bool
 
     @property
@@ -62,6 +61,29 @@ class LaneProblem:
 
 
 @dataclass(frozen=True, eq=False)
+class LaneProblem:
+    """Everything static about the lanes of one model: a constant of the programs that train them.
+
+    Attributes:
+        network: Forward pass and loss.
+        key: `network_key` and `optimizer_key`: problems with equal keys share their programs.
+        optimizer: Optimizer of the epochs, built for the model's trainable variables.
+        settler: The same optimizer with a learning rate that settling sets at every step, built likewise.
+    """
+
+    network: LaneNetwork
+    key: Hashable
+    optimizer: PenalizedOptimizer
+    settler: PenalizedOptimizer
+
+    @property
+    def rate_position(self) -> int:
+        """Position of the learning rate among the settler's variables."""
+        rate = learning_rate_or_schedule(self.settler.inner_optimizer)
+        return next(number for number, variable in enumerate(self.settler.variables) if variable is rate)
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """One chunk of lanes to train: replicas with equally many steps in an epoch, at some strengths.
 
@@ -71,8 +93,12 @@ class Task:
         lane_numbers: (replicas, strengths) an integer per lane, of which its dropout is a function.
         strengths: (strengths, rules) float64.
         factors: factors of the penalties; empty for those that the rules have.
-        epoch_limits: (strengths,) epochs after which a lane stops if it has no held-out rows; None without patience.
+        lengths: (strengths,) epochs or settling steps of lanes without held-out rows, as the folds chose them; None to
+            train to the end or to let the held-out losses choose.
         keeps_weights: per replica whether the path keeps its weights.
+        batch_rows: rows of a full batch; replicas with fewer training rows are padded, so that they share programs.
+        held_rows: held-out rows to which replicas are padded.
+        width: strengths of a part (see `poise.path.chunks`).
     """
 
     training: Training
@@ -80,8 +106,11 @@ class Task:
     lane_numbers: np.ndarray
     strengths: np.ndarray
     factors: Mapping[tuple[int, int], np.ndarray]
-    epoch_limits: np.ndarray | None
+    lengths: np.ndarray | None
     keeps_weights: list[bool]
+    batch_rows: int
+    held_rows: int
+    width: int
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -89,17 +118,18 @@ class Task:
         replicas, strengths = self.lane_numbers.shape
         return replicas, strengths
 
-    def part(self, part: slice, axis: int) -> "Task":
-        """Return the task of some of the replicas (axis 0) or of the strengths (axis 1)."""
-        both = (slice(None), part) if axis else (part, slice(None))
+    def part(self, part: slice | np.ndarray, axis: int) -> "Task":
+        """Return the task of some of the replicas (axis 0, a slice) or of the strengths (axis 1)."""
+        both: Any = (slice(None), part) if axis else (part, slice(None))
         task = replace(
             self,
             lane_numbers=self.lane_numbers[both],
             factors={key: value[both] for key, value in self.factors.items()},
         )
         if axis:
-            limits = None if self.epoch_limits is None else self.epoch_limits[part]
-            return replace(task, strengths=self.strengths[part], epoch_limits=limits)
+            lengths = None if self.lengths is None else self.lengths[part]
+            return replace(task, strengths=self.strengths[part], lengths=lengths)
+        assert isinstance(part, slice)
         return replace(task, replicas=self.replicas[part], keeps_weights=self.keeps_weights[part])
 
 
@@ -109,7 +139,7 @@ class ChunkResult:
 
     Attributes:
         weights: the model's weights, in the order of `model.weights`.
-        measures: by name what was measured.
+        measures: by name what was measured; `length` is the epochs or steps that `Task.lengths` are in.
     """
 
     weights: list[np.ndarray]

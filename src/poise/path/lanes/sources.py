@@ -7,27 +7,27 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from poise.path.data.batches import WHOLE, batches_of, settling_batch_size
 from poise.path.data.streams import Stream
-from poise.path.lanes.compile_ahead import CompileAhead
-from poise.path.lanes.patience import choose_lanes
-from poise.path.lanes.problem import Factors, LaneProblem, LaneState
-from poise.path.lanes.settle import settle_segment
+from poise.path.lanes.parts import Part
+from poise.path.lanes.problem import LaneProblem, LaneState, Task
+from poise.path.lanes.programs import PROGRAMS
+from poise.path.lanes.settle import settle_batch, settle_segment
 from poise.path.lanes.step import train_batch, train_epoch
 from poise.path.training import Replica
 
 Masks = dict[str, np.ndarray]
 """Maps the name of a loss to how often each row counts, (replicas, rows)."""
+Span = tuple[int, int, int]
 
 
 class DataSource(Protocol):
     """What the lanes need of their rows."""
 
-    can_split_strengths: bool
-    """Whether the strengths may be divided among threads."""
+    can_split: bool
+    """Whether lanes may be divided into parts, each of which reads the rows."""
 
     def steps_per_epoch(self, replicas: Sequence[Replica], batch_size: int | None) -> int:
         """Return the number of batches in an epoch."""
@@ -37,40 +37,27 @@ class DataSource(Protocol):
         """Return the number of settling steps in which every row comes once."""
         ...
 
-    def train(
-        self,
-        compiler: CompileAhead,
-        problem: LaneProblem,
-        state: LaneState,
-        factors: Factors,
-        *,
-        replicas: Sequence[Replica],
-        batch_size: int | None,
-        epoch: int,
-    ) -> LaneState:
-        """Return the state after an epoch."""
+    def train(self, problem: LaneProblem, part: Part, batch_size: int | None, epoch: int) -> LaneState:
+        """Return the state of a part after an epoch. The memory of its state before is reused."""
         ...
 
-    def settle(
-        self,
-        compiler: CompileAhead,
-        problem: LaneProblem,
-        state: LaneState,
-        factors: Factors,
-        done: Any,
-        *,
-        replicas: Sequence[Replica],
-        first: int,
-        steps: int,
-    ) -> LaneState:
-        """Return the state after settling steps, of which the first has the number `first`."""
+    def settle(self, problem: LaneProblem, part: Part, done: np.ndarray, span: Span, rate: float) -> LaneState:
+        """Return the state of a part after settling steps.
+
+        Args:
+            problem: Problem of the lanes.
+            part: The lanes.
+            done: (replicas, strengths) whether a lane has settled.
+            span: Number of the first step, of the one after the last step, and of all settling steps.
+            rate: Initial learning rate.
+        """
         ...
 
-    def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, Masks]]:
-        """Yield all rows in parts: (x, y, sample_weight) and how often each row trains and is held out."""
+    def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, np.ndarray, Masks]]:
+        """Yield all rows in parts: data, positions, and how often each row trains and is held out."""
         ...
 
-    def held_rows(self, replicas: Sequence[Replica]) -> tuple[Any, np.ndarray, np.ndarray] | None:
+    def held_rows(self, task: Task) -> tuple[Any, np.ndarray, np.ndarray] | None:
         """Return (data, positions of the held-out rows, whether they count); None if rows come only in parts."""
         ...
 
@@ -82,10 +69,10 @@ class ArraySource:
         data: (x, y, sample_weight or None), structures of arrays that share their first axis.
     """
 
-    can_split_strengths = True
+    can_split = True
 
     def __init__(self, data: Any):
-        self.data: Any = jax.tree.map(jnp.asarray, data)
+        self.data: Any = jax.device_put(jax.tree.map(np.asarray, data))
 
     def steps_per_epoch(self, replicas: Sequence[Replica], batch_size: int | None) -> int:
         return batches_of(replicas, batch_size, 0)[0].shape[1]
@@ -94,42 +81,17 @@ class ArraySource:
         rows = max(len(replica.train) for replica in replicas)
         return -(-rows // settling_batch_size(rows))
 
-    def train(
-        self,
-        compiler: CompileAhead,
-        problem: LaneProblem,
-        state: LaneState,
-        factors: Factors,
-        *,
-        replicas: Sequence[Replica],
-        batch_size: int | None,
-        epoch: int,
-    ) -> LaneState:
-        batches = batches_of(replicas, batch_size, epoch)
-        return compiler.call(train_epoch, problem, state, self.data, *batches, factors)
+    def train(self, problem: LaneProblem, part: Part, batch_size: int | None, epoch: int) -> LaneState:
+        batches = batches_of(part.task.replicas, batch_size, epoch, part.task.batch_rows)
+        return PROGRAMS.call(train_epoch, problem, part.state, self.data, *batches, part.factors, donate=(0,))
 
-    def settle(
-        self,
-        compiler: CompileAhead,
-        problem: LaneProblem,
-        state: LaneState,
-        factors: Factors,
-        done: Any,
-        *,
-        replicas: Sequence[Replica],
-        first: int,
-        steps: int,
-    ) -> LaneState:
-        batches = self.settling_batches(replicas, first, steps)
-        return compiler.call(settle_segment, problem, state, self.data, *batches, factors, done)
+    def settle(self, problem: LaneProblem, part: Part, done: np.ndarray, span: Span, rate: float) -> LaneState:
+        batches = batches_of(part.task.replicas, settling_batch_size(part.task.batch_rows), 0, part.task.batch_rows)
+        limits = np.array(span, "int32"), np.float32(rate)
+        return PROGRAMS.call(settle_segment, problem, part.state, self.data, *batches, part.factors, done, *limits)
 
-    def settling_batches(self, replicas: Sequence[Replica], first: int, steps: int) -> tuple[Any, Any, Any]:
-        """Return the rows of every batch, whether they count, and the number of the batch of every step."""
-        rows, counted = batches_of(replicas, settling_batch_size(max(len(replica.train) for replica in replicas)), 0)
-        return rows, counted, np.arange(first, first + steps) % rows.shape[1]
-
-    def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, Masks]]:
-        """Yield all rows in parts.
+    def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, np.ndarray, Masks]]:
+        """Yield all rows in parts that a replica uses.
 
         If every replica has separate rows, as in a study, a part is no larger than the rows of one replica.
         """
@@ -141,13 +103,13 @@ class ArraySource:
         span = max(np.ptp(np.concatenate([replica.train, replica.held])) + 1 for replica in replicas)
         size = min(int(span), WHOLE) if 2 * span <= count else WHOLE
         for first in range(0, count, size):
-            part = slice(first, first + size)
-            rows = jax.tree.map(lambda a, part=part: a[part], self.data)
-            yield rows, {name: mask[:, part] for name, mask in masks.items()}
+            rows = np.arange(first, min(first + size, count), dtype="int32")
+            block = {name: mask[:, rows] for name, mask in masks.items()}
+            if any(mask.any() for mask in block.values()):
+                yield self.data, rows, block
 
-    def held_rows(self, replicas: Sequence[Replica]) -> tuple[Any, np.ndarray, np.ndarray] | None:
-        held = [replica.held for replica in replicas]
-        size = max(map(len, held))
+    def held_rows(self, task: Task) -> tuple[Any, np.ndarray, np.ndarray] | None:
+        held, size = [replica.held for replica in task.replicas], task.held_rows
         rows = np.stack([np.resize(h, size) for h in held]).astype("int32")
         counted = np.stack([np.arange(size) < len(h) for h in held])
         return self.data, rows, counted
@@ -161,7 +123,7 @@ class StreamSource:
     steps on the batches, too.
     """
 
-    can_split_strengths = False
+    can_split = False
 
     def __init__(self, stream: Stream):
         self.stream = stream
@@ -172,43 +134,25 @@ class StreamSource:
     def steps_per_pass(self, replicas: Sequence[Replica]) -> int:
         return self.stream.batches
 
-    def train(
-        self,
-        compiler: CompileAhead,
-        problem: LaneProblem,
-        state: LaneState,
-        factors: Factors,
-        *,
-        replicas: Sequence[Replica],
-        batch_size: int | None,
-        epoch: int,
-    ) -> LaneState:
-        for batch, rows, counted in self._batches(replicas):
-            state = train_batch(problem, state, batch, rows, counted, factors, False)
+    def train(self, problem: LaneProblem, part: Part, batch_size: int | None, epoch: int) -> LaneState:
+        state = part.state
+        for batch in self._batches(part.task.replicas):
+            state = PROGRAMS.call(train_batch, problem, state, *batch, part.factors)
         return state
 
-    def settle(
-        self,
-        compiler: CompileAhead,
-        problem: LaneProblem,
-        state: LaneState,
-        factors: Factors,
-        done: Any,
-        *,
-        replicas: Sequence[Replica],
-        first: int,
-        steps: int,
-    ) -> LaneState:
-        before, number = state, 0
-        while number < steps:
-            for batch, rows, counted in self._batches(replicas):
-                state = train_batch(problem, state, batch, rows, counted, factors, True)
+    def settle(self, problem: LaneProblem, part: Part, done: np.ndarray, span: Span, rate: float) -> LaneState:
+        state, (number, last, count) = part.state, span
+        while number < last:
+            for batch in self._batches(part.task.replicas):
+                share = np.float32(number / count)
+                arguments = (*batch, part.factors, done, share, np.float32(rate))
+                state = PROGRAMS.call(settle_batch, problem, state, *arguments)
                 number += 1
-                if number == steps:
+                if number == last:
                     break
-        return choose_lanes(done, before, state)
+        return state
 
-    def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, Masks]]:
+    def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, np.ndarray, Masks]]:
         is_training = _training_masks(replicas, self.stream.rows)
         holds_rows = np.array([len(replica.held) > 0 for replica in replicas])[:, None]
         for first, batch in self.stream.passes():
@@ -216,9 +160,9 @@ class StreamSource:
             masks = {name: np.zeros((len(replicas), self.stream.largest), "float32") for name in ("loss", "held_loss")}
             masks["loss"][:, :count] = is_training[:, first : first + count]
             masks["held_loss"][:, :count] = ~is_training[:, first : first + count] & holds_rows
-            yield self._fill(batch), masks
+            yield self._fill(batch), np.arange(self.stream.largest, dtype="int32"), masks
 
-    def held_rows(self, replicas: Sequence[Replica]) -> tuple[Any, np.ndarray, np.ndarray] | None:
+    def held_rows(self, task: Task) -> tuple[Any, np.ndarray, np.ndarray] | None:
         return None
 
     def _batches(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, np.ndarray, np.ndarray]]:

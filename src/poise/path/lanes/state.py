@@ -1,14 +1,13 @@
 """The first state of lanes, and where it lies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from poise.optimizer.penalized import PenalizedOptimizer
-from poise.path.lanes.problem import Factors, LaneProblem, LaneState
+from poise.path.lanes.problem import LaneProblem, LaneState
 
 
 def initial_state(
@@ -31,7 +30,7 @@ def initial_state(
     shape = lane_numbers.shape
     trained = [np.broadcast_to(np.asarray(w)[:, None], (*shape, *w.shape[1:])) for w in starts]
     fixed = []
-    for variable in problem.model.non_trainable_variables:
+    for variable in problem.network.model.non_trainable_variables:
         value = np.broadcast_to(np.asarray(variable.value), (*shape, *variable.shape))
         if variable.name.endswith("seed_generator_state"):
             value = value + np.stack([lane_numbers, np.zeros_like(lane_numbers)], axis=-1).astype(value.dtype)
@@ -54,7 +53,8 @@ def place_state(state: Any) -> Any:
         state: arrays (replicas, strengths, ...).
     """
     devices = jax.local_devices()
-    if len(devices) == 1 or jax.tree.leaves(state)[0].shape[1] % len(devices):
+    leaves = jax.tree.leaves(state)
+    if len(devices) == 1 or not leaves or leaves[0].shape[1] % len(devices):
         return jax.device_put(jax.tree.map(np.array, state))
     mesh = jax.sharding.Mesh(np.array(devices), ("lanes",))
     return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "lanes")))
@@ -65,12 +65,7 @@ def stack_starts(starts: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     return [np.stack(values) for values in zip(*starts, strict=True)]
 
 
-def device_factors(factors: Mapping[tuple[int, int], Any]) -> Factors:
-    """Return the factors as float32 arrays of JAX."""
-    return {key: jnp.asarray(value, "float32") for key, value in factors.items()}
-
-
 def model_weights(problem: LaneProblem, state: LaneState) -> list[np.ndarray]:
     """Return the values of `model.weights`, (replicas, strengths, *shape) each."""
-    values = {id(v): value for v, value in zip(problem.variables, [*state.trained, *state.fixed], strict=True)}
-    return [np.asarray(values[id(weight)]) for weight in problem.model.weights]
+    values = {id(v): value for v, value in zip(problem.network.variables, [*state.trained, *state.fixed], strict=True)}
+    return [np.asarray(values[id(weight)]) for weight in problem.network.model.weights]

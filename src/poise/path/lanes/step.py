@@ -1,11 +1,10 @@
-"""Training steps of many lanes at once, compiled by JAX.
+"""Training steps of many lanes at once, as functions that `poise.path.lanes.programs` compiles.
 
 Rows are found by index, so that folds copy no data. Where a replica has too few rows for its last batch, some of its
 rows are repeated with weight zero. A mean loss is then multiplied by (rows in the batch / rows that count), which makes
 it the mean over those that count.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -13,11 +12,9 @@ import jax.numpy as jnp
 
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path.lanes.losses import loss_of, times
-from poise.path.lanes.patience import choose_lanes
-from poise.path.lanes.problem import Factors, LaneProblem, LaneState
+from poise.path.lanes.problem import Factors, LaneNetwork, LaneProblem, LaneState
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train_epoch(
     problem: LaneProblem, state: LaneState, data: Any, rows: jax.Array, counted: jax.Array, factors: Factors
 ) -> LaneState:
@@ -35,21 +32,14 @@ def train_epoch(
     def step(state: LaneState, batch: tuple[jax.Array, jax.Array]) -> tuple[LaneState, None]:
         rows, counted = batch
         x, y, sample_weight = jax.tree.map(lambda a: a[rows], data)
-        weights = times(row_weights(problem, counted), sample_weight)
+        weights = times(row_weights(problem.network, counted), sample_weight)
         return step_lanes(problem, problem.optimizer, state, x, y, weights, factors), None
 
     return jax.lax.scan(step, state, (rows.swapaxes(0, 1), counted.swapaxes(0, 1)))[0]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 6))
 def train_batch(
-    problem: LaneProblem,
-    state: LaneState,
-    batch: Any,
-    rows: jax.Array,
-    counted: jax.Array,
-    factors: Factors,
-    is_settling: bool,
+    problem: LaneProblem, state: LaneState, batch: Any, rows: jax.Array, counted: jax.Array, factors: Factors
 ) -> LaneState:
     """Train on one batch of a stream; replicas without rows in it keep their state.
 
@@ -57,12 +47,10 @@ def train_batch(
         problem, state, factors: as for `train_epoch`.
         batch: (x, y, sample_weight) of the batch.
         rows, counted: (replicas, rows) positions in the batch, and whether they count.
-        is_settling: whether the settler takes the step.
     """
     x, y, sample_weight = jax.tree.map(lambda a: a[rows], batch)
-    weights = times(row_weights(problem, counted), sample_weight)
-    optimizer = problem.settler if is_settling else problem.optimizer
-    after = step_lanes(problem, optimizer, state, x, y, weights, factors)
+    weights = times(row_weights(problem.network, counted), sample_weight)
+    after = step_lanes(problem, problem.optimizer, state, x, y, weights, factors)
     return choose_lanes(counted.any(axis=1)[:, None], after, state)
 
 
@@ -87,7 +75,7 @@ def step_lanes(
 
     def step(state: LaneState, x: Any, y: Any, weights: Any, factors: Factors) -> LaneState:
         trained, fixed, inner = state
-        (_, (_, fixed)), gradients = loss_and_gradient(problem, trained, fixed, x, y, weights, True)
+        (_, (_, fixed)), gradients = loss_and_gradient(problem.network, trained, fixed, x, y, weights, True)
         with optimizer.use_factors(factors):
             trained, inner = optimizer.stateless_apply(inner, gradients, trained)
         return LaneState(list(trained), fixed, list(inner))
@@ -97,26 +85,35 @@ def step_lanes(
 
 
 def loss_and_gradient(
-    problem: LaneProblem, trained: list[Any], fixed: list[Any], x: Any, y: Any, weights: Any, is_training: bool
+    network: LaneNetwork, trained: list[Any], fixed: list[Any], x: Any, y: Any, weights: Any, is_training: bool
 ) -> Any:
     """Return ((prediction loss, (predictions, new values of the other variables)), gradient) of one lane."""
 
     def loss_at(trained: list[Any]) -> Any:
-        with problem.scope(trained, fixed) as scope:
-            predictions = problem.model(x, training=is_training)
-            loss = loss_of(problem.model, x, y, predictions, weights, is_training)
-        after = [scope.get_current_value(variable) for variable in problem.model.non_trainable_variables]
+        with network.scope(trained, fixed) as scope:
+            predictions = network.model(x, training=is_training)
+            loss = loss_of(network.model, x, y, predictions, weights, is_training)
+        after = [scope.get_current_value(variable) for variable in network.model.non_trainable_variables]
         after = [old if new is None else new for old, new in zip(fixed, after, strict=True)]
         return loss, (predictions, after)
 
     return jax.value_and_grad(loss_at, has_aux=True)(trained)
 
 
-def row_weights(problem: LaneProblem, counted: Any) -> Any:
+def row_weights(network: LaneNetwork, counted: Any) -> Any:
     """Return the weights of the rows of batches, (..., rows): 0 for rows that do not count."""
-    return counted * loss_scale(problem, counted.shape[-1], counted.sum(-1, keepdims=True))
+    return counted * loss_scale(network, counted.shape[-1], counted.sum(-1, keepdims=True))
 
 
-def loss_scale(problem: LaneProblem, rows: int, counted: Any) -> Any:
+def loss_scale(network: LaneNetwork, rows: int, counted: Any) -> Any:
     """Return the factor that turns a loss over `rows` into the loss over those `counted` that have weight 1."""
-    return rows / jnp.maximum(counted, 1.0) if problem.is_mean else jnp.ones(counted.shape, "float32")
+    return rows / jnp.maximum(counted, 1.0) if network.is_mean else jnp.ones(counted.shape, "float32")
+
+
+def choose_lanes(condition: Any, if_true: Any, if_false: Any) -> Any:
+    """Return `if_true` for the lanes where the condition holds, (replicas, strengths), `if_false` for the others."""
+
+    def choose(a: Any, b: Any) -> Any:
+        return jnp.where(jnp.reshape(condition, condition.shape + (1,) * (a.ndim - 2)), a, b)
+
+    return jax.tree.map(choose, if_true, if_false)

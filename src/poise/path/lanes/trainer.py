@@ -1,36 +1,23 @@
-"""Train chunks of lanes: the loop over epochs, early stopping and settling around the compiled functions."""
+"""Train the lanes of a task: the loop over epochs and settling steps around the compiled functions."""
 
-import functools
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
-from poise.path.data.batches import batches_of
 from poise.path.data.streams import Stream
-from poise.path.lanes.compile_ahead import CompileAhead
-from poise.path.lanes.evaluate import (
-    evaluate_held_rows,
-    evaluate_penalties,
-    evaluate_rows,
-    measure_held_losses,
-    measure_lanes,
-)
-from poise.path.lanes.patience import EarlyStopping
-from poise.path.lanes.problem import ChunkResult, Factors, LaneProblem, LaneState, Task
-from poise.path.lanes.settle import settle_segment
+from poise.path.lanes.evaluate import compile_measures, measure_held_losses, measure_lanes
+from poise.path.lanes.length import SMALLEST_STEP, LengthChoice, checkpoints
+from poise.path.lanes.parts import Part, Threads, fills_device, merge_lanes, split_lanes
+from poise.path.lanes.problem import ChunkResult, LaneProblem, LaneState, Task
 from poise.path.lanes.sources import ArraySource, DataSource, StreamSource
-from poise.path.lanes.state import device_factors, initial_state, model_weights, place_state, stack_starts
-from poise.path.lanes.step import train_batch, train_epoch
-from poise.path.lanes.threads import Threads, count_parts, first_part, merge_strengths, split_strengths
+from poise.path.lanes.state import initial_state, model_weights, stack_starts
+from poise.path.models import first_learning_rate
 from poise.path.training import Training
 
-COMPILED: tuple[Any, ...] = (
-    train_epoch, train_batch, settle_segment, evaluate_rows, evaluate_penalties, evaluate_held_rows,
-)  # fmt: skip
-"""All functions that JAX compiles for lanes."""
 SEGMENT = 100
 """Settling steps between two measurements of the residuals."""
 PASSES_PER_SEGMENT = 10
@@ -56,8 +43,7 @@ class LaneTrainer:
         self._problem = problem
         self._source: DataSource = StreamSource(data) if isinstance(data, Stream) else ArraySource(data)
         self._training = training
-        self._settling_steps = training.settle or 0
-        self._compiler = CompileAhead()
+        self._rate = first_learning_rate(problem.optimizer.inner_optimizer)
         self._threads = Threads()
 
     def run(self, task: Task, starts: Starts, report: Report | None = None) -> ChunkResult:
@@ -69,185 +55,186 @@ class LaneTrainer:
             report: called with the share of the work that is done.
         """
         training, problem = self._training, self._problem
-        anchors, factors = stack_starts(starts), device_factors(task.factors)
-        epochs = training.epochs * (2 if training.start == "dense" else 1)
-        steps = self._source.steps_per_epoch(task.replicas, training.batch_size)
-        advance = _progress(epochs * steps + self._settling_steps, report)
+        anchors = stack_starts(starts)
+        total = training.epochs * self._source.steps_per_epoch(task.replicas, training.batch_size)
+        progress = _Progress(total * (2 if training.start == "dense" else 1) + (training.settle or 0), report)
         first = anchors
         if training.start == "dense":
             # One lane per replica without the penalty.
-            dense = initial_state(
-                problem, problem.optimizer, anchors, anchors, task.lane_numbers[:, :1], 0.0 * task.strengths[:1]
-            )
-            dense_factors = {key: value[:, :1] for key, value in factors.items()}
-            trained = self._train(task, place_state(dense), dense_factors, steps, advance).trained
-            first = [w[:, 0] for w in trained]
-        stopping = None
-        if training.patience:
-            held_losses = functools.partial(
-                measure_held_losses, self._compiler, problem, self._source, replicas=task.replicas
-            )
-            stopping = EarlyStopping(task.shape, training.patience, held_losses, task.epoch_limits)
+            dense = replace(task.part(slice(0, 1), 1), strengths=0.0 * task.strengths[:1], lengths=None)
+            state = initial_state(problem, problem.optimizer, anchors, anchors, dense.lane_numbers, dense.strengths)
+            first = [w[:, 0] for w in self._train(dense, state, False, progress)[0].trained]
         state = initial_state(problem, problem.optimizer, first, anchors, task.lane_numbers, task.strengths)
-        state = self._train(task, place_state(state), factors, steps, advance, stopping)
-        # Free the optimizer's variables to save memory.
-        trained, fixed = (state.trained, state.fixed) if stopping is None else stopping.best
-        state, settled, measures = self._settle(task, LaneState(trained, fixed, []), anchors, factors, advance)
+        settled, epochs = np.zeros(task.shape, int), None
+        if training.epochs:
+            state, epochs = self._train(task, state, not training.settle and self._chooses(task), progress)
+        length = epochs
+        if training.settle:
+            state, settled, length = self._settle(task, state, anchors, progress)
+        parts = self._split(task, LaneState(state.trained, state.fixed, []))
+        measured = self._threads.map(lambda part: measure_lanes(problem, self._source, part), parts)
+        measures = merge_lanes(parts, measured, task.shape)
         measures["settled"] = settled
-        if stopping is not None:
-            measures["epochs"] = stopping.best_epochs
+        if epochs is not None:
+            measures["epochs"] = epochs
+        if length is not None:
+            measures["length"] = length
+        progress.finish()
         return ChunkResult(model_weights(problem, state), measures)
 
-    def prepare(self, task: Task, starts: Starts) -> None:
-        """Start to compile what `run` will call for this task, in that order. A stream is not read for it."""
-        if not isinstance(self._source, ArraySource):
-            return
-        problem, source, training = self._problem, self._source, self._training
-        first, shape = stack_starts(starts), task.shape
-        factors = {key: np.asarray(value, "float32") for key, value in task.factors.items()}
-        state = initial_state(problem, problem.optimizer, first, first, task.lane_numbers, task.strengths)
-        if training.epochs:
-            batches = batches_of(task.replicas, training.batch_size, 0)
-            count = 1 if training.patience else self._parts(shape)
-            part, part_factors = first_part((state, factors), count)
-            self._compiler.compile(train_epoch, problem, part, source.data, *batches, part_factors)
-        segment = self._segment(task)
-
-        def prepare_settling(steps: int) -> None:
-            inner = initial_state(problem, problem.settler, first, first, task.lane_numbers, task.strengths)
-            part, part_factors, done = first_part((inner, factors, np.zeros(shape, bool)), self._parts(shape))
-            batches = source.settling_batches(task.replicas, 0, steps)
-            self._compiler.compile(settle_segment, problem, part, source.data, *batches, part_factors, done)
-
-        if self._settling_steps:
-            prepare_settling(min(segment, self._settling_steps))
-        trained, fixed, own_factors = jax.tree.map(lambda a: a[:1], (state.trained, state.fixed, factors))
-        rows, masks = next(source.blocks(task.replicas))
-        counted = {name: (mask[:1], np.int64(0)) for name, mask in masks.items()}
-        strengths = np.asarray(task.strengths, "float32")
-        self._compiler.compile(evaluate_rows, problem, trained, fixed, rows, counted)
-        self._compiler.compile(evaluate_penalties, problem, trained, trained, strengths, own_factors)
-        if self._settling_steps > segment and self._settling_steps % segment:
-            prepare_settling(self._settling_steps % segment)
-
     def close(self) -> None:
-        """Release the data and everything that was compiled.
-
-        JAX keeps the traces of a function, and with them the problem and what was compiled, as long as the process
-        lives. About ten studies in one process would reach Linux's limit of 65,530 memory maps. The programs of other
-        problems are released as well, and are compiled again when they are called.
-        """
-        self._compiler.close()
+        """Release the data. The compiled programs stay, for the next path of the same shapes."""
         self._threads.close()
         del self._source
-        for function in COMPILED:
-            function.clear_cache()
 
     def seconds_per_step(self, task: Task, starts: Starts) -> float:
         """Return how long one training step of these lanes takes, without compilation."""
-        problem, source = self._problem, self._source
-        first, factors = stack_starts(starts), device_factors(task.factors)
-        state = place_state(initial_state(problem, problem.optimizer, first, first, task.lane_numbers, task.strengths))
-        count = self._parts(task.shape)
-        states, parts = split_strengths(state, count), split_strengths(factors, count)
-        train = functools.partial(
-            source.train, self._compiler, problem, replicas=task.replicas, batch_size=self._training.batch_size, epoch=0
-        )
+        problem, source, training = self._problem, self._source, self._training
+        first = stack_starts(starts)
+        state = initial_state(problem, problem.optimizer, first, first, task.lane_numbers, task.strengths)
+        parts = self._split(task, state)
         seconds = []
         for _ in range(1 + TIMED_EPOCHS):  # the first compiles
             start = time.perf_counter()
-            states = jax.block_until_ready(self._threads.map(train, states, parts))
+            self._set_states(parts, lambda part: source.train(problem, part, training.batch_size, 0))
+            jax.block_until_ready([part.state for part in parts])
             seconds.append(time.perf_counter() - start)
-        return min(seconds[1:]) / source.steps_per_epoch(task.replicas, self._training.batch_size)
+        return min(seconds[1:]) / source.steps_per_epoch(task.replicas, training.batch_size)
 
     def _train(
-        self,
-        task: Task,
-        state: LaneState,
-        factors: Factors,
-        steps: int,
-        advance: Callable[[int], None],
-        stopping: EarlyStopping | None = None,
-    ) -> LaneState:
-        """Return the state after the epochs."""
-        strengths = state.trained[0].shape[1]
-        # Early stopping looks at all lanes after every epoch.
-        count = 1 if stopping else self._parts(state.trained[0].shape[:2])
-        states, parts = split_strengths(state, count), split_strengths(factors, count)
-        for epoch in range(self._training.epochs):
-            train = functools.partial(
-                self._source.train, self._compiler, self._problem,
-                replicas=task.replicas, batch_size=self._training.batch_size, epoch=epoch,
-            )  # fmt: skip
-            states = self._threads.map(train, states, parts)
-            advance(steps)
-            if stopping is not None and stopping.update(states[0], epoch + 1):
-                break
-        return merge_strengths(states, strengths)
+        self, task: Task, state: LaneState, chooses: bool, progress: "_Progress"
+    ) -> tuple[LaneState, np.ndarray]:
+        """Return the state after the epochs, and how many epochs each lane took, (replicas, strengths)."""
+        training = self._training
+        parts = self._split(task, state)
+        steps = self._source.steps_per_epoch(task.replicas, training.batch_size)
+        settles = np.zeros(task.shape[1], bool)
+        choice = LengthChoice(task.shape, settles, training.epochs, task.lengths) if chooses else None
+        moments = checkpoints(training.epochs)
+        if not training.settle:
+            self._threads.start(lambda: compile_measures(self._problem, self._source, parts[0]))
+        for epoch in range(training.epochs):
+            active = _active(parts, choice)
+            self._set_states(
+                active, lambda part, epoch=epoch: self._source.train(self._problem, part, training.batch_size, epoch)
+            )
+            progress.advance(steps)
+            if choice is not None and epoch + 1 in moments:
+                self._update(choice, epoch + 1, task, parts)
+                if not choice.is_training.any():
+                    break
+        if choice is None:
+            merged = self._merge(task, parts)
+            return merged, np.full(task.shape, training.epochs)
+        trained, fixed = choice.state
+        return LaneState(trained, fixed, []), np.broadcast_to(choice.best, task.shape)
 
     def _settle(
-        self,
-        task: Task,
-        state: LaneState,
-        anchors: list[np.ndarray],
-        factors: Factors,
-        advance: Callable[[int], None],
-    ) -> tuple[LaneState, np.ndarray, dict[str, np.ndarray]]:
-        """Take full-batch steps until every residual is small, or the number of steps is reached.
+        self, task: Task, state: LaneState, anchors: list[np.ndarray], progress: "_Progress"
+    ) -> tuple[LaneState, np.ndarray, np.ndarray]:
+        """Take full-batch steps until every residual is small, or longer training is of no use, or the steps are over.
 
         A lane that has settled keeps its state, whatever the others do.
 
         Returns:
-            The state; the steps that each lane took, (replicas, strengths); what is measured at the end.
+            The state; the steps that each lane took, and after which it would have stopped at the latest, both
+            (replicas, strengths).
         """
-        problem, source, shape = self._problem, self._source, task.shape
+        training, problem, source = self._training, self._problem, self._source
+        total, shape = training.settle or 0, task.shape
+        numbers = np.zeros(shape, int)
+        inner = initial_state(problem, problem.settler, anchors, anchors, numbers, task.strengths).inner
+        parts = self._split(task, LaneState(state.trained, state.fixed, inner))
+        segment = max(SEGMENT, PASSES_PER_SEGMENT * source.steps_per_pass(task.replicas))
+        residual_moments = {*range(segment, total, segment), total}
+        choice = None
+        moments = residual_moments
+        if self._chooses(task):
+            choice = LengthChoice(shape, _settle_on_zeros(problem, task), total, task.lengths)
+            moments = residual_moments | {*checkpoints(total, SMALLEST_STEP)} if source.can_split else residual_moments
         taken, done = np.zeros(shape, int), np.zeros(shape, bool)
-
-        def measure() -> dict[str, np.ndarray]:
-            return measure_lanes(self._compiler, problem, source, state, task.replicas, task.strengths, factors)
-
-        if not self._settling_steps:
-            return state, taken, measure()
-        first_state = initial_state(problem, problem.settler, anchors, anchors, np.zeros(shape, int), task.strengths)
-        state = LaneState(state.trained, state.fixed, place_state(first_state.inner))
-        count, segment = self._parts(shape), self._segment(task)
-        measures: dict[str, np.ndarray] = {}
-        for first in range(0, self._settling_steps, segment):
-            steps = min(segment, self._settling_steps - first)
-            parts = (split_strengths(tree, count) for tree in (state, factors, done))
-            settle = functools.partial(
-                source.settle, self._compiler, problem, replicas=task.replicas, first=first, steps=steps
+        before = 0
+        self._threads.start(lambda: compile_measures(problem, source, parts[0]))
+        for moment in sorted(moments):
+            span = (before, moment, total)
+            active = [part for part in _active(parts, choice) if not done[part.lanes].all()]
+            self._set_states(
+                active, lambda part, span=span: source.settle(problem, part, done[part.lanes], span, self._rate)
             )
-            state = merge_strengths(self._threads.map(settle, *parts), shape[1])
-            taken += np.where(done, 0, steps)
-            advance(steps)
-            measures = measure()
+            taken += np.where(done, 0, moment - before)
+            progress.advance(moment - before)
+            before = moment
+            if choice is not None:
+                self._update(choice, moment, task, parts)
+                if not choice.is_training.any():
+                    break
+            if moment in residual_moments and moment < total:
+                self._note_settled(active, done)
+                if done.all():
+                    break
+        if choice is None:
+            return self._merge(task, parts), taken, np.full(shape, total)
+        trained, fixed = choice.state
+        return LaneState(trained, fixed, []), np.minimum(taken, choice.best), np.broadcast_to(choice.best, shape)
+
+    def _chooses(self, task: Task) -> bool:
+        """Return whether lanes stop early; without held-out rows they need the lengths of other lanes for it."""
+        holds_rows = any(len(replica.held) for replica in task.replicas)
+        return bool(self._training.early_stopping) and (holds_rows or task.lengths is not None)
+
+    def _note_settled(self, parts: list[Part], done: np.ndarray) -> None:
+        """Set `done` for lanes whose residual is small, or that diverged."""
+        measured = self._threads.map(lambda part: measure_lanes(self._problem, self._source, part), parts)
+        for part, measures in zip(parts, measured, strict=True):
             is_small = measures["residual"] <= self._training.tolerance * measures["gradient"]
-            done = done | is_small | measures["diverged"]
-            if done.all():
-                break
-        return state, taken, measures
+            done[part.lanes] |= is_small | measures["diverged"]
 
-    def _segment(self, task: Task) -> int:
-        """Return the number of settling steps between two measurements."""
-        return max(SEGMENT, PASSES_PER_SEGMENT * self._source.steps_per_pass(task.replicas))
+    def _update(self, choice: LengthChoice, length: int, task: Task, parts: list[Part]) -> None:
+        """Measure the held-out losses and note the state."""
+        losses = None
+        if choice.needs_losses:
+            measured = self._threads.map(
+                lambda part: measure_held_losses(self._problem, self._source, part), parts
+            )  # fmt: skip
+            losses = merge_lanes(parts, measured, task.shape)
+        state = self._merge(task, parts)
+        choice.update(length, (state.trained, state.fixed), losses)
 
-    def _parts(self, shape: tuple[int, int]) -> int:
-        """Return the number of parts into which to split the strengths for threads."""
-        if not self._source.can_split_strengths:
-            return 1
-        variables = [*self._problem.model.weights, *self._problem.optimizer.variables]
-        return count_parts(shape, sum(int(np.prod(v.shape)) for v in variables))
+    def _merge(self, task: Task, parts: list[Part]) -> LaneState:
+        states = [LaneState(part.state.trained, part.state.fixed, []) for part in parts]
+        return merge_lanes(parts, states, task.shape)
+
+    def _set_states(self, parts: list[Part], function: Callable[[Part], LaneState]) -> None:
+        for part, state in zip(parts, self._threads.map(function, parts), strict=True):
+            part.state = state
+
+    def _split(self, task: Task, state: LaneState) -> list[Part]:
+        return split_lanes(task, state, fills_device() or not self._source.can_split)
 
 
-def _progress(total: int, report: Report | None) -> Callable[[int], None]:
-    """Return a function that takes a number of further steps and reports the finished share of `total`."""
-    done = 0
+class _Progress:
+    """The share of the steps of a task that are done."""
 
-    def advance(steps: int) -> None:
-        nonlocal done
-        done += steps
-        if report is not None:
-            report(min(done / max(total, 1), 1.0))
+    def __init__(self, total: int, report: Report | None) -> None:
+        self._total, self._report, self._done = max(total, 1), report, 0
 
-    return advance
+    def advance(self, steps: int) -> None:
+        self._done += steps
+        if self._report is not None:
+            self._report(min(self._done / self._total, 1.0))
+
+    def finish(self) -> None:
+        if self._report is not None:
+            self._report(1.0)
+
+
+def _active(parts: list[Part], choice: LengthChoice | None) -> list[Part]:
+    """Return the parts with strengths for which longer training may be of use."""
+    return parts if choice is None else [part for part in parts if choice.is_training[part.columns].any()]
+
+
+def _settle_on_zeros(problem: LaneProblem, task: Task) -> np.ndarray:
+    """Return (strengths,) whether a penalty sets weights to exactly zero."""
+    targets = problem.optimizer.targets
+    rules = {number for target in targets for number, penalty in target.proximal if not penalty.smooth}
+    return np.any(task.strengths[:, sorted(rules)] > 0, axis=1)

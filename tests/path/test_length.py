@@ -1,0 +1,83 @@
+"""How long the lanes of a strength train."""
+
+import numpy as np
+import pytest
+
+from poise.path.lanes.length import GAIN, SLACK, LengthChoice, checkpoints
+
+FOLDS = np.array([-0.1, 0.0, 0.1])[:, None]
+ERROR = 0.1 / np.sqrt(3)
+
+
+def train(losses: np.ndarray, settles: bool, moments: list[int]) -> tuple[LengthChoice, int]:
+    """Return the choice after a training with these mean losses by moment, and the moment at which it ended."""
+    choice = LengthChoice((3, 1), np.array([settles]), moments[-1], None)
+    end = 0
+    for moment, loss in zip(moments, losses, strict=True):
+        end = moment
+        choice.update(moment, [np.full((3, 1, 2), float(moment))], loss + FOLDS)
+        if not choice.is_training.any():
+            break
+    np.testing.assert_array_equal(choice.state[0], choice.best[0])
+    return choice, end
+
+
+MOMENTS = checkpoints(800, 10)
+
+
+def test_checkpoints_are_about_sixteen_and_geometric() -> None:
+    assert 14 <= len(MOMENTS) <= 17
+    assert (MOMENTS[0], MOMENTS[-1]) == (10, 800)
+    ratios = np.array(MOMENTS[1:]) / MOMENTS[:-1]
+    assert ratios.max() / ratios.min() < 1.1
+    assert checkpoints(5) == [1, 2, 3, 4, 5]
+    assert checkpoints(4, 10) == [4]
+    assert checkpoints(0) == []
+
+
+@pytest.mark.parametrize("settles", [False, True])
+def test_a_loss_that_rises_ends_at_its_minimum(settles: bool) -> None:
+    losses = np.abs(np.log(np.array(MOMENTS) / MOMENTS[6]))
+    choice, end = train(losses, settles, MOMENTS)
+    assert choice.best[0] == MOMENTS[6]
+    assert MOMENTS[6] < end < 800
+
+
+def test_a_loss_that_levels_off_ends_early_unless_zeros_are_to_settle() -> None:
+    losses = np.where(np.array(MOMENTS) < MOMENTS[5], 1.0, 0.5)
+    losses = losses - 0.1 * GAIN * ERROR * np.arange(len(losses))
+    choice, end = train(losses, False, MOMENTS)
+    assert choice.best[0] == MOMENTS[5]
+    assert end < 800
+    choice, end = train(losses, True, MOMENTS)
+    assert choice.best[0] == end == 800
+
+
+def test_zeros_settle_only_within_the_slack() -> None:
+    losses = np.full(len(MOMENTS), 0.5)
+    losses[-1] += 2.0 * SLACK * ERROR
+    choice, end = train(losses, True, MOMENTS)
+    assert choice.best[0] == MOMENTS[-2]
+    assert end == 800
+
+
+def test_a_loss_that_falls_trains_to_the_end() -> None:
+    for settles in (False, True):
+        choice, end = train(-np.log(MOMENTS), settles, MOMENTS)
+        assert choice.best[0] == end == 800
+
+
+def test_a_diverged_training_ends_and_is_kept() -> None:
+    losses = np.array([1.0, 0.9, np.nan, *np.full(len(MOMENTS) - 3, np.nan)])
+    choice, end = train(losses, False, MOMENTS)
+    assert choice.best[0] == end == MOMENTS[2]
+
+
+def test_lengths_that_are_given_are_kept_to() -> None:
+    choice = LengthChoice((1, 2), np.zeros(2, bool), 800, np.array([50, 800]))
+    assert not choice.needs_losses
+    for moment in (20, 50, 100, 800):
+        choice.update(moment, [np.full((1, 2, 1), float(moment))], None)
+    assert choice.best.tolist() == [50, 800]
+    assert choice.state[0].ravel().tolist() == [50.0, 800.0]
+    assert not choice.is_training.any()
