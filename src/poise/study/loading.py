@@ -10,7 +10,8 @@ import skops.io
 from skops.io.exceptions import UntrustedTypesFoundException
 
 from poise.files import checksum
-from poise.path.declared_sizes import LARGEST_JSON, check_arrays, load_model
+from poise.path.declared_sizes import LARGEST_JSON, check_arrays
+from poise.path.model_files import load_model
 from poise.study.columns.base import Column, Key
 from poise.study.columns.encoding import Encoder
 from poise.study.consistency import find_inconsistency
