@@ -24,8 +24,8 @@ from scipy.special import expit, softmax
 from poise.files import take_lock
 from poise.study import storage
 from poise.study.columns.encoding import Encoder
+from poise.study.description_file import FILES, read_description
 from poise.study.errors import DataError
-from poise.study.loading import FILES, read_description
 from poise.study.report.description import paths_table
 from poise.study.report.schema import find_violation, schema
 from poise.study.result import Study

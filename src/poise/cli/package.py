@@ -2,7 +2,7 @@
 
 `poise/__init__.py` imports Keras, which takes seconds; the commands and their `--help` need only modules of
 `poise.cli`. The console script therefore puts the package into `sys.modules` without running its `__init__.py`, and
-each command runs it before its work starts.
+each command that needs Keras runs it before its work starts.
 """
 
 import signal
