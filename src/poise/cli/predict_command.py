@@ -45,7 +45,7 @@ def predict(
       poise predict runs/sales new.csv --import my_layers
     """
     with plain_errors(HINTS):
-        import_package()
+        import_package(needs_skops=True)
         from poise.cli.custom_modules import import_modules
         from poise.cli.screen import say_data
         from poise.study.prediction_files import check_output, write_predictions

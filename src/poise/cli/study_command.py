@@ -173,7 +173,7 @@ def study(
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)
     with plain_errors(HINTS, unfinished.farewell):
-        import_package()
+        import_package(needs_skops=True)
         from poise.cli.custom_modules import add_working_directory
         from poise.cli.screen import console, progress_bar, say, say_data
         from poise.cli.study_output import print_study
