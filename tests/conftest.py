@@ -33,7 +33,10 @@ JAX_ONLY = [
         f"path/test_{name}.py"
         for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "progress", "data")
     ),
-    *(f"path/test_{name}.py" for name in ("folds", "ray", "compile_ahead", "declared_sizes", "selection")),
+    *(
+        f"path/test_{name}.py"
+        for name in ("folds", "ray", "compile_ahead", "declared_sizes", "model_files", "selection")
+    ),
     *("path/test_joint_paths.py", "path/test_identity.py"),
     # The source, the start, files and NumPy are the same on every backend.
     *("test_layering.py", "test_import.py", "test_files.py", "test_public_names.py", "penalties/test_oracles.py"),

@@ -40,7 +40,9 @@ def test_a_chosen_backend_that_is_not_installed_is_one_sentence(tmp_path, backen
     )
 
     imported = run("import poise", tmp_path, KERAS_BACKEND=backend)
-    commanded = run("from poise_command import main; main()", tmp_path, "show", "run", KERAS_BACKEND=backend)
+    commanded = run(
+        "from poise_command import main; main()", tmp_path, "predict", "run", "new.csv", KERAS_BACKEND=backend
+    )
 
     assert imported.stderr.endswith(f"\nImportError: {sentence}")
     assert (commanded.stderr, commanded.stdout, commanded.returncode) == (sentence, "", 2)

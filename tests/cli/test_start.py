@@ -44,6 +44,39 @@ finally:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+def _imported(*arguments):
+    """The modules that the console script has imported when it ends, in order."""
+    code = f"import sys\ntry:\n    {COMMAND}\nfinally:\n    print(*sys.modules, file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stderr.split()
+
+
+@pytest.mark.parametrize("command", ["show", "compare"])
+def test_printing_a_study_needs_only_its_description(command, finished):
+    imported = _imported(command, finished.folder, *[finished.folder][: command == "compare"])
+
+    heavy = {"jax", "keras", "pandas", "plotly", "pyarrow", "scipy", "sklearn", "skops", "tensorflow", "torch"}
+    assert heavy.intersection(imported) == set()
+
+
+def test_predicting_imports_no_optional_packages(finished):
+    imported = _imported("predict", finished.folder, finished.data)
+
+    optional = {"IPython", "matplotlib", "openpyxl", "plotly", "pytest", "ray", "tensorflow", "torch"}
+    assert optional.intersection(imported) == set()
+    # skops searches all modules that are imported for each function of NumPy and SciPy.
+    assert imported.index("skops.io._trusted_types") < imported.index("jax") < imported.index("keras")
+
+
+def test_a_module_may_import_optional_packages(finished, tmp_path):
+    (tmp_path / "my_layers.py").write_text("import gc, pytest\nassert gc.isenabled()\n")
+
+    imported = _imported("predict", finished.folder, finished.data, "--import", "my_layers")
+
+    assert {"my_layers", "pytest"} <= {*imported}
+
+
 def test_help_answers_at_once():
     seconds = []
     for _ in range(3):

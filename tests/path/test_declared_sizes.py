@@ -1,17 +1,14 @@
 """What a file declares is checked before it is unpacked or built, and what real libraries write passes."""
 
 import io
-import json
 import zipfile
 from typing import Any
 
-import h5py
-import keras
 import numpy as np
 import pytest
 
 from poise.path import declared_sizes
-from poise.path.declared_sizes import check_archive, check_arrays, check_cells, format_bytes, load_model
+from poise.path.declared_sizes import check_archive, check_arrays, check_cells, format_bytes
 from poise.study.sources import DataError, load
 
 
@@ -109,82 +106,6 @@ def test_parquet_that_does_not_fit_the_memory_is_refused(tmp_path, monkeypatch) 
     monkeypatch.setattr(declared_sizes, "memory", lambda: 1000)
     with pytest.raises(DataError, match=r"^'a\.parquet' cannot be read as Parquet: it unpacks to 16 kB, and this"):
         load(tmp_path / "a.parquet")
-
-
-# ---------------------------------------------------------------- models
-
-
-@pytest.fixture
-def model() -> keras.Model:
-    dense = [keras.layers.Dense(4, "relu", name="first"), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
-    return keras.Sequential([keras.Input((3,)), *dense])
-
-
-def _changed(file, change) -> Any:
-    """The file of a model with another configuration."""
-    with zipfile.ZipFile(file) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    config = json.loads(members["config.json"])
-    change(config["config"]["layers"])
-    return _archive(file, zipfile.ZIP_STORED, **{**members, "config.json": json.dumps(config)})
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["a.keras", "a.h5"])
-def test_a_model_loads_as_keras_loads_it(name, model, tmp_path) -> None:
-    model.save(tmp_path / name)
-    x = np.ones((2, 3), "float32")
-
-    loaded = load_model(tmp_path / name)
-
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
-    assert keras.layers.Layer.add_weight.__qualname__ == "Layer.add_weight"
-
-
-def test_layers_that_are_larger_than_the_file_are_refused_before_they_are_built(model, tmp_path) -> None:
-    model.save(tmp_path / "a.keras")
-    _changed(tmp_path / "a.keras", lambda layers: layers[1]["config"].update(units=10**9))
-
-    with pytest.raises(
-        ValueError, match=r"^its layers need at least 3,000,000,000 weights, but the file holds only \d"
-    ):
-        load_model(tmp_path / "a.keras")
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_layers_of_the_old_format_too(model, tmp_path) -> None:
-    model.save(tmp_path / "a.h5")
-    with h5py.File(tmp_path / "a.h5", "r+") as file:
-        config = json.loads(str(file.attrs["model_config"]))
-        config["config"]["layers"][1]["config"]["units"] = 10**9
-        file.attrs["model_config"] = json.dumps(config)
-
-    with pytest.raises(ValueError, match=r"^its layers need at least 3,000,000,000 weights"):
-        load_model(tmp_path / "a.h5")
-
-
-def test_weights_that_declare_more_than_they_hold_are_refused(model, tmp_path) -> None:
-    content = io.BytesIO()
-    with h5py.File(content, "w") as file:
-        shape = {"shape": (30000, 30000), "chunks": (1000, 1000), "compression": "gzip", "dtype": "float32"}
-        file.create_dataset("layers/dense/vars/0", **shape)
-    model.save(tmp_path / "a.keras")
-    with zipfile.ZipFile(tmp_path / "a.keras") as archive:
-        config = archive.read("config.json")
-    _archive(tmp_path / "a.keras", config__json=config, **{"model.weights.h5": content.getvalue()})
-
-    with pytest.raises(ValueError, match=r"^it holds .* kB and unpacks to 3\.6 GB, which is not safe to read$"):
-        load_model(tmp_path / "a.keras")
-
-
-def test_a_layer_whose_output_fits_no_memory_is_refused(tmp_path) -> None:
-    tall = [keras.layers.RepeatVector(10**12), keras.layers.GlobalAveragePooling1D()]
-    keras.Sequential([keras.Input((3,)), *tall]).save(tmp_path / "a.keras")
-
-    with pytest.raises(
-        ValueError, match=r"^its layer 'repeat_vector\w*' returns 3,000,000,000,000 numbers per row, too many for "
-    ):
-        load_model(tmp_path / "a.keras")
 
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (7.2e9, "7.2 GB"), (1e18, "1e+06 TB")])

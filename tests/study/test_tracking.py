@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from poise.study import storage
+from poise.study.description_file import FILES
 from poise.study.errors import DataError
-from poise.study.loading import FILES
 from poise.study.report.description import describe
 from poise.study.report.sentences import write_answer
 from poise.study.result import Study

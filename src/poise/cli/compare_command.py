@@ -26,7 +26,7 @@ def compare(
     with plain_errors({"folder": FOLDER_HINT}):
         from poise.cli.screen import complain, console
         from poise.cli.study_output import find_differences, print_comparison
-        from poise.study.loading import read_description
+        from poise.study.description_file import read_description
 
         if len(folders) < 2:
             raise BadInputError("compare needs two or more studies, got 1. Use poise show to print one study.")

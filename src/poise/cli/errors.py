@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import typer
 
-from poise.cli.package import import_package
 from poise.cli.screen import complain
 from poise.files import DISK_FULL, CannotWriteError, OutputExistsError
 
@@ -36,14 +35,13 @@ class InternalError(Exception):
 
 @contextmanager
 def plain_errors(hints: Mapping[str, str] | None = None, farewell: Callable[[], str] | None = None) -> Iterator[None]:
-    """Import the package, run a command, and print one sentence instead of a traceback for what a user can correct.
+    """Run a command, and print one sentence instead of a traceback for what a user can correct.
 
     Args:
         hints: For an argument that an error names, the sentence to add to its message. Default: `None`.
         farewell: Returns what to print if the command is interrupted. Default: `None`.
     """
     try:
-        import_package()
         yield
     except KeyboardInterrupt:
         complain(farewell() if farewell else "Stopped.")

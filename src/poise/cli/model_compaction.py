@@ -17,7 +17,7 @@ from poise.compaction import compact, compare_models, dead_units
 from poise.compaction.analysis import check_multiple, check_tolerance
 from poise.compaction.graph import check_model, graph_of
 from poise.files import OutputExistsError, check_writable, replace_file
-from poise.path.declared_sizes import load_model
+from poise.path.model_files import load_model
 
 SUFFIX = ".keras"
 OLD_SUFFIXES = (".h5", ".hdf5")

@@ -2,17 +2,24 @@
 
 `poise/__init__.py` imports Keras, which takes seconds; the commands and their `--help` need only modules of
 `poise.cli`. The console script therefore puts the package into `sys.modules` without running its `__init__.py`, and
-each command runs it before its work starts.
+each command that needs Keras runs it before its work starts.
 """
 
+import importlib
 import signal
 import sys
 
+from poise.cli.lean_imports import lean_imports
 
-def import_package() -> None:
+
+def import_package(*, needs_skops: bool = False) -> None:
     """Run `poise/__init__.py`, unless that was done. Ctrl-C then ends the process at once.
 
     Python would raise KeyboardInterrupt somewhere inside an imported module, which may swallow it.
+
+    Args:
+        needs_skops: Whether to import skops too. It is imported first, because it searches all modules that are
+            imported for each function of NumPy and SciPy: after Keras, there are three times as many. Default: `False`.
 
     Raises:
         ImportError: If the backend of Keras is not installed; its `name` is the backend's.
@@ -26,6 +33,9 @@ def import_package() -> None:
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        package.__spec__.loader.exec_module(package)
+        with lean_imports():
+            if needs_skops:
+                importlib.import_module("skops.io")
+            package.__spec__.loader.exec_module(package)
     finally:
         signal.signal(signal.SIGINT, handler)

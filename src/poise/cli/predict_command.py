@@ -7,6 +7,7 @@ import typer
 
 from poise.cli.errors import plain_errors
 from poise.cli.options import FOLDER_HINT, Decimal, Delimiter, Encoding, Import, StudyFolder
+from poise.cli.package import import_package
 
 HINTS = {"folder": FOLDER_HINT, "imports": "Pass --import MODULE to import a module.", "out": "Change --out."}
 
@@ -44,6 +45,7 @@ def predict(
       poise predict runs/sales new.csv --import my_layers
     """
     with plain_errors(HINTS):
+        import_package(needs_skops=True)
         from poise.cli.custom_modules import import_modules
         from poise.cli.screen import say_data
         from poise.study.prediction_files import check_output, write_predictions

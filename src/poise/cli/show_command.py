@@ -16,7 +16,7 @@ def show(folder: StudyFolder) -> None:
     with plain_errors({"folder": FOLDER_HINT}):
         from poise.cli.screen import console, say
         from poise.cli.study_output import print_study
-        from poise.study.loading import REPORT, read_description
+        from poise.study.description_file import REPORT, read_description
 
         print_study(read_description(folder), console())
         say(f"Report: {folder / REPORT}")

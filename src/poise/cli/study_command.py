@@ -9,6 +9,7 @@ import typer
 
 from poise.cli.errors import BadInputError, plain_errors
 from poise.cli.options import Decimal, Delimiter, Encoding
+from poise.cli.package import import_package
 from poise.cli.unfinished import UnfinishedStudy
 
 if TYPE_CHECKING:
@@ -172,12 +173,13 @@ def study(
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)
     with plain_errors(HINTS, unfinished.farewell):
+        import_package(needs_skops=True)
         from poise.cli.custom_modules import add_working_directory
         from poise.cli.screen import console, progress_bar, say, say_data
         from poise.cli.study_output import print_study
         from poise.study import run, tracking
         from poise.study.candidates.penalties import DEFAULT_PENALTIES
-        from poise.study.loading import RECORD
+        from poise.study.description_file import RECORD
         from poise.study.storage import check_folder
 
         arguments["hidden_layer_sizes"] = _split_units(hidden_layer_sizes)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from poise.escaping import escape_controls
-from poise.study.columns.base import SET_ASIDE
+from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.report.comparison import read_estimate, show_estimate
 from poise.study.report.numbers import format_number, format_with_error
 from poise.study.scores import score_name

@@ -3,19 +3,12 @@
 A small file can declare arrays, archives and layers that fill the memory of a machine.
 """
 
-import contextlib
 import math
 import os
 import re
-import shutil
-import tempfile
-import threading
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-import keras
 import numpy as np
 
 FLOOR = 256 << 20
@@ -24,15 +17,9 @@ EXPANSION = 100
 """A file that unpacks to more may unpack to this many times its own size. NumPy, Keras and Excel files stay below."""
 LARGEST_JSON = 64 << 20
 """Bytes of a JSON file within an archive."""
-SPARE_WEIGHTS = 16 << 20
-"""Entries that the weights of a model may have in addition to the bytes of its file."""
 MOST_CELLS = 10_000_000
 """Cells that any sheet may span."""
-ROWS = 128
-"""Rows for which the outputs of every layer of a model have to fit the memory."""
-LEGACY = (".h5", ".hdf5")
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
-_ONE_AT_A_TIME = threading.Lock()
 
 
 def check_archive(file: str | os.PathLike[str] | IO[bytes]) -> int:
@@ -109,43 +96,6 @@ def check_cells(workbook: str | os.PathLike[str]) -> None:
                 raise ValueError(f"a sheet spans {rows:,} rows of {columns:,} columns, and holds {len(cells):,} cells")
 
 
-def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
-    """Return the Keras model in a file, not compiled, if its archive and its layers are not larger than the file.
-
-    Args:
-        file: what `model.save` wrote.
-        safe_mode: as for `keras.saving.load_model`.
-
-    Raises:
-        ValueError: If they are larger.
-        Exception: Whatever Keras, zipfile, h5py and JSON raise for a file that is not a model.
-    """
-    path = Path(file)
-    if path.suffix.lower() in LEGACY:
-        held = path.stat().st_size
-        _check_hdf5(path, held)
-    else:
-        held = check_archive(path)
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                if member.filename.endswith(LEGACY):
-                    with archive.open(member) as packed, tempfile.SpooledTemporaryFile(FLOOR) as content:
-                        shutil.copyfileobj(packed, content)
-                        content.seek(0)
-                        _check_hdf5(content, member.file_size)
-    with _weights_up_to(held + SPARE_WEIGHTS, held):
-        model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
-    for operation in getattr(model, "operations", model.layers):
-        for output in keras.tree.flatten(getattr(operation, "output", ())):
-            row = math.prod(length or 1 for length in output.shape[1:])
-            if 4 * ROWS * row > memory():
-                raise ValueError(
-                    f"its layer {operation.name!r} returns {row:,} numbers per row, too many for the "
-                    f"{format_bytes(memory())} of memory of this machine"
-                )
-    return model
-
-
 def memory() -> int:
     """Return the bytes of memory of this machine; 16 GB if unknown."""
     try:
@@ -188,45 +138,3 @@ def _check_array(content: IO[bytes], size: int, name: str) -> None:
         raise ValueError(
             f"{name} declares an array of shape {shape}, {format_bytes(declared)}, and holds {format_bytes(held)}"
         )
-
-
-def _check_hdf5(file: Any, size: int) -> None:
-    import h5py
-
-    declared = 0
-
-    def add(name: str, item: Any) -> None:
-        nonlocal declared
-        if isinstance(item, h5py.Dataset):
-            declared += math.prod(item.shape or ()) * item.dtype.itemsize
-
-    with h5py.File(file, "r") as content:
-        content.visititems(add)
-    check_expansion(declared, size, expansion=4)
-
-
-@contextlib.contextmanager
-def _weights_up_to(entries: int, held: int) -> Iterator[None]:
-    """Refuse layers that ask for more entries of weights than these, before they get any.
-
-    Keras has no hook between a layer's configuration and its weights but the method by which all layers ask for them.
-    """
-    original = keras.layers.Layer.add_weight
-    asked = 0
-
-    def add_weight(layer: Any, shape: Any = None, *arguments: Any, **settings: Any) -> Any:
-        nonlocal asked
-        asked += math.prod(int(length) for length in np.atleast_1d(() if shape is None else shape))
-        if asked > entries:
-            raise ValueError(
-                f"its layers need at least {asked:,} weights, but the file holds only {format_bytes(held)}; it is "
-                "damaged or unsafe"
-            )
-        return original(layer, shape, *arguments, **settings)
-
-    with _ONE_AT_A_TIME:
-        keras.layers.Layer.add_weight = add_weight
-        try:
-            yield
-        finally:
-            keras.layers.Layer.add_weight = original

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import keras
 import pandas as pd
 
-from poise.study.columns.base import SET_ASIDE
 from poise.study.columns.encoding import Encoder
 from poise.study.columns.kinds import kind_named
+from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.errors import first_line
 
 Shape = tuple[int | None, ...]

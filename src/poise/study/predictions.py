@@ -11,6 +11,7 @@ from poise.study.columns.reading import convert_rows
 from poise.study.errors import DataError, first_line
 
 BATCH_SIZE = 1024
+"""Rows that are predicted at once; the last batch is padded, so that no prediction depends on the other rows."""
 
 
 def predict_rows(
@@ -54,8 +55,10 @@ def predict_probabilities(outputs: np.ndarray) -> np.ndarray:
 
 
 def _predict_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    padded = np.zeros((-(-len(x) // BATCH_SIZE) * BATCH_SIZE, *x.shape[1:]), x.dtype)
+    padded[: len(x)] = x
     try:
-        return model.predict(x, batch_size=BATCH_SIZE, verbose=0).astype("float64")
+        return model.predict(padded, batch_size=BATCH_SIZE, verbose=0)[: len(x)].astype("float64")
     except MemoryError:
         raise
     except Exception as error:  # layers raise anything

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
 
 RESAMPLES = 2000
 MOST_UNITS = 5000
@@ -139,6 +138,8 @@ class Scorer:
         value = float(statistic(*sums))
         if len(sums[0]) < 2 or np.isnan(value):
             return Estimate(value, float("nan"), float("nan"))
+        from scipy.stats import bootstrap  # it takes longer to import than poise show to run
+
         # In batches, since SciPy holds all resamples of a batch at once.
         batch = max(int(2e6 / len(sums[0])), 1)
         resampled = bootstrap(

@@ -29,9 +29,9 @@ from poise.files import (
     replace_folder,
     write_bytes,
 )
+from poise.study.description_file import FILES, MODEL, NEEDED, PREPROCESSING, RECORD, REPORT, TABLE
 from poise.study.errors import OccupiedError
 from poise.study.findings import Findings
-from poise.study.loading import FILES, MODEL, NEEDED, PREPROCESSING, RECORD, REPORT, TABLE
 from poise.study.report.description import describe, paths_table
 from poise.study.report.page import render_page
 from poise.study.report.schema import checksum_of

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poise.files import OutputExistsError, check_writable
+from poise.study.description_file import read_description
 from poise.study.errors import DataError
-from poise.study.loading import read_description
 from poise.study.result import Study
 from poise.study.settings import NO_PENALTY
 from poise.study.watching import WatchedTraining

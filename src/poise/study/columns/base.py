@@ -15,8 +15,8 @@ import pandas as pd
 from pandas.api import types as dtypes
 from sklearn.base import BaseEstimator
 
-SET_ASIDE = "set aside"
-"""The kind of a column that is not used."""
+from poise.study.columns.set_aside import SET_ASIDE
+
 MISSING_TEXTS = ("", "?")
 
 

@@ -4,8 +4,9 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from poise.study.columns.base import SET_ASIDE, Column, Detected, RawColumn, UnexpectedValueError
+from poise.study.columns.base import Column, Detected, RawColumn, UnexpectedValueError
 from poise.study.columns.kinds import KINDS, kind_named
+from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.errors import DataError
 from poise.study.headers import check_column, check_header
 
