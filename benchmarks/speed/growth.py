@@ -25,7 +25,7 @@ VALUES = {
     "lanes": (1, 10, 100, 1000),
     "width": (16, 64, 256, 1024),
 }
-QUICK_VALUES = {"rows": (100, 200), "columns": (10, 20), "lanes": (1, 2), "width": (4, 8)}
+QUICK_VALUES = {"rows": (500, 1000), "columns": (10,), "lanes": (10,), "width": (64,)}
 FEW_STEPS, SHORTEST = 100, 8.0
 """Steps of the shorter path, and the least seconds by which the longer one must take longer."""
 
@@ -96,12 +96,12 @@ def draw_curves(file: str, curves: dict[str, list[tuple[int, float]]]) -> dict[s
         figure.add_scatter(
             x=x, y=y, mode="lines+markers", line={"color": pictures.PREDICTION, "width": 2}, row=1, col=column
         )
-        figure.update_xaxes(title=size, row=1, col=column)
+        figure.update_xaxes(title=size, tickvals=x, ticktext=[f"{value:,}" for value in x], row=1, col=column)
     figure.update_layout(
         template="plotly_white", width=800, height=280, showlegend=False, font={"size": 13, "color": "#222222"},
         margin={"l": 70, "r": 20, "t": 20, "b": 60}, paper_bgcolor="white", plot_bgcolor="white",
     )  # fmt: skip
-    figure.update_xaxes(type="log", dtick=1, exponentformat="power")
+    figure.update_xaxes(type="log")
     figure.update_yaxes(type="log", dtick=1, exponentformat="power")
     figure.update_yaxes(title="µs per lane and step", row=1, col=1)
     pictures.save_pictures({str(Path(file).with_suffix("")): figure})
