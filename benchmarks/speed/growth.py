@@ -96,7 +96,8 @@ def draw_curves(file: str, curves: dict[str, list[tuple[int, float]]]) -> dict[s
         figure.add_scatter(
             x=x, y=y, mode="lines+markers", line={"color": pictures.PREDICTION, "width": 2}, row=1, col=column
         )
-        figure.update_xaxes(title=size, tickvals=x, ticktext=[f"{value:,}" for value in x], row=1, col=column)
+        labels = [f"{value // 1000}k" if value % 1000 == 0 else str(value) for value in x]
+        figure.update_xaxes(title=size, tickvals=x, ticktext=labels, tickangle=0, row=1, col=column)
     figure.update_layout(
         template="plotly_white", width=800, height=280, showlegend=False, font={"size": 13, "color": "#222222"},
         margin={"l": 70, "r": 20, "t": 20, "b": 60}, paper_bgcolor="white", plot_bgcolor="white",
