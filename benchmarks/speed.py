@@ -92,7 +92,8 @@ def report(parts: list[str], options: Options, as_json: bool) -> int:
             print(f"  failed: {error}", file=screen, flush=True)
             failed.append(part)
     if as_json:
-        print(json.dumps({**about, **asdict(options), "failed": failed, "rows": rows}, indent=1, ensure_ascii=False))
+        results = {**about, "options": asdict(options), "failed": failed, "rows": rows}
+        print(json.dumps(results, indent=1, ensure_ascii=False))
     return 1 if failed else 0
 
 
