@@ -25,8 +25,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")
 
 TRAINED = """
 import keras, numpy as np, poise
+from poise.path import chunks
 
 def trained(engine, checkpoint=None, **changed):
+    chunks.NARROW = 2  # so that there are several chunks
     keras.utils.clear_session()
     keras.utils.set_random_seed(3)
     dense = [keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.2), keras.layers.Dense(1)]
@@ -39,6 +41,13 @@ def trained(engine, checkpoint=None, **changed):
 """
 exec(TRAINED)
 trained = globals()["trained"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_it_was() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "NARROW", chunks.NARROW)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +78,13 @@ def here() -> Any:
     return trained("in_process")
 
 
-def assert_same(path, other, exactly=True) -> None:
+def assert_same(path, other) -> None:
     mine, theirs = (each.lanes.table.drop(columns="seconds") for each in (path, other))
     assert mine.columns.equals(theirs.columns)
     for name in mine:
-        equal(mine[name].to_numpy("float64"), theirs[name].to_numpy("float64"), exactly)
+        np.testing.assert_array_equal(mine[name].to_numpy("float64"), theirs[name].to_numpy("float64"))
     for a, b in zip(path.lanes.weights, other.lanes.weights, strict=True):
-        equal(a, b, exactly)
-
-
-def equal(a, b, exactly) -> None:
-    if exactly:
         np.testing.assert_array_equal(a, b)
-    else:
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 def tamper(monkeypatch, tampered) -> None:
@@ -98,20 +100,39 @@ def tamper(monkeypatch, tampered) -> None:
 
 
 def test_the_cluster_trains_what_one_process_does(undisturbed, here) -> None:
-    assert_same(undisturbed, here, exactly=False)
+    assert_same(undisturbed, here)
     assert not undisturbed.table["failed"].any()
+
+
+def path_with_custom_settings(executor) -> Any:
+    """A path in which each setting that does not reach the worker changes the numbers."""
+    keras.utils.set_random_seed(5)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(0.003, beta_2=0.97, epsilon=1e-5), "mse")
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype("float32")
+    return poise.fit_path(
+        model, x, np.abs(x[:, :1]), poise.L1(), strengths=[1e-3, 0.01, 0.1, 0.3], cv=2, progress=False,
+        training=poise.Training(epochs=5, batch_size=8, settle=20), executor=executor,
+    )  # fmt: skip
+
+
+def test_every_executor_gives_the_same_bits(machines) -> None:
+    in_process = path_with_custom_settings("in_process")
+    assert_same(path_with_custom_settings("subprocess"), in_process)
+    assert_same(path_with_custom_settings("ray"), in_process)
 
 
 def test_adaptive_stages_and_early_stopping_run_on_the_cluster(machines) -> None:
     changed = {"adaptive": 1, "relax": True, "training": poise.Training(epochs=6, settle=10, early_stopping=True)}
-    assert_same(trained("ray", **changed), trained("in_process", **changed), exactly=False)
+    assert_same(trained("ray", **changed), trained("in_process", **changed))
 
 
 def test_the_size_of_a_chunk_is_measured_on_a_machine(undisturbed, monkeypatch) -> None:
     asked, fastest = [], RayExecutor.fastest_size
     monkeypatch.setattr(chunks, "LARGE", 0)
     monkeypatch.setattr(RayExecutor, "fastest_size", lambda *arguments: asked.append(fastest(*arguments)) or asked[-1])
-    assert_same(trained("ray"), undisturbed, exactly=False)
+    # Parts of another width sum in another order.
+    np.testing.assert_allclose(trained("ray").table["val_loss"], undisturbed.table["val_loss"], rtol=1e-5)
     assert set(asked) <= {1, 4}
     assert asked
 
@@ -184,7 +205,7 @@ def test_a_chunk_too_large_for_the_memory_is_halved(undisturbed, monkeypatch) ->
 
     monkeypatch.setattr(ray_executor._Piece, "halve", counted)
     tamper(monkeypatch, short)
-    assert_same(trained("ray"), undisturbed, exactly=False)
+    assert_same(trained("ray"), undisturbed)
     assert max(sizes) > 1
 
 

@@ -19,6 +19,8 @@ LARGE = 20_000_000
 """Numbers in the weights of all lanes, above which the size of a chunk is measured."""
 SIZES = (1, 4, 16, 64)
 """Widths that are measured."""
+PARTS = 32
+"""Parts of a chunk at most: a checkpoint is written after each chunk."""
 CACHED = 600_000
 """Numbers in the layers' outputs of all lanes of a part at one step. More of them leave a processor's cache."""
 WIDEST = 20
@@ -125,7 +127,7 @@ def _chunk_shape(members: int, strengths: int, training: Training, width: int, l
         rows = min(members, fitting)
         return rows, max(_fitting_lanes(limits) // rows, 1)
     parts = members * -(-strengths // width)
-    wanted = min(fitting, max(parts // limits.parallel_chunks, 1))
+    wanted = min(fitting, PARTS, max(parts // limits.parallel_chunks, 1))
     rows = min(members, fitting if training.early_stopping else wanted)
     return rows, max(wanted // rows, 1) * width
 
