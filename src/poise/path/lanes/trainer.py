@@ -205,7 +205,7 @@ class LaneTrainer:
                 losses[part.lanes] = measures["held_loss"]
                 history.note(length, part, measures)
         state = self._merge(task, parts)
-        choice.update(length, (state.trained, state.fixed), losses)
+        choice.update(length, (state.trained, state.fixed), losses, _count_live(self._problem, state))
         return measured
 
     def _merge(self, task: Task, parts: list[Part]) -> LaneState:
@@ -246,3 +246,15 @@ def _settle_on_zeros(problem: LaneProblem, task: Task) -> np.ndarray:
     targets = problem.optimizer.targets
     rules = {number for target in targets for number, penalty in target.proximal if not penalty.smooth}
     return np.any(task.strengths[:, sorted(rules)] > 0, axis=1)
+
+
+def _count_live(problem: LaneProblem, state: LaneState) -> np.ndarray | None:
+    """Return (replicas, strengths) the number of weights that are not zero; None if no penalty makes them zero."""
+    members = {
+        number
+        for target in problem.optimizer.targets
+        if any(not penalty.smooth for _, penalty in target.proximal)
+        for number in target.members
+    }
+    counts = [np.count_nonzero(state.trained[at], axis=tuple(range(2, state.trained[at].ndim))) for at in members]
+    return sum(counts, start=np.zeros(())) if counts else None
