@@ -9,7 +9,7 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
-    ("_backend", "_keras_internals", "_version", "files"),
+    ("_backend", "_keras_internals", "_version", "compilation_cache", "files"),
     ("escaping", "penalties"),
     ("layer_state",),
     ("rules",),
@@ -22,7 +22,7 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 BACKENDS = {"jax", "tensorflow", "torch"}
-KNOWING = ["diagnostics/gradients.py", "optimizer/distribution.py"]
+KNOWING = ["compilation_cache.py", "diagnostics/gradients.py", "optimizer/distribution.py"]
 """The files that import them."""
 INTERNALS = SOURCE / "_keras_internals.py"
 """The only file that touches private names of Keras."""

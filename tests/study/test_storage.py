@@ -442,7 +442,7 @@ def test_a_network_that_cannot_predict_is_one_sentence(folder, monkeypatch) -> N
     def predict(*_, **__) -> Never:
         raise RuntimeError("shapes differ\nin detail")
 
-    monkeypatch.setattr(run.model, "predict", predict)
+    monkeypatch.setattr(run.model, "call", predict)
     with pytest.raises(DataError, match=r"cannot predict these rows: shapes differ\."):
         run.predict(rows())
 
