@@ -189,8 +189,9 @@ def test_the_ends_of_the_grid_are_warned_of(diabetes) -> None:
 def test_convergence_is_reported(diabetes) -> None:
     each = diabetes["l2"]
     sentences = []
-    for residual in (0.0005, 0.02, 0.4, float("nan")):
-        lanes = each.path.lanes.table.assign(residual=residual, gradient=1.0)
+    whole = each.path.training.settle
+    for residual, steps in ((0.0005, whole), (0.02, whole), (0.4, whole), (float("nan"), whole), (0.4, whole - 1)):
+        lanes = each.path.lanes.table.assign(residual=residual, gradient=1.0, settled=steps)
         stage = replace(each.path, lanes=replace(each.path.lanes, table=lanes))
         sentences.append(write_answer(altered(diabetes, path=stage, stage=stage))[2])
 
@@ -200,6 +201,8 @@ def test_convergence_is_reported(diabetes) -> None:
     assert sentences[1].endswith("Training nearly converged (relative residual 0.02).")
     assert "Training did not converge (relative residual 0.4). More steps may help." in sentences[2]
     assert sentences[3].endswith("It is unknown whether training converged.")
+    stopped = f"Training stopped after {whole - 1} steps, because the held-out loss no longer fell."
+    assert sentences[4].endswith(stopped)
 
 
 def test_an_unknown_error_is_not_invented(diabetes) -> None:

@@ -22,7 +22,7 @@ import skops.io
 from scipy.special import expit, softmax
 
 from poise.files import take_lock
-from poise.study import storage
+from poise.study import predictions, storage
 from poise.study.columns.encoding import Encoder
 from poise.study.description_file import FILES, read_description
 from poise.study.errors import DataError
@@ -442,7 +442,7 @@ def test_a_network_that_cannot_predict_is_one_sentence(folder, monkeypatch) -> N
     def predict(*_, **__) -> Never:
         raise RuntimeError("shapes differ\nin detail")
 
-    monkeypatch.setattr(run.model, "call", predict)
+    monkeypatch.setattr(predictions, "predict_outputs", predict)
     with pytest.raises(DataError, match=r"cannot predict these rows: shapes differ\."):
         run.predict(rows())
 

@@ -36,8 +36,8 @@ def explain_selection(candidate: Candidate) -> str:
 
 
 def write_convergence(candidate: Candidate) -> str:
-    """Return a sentence on whether the training at the chosen strength converged."""
-    residual = float(candidate.row["relative_residual"])
+    """Return a sentence on how the training at the chosen strength ended."""
+    residual, steps = float(candidate.row["relative_residual"]), int(candidate.row["settled"])
     if not np.isfinite(residual):
         return "It is unknown whether training converged."
     share = f"(relative residual {format_number(residual, DIGITS)})"
@@ -45,6 +45,8 @@ def write_convergence(candidate: Candidate) -> str:
         return f"Training converged {share}."
     if residual <= NEARLY:
         return f"Training nearly converged {share}."
+    if steps < (candidate.stage.training.settle or 0):
+        return f"Training stopped after {steps} steps, because the held-out loss no longer fell."
     return f"Training did not converge {share}. More steps may help."
 
 

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from poise.study.findings import Findings, has_penalty
 from poise.study.report.panels import Plot, add_line, log_axis, make_panels
 from poise.study.report.sections.base import Section
+from poise.study.report.sections.training import last_step
 
 LINES = (("prediction", "prediction", "prediction", "solid"), ("penalty", "penalty", "penalty", "solid"))
 MOST_LAYERS = 6
@@ -59,7 +60,7 @@ def draw_forces(study: Findings) -> go.Figure:
                     add_line(figure, row, column, forces["step"], force.round(9), *style)
                     ends += [float(force.min()), float(force.max())]
     ends = ends or [1.0]
-    figure.update_traces(hovertemplate="%{y:.3g}").update_xaxes(range=[0, study.settings.max_iter])
+    figure.update_traces(hovertemplate="%{y:.3g}").update_xaxes(range=[0, last_step(study)])
     figure.update_yaxes(log_axis(min(ends) / MARGIN, max(ends) * MARGIN))
     return figure.update_layout(hovermode="x unified")
 

@@ -56,8 +56,13 @@ def draw_losses(study: Findings) -> go.Figure:
                 add_line(figure, 1, column, history.index, history[key].round(6), *style)
     figure.update_traces(hovertemplate="%{y:.4g}")
     low, high = _loss_range(study)
-    figure.update_xaxes(range=[0, study.settings.max_iter])
+    figure.update_xaxes(range=[0, last_step(study)])
     return figure.update_yaxes(range=[low, high]).update_layout(hovermode="x unified")
+
+
+def last_step(study: Findings) -> int:
+    """Return the last step of the longest training."""
+    return max(int(study.watched[candidate.name].history.index[-1]) for candidate in study.watched_candidates)
 
 
 def is_cut(study: Findings) -> bool:
