@@ -78,4 +78,4 @@ def set_rate(problem: LaneProblem, state: LaneState, share: Any, rate: Any) -> L
     inner = [*state.inner]
     old = inner[problem.rate_position]
     inner[problem.rate_position] = jnp.full_like(old, 0.5 * rate * (1.0 + jnp.cos(jnp.pi * share)))
-    return state._replace(inner=inner)
+    return LaneState(state.trained, state.fixed, inner)
