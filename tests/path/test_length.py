@@ -1,5 +1,7 @@
 """How long the lanes of a strength train."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,13 +11,17 @@ FOLDS = np.array([-0.1, 0.0, 0.1])[:, None]
 ERROR = 0.1 / np.sqrt(3)
 
 
-def train(losses: np.ndarray, settles: bool, moments: list[int]) -> tuple[LengthChoice, int]:
-    """Return the choice after a training with these mean losses by moment, and the moment at which it ended."""
+def train(losses: np.ndarray, settles: bool, moments: list[int], live: Any = None) -> tuple[LengthChoice, int]:
+    """Return the choice after a training with these mean losses by moment, and the moment at which it ended.
+
+    `live` maps a moment to the number of weights that are not zero; by default it changes at every moment.
+    """
     choice = LengthChoice((3, 1), np.array([settles]), moments[-1], None)
     end = 0
     for moment, loss in zip(moments, losses, strict=True):
         end = moment
-        choice.update(moment, [np.full((3, 1, 2), float(moment))], loss + FOLDS)
+        count = np.full((3, 1), moment if live is None else live(moment))
+        choice.update(moment, [np.full((3, 1, 2), float(moment))], loss + FOLDS, count)
         if not choice.is_training.any():
             break
     np.testing.assert_array_equal(choice.state[0], choice.best[0])
@@ -51,6 +57,15 @@ def test_a_loss_that_levels_off_ends_early_unless_zeros_are_to_settle() -> None:
     assert end < 800
     choice, end = train(losses, True, MOMENTS)
     assert choice.best[0] == end == 800
+
+
+def test_training_ends_once_the_zeros_have_settled() -> None:
+    losses = np.full(len(MOMENTS), 0.5)
+    choice, end = train(losses, True, MOMENTS, live=lambda moment: 100 if moment < 140 else 10)
+    assert choice.best[0] == end
+    assert 2 * 140 <= end < 800
+    choice, end = train(losses, True, MOMENTS, live=lambda moment: 1000 + (moment > 100))  # a change that is small
+    assert end < 400
 
 
 def test_zeros_settle_only_within_the_slack() -> None:

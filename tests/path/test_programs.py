@@ -71,7 +71,7 @@ class TestSharing:
     def test_the_grid_its_extension_and_adaptive_stages_share_one_program(self) -> None:
         PROGRAMS.clear()
         fit(penalty=poise.GroupLasso(groups="inputs"), adaptive=2, training=poise.Training(epochs=0, settle=20))
-        assert len(PROGRAMS) == 6  # steps, three measurements, and two of a loss for is_mean_loss
+        assert len(PROGRAMS) == 5  # steps, two measurements, and two of a loss for is_mean_loss
 
     def test_a_second_estimator_compiles_nothing(self) -> None:
         regress().fit(X, Y[:, 0])

@@ -28,7 +28,13 @@ SMALL: dict[str, Any] = {
     "max_iter": 30,
     "learning_rate": 0.1,
 }
-LINEAR: dict[str, Any] = {"hidden_layer_sizes": (), "cv": 2, "max_iter": 600, "learning_rate": 0.1}
+LINEAR: dict[str, Any] = {
+    "early_stopping": False,
+    "hidden_layer_sizes": (),
+    "cv": 2,
+    "max_iter": 600,
+    "learning_rate": 0.1,
+}
 
 
 NEEDS_FLOAT64 = "check_sample_weight_equivalence_on_dense_data"

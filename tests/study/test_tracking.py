@@ -65,7 +65,7 @@ def test_tensorboard_shows_losses_and_forces_over_the_steps(diabetes_study, writ
         assert len(layers) == 3
         for variable in layers:
             rows = seen.forces[seen.forces["variable"] == variable]
-            for column in ("prediction", "penalty", "zeros", "weight_norm"):
+            for column in ("prediction", "penalty", "residual", "cosine"):
                 steps, shown = zip(*result[f"forces/{column}/{variable}"], strict=True)
                 assert steps == tuple(rows["step"])
                 np.testing.assert_allclose(shown, rows[column], rtol=1e-6)

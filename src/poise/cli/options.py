@@ -34,6 +34,13 @@ Import = Annotated[
         show_default=False,
     ),
 ]
+Cache = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Keep compiled programs in the user's cache folder, or in POISE_CACHE_DIR, for the next command.",
+    ),
+]
 StudyFolder = Annotated[
     Path, typer.Argument(metavar="STUDY", help="Folder that poise study wrote.", show_default=False)
 ]

@@ -10,9 +10,10 @@ import signal
 import sys
 
 from poise.cli.lean_imports import lean_imports
+from poise.compilation_cache import enable_compilation_cache
 
 
-def import_package(*, needs_skops: bool = False) -> None:
+def import_package(*, needs_skops: bool = False, caches_programs: bool = False) -> None:
     """Run `poise/__init__.py`, unless that was done. Ctrl-C then ends the process at once.
 
     Python would raise KeyboardInterrupt somewhere inside an imported module, which may swallow it.
@@ -20,6 +21,7 @@ def import_package(*, needs_skops: bool = False) -> None:
     Args:
         needs_skops: Whether to import skops too. It is imported first, because it searches all modules that are
             imported for each function of NumPy and SciPy: after Keras, there are three times as many. Default: `False`.
+        caches_programs: Whether to keep compiled programs on disk and use those that are there. Default: `False`.
 
     Raises:
         ImportError: If the backend of Keras is not installed; its `name` is the backend's.
@@ -29,6 +31,8 @@ def import_package(*, needs_skops: bool = False) -> None:
         return
     assert package.__spec__ is not None
     assert package.__spec__.loader is not None
+    if caches_programs:
+        enable_compilation_cache()
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from poise.cli.errors import plain_errors
-from poise.cli.options import FOLDER_HINT, Decimal, Delimiter, Encoding, Import, StudyFolder
+from poise.cli.options import FOLDER_HINT, Cache, Decimal, Delimiter, Encoding, Import, StudyFolder
 from poise.cli.package import import_package
 
 HINTS = {"folder": FOLDER_HINT, "imports": "Pass --import MODULE to import a module.", "out": "Change --out."}
@@ -33,6 +33,7 @@ def predict(
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
+    cache: Cache = True,
 ) -> None:
     """Predict new rows with a saved study.
 
@@ -45,7 +46,7 @@ def predict(
       poise predict runs/sales new.csv --import my_layers
     """
     with plain_errors(HINTS):
-        import_package(needs_skops=True)
+        import_package(needs_skops=True, caches_programs=cache)
         from poise.cli.custom_modules import import_modules
         from poise.cli.screen import say_data
         from poise.study.prediction_files import check_output, write_predictions

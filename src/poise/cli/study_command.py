@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli.errors import BadInputError, plain_errors
-from poise.cli.options import Decimal, Delimiter, Encoding
+from poise.cli.options import Cache, Decimal, Delimiter, Encoding
 from poise.cli.package import import_package
 from poise.cli.unfinished import UnfinishedStudy
 
@@ -142,6 +142,7 @@ def study(
         bool,
         typer.Option("--mlflow", help="Also log the study to MLflow, at MLFLOW_TRACKING_URI or in ./mlflow.db."),
     ] = False,
+    cache: Cache = True,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing study.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the content of study.json.")] = False,
@@ -173,7 +174,7 @@ def study(
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)
     with plain_errors(HINTS, unfinished.farewell):
-        import_package(needs_skops=True)
+        import_package(needs_skops=True, caches_programs=cache)
         from poise.cli.custom_modules import add_working_directory
         from poise.cli.screen import console, progress_bar, say, say_data
         from poise.cli.study_output import print_study

@@ -256,25 +256,31 @@ def _check_belong(variables: list[Any], model: Any) -> None:
 def _table(penalties: Penalties, squares: np.ndarray) -> pd.DataFrame:
     """Build the table from (targets, 4) of ‖∇prediction‖², ‖∇penalty‖², their inner product and ‖residual‖²."""
     weights, rows = penalties.weights(), []
-    for target, (prediction, penalty, inner, residual) in zip(penalties.targets, squares, strict=True):
+    for target, sums in zip(penalties.targets, squares, strict=True):
         w = ops.convert_to_numpy(weights[target.index]).astype("float64")
-        prediction, penalty, residual = np.sqrt([prediction, penalty, residual])
-        rows.append(
-            {
-                "variable": target.path,
-                "rule": ", ".join(penalties.rules[number] for number, _ in target.penalties),
-                "prediction": prediction,
-                "penalty": penalty,
-                "ratio": _divide(penalty, prediction),
-                "cosine": _divide(inner, prediction * penalty),
-                "winner": _winner(prediction, penalty),
-                "residual": residual,
-                "relative_residual": _divide(residual, prediction),
-                "zeros": float(np.mean(w == 0)) if w.size else float("nan"),
-                "weight_norm": float(np.linalg.norm(w)),
-            }
-        )
+        rule = ", ".join(penalties.rules[number] for number, _ in target.penalties)
+        zeros = float(np.mean(w == 0)) if w.size else float("nan")
+        names = {"variable": target.path, "rule": rule}
+        rows.append({**names, **compare_forces(sums), "zeros": zeros, "weight_norm": float(np.linalg.norm(w))})
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def compare_forces(sums: np.ndarray) -> dict[str, Any]:
+    """Return the columns of `forces` about two gradients.
+
+    Args:
+        sums: (4,) ‖∇prediction‖², ‖∇penalty‖², their inner product and ‖residual‖².
+    """
+    prediction, penalty, residual = np.sqrt(np.asarray(sums, "float64")[[0, 1, 3]])
+    return {
+        "prediction": prediction,
+        "penalty": penalty,
+        "ratio": _divide(penalty, prediction),
+        "cosine": _divide(float(sums[2]), prediction * penalty),
+        "winner": _winner(prediction, penalty),
+        "residual": residual,
+        "relative_residual": _divide(residual, prediction),
+    }
 
 
 COLUMNS = [

@@ -211,6 +211,8 @@ class LaneRunner:
             {name: arrays[f"size/{number}"] for number, name in enumerate(target_names(self.targets))},
             arrays.get("features"),
             [arrays[f"weight/{number}"] for number in range(len(self.problem.model.weights))],
+            arrays.get("measure/squares"),
+            {name.partition("_")[2]: value for name, value in arrays.items() if name.startswith("measure/history_")},
         )
 
 

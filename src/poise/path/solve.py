@@ -215,4 +215,6 @@ def _merge_lanes(low: Lanes, high: Lanes) -> Lanes:
         features = concatenate(low.features, high.features)
     sizes = {name: concatenate(size, high.sizes[name]) for name, size in low.sizes.items()}
     weights = [concatenate(a, b) for a, b in zip(low.weights, high.weights, strict=True)]
-    return Lanes(table, sizes, features, weights)
+    squares = None if low.squares is None or high.squares is None else concatenate(low.squares, high.squares)
+    history = {name: concatenate(value, high.history[name]) for name, value in low.history.items()}
+    return Lanes(table, sizes, features, weights, squares, history)

@@ -119,9 +119,15 @@ class Lanes:
         features: (replicas, strengths, inputs) whether the input is read; None if unknown.
         weights: one array per weight of the model, in the order of `model.weights`, (full replicas, strengths, *shape);
             a full replica trains on all rows, and there is one per seed.
+        squares: sums of `poise.optimizer.targets.measure`, (replicas, strengths, targets, 4); not saved.
+        history: what was measured at the checkpoints of early stopping: `length` (epochs or settling steps), `loss`,
+            `held_loss` and `penalty`, (replicas, strengths, checkpoints), and `squares`, which has the further axes
+            (targets, 4); NaN where nothing was measured; not saved.
     """
 
     table: pd.DataFrame
     sizes: dict[str, np.ndarray] = field(default_factory=dict)
     features: np.ndarray | None = None
     weights: list[np.ndarray] = field(default_factory=list)
+    squares: np.ndarray | None = None
+    history: dict[str, np.ndarray] = field(default_factory=dict)

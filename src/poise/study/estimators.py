@@ -40,6 +40,8 @@ class PathRegressor(RegressorMixin, PathEstimator):
             features. Default: `"best"`.
         max_iter: The maximum number of full-batch steps per training (with more than 8,192 rows, each step uses the
             next 4,096 rows). Default: 800.
+        early_stopping: Whether each strength is trained only as long as its held-out loss falls, as in
+            `poise.Training`. Default: `True`.
         learning_rate: Adam's learning rate at the start; it decays to 0. Default: 0.01.
         n_init: The number of random initializations that are trained at each strength to evaluate it; `model_` is the
             network trained from the first one. Default: 1.
@@ -117,6 +119,7 @@ class PathClassifier(ClassifierMixin, PathEstimator):
         adaptive: See `PathRegressor`.
         selection: See `PathRegressor`.
         max_iter: See `PathRegressor`.
+        early_stopping: See `PathRegressor`.
         learning_rate: See `PathRegressor`.
         n_init: See `PathRegressor`.
         standardize: See `PathRegressor`.

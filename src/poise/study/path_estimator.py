@@ -30,12 +30,11 @@ from poise.study.candidates.penalties import get_penalty, make_rules
 from poise.study.columns.encoding import LARGEST
 from poise.study.columns.folds import standardize
 from poise.study.columns.number_column import set_constants_to_zero
+from poise.study.predictions import predict_outputs
 from poise.study.settings import Settings
 
 Penalties = str | Penalty | Rule | Sequence[Penalty | Rule]
 FLOATS = ["float64", "float32"]
-BATCH_SIZE = 1024
-"""Rows that are predicted at once; the last batch is padded, so that no prediction depends on the other rows."""
 
 
 class PathEstimator(BaseEstimator):
@@ -52,6 +51,7 @@ class PathEstimator(BaseEstimator):
         adaptive: int | None = None,
         selection: str = "best",
         max_iter: int = 800,
+        early_stopping: bool = True,
         learning_rate: float = 0.01,
         n_init: int = 1,
         standardize: bool = True,
@@ -65,6 +65,7 @@ class PathEstimator(BaseEstimator):
         self.adaptive = adaptive
         self.selection = selection
         self.max_iter = max_iter
+        self.early_stopping = early_stopping
         self.learning_rate = learning_rate
         self.n_init = n_init
         self.standardize = standardize
@@ -98,7 +99,9 @@ class PathEstimator(BaseEstimator):
                 strengths=check_strengths(self.strengths),
                 adaptive=adaptive,
                 relax=False,
-                training=Training(epochs=0, settle=settings.max_iter, update="proximal", early_stopping=True),
+                training=Training(
+                    epochs=0, settle=settings.max_iter, update="proximal", early_stopping=self.early_stopping
+                ),
                 checkpoint=None,
                 report=lambda share: None,
             )  # fmt: skip
@@ -178,10 +181,7 @@ class PathEstimator(BaseEstimator):
         """Return (rows, outputs) of the network."""
         check_is_fitted(self)
         x = self._inputs(np.asarray(validate_data(self, X, dtype=FLOATS, reset=False)))
-        padded = np.zeros((-(-len(x) // BATCH_SIZE) * BATCH_SIZE, x.shape[1]), "float32")
-        padded[: len(x)] = x
-        parts = [self.model_(part, training=False) for part in np.split(padded, len(padded) // BATCH_SIZE)]
-        return np.concatenate([*map(keras.ops.convert_to_numpy, parts)])[: len(x)].astype("float64")
+        return predict_outputs(self.model_, x)
 
 
 def check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:

@@ -54,11 +54,24 @@ def predict_probabilities(outputs: np.ndarray) -> np.ndarray:
     return odds / odds.sum(axis=1, keepdims=True)
 
 
-def _predict_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
+def predict_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    """Return (rows, outputs) float64 of a network.
+
+    It is called directly, because every new model would compile its own `predict`.
+
+    Args:
+        model: The network.
+        x: (rows, inputs).
+    """
     padded = np.zeros((-(-len(x) // BATCH_SIZE) * BATCH_SIZE, *x.shape[1:]), x.dtype)
     padded[: len(x)] = x
+    parts = [model(part, training=False) for part in np.split(padded, len(padded) // BATCH_SIZE)]
+    return np.concatenate([*map(keras.ops.convert_to_numpy, parts)])[: len(x)].astype("float64")
+
+
+def _predict_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
     try:
-        return model.predict(padded, batch_size=BATCH_SIZE, verbose=0)[: len(x)].astype("float64")
+        return predict_outputs(model, x)
     except MemoryError:
         raise
     except Exception as error:  # layers raise anything

@@ -30,6 +30,7 @@ from poise.study.candidates.penalties import DEFAULT_PENALTIES, find_shared_path
 from poise.study.columns.folds import Folds, encode_folds
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Findings
+from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
 from poise.study.result import Study
 from poise.study.scores import Estimate, RowScores, Scorer, score_rows
@@ -41,8 +42,8 @@ from poise.study.watching import watch_training
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done and with what is being done."""
-BASELINE_COST, WATCHING_COST = 0.3, 0.5
-"""The time of the training without a penalty, and of watching, relative to one path."""
+BASELINE_COST = 0.3
+"""The time of the training without a penalty, relative to one path."""
 UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
@@ -155,12 +156,9 @@ def run_study(
     for name in (NO_PENALTY, *settings.penalties):
         baseline = candidates[0].row_scores if candidates else None
         candidates.append(_make_candidate(name, trainer.path(name), rows, test_rows, baseline))
-    trainer.report_progress(0.0, "training curves", WATCHING_COST)
     chosen = settings.choose or _choose(candidates[1:] or candidates)
     watched = {
-        candidate.name: watch_training(
-            candidate.stage, candidate.strength, candidate.model, start, rows, settings.max_iter
-        )
+        candidate.name: watch_training(candidate.stage, candidate.strength, candidate.model, start)
         for candidate in candidates
         if candidate.name in (NO_PENALTY, chosen)
     }
@@ -194,7 +192,7 @@ class _Trainer:
         self.executor, self.checkpoint, self.report = executor, checkpoint, report
         names = dict.fromkeys(find_shared_path(name, settings.penalties) for name in settings.penalties)
         self.costs = {NO_PENALTY: BASELINE_COST, **{name: 1.0 + get_penalty(name).adaptive for name in names}}
-        self.total = sum(self.costs.values()) + WATCHING_COST
+        self.total = sum(self.costs.values())
         self.finished = 0.0
         self.paths: dict[str, RegularizationPath] = {}
 
@@ -273,7 +271,7 @@ def _make_candidate(
     selection_strength = path.best_strength if path.stages or name == NO_PENALTY else path.one_se_strength
     selected, stability = _select_columns(path, selection_strength, rows.encoder.owners)
     model = stage.model(strength)
-    scores = score_rows(scorer.task, scorer.y, model.predict(test_rows.x, batch_size=1024, verbose=0))
+    scores = score_rows(scorer.task, scorer.y, predict_outputs(model, test_rows.x))
     return Candidate(
         name, _title(name), path, stage, strength, selection_strength, selected, stability,
         float(row["val_loss"]), float(row["val_se"]), model, scores, scorer.loss(scores), scorer.score(scores),

@@ -35,7 +35,8 @@ def to_tensorboard(study: Study, folder: str | os.PathLike[str], *, overwrite: b
     """Write the training curves of the chosen network, and of that without a penalty, as two runs of TensorBoard.
 
     Scalars by training step: `losses/loss`, `losses/val_loss` (held-out rows), `losses/penalty`, `losses/total_loss`,
-    and for each penalized variable the columns of `poise.forces`, as `forces/COLUMN/VARIABLE`. Histograms: the
+    and for each penalized variable the columns of `poise.forces` about the two gradients, as
+    `forces/COLUMN/VARIABLE`. Histograms: the
     penalized `weights` before and after training.
 
     Args:

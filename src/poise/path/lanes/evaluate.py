@@ -15,6 +15,7 @@ from poise.path.lanes.sources import DataSource
 from poise.path.lanes.step import loss_and_gradient, loss_scale, row_weights
 
 LOSSES = ("loss", "held_loss")
+Measures = dict[str, np.ndarray]
 
 
 def evaluate_rows(
@@ -81,21 +82,28 @@ def evaluate_held_rows(
     return jax.vmap(over_strengths)(trained, fixed, x, y, times(row_weights(network, counted), sample_weight))
 
 
-def measure_lanes(problem: LaneProblem, source: DataSource, part: Part) -> dict[str, np.ndarray]:
-    """Return by name (replicas, strengths): both losses, the penalty, norms of gradient and residual, and `diverged`.
+def measure_lanes(problem: LaneProblem, source: DataSource, part: Part, is_sample: bool = False) -> Measures:
+    """Return by name (replicas, strengths, ...): losses, the penalty, norms of gradient and residual, and `diverged`.
+
+    `squares` has the sums of `poise.optimizer.targets.measure` by target, (replicas, strengths, targets, 4).
 
     Args:
         problem: Problem of the lanes.
         source: Rows of all replicas.
         part: The lanes.
+        is_sample: Whether to use only the first rows, as many as go through a lane at once. Default: False.
     """
     state, replicas = part.state, part.task.replicas
+    blocks = source.blocks(replicas)
+    blocks = [next(blocks)] if is_sample else blocks
     counts = {
         "loss": np.array([[len(replica.train)] for replica in replicas], "float32"),
         "held_loss": np.array([[len(replica.held)] for replica in replicas], "float32"),
     }
     sums: Any = None
-    for data, rows, masks in source.blocks(replicas):
+    for data, rows, masks in blocks:
+        if is_sample:
+            counts = {name: np.maximum(mask.sum(axis=1, keepdims=True), 1.0) for name, mask in masks.items()}
         block = PROGRAMS.call(evaluate_rows, problem.network, state.trained, state.fixed, data, rows, masks, counts)
         sums = block if sums is None else jax.tree.map(np.add, sums, block)
     losses, gradients = sums
@@ -107,6 +115,7 @@ def measure_lanes(problem: LaneProblem, source: DataSource, part: Part) -> dict[
         "penalty": np.asarray(penalty, "float64"),
         "gradient": np.sqrt(squares[..., 0].sum(-1)),
         "residual": np.sqrt(squares[..., 3].sum(-1)),
+        "squares": squares,
     }
     measures["held_loss"][[len(replica.held) == 0 for replica in replicas]] = np.nan
     is_finite = np.logical_and.reduce(
@@ -122,7 +131,7 @@ def compile_measures(problem: LaneProblem, source: DataSource, part: Part) -> No
     if rows is None:
         return
     state, counts = part.state, np.zeros((len(part.task.replicas), 1), "float32")
-    if part.task.held_rows:
+    if part.task.held_rows and source.steps_per_pass(part.task.replicas) > 1:
         PROGRAMS.compile(evaluate_held_rows, problem.network, state.trained, state.fixed, *rows)
     data, positions, masks = next(source.blocks(part.task.replicas))
     arguments = data, positions, masks, dict.fromkeys(masks, counts)
@@ -131,10 +140,16 @@ def compile_measures(problem: LaneProblem, source: DataSource, part: Part) -> No
     PROGRAMS.compile(evaluate_penalties, problem, state.trained, state.trained, strengths, part.factors)
 
 
-def measure_held_losses(problem: LaneProblem, source: DataSource, part: Part) -> np.ndarray:
-    """Return the prediction losses on the held-out rows, (replicas, strengths)."""
+def measure_checkpoint(problem: LaneProblem, source: DataSource, part: Part) -> Measures:
+    """Return what a checkpoint needs: the held-out losses, and all measures if that takes one batch.
+
+    If not, the first replica has all measures on a sample of the rows.
+    """
     rows = source.held_rows(part.task)
-    if rows is None:
-        return measure_lanes(problem, source, part)["held_loss"]
+    if rows is None or source.steps_per_pass(part.task.replicas) == 1:
+        return measure_lanes(problem, source, part)
+    measures: Measures = {}
+    if part.rows.start == 0:
+        measures = measure_lanes(problem, source, part, is_sample=True)
     losses = PROGRAMS.call(evaluate_held_rows, problem.network, part.state.trained, part.state.fixed, *rows)
-    return np.asarray(losses, "float64")
+    return {**measures, "held_loss": np.asarray(losses, "float64")}

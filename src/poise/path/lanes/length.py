@@ -20,8 +20,10 @@ GAIN = 0.01
 """Smallest fall of the loss that counts, in standard errors, where a shorter training is as good as a longer one."""
 SLACK = 0.1
 """Largest rise above the lowest loss, in standard errors, for which exact zeros may settle further."""
-HOPELESS = 1.0
-"""Rise above the lowest loss, in standard errors, after which lanes that settle stop."""
+HOPELESS = 2.0
+"""Rise above the lowest loss, in standard errors of the paired difference, after which lanes that settle stop."""
+SETTLED_ZEROS = 0.01
+"""Zeros have settled if the number of other weights has changed by at most this share for half of the training."""
 PATIENCE = 3
 """A training ends at this multiple of its best length, or of a sixteenth of the full length if that is longer."""
 
@@ -34,8 +36,8 @@ def checkpoints(last: int, first: int = 1) -> list[int]:
 class LengthChoice:
     """Keep the state of the best length of each strength, and notice when longer training is of no use.
 
-    Without exact zeros the shortest training counts as best among equals, with them the longest, because zeros settle
-    slowly.
+    Without exact zeros the shortest training counts as best among equals. With them it is the longest, and training
+    continues until the zeros have settled.
 
     Args:
         shape: (replicas, strengths).
@@ -53,7 +55,11 @@ class LengthChoice:
         self._settles, self._least, self._lengths = settles, last / COUNT, lengths
         self._lowest = np.full(shape[1], np.inf)
         self._lowest_at = np.zeros(shape[1], int)
+        self._lowest_losses = np.full(shape, np.inf)
         self._best_loss = np.full(shape[1], np.inf)
+        self._gained_at = np.zeros(shape[1], int)
+        self._live = np.zeros(shape)
+        self._changed_at = np.zeros(shape[1], int)
         self.best = np.zeros(shape[1], int)
         self.is_training = np.ones(shape[1], bool)
         self.state: Any = None
@@ -63,19 +69,26 @@ class LengthChoice:
         """Whether `update` needs held-out losses."""
         return self._lengths is None
 
-    def update(self, length: int, state: Any, losses: np.ndarray | None) -> None:
+    def update(self, length: int, state: Any, losses: np.ndarray | None, live: np.ndarray | None = None) -> None:
         """Note the state after training of a length.
 
         Args:
             length: Epochs or steps.
             state: Arrays (replicas, strengths, ...) of NumPy.
             losses: (replicas, strengths) held-out losses; None if the lengths are chosen.
+            live: (replicas, strengths) number of weights that are not zero, of those that can be. Default: None, if
+                there are none.
         """
         if self._lengths is not None:
             is_better, goes_on = length <= self._lengths, length < self._lengths
         else:
             assert losses is not None
-            is_better, goes_on = self._judge(length, losses)
+            if live is not None:
+                has_changed = (np.abs(live - self._live) > SETTLED_ZEROS * self._live).any(axis=0)
+                self._live = np.where(has_changed, live, self._live)
+                self._changed_at = np.where(has_changed, length, self._changed_at)
+            with np.errstate(invalid="ignore"):  # of lanes that diverged
+                is_better, goes_on = self._judge(length, losses)
         is_better = is_better & self.is_training
         self.best = np.where(is_better, length, self.best)
         self.is_training &= goes_on
@@ -83,22 +96,34 @@ class LengthChoice:
 
     def _judge(self, length: int, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return which strengths have a better length than before, and which need more training."""
-        with np.errstate(invalid="ignore"):
-            mean = losses.mean(axis=0)
-            error = losses.std(axis=0, ddof=1) / np.sqrt(len(losses)) if len(losses) > 1 else 0.01 * np.abs(mean)
+        mean, error = losses.mean(axis=0), _standard_error(losses)
         is_finite = np.isfinite(mean)
         mean = np.where(is_finite, mean, np.inf)
         is_lowest = mean < self._lowest
         self._lowest = np.where(is_lowest, mean, self._lowest)
         self._lowest_at = np.where(is_lowest, length, self._lowest_at)
+        self._lowest_losses = np.where(is_lowest, losses, self._lowest_losses)
         gains = mean < self._best_loss - GAIN * error
         self._best_loss = np.where(gains, mean, self._best_loss)
+        self._gained_at = np.where(gains, length, self._gained_at)
         is_better = np.where(self._settles, mean <= self._lowest + SLACK * error, gains)
-        best = np.where(self._settles, self._lowest_at, np.where(gains, length, self.best))
-        may_settle = self._settles & ~(mean > self._lowest + HOPELESS * error)
-        goes_on = may_settle | (length < PATIENCE * np.maximum(best, self._least))
+        rises = mean - self._lowest
+        has_risen = (rises > HOPELESS * _standard_error(losses - self._lowest_losses)) & (rises > SLACK * error)
+        is_hopeless = has_risen & self._has_waited(length, self._lowest_at)
+        settles_still = self._settles & (length < 2 * self._changed_at) & ~is_hopeless
+        goes_on = settles_still | ~self._has_waited(length, self._gained_at)
         # A training that diverges is kept as it is, so that it is reported.
         return is_better | ~is_finite, goes_on & is_finite
+
+    def _has_waited(self, length: int, since: np.ndarray) -> np.ndarray:
+        return length >= PATIENCE * np.maximum(since, self._least)
+
+
+def _standard_error(losses: np.ndarray) -> np.ndarray:
+    """Return (strengths,) the standard error of the mean over the replicas; with a single one, 1% of its value."""
+    if len(losses) == 1:
+        return 0.01 * np.abs(losses[0])
+    return losses.std(axis=0, ddof=1) / np.sqrt(len(losses))
 
 
 def _choose_strengths(condition: np.ndarray, if_true: Any, if_false: Any) -> Any:

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from poise.path.lanes.evaluate import measure_lanes
+from poise.path.lanes.evaluate import Measures
 from poise.path.lanes.parts import Part
 from poise.path.lanes.problem import LaneProblem, LaneState, Task
 from poise.path.lanes.programs import PROGRAMS
@@ -18,6 +18,9 @@ from poise.path.training import Training
 
 class Settler(Protocol):
     """Take settling steps. A lane that has settled keeps its weights."""
+
+    needs_residuals: bool
+    """Whether `find_settled` needs measures with the residuals."""
 
     def start(self, task: Task, state: LaneState, anchors: list[np.ndarray]) -> LaneState:
         """Return the state before the first step, in NumPy arrays.
@@ -49,13 +52,20 @@ class Settler(Protocol):
         """
         ...
 
-    def find_settled(self, part: Part) -> np.ndarray:
-        """Return whether a lane needs no more steps, (replicas, strengths)."""
+    def find_settled(self, part: Part, measures: Measures) -> np.ndarray:
+        """Return whether a lane needs no more steps, (replicas, strengths).
+
+        Args:
+            part: lanes.
+            measures: what `measure_lanes` returns; empty if it is not needed.
+        """
         ...
 
 
 class OptimizerSettler:
     """Settle by full-batch steps of the optimizer, until the residual is small."""
+
+    needs_residuals = True
 
     def __init__(self, problem: LaneProblem, source: DataSource, training: Training):
         self._problem, self._source, self._training = problem, source, training
@@ -72,14 +82,15 @@ class OptimizerSettler:
     def count_steps(self, part: Part, taken: np.ndarray, done: np.ndarray, span: Span) -> np.ndarray:
         return taken + np.where(done, 0, span[1] - span[0])
 
-    def find_settled(self, part: Part) -> np.ndarray:
-        measures = measure_lanes(self._problem, self._source, part)
+    def find_settled(self, part: Part, measures: Measures) -> np.ndarray:
         is_small = measures["residual"] <= self._training.tolerance * measures["gradient"]
         return is_small | measures["diverged"]
 
 
 class QuasiNewtonSettler:
     """Settle by quasi-Newton steps. They find out at every step which lanes have settled."""
+
+    needs_residuals = False
 
     def __init__(self, problem: LaneProblem, source: DataSource, training: Training):
         self._problem, self._source, self._training = problem, source, training
@@ -100,7 +111,7 @@ class QuasiNewtonSettler:
     def count_steps(self, part: Part, taken: np.ndarray, done: np.ndarray, span: Span) -> np.ndarray:
         return np.asarray(part.state.inner[0].steps)
 
-    def find_settled(self, part: Part) -> np.ndarray:
+    def find_settled(self, part: Part, measures: Measures) -> np.ndarray:
         return np.asarray(part.state.inner[0].is_done)
 
 

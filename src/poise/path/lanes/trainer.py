@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from poise.path.data.streams import Stream
-from poise.path.lanes.evaluate import compile_measures, measure_held_losses, measure_lanes
+from poise.path.lanes.evaluate import Measures, compile_measures, measure_checkpoint, measure_lanes
+from poise.path.lanes.history import History
 from poise.path.lanes.length import SMALLEST_STEP, LengthChoice, checkpoints
 from poise.path.lanes.parts import Part, Threads, fills_device, merge_lanes, split_lanes
 from poise.path.lanes.problem import ChunkResult, LaneProblem, LaneState, Task
@@ -63,18 +64,20 @@ class LaneTrainer:
             # One lane per replica without the penalty.
             dense = replace(task.part(slice(0, 1), 1), strengths=0.0 * task.strengths[:1], lengths=None)
             state = initial_state(problem, problem.optimizer, anchors, anchors, dense.lane_numbers, dense.strengths)
-            first = [w[:, 0] for w in self._train(dense, state, False, progress)[0].trained]
+            first = [w[:, 0] for w in self._train(dense, state, None, progress)[0].trained]
         state = initial_state(problem, problem.optimizer, first, anchors, task.lane_numbers, task.strengths)
         settled, epochs = np.zeros(task.shape, int), None
+        history = History(task.shape, len(problem.optimizer.targets))
         if training.epochs:
-            state, epochs = self._train(task, state, not training.settle and self._chooses(task), progress)
+            chooses = not training.settle and self._chooses(task)
+            state, epochs = self._train(task, state, history if chooses else None, progress)
         length = epochs
         if training.settle:
-            state, settled, length = self._settle(task, state, anchors, progress)
+            state, settled, length = self._settle(task, state, anchors, history, progress)
         parts = self._split(task, LaneState(state.trained, state.fixed, []))
         measured = self._threads.map(lambda part: measure_lanes(problem, self._source, part), parts)
         measures = merge_lanes(parts, measured, task.shape)
-        measures["settled"] = settled
+        measures |= {"settled": settled, **history.arrays}
         if epochs is not None:
             measures["epochs"] = epochs
         if length is not None:
@@ -102,14 +105,17 @@ class LaneTrainer:
         return min(seconds[1:]) / source.steps_per_epoch(task.replicas, training.batch_size)
 
     def _train(
-        self, task: Task, state: LaneState, chooses: bool, progress: "_Progress"
+        self, task: Task, state: LaneState, history: History | None, progress: "_Progress"
     ) -> tuple[LaneState, np.ndarray]:
-        """Return the state after the epochs, and how many epochs each lane took, (replicas, strengths)."""
+        """Return the state after the epochs, and how many epochs each lane took, (replicas, strengths).
+
+        With a history, the epochs end where longer training is of no use.
+        """
         training = self._training
         parts = self._split(task, state)
         steps = self._source.steps_per_epoch(task.replicas, training.batch_size)
         settles = np.zeros(task.shape[1], bool)
-        choice = LengthChoice(task.shape, settles, training.epochs, task.lengths) if chooses else None
+        choice = None if history is None else LengthChoice(task.shape, settles, training.epochs, task.lengths)
         moments = checkpoints(training.epochs)
         if not training.settle:
             self._threads.start(lambda: compile_measures(self._problem, self._source, parts[0]))
@@ -119,8 +125,8 @@ class LaneTrainer:
                 active, lambda part, epoch=epoch: self._source.train(self._problem, part, training.batch_size, epoch)
             )
             progress.advance(steps)
-            if choice is not None and epoch + 1 in moments:
-                self._update(choice, epoch + 1, task, parts)
+            if choice is not None and history is not None and epoch + 1 in moments:
+                self._update(choice, history, epoch + 1, task, parts, active)
                 if not choice.is_training.any():
                     break
         if choice is None:
@@ -130,7 +136,7 @@ class LaneTrainer:
         return LaneState(trained, fixed, []), np.broadcast_to(choice.best, task.shape)
 
     def _settle(
-        self, task: Task, state: LaneState, anchors: list[np.ndarray], progress: "_Progress"
+        self, task: Task, state: LaneState, anchors: list[np.ndarray], history: History, progress: "_Progress"
     ) -> tuple[LaneState, np.ndarray, np.ndarray]:
         """Take full-batch steps until every lane has settled, or longer training is of no use, or the steps are over.
 
@@ -155,19 +161,25 @@ class LaneTrainer:
         self._threads.start(lambda: compile_measures(problem, source, parts[0]))
         for moment in sorted(moments):
             span = (before, moment, total)
-            active = [part for part in _active(parts, choice) if not done[part.lanes].all()]
+            useful = _active(parts, choice)
+            active = [part for part in useful if not done[part.lanes].all()]
             self._set_states(active, lambda part, span=span: settler.take_steps(part, done[part.lanes], span))
             for part in active:
                 taken[part.lanes] = settler.count_steps(part, taken[part.lanes], done[part.lanes], span)
             progress.advance(moment - before)
             before = moment
+            measured: list[Measures] = []
             if choice is not None:
-                self._update(choice, moment, task, parts)
+                # Also of parts that have settled: a mean over the folds needs the losses of all of them.
+                measured, active = self._update(choice, history, moment, task, parts, useful), useful
                 if not choice.is_training.any():
                     break
             if moment in residual_moments and moment < total:
-                for part, settled in zip(active, self._threads.map(settler.find_settled, active), strict=True):
-                    done[part.lanes] |= settled
+                has_residuals = measured and all("residual" in measures for measures in measured)
+                if settler.needs_residuals and not has_residuals:
+                    measured = self._threads.map(lambda part: measure_lanes(problem, source, part), active)
+                for part, measures in zip(active, measured or [{}] * len(active), strict=True):
+                    done[part.lanes] |= settler.find_settled(part, measures)
                 if done.all():
                     break
         if choice is None:
@@ -180,16 +192,20 @@ class LaneTrainer:
         holds_rows = any(len(replica.held) for replica in task.replicas)
         return bool(self._training.early_stopping) and (holds_rows or task.lengths is not None)
 
-    def _update(self, choice: LengthChoice, length: int, task: Task, parts: list[Part]) -> None:
-        """Measure the held-out losses and note the state."""
-        losses = None
+    def _update(
+        self, choice: LengthChoice, history: History, length: int, task: Task, parts: list[Part], active: list[Part]
+    ) -> list[Measures]:
+        """Measure the active parts at a checkpoint, note the state of all, and return the measures."""
+        losses, measured = None, list[Measures]()
         if choice.needs_losses:
-            measured = self._threads.map(
-                lambda part: measure_held_losses(self._problem, self._source, part), parts
-            )  # fmt: skip
-            losses = merge_lanes(parts, measured, task.shape)
+            measured = self._threads.map(lambda part: measure_checkpoint(self._problem, self._source, part), active)
+            losses = np.full(task.shape, np.nan)
+            for part, measures in zip(active, measured, strict=True):
+                losses[part.lanes] = measures["held_loss"]
+                history.note(length, part, measures)
         state = self._merge(task, parts)
-        choice.update(length, (state.trained, state.fixed), losses)
+        choice.update(length, (state.trained, state.fixed), losses, _count_live(self._problem, state))
+        return measured
 
     def _merge(self, task: Task, parts: list[Part]) -> LaneState:
         states = [LaneState(part.state.trained, part.state.fixed, []) for part in parts]
@@ -229,3 +245,15 @@ def _settle_on_zeros(problem: LaneProblem, task: Task) -> np.ndarray:
     targets = problem.optimizer.targets
     rules = {number for target in targets for number, penalty in target.proximal if not penalty.smooth}
     return np.any(task.strengths[:, sorted(rules)] > 0, axis=1)
+
+
+def _count_live(problem: LaneProblem, state: LaneState) -> np.ndarray | None:
+    """Return (replicas, strengths) the number of weights that are not zero; None if no penalty makes them zero."""
+    members = {
+        number
+        for target in problem.optimizer.targets
+        if any(not penalty.smooth for _, penalty in target.proximal)
+        for number in target.members
+    }
+    counts = [np.count_nonzero(state.trained[at], axis=tuple(range(2, state.trained[at].ndim))) for at in members]
+    return sum(counts, start=np.zeros(())) if counts else None
