@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import keras
+
 from poise.path.arguments import complete_training
 from poise.path.executors.base import Problem
 from poise.path.executors.in_process import InProcessExecutor
@@ -14,7 +16,7 @@ def runner_of(model, rules, data, replicas, training, start_executor=InProcessEx
     """A runner of the lanes of a compiled model; data are (x, y, sample_weight or None)."""
     check_model(model)
     rules = as_rules(rules)
-    training = complete_training(model, rules, training)
+    training = complete_training(model, rules, training, len(keras.tree.flatten(data)[0]))
     assert training.update is not None
     problem = Problem(model, rules, resolve_rules(model, rules), training.update, data)
     return LaneRunner(problem, list(replicas), training, start_executor)

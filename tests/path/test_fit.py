@@ -239,14 +239,14 @@ def test_one_input_and_many_more_inputs_than_rows() -> None:
 def test_the_update_is_that_of_the_compiled_optimizer(update) -> None:
     model = net()
     model.compile(poise.PenalizedOptimizer(optimizers.SGD(0.05), poise.L1(), update), "mse")
-    assert complete_training(model, [poise.Rule("*", poise.L1())], None).update == update
-    assert complete_training(model, [poise.Rule("*", poise.L1())], Training(update="auto")).update == "auto"
+    assert complete_training(model, [poise.Rule("*", poise.L1())], None, 30).update == update
+    assert complete_training(model, [poise.Rule("*", poise.L1())], Training(update="auto"), 30).update == "auto"
 
 
 def test_the_update_is_auto_without_a_penalized_optimizer() -> None:
-    training = complete_training(compiled(), [poise.Rule("*", poise.L1())], None)
-    assert (training.update, training.settle) == ("auto", 2000)
-    assert complete_training(compiled(), [poise.Rule("*", poise.L2())], None).settle == 0
+    training = complete_training(compiled(), [poise.Rule("*", poise.L1())], None, 30)
+    assert (training.update, training.settle) == ("auto", 400)
+    assert complete_training(compiled(), [poise.Rule("*", poise.L2())], None, 30).settle == 0
 
 
 def test_rules_of_the_compiled_optimizer_are_the_default() -> None:

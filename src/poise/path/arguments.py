@@ -9,12 +9,10 @@ import numpy as np
 from poise.optimizer.lookup import find_penalized_optimizer
 from poise.path.data.folds import check_int
 from poise.path.models import compiled_update
+from poise.path.settling import default_steps
 from poise.path.training import Training
 from poise.penalties.base import LARGEST, Schedule
 from poise.rules.rule import Rule, as_rules
-
-SETTLE = 2000
-"""Largest number of settling steps if a penalty has exact zeros."""
 
 
 def check_rules(model: Any, rules: Any) -> list[Rule]:
@@ -83,18 +81,23 @@ def check_adaptive(adaptive: Any) -> None:
     check_int("adaptive", adaptive, 0)
 
 
-def complete_training(
-    model: Any, rules: Sequence[Rule], training: Training | None, is_stream: bool = False
-) -> Training:
-    """Return the training with `update`, `settle` and `early_stopping` filled in."""
+def complete_training(model: Any, rules: Sequence[Rule], training: Training | None, rows: int | None) -> Training:
+    """Return the training with `update`, `settle` and `early_stopping` filled in.
+
+    Args:
+        model: compiled model.
+        rules: rules of the path.
+        training: how lanes are trained; None for the defaults.
+        rows: number of rows in memory; None for a stream.
+    """
     training = Training() if training is None else training
     if training.update is None:
         training = replace(training, update=compiled_update(model))
     has_zeros = training.update != "coupled" and not all(rule.penalty.smooth for rule in rules)
     if training.settle is None:
-        training = replace(training, settle=SETTLE if has_zeros else 0)
+        training = replace(training, settle=default_steps(model, rules, training, rows) if has_zeros else 0)
     if training.early_stopping is None:
-        training = replace(training, early_stopping=not has_zeros and not is_stream)
+        training = replace(training, early_stopping=not has_zeros and rows is not None)
     return training
 
 

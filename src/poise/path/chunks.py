@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from poise.path.data.batches import settling_batch_size, steps_of
+from poise.path.settling import LARGEST
 from poise.path.training import Replica, Training
 
 LARGE = 20_000_000
@@ -43,6 +44,7 @@ class ChunkLimits:
 
     Attributes:
         values: numbers in the weights and the optimizer's variables of one lane.
+        settling: numbers that quasi-Newton settling keeps of one lane; 0 without it.
         outputs: numbers that the layers compute for one row.
         memory: bytes that a chunk may take.
         parallel_chunks: least number of chunks.
@@ -51,6 +53,7 @@ class ChunkLimits:
     """
 
     values: int
+    settling: int
     outputs: int
     memory: float
     parallel_chunks: int
@@ -101,6 +104,8 @@ def part_width(replica: Replica, strengths: int, training: Training, limits: Chu
     uses_all_rows = training.settle or training.batch_size is None
     rows = all_at_once if uses_all_rows else min(training.batch_size or 0, all_at_once)
     fitting = min(max(CACHED // max(rows * limits.outputs, 1), 1), _fitting_lanes(limits))
+    if limits.settling:
+        fitting = min(fitting, max(LARGEST // limits.settling, 1))
     if limits.values * strengths > LARGE and not limits.is_stream:
         # A resumed call must make the same chunks, to find them.
         name = f"lanes-{strengths}-{training.batch_size}"
@@ -133,4 +138,4 @@ def _chunk_shape(members: int, strengths: int, training: Training, width: int, l
 
 
 def _fitting_lanes(limits: ChunkLimits) -> int:
-    return max(int(limits.memory / (12 * limits.values)), 1)
+    return max(int(limits.memory / (12 * limits.values + 8 * limits.settling)), 1)

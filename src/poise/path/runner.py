@@ -12,6 +12,7 @@ from poise.path.executors.base import Arrays, Executor, Problem, Report
 from poise.path.executors.checkpoints import Checkpoint
 from poise.path.lanes.problem import Task
 from poise.path.models import build_optimizer, count_outputs, draw_variables
+from poise.path.settling import count_numbers, takes_quasi_newton_steps
 from poise.path.stages import target_names
 from poise.path.training import Lanes, Replica, Training
 
@@ -168,9 +169,12 @@ class LaneRunner:
             return self._remember(name, lambda: executor.fastest_size(replica, training, sizes))
 
         parallel_chunks = self._remember("parallel_chunks", lambda: executor.parallel_chunks)
-        outputs = count_outputs(self.problem.model)
+        model, rules = self.problem.model, self.problem.rules
+        is_fast = training.settle and takes_quasi_newton_steps(model, rules, training, self.problem.rows)
+        settling = count_numbers(model) if is_fast else 0
         return ChunkLimits(
-            self._values, outputs, executor.memory, parallel_chunks, self.problem.is_stream, measure
+            self._values, settling, count_outputs(model), executor.memory,
+            parallel_chunks, self.problem.is_stream, measure,
         )  # fmt: skip
 
     def _remember(self, name: str, compute: Any) -> int:

@@ -22,10 +22,15 @@ class Training:
         start: `"fresh"` (every lane starts from the same initial weights) or `"dense"` (one training without the
             penalty first, and every lane starts from its solution: the dense-to-sparse path of LassoNet, Lemhadri et
             al. 2021). Default: `"fresh"`.
-        settle: Largest number of steps after the epochs, each on all training rows (with more than 8192 rows, on the
-            next 4096 rows). On mini-batches the gradients are noisy, so the set of weights that are exactly zero never
-            settles; these steps let it settle. They restart the optimizer with its initial learning rate, which falls
-            to zero along a cosine. Default: None, which is 2000 if a penalty can set weights to exactly zero, else 0.
+        settle: Largest number of steps after the epochs, each on all training rows. On mini-batches the gradients are
+            noisy, so the set of weights that are exactly zero never settles; these steps let it settle. They are
+            quasi-Newton steps where possible: after at least one epoch, on at most 8192 rows in memory, for a network
+            without random numbers or state (no `Dropout`, no `BatchNormalization`), and for penalties that act by
+            their prox or are smooth. A lane also stops after 50 of them in which neither its objective nor its residual
+            falls by more than rounding, as at a kink of ReLU. Otherwise they are steps of the optimizer, restarted with
+            its initial learning rate, which falls to zero along a cosine (with more than 8192 rows, each step is on the
+            next 4096 rows). Default: None, which is 0 if no penalty can set weights to exactly zero, else 400 for
+            quasi-Newton steps and 2000 for steps of the optimizer.
         tolerance: A lane has settled when its residual is at most this share of its prediction gradient. Default: 1e-3.
         early_stopping: Whether each strength is trained only as long as it helps: of about 16 numbers of epochs, it
             takes the one with the lowest mean held-out loss, and training stops soon after it. If there are settling

@@ -45,6 +45,11 @@ class Problem:
         return isinstance(self.data, Stream)
 
     @property
+    def rows(self) -> int | None:
+        """The number of rows in memory; None for a stream."""
+        return None if self.is_stream else len(keras.tree.flatten(self.data)[0])
+
+    @property
     def strength_ratios(self) -> np.ndarray:
         """(rules,) the strengths of the rules in units of the first."""
         strengths = np.array([rule.penalty.strength for rule in self.rules], "float64")

@@ -29,6 +29,11 @@ class DataSource(Protocol):
     can_split: bool
     """Whether lanes may be divided into parts, each of which reads the rows."""
 
+    @property
+    def rows(self) -> int | None:
+        """Number of rows in memory; None if they come only in parts."""
+        ...
+
     def steps_per_epoch(self, replicas: Sequence[Replica], batch_size: int | None) -> int:
         """Return the number of batches in an epoch."""
         ...
@@ -57,6 +62,10 @@ class DataSource(Protocol):
         """Yield all rows in parts: data, positions, and how often each row trains and is held out."""
         ...
 
+    def train_rows(self, task: Task) -> tuple[Any, np.ndarray, np.ndarray] | None:
+        """Return (data, positions of the training rows, whether they count); None if rows come only in parts."""
+        ...
+
     def held_rows(self, task: Task) -> tuple[Any, np.ndarray, np.ndarray] | None:
         """Return (data, positions of the held-out rows, whether they count); None if rows come only in parts."""
         ...
@@ -73,6 +82,7 @@ class ArraySource:
 
     def __init__(self, data: Any):
         self.data: Any = jax.device_put(jax.tree.map(np.asarray, data))
+        self.rows = len(jax.tree.leaves(self.data)[0])
 
     def steps_per_epoch(self, replicas: Sequence[Replica], batch_size: int | None) -> int:
         return batches_of(replicas, batch_size, 0)[0].shape[1]
@@ -95,7 +105,7 @@ class ArraySource:
 
         If every replica has separate rows, as in a study, a part is no larger than the rows of one replica.
         """
-        count = len(jax.tree.leaves(self.data)[0])
+        count = self.rows
         masks = {name: np.zeros((len(replicas), count), "float32") for name in ("loss", "held_loss")}
         for number, replica in enumerate(replicas):
             np.add.at(masks["loss"][number], replica.train, 1.0)
@@ -107,6 +117,10 @@ class ArraySource:
             block = {name: mask[:, rows] for name, mask in masks.items()}
             if any(mask.any() for mask in block.values()):
                 yield self.data, rows, block
+
+    def train_rows(self, task: Task) -> tuple[Any, np.ndarray, np.ndarray] | None:
+        rows, counted = batches_of(task.replicas, None, 0, task.batch_rows)
+        return self.data, rows[:, 0], counted[:, 0]
 
     def held_rows(self, task: Task) -> tuple[Any, np.ndarray, np.ndarray] | None:
         held, size = [replica.held for replica in task.replicas], task.held_rows
@@ -124,6 +138,7 @@ class StreamSource:
     """
 
     can_split = False
+    rows = None
 
     def __init__(self, stream: Stream):
         self.stream = stream
@@ -161,6 +176,9 @@ class StreamSource:
             masks["loss"][:, :count] = is_training[:, first : first + count]
             masks["held_loss"][:, :count] = ~is_training[:, first : first + count] & holds_rows
             yield self._fill(batch), np.arange(self.stream.largest, dtype="int32"), masks
+
+    def train_rows(self, task: Task) -> tuple[Any, np.ndarray, np.ndarray] | None:
+        return None
 
     def held_rows(self, task: Task) -> tuple[Any, np.ndarray, np.ndarray] | None:
         return None

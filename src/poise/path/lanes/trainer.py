@@ -14,9 +14,9 @@ from poise.path.lanes.history import History
 from poise.path.lanes.length import SMALLEST_STEP, LengthChoice, checkpoints
 from poise.path.lanes.parts import Part, Threads, fills_device, merge_lanes, split_lanes
 from poise.path.lanes.problem import ChunkResult, LaneProblem, LaneState, Task
+from poise.path.lanes.settlers import choose_settler
 from poise.path.lanes.sources import ArraySource, DataSource, StreamSource
 from poise.path.lanes.state import initial_state, model_weights, stack_starts
-from poise.path.models import first_learning_rate
 from poise.path.training import Training
 
 SEGMENT = 100
@@ -44,7 +44,7 @@ class LaneTrainer:
         self._problem = problem
         self._source: DataSource = StreamSource(data) if isinstance(data, Stream) else ArraySource(data)
         self._training = training
-        self._rate = first_learning_rate(problem.optimizer.inner_optimizer)
+        self._settler = choose_settler(problem, self._source, training)
         self._threads = Threads()
 
     def run(self, task: Task, starts: Starts, report: Report | None = None) -> ChunkResult:
@@ -138,19 +138,17 @@ class LaneTrainer:
     def _settle(
         self, task: Task, state: LaneState, anchors: list[np.ndarray], history: History, progress: "_Progress"
     ) -> tuple[LaneState, np.ndarray, np.ndarray]:
-        """Take full-batch steps until every residual is small, or longer training is of no use, or the steps are over.
+        """Take full-batch steps until every lane has settled, or longer training is of no use, or the steps are over.
 
-        A lane that has settled keeps its state, whatever the others do.
+        A lane that has settled keeps its weights, whatever the others do.
 
         Returns:
             The state; the steps that each lane took, and after which it would have stopped at the latest, both
             (replicas, strengths).
         """
-        training, problem, source = self._training, self._problem, self._source
-        total, shape = training.settle or 0, task.shape
-        numbers = np.zeros(shape, int)
-        inner = initial_state(problem, problem.settler, anchors, anchors, numbers, task.strengths).inner
-        parts = self._split(task, LaneState(state.trained, state.fixed, inner))
+        problem, source, settler = self._problem, self._source, self._settler
+        total, shape = self._training.settle or 0, task.shape
+        parts = self._split(task, settler.start(task, state, anchors))
         segment = max(SEGMENT, PASSES_PER_SEGMENT * source.steps_per_pass(task.replicas))
         residual_moments = {*range(segment, total, segment), total}
         choice = None
@@ -163,24 +161,25 @@ class LaneTrainer:
         self._threads.start(lambda: compile_measures(problem, source, parts[0]))
         for moment in sorted(moments):
             span = (before, moment, total)
-            active = [part for part in _active(parts, choice) if not done[part.lanes].all()]
-            self._set_states(
-                active, lambda part, span=span: source.settle(problem, part, done[part.lanes], span, self._rate)
-            )
-            taken += np.where(done, 0, moment - before)
+            useful = _active(parts, choice)
+            active = [part for part in useful if not done[part.lanes].all()]
+            self._set_states(active, lambda part, span=span: settler.take_steps(part, done[part.lanes], span))
+            for part in active:
+                taken[part.lanes] = settler.count_steps(part, taken[part.lanes], done[part.lanes], span)
             progress.advance(moment - before)
             before = moment
             measured: list[Measures] = []
             if choice is not None:
-                measured = self._update(choice, history, moment, task, parts, active)
+                # Also of parts that have settled: a mean over the folds needs the losses of all of them.
+                measured, active = self._update(choice, history, moment, task, parts, useful), useful
                 if not choice.is_training.any():
                     break
             if moment in residual_moments and moment < total:
-                if not all("residual" in measures for measures in measured) or not measured:
+                has_residuals = measured and all("residual" in measures for measures in measured)
+                if settler.needs_residuals and not has_residuals:
                     measured = self._threads.map(lambda part: measure_lanes(problem, source, part), active)
-                for part, measures in zip(active, measured, strict=True):
-                    is_small = measures["residual"] <= training.tolerance * measures["gradient"]
-                    done[part.lanes] |= is_small | measures["diverged"]
+                for part, measures in zip(active, measured or [{}] * len(active), strict=True):
+                    done[part.lanes] |= settler.find_settled(part, measures)
                 if done.all():
                     break
         if choice is None:
