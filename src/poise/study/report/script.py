@@ -43,6 +43,7 @@ def write_script(study: Findings) -> str:
         folder=_quote(f"runs/{table.name}"),
         arguments=_read_arguments(study),
         settings=settings,
+        steps=int(best.row["settled"]),
         module=module,
         function=function,
         is_file=table.source not in READ_ONCE,
