@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, enet_path, lasso_path
 import poise
 from poise.path import settling
 from poise.path.arguments import complete_training
-from poise.path.lanes import settlers
+from poise.path.lanes import settlers, trainer
 from poise.path.settling import takes_quasi_newton_steps
 from poise.path.training import Replica, Training
 from poise.rules.rule import as_rules
@@ -168,6 +168,15 @@ def test_lanes_do_not_depend_on_other_lanes() -> None:
     together = train(relu(), poise.L1(), strengths, training=training)
     alone = train(relu(), poise.L1(), strengths[3:4], training=training, replicas=HALVES[1:])
     np.testing.assert_allclose(kernels(alone)[0], kernels(together)[3], rtol=1e-3, atol=1e-4)
+
+
+def test_lanes_do_not_depend_on_parts(monkeypatch) -> None:
+    training = Training(epochs=5, settle=20)
+    parts = train(relu(), poise.L1(), [1e-3, 0.03, 0.3], training=training)
+    monkeypatch.setattr(trainer, "fills_device", lambda: True)
+    whole = train(relu(), poise.L1(), [1e-3, 0.03, 0.3], training=training)
+    np.testing.assert_allclose(kernels(whole), kernels(parts), rtol=1e-3, atol=1e-4)
+    assert whole.table["settled"].tolist() == parts.table["settled"].tolist()
 
 
 def test_settled_lanes_keep_their_weights() -> None:
