@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from celer import celer_path
 from keras import layers, optimizers
-from oracles.joint import group_lasso, paired_table, pairs_of, two_inputs
 from oracles.models import breast_cancer, diabetes, linear
 from sklearn.linear_model import LogisticRegression, enet_path, lasso_path
 
@@ -99,25 +98,6 @@ def test_elastic_net_by_one_penalty_and_by_two() -> None:
     assert_same_coefficients(train(linear(10), two, 1.4 * ALPHAS), coefficients.T[::-1])
 
 
-def proximal_gradient(groups, strength) -> np.ndarray:
-    """Minimize mean (y − xw)² + strength Σ √|g| ‖w_g‖ in NumPy, in float64."""
-    a, b = x.astype("float64"), y.astype("float64")
-    step = len(a) / (2 * np.linalg.norm(a, 2) ** 2)
-    w = np.zeros(10)
-    for _ in range(20_000):
-        w = w - step * 2 / len(a) * (a.T @ (a @ w - b))
-        for group in groups:
-            norm = np.linalg.norm(w[group])
-            w[group] *= max(1 - step * strength * np.sqrt(len(group)) / max(norm, 1e-300), 0)
-    return w
-
-
-def test_group_lasso_is_the_limit_of_proximal_gradient_steps() -> None:
-    groups, strengths = [[0, 1, 2], [3, 4], [5, 6, 7, 8], [9]], [0.01, 0.1, 0.3]
-    lanes = train(linear(10), poise.GroupLasso(groups=groups), strengths)
-    assert_same_coefficients(lanes, np.array([proximal_gradient(groups, strength) for strength in strengths]))
-
-
 def test_logistic_regression_with_l1() -> None:
     data = inputs, classes = breast_cancer()
     rows, strengths = np.arange(len(classes)), np.geomspace(0.02, 0.3, 4)
@@ -131,25 +111,10 @@ def test_logistic_regression_with_l1() -> None:
         np.testing.assert_array_equal(kernel[:, 0] == 0, expected == 0)
 
 
-def test_a_joint_penalty_ends_at_the_group_lasso_of_both_designs(settles) -> None:
-    a, b, targets = paired_table()
-    strengths, rows = [0.1, 0.25], np.arange(len(a))
-    model, inputs = two_inputs(6), {"a": a, "b": b}
-    everything = [Replica(-1, 0, rows, rows[:0])]
-    lanes = train(model, pairs_of(model), strengths, (inputs, targets), replicas=everything)
-    assert settles == {"QuasiNewtonSettler"}
-    found = {weight.path: values[0] for weight, values in zip(model.weights, lanes.weights, strict=True)}
-    for number, strength in enumerate(strengths):
-        expected, _ = group_lasso(a, b, targets, strength)
-        kernels = np.array([found[f"head_{name}/kernel"][number][:, 0] for name in "ab"])
-        np.testing.assert_allclose(kernels, expected, atol=1e-4)
-        np.testing.assert_array_equal(kernels == 0, expected == 0)
-
-
 # ---------------------------------------------------------------- networks
 
 
-@pytest.mark.parametrize("penalty", [poise.L1(), poise.GroupLasso(groups="inputs"), poise.MCP()])
+@pytest.mark.parametrize("penalty", [poise.L1(), poise.MCP()])
 def test_a_relu_network_ends_no_higher_than_after_2000_steps_of_adam(penalty, monkeypatch, settles) -> None:
     training = Training(epochs=30)
     strengths = np.geomspace(1e-3, 0.5, 8)
@@ -258,6 +223,7 @@ def test_the_normalization_of_inputs_is_no_state() -> None:
         {"rules": poise.Anchored(poise.L1())},
         {"rules": poise.L0()},
         {"rules": poise.NuclearNorm()},
+        {"rules": poise.GroupLasso(groups="inputs")},
         {"rules": poise.MutualCoherence()},
     ],
     ids=str,
