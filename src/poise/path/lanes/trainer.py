@@ -13,8 +13,10 @@ from poise.path.lanes.evaluate import compile_measures, measure_held_losses, mea
 from poise.path.lanes.length import SMALLEST_STEP, LengthChoice, checkpoints
 from poise.path.lanes.parts import Part, Threads, fills_device, merge_lanes, split_lanes
 from poise.path.lanes.problem import ChunkResult, LaneProblem, LaneState, Task
+from poise.path.lanes.programs import PROGRAMS
 from poise.path.lanes.sources import ArraySource, DataSource, StreamSource
 from poise.path.lanes.state import initial_state, model_weights, stack_starts
+from poise.path.lanes.step import hold_zeros
 from poise.path.models import first_learning_rate
 from poise.path.training import Training
 
@@ -106,7 +108,7 @@ class LaneTrainer:
     ) -> tuple[LaneState, np.ndarray]:
         """Return the state after the epochs, and how many epochs each lane took, (replicas, strengths)."""
         training = self._training
-        parts = self._split(task, state)
+        parts = self._start(task, state)
         steps = self._source.steps_per_epoch(task.replicas, training.batch_size)
         settles = np.zeros(task.shape[1], bool)
         choice = LengthChoice(task.shape, settles, training.epochs, task.lengths) if chooses else None
@@ -144,7 +146,7 @@ class LaneTrainer:
         total, shape = training.settle or 0, task.shape
         numbers = np.zeros(shape, int)
         inner = initial_state(problem, problem.settler, anchors, anchors, numbers, task.strengths).inner
-        parts = self._split(task, LaneState(state.trained, state.fixed, inner))
+        parts = self._start(task, LaneState(state.trained, state.fixed, inner))
         segment = max(SEGMENT, PASSES_PER_SEGMENT * source.steps_per_pass(task.replicas))
         residual_moments = {*range(segment, total, segment), total}
         choice = None
@@ -207,6 +209,15 @@ class LaneTrainer:
     def _set_states(self, parts: list[Part], function: Callable[[Part], LaneState]) -> None:
         for part, state in zip(parts, self._threads.map(function, parts), strict=True):
             part.state = state
+
+    def _start(self, task: Task, state: LaneState) -> list[Part]:
+        """Return the parts of a task; weights that are held at zero take no part in the first step either."""
+        parts = self._split(task, state)
+        if any(np.isinf(factors).any() for factors in task.factors.values()):
+            for part in parts:
+                trained = PROGRAMS.call(hold_zeros, self._problem, part.state.trained, part.factors)
+                part.state = part.state._replace(trained=trained)
+        return parts
 
     def _split(self, task: Task, state: LaneState) -> list[Part]:
         return split_lanes(task, state, fills_device() or not self._source.can_split)
