@@ -21,9 +21,9 @@ LARGE = 20_000_000
 SIZES = (1, 4, 16, 64)
 """Widths that are measured."""
 PARTS = 32
-"""Parts of a chunk at most: a checkpoint is written after each chunk."""
+"""Parts of `NARROW` strengths in a chunk at most: a checkpoint is written after each chunk."""
 CACHED = 600_000
-"""Numbers in the layers' outputs of all lanes of a part at one step. More of them leave a processor's cache."""
+"""Numbers in the layers' outputs, or in the state, of all lanes of a part. More of them leave a processor's cache."""
 WIDEST = 20
 """Strengths of a part at most: more are little faster, and leave fewer parts for the threads."""
 FEW, NARROW = 14, 7
@@ -110,6 +110,7 @@ def part_width(replica: Replica, strengths: int, training: Training, limits: Chu
         # A resumed call must make the same chunks, to find them.
         name = f"lanes-{strengths}-{training.batch_size}"
         return limits.measure(name, replica, sorted({min(size, strengths, fitting) for size in SIZES}))
+    fitting = min(fitting, max(CACHED // limits.values, 1))
     return min(NARROW if strengths <= FEW else even_size(strengths, WIDEST), fitting)
 
 
@@ -132,7 +133,8 @@ def _chunk_shape(members: int, strengths: int, training: Training, width: int, l
         rows = min(members, fitting)
         return rows, max(_fitting_lanes(limits) // rows, 1)
     parts = members * -(-strengths // width)
-    wanted = min(fitting, PARTS, max(parts // limits.parallel_chunks, 1))
+    most = max(PARTS * NARROW // width, PARTS)
+    wanted = min(fitting, most, max(parts // limits.parallel_chunks, 1))
     rows = min(members, fitting if training.early_stopping else wanted)
     return rows, max(wanted // rows, 1) * width
 

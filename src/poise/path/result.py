@@ -178,7 +178,8 @@ class RegularizationPath:
     def rules_at(self, strength: float, fold: int | None = None) -> list[Rule]:
         """Return the rules under which the lanes of a strength were trained, to train with them again.
 
-        In an adaptive stage there is one rule per variable and penalty, with the stage's factors.
+        In an adaptive stage there is one rule per variable and penalty, with the stage's factors. Weights that the
+        stage before has dropped have infinite factors; in the lanes, they started at zero.
 
         Args:
             strength: Any strength, also between two strengths of the grid.

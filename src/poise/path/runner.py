@@ -12,6 +12,7 @@ from poise.path.executors.base import Arrays, Executor, Problem, Report
 from poise.path.executors.checkpoints import Checkpoint
 from poise.path.lanes.problem import Task
 from poise.path.models import build_optimizer, count_outputs, draw_variables
+from poise.path.reduction import InputReduction
 from poise.path.settling import count_numbers, takes_quasi_newton_steps
 from poise.path.stages import target_names
 from poise.path.training import Lanes, Replica, Training
@@ -59,8 +60,9 @@ class LaneRunner:
         self._executor: Executor | None = None
         optimizer = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved)
         self.targets = optimizer.targets
-        self._strengths, self._widths = strengths, dict[Training, int]()
+        self._strengths, self._widths = strengths, dict[tuple[Training, int], int]()
         self._values = sum(int(np.prod(v.shape)) for v in [*problem.model.weights, *optimizer.variables])
+        self._reduction = InputReduction(problem, self.targets)
         if any(replica.seed for replica in replicas):
             draw_variables(problem.model, 1)
 
@@ -88,7 +90,8 @@ class LaneRunner:
         executor = self._executor = self._executor or self._start_executor(self.problem)
         ratios = self.problem.strength_ratios
         per_rule = np.asarray(strengths, "float64")[:, None] * (0.0 * ratios if is_free else ratios)
-        limits = self._limits(executor, training)
+        inputs = self._reduction.find_inputs(factors or {})
+        limits = self._limits(executor, training, inputs)
         width = self._width(len(strengths), training, limits)
         chunks = plan_chunks(replicas, len(strengths), training, width, limits)
         results: dict[int, Arrays] = {}
@@ -108,6 +111,7 @@ class LaneRunner:
                 [row in full for row in chunk.rows],
                 *self._padded_sizes(members),
                 width,
+                inputs,
             )
 
         def report_share(share: float) -> None:
@@ -159,12 +163,13 @@ class LaneRunner:
     def _width(self, strengths: int, training: Training, limits: ChunkLimits) -> int:
         """Return the number of strengths of a part, which is the same for everything that is trained in this way."""
         self._strengths = self._strengths or strengths
-        if training not in self._widths:
+        key = training, limits.values
+        if key not in self._widths:
             largest = max(self.replicas, key=lambda replica: len(replica.train))
-            self._widths[training] = part_width(largest, self._strengths, training, limits)
-        return self._widths[training]
+            self._widths[key] = part_width(largest, self._strengths, training, limits)
+        return self._widths[key]
 
-    def _limits(self, executor: Executor, training: Training) -> ChunkLimits:
+    def _limits(self, executor: Executor, training: Training, inputs: np.ndarray | None) -> ChunkLimits:
         def measure(name: str, replica: Replica, sizes: list[int]) -> int:
             return self._remember(name, lambda: executor.fastest_size(replica, training, sizes))
 
@@ -172,8 +177,9 @@ class LaneRunner:
         model, rules = self.problem.model, self.problem.rules
         is_fast = training.settle and takes_quasi_newton_steps(model, rules, training, self.problem.rows)
         settling = count_numbers(model) if is_fast else 0
+        values = self._values if inputs is None else self._reduction.count_values(self._values, inputs)
         return ChunkLimits(
-            self._values, settling, count_outputs(model), executor.memory,
+            values, settling, count_outputs(model), executor.memory,
             parallel_chunks, self.problem.is_stream, measure,
         )  # fmt: skip
 

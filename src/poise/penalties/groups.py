@@ -19,6 +19,9 @@ from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold, val
 from poise.penalties.layouts import Groups, Layout, layout
 
 NEWTON_STEPS = 10
+"""Newton's steps at most; three or four are usual, more if the steps of a group differ by orders of magnitude."""
+SMALLEST_RISE = 1e-6
+"""Share of θ by which a step of Newton must raise it, in some group, so that another one follows."""
 
 
 class Grouped(Penalty):
@@ -262,19 +265,27 @@ def _share_left(at: Groups, size: Any, pull: Any) -> Any:
     """
     has_pull = pull > 0
     at_zero = at.norms(ops.where(has_pull, size / ops.where(has_pull, pull, 1.0), ops.where(size > 0, math.inf, 0.0)))
-    theta = ops.maximum(at.largest(size - pull), at.norms(size) - at.largest(pull))
-    theta = ops.maximum(theta, 0.0)
+    is_left = at_zero > 1.0
+    start = ops.maximum(at.largest(size - pull), at.norms(size) - at.largest(pull))
 
     def square_and_slope(size: Any, pull: Any, theta: Any) -> Any:
         shifted = _or_one(theta + pull)
         square = ops.square(size / shifted)
         return square, square / shifted
 
-    for _ in range(NEWTON_STEPS):
+    def take_step(theta: Any, is_rising: Any) -> tuple[Any, Any]:
         square, slope = at.sum_each(square_and_slope, [size, pull], [theta])
         move = square * (ops.sqrt(square) - 1.0) / ops.where(slope > 0, slope, 1.0)
-        theta = ops.maximum(theta + move, 0.0)
-    theta = at.spread(ops.where(at_zero <= 1.0, 0.0, theta), outside=1.0)
+        after = ops.where(is_left, ops.maximum(theta + move, 0.0), 0.0)
+        return after, ops.any(after > theta * (1.0 + SMALLEST_RISE))
+
+    theta, _ = ops.while_loop(
+        lambda theta, is_rising: is_rising,
+        take_step,
+        (ops.where(is_left, ops.maximum(start, 0.0), 0.0), ops.any(is_left)),
+        maximum_iterations=NEWTON_STEPS,
+    )
+    theta = at.spread(theta, outside=1.0)
     return theta / _or_one(theta + pull)
 
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from poise.path.executors.base import Arrays, Problem, Report
 from poise.path.lanes.losses import is_mean_loss
-from poise.path.lanes.problem import LaneNetwork, LaneProblem, Task
+from poise.path.lanes.parts import fills_device
+from poise.path.lanes.problem import ChunkResult, LaneNetwork, LaneProblem, Task
 from poise.path.lanes.problem_key import network_key, optimizer_key
 from poise.path.lanes.summary import summarize_chunk
 from poise.path.lanes.trainer import LaneTrainer
 from poise.path.models import build_optimizer, draw_variables, first_learning_rate, inner_optimizer
+from poise.path.reduction import InputReduction
 from poise.path.training import Replica, Training
 
 AS_FAST = 1.05
@@ -25,17 +27,19 @@ class LaneWorker:
 
     Args:
         problem: problem of the path.
+        is_mean: whether the loss is a mean over rows. Default: `None`, which tests it.
 
     Raises:
         ValueError: If the loss is neither a mean nor a sum over rows, or the update does not work with the optimizer.
     """
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Problem, is_mean: bool | None = None):
         self._problem = problem
         self._optimizer = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved)
-        few_rows = next(problem.data.passes())[1] if problem.is_stream else problem.data
         key = network_key(problem.model)
-        is_mean = is_mean_loss(key, problem.model, few_rows)
+        if is_mean is None:
+            few_rows = next(problem.data.passes())[1] if problem.is_stream else problem.data
+            is_mean = is_mean_loss(key, problem.model, few_rows)
         inner = inner_optimizer(problem.model)
         rate = first_learning_rate(inner)
         network = LaneNetwork((key, is_mean), problem.model, is_mean)
@@ -44,6 +48,8 @@ class LaneWorker:
         self._lanes = LaneProblem(network, (network.key, steps), self._optimizer, settler)
         self._trainers: dict[Training, LaneTrainer] = {}
         self._starts: dict[int, list[np.ndarray]] = {}
+        self._reduction = InputReduction(problem, self._optimizer.targets)
+        self._reduced: tuple[np.ndarray, LaneWorker | None] | None = None
 
     def train(self, task: Task, report: Report | None = None) -> Arrays:
         """Train a task.
@@ -56,7 +62,7 @@ class LaneWorker:
             What `summarize_chunk` returns.
         """
         start = time.perf_counter()
-        chunk = self._trainer(task.training).run(task, self._starts_of(task), report)
+        chunk = self._train_chunk(task, report)
         seconds = (time.perf_counter() - start) / task.lane_numbers.size
         chunk.measures["seconds"] = np.full(task.shape, seconds)
         chunk.measures["failed"] = np.zeros(task.shape, bool)
@@ -64,6 +70,8 @@ class LaneWorker:
 
     def fastest_size(self, replica: Replica, training: Training, sizes: Sequence[int]) -> int:
         """Return the chunk size with the least time per lane; if several are equally fast, the largest of them."""
+        if not fills_device():  # the cache of a processor holds no state of this size, not even of one lane
+            return min(sizes)
         training = replace(training, start="fresh")
         few_rows = replace(replica, train=replica.train[: 3 * (training.batch_size or len(replica.train))])
         seconds = {}
@@ -89,6 +97,31 @@ class LaneWorker:
         for trainer in self._trainers.values():
             trainer.close()
         self._trainers.clear()
+        if self._reduced is not None and self._reduced[1] is not None:
+            self._reduced[1].close()
+        self._reduced = None
+
+    def _train_chunk(self, task: Task, report: Report | None) -> ChunkResult:
+        starts, inputs = self._starts_of(task), task.inputs
+        smaller = None if inputs is None else self._reduced_worker(inputs)
+        if smaller is None or inputs is None:
+            return self._trainer(task.training).run(task, starts, report)
+        factors = self._reduction.reduce_factors(task.factors, inputs)
+        starts = [self._reduction.reduce_starts(values, inputs) for values in starts]
+        chunk = smaller._trainer(task.training).run(replace(task, factors=factors, inputs=None), starts, report)
+        return ChunkResult(self._reduction.expand_weights(chunk.weights, inputs), chunk.measures)
+
+    def _reduced_worker(self, inputs: np.ndarray) -> "LaneWorker | None":
+        """Return the worker of a stage without the other inputs; None if the model cannot be rebuilt without them."""
+        if self._reduced is None or not np.array_equal(self._reduced[0], inputs):
+            if self._reduced is not None and self._reduced[1] is not None:
+                self._reduced[1].close()
+            try:
+                worker = LaneWorker(self._reduction.reduce_problem(inputs), self._lanes.network.is_mean)
+            except (TypeError, ValueError):  # such as a custom layer without a configuration
+                worker = None
+            self._reduced = inputs, worker
+        return self._reduced[1]
 
     def _trainer(self, training: Training) -> LaneTrainer:
         if training not in self._trainers:

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from poise.optimizer.targets import measure, values
+from poise.path.data.batches import settling_batch_size
 from poise.path.lanes.losses import loss_of, times
 from poise.path.lanes.parts import Part
 from poise.path.lanes.problem import Factors, LaneNetwork, LaneProblem
 from poise.path.lanes.programs import PROGRAMS
 from poise.path.lanes.sources import DataSource
-from poise.path.lanes.step import loss_and_gradient, loss_scale, row_weights
+from poise.path.lanes.step import hold_zeros_of_lane, loss_and_gradient, loss_scale
 
 LOSSES = ("loss", "held_loss")
 Measures = dict[str, np.ndarray]
@@ -49,12 +50,16 @@ def evaluate_rows(
 def evaluate_penalties(
     problem: LaneProblem, trained: list[Any], gradients: list[Any], strengths: Any, factors: Factors
 ) -> Any:
-    """Return the sums of `poise.optimizer.targets.measure`, (replicas, strengths, targets, 4), and the penalty."""
+    """Return the sums of `poise.optimizer.targets.measure`, (replicas, strengths, targets, 4), and the penalty.
+
+    The gradient of weights that an adaptive stage holds at zero does not count.
+    """
 
     def evaluate(trained: list[Any], gradients: list[Any], strengths: Any, factors: Factors) -> Any:
         targets = [target.with_factors(factors) for target in problem.optimizer.targets]
         if not targets:
             return jnp.zeros((0, 4)), jnp.zeros(())
+        gradients = hold_zeros_of_lane(problem, gradients, factors)
         weights = {target.index: target.gather(trained.__getitem__) for target in targets}
         rows = [measure(t, weights[t.index], t.gather(gradients.__getitem__), strengths) for t in targets]
         return jnp.stack(rows), sum(values(targets, weights, strengths))
@@ -67,6 +72,8 @@ def evaluate_held_rows(
 ) -> jax.Array:
     """Return the prediction losses on `rows`, (replicas, strengths).
 
+    Many rows are evaluated in blocks, whose intermediate values stay in a processor's cache.
+
     Args:
         network, trained, fixed: as for `evaluate_rows`.
         data: (x, y, sample_weight) of all rows.
@@ -77,9 +84,24 @@ def evaluate_held_rows(
         with network.scope(trained, fixed):
             return loss_of(network.model, x, y, network.model(x, training=False), weights, False)
 
-    x, y, sample_weight = jax.tree.map(lambda a: a[rows], data)
-    over_strengths = jax.vmap(evaluate, in_axes=(0, 0, None, None, None))
-    return jax.vmap(over_strengths)(trained, fixed, x, y, times(row_weights(network, counted), sample_weight))
+    total = counted.sum(axis=1, keepdims=True)
+
+    def evaluate_block(block: tuple[jax.Array, jax.Array]) -> jax.Array:
+        rows, counted = block
+        x, y, sample_weight = jax.tree.map(lambda a: a[rows], data)
+        weights = times(counted * loss_scale(network, rows.shape[1], total), sample_weight)
+        return jax.vmap(jax.vmap(evaluate, in_axes=(0, 0, None, None, None)))(trained, fixed, x, y, weights)
+
+    count = rows.shape[1]
+    size = settling_batch_size(count)
+    if size == count:
+        return evaluate_block((rows, counted))
+
+    def divide(a: jax.Array) -> jax.Array:
+        filled = jnp.pad(a, ((0, 0), (0, -count % size)))
+        return filled.reshape(len(a), -1, size).swapaxes(0, 1)
+
+    return jax.lax.map(evaluate_block, (divide(rows), divide(counted))).sum(axis=0)
 
 
 def measure_lanes(problem: LaneProblem, source: DataSource, part: Part, is_sample: bool = False) -> Measures:

@@ -99,6 +99,8 @@ class Task:
         batch_rows: rows of a full batch; replicas with fewer training rows are padded, so that they share programs.
         held_rows: held-out rows to which replicas are padded.
         width: strengths of a part (see `poise.path.chunks`).
+        inputs: positions of the inputs to train; the weights of the others are held at zero in every lane of the path.
+            None: all inputs.
     """
 
     training: Training
@@ -111,6 +113,7 @@ class Task:
     batch_rows: int
     held_rows: int
     width: int
+    inputs: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

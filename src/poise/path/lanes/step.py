@@ -84,6 +84,30 @@ def step_lanes(
     return jax.vmap(over_strengths)(state, x, y, weights, factors)
 
 
+def hold_zeros(problem: LaneProblem, tensors: list[Any], factors: Factors) -> list[Any]:
+    """Return tensors of lanes that belong to the trained variables, zero where a factor is infinite.
+
+    Args:
+        problem: problem of the lanes.
+        tensors: weights or gradients, (replicas, strengths, *shape).
+        factors: factors of the penalties.
+    """
+    return jax.vmap(jax.vmap(lambda tensors, factors: hold_zeros_of_lane(problem, tensors, factors)))(tensors, factors)
+
+
+def hold_zeros_of_lane(problem: LaneProblem, tensors: list[Any], factors: Factors) -> list[Any]:
+    """Do the same as `hold_zeros` for one lane."""
+    held, zero = [*tensors], jnp.zeros(())
+    for target in problem.optimizer.targets:
+        for number, penalty in target.with_factors(factors).penalties:
+            if (target.index, number) in factors:
+                joined = target.gather(held.__getitem__)
+                is_free = penalty.prox(jnp.ones_like(joined), zero, zero) != 0
+                for member, tensor in target.split(jnp.where(is_free, joined, 0.0)):
+                    held[member] = tensor
+    return held
+
+
 def loss_and_gradient(
     network: LaneNetwork, trained: list[Any], fixed: list[Any], x: Any, y: Any, weights: Any, is_training: bool
 ) -> Any:

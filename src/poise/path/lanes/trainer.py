@@ -14,9 +14,11 @@ from poise.path.lanes.history import History
 from poise.path.lanes.length import SMALLEST_STEP, LengthChoice, checkpoints
 from poise.path.lanes.parts import Part, Threads, fills_device, merge_lanes, split_lanes
 from poise.path.lanes.problem import ChunkResult, LaneProblem, LaneState, Task
+from poise.path.lanes.programs import PROGRAMS
 from poise.path.lanes.settlers import choose_settler
 from poise.path.lanes.sources import ArraySource, DataSource, StreamSource
 from poise.path.lanes.state import initial_state, model_weights, stack_starts
+from poise.path.lanes.step import hold_zeros
 from poise.path.training import Training
 
 SEGMENT = 100
@@ -112,7 +114,7 @@ class LaneTrainer:
         With a history, the epochs end where longer training is of no use.
         """
         training = self._training
-        parts = self._split(task, state)
+        parts = self._start(task, state)
         steps = self._source.steps_per_epoch(task.replicas, training.batch_size)
         settles = np.zeros(task.shape[1], bool)
         choice = None if history is None else LengthChoice(task.shape, settles, training.epochs, task.lengths)
@@ -148,7 +150,7 @@ class LaneTrainer:
         """
         problem, source, settler = self._problem, self._source, self._settler
         total, shape = self._training.settle or 0, task.shape
-        parts = self._split(task, settler.start(task, state, anchors))
+        parts = self._start(task, settler.start(task, state, anchors))
         segment = max(SEGMENT, PASSES_PER_SEGMENT * source.steps_per_pass(task.replicas))
         residual_moments = {*range(segment, total, segment), total}
         choice = None
@@ -214,6 +216,15 @@ class LaneTrainer:
     def _set_states(self, parts: list[Part], function: Callable[[Part], LaneState]) -> None:
         for part, state in zip(parts, self._threads.map(function, parts), strict=True):
             part.state = state
+
+    def _start(self, task: Task, state: LaneState) -> list[Part]:
+        """Return the parts of a task; weights that are held at zero take no part in the first step either."""
+        parts = self._split(task, state)
+        if any(np.isinf(factors).any() for factors in task.factors.values()):
+            for part in parts:
+                trained = PROGRAMS.call(hold_zeros, self._problem, part.state.trained, part.factors)
+                part.state = LaneState(trained, part.state.fixed, part.state.inner)
+        return parts
 
     def _split(self, task: Task, state: LaneState) -> list[Part]:
         return split_lanes(task, state, fills_device() or not self._source.can_split)
