@@ -3,25 +3,28 @@
 from typing import Any
 
 import numpy as np
-import pytest
 
-from poise.path.lanes.length import GAIN, SLACK, LengthChoice, checkpoints
+from poise.path.lanes.length import GAIN, LengthChoice, checkpoints
 
 FOLDS = np.array([-0.1, 0.0, 0.1])[:, None]
 ERROR = 0.1 / np.sqrt(3)
 
 
-def train(losses: np.ndarray, settles: bool, moments: list[int], live: Any = None) -> tuple[LengthChoice, int]:
+def train(
+    losses: np.ndarray, settles: bool, moments: list[int], live: Any = None, fits: Any = None
+) -> tuple[LengthChoice, int]:
     """Return the choice after a training with these mean losses by moment, and the moment at which it ended.
 
-    `live` maps a moment to the number of weights that are not zero; by default it changes at every moment.
+    `live` maps a moment to the number of weights that are not zero; by default it changes at every moment. `fits` maps
+    it to the training loss, which is not known by default.
     """
     choice = LengthChoice((3, 1), np.array([settles]), moments[-1], None)
     end = 0
     for moment, loss in zip(moments, losses, strict=True):
         end = moment
         count = np.full((3, 1), moment if live is None else live(moment))
-        choice.update(moment, [np.full((3, 1, 2), float(moment))], loss + FOLDS, count)
+        fit = None if fits is None else fits(moment) + FOLDS
+        choice.update(moment, [np.full((3, 1, 2), float(moment))], loss + FOLDS, fit, count)
         if not choice.is_training.any():
             break
     np.testing.assert_array_equal(choice.state[0], choice.best[0])
@@ -41,11 +44,13 @@ def test_checkpoints_are_about_sixteen_and_geometric() -> None:
     assert checkpoints(0) == []
 
 
-@pytest.mark.parametrize("settles", [False, True])
-def test_a_loss_that_rises_ends_at_its_minimum(settles: bool) -> None:
+def test_a_loss_that_rises_ends_at_its_minimum() -> None:
     losses = np.abs(np.log(np.array(MOMENTS) / MOMENTS[6]))
-    choice, end = train(losses, settles, MOMENTS)
+    choice, end = train(losses, False, MOMENTS)
     assert choice.best[0] == MOMENTS[6]
+    assert MOMENTS[6] < end < 800
+    choice, end = train(losses, True, MOMENTS)
+    assert choice.best[0] == end  # exact zeros are those of the last state
     assert MOMENTS[6] < end < 800
 
 
@@ -68,12 +73,12 @@ def test_training_ends_once_the_zeros_have_settled() -> None:
     assert end < 400
 
 
-def test_zeros_settle_only_within_the_slack() -> None:
-    losses = np.full(len(MOMENTS), 0.5)
-    losses[-1] += 2.0 * SLACK * ERROR
-    choice, end = train(losses, True, MOMENTS)
-    assert choice.best[0] == MOMENTS[-2]
-    assert end == 800
+def test_a_penalty_that_raises_both_losses_is_no_overfitting() -> None:
+    losses = np.linspace(0.5, 1.5, len(MOMENTS))
+    choice, end = train(losses, True, MOMENTS, fits=lambda moment: moment / 800)
+    assert choice.best[0] == end == 800
+    choice, end = train(losses, True, MOMENTS, fits=lambda moment: -moment / 800)
+    assert choice.best[0] == end < 400
 
 
 def test_a_loss_that_falls_trains_to_the_end() -> None:

@@ -25,16 +25,16 @@ class Training:
         settle: Largest number of steps after the epochs, each on all training rows. On mini-batches the gradients are
             noisy, so the set of weights that are exactly zero never settles; these steps let it settle. They are
             quasi-Newton steps where possible: after at least one epoch, on at most 8192 rows in memory, for a network
-            without random numbers or state (no `Dropout`, no `BatchNormalization`), and for penalties that act by
-            their prox or are smooth. A lane also stops after 50 of them in which neither its objective nor its residual
-            falls by more than rounding, as at a kink of ReLU. Otherwise they are steps of the optimizer, restarted with
+            without random numbers or state (no `Dropout`, no `BatchNormalization`), and for penalties that are smooth
+            or sums over weights, such as L1. A lane also stops after 50 of them in which neither its objective nor its
+            residual falls by more than rounding, as at a kink of ReLU. Otherwise they are steps of the optimizer, restarted with
             its initial learning rate, which falls to zero along a cosine (with more than 8192 rows, each step is on the
             next 4096 rows). Default: None, which is 0 if no penalty can set weights to exactly zero, else 400 for
             quasi-Newton steps and 2000 for steps of the optimizer.
         tolerance: A lane has settled when its residual is at most this share of its prediction gradient. Default: 1e-3.
-        early_stopping: Whether each strength is trained only as long as it helps: of about 16 numbers of epochs, it
-            takes the one with the lowest mean held-out loss, and training stops soon after it. If there are settling
-            steps, their number is chosen in this way, and in case of doubt a larger one, so that zeros settle. The
+        early_stopping: Whether each strength is trained only as long as it helps: of about 16 numbers of epochs (or of
+            settling steps), it takes the one with the lowest mean held-out loss, and training stops soon after it. With
+            a penalty that sets weights to exactly zero, settling ends once the zeros have settled as well. The
             network on all rows is trained as long as the networks of the folds. False trains to the end, so that the
             strength is the only regularizer. Default: None, which is False if a penalty can set weights to exactly
             zero or the data are a stream of batches, else True.

@@ -18,10 +18,10 @@ SMALLEST_STEP = 10
 """The first checkpoint of full-batch steps."""
 GAIN = 0.01
 """Smallest fall of the loss that counts, in standard errors, where a shorter training is as good as a longer one."""
-SLACK = 0.1
-"""Largest rise above the lowest loss, in standard errors, for which exact zeros may settle further."""
 HOPELESS = 2.0
 """Rise above the lowest loss, in standard errors of the paired difference, after which lanes that settle stop."""
+SLACK = 0.1
+"""The same in standard errors of the loss: a smaller rise does not matter."""
 SETTLED_ZEROS = 0.01
 """Zeros have settled if the number of other weights has changed by at most this share for half of the training."""
 PATIENCE = 3
@@ -36,8 +36,10 @@ def checkpoints(last: int, first: int = 1) -> list[int]:
 class LengthChoice:
     """Keep the state of the best length of each strength, and notice when longer training is of no use.
 
-    Without exact zeros the shortest training counts as best among equals. With them it is the longest, and training
-    continues until the zeros have settled.
+    Without exact zeros a strength takes the length with the lowest loss, among equals the shortest. With them it takes
+    the last one, because early zeros are not those of the penalty: training ends once they have settled, or if it
+    overfits: the held-out loss has risen while the training loss has fallen. Where both rise, the penalty has not yet
+    had its full effect.
 
     Args:
         shape: (replicas, strengths).
@@ -52,10 +54,11 @@ class LengthChoice:
     """
 
     def __init__(self, shape: tuple[int, int], settles: np.ndarray, last: int, lengths: np.ndarray | None) -> None:
-        self._settles, self._least, self._lengths = settles, last / COUNT, lengths
+        self._settles, self._last, self._least, self._lengths = settles, last, last / COUNT, lengths
         self._lowest = np.full(shape[1], np.inf)
         self._lowest_at = np.zeros(shape[1], int)
         self._lowest_losses = np.full(shape, np.inf)
+        self._lowest_fit = np.full(shape[1], np.inf)
         self._best_loss = np.full(shape[1], np.inf)
         self._gained_at = np.zeros(shape[1], int)
         self._live = np.zeros(shape)
@@ -69,13 +72,22 @@ class LengthChoice:
         """Whether `update` needs held-out losses."""
         return self._lengths is None
 
-    def update(self, length: int, state: Any, losses: np.ndarray | None, live: np.ndarray | None = None) -> None:
+    def update(
+        self,
+        length: int,
+        state: Any,
+        losses: np.ndarray | None,
+        fits: np.ndarray | None = None,
+        live: np.ndarray | None = None,
+    ) -> None:
         """Note the state after training of a length.
 
         Args:
             length: Epochs or steps.
             state: Arrays (replicas, strengths, ...) of NumPy.
             losses: (replicas, strengths) held-out losses; None if the lengths are chosen.
+            fits: (replicas, strengths) prediction losses on the training rows; NaN where they are not known. Default:
+                None, if none is known.
             live: (replicas, strengths) number of weights that are not zero, of those that can be. Default: None, if
                 there are none.
         """
@@ -88,13 +100,13 @@ class LengthChoice:
                 self._live = np.where(has_changed, live, self._live)
                 self._changed_at = np.where(has_changed, length, self._changed_at)
             with np.errstate(invalid="ignore"):  # of lanes that diverged
-                is_better, goes_on = self._judge(length, losses)
+                is_better, goes_on = self._judge(length, losses, fits)
         is_better = is_better & self.is_training
         self.best = np.where(is_better, length, self.best)
         self.is_training &= goes_on
         self.state = _choose_strengths(is_better, state, state if self.state is None else self.state)
 
-    def _judge(self, length: int, losses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _judge(self, length: int, losses: np.ndarray, fits: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return which strengths have a better length than before, and which need more training."""
         mean, error = losses.mean(axis=0), _standard_error(losses)
         is_finite = np.isfinite(mean)
@@ -103,14 +115,17 @@ class LengthChoice:
         self._lowest = np.where(is_lowest, mean, self._lowest)
         self._lowest_at = np.where(is_lowest, length, self._lowest_at)
         self._lowest_losses = np.where(is_lowest, losses, self._lowest_losses)
+        fit = np.full(len(mean), np.nan) if fits is None else fits.mean(axis=0)
+        self._lowest_fit = np.where(is_lowest, fit, self._lowest_fit)
+        overfits = ~(fit >= self._lowest_fit)  # also where the fit is not known
         gains = mean < self._best_loss - GAIN * error
         self._best_loss = np.where(gains, mean, self._best_loss)
         self._gained_at = np.where(gains, length, self._gained_at)
-        is_better = np.where(self._settles, mean <= self._lowest + SLACK * error, gains)
+        is_better = self._settles | gains
         rises = mean - self._lowest
         has_risen = (rises > HOPELESS * _standard_error(losses - self._lowest_losses)) & (rises > SLACK * error)
-        is_hopeless = has_risen & self._has_waited(length, self._lowest_at)
-        settles_still = self._settles & (length < 2 * self._changed_at) & ~is_hopeless
+        is_hopeless = overfits & has_risen & self._has_waited(length, self._lowest_at)
+        settles_still = self._settles & (length < np.maximum(2 * self._changed_at, self._last / 4)) & ~is_hopeless
         goes_on = settles_still | ~self._has_waited(length, self._gained_at)
         # A training that diverges is kept as it is, so that it is reported.
         return is_better | ~is_finite, goes_on & is_finite

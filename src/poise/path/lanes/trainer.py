@@ -198,15 +198,16 @@ class LaneTrainer:
         self, choice: LengthChoice, history: History, length: int, task: Task, parts: list[Part], active: list[Part]
     ) -> list[Measures]:
         """Measure the active parts at a checkpoint, note the state of all, and return the measures."""
-        losses, measured = None, list[Measures]()
+        losses, fits, measured = None, None, list[Measures]()
         if choice.needs_losses:
             measured = self._threads.map(lambda part: measure_checkpoint(self._problem, self._source, part), active)
-            losses = np.full(task.shape, np.nan)
+            losses, fits = np.full(task.shape, np.nan), np.full(task.shape, np.nan)
             for part, measures in zip(active, measured, strict=True):
                 losses[part.lanes] = measures["held_loss"]
+                fits[part.lanes] = measures.get("loss", np.nan)
                 history.note(length, part, measures)
         state = self._merge(task, parts)
-        choice.update(length, (state.trained, state.fixed), losses, _count_live(self._problem, state))
+        choice.update(length, (state.trained, state.fixed), losses, fits, _count_live(self._problem, state))
         return measured
 
     def _merge(self, task: Task, parts: list[Part]) -> LaneState:
