@@ -94,11 +94,8 @@ def loss_weights(model: Any) -> Any:
 
 def is_traced_by_jax(tensor: Any) -> bool:
     """Return whether a tensor stands for a value of a program that JAX is about to compile."""
-    if keras.backend.backend() != "jax":
-        return False
-    from jax.core import Tracer
-
-    return isinstance(tensor, Tracer)
+    is_tracer = any(base.__name__ == "Tracer" for base in type(tensor).__mro__)
+    return is_tracer and keras.backend.backend() == "jax"
 
 
 # ---------------------------------------------------------------- layers

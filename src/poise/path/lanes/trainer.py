@@ -216,7 +216,7 @@ class LaneTrainer:
         if any(np.isinf(factors).any() for factors in task.factors.values()):
             for part in parts:
                 trained = PROGRAMS.call(hold_zeros, self._problem, part.state.trained, part.factors)
-                part.state = part.state._replace(trained=trained)
+                part.state = LaneState(trained, part.state.fixed, part.state.inner)
         return parts
 
     def _split(self, task: Task, state: LaneState) -> list[Part]:
