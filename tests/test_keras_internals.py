@@ -331,3 +331,13 @@ def _private_names(kind: type) -> set[str]:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and ast.unparse(node.value) == "self"
     }
     return {name for name in attributes | set(vars(kind)) if name.startswith("_") and not name.endswith("__")}
+
+
+def test_a_tensor_of_a_program_of_jax_is_recognized() -> None:
+    assert not internals.is_traced_by_jax(keras.ops.ones(2))
+    if keras.backend.backend() == "jax":
+        import jax
+
+        seen: list[bool] = []
+        jax.jit(lambda x: seen.append(internals.is_traced_by_jax(x)))(1.0)
+        assert seen == [True]

@@ -24,6 +24,7 @@ __all__ = [
     "has_gate",
     "input_structure",
     "is_set_up",
+    "is_traced_by_jax",
     "learning_rate_or_schedule",
     "loss_weights",
     "model_of_h5_file",
@@ -86,6 +87,15 @@ def compile_settings(model: Any) -> dict[str, Any]:
 def loss_weights(model: Any) -> Any:
     """Return the `loss_weights` that a model was compiled with."""
     return compile_settings(model)["loss_weights"]
+
+
+# ---------------------------------------------------------------- tensors
+
+
+def is_traced_by_jax(tensor: Any) -> bool:
+    """Return whether a tensor stands for a value of a program that JAX is about to compile."""
+    is_tracer = any(base.__name__ == "Tracer" for base in type(tensor).__mro__)
+    return is_tracer and keras.backend.backend() == "jax"
 
 
 # ---------------------------------------------------------------- layers

@@ -27,7 +27,7 @@ from poise.path import chunks
 from poise.path.executors.in_process import InProcessExecutor
 
 def solved(checkpoint=None, x_0=None, **changed):
-    chunks.LARGE, chunks.PARTS, InProcessExecutor.fastest_size = 0, 2, lambda self, *_: 2
+    chunks.LARGE, chunks.PARTS, chunks.NARROW, InProcessExecutor.fastest_size = 0, 2, 1, lambda self, *_: 2
     keras.utils.clear_session()  # layers get the same names again
     keras.utils.set_random_seed(3)
     dense = [keras.layers.Dense(4, "tanh"), keras.layers.Dropout(0.2), keras.layers.Dense(1)]
@@ -60,6 +60,7 @@ def _as_it_was() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "LARGE", chunks.LARGE)
         patch.setattr(chunks, "PARTS", chunks.PARTS)
+        patch.setattr(chunks, "NARROW", chunks.NARROW)
         patch.setattr(InProcessExecutor, "fastest_size", InProcessExecutor.fastest_size)
         yield
 

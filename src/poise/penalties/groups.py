@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from poise._keras_internals import is_traced_by_jax
 from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold, validate_number
 from poise.penalties.layouts import Groups, Layout, layout
 
@@ -279,12 +280,14 @@ def _share_left(at: Groups, size: Any, pull: Any) -> Any:
         after = ops.where(is_left, ops.maximum(theta + move, 0.0), 0.0)
         return after, ops.any(after > theta * (1.0 + SMALLEST_RISE))
 
-    theta, _ = ops.while_loop(
-        lambda theta, is_rising: is_rising,
-        take_step,
-        (ops.where(is_left, ops.maximum(start, 0.0), 0.0), ops.any(is_left)),
-        maximum_iterations=NEWTON_STEPS,
-    )
+    theta, is_rising = ops.where(is_left, ops.maximum(start, 0.0), 0.0), ops.any(is_left)
+    if is_traced_by_jax(theta):
+        theta, _ = ops.while_loop(
+            lambda theta, is_rising: is_rising, take_step, (theta, is_rising), maximum_iterations=NEWTON_STEPS
+        )
+    else:  # outside of a program, JAX compiles every loop again
+        for _ in range(NEWTON_STEPS):
+            theta, _ = take_step(theta, is_rising)
     theta = at.spread(theta, outside=1.0)
     return theta / _or_one(theta + pull)
 

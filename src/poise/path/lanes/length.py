@@ -142,7 +142,9 @@ def _standard_error(losses: np.ndarray) -> np.ndarray:
 
 
 def _choose_strengths(condition: np.ndarray, if_true: Any, if_false: Any) -> Any:
-    """Return `if_true` for the strengths where the condition holds, `if_false` for the others, as new arrays."""
+    """Return `if_true` for the strengths where the condition holds, `if_false` for the others."""
+    if condition.all() or not condition.any():  # copies nothing
+        return if_true if condition.any() else if_false
 
     def choose(a: Any, b: Any) -> np.ndarray:
         return np.where(condition.reshape(1, -1, *[1] * (np.ndim(a) - 2)), a, b)
