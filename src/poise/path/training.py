@@ -28,9 +28,9 @@ class Training:
             without random numbers or state (no `Dropout`, no `BatchNormalization`), and for penalties that are smooth
             or sums over weights, such as L1. A lane also stops after 50 of them in which neither its objective nor its
             residual falls by more than rounding, as at a kink of ReLU. Otherwise they are steps of the optimizer,
-            restarted with its initial learning rate, which falls to zero along a cosine (with more than 8192 rows, each step is on the
-            next 4096 rows). Default: None, which is 0 if no penalty can set weights to exactly zero, else 400 for
-            quasi-Newton steps and 2000 for steps of the optimizer.
+            restarted with its initial learning rate, which falls to zero along a cosine (with more than 8192 rows,
+            each step is on the next 4096 rows). Default: None, which is 0 if no penalty can set weights to exactly
+            zero, else 400 for quasi-Newton steps and 2000 for steps of the optimizer.
         tolerance: A lane has settled when its residual is at most this share of its prediction gradient. Default: 1e-3.
         early_stopping: Whether each strength is trained only as long as it helps: of about 16 numbers of epochs (or of
             settling steps), it takes the one with the lowest mean held-out loss, and training stops soon after it. With
