@@ -33,10 +33,9 @@ JAX_ONLY = [
         f"path/test_{name}.py"
         for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "progress", "data")
     ),
-    *(
-        f"path/test_{name}.py"
-        for name in ("folds", "ray", "compile_ahead", "declared_sizes", "model_files", "selection")
-    ),
+    *(f"path/test_{name}.py" for name in ("folds", "ray", "declared_sizes", "model_files", "selection")),
+    *(f"path/test_{name}.py" for name in ("length", "programs", "quasi_newton", "reduction")),
+    "test_compilation_cache.py",
     *("path/test_joint_paths.py", "path/test_identity.py"),
     # The source, the start, files and NumPy are the same on every backend.
     *("test_layering.py", "test_import.py", "test_files.py", "test_public_names.py", "penalties/test_oracles.py"),
@@ -82,6 +81,7 @@ SHARED = {
 SLOW = [
     *(f"path/test_{name}.py" for name in ("ray", "subprocess", "streams", "lanes", "result")),
     *("study", "cli", "docs", "test_estimators_elsewhere.py", "test_public_names.py", "test_saving.py"),
+    "test_compilation_cache.py",
     *("fit", "compaction/test_applications.py", "compaction/test_graphs.py"),
     *("test_metric.py", "test_adoption.py", "test_identity.py"),
 ]

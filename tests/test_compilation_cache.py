@@ -11,7 +11,6 @@ import pytest
 
 from poise.compilation_cache import enable_compilation_cache
 
-pytestmark = pytest.mark.backends("jax")
 COUNTED = """
 import json, sys, jax
 from poise.compilation_cache import enable_compilation_cache
