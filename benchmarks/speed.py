@@ -1,4 +1,4 @@
-"""Measure everything about the speed of poise.
+"""Measure the run time and memory of poise, and compare them with other packages.
 
     python benchmarks/speed.py                      # everything: about two hours on two cores
     python benchmarks/speed.py demo predict         # some parts
@@ -9,7 +9,7 @@
 The parts:
 
 - `demo`: `poise study diabetes`, with an empty and with a filled cache of compiled programs.
-- `tables`: `poise study` on four tables, against LassoNet alone.
+- `tables`: `poise study` on four tables, compared with LassoNet only.
 - `cross_val`: `cross_val_score(PathRegressor())`, against fits without compilation and against a nested grid search.
 - `small`: 500 fits of a small network, against one TensorFlow fit, and against LassoNet.
 - `large`: larger networks, against a loop of JAX fits; memory of one more lane.
@@ -18,9 +18,10 @@ The parts:
 - `growth`: the time per lane and step against rows, columns, lanes and width, with a picture.
 - `child`: a path from TensorFlow and PyTorch.
 
-Every contender runs in a process of its own, from a warm disk, with an empty cache of compiled programs unless the part
-says otherwise. Commands are timed from start to end; everything else after its imports, compilation included. A figure
-is the median of the repeats. The ratio is ours divided by theirs: below 1, poise is faster.
+Every contender runs in a separate process, with its files in the disk cache and an empty cache of compiled programs,
+unless the part says otherwise. Commands are timed from start to end. Everything else is timed after its imports,
+including compilation. Each number is the median of the repeated runs. The ratio is ours
+divided by theirs: below 1, poise is faster.
 """
 
 import argparse

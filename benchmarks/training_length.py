@@ -1,9 +1,9 @@
-"""Whether training only as long as it helps changes the answer: early stopping against all 800 steps.
+"""Compare early stopping with training for all 800 steps.
 
     python benchmarks/training_length.py                 # six tables, four penalties, three splits
 
-Printed are means over the splits: the held-out loss of the chosen network with its standard error, the test score (R²
-or accuracy), the number of columns that it reads, and the seconds of a fit, whose programs are compiled already.
+The table shows means over the splits: the held-out loss of the chosen network with its standard error, the test score
+(R² or accuracy), the number of columns that the network reads, and the time of a fit in seconds, without compilation.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     names = f"{'table':<14} {'penalty':<9} {'held-out loss ± SE':>20} {'800 steps':>10}"
     print(f"{names} {'score':>7} {'800':>7} columns  seconds")
-    gains, scores = [], []
+    increases, scores = [], []
     for name in arguments.tables:
         X, y = TABLES[name](return_X_y=True)
         for penalty in PENALTIES:
@@ -71,7 +71,7 @@ def main() -> None:
                 [measure(X, y, penalty, early, split) for split in range(arguments.splits)] for early in (True, False)
             ]
             early, whole = ({key: statistics.mean(run[key] for run in part) for key in part[0]} for part in runs)
-            gains.append((early["loss"] - whole["loss"]) / whole["error"])
+            increases.append((early["loss"] - whole["loss"]) / whole["error"])
             scores.append(early["score"] - whole["score"])
             print(
                 f"{name:<14} {penalty:<9} {early['loss']:>11.4f} ± {early['error']:.4f} {whole['loss']:>10.4f} "
@@ -79,8 +79,8 @@ def main() -> None:
                 f"{early['seconds']:>5.1f}/{whole['seconds']:<5.1f}",
                 flush=True,
             )
-    print(f"largest difference of the held-out loss: {max(gains):+.2f} standard errors")
-    print(f"mean difference of the test score: {statistics.mean(scores):+.4f}")
+    print(f"largest increase in held-out loss with early stopping: {max(increases):+.2f} standard errors")
+    print(f"mean change in test score with early stopping: {statistics.mean(scores):+.4f}")
 
 
 if __name__ == "__main__":

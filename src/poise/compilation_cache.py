@@ -1,7 +1,7 @@
 """Compiled programs on disk, so that a second process of the same shapes compiles nothing.
 
-JAX keeps them (its persistent compilation cache): it locks the folder, writes whole files, and deletes those that were
-not used for the longest time when the folder grows too large.
+JAX's persistent compilation cache stores them: it locks the folder, and deletes the least recently used programs when
+the folder exceeds its size limit.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ VARIABLE = "POISE_CACHE_DIR"
 def enable_compilation_cache(folder: str | os.PathLike[str] | None = None, max_bytes: int = MAX_BYTES) -> Path | None:
     """Keep the programs that JAX compiles in a folder, and use those that are there.
 
-    It holds for this process and for the processes that it starts. The command `poise` does it by default, the library
-    only on request. A folder that cannot be written is ignored, and so is the call if JAX has a folder for compiled
-    programs already (`JAX_COMPILATION_CACHE_DIR`).
+    This applies to the current process and to processes that it starts. The commands `poise study` and `poise predict`
+    call this function by default. In Python, call it yourself. The call does nothing if `JAX_COMPILATION_CACHE_DIR` is
+    set, including by an earlier call, or if the folder is not writable.
 
     Args:
         folder: The folder; it is created. Default: `None`, which takes the environment variable `POISE_CACHE_DIR`, or
             else the user's cache directory.
-        max_bytes: Largest size of the folder in bytes; the programs that were not used for the longest time are
-            deleted. Default: 500 MB.
+        max_bytes: Largest size of the folder in bytes; the least recently used programs are deleted first.
+            Default: 500 MB.
 
     Returns:
-        The folder that is used, or `None` if there is none.
+        The folder in use (that of `JAX_COMPILATION_CACHE_DIR` if it is set), or `None` if the folder is not writable.
 
     Examples:
         >>> from poise.compilation_cache import enable_compilation_cache
@@ -64,7 +64,7 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None, max_b
 
 
 def _machine() -> str:
-    """Return a name of this kind of processor: a program for another one may not run, or run slowly."""
+    """Return a name for this kind of processor: programs compiled for another kind may fail or run slowly."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         description = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())

@@ -14,9 +14,10 @@ from poise.compilation_cache import enable_compilation_cache
 
 
 def import_package(*, needs_skops: bool = False, caches_programs: bool = False) -> None:
-    """Run `poise/__init__.py`, unless that was done. Ctrl-C then ends the process at once.
+    """Run `poise/__init__.py` unless it has already run.
 
-    Python would raise KeyboardInterrupt somewhere inside an imported module, which may swallow it.
+    During the import, Ctrl-C ends the process immediately,
+    because an imported module could swallow KeyboardInterrupt.
 
     Args:
         needs_skops: Whether to import skops too. It is imported first, because it searches all modules that are

@@ -17,7 +17,8 @@ from poise.path.settling import LARGEST
 from poise.path.training import Replica, Training
 
 LARGE = 20_000_000
-"""Numbers in the weights of all lanes, above which the size of a chunk is measured."""
+"""If the weights and optimizer variables of one replica's lanes have more numbers than this, the width of a part is
+measured."""
 SIZES = (1, 4, 16, 64)
 """Widths that are measured."""
 PARTS = 32
@@ -25,7 +26,7 @@ PARTS = 32
 CACHED = 600_000
 """Numbers in the layers' outputs, or in the state, of all lanes of a part. More of them leave a processor's cache."""
 WIDEST = 20
-"""Strengths of a part at most: more are little faster, and leave fewer parts for the threads."""
+"""Largest number of strengths per part. Wider parts are hardly faster, and leave fewer parts for the threads."""
 FEW, NARROW = 14, 7
 """Up to `FEW` strengths, parts have `NARROW`, so that grids, their extensions and the coarse scan share programs."""
 
@@ -49,7 +50,7 @@ class ChunkLimits:
         memory: bytes that a chunk may take.
         parallel_chunks: least number of chunks.
         is_stream: whether the rows are a stream, where all lanes see the same batches.
-        measure: returns the fastest size for a replica, of the given ones; its result is remembered by a name.
+        measure: returns the fastest of several widths for a replica; the result is cached under a name.
     """
 
     values: int
@@ -64,9 +65,10 @@ class ChunkLimits:
 def plan_chunks(
     replicas: Sequence[Replica], strengths: int, training: Training, width: int, limits: ChunkLimits
 ) -> list[Chunk]:
-    """Return all chunks; with early stopping those that hold rows out come first.
+    """Return all chunks.
 
-    A chunk holds all folds of its strengths if the memory allows, because they choose the training length together.
+    With early stopping, chunks with held-out rows come first, and a chunk has all folds of
+    its strengths if memory allows, because the folds choose the training length together.
 
     Args:
         replicas: all replicas.
@@ -115,7 +117,7 @@ def part_width(replica: Replica, strengths: int, training: Training, limits: Chu
 
 
 def even_size(count: int, largest: int) -> int:
-    """Return the size, at least half of `largest`, of parts of which `count` things fill the last one best."""
+    """Return the part size, at least half of `largest`, that leaves the fewest empty places in the last part."""
     largest = min(largest, count)
     return min(range(largest, (largest - 1) // 2, -1), key=lambda size: -(-count // size) * size)
 

@@ -48,7 +48,7 @@ def takes_quasi_newton_steps(model: keras.Model, rules: Sequence[Rule], training
       `Anchored` penalty, whose start differs between lanes, is left to the optimizer.
     - The optimizer changes the weights only along these forces: it has no weight decay, and no variable has a
       constraint.
-    - The vectors of a lane fit into memory.
+    - The vectors of a lane have at most `LARGEST` entries.
 
     Args:
         model: compiled model.

@@ -22,22 +22,25 @@ class Training:
         start: `"fresh"` (every lane starts from the same initial weights) or `"dense"` (one training without the
             penalty first, and every lane starts from its solution: the dense-to-sparse path of LassoNet, Lemhadri et
             al. 2021). Default: `"fresh"`.
-        settle: Largest number of steps after the epochs, each on all training rows. On mini-batches the gradients are
-            noisy, so the set of weights that are exactly zero never settles; these steps let it settle. They are
-            quasi-Newton steps where possible: after at least one epoch, on at most 8192 rows in memory, for a network
-            without random numbers or state (no `Dropout`, no `BatchNormalization`), and for penalties that are smooth
-            or sums over weights, such as L1. A lane also stops after 50 of them in which neither its objective nor its
-            residual falls by more than rounding, as at a kink of ReLU. Otherwise they are steps of the optimizer,
-            restarted with its initial learning rate, which falls to zero along a cosine (with more than 8192 rows,
-            each step is on the next 4096 rows). Default: None, which is 0 if no penalty can set weights to exactly
-            zero, else 400 for quasi-Newton steps and 2000 for steps of the optimizer.
-        tolerance: A lane has settled when its residual is at most this share of its prediction gradient. Default: 1e-3.
-        early_stopping: Whether each strength is trained only as long as it helps: of about 16 numbers of epochs (or of
-            settling steps), it takes the one with the lowest mean held-out loss, and training stops soon after it. With
-            a penalty that sets weights to exactly zero, settling ends once the zeros have settled as well. The
-            network on all rows is trained as long as the networks of the folds. False trains to the end, so that the
-            strength is the only regularizer. Default: None, which is False if a penalty can set weights to exactly
-            zero or the data are a stream of batches, else True.
+        settle: Largest number of full-batch steps after the epochs. They make zeros exact, which noisy mini-batch
+            gradients prevent. Where possible, they are quasi-Newton steps, which need at least one epoch, at most 8192
+            rows in memory, a network without random numbers or state (no `Dropout` or `BatchNormalization`), and
+            penalties that are smooth or sums over weights, such as L1; the user guide lists all conditions. A lane also
+            stops after 50 of these steps without progress, as happens at a kink of ReLU: its lowest objective has not
+            fallen by a relative 1e-6, nor its lowest residual by 1%. Otherwise, they are steps of the optimizer with a
+            learning rate that falls to zero along a cosine; with more than 8192 training rows, each of them uses the
+            next 4096 rows. Default: None, which is 0 if no penalty can set weights to exactly zero, else 400 for
+            quasi-Newton steps and 2000 for steps of the optimizer.
+        tolerance: Relative tolerance of settling: a lane has settled when its residual is at most `tolerance` times the
+            norm of its prediction gradient. Quasi-Newton steps also require that the unpenalized weights have
+            converged. Default: 1e-3.
+        early_stopping: Whether to choose the training length of each strength by its mean held-out loss over the folds.
+            The loss is measured at about 16 lengths (epochs or settling steps). For a smooth penalty, the strength
+            takes the weights at the length with the lowest loss. For a penalty that sets weights to exactly zero, it
+            takes the weights at the end of training, which ends when the number of zeros has settled and the loss no
+            longer falls, or when the lanes overfit. The network on all rows is trained as long as the networks of the
+            folds. False trains to the end, so that the strength is the only regularizer. Default: None, which is False
+            if a penalty can set weights to exactly zero or the data are a stream of batches, else True.
 
     Raises:
         TypeError: If a value has another type.

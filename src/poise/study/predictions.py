@@ -57,7 +57,7 @@ def predict_probabilities(outputs: np.ndarray) -> np.ndarray:
 def predict_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
     """Return (rows, outputs) float64 of a network.
 
-    It is called directly, because every new model would compile its own `predict`.
+    The model is called directly, because `model.predict` compiles again for every new model.
 
     Args:
         model: The network.

@@ -21,8 +21,8 @@ class WatchedTraining:
         forces: After each recorded `step`, the columns of `poise.forces` about the two gradients; one row per variable
             and step.
         balance: The columns of `poise.forces` on all training rows, at the final weights of the network on these rows.
-        before: (weights,) the penalized weights of the initial network.
-        after: (weights,) the weights of the final network.
+        before: (weights,) the entries of all kernels of the initial network.
+        after: (weights,) the same entries of the final network.
     """
 
     history: pd.DataFrame

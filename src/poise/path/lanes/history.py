@@ -12,7 +12,8 @@ SCALARS = ("loss", "held_loss", "penalty")
 
 
 class History:
-    """The measures of lanes at the checkpoints; NaN after a lane has stopped, and where nothing was measured.
+    """Measures of the lanes at the checkpoints; NaN where nothing was measured. A lane is measured until all strengths
+    of its part have stopped.
 
     Args:
         shape: (replicas, strengths).

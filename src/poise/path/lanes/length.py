@@ -17,11 +17,11 @@ COUNT = 16
 SMALLEST_STEP = 10
 """The first checkpoint of full-batch steps."""
 GAIN = 0.01
-"""Smallest fall of the loss that counts, in standard errors, where a shorter training is as good as a longer one."""
+"""Smallest decrease of the loss that justifies longer training, in standard errors."""
 HOPELESS = 2.0
-"""Rise above the lowest loss, in standard errors of the paired difference, after which lanes that settle stop."""
+"""Overfitting lanes stop when the loss exceeds its lowest value by this, in standard errors of the paired difference."""
 SLACK = 0.1
-"""The same in standard errors of the loss: a smaller rise does not matter."""
+"""And by this, in standard errors of the loss itself."""
 SETTLED_ZEROS = 0.01
 """Zeros have settled if the number of other weights has changed by at most this share for half of the training."""
 PATIENCE = 3
@@ -36,10 +36,11 @@ def checkpoints(last: int, first: int = 1) -> list[int]:
 class LengthChoice:
     """Keep the state of the best length of each strength, and notice when longer training is of no use.
 
-    Without exact zeros a strength takes the length with the lowest loss, among equals the shortest. With them it takes
-    the last one, because early zeros are not those of the penalty: training ends once they have settled, or if it
-    overfits: the held-out loss has risen while the training loss has fallen. Where both rise, the penalty has not yet
-    had its full effect.
+    Without exact zeros, a strength takes the length with the lowest loss, and the shorter one if two are about equal.
+    With exact zeros, it takes the last length, because the zeros early in training are not yet those of the solution.
+    Training then ends when the zeros have settled and the loss no longer falls, or when the lanes overfit, that is, the
+    held-out loss has risen while the training loss has fallen. If both have risen, the penalty has not yet had its full
+    effect.
 
     Args:
         shape: (replicas, strengths).

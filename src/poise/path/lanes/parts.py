@@ -1,4 +1,5 @@
-"""Lanes divided into parts, each small enough for a processor's cache, which several threads train side by side."""
+"""Divide lanes into parts, and train several parts at once in threads. On a CPU, a part of a small network fits into
+the processor's cache."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -86,7 +87,7 @@ def fills_device() -> bool:
 
 
 class Threads:
-    """Run what was compiled for a part on several parts at once, on the cores that this process may use.
+    """Run a function on several parts at once, in threads, on the cores that this process may use.
 
     The environment variable NPROC, which limits XLA as well, takes precedence.
     """
@@ -101,7 +102,7 @@ class Threads:
         return [*(self._pool.map if is_small and len(parts) > 1 else map)(function, parts)]
 
     def start(self, function: Callable) -> None:
-        """Start a function that nobody waits for; an error in it shows where its result is needed."""
+        """Run a function in the background; an error in it appears when its result is needed."""
         self._pool.submit(function)
 
     def close(self) -> None:

@@ -27,7 +27,8 @@ class LaneState(NamedTuple):
     Attributes:
         trained: values of the model's trainable variables.
         fixed: values of its other variables.
-        inner: values of the optimizer's variables; empty once training is done.
+        inner: values of the optimizer's variables; during quasi-Newton settling a list with one `Search`; empty after
+            training.
     """
 
     trained: list[Any]

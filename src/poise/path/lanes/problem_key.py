@@ -17,7 +17,7 @@ from poise.path.model_config import model_config
 from poise.rules.rule import Rule
 
 KNOWN_PACKAGES = ("keras", "poise")
-"""Where a class or function must be defined so that its configuration says all about it."""
+"""Packages whose classes and functions are fully described by their configuration."""
 GRAPH_KEYS = ("name", "keras_history", "input_layers", "output_layers")
 """Entries of a configuration that name layers."""
 OTHER_KEYS = ("name", "select", "exclude", "strength")
@@ -27,8 +27,8 @@ OTHER_KEYS = ("name", "select", "exclude", "strength")
 def network_key(model: keras.Model) -> Hashable:
     """Return a value that is equal for models with the same forward pass and loss, whatever their weights are.
 
-    Names of layers do not count. A model with code that is neither of Keras nor of poise equals only itself, because
-    its configuration need not describe it.
+    Layer names are ignored. A model with custom code (from outside Keras and poise) equals only itself, because its
+    configuration may not describe that code completely.
 
     Args:
         model: A built and compiled model.

@@ -26,7 +26,7 @@ class Programs:
 
     A program belongs to a function, to the key of its first argument (the problem or the network of the lanes) and to
     the shapes and types of the others. The least recently used ones are released. Tracing takes place in
-    the thread of the caller, one function at a time, because layers and optimizers are not made for several threads;
+    the thread of the caller, one function at a time, because layers and optimizers are not thread-safe;
     XLA's compilation, which takes most of the time, needs no Python and runs in threads. Any thread may call `call`.
     """
 

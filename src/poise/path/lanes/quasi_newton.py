@@ -1,6 +1,6 @@
 """A proximal quasi-Newton method whose lanes stay in step: one evaluation of loss and gradient per step and lane.
 
-It minimizes F(w) = f(w) + R(w), where f is smooth and R has kinks where entries or groups of w are zero. With the
+It minimizes F(w) = f(w) + R(w), where f is smooth and R is a sum over entries of w with kinks only at zero. With the
 subgradient s of minimum norm, ∇f + ∇R away from the kinks, and the L-BFGS direction d = −H·s of the nonzero weights, a
 step tries
 
@@ -249,7 +249,7 @@ def _solve(strict: Any, right: Any, lower: bool) -> Any:
 
 
 def _watch(search: Search, value: Any, residual: Any) -> tuple[Any, Any]:
-    """Return the lowest objective and residual, and the number of steps since either fell by more than rounding."""
+    """Return the lowest objective and residual, and the number of steps since either made progress (see `PROGRESS`)."""
     now = jnp.stack([value, residual])
     falls = now < search.lowest - jnp.array(PROGRESS, now.dtype) * jnp.abs(now)
     return jnp.where(falls, now, search.lowest), jnp.where(falls.any(), 0, search.idle + 1)
