@@ -19,7 +19,7 @@ SMALLEST_STEP = 10
 GAIN = 0.01
 """Smallest decrease of the loss that justifies longer training, in standard errors."""
 HOPELESS = 2.0
-"""Overfitting lanes stop when the loss exceeds its lowest value by this, in standard errors of the paired difference."""
+"""Overfitting lanes stop when the loss exceeds its lowest value by this, in standard errors of the difference."""
 SLACK = 0.1
 """And by this, in standard errors of the loss itself."""
 SETTLED_ZEROS = 0.01
