@@ -116,7 +116,7 @@ def noisy() -> Any:
 
 
 def test_early_stopping_takes_the_epochs_with_the_lowest_mean_loss_of_the_folds() -> None:
-    data, training = noisy(), Training(epochs=60, batch_size=8, settle=0)
+    data, training = noisy(), Training(epochs=60, batch_size=8, settle=0, early_stopping=True)
     arguments = {"strengths": [0.0, 0.1], "cv": 3}
     stopped = path_of(net(), optimizers.Adam(0.05), data, poise.L2(), training=training, **arguments)
     moments = checkpoints(60)

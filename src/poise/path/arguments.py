@@ -82,7 +82,7 @@ def check_adaptive(adaptive: Any) -> None:
 
 
 def complete_training(model: Any, rules: Sequence[Rule], training: Training | None, rows: int | None) -> Training:
-    """Return the training with `update`, `settle` and `early_stopping` filled in.
+    """Return the training with `update` and `settle` filled in.
 
     Args:
         model: compiled model.
@@ -96,8 +96,6 @@ def complete_training(model: Any, rules: Sequence[Rule], training: Training | No
     has_zeros = training.update != "coupled" and not all(rule.penalty.smooth for rule in rules)
     if training.settle is None:
         training = replace(training, settle=default_steps(model, rules, training, rows) if has_zeros else 0)
-    if training.early_stopping is None:
-        training = replace(training, early_stopping=not has_zeros and rows is not None)
     return training
 
 

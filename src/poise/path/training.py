@@ -39,8 +39,7 @@ class Training:
             takes the weights at the length with the lowest loss. For a penalty that sets weights to exactly zero, it
             takes the weights at the end of training, which ends when the number of zeros has settled and the loss no
             longer falls, or when the lanes overfit. The network on all rows is trained as long as the networks of the
-            folds. False trains to the end, so that the strength is the only regularizer. Default: None, which is False
-            if a penalty can set weights to exactly zero or the data are a stream of batches, else True.
+            folds. Default: False, which trains to the end, so that the strength is the only regularizer.
 
     Raises:
         TypeError: If a value has another type.
@@ -58,7 +57,7 @@ class Training:
     start: Literal["fresh", "dense"] = "fresh"
     settle: int | None = None
     tolerance: float = 1e-3
-    early_stopping: bool | None = None
+    early_stopping: bool = False
 
     def __post_init__(self) -> None:
         for name, least, optional in (
@@ -82,8 +81,8 @@ class Training:
             raise TypeError(f"Training(tolerance) must be a number > 0, got {self.tolerance!r}.")
         if not 0 < self.tolerance < np.inf:
             raise ValueError(f"Training(tolerance) must be a number > 0, got {self.tolerance!r}.")
-        if not isinstance(self.early_stopping, bool | None):
-            raise TypeError(f"Training(early_stopping) must be True, False or None, got {self.early_stopping!r}.")
+        if not isinstance(self.early_stopping, bool):
+            raise TypeError(f"Training(early_stopping) must be True or False, got {self.early_stopping!r}.")
 
 
 @dataclass(frozen=True, eq=False)
