@@ -17,7 +17,6 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 import poise
 from poise.path.lanes.problem_key import network_key, optimizer_key
 from poise.path.lanes.programs import PROGRAMS, Programs
-from poise.path.models import resolve_rules
 
 compiled_names: list[str] = []
 
@@ -127,13 +126,42 @@ class TestKeys:
     def test_networks_that_differ(self, other: Callable[[], keras.Model]) -> None:
         models = [net(), net(loss=keras.losses.Huber(1.5)), other()]
         assert len({network_key(model) for model in models}) == 3
-        assert network_key(models[2]) == network_key(models[2])
 
-    def test_own_code_equals_only_itself(self) -> None:
-        def square(x: Any) -> Any:
-            return x * x
+    def test_custom_code_is_compiled_again_because_it_may_have_changed(self) -> None:
+        factor = [1.0]
+        model = net(loss=lambda y, predicted: factor[0] * (y - predicted) ** 2)
+        first = fit(model, penalty=poise.L2(), strengths=[0.1])
+        factor[0] = 3.0
+        second = fit(model, penalty=poise.L2(), strengths=[0.1])
+        assert second.table["loss"][0] > 2.0 * first.table["loss"][0]
 
-        assert network_key(net(activation=square)) != network_key(net(activation=square))
+    def test_custom_penalties_differ(self) -> None:
+        class Scaled(poise.L2):
+            scale = 1.0
+
+            def _value(self, w: Any, strength: Any) -> Any:
+                return self.scale * super()._value(w, strength)
+
+        model, other = net(), Scaled()
+        other.scale = 10.0
+        penalties = [fit(model, penalty=each, strengths=[0.1]).table["penalty"][0] for each in (Scaled(), other)]
+        assert penalties[1] == pytest.approx(10.0 * penalties[0], rel=1e-4)
+
+    def test_anchors_at_other_weights_differ(self) -> None:
+        training = poise.Training(epochs=0, settle=0)
+        for seed in range(2):
+            keras.utils.set_random_seed(seed)
+            path = fit(net(), penalty=poise.Anchored(poise.L2()), strengths=[1.0], training=training)
+            assert path.table["penalty"][0] == 0.0  # at its own weights
+
+    def test_constraints_differ(self) -> None:
+        def constrained(constraint: Any) -> keras.Model:
+            model = net()
+            model.layers[0].kernel.constraint = constraint
+            return model
+
+        kinds = [None, keras.constraints.NonNeg(), keras.constraints.MaxNorm(1.0), keras.constraints.MaxNorm(2.0)]
+        assert len({network_key(constrained(kind)) for kind in kinds}) == 4
 
     def test_frozen_layers_differ(self) -> None:
         frozen = net()
@@ -153,19 +181,20 @@ class TestKeys:
 
     def test_optimizers_that_differ(self) -> None:
         def key(inner: Any, penalty: Any, update: str = "auto") -> Any:
-            rules = [poise.Rule("*", penalty)]
-            return optimizer_key(inner, rules, resolve_rules(model, rules), update)
+            optimizer = poise.PenalizedOptimizer(inner, [poise.Rule("*", penalty)], update)
+            optimizer.build(model.trainable_variables, model)
+            return optimizer_key(optimizer)
 
-        model, adam, first = net(), optimizers.Adam(0.01), poise.L1(0.1)
-        assert key(adam, first) == key(optimizers.Adam(0.01), poise.L1(0.7))
+        model, first = net(), poise.L1(0.1)
+        assert key(optimizers.Adam(0.01), first) == key(optimizers.Adam(0.01), poise.L1(0.7))
         others = [
             key(optimizers.Adam(0.01, beta_1=0.8), first),
             key(optimizers.SGD(0.01), first),
-            key(adam, poise.L1(0.1, factors=2.0)),
-            key(adam, poise.L2(0.1)),
-            key(adam, first, "coupled"),
+            key(optimizers.Adam(0.01), poise.L1(0.1, factors=2.0)),
+            key(optimizers.Adam(0.01), poise.L2(0.1)),
+            key(optimizers.Adam(0.01), first, "coupled"),
         ]
-        assert len({key(adam, first), *others}) == 6
+        assert len({key(optimizers.Adam(0.01), first), *others}) == 6
 
 
 def test_a_finished_path_leaves_its_model_to_the_garbage_collector() -> None:

@@ -44,8 +44,7 @@ class LaneWorker:
         rate = first_learning_rate(inner)
         network = LaneNetwork((key, is_mean), problem.model, is_mean)
         settler = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved, rate)
-        steps = optimizer_key(inner, problem.rules, problem.resolved, problem.update)
-        self._lanes = LaneProblem(network, (network.key, steps), self._optimizer, settler)
+        self._lanes = LaneProblem(network, (network.key, optimizer_key(self._optimizer)), self._optimizer, settler)
         self._trainers: dict[Training, LaneTrainer] = {}
         self._starts: dict[int, list[np.ndarray]] = {}
         self._reduction = InputReduction(problem, self._optimizer.targets)

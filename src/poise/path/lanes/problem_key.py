@@ -3,8 +3,7 @@
 import copy
 import inspect
 import warnings
-import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -13,8 +12,8 @@ import numpy as np
 
 from poise._keras_internals import sublayers
 from poise.layer_state import state_of
+from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path.model_config import model_config
-from poise.rules.rule import Rule
 
 KNOWN_PACKAGES = ("keras", "poise")
 """Packages whose classes and functions are fully described by their configuration."""
@@ -27,19 +26,20 @@ OTHER_KEYS = ("name", "select", "exclude", "strength")
 def network_key(model: keras.Model) -> Hashable:
     """Return a value that is equal for models with the same forward pass and loss, whatever their weights are.
 
-    Layer names are ignored. A model with custom code (from outside Keras and poise) equals only itself, because its
-    configuration may not describe that code completely.
+    Layer names are ignored. For a model with custom code (from outside Keras and poise), every call returns another
+    value, because its configuration may not describe that code completely, and the code may change between two paths.
 
     Args:
         model: A built and compiled model.
     """
     layers = sublayers(model)
     parts = [*layers, *(part for part in keras.tree.flatten(model.loss) if not isinstance(part, (str, type(None))))]
-    if not all(map(_is_known, parts)):
-        return _Identity(model)
+    constraints = [variable.constraint for variable in model.trainable_variables if variable.constraint is not None]
+    if not all(map(_is_known, [*parts, *constraints])):
+        return object()
     config, loss = model_config(model), compile_config(model)
     if not loss or _has_foreign_code(config) or _has_foreign_code(loss):
-        return _Identity(model)
+        return object()
     names = {layer.name: f"layer {number}" for number, layer in enumerate(layers)}
     positions = {id(weight): number for number, weight in enumerate(model.weights)}
     # Layers for preprocessing compute with data that are not in their variables.
@@ -52,6 +52,8 @@ def network_key(model: keras.Model) -> Hashable:
         tuple(layer.dtype_policy.name for layer in layers),
         tuple((tuple(variable.shape), str(variable.dtype)) for variable in model.variables),
         tuple(positions[id(variable)] for variable in model.trainable_variables),
+        tuple(variable.constraint is not None for variable in model.trainable_variables),
+        repr([keras.constraints.serialize(constraint) for constraint in constraints]),
         tuple((key, _digest(value)) for layer in derived for key, value in layer.entries.items()),
         tuple((key, value) for layer in derived for key, value in layer.assets.items()),
         (keras.config.floatx(), keras.config.epsilon(), keras.config.image_data_format()),
@@ -59,21 +61,24 @@ def network_key(model: keras.Model) -> Hashable:
     )
 
 
-def optimizer_key(inner: Any, rules: Sequence[Rule], resolved: dict, update: str) -> Hashable:
-    """Return a value that is equal for penalized optimizers that take the same steps at the same strengths.
+def optimizer_key(optimizer: PenalizedOptimizer) -> Hashable:
+    """Return a value that is equal for optimizers that take the same steps at the same strengths.
+
+    It includes the anchors of penalties, with which programs measure. With custom code in the optimizer or in a
+    penalty, every call returns another value.
 
     Args:
-        inner: The inner optimizer.
-        rules: The rules.
-        resolved: What they resolve to (`Plan.config`).
-        update: How the penalties act.
+        optimizer: A built optimizer.
     """
+    rules, inner, resolved = optimizer.rules, optimizer.inner_optimizer, optimizer.resolved
+    assert resolved is not None
     configs = [keras.saving.serialize_keras_object(part) for part in (inner, *rules)]
     if not _is_known(inner) or _has_foreign_code(configs):
-        return _Identity(inner)
+        return object()
     shapes = [shape for _, shape in resolved["weights"]]
     members = [resolved["rules"][str(rule.name)] for rule in rules]
-    return repr(_drop_others(configs)), repr((shapes, resolved["trained"], members)), update
+    anchors = tuple(_digest(start.value) for target in optimizer.targets for _, start in target.anchors)
+    return repr(_drop_others(configs)), repr((shapes, resolved["trained"], members)), optimizer.update, anchors
 
 
 def compile_config(model: Any) -> dict:
@@ -99,19 +104,6 @@ def loss_attributes(loss: Any) -> list[str]:
         for name, value in attributes.items()
         if isinstance(value, (bool, int, float, str))
     )
-
-
-class _Identity:
-    """Equals only what holds the same object, as long as that exists."""
-
-    def __init__(self, value: Any) -> None:
-        self._value, self._hash = weakref.ref(value), id(value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self._value() is not None and self._value() is other._value()
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 def _is_known(part: Any) -> bool:
