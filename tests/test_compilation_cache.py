@@ -41,8 +41,7 @@ def counts(process: subprocess.Popen) -> Any:
 
 def test_the_second_process_compiles_nothing_and_two_may_share_the_folder(tmp_path: Path) -> None:
     together = [start(tmp_path), start(tmp_path)]
-    for process in together:
-        assert counts(process)["misses"] > 0
+    assert sum(counts(process)["misses"] for process in together) > 0  # the slower one may find what the other compiled
 
     second = counts(start(tmp_path))
 
