@@ -78,6 +78,29 @@ class Study:
         candidates = {candidate["candidate"]: candidate for candidate in self.description["candidates"]}
         return None if name is None else tuple(candidates[name]["selected"])
 
+    @property
+    def outcome(self) -> str | None:
+        """Whether the chosen penalty `"helps"`, `"hurts"` or makes no clear difference (`"unclear"`).
+
+        It is judged by the held-out loss of all training rows, compared with a network without a penalty, with early
+        stopping; `None` if no penalty was chosen.
+        """
+        return self.description["verdict"]["outcome"]
+
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        """How much better the choice predicts held-out rows than the baseline (`"none"`) and each reference model.
+
+        One row for each: `outcome`, and `loss_gain` and `score_gain` with the ends of their 95% confidence intervals.
+        """
+        return pd.DataFrame(self.description["verdict"]["comparisons"]).set_index("over")
+
+    @property
+    def references(self) -> pd.DataFrame:
+        """One row per reference model (mean, linear model, boosted trees): losses, score and gain with intervals."""
+        table = pd.DataFrame(self.description["references"]).set_index("name")
+        return table.astype(dict.fromkeys(table.columns.difference(["title"]), "float64"))
+
     @cached_property
     def results(self) -> pd.DataFrame:
         """One row per candidate: strength, losses, score and gain with their intervals, zeros and selected columns."""

@@ -1,10 +1,12 @@
 """Run a study: compare penalties on a table, choose one and its strength, and select columns.
 
 Test rows are set apart first; only the final scores use them. The training rows are encoded once per fold, by the
-training rows of that fold. Then one path runs for each penalty, and one training without a penalty, all from the same
-initial weights by full-batch steps. The strength with the lowest held-out loss predicts. Columns are selected at the
-largest strength whose held-out loss is within one standard error of the lowest, or, after adaptive stages, at the
-strength with the lowest held-out loss.
+training rows of that fold. Then one path runs for each penalty, and the network is trained twice without a penalty, with
+early stopping and with all steps. All start from the same initial weights and take full-batch steps. Reference models
+are fitted to the same rows. The strength with the lowest held-out loss predicts. Columns are selected at the largest
+strength whose held-out loss is within one standard error of the lowest, or, after adaptive stages, at the strength with
+the lowest held-out loss. The verdict compares the chosen penalty with early stopping on all training rows
+(`poise.study.verdict`).
 """
 
 import os
@@ -24,24 +26,29 @@ from poise.path.solve import solve_path
 from poise.path.training import Training
 from poise.penalties import L2
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
-from poise.study.candidates.choice import best_stage, first_not_worse, fold_losses, row_at
+from poise.study.candidates.choice import best_stage, row_at
 from poise.study.candidates.network import ModelFunction, build_start
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, find_shared_path, get_penalty, make_rules
+from poise.study.candidates.references import REFERENCES, fit_reference
 from poise.study.columns.folds import Folds, encode_folds
 from poise.study.errors import DataError
-from poise.study.findings import Candidate, Findings
+from poise.study.findings import Candidate, Findings, Reference
+from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, held_out_losses
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
 from poise.study.result import Study
 from poise.study.scores import Estimate, RowScores, Scorer, score_rows
-from poise.study.settings import NO_PENALTY, Settings
+from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 from poise.study.sources import Source
 from poise.study.splits import split_folds, split_test_rows
 from poise.study.tables import Table, read
+from poise.study.verdict import Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done and with what is being done."""
+WITHOUT_PENALTY = {NO_PENALTY: "No penalty", FULL_TRAINING: "No penalty, all steps"}
+"""The titles of the candidates without a penalty. All others stop early."""
 BASELINE_COST = 0.3
 """The time of the training without a penalty, relative to one path."""
 UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
@@ -75,6 +82,9 @@ def run_study(
     progress: Progress | None = None,
 ) -> Study:
     """Find out whether a penalty helps a network on a table, which penalty, how strong, and which columns it selects.
+
+    The baseline is the same network without a penalty, with early stopping. The mean or the class frequencies, a linear
+    model and boosted trees are fitted to the same rows, for reference.
 
     Args:
         data: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, the path of a CSV, TSV, Parquet, Excel or NPZ file,
@@ -151,12 +161,15 @@ def run_study(
     rows = encode_folds(table, training, split_folds(table, training, cv, seed))
     start = _build_start(table, rows, settings, model)
     test_rows = _encode_test_rows(table, testing, rows, settings)
-    trainer = _Trainer(start, rows, settings, checked, checkpoint, report)
+    held_rows = find_held_out_rows(table, training, rows, start.output_shape[-1])
+    trainer = _Trainer(start, rows, settings, checked, checkpoint, report, held_rows.most_rows)
     candidates: list[Candidate] = []
-    for name in (NO_PENALTY, *settings.penalties):
+    for name in (NO_PENALTY, FULL_TRAINING, *settings.penalties):
         baseline = candidates[0].row_scores if candidates else None
-        candidates.append(_make_candidate(name, trainer.path(name), rows, test_rows, baseline))
-    chosen = settings.choose or _choose(candidates[1:] or candidates)
+        candidates.append(_make_candidate(name, trainer.path(name), rows, test_rows, baseline, held_rows))
+    references = _fit_references(table, rows, test_rows, held_rows, candidates[0].row_scores)
+    chosen = settings.choose or _choose(candidates)
+    verdict = _judge(chosen, candidates, references, held_rows, settings)
     watched = {
         candidate.name: watch_training(candidate.stage, candidate.strength, candidate.model, start)
         for candidate in candidates
@@ -165,7 +178,8 @@ def run_study(
     report(1.0, "done")
     findings = Findings(
         table, settings, tuple(candidates), chosen, rows.encoder, rows.center, rows.scale,
-        {"training": len(training), "test": len(testing)}, watched, time.perf_counter() - start_time,
+        {"training": len(training), "test": len(testing)}, watched, references, verdict,
+        time.perf_counter() - start_time,
     )  # fmt: skip
     return Study(describe(findings), findings.compact_model, rows.encoder, findings=findings)
 
@@ -187,18 +201,20 @@ class _Trainer:
         executor: str | RayCluster,
         checkpoint: str | os.PathLike[str] | None,
         report: Progress,
+        predicted_rows: int,
     ) -> None:
-        self.start, self.rows, self.settings = start, rows, settings
+        self.start, self.rows, self.settings, self.predicted_rows = start, rows, settings, predicted_rows
         self.executor, self.checkpoint, self.report = executor, checkpoint, report
         names = dict.fromkeys(find_shared_path(name, settings.penalties) for name in settings.penalties)
-        self.costs = {NO_PENALTY: BASELINE_COST, **{name: 1.0 + get_penalty(name).adaptive for name in names}}
+        self.costs = dict.fromkeys(WITHOUT_PENALTY, BASELINE_COST)
+        self.costs |= {name: 1.0 + get_penalty(name).adaptive for name in names}
         self.total = sum(self.costs.values())
         self.finished = 0.0
         self.paths: dict[str, RegularizationPath] = {}
 
     def path(self, name: str) -> RegularizationPath:
         """Return the path of a candidate."""
-        source = name if name == NO_PENALTY else find_shared_path(name, self.settings.penalties)
+        source = name if name in WITHOUT_PENALTY else find_shared_path(name, self.settings.penalties)
         if source not in self.paths:
             self.paths[source] = self._solve(source, _title(name))
             self.finished += self.costs[source]
@@ -210,8 +226,8 @@ class _Trainer:
         self.report((self.finished + share * cost) / self.total, what)
 
     def _solve(self, name: str, title: str) -> RegularizationPath:
-        is_baseline = name == NO_PENALTY
-        if is_baseline:
+        has_penalty = name not in WITHOUT_PENALTY
+        if not has_penalty:
             rules = [Rule(list(PENALIZED_BY_DEFAULT), L2())]
         else:
             rules = make_rules(name, self.start, self.rows.encoder.owners)
@@ -221,16 +237,19 @@ class _Trainer:
             self.start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
             executor=self.executor,
             report=lambda share: self.report_progress(share, title, self.costs[name]),
-            strengths=np.array([0.0]) if is_baseline else settings.strengths,
-            adaptive=0 if is_baseline else get_penalty(name).adaptive,
+            strengths=settings.strengths if has_penalty else np.array([0.0]),
+            adaptive=get_penalty(name).adaptive if has_penalty else 0,
             relax=False,
-            training=Training(epochs=0, settle=settings.max_iter, update="proximal", early_stopping=True),
+            training=Training(
+                epochs=0, settle=settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING
+            ),
             checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
+            predicted_rows=self.predicted_rows,
         )  # fmt: skip
 
 
 def _title(name: str) -> str:
-    return "No penalty" if name == NO_PENALTY else get_penalty(name).title
+    return WITHOUT_PENALTY[name] if name in WITHOUT_PENALTY else get_penalty(name).title
 
 
 def _encode_test_rows(table: Table, testing: np.ndarray, rows: Folds, settings: Settings) -> _TestRows:
@@ -260,7 +279,12 @@ def _build_start(
 
 
 def _make_candidate(
-    name: str, path: RegularizationPath, rows: Folds, test_rows: _TestRows, baseline: RowScores | None
+    name: str,
+    path: RegularizationPath,
+    rows: Folds,
+    test_rows: _TestRows,
+    baseline: RowScores | None,
+    held_rows: HeldOutRows,
 ) -> Candidate:
     try:
         stage = best_stage(path)
@@ -268,7 +292,7 @@ def _make_candidate(
         raise DataError(f"{_title(name)}: {error}") from None
     strength, scorer = stage.best_strength, test_rows.scorer
     row = row_at(stage, strength)
-    selection_strength = path.best_strength if path.stages or name == NO_PENALTY else path.one_se_strength
+    selection_strength = path.best_strength if path.stages or name in WITHOUT_PENALTY else path.one_se_strength
     selected, stability = _select_columns(path, selection_strength, rows.encoder.owners)
     model = stage.model(strength)
     scores = score_rows(scorer.task, scorer.y, predict_outputs(model, test_rows.x))
@@ -276,12 +300,59 @@ def _make_candidate(
         name, _title(name), path, stage, strength, selection_strength, selected, stability,
         float(row["val_loss"]), float(row["val_se"]), model, scores, scorer.loss(scores), scorer.score(scores),
         UNKNOWN if baseline is None else scorer.gain(scores, baseline),
+        None if name == FULL_TRAINING else held_out_losses(held_rows, [*path.stages, path]),
     )  # fmt: skip
 
 
+def _fit_references(
+    table: Table, rows: Folds, test_rows: _TestRows, held_rows: HeldOutRows, baseline: RowScores
+) -> tuple[Reference, ...]:  # fmt: skip
+    """Fit the reference models, and score them on the same rows as the networks."""
+    references, scorer = [], test_rows.scorer
+    for model in REFERENCES:
+        fit = fit_reference(model, table.task, rows, test_rows.x, len(table.classes))
+        scores = score_rows(scorer.task, scorer.y, fit.test_outputs)
+        references.append(
+            Reference(
+                model.name, model.title, float(fit.fold_losses.mean()),
+                float(fit.fold_losses.std(ddof=1) / np.sqrt(len(fit.fold_losses))),
+                scorer.loss(scores), scorer.score(scores), scorer.gain(scores, baseline),
+                held_rows.sum_over_units(held_rows.take_rows(fit.held_outputs)),
+            )
+        )  # fmt: skip
+    return tuple(references)
+
+
 def _choose(candidates: Sequence[Candidate]) -> str:
-    losses = [fold_losses(candidate.stage, candidate.strength) for candidate in candidates]
-    return candidates[first_not_worse(losses, [candidate.val_loss for candidate in candidates])].name
+    """Return the penalty to predict with; the baseline if there is none."""
+    penalties = [candidate for candidate in candidates if candidate.name not in WITHOUT_PENALTY]
+    if not penalties:
+        return NO_PENALTY
+    return penalties[choose_candidate(_losses_of(penalties))].name
+
+
+def _judge(
+    chosen: str,
+    candidates: Sequence[Candidate],
+    references: Sequence[Reference],
+    held_rows: HeldOutRows,
+    settings: Settings,
+) -> Verdict:
+    """Compare the choice with the baseline and the reference models."""
+    penalties = [candidate for candidate in candidates if candidate.name not in WITHOUT_PENALTY]
+    by_name = {candidate.name: candidate for candidate in candidates}
+    options = [by_name[chosen]] if settings.choose or not penalties else penalties
+    mean, *others = [reference.held_out for reference in references]
+    baseline = _losses_of([by_name[NO_PENALTY]])
+    gains = compare(
+        _losses_of(options), [*baseline, mean, *others], mean, held_rows.weight,
+        is_share=held_rows.task in ("regression", "counts"), seed=settings.seed,
+    )  # fmt: skip
+    return Verdict(gains[0], dict(zip([reference.name for reference in references], gains[1:], strict=True)))
+
+
+def _losses_of(candidates: Sequence[Candidate]) -> list[HeldOutLosses]:
+    return [candidate.held_out for candidate in candidates if candidate.held_out is not None]
 
 
 def _select_columns(

@@ -6,7 +6,9 @@ from poise.study.candidates.penalties import DEFAULT_PENALTIES
 from poise.study.errors import DataError
 
 NO_PENALTY = "none"
-"""The name of the candidate without a penalty."""
+"""The name of the baseline: no penalty, with early stopping."""
+FULL_TRAINING = "full_training"
+"""The name of the network without a penalty that takes all steps. It is shown, and never chosen."""
 
 
 @dataclass(frozen=True)
