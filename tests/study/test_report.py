@@ -167,9 +167,9 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes) -> 
     picture: Any = draw_paths(diabetes)
 
     assert [note.text for note in picture.layout.annotations] == [
-        f"{each.title}{', chosen' if each.name == diabetes.chosen else ''}" for each in diabetes.candidates[1:]
+        f"{each.title}{', chosen' if each.name == diabetes.chosen else ''}" for each in diabetes.penalized
     ]
-    for axis, each in zip(("x", "x2", "x3"), diabetes.candidates[1:], strict=True):
+    for axis, each in zip(("x", "x2", "x3"), diabetes.penalized, strict=True):
         traces = {trace.name: trace for trace in picture.data if trace.xaxis == axis and trace.name}
         np.testing.assert_allclose(traces["held-out rows"].y, each.stage.table["val_loss"])
         np.testing.assert_allclose(traces["training rows"].y, each.stage.table["loss"])
@@ -180,12 +180,12 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes) -> 
 
 
 def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes) -> None:
-    group = diabetes.candidates[2]
+    group = diabetes["group"]
     *_, last, far = group.stage.strengths
     assert far == pytest.approx(100 * last)
 
     def end_of(each) -> Any:
-        picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:2], each)))
+        picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:3], each)))
         assert any(far in line.x for line in picture.data if line.name == "held-out rows")
         return 10 ** picture.layout.xaxis2.range[1]
 
@@ -239,7 +239,7 @@ def test_overfitting_is_called_so_only_where_it_is_seen(diabetes) -> None:
 def test_captions_name_every_candidate(diabetes) -> None:
     said = caption(diabetes, "paths")
 
-    for each in diabetes.candidates[1:]:
+    for each in diabetes.penalized:
         assert f"it is {format_number(each.val_loss, 2)} at strength {format_number(each.strength, 2)}." in said
 
 

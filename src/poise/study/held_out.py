@@ -120,23 +120,26 @@ def held_out_losses(rows: HeldOutRows, stages: Sequence[RegularizationPath]) -> 
 
 def _losses_of_stage(rows: HeldOutRows, stage: RegularizationPath) -> HeldOutLosses:
     lanes, replicas = stage.lanes, replica_table(stage.lanes)
-    predictions, lengths = lanes.history["predictions"], lanes.history["length"]
+    lengths = lanes.history["length"]
     settled = lanes.table["settled"].to_numpy().reshape(lengths.shape[:2])
     takes_last = not all(rule.penalty.smooth for rule in stage.rules)
-    by_seed = []
-    for seed in replicas["seed"].unique():
-        numbers = np.flatnonzero((replicas["seed"] == seed) & (replicas["fold"] >= 0))
-        parts = []
-        for number, positions in zip(numbers, rows.rows, strict=True):
-            outputs = predictions[number][:, :, : len(positions)]
-            if takes_last:
-                outputs = outputs[np.arange(len(outputs)), _last_checkpoint(lengths[number], settled[number])][:, None]
-            parts.append(outputs)
-        by_seed.append(rows.sum_over_units(parts))
-    losses = np.mean([each.losses for each in by_seed], axis=0)
-    terms = np.mean([each.score_terms for each in by_seed], axis=0)
-    is_known = np.isfinite(losses).all(axis=0)  # trained until this checkpoint in all folds
-    return HeldOutLosses(losses[:, is_known], terms[:, is_known])
+    predictions = []
+    for number in np.flatnonzero(replicas["fold"] >= 0):
+        outputs = lanes.history["predictions"][number]
+        if takes_last:
+            outputs = outputs[np.arange(len(outputs)), _last_checkpoint(lengths[number], settled[number])][:, None]
+        outputs = outputs.reshape(-1, *outputs.shape[2:])
+        predictions.append(outputs[:, : len(rows.rows[replicas["fold"][number]])])
+    # The others are checkpoints that training did not reach, in some fold.
+    is_known = np.logical_and.reduce([np.isfinite(outputs).all(axis=(1, 2)) for outputs in predictions])
+    folds, seeds = len(rows.rows), replicas["seed"].nunique()
+    by_seed = [
+        rows.sum_over_units([outputs[is_known] for outputs in predictions[seed * folds : (seed + 1) * folds]])
+        for seed in range(seeds)
+    ]
+    return HeldOutLosses(
+        np.mean([each.losses for each in by_seed], axis=0), np.mean([each.score_terms for each in by_seed], axis=0)
+    )
 
 
 def _last_checkpoint(lengths: np.ndarray, settled: np.ndarray) -> np.ndarray:

@@ -1,11 +1,11 @@
 """Run a study: compare penalties on a table, choose one and its strength, and select columns.
 
 Test rows are set apart first; only the final scores use them. The training rows are encoded once per fold, by the
-training rows of that fold. Then one path runs for each penalty, and the network is trained twice without a penalty, with
-early stopping and with all steps. All start from the same initial weights and take full-batch steps. Reference models
-are fitted to the same rows. The strength with the lowest held-out loss predicts. Columns are selected at the largest
-strength whose held-out loss is within one standard error of the lowest, or, after adaptive stages, at the strength with
-the lowest held-out loss. The verdict compares the chosen penalty with early stopping on all training rows
+training rows of that fold. Then one path runs for each penalty, and the network is trained twice without a penalty:
+with early stopping and with all steps. All start from the same initial weights and take full-batch steps. Reference
+models are fitted to the same rows. The strength with the lowest held-out loss predicts. Columns are selected at the
+largest strength whose held-out loss is within one standard error of the lowest, or, after adaptive stages, at the
+strength with the lowest held-out loss. The verdict compares the chosen penalty with early stopping on all training rows
 (`poise.study.verdict`).
 """
 
@@ -137,7 +137,7 @@ def run_study(
         >>> import poise
         >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
         >>> list(study.results.index)
-        ['none', 'l2']
+        ['none', 'full_training', 'l2']
     """
     start_time = time.perf_counter()
     report = progress or (lambda share, what: None)
