@@ -26,6 +26,8 @@ def print_study(description: Mapping, screen: Console) -> None:
     notes = [Text(escape_controls(f"Note: {note}")) for note in description["data"]["notes"]]
     screen.print(Text(escape_controls(task_line(description))))
     _print_table(candidates_table(description, screen), screen)
+    metrics = [f"{name} {format_number(_number(value))}" for name, value in description["metrics"].items()]
+    screen.print(Text(f"On the test rows: {', '.join(metrics)}."))
     for paragraph in (*answer, *notes):
         screen.print(paragraph)
 

@@ -125,6 +125,7 @@ class Findings:
         watched: The training of the chosen candidate and of the baseline, by name.
         references: The reference models.
         verdict: The comparison of the choice with the baseline and the reference models.
+        metrics: Further scores of the chosen network on the test rows, by name (see `poise.study.metrics`).
         seconds: How long the study took.
     """
 
@@ -139,6 +140,7 @@ class Findings:
     watched: Mapping[str, WatchedTraining]
     references: tuple[Reference, ...]
     verdict: Verdict
+    metrics: Mapping[str, float]
     seconds: float
 
     def __getitem__(self, name: str) -> Candidate:

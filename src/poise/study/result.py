@@ -101,6 +101,15 @@ class Study:
         table = pd.DataFrame(self.description["references"]).set_index("name")
         return table.astype(dict.fromkeys(table.columns.difference(["title"]), "float64"))
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Further scores of the chosen network on the test rows, by name.
+
+        Regression: `RMSE` and `MAE`, in units of the target. Counts: `MAE` and `deviance`. Classes: `majority rate`
+        (the share of the most frequent class), `log loss` and `AUC` (NaN if a class has no test rows).
+        """
+        return {name: float("nan") if value is None else value for name, value in self.description["metrics"].items()}
+
     @cached_property
     def results(self) -> pd.DataFrame:
         """One row per candidate: strength, losses, score and gain with their intervals, zeros and selected columns."""

@@ -34,6 +34,7 @@ from poise.study.columns.folds import Folds, encode_folds
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Findings, Reference
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, held_out_losses
+from poise.study.metrics import measure_predictions
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
 from poise.study.result import Study
@@ -175,10 +176,13 @@ def run_study(
         for candidate in candidates
         if candidate.name in (NO_PENALTY, chosen)
     }
+    best = next(candidate for candidate in candidates if candidate.name == chosen)
+    outputs, scorer = predict_outputs(best.model, test_rows.x), test_rows.scorer
+    metrics = measure_predictions(scorer.task, scorer.y, outputs, scorer.weight, rows.scale)
     report(1.0, "done")
     findings = Findings(
         table, settings, tuple(candidates), chosen, rows.encoder, rows.center, rows.scale,
-        {"training": len(training), "test": len(testing)}, watched, references, verdict,
+        {"training": len(training), "test": len(testing)}, watched, references, verdict, metrics,
         time.perf_counter() - start_time,
     )  # fmt: skip
     return Study(describe(findings), findings.compact_model, rows.encoder, findings=findings)

@@ -45,6 +45,7 @@ def describe(study: Findings) -> dict:
         "references": [_describe_reference(reference) for reference in study.references],
         "chosen": study.chosen,
         "verdict": _describe_verdict(study),
+        "metrics": study.metrics,
         "parameters": {"trained": study.best.model.count_params(), "saved": study.compact_model.count_params()},
         "selector": None if selector is None else selector.name,
         "answer": write_answer(study),

@@ -143,7 +143,10 @@ def _write_score(study: Findings) -> str:
     ends = format_interval(best.score, DIGITS)
     subject = f"The {score} on the test rows" if has_penalty(best) else f"Its {score} on the test rows"
     value = f"{subject} is {format_number(best.score.value, DIGITS)}."
-    return f"{value} The 95% confidence interval is {ends}." if ends else value
+    interval = f" The 95% confidence interval is {ends}." if ends else ""
+    majority = study.metrics.get("majority rate")
+    frequent = f" The most frequent class has {majority:.0%} of these rows." if majority is not None else ""
+    return f"{value}{interval}{frequent}"
 
 
 def _write_selection(study: Findings) -> str:
