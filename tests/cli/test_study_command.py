@@ -38,9 +38,9 @@ def test_it_prints_the_task_first_then_table_answer_notes_and_the_report(finishe
     text = " ".join(finished.result.stdout.split())
 
     assert text.startswith(
-        "sales: regression of 'price' from 2 columns (1 set aside); 48 training rows, 12 test rows. held-out strength"
+        "sales: regression of 'price' from 2 columns (1 set aside); 48 training rows, 12 test rows. "
     )
-    positions = [text.index(part) for part in ("No penalty", "L2 *", *finished.study.answer, "Note: ", "Report: ")]
+    positions = [text.index(part) for part in ("held-out", "No penalty", "L2 *", "Boosted trees", "On the test rows: RMSE", *finished.study.answer, "Note: ", "Report: ")]
     assert positions == sorted(positions)
     assert finished.result.stdout.endswith(f"Report: {finished.folder / 'report.html'}\n")
     assert finished.result.stderr == ""

@@ -88,7 +88,7 @@ class Reference:
     """A reference model, and the scores of its predictions.
 
     Args:
-        name, title: As in `poise.study.candidates.references`.
+        name, title: As in `ReferenceFit`.
         val_loss: The held-out loss of its best setting, averaged over the folds.
         val_error: Its standard error over the folds.
         test_loss: The loss on the test rows.

@@ -20,9 +20,9 @@ def measure_predictions(
         scale: What the target was divided by.
 
     Returns:
-        Regression: `RMSE` and `MAE`, in units of the target. Counts: `MAE` and `deviance`. Classes: `majority rate` (the
-        accuracy of always predicting the most frequent class of these rows), `log loss`, and `AUC` (with more than two
-        classes, the mean over one class against the others); NaN if a class has no test rows.
+        Regression: `RMSE` and `MAE`, in units of the target. Counts: `MAE` and `deviance`. Classes: `majority rate`
+        (the share of the most frequent class, and so the accuracy of always predicting it), `log loss`, and `AUC` (with
+        more than two classes, the mean over one class against the others; NaN if a class has no test rows).
     """
     values = np.asarray(y).reshape(-1)
     if task == "regression":

@@ -318,7 +318,7 @@ def _fit_references(
         scores = score_rows(scorer.task, scorer.y, fit.test_outputs)
         references.append(
             Reference(
-                model.name, model.title, float(fit.fold_losses.mean()),
+                fit.name, fit.title, float(fit.fold_losses.mean()),
                 float(fit.fold_losses.std(ddof=1) / np.sqrt(len(fit.fold_losses))),
                 scorer.loss(scores), scorer.score(scores), scorer.gain(scores, baseline),
                 held_rows.sum_over_units(held_rows.take_rows(fit.held_outputs)),

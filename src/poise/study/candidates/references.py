@@ -31,12 +31,14 @@ class ReferenceModel:
     Args:
         name: Its name in the results.
         title: Its name in tables and sentences.
+        title_of_classes: The same where the target has classes.
         makers: A function of the task. It returns functions, one per setting to choose from, that take the total weight
             of the training rows and return an estimator of scikit-learn.
     """
 
     name: str
     title: str
+    title_of_classes: str
     makers: Callable[[str], Sequence[Maker]]
 
 
@@ -45,7 +47,8 @@ class ReferenceFit:
     """A reference model on the rows of a study.
 
     Args:
-        name, title: As in `ReferenceModel`.
+        name: As in `ReferenceModel`.
+        title: Its name in tables and sentences.
         fold_losses: (folds,) the held-out losses.
         held_outputs: For each fold (rows, outputs) predictions of its held-out rows, in the form of the network's
             outputs.
@@ -89,9 +92,9 @@ def _make_boosted_trees(task: str) -> Sequence[Maker]:
 
 
 REFERENCES = (
-    ReferenceModel("mean", "Mean or class frequencies", _make_means),
-    ReferenceModel("linear", "Linear model", _make_linear_models),
-    ReferenceModel("boosted_trees", "Boosted trees", _make_boosted_trees),
+    ReferenceModel("mean", "Mean", "Class frequencies", _make_means),
+    ReferenceModel("linear", "Linear model", "Linear model", _make_linear_models),
+    ReferenceModel("boosted_trees", "Boosted trees", "Boosted trees", _make_boosted_trees),
 )
 """A new reference model is one entry here."""
 
@@ -120,7 +123,8 @@ def fit_reference(model: ReferenceModel, task: str, rows: Folds, x_test: np.ndar
         options.append((np.array(losses), make, outputs))
     losses, make, outputs = min(options, key=lambda option: option[0].mean())
     test_outputs = _predict(_fit(make, rows, every), x_test, task, classes)
-    return ReferenceFit(model.name, model.title, losses, outputs, test_outputs)
+    title = model.title_of_classes if classes else model.title
+    return ReferenceFit(model.name, title, losses, outputs, test_outputs)
 
 
 def _fit(make: Maker, rows: Folds, replica: Replica) -> Any:
