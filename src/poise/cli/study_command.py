@@ -232,13 +232,13 @@ def _split_names(values: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
-def _split_types(values: Sequence[str] | None) -> dict[str, str]:
-    """Return what --type says about each column; names of columns may hold an equals sign."""
+def _split_types(values: Sequence[str] | None) -> dict[str, str] | None:
+    """Return what --type says about each column, if anything; names of columns may hold an equals sign."""
     pairs = [value.rpartition("=") for value in values or ()]
     wrong = next((kind for column, _, kind in pairs if not column), None)
     if wrong is not None:
         raise BadInputError(f"--type must be COLUMN=TYPE, such as zip=categorical, got {wrong!r}.")
-    return {column: kind for column, _, kind in pairs}
+    return {column: kind for column, _, kind in pairs} or None
 
 
 def _split_units(text: str) -> tuple[int, ...]:

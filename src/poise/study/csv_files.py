@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import pandas as pd
@@ -32,13 +32,14 @@ SAMPLE_SIZE = 1 << 20
 SAMPLE_ROWS = 200
 
 
-def read_csv(content: bytes, name: str, options: FileOptions) -> pd.DataFrame:
+def read_csv(content: bytes, name: str, options: FileOptions, verbatim: Collection[str] = ()) -> pd.DataFrame:
     """Read CSV.
 
     Args:
         content: The bytes of the file.
         name: What error messages call it.
         options: What is set; `OPTIONS` lists the ones in use.
+        verbatim: Columns whose texts are not read as numbers. Default: none.
 
     Raises:
         DataError: If the content cannot be read.
@@ -79,6 +80,7 @@ def read_csv(content: bytes, name: str, options: FileOptions) -> pd.DataFrame:
                 sep=delimiter,
                 decimal=options.decimal or _find_decimal([line.fields for line in lines], delimiter),
                 comment=options.comment,
+                dtype=dict.fromkeys(verbatim, str),
                 skipinitialspace=True,
                 low_memory=False,
                 index_col=False,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 import narwhals as nw
 import pandas as pd
 
+from poise.study.errors import DataError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -17,6 +19,9 @@ def to_frame(data: Any) -> pd.DataFrame | None:
 
     Returns:
         The DataFrame, or `None` if `data` is not a table.
+
+    Raises:
+        DataError: If columns of an Arrow table have the same name.
     """
     if isinstance(data, pd.DataFrame):
         return _replace_arrow_types(data)
@@ -24,6 +29,8 @@ def to_frame(data: Any) -> pd.DataFrame | None:
         table = nw.from_native(data)
     except TypeError:
         return None
+    except nw.exceptions.DuplicateError:
+        raise DataError("The table has columns of the same name. Give each column a unique name.", "data") from None
     return arrow_to_frame((table.collect() if isinstance(table, nw.LazyFrame) else table).to_arrow())
 
 

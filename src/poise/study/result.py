@@ -11,6 +11,7 @@ import keras
 import pandas as pd
 
 from poise.study.columns.encoding import Encoder
+from poise.study.columns.kinds import verbatim_columns
 from poise.study.file_options import FileOptions
 from poise.study.loading import read_study
 from poise.study.predictions import predict_rows
@@ -158,7 +159,7 @@ class Study:
         if isinstance(data, str | os.PathLike):
             settings = self.description["settings"]
             recorded = FileOptions(**{option: settings.get(option) for option in RECORDED_OPTIONS})
-            name, _, frame = load(data, options, recorded)
+            name, _, frame = load(data, options, recorded, verbatim=verbatim_columns(settings.get("types", {})))
         else:
             name, frame = "The table of new rows", take_frame(data, options)
         return predict_rows(self.description, self.model, self.encoder, frame, name)

@@ -102,8 +102,8 @@ def run_study(
             Default: `None`.
         weight: A column of sample weights. Default: `None`.
         types: For some columns, what they are read as, such as `{"zip": "categorical"}`: `"categorical"`, `"numeric"`,
-            `"date"`, `"text"` (categories if the texts repeat) or `"drop"`. Default: `None`, which detects the type of
-            every column.
+            `"date"`, `"text"` (categories if the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which
+            detects the type of every column.
         cv: The number of folds. Default: 4.
         strengths: The number of strengths per path. Default: 13.
         n_init: The number of random initializations per fold. Default: 1.
@@ -146,7 +146,7 @@ def run_study(
     settings = Settings(
         tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
-        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), dict(types or {}),
+        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), types or {},
         delimiter, decimal, encoding, sheet, skip_rows, comment,
     )  # fmt: skip
     for name in settings.penalties:

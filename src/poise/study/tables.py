@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from poise.study.columns.base import Column, text_of
-from poise.study.columns.kinds import TYPES
+from poise.study.columns.base import Column, RawColumn, text_of
+from poise.study.columns.kinds import TYPES, verbatim_columns
 from poise.study.columns.reading import detect_kind, list_set_aside, read_columns
 from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.file_options import FileOptions
@@ -84,7 +84,7 @@ def read(
         time: A column that orders the rows. Default: `None`.
         weight: A column of sample weights. Default: `None`.
         types: For some columns, what they are read as: `"categorical"`, `"numeric"`, `"date"`, `"text"` (categories if
-            the texts repeat) or `"drop"`. Default: `None`, which detects it.
+            the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which detects it.
         delimiter, decimal, encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
 
     Returns:
@@ -102,7 +102,10 @@ def read(
     if task is not None and task not in TASKS:
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {task!r}. Omit it to infer it.", "task")
     options = FileOptions(delimiter, decimal, encoding, sheet, skip_rows, comment)
-    name, text, frame = load(source, options)
+    types = types or {}
+    if not isinstance(types, Mapping):
+        raise DataError(f"types must be a dict from columns to types, got a {type(types).__name__}.", "types")
+    name, text, frame = load(source, options, verbatim=verbatim_columns(types))
     target = target or _default_target(text, frame)
     if target is None:
         raise DataError(
@@ -111,7 +114,6 @@ def read(
     roles = {"target": target, "groups": groups, "time": time, "weight": weight}
     roles = {role: column for role, column in roles.items() if column is not None}
     _check_roles(roles, drop, frame, name)
-    types = types or {}
     _check_types(types, roles, frame, name)
     values, is_number = read_target(frame[target])
     present = np.flatnonzero(~pd.isna(values))
@@ -182,8 +184,6 @@ def _check_roles(roles: dict[str, str], drop: Sequence[str], frame: pd.DataFrame
 
 
 def _check_types(types: Mapping[str, str], roles: Mapping[str, str], frame: pd.DataFrame, name: str) -> None:
-    if not isinstance(types, Mapping):
-        raise DataError(f"types must be a dict from columns to types, got a {type(types).__name__}.", "types")
     for column, requested in types.items():
         check_column(column, frame, name, "types")
         if requested not in TYPES:
@@ -198,6 +198,11 @@ def _check_types(types: Mapping[str, str], roles: Mapping[str, str], frame: pd.D
 
 def _read_groups(values: pd.Series) -> pd.Series:
     _check_complete(values, "groups")
+    if RawColumn(values).texts is None:
+        raise DataError(
+            f"The group column {values.name!r} must contain numbers, text or dates. Choose a different column.",
+            "groups",
+        )
     if values.nunique() < 2:
         raise DataError(
             f"The group column {values.name!r} has only one value; at least two are needed. Choose a different column.",

@@ -13,7 +13,6 @@ MOST_ROWS_IN_TAIL = 5
 """A value with more rows is not in the tail of a distribution."""
 LEAST_DISPERSION = 0.8
 """The variance of counts, relative to their mean: 1 for a Poisson distribution, and usually larger."""
-LEAST_SKEWNESS = 0.5
 
 
 def infer_task(values: np.ndarray, is_number: bool) -> tuple[str, str]:
@@ -42,8 +41,9 @@ def infer_task(values: np.ndarray, is_number: bool) -> tuple[str, str]:
 def _are_counts(distinct: np.ndarray, frequencies: np.ndarray) -> bool:
     """Whether whole numbers are counts and not codes of classes.
 
-    Counts fill 0, 1, 2, ..., become rarer after the most frequent one, and end in a tail of rare numbers, some of
-    which are missing. Their distribution is skewed to the right, and its variance is about the mean or larger.
+    Counts fill 0, 1, 2, ..., become rarer after the most frequent one, and end in a tail of rare numbers, in which some
+    may be missing. Their distribution is skewed to the right, and its variance is about the mean or larger. There may
+    be many more zeros than other numbers.
 
     Args:
         distinct: The distinct whole numbers in order.
@@ -57,14 +57,14 @@ def _are_counts(distinct: np.ndarray, frequencies: np.ndarray) -> bool:
     skewness = frequencies @ (distinct - mean) ** 3 / rows / variance**1.5
     if mean > LARGEST_MEAN_COUNT or variance < LEAST_DISPERSION * mean:
         return False
-    if skewness < max(LEAST_SKEWNESS, 2 * np.sqrt(6 / rows)):  # twice its standard error
+    if skewness < 2 * np.sqrt(6 / rows):  # twice its standard error
         return False
     filled = int((distinct == np.arange(len(distinct))).sum())  # 0, 1, ..., filled - 1 all occur
-    return bool((frequencies[filled - 1 :] <= MOST_ROWS_IN_TAIL).all()) and _falls(frequencies[:filled])
+    return bool((frequencies[filled - 1 :] <= MOST_ROWS_IN_TAIL).all()) and _falls(frequencies[1:filled])
 
 
 def _falls(frequencies: np.ndarray) -> bool:
     """Whether frequencies fall after the largest one, apart from chance."""
-    after = frequencies[frequencies.argmax() :]
+    after = frequencies[frequencies.argmax() :] if len(frequencies) else frequencies
     limits = np.maximum(after[:-1] + 2 * np.sqrt(after[:-1]), MOST_ROWS_IN_TAIL)
     return bool((after[1:] <= limits).all())
