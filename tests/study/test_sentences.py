@@ -300,7 +300,8 @@ CASES: dict[str, Any] = {
 
 
 def test_the_script_reads_a_file_as_it_was_read(alone, tmp_path) -> None:
-    file, options = tmp_path / "odd.csv", {"delimiter": "|", "decimal": ",", "encoding": "utf-16"}
+    file = tmp_path / "odd.csv"
+    options: dict[str, Any] = {"delimiter": "|", "decimal": ",", "encoding": "utf-16"}
     counts().to_csv(file, index=False, sep="|", decimal=",", encoding="utf-16")
     findings = replace(alone, table=read(file, "d", **options), settings=replace(alone.settings, **options))
 

@@ -40,7 +40,9 @@ def task_line(description: Mapping) -> str:
     kind = f"{data['task']} with {len(data['classes'])} classes" if data["task"] == "multiclass" else data["task"]
     columns = f"{used} column{'s'[: used - 1]}" + (f" ({aside} set aside)" if aside else "")
     counts = f"{rows['training']:,} training rows, {rows['test']:,} test rows"
-    return f"{data['name']}: {kind} of {data['target']!r} from {columns}; {counts}."
+    reason = data.get("task_reason")
+    inferred = f" The task was inferred, because the target holds {reason}; --task changes it." if reason else ""
+    return f"{data['name']}: {kind} of {data['target']!r} from {columns}; {counts}.{inferred}"
 
 
 def candidates_table(description: Mapping, screen: Console) -> Table:

@@ -11,7 +11,7 @@ strength with the lowest held-out loss. The verdict compares the chosen penalty 
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -68,6 +68,7 @@ def run_study(
     groups: str | None = None,
     time_column: str | None = None,
     weight: str | None = None,
+    types: Mapping[str, str] | None = None,
     cv: int = 4,
     strengths: int = 13,
     n_init: int = 1,
@@ -78,6 +79,9 @@ def run_study(
     delimiter: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    sheet: str | int | None = None,
+    skip_rows: int | None = None,
+    comment: str | None = None,
     executor: str | RayCluster = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -89,10 +93,11 @@ def run_study(
 
     Args:
         data: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, the path of a CSV, TSV, Parquet, Excel or NPZ file,
-            `"-"` for CSV on standard input, or a DataFrame.
+            `"-"` for CSV on standard input, a DataFrame of pandas, polars or another library that Narwhals knows, or
+            an Arrow table.
         target: The column to predict. Default: `None`, for built-in tables, which have their own.
-        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers one of the first
-            three.
+        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers it from the
+            target. The result says what was inferred.
         penalties: Any of `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"` and
             `"scad"`. A network without a penalty is always trained as well. Default:
             `("l2", "l1", "group", "adaptive")`.
@@ -107,6 +112,9 @@ def run_study(
         time_column: A column that orders the rows: no fold trains on the future, and the test rows are the latest.
             Default: `None`.
         weight: A column of sample weights. Default: `None`.
+        types: For some columns, what they are read as, such as `{"zip": "categorical"}`: `"categorical"`, `"numeric"`,
+            `"date"`, `"text"` (categories if the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which
+            detects the type of every column.
         cv: The number of folds. Default: 4.
         strengths: The number of strengths per path. Default: 13.
         n_init: The number of random initializations per fold. Default: 1.
@@ -119,6 +127,10 @@ def run_study(
         delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
         decimal: Decimal mark of a CSV file. Default: `None`, which detects it.
         encoding: Text encoding of a CSV file. Default: `None`, which detects it.
+        sheet: Sheet of an Excel file: its name, or its number, from 1. Default: `None`, the first sheet.
+        skip_rows: Number of lines above the column names of a CSV or Excel file. Default: `None`, no line.
+        comment: Character that starts a comment in a CSV file; the rest of the line is ignored. Default: `None`, no
+            comments.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
@@ -145,7 +157,8 @@ def run_study(
     settings = Settings(
         tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
-        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), delimiter, decimal, encoding,
+        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), types or {},
+        delimiter, decimal, encoding, sheet, skip_rows, comment,
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -155,8 +168,8 @@ def run_study(
         raise DataError(str(error), "executor") from None
     report(0.0, "reading")
     table = read(
-        data, target, task=task, drop=drop, groups=groups, time=time_column, weight=weight,
-        delimiter=delimiter, decimal=decimal, encoding=encoding,
+        data, target, task=task, drop=drop, groups=groups, time=time_column, weight=weight, types=types,
+        delimiter=delimiter, decimal=decimal, encoding=encoding, sheet=sheet, skip_rows=skip_rows, comment=comment,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
     rows = encode_folds(table, training, split_folds(table, training, cv, seed))

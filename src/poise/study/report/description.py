@@ -33,6 +33,7 @@ def describe(study: Findings) -> dict:
             "source": table.source,
             "target": str(table.target.name),
             "task": table.task,
+            "task_reason": table.task_reason,
             "classes": table.classes,
             "columns": [asdict(column) for column in table.columns],
             **{name: None if role is None else str(role.name) for name, role in roles.items()},
