@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 
 from poise.study.columns.base import Column, ColumnKind, Detected, Key, RawColumn, UnexpectedValueError
 from poise.study.columns.number_column import make_scaler, set_constants_to_zero
+from poise.study.columns.weighting import weigh_scaler
 from poise.study.errors import count_noun, quote_names
 
 DATE = re.compile(
@@ -81,6 +82,9 @@ class DateColumn(ColumnKind):
 
     def make_transformer(self) -> Pipeline:
         return make_scaler(marks_missing=False)
+
+    def weigh(self, transformer: Any, values: pd.DataFrame, weight: np.ndarray) -> None:
+        weigh_scaler(transformer, values, weight)
 
     def input_keys(self, transformer: Any, keys: Sequence[Key]) -> list[Key]:
         set_constants_to_zero(transformer.named_steps["scale"])

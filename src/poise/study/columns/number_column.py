@@ -1,6 +1,5 @@
 """Columns of numbers: truth values, durations and numbers written as text included."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +12,12 @@ from sklearn.preprocessing import StandardScaler
 
 from poise.study.columns.base import Column, ColumnKind, Detected, Key, RawColumn, Texts, UnexpectedValueError
 from poise.study.columns.number_text import parse_number
+from poise.study.columns.weighting import weigh_scaler
 from poise.study.errors import count_noun
 
 FEWEST_NUMBERS = 0.95
 """The share of rows whose text must be a number."""
 MOST_IGNORED_TEXTS = 20
-IDENTIFIER_NAMES = {
-    "id", "ids", "index", "idx", "key", "nr", "no", "row", "rowid", "rownum", "uid", "uuid", "number",
-}  # fmt: skip
 SQUARABLE = 1e100
 """Larger numbers are clipped: the variance of a column might overflow."""
 
@@ -86,17 +83,14 @@ class NumberColumn(ColumnKind):
             numbers.append(number)
         return _finite(pd.Series(raw.texts.spread(numbers, np.nan)))[0]
 
-    def reason_to_set_aside(self, name: str, values: np.ndarray) -> str:
-        reason = super().reason_to_set_aside(name, values)
-        if not reason and not np.isnan(values).any() and _names_an_identifier(name) and _counts_up(values):
-            return "an identifier: whole numbers that increase from row to row"
-        return reason
-
     def lay_out(self, features: pd.DataFrame) -> tuple[pd.DataFrame, list[Key]]:
         return features.clip(-SQUARABLE, SQUARABLE), [Key(name, "value") for name in features.columns]
 
     def make_transformer(self) -> Pipeline:
         return make_scaler(marks_missing=True)
+
+    def weigh(self, transformer: Any, values: pd.DataFrame, weight: np.ndarray) -> None:
+        weigh_scaler(transformer, values, weight)
 
     def input_keys(self, transformer: Any, keys: Sequence[Key]) -> list[Key]:
         set_constants_to_zero(transformer.named_steps["scale"])
@@ -143,11 +137,3 @@ def _parse_all(labels: list[str], mark: str) -> list[float | None]:
         if failed > MOST_IGNORED_TEXTS:
             break
     return numbers
-
-
-def _names_an_identifier(name: str) -> bool:
-    return any(word.lower() in IDENTIFIER_NAMES for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name))
-
-
-def _counts_up(values: np.ndarray) -> bool:
-    return bool((np.diff(values) > 0).all() and (values % 1 == 0).all())
