@@ -53,7 +53,7 @@ def test_rows_of_weight_0_are_left_out_and_noted() -> None:
     assert table.notes == ("20 of 100 rows have weight 0 in 'w' and are left out.", *expected.notes)
     assert table.columns == expected.columns
     pd.testing.assert_frame_equal(table.features, expected.features)
-    pd.testing.assert_series_equal(table.weight, expected.weight)
+    assert list(np.asarray(table.weight)) == list(np.asarray(expected.weight))
     pd.testing.assert_series_equal(table.target, expected.target)
 
 
@@ -111,7 +111,8 @@ def test_a_weighted_scaler_is_that_of_repeated_rows() -> None:
     random = np.random.default_rng(0)
     values = np.column_stack([random.normal(5.0, 2.0, 50), np.full(50, 2024.1), random.normal(size=50) * 1e-9])
     times = random.integers(0, 4, 50)
-    scaler, expected = StandardScaler(), StandardScaler().fit(np.repeat(values, times, axis=0))
+    scaler: Any = StandardScaler()
+    expected: Any = StandardScaler().fit(np.repeat(values, times, axis=0))
 
     fit_scaler(scaler, values, times * 0.3)
 
@@ -124,7 +125,7 @@ def test_equal_weights_are_no_weights() -> None:
 
     assert relative_weights(None, rows) is None
     assert relative_weights(pd.Series([0.1] * 5 + [7.0]), rows) is None
-    np.testing.assert_allclose(relative_weights(pd.Series([1e300, 3e300, 5.0]), np.arange(2)), [0.5, 1.5])
+    np.testing.assert_allclose(np.asarray(relative_weights(pd.Series([1e300, 3e300, 5.0]), rows[:2])), [0.5, 1.5])
 
 
 def test_noise_in_rows_of_weight_0() -> None:
@@ -136,4 +137,4 @@ def test_noise_in_rows_of_weight_0() -> None:
 
     study = run_study(made, "y", weight="w", penalties=["l2"], strengths=3, cv=2, max_iter=200)
 
-    assert study.results.loc["l2", "score"] > 0.85
+    assert study.best.score.value > 0.85

@@ -11,6 +11,8 @@ import pandas as pd
 from poise.study.errors import count_noun
 
 FEWEST_UNITS = 20
+FEWEST_GROUPS = 0.9
+"""The share of groups that must be left after copies have joined some of them."""
 FEWEST_DISTINCT = 0.1
 """The share of rows that differ. If fewer do, rows are equal because the columns have few values, and not as copies."""
 
@@ -60,8 +62,8 @@ def find_duplicates(
     reason = "Rows with the same features are all test rows or all in the same fold."
     if by_time:
         copies, reason = None, "They are split by time, as all rows are."
-    elif groups is not None and _count_joined(groups, copies) < groups.nunique() / 2:
-        copies, reason = None, "They do not stay together, because they connect most groups."
+    elif groups is not None and _count_joined(groups, copies) < FEWEST_GROUPS * groups.nunique():
+        copies, reason = None, "They do not stay together, because they are in different groups."
     return Duplicates(copies, np.unique(pairs, return_index=True)[1], [f"{found} {reason}"])
 
 

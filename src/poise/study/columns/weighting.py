@@ -27,7 +27,7 @@ def weigh_scaler(pipeline: Pipeline, values: pd.DataFrame, weight: np.ndarray) -
 
 
 def fit_scaler(scaler: StandardScaler, values: np.ndarray, weight: np.ndarray) -> None:
-    """Fit a scaler by weights. With `sample_weight`, that of scikit-learn rounds the variance of constants below 0.
+    """Fit a scaler by weights. With `sample_weight`, scikit-learn can round the variance of a constant below 0.
 
     Args:
         scaler: The scaler.
