@@ -17,6 +17,8 @@ from poise.study.scores import row_losses
 SMALLEST = 1e-12
 """The smallest probability and mean count that a reference model predicts."""
 MOST_STEPS = 300
+TREES = 100
+"""Iterations of boosting; scikit-learn's default."""
 ALPHAS = tuple(10.0**exponent for exponent in np.arange(-4.0, 4.5, 1.0))
 """Strengths of the linear models, for a penalty of alpha times half the squared weights, per row."""
 
@@ -86,9 +88,9 @@ def _make_boosted_trees(task: str) -> Sequence[Maker]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     if task in ("binary", "multiclass"):
-        return [lambda total: HistGradientBoostingClassifier(random_state=0)]
+        return [lambda total: HistGradientBoostingClassifier(max_iter=TREES, random_state=0)]
     loss = "poisson" if task == "counts" else "squared_error"
-    return [lambda total: HistGradientBoostingRegressor(loss=loss, random_state=0)]
+    return [lambda total: HistGradientBoostingRegressor(loss=loss, max_iter=TREES, random_state=0)]
 
 
 REFERENCES = (
