@@ -129,11 +129,11 @@ def test_study_json_holds_what_was_found(done, folder) -> None:
         (lambda result: result["files"].update(model=3), "files.model: 3 is not of type 'string'"),
         (
             lambda result: result.update(version=99),
-            "has format version 99, but this version of poise reads 3. Update poise.",
+            "has format version 99, but this version of poise reads 4. Update poise.",
         ),
         (
             lambda result: result.update(version=1),
-            "has format version 1, but this version of poise reads 3. Run the study again.",
+            "has format version 1, but this version of poise reads 4. Run the study again.",
         ),
         (lambda result: result.update(format="poise path"), "holds no saved study: study.json has another format"),
     ],
@@ -244,7 +244,7 @@ def classifying(task, classes, outputs) -> Any:
     model = keras.Sequential([keras.Input((len(encoder.inputs),)), layer])
     columns = [vars(column) for column in table.columns]
     data = {"task": task, "classes": classes, "target": "kind", "columns": columns}
-    study = Study({"data": data, "center": 0.0, "scale": 1.0}, model, encoder)
+    study = Study({"data": data, "settings": {"missing": None}, "center": 0.0, "scale": 1.0}, model, encoder)
     return study, model.predict(encoder.transform(table.features), verbose=0).astype("float64")
 
 

@@ -114,6 +114,15 @@ def study(
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text that stands for a missing value, such as -999, besides the usual ones such as NA. Repeatable. "
+            'An empty one ("") turns the usual ones off.',
+            metavar="TEXT",
+            show_default=False,
+        ),
+    ] = None,
     executor: Annotated[
         str,
         typer.Option(
@@ -170,6 +179,7 @@ def study(
         "time_column": time, "weight": weight, "drop": tuple(drop or ()), "cv": cv, "strengths": strengths,
         "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
         "delimiter": delimiter, "decimal": decimal, "encoding": encoding, "hidden_layer_sizes": hidden_layer_sizes,
+        "missing": None if missing is None else tuple(text for text in missing if text),
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)

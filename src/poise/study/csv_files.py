@@ -1,10 +1,9 @@
-"""Read CSV: find the encoding, the delimiter and the decimal mark unless they are given."""
+"""Read CSV as text: find the encoding and the delimiter unless they are given."""
 
 import codecs
 import csv
 import io
 import itertools
-import re
 import warnings
 
 import pandas as pd
@@ -24,16 +23,13 @@ SAMPLE_SIZE = 1 << 20
 SAMPLE_ROWS = 200
 
 
-def read_csv(
-    content: bytes, name: str, delimiter: str | None, decimal: str | None, encoding: str | None
-) -> pd.DataFrame:
-    """Read CSV.
+def read_csv(content: bytes, name: str, delimiter: str | None, encoding: str | None) -> pd.DataFrame:
+    """Read CSV. All values are text, as they are written; `poise.study.columns` finds what they are.
 
     Args:
         content: The bytes of the file.
         name: What error messages call it.
         delimiter: One character or `"tab"`; `None` finds it among , ; tab and |.
-        decimal: `"."` or `","`; `None` finds it.
         encoding: `None` takes the byte order mark, else UTF-8, else cp1252.
 
     Raises:
@@ -45,10 +41,6 @@ def read_csv(
             f"The delimiter must be one character, got {delimiter!r}. Use one such as ';', or omit it to detect it.",
             "delimiter",
         )
-    if decimal not in (None, ".", ","):
-        raise DataError(
-            f"The decimal mark must be '.' or ',', got {decimal!r}. Omit it to detect it.", "decimal"
-        )  # fmt: skip
     encoding = _find_encoding(content, name, encoding)
     sample = _sample(content, encoding)
     if "\0" in sample:
@@ -76,8 +68,9 @@ def read_csv(
             return pd.read_csv(
                 io.BytesIO(content),
                 sep=delimiter,
-                decimal=decimal or _find_decimal(rows, delimiter),
                 encoding=encoding,
+                dtype=str,
+                na_filter=False,
                 skipinitialspace=True,
                 low_memory=False,
                 index_col=False,
@@ -133,21 +126,3 @@ def _find_delimiter(sample: str) -> str:
         return csv.Sniffer().sniff(lines, DELIMITERS).delimiter
     except csv.Error:  # a single column
         return ","
-
-
-def _find_decimal(rows: list[list[str]], delimiter: str) -> str:
-    """Count the numbers that can be read in one way only; 1,234 counts as a decimal only between semicolons."""
-    if delimiter == ",":
-        return "."
-    fields = [field.strip() for row in rows[1:] for field in row]
-    comma, point = _count_unambiguous(fields, ",", r"\."), _count_unambiguous(fields, r"\.", ",")
-    if comma == point == 0 and delimiter == ";":
-        return "," if any(re.fullmatch(r"[+-]?\d{1,3},\d{3}", field) for field in fields) else "."
-    return "," if comma > point else "."
-
-
-def _count_unambiguous(fields: list[str], decimal: str, group: str) -> int:
-    grouped = rf"[1-9]\d{{0,2}}({group}\d{{3}})"
-    number = re.compile(rf"[+-]?((\d*|{grouped}+){decimal}\d+|{grouped}{{2,}})", re.ASCII)
-    ambiguous = re.compile(rf"[+-]?[1-9]\d{{0,2}}{decimal}\d{{3}}", re.ASCII)
-    return sum(bool(number.fullmatch(field)) and not ambiguous.fullmatch(field) for field in fields)

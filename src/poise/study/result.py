@@ -130,7 +130,8 @@ class Study:
             data: A DataFrame or a file, as for `poise.run_study`, with the columns in use in any order; other columns
                 are ignored.
             delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
-            decimal: Decimal mark of a CSV file. Default: `None`, which detects it.
+            decimal: Decimal mark of numbers in text. Default: `None`, the one of the study, or of `data` if its numbers
+                cannot be read otherwise.
             encoding: Text encoding of a CSV file. Default: `None`, which detects it.
 
         Returns:
@@ -143,8 +144,8 @@ class Study:
         if isinstance(data, pd.DataFrame):
             name, frame = "The table of new rows", data
         else:
-            name, _, frame = load(data, delimiter=delimiter, decimal=decimal, encoding=encoding)
-        return predict_rows(self.description, self.model, self.encoder, frame, name)
+            name, _, frame = load(data, delimiter=delimiter, encoding=encoding)
+        return predict_rows(self.description, self.model, self.encoder, frame, name, decimal=decimal)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Save the study as a folder: report, description, table of all strengths, network and encoder.

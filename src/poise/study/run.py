@@ -28,6 +28,7 @@ from poise.study.candidates.choice import best_stage, first_not_worse, fold_loss
 from poise.study.candidates.network import ModelFunction, build_start
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, find_shared_path, get_penalty, make_rules
 from poise.study.columns.folds import Folds, encode_folds
+from poise.study.columns.text_rules import check_missing
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Findings
 from poise.study.predictions import predict_outputs
@@ -70,6 +71,7 @@ def run_study(
     delimiter: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    missing: Sequence[str] | None = None,
     executor: str | RayCluster = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -106,8 +108,12 @@ def run_study(
         seed: Decides test rows, folds and initial weights; the global seeds of Keras and NumPy are set to it.
             Default: 0.
         delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
-        decimal: Decimal mark of a CSV file. Default: `None`, which detects it.
+        decimal: Decimal mark of numbers in text, `"."` or `","`, the same for the whole table. Default: `None`, which
+            detects it.
         encoding: Text encoding of a CSV file. Default: `None`, which detects it.
+        missing: Texts that stand for a missing value, such as `["-999"]`, besides the usual ones such as `"NA"`. `[]`
+            turns the usual ones off, so that only an empty field is a missing value. Default: `None`, only the usual
+            ones.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
@@ -135,6 +141,7 @@ def run_study(
         tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), delimiter, decimal, encoding,
+        check_missing(missing),
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -145,7 +152,7 @@ def run_study(
     report(0.0, "reading")
     table = read(
         data, target, task=task, drop=drop, groups=groups, time=time_column, weight=weight,
-        delimiter=delimiter, decimal=decimal, encoding=encoding,
+        delimiter=delimiter, decimal=decimal, encoding=encoding, missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
     rows = encode_folds(table, training, split_folds(table, training, cv, seed))

@@ -32,6 +32,7 @@ class Settings:
     delimiter: str | None = None
     decimal: str | None = None
     encoding: str | None = None
+    missing: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         known = sorted({NO_PENALTY, *self.penalties})

@@ -31,8 +31,8 @@ FORMATS = "a CSV, Parquet, Excel or NPZ file"
 
 
 def load(
-    source: Source, *, delimiter: str | None = None, decimal: str | None = None, encoding: str | None = None
-) -> tuple[str, str, pd.DataFrame]:
+    source: Source, *, delimiter: str | None = None, encoding: str | None = None
+) -> tuple[str, str, pd.DataFrame]:  # fmt: skip
     """Load a source as it stands: rows to study, or new rows to predict.
 
     Args:
@@ -40,11 +40,11 @@ def load(
             the path of a CSV, TSV, text, Parquet, Excel (.xlsx) or NPZ file, `"-"` for CSV on standard input, or a
             DataFrame.
         delimiter: Of CSV: one character or `"tab"`. Default: `None`, which finds it among , ; tab and |.
-        decimal: Of CSV: `"."` or `","`. Default: `None`, which finds it.
         encoding: Of CSV. Default: `None`, which takes the byte order mark, else UTF-8, else cp1252.
 
     Returns:
         What error messages call the source, the source as text, and the DataFrame. Its column names are unique text.
+        The values of CSV are text.
 
     Raises:
         DataError: If the source cannot be read.
@@ -67,7 +67,7 @@ def load(
                 "data",
             ) from None
         name = text if text in BUILT_IN else "standard input" if text == "-" else Path(text).name
-        frame = _load(text, name, delimiter, decimal, encoding)
+        frame = _load(text, name, delimiter, encoding)
     names = [str(column) for column in frame.columns]
     check_header(names, name)
     if not len(frame):
@@ -75,17 +75,17 @@ def load(
     return name, text, frame.set_axis(names, axis="columns")
 
 
-def _load(text: str, name: str, delimiter: str | None, decimal: str | None, encoding: str | None) -> pd.DataFrame:
+def _load(text: str, name: str, delimiter: str | None, encoding: str | None) -> pd.DataFrame:
     if text in BUILT_IN:
         return _load_built_in(text)
     if text == "-":
-        return read_csv(_read_standard_input(), name, delimiter, decimal, encoding)
+        return read_csv(_read_standard_input(), name, delimiter, encoding)
     path = Path(text)
     try:
         _check_path(path)
         if path.suffix.lower() in READERS:
             return read_binary(path)
-        return read_csv(path.read_bytes(), name, delimiter, decimal, encoding)
+        return read_csv(path.read_bytes(), name, delimiter, encoding)
     except PermissionError:
         raise DataError(f"{text!r} cannot be read: permission denied. Change its permissions, or copy it.") from None
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from poise.study.columns.base import Column, text_of
-from poise.study.columns.reading import detect_kind, read_columns
+from poise.study.columns.base import Column, RawColumn, text_of
+from poise.study.columns.number_text import parse_number
+from poise.study.columns.reading import detect_kind, note_doubt, read_columns
+from poise.study.columns.text_rules import TextRules, make_rules
 from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.leaks import find_leaks
 from poise.study.sources import BUILT_IN, Source, check_column, load
@@ -61,11 +62,12 @@ def read(
     delimiter: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    missing: Sequence[str] | None = None,
 ) -> Table:
     """Read a table, detect what its columns hold, and infer the task.
 
     Args:
-        source, delimiter, decimal, encoding: See `poise.study.sources.load`.
+        source, delimiter, encoding: See `poise.study.sources.load`.
         target: The column to predict. Default: `None`, for built-in tables and NPZ files (`"y"`), which have their own.
         task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers it: text, truth
             values, two distinct values or few whole numbers (at most 20, each in 10 rows on average) are classes,
@@ -74,6 +76,9 @@ def read(
         groups: A column of group labels; rows with the same label stay together. Default: `None`.
         time: A column that orders the rows. Default: `None`.
         weight: A column of sample weights. Default: `None`.
+        decimal: The decimal mark of numbers in text, `"."` or `","`. Default: `None`, which finds the one of the table.
+        missing: Texts that stand for a missing value, besides the usual ones; `[]` for the empty text only. Default:
+            `None`.
 
     Returns:
         The table.
@@ -89,7 +94,7 @@ def read(
     """
     if task is not None and task not in TASKS:
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {task!r}. Omit it to infer it.", "task")
-    name, text, frame = load(source, delimiter=delimiter, decimal=decimal, encoding=encoding)
+    name, text, frame = load(source, delimiter=delimiter, encoding=encoding)
     target = target or _default_target(text, frame)
     if target is None:
         raise DataError(
@@ -97,21 +102,21 @@ def read(
         )
     roles = {"target": target, "groups": groups, "time": time, "weight": weight}
     _check_roles({role: column for role, column in roles.items() if column is not None}, drop, frame, name)
-    values, is_number = read_target(frame[target])
-    present = np.flatnonzero(~pd.isna(values))
-    notes = []
-    if len(present) < len(frame):
-        notes.append(f"{len(frame) - len(present)} of {len(frame)} rows have no value for {target!r} and are left out.")
-        frame, values = frame.iloc[present], values[present]
+    rules, doubtful = make_rules(frame.drop(columns=[*drop]), decimal, missing)
+    labels = read_target(frame[target], rules)
+    notes = [*labels.notes, *_note_decimal(doubtful, rules)]
+    has_gaps = len(labels.rows) < len(frame)
+    frame = frame.iloc[labels.rows]
     if len(frame) < FEWEST_ROWS:
-        with_target = f" with a value for {target!r}" if notes else ""
+        with_target = f" with a value for {target!r}" if has_gaps else ""
         raise DataError(
             f"{name} has {count_noun(len(frame), 'row')}{with_target}; a study needs at least {FEWEST_ROWS}. Add rows."
         )
-    values, task, classes = pose_task(values, is_number, target, task)
+    values, task, classes = pose_task(labels, task)
     notes += note_rare_classes(values, classes)
     taken = {column for column in roles.values() if column is not None}
-    columns, features = read_columns(frame, [column for column in frame.columns if column not in taken], set(drop))
+    left = [column for column in frame.columns if column not in taken]
+    columns, features, doubts = read_columns(frame, left, set(drop), rules)
     if not columns:
         raise DataError(f"{name} has no column besides its target {target!r}. Add at least one to predict it from.")
     if not features:
@@ -119,12 +124,15 @@ def read(
             f"No column is left to predict {target!r} from: {_reasons(columns)}. Add a column of numbers, dates or "
             "categories that repeat."
         )
+    notes += doubts
     notes += [f"Set aside: {_reasons(columns)}."] if not all(column.is_used for column in columns) else []
     notes += [
         f"Column {column!r} determines the target {target!r} almost exactly. This looks like a leak; consider "
         "dropping the column."
         for column in find_leaks(features, values, task, classes)
     ]
+    times, doubts = (None, []) if time is None else _read_time(frame[time], rules)
+    notes += doubts
     return Table(
         name=Path(name).stem,
         source=text,
@@ -133,9 +141,9 @@ def read(
         target=pd.Series(values, name=target, dtype=object if classes else "float64"),
         task=task,
         classes=classes,
-        groups=None if groups is None else _read_groups(frame[groups]),
-        time=None if time is None else _read_time(frame[time]),
-        weight=None if weight is None else _read_weight(frame[weight]),
+        groups=None if groups is None else _read_groups(frame[groups], rules),
+        time=times,
+        weight=None if weight is None else _read_weight(frame[weight], rules),
         notes=tuple(notes),
     )
 
@@ -162,18 +170,36 @@ def _check_roles(roles: dict[str, str], drop: Sequence[str], frame: pd.DataFrame
         seen[column] = role
 
 
-def _read_groups(values: pd.Series) -> pd.Series:
-    _check_complete(values, "groups")
-    if values.nunique() < 2:
+def _note_decimal(doubtful: str, rules: TextRules) -> list[str]:
+    if not doubtful:
+        return []
+    number = text_of(parse_number(doubtful, rules.decimal))
+    return [
+        f"No number shows whether the decimal mark is a point or a comma. The point was assumed: {doubtful!r} is "
+        f"{number}."
+    ]
+
+
+def _read_groups(values: pd.Series, rules: TextRules) -> pd.Series:
+    texts = RawColumn(values, rules).texts
+    if texts is None:
+        raise DataError(
+            f"The group column {values.name!r} holds values that are neither numbers, text nor dates. Choose a "
+            "different column.",
+            "groups",
+        )
+    labels = pd.Series(texts.spread(texts.labels, None, object), name=values.name, dtype=object)
+    _check_complete(labels, "groups")
+    if labels.nunique() < 2:
         raise DataError(
             f"The group column {values.name!r} has only one value; at least two are needed. Choose a different column.",
             "groups",
         )
-    return pd.Series([text_of(value) for value in values], name=values.name, dtype=object)
+    return labels
 
 
-def _read_time(values: pd.Series) -> pd.Series:
-    detected = detect_kind(values)
+def _read_time(values: pd.Series, rules: TextRules) -> tuple[pd.Series, list[str]]:
+    detected = detect_kind(values, rules)
     if detected.kind is None or not detected.kind.is_ordered or detected.ignored_texts:
         raise DataError(
             f"The time column {values.name!r} contains neither numbers nor dates, so the rows cannot be sorted by it. "
@@ -182,11 +208,11 @@ def _read_time(values: pd.Series) -> pd.Series:
         )
     times = pd.Series(detected.values, name=values.name)
     _check_complete(times, "time")
-    return times
+    return times, note_doubt(str(values.name), detected)
 
 
-def _read_weight(values: pd.Series) -> pd.Series:
-    detected = detect_kind(values)
+def _read_weight(values: pd.Series, rules: TextRules) -> pd.Series:
+    detected = detect_kind(values, rules)
     if detected.values.dtype != "float64" or detected.ignored_texts:
         raise DataError(
             f"The weight column {values.name!r} must contain numbers >= 0. Choose a different column.", "weight"

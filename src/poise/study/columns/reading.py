@@ -1,36 +1,41 @@
 """Read the columns of a table: detect the kind of each, set aside what no network can learn from, convert new rows."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from poise.study.columns.base import Column, Detected, RawColumn, UnexpectedValueError
 from poise.study.columns.kinds import KINDS, kind_named
 from poise.study.columns.set_aside import SET_ASIDE
+from poise.study.columns.text_rules import TextRules, make_rules
 from poise.study.errors import DataError
 from poise.study.headers import check_column, check_header
 
 
 def read_columns(
-    frame: pd.DataFrame, names: Sequence[str], dropped: Collection[str]
-) -> tuple[list[Column], dict[str, pd.Series]]:
+    frame: pd.DataFrame, names: Sequence[str], dropped: Collection[str], rules: TextRules
+) -> tuple[list[Column], dict[str, pd.Series], list[str]]:
     """Read columns of a table.
 
     Args:
         frame: The table.
         names: The columns to read, in order.
         dropped: Those that the user leaves out.
+        rules: How text is read.
 
     Returns:
-        A description of every column, and the values of the columns in use.
+        A description of every column, the values of the columns in use, and sentences about what was assumed.
     """
     columns: list[Column] = []
     features: dict[str, pd.Series] = {}
+    notes: list[str] = []
     for name in names:
         if name in dropped:
-            columns.append(Column(name, SET_ASIDE, int(frame[name].isna().sum()), "dropped by request"))
+            missing = int(pd.isna(detect_kind(frame[name], rules).values).sum())
+            columns.append(Column(name, SET_ASIDE, missing, "dropped by request"))
             continue
-        detected = detect_kind(frame[name])
+        detected = detect_kind(frame[name], rules)
         missing = int(pd.isna(detected.values).sum())
         reason = _reason_to_set_aside(name, detected, missing)
         if detected.kind is None or reason:
@@ -43,12 +48,20 @@ def read_columns(
             )
         )  # fmt: skip
         features[name] = pd.Series(detected.values, name=name, dtype=detected.values.dtype)
-    return columns, features
+        notes += note_doubt(name, detected)
+    return columns, features, notes
 
 
-def detect_kind(values: pd.Series) -> Detected:
+def note_doubt(name: str, detected: Detected) -> list[str]:
+    """Return a sentence about what no value of a column shows, if there is anything."""
+    if not detected.doubt:
+        return []
+    return [f"No value of column {name!r} shows {detected.doubt}. Write dates as 2024-12-31 to be certain."]
+
+
+def detect_kind(values: pd.Series, rules: TextRules) -> Detected:
     """Return the values of a column in the form of the first kind that recognizes it."""
-    raw = RawColumn(values)
+    raw = RawColumn(values, rules)
     for kind in KINDS:
         detected = kind.detect(raw)
         if detected is not None:
@@ -57,14 +70,26 @@ def detect_kind(values: pd.Series) -> Detected:
     return Detected(None, values.to_numpy(), [note])
 
 
-def convert_rows(frame: pd.DataFrame, columns: Sequence[Column], name: str) -> pd.DataFrame:
+def convert_rows(
+    frame: pd.DataFrame,
+    columns: Sequence[Column],
+    name: str,
+    *,
+    decimal: str | None = None,
+    missing: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """Convert new rows to the form of `Table.features`.
+
+    Text is read as that of the table was. Only if it cannot be, because its numbers have another decimal mark, all
+    columns are read with the mark of the new rows.
 
     Args:
         frame: The rows, as `poise.study.sources.load` returns them. Columns that are not in use are ignored, and
             categories may be new.
         columns: The columns of the table that was studied.
         name: What error messages call the rows.
+        decimal: The decimal mark of numbers in text. Default: `None`, that of the table or else of the rows.
+        missing: The argument of the study. Default: `None`.
 
     Returns:
         The columns in use, in the order of `columns`.
@@ -86,13 +111,25 @@ def convert_rows(frame: pd.DataFrame, columns: Sequence[Column], name: str) -> p
     check_header(list(frame.columns), name)
     for column in used:
         check_column(column.name, frame, name)
-    return pd.DataFrame({column.name: _convert(frame[column.name], column, name) for column in used})
+    rules, _ = make_rules(frame[[column.name for column in used]], decimal, missing)
+    try:
+        return _convert_all(frame, used, name, rules if decimal else replace(rules, decimal=""))
+    except DataError:
+        try:
+            return _convert_all(frame, used, name, rules)
+        except DataError:
+            pass
+        raise
 
 
-def _convert(values: pd.Series, column: Column, table: str) -> pd.Series:
+def _convert_all(frame: pd.DataFrame, columns: Sequence[Column], table: str, rules: TextRules) -> pd.DataFrame:
+    return pd.DataFrame({column.name: _convert(frame[column.name], column, table, rules) for column in columns})
+
+
+def _convert(values: pd.Series, column: Column, table: str, rules: TextRules) -> pd.Series:
     kind = kind_named(column.kind)
     try:
-        converted = kind.convert(RawColumn(values), column)
+        converted = kind.convert(RawColumn(values, rules), column)
     except UnexpectedValueError as error:
         raise DataError(
             f"{table}: column {column.name!r} must hold {kind.plural}, as in the training data, got {error}. Correct "

@@ -68,8 +68,8 @@ def _read_arguments(study: Findings) -> str:
         options["drop"] = [*study.settings.drop]
     roles = {"groups": table.groups, "time": table.time, "weight": table.weight}
     options |= {name: str(role.name) for name, role in roles.items() if role is not None}
-    csv_options = ("delimiter", "decimal", "encoding")
-    options |= {name: value for name in csv_options if (value := getattr(study.settings, name)) is not None}
+    text_options = ("delimiter", "decimal", "encoding", "missing")
+    options |= {name: value for name in text_options if (value := getattr(study.settings, name)) is not None}
     source = "frame" if table.source in READ_ONCE else _quote(table.source)
     keywords = [f"{name}={_write_value(value, 0)}" for name, value in options.items()]
     return ", ".join([source, _quote(str(table.target.name)), *keywords])
