@@ -1,7 +1,6 @@
 """The values of messy tables: decimal marks, dates, missing values and labels mean the same in every file."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ NUMBERS = np.random.default_rng(0).normal(size=ROWS)
 FAST: dict[str, Any] = {"penalties": ["l2"], "max_iter": 2, "strengths": 3, "cv": 2, "hidden_layer_sizes": ()}
 
 
-def write(folder: Path, columns: dict[str, Sequence[object]], delimiter: str = ";", name: str = "table.csv") -> Path:
+def write(folder: Path, columns: dict[str, Any], delimiter: str = ";", name: str = "table.csv") -> Path:
     """Write columns as they are, repeated to forty rows."""
     repeated = {key: [values[n % len(values)] for n in range(ROWS)] for key, values in columns.items()}
     lines = [delimiter.join(map(str, row)) for row in zip(*repeated.values(), strict=True)]

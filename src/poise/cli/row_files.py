@@ -64,6 +64,7 @@ def read_rows(path: Path, model: keras.Model) -> Rows:
 def _read_table(path: Path, model: keras.Model) -> Rows:
     import pandas as pd
 
+    from poise.study.columns.base import RawColumn
     from poise.study.columns.reading import detect_kind
     from poise.study.columns.text_rules import make_rules
     from poise.study.sources import load
@@ -76,7 +77,7 @@ def _read_table(path: Path, model: keras.Model) -> Rows:
     rules, _ = make_rules(frame, None, None)
     columns = {}
     for name in frame.columns:
-        detected = detect_kind(frame[name], rules)
+        detected = detect_kind(RawColumn(frame[name], rules))
         is_missing = pd.isna(detected.values)
         if (detected.values.dtype != "float64" or detected.ignored_texts) and not is_missing.all():
             raise BadInputError(

@@ -199,7 +199,7 @@ def _read_groups(values: pd.Series, rules: TextRules) -> pd.Series:
 
 
 def _read_time(values: pd.Series, rules: TextRules) -> tuple[pd.Series, list[str]]:
-    detected = detect_kind(values, rules)
+    detected = detect_kind(RawColumn(values, rules))
     if detected.kind is None or not detected.kind.is_ordered or detected.ignored_texts:
         raise DataError(
             f"The time column {values.name!r} contains neither numbers nor dates, so the rows cannot be sorted by it. "
@@ -212,7 +212,7 @@ def _read_time(values: pd.Series, rules: TextRules) -> tuple[pd.Series, list[str
 
 
 def _read_weight(values: pd.Series, rules: TextRules) -> pd.Series:
-    detected = detect_kind(values, rules)
+    detected = detect_kind(RawColumn(values, rules))
     if detected.values.dtype != "float64" or detected.ignored_texts:
         raise DataError(
             f"The weight column {values.name!r} must contain numbers >= 0. Choose a different column.", "weight"

@@ -1,6 +1,5 @@
 """The target of a table, and the task that it poses."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +29,7 @@ class Target:
         rows: Positions in the source of the rows that have a value.
         values: (rows,) numbers or labels.
         is_number: Whether they are numbers.
-        spelling: The text that shows each number, if the source holds text.
+        raw: The column.
         notes: Sentences that a reader must know.
     """
 
@@ -38,12 +37,19 @@ class Target:
     rows: np.ndarray
     values: np.ndarray
     is_number: bool
-    spelling: Mapping[float, str]
+    raw: RawColumn
     notes: tuple[str, ...]
 
-    def label(self, value: object) -> str:
-        """Return a value as the label of a class, spelled as in the source."""
-        return self.spelling.get(value, text_of(value)) if isinstance(value, float) else text_of(value)
+    def labels_of(self, distinct: np.ndarray) -> list[str]:
+        """Return the labels of distinct values: numbers in text are spelled as they most often are in the source."""
+        texts = self.raw.texts if self.is_number else None
+        spelling: dict[object, str] = {}
+        if texts is not None and any(texts.is_text):
+            codes = texts.codes[self.rows]
+            number_of = np.full(len(texts.labels), np.nan)
+            number_of[codes] = self.values
+            spelling = {number_of[place]: texts.labels[place] for place in np.argsort(texts.counts, kind="stable")}
+        return [spelling.get(value, text_of(value)) for value in distinct]
 
 
 def read_target(column: pd.Series, rules: TextRules) -> Target:
@@ -52,7 +58,8 @@ def read_target(column: pd.Series, rules: TextRules) -> Target:
     Raises:
         DataError: If the column holds something that a study does not predict.
     """
-    name, detected, texts = str(column.name), detect_kind(column, rules), RawColumn(column, rules).texts
+    raw, name = RawColumn(column, rules), str(column.name)
+    detected = detect_kind(raw)
     kind = detected.kind
     if kind is None or not kind.is_target:
         content = detected.notes[0] if kind is None else kind.plural
@@ -60,19 +67,17 @@ def read_target(column: pd.Series, rules: TextRules) -> Target:
             f"Target {name!r} holds {content}; a study predicts numbers or classes. Choose another target.", "target"
         )
     is_number = detected.values.dtype == "float64" and not detected.ignored_texts and not detected.is_truth
-    values, notes, spelling = detected.values, [], {}
+    values, notes = detected.values, []
     if not is_number:
-        assert texts is not None
-        values, notes = _read_labels(texts, rules, name)
-    elif texts is not None and any(texts.is_text):
-        spelling = _find_spelling(texts, values)
+        assert raw.texts is not None
+        values, notes = _read_labels(raw.texts, rules, name)
     rows = np.flatnonzero(~pd.isna(values))
     if len(rows) < len(column):
         notes = [
             f"{len(column) - len(rows)} of {len(column)} rows have no value for {name!r} and are left out.",
             *notes,
         ]
-    return Target(name, rows, values[rows], is_number, spelling, tuple(notes))
+    return Target(name, rows, values[rows], is_number, raw, tuple(notes))
 
 
 def _read_labels(texts: Texts, rules: TextRules, name: str) -> tuple[np.ndarray, list[str]]:
@@ -97,15 +102,6 @@ def _read_labels(texts: Texts, rules: TextRules, name: str) -> tuple[np.ndarray,
     return labels, [f"Texts of target {name!r} that count as missing values: {quote_names(likely)}."]
 
 
-def _find_spelling(texts: Texts, numbers: np.ndarray) -> dict[float, str]:
-    """Return the most frequent text of each number."""
-    number_of = np.full(len(texts.labels), np.nan)
-    present = texts.codes >= 0
-    number_of[texts.codes[present]] = numbers[present]
-    order = np.argsort(texts.counts, kind="stable")
-    return {float(number_of[place]): texts.labels[place] for place in order}
-
-
 def pose_task(target: Target, task: str | None) -> tuple[np.ndarray, str, tuple[str, ...]]:
     """Return the target as the task needs it, the task, and its classes.
 
@@ -120,7 +116,8 @@ def pose_task(target: Target, task: str | None) -> tuple[np.ndarray, str, tuple[
     codes, distinct = pd.factorize(values, sort=True)
     if len(distinct) < 2:
         raise DataError(
-            f"Target {name!r} is constant: every row has {target.label(values[0])!r}. Choose another target.", "target"
+            f"Target {name!r} is constant: every row has {target.labels_of(values[:1])[0]!r}. Choose another target.",
+            "target",
         )
     task = task or _infer_task(distinct, len(values), is_number)
     if task in ("regression", "counts"):
@@ -131,7 +128,7 @@ def pose_task(target: Target, task: str | None) -> tuple[np.ndarray, str, tuple[
             "regression.",
             "task",
         )
-    labels = [target.label(value) for value in distinct]
+    labels = target.labels_of(distinct)
     single = [label for label, count in zip(labels, np.bincount(codes), strict=True) if count < 2]
     if single:
         hint = "" if is_number else _name_odd_value(distinct)

@@ -130,7 +130,7 @@ class RawColumn:
         place: dict[str, int] = {}
         is_text: list[bool] = []
         merged = np.full(len(distinct) + 1, -1)  # the last is that of missing values, whose code is −1
-        for number, value in enumerate(distinct):
+        for number, value in enumerate(np.asarray(distinct, dtype=object)):
             label = text_of(value).strip()
             if not self.rules.is_missing(label):
                 merged[number] = place.setdefault(label, len(place))

@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from poise.study.columns.base import Column, ColumnKind, Detected, Key, RawColumn, Texts, UnexpectedValueError
-from poise.study.columns.number_text import has_unit, parse_number
+from poise.study.columns.number_text import has_unit, parse_number, parse_plain_numbers
 from poise.study.columns.text_rules import TextRules
 from poise.study.columns.tolerance import MOST_IGNORED_TEXTS, find_unreadable, note_missing
 from poise.study.errors import count_noun
@@ -45,9 +45,14 @@ class NumberColumn(ColumnKind):
             return Detected(self, _without_missing(numbers, raw.rules, "."), notes, is_truth=is_truth)
         if dtypes.is_timedelta64_dtype(raw.dtype):
             return Detected(self, _seconds(raw.values), ["durations in seconds"])
+        decimal = raw.rules.decimal or "."
+        plain = parse_plain_numbers(raw.values, decimal)
+        if plain is not None:
+            numbers, infinite = _finite(pd.Series(plain))
+            notes = [*_note_decimal(decimal, bool(raw.values.str.contains(decimal, regex=False).any())), *infinite]
+            return Detected(self, _without_missing(numbers, raw.rules, decimal), notes, text_format=decimal)
         if raw.is_categorical or raw.texts is None:
             return None
-        decimal = raw.rules.decimal or "."
         other = "," if decimal == "." else "."
         return _detect_truth(self, raw) or _detect_numbers(self, raw, decimal) or _detect_numbers(self, raw, other)
 
@@ -56,9 +61,12 @@ class NumberColumn(ColumnKind):
             return _without_missing(_finite(raw.values)[0], raw.rules, ".")
         if dtypes.is_timedelta64_dtype(raw.dtype):
             return _seconds(raw.values)
+        decimal = raw.rules.decimal or column.text_format or "."
+        plain = parse_plain_numbers(raw.values, decimal)
+        if plain is not None:
+            return _without_missing(_finite(pd.Series(plain))[0], raw.rules, decimal)
         if raw.texts is None:
             raise UnexpectedValueError("values of another kind")
-        decimal = raw.rules.decimal or column.text_format or "."
         numbers = []
         for label, is_text in zip(raw.texts.labels, raw.texts.is_text, strict=True):
             number = np.nan
@@ -121,14 +129,15 @@ def _detect_numbers(kind: NumberColumn, raw: RawColumn, decimal: str) -> Detecte
 
 
 def _note_format(texts: Texts, decimal: str, usual: str) -> list[str]:
-    notes = []
-    if decimal != usual:
-        notes.append(f"numbers with a decimal {'comma' if decimal == ',' else 'point'}, unlike other columns")
-    elif decimal == "," and any("," in label or "." in label for label in texts.labels):
-        notes.append("numbers with a decimal comma")
-    if has_unit("\n".join(texts.labels)):
-        notes.append("currency and percent signs ignored")
-    return notes
+    if decimal == usual:
+        notes = _note_decimal(decimal, any("," in label or "." in label for label in texts.labels))
+    else:
+        notes = [f"numbers with a decimal {'comma' if decimal == ',' else 'point'}, unlike other columns"]
+    return [*notes, *(["currency and percent signs ignored"] if has_unit("\n".join(texts.labels)) else [])]
+
+
+def _note_decimal(decimal: str, is_marked: bool) -> list[str]:
+    return ["numbers with a decimal comma"] if decimal == "," and is_marked else []
 
 
 def make_scaler(*, marks_missing: bool) -> Pipeline:

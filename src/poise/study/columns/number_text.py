@@ -4,6 +4,10 @@ import functools
 import re
 import unicodedata
 
+import numpy as np
+import pandas as pd
+from pandas.api import types as dtypes
+
 SPACES = " \u00a0\u2009\u202f"
 THOUSANDS = f"{SPACES}'’"
 """Characters that may separate thousands, besides a point or comma."""
@@ -33,9 +37,31 @@ def parse_number(text: str, decimal: str) -> float | None:
     return -number if match["open"] or sign in ("-", "\u2212") else number
 
 
+def parse_plain_numbers(values: pd.Series, decimal: str) -> np.ndarray | None:
+    """Return the numbers of a column whose texts are digits with a decimal mark, or empty: NaN for those.
+
+    It is many times faster than `parse_number`, and returns `None` for every other column.
+    """
+    plain = _plain_pattern(decimal)
+    for part in (values.head(100).dropna(), values.dropna()):  # most other columns show it at their start
+        if dtypes.infer_dtype(part) != "string" or not (part.str.fullmatch(plain) | (part == "")).all():
+            return None
+    is_number = (values.notna() & (values != "")).to_numpy(bool)
+    if not is_number.any():
+        return None
+    numbers = np.full(len(values), np.nan)
+    numbers[is_number] = values[is_number].str.replace(decimal, ".", regex=False).astype("float64")
+    return numbers
+
+
 def has_unit(text: str) -> bool:
     """Return whether a text holds a currency sign or a percent sign."""
     return re.search(f"[{_currency_signs()}%]", text) is not None
+
+
+def _plain_pattern(decimal: str) -> str:
+    point = re.escape(decimal)
+    return rf"[+-]?(?:[0-9]+(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 
 @functools.cache

@@ -32,10 +32,10 @@ def read_columns(
     notes: list[str] = []
     for name in names:
         if name in dropped:
-            missing = int(pd.isna(detect_kind(frame[name], rules).values).sum())
+            missing = int(pd.isna(detect_kind(RawColumn(frame[name], rules)).values).sum())
             columns.append(Column(name, SET_ASIDE, missing, "dropped by request"))
             continue
-        detected = detect_kind(frame[name], rules)
+        detected = detect_kind(RawColumn(frame[name], rules))
         missing = int(pd.isna(detected.values).sum())
         reason = _reason_to_set_aside(name, detected, missing)
         if detected.kind is None or reason:
@@ -59,15 +59,14 @@ def note_doubt(name: str, detected: Detected) -> list[str]:
     return [f"No value of column {name!r} shows {detected.doubt}. Write dates as 2024-12-31 to be certain."]
 
 
-def detect_kind(values: pd.Series, rules: TextRules) -> Detected:
+def detect_kind(raw: RawColumn) -> Detected:
     """Return the values of a column in the form of the first kind that recognizes it."""
-    raw = RawColumn(values, rules)
     for kind in KINDS:
         detected = kind.detect(raw)
         if detected is not None:
             return detected
     note = "complex numbers" if raw.is_complex else "values that are neither numbers, text nor dates"
-    return Detected(None, values.to_numpy(), [note])
+    return Detected(None, raw.values.to_numpy(), [note])
 
 
 def convert_rows(

@@ -1,6 +1,6 @@
 """How the text of a table is read: which mark is the decimal mark, and which texts stand for missing values."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -105,12 +105,13 @@ def find_decimal(columns: Iterable[pd.Series]) -> tuple[str, str]:
     return decimal, "" if any(counts.values()) else doubtful
 
 
-def _marked_texts(values: pd.Series) -> list[str]:
+def _marked_texts(values: pd.Series) -> Iterator[str]:
     """The distinct texts of a column that hold a point or a comma."""
     if not dtypes.is_string_dtype(values.dtype):
-        return []
+        return
     try:
-        distinct = values.unique()
+        distinct = pd.Series(values.unique())
     except TypeError:  # values that cannot be compared, such as lists
-        return []
-    return [text.strip() for text in distinct if isinstance(text, str) and ("." in text or "," in text)]
+        return
+    texts = distinct[[isinstance(value, str) for value in distinct]] if distinct.dtype == object else distinct.dropna()
+    yield from (text.strip() for text in texts[texts.astype("str").str.contains("[.,]")])
