@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from poise.study.columns.base import Column
-from poise.study.columns.number_text import parse_number
+from poise.study.columns.number_text import parse_number, parse_plain_numbers
 from poise.study.columns.reading import convert_rows
 from poise.study.errors import DataError
 from poise.study.result import Study
@@ -143,6 +143,20 @@ def test_numbers_in_text(decimal, text) -> None:
 )
 def test_texts_that_are_not_numbers(text) -> None:
     assert parse_number(text, ".") is None
+
+
+@pytest.mark.parametrize("dtype", ["str", object])
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_plain_columns_are_read_as_one_text_at_a_time(dtype, decimal) -> None:
+    texts = [*(f"{x:.17g}".replace(".", decimal) for x in 10.0**NUMBERS), "-7", "+1e5", f"{decimal}5", f"5{decimal}"]
+
+    numbers = parse_plain_numbers(pd.Series([*texts, ""], dtype=dtype), decimal)
+
+    assert numbers is not None
+    assert numbers[:-1].tolist() == [parse_number(text, decimal) for text in texts]
+    assert np.isnan(numbers[-1])
+    for other in ("NA", "1 000", "1.000,5", "$5", 5):
+        assert parse_plain_numbers(pd.Series([*texts, other], dtype=object), decimal) is None
 
 
 def test_signs_of_units_are_noted() -> None:
