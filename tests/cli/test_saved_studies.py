@@ -221,7 +221,7 @@ def test_no_number_is_cut_off_on_any_terminal(width, finished):
         assert width == 40 or f"{candidate['val_loss']:.3g}" in text
         assert f"{candidate['score']:.3g}".replace("-", "−") in text
     assert text.count(f"{description['rows']['training']} + {description['rows']['test']} test") == 3
-    assert ("zeros" in text) == (width >= 80)
+    assert ("zeros" in text) == (width >= 100)
 
 
 def test_the_environment_sets_the_width(finished, monkeypatch):

@@ -38,9 +38,22 @@ def test_it_prints_the_task_first_then_table_answer_notes_and_the_report(finishe
     text = " ".join(finished.result.stdout.split())
 
     assert text.startswith(
-        "sales: regression of 'price' from 2 columns (1 set aside); 48 training rows, 12 test rows. held-out strength"
+        "sales: regression of 'price' from 2 columns (1 set aside); 48 training rows, 12 test rows. The task was "
+        "inferred, because the target holds numbers; --task changes it. "
     )
-    positions = [text.index(part) for part in ("No penalty", "L2 *", *finished.study.answer, "Note: ", "Report: ")]
+    positions = [
+        text.index(part)
+        for part in (
+            "held-out",
+            "No penalty",
+            "L2 *",
+            "Boosted trees",
+            "On the test rows: RMSE",
+            *finished.study.answer,
+            "Note: ",
+            "Report: ",
+        )
+    ]
     assert positions == sorted(positions)
     assert finished.result.stdout.endswith(f"Report: {finished.folder / 'report.html'}\n")
     assert finished.result.stderr == ""
@@ -56,9 +69,10 @@ def test_options_reach_the_study(calls):
     result = poise(
         "study", "sales.csv", "--target", "price", "--task", "counts", "--penalty", "l1,group", "--penalty", "mcp",
         "--choose", "l1", "--model", "nets:wide", "--hidden-layer-sizes", "64,32", "--groups", "g", "--time", "t",
-        "--weight", "w", "--drop", "a", "--drop", "b, c", "--cv", 3, "--strengths", 5, "--n-init", 2, "--max-iter", 7,
+        "--weight", "w", "--drop", "a", "--drop", "b, c", "--type", "zip=text", "--type", "a=b=date", "--cv", 3, "--strengths", 5, "--n-init", 2, "--max-iter", 7,
         "--learning-rate", 0.5, "--test", 0.3, "--seed", 9, "--delimiter", ";", "--decimal", ",", "--encoding",
-        "cp1252", "--missing", "-999", "--missing", "k. A.", "--executor", "in_process", "--quiet",
+        "cp1252", "--sheet", "Jan", "--skip-rows", 2, "--comment", "#", "--missing", "-999", "--missing", "k. A.",
+        "--executor", "in_process", "--quiet",
     )  # fmt: skip
 
     assert result.stdout == f"{Path('runs/sales/report.html')}\n"
@@ -69,9 +83,10 @@ def test_options_reach_the_study(calls):
     assert arguments == {
         "data": "sales.csv", "target": "price", "task": "counts", "penalties": ("l1", "group", "mcp"), "choose": "l1",
         "model": "nets:wide", "hidden_layer_sizes": (64, 32), "groups": "g", "time_column": "t", "weight": "w",
-        "drop": ("a", "b, c"), "cv": 3, "strengths": 5, "n_init": 2, "max_iter": 7, "learning_rate": 0.5, "test": 0.3,
-        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252",
-        "missing": ("-999", "k. A."), "executor": "in_process",
+        "drop": ("a", "b, c"), "types": {"zip": "text", "a=b": "date"}, "sheet": "Jan", "skip_rows": 2, "comment": "#",
+        "cv": 3, "strengths": 5, "n_init": 2, "max_iter": 7, "learning_rate": 0.5, "test": 0.3,
+        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252", "missing": ("-999", "k. A."),
+        "executor": "in_process",
     }  # fmt: skip
 
 
@@ -119,6 +134,15 @@ def test_a_study_is_overwritten_only_with_force(calls):
 # ---------------------------------------------------------------- invalid input
 
 
+def test_a_title_above_the_names_is_refused_with_the_option_that_skips_it():
+    Path("sales.csv").write_text("Report of sales\n\nx,y\n" + "1,2\n" * 30)
+
+    assert refused("study", "sales.csv", "--target", "y") == (
+        "Line 1 of 'sales.csv' holds 'Report of sales', which names 1 of 2 columns. If it is a title, use --skip-rows 2 to take "
+        "the names from line 3: 'x', 'y'."
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -133,6 +157,9 @@ def test_a_study_is_overwritten_only_with_force(calls):
         ),
         (["wine", "--hidden-layer-sizes", "0"], "--hidden-layer-sizes must be positive whole numbers"),
         (["wine", "--model", "nowhere:net"], "nowhere"),
+        (["wine", "--type", "alcohol"], "--type must be COLUMN=TYPE, such as zip=categorical, got 'alcohol'."),
+        (["wine", "--type", "alcohol=int"], "The type of column 'alcohol' must be one of categorical, numeric, date,"),
+        (["wine", "--skip-rows", "2"], "--skip-rows does not apply to a built-in table. Omit it."),
         (["wine", "--cv", "1"], "--cv must be at least 2, got 1."),
         (["wine", "--max-iter", "0"], "--max-iter must be at least 1, got 0."),
         (["wine", "--learning-rate", "-1"], "--learning-rate must be positive and finite, such as 0.01, got -1.0."),

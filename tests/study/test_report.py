@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from oracles.hostile import CLASSES, KIND, NAMES, TARGET
-from plotly.offline import get_plotlyjs
 
 from poise.path.plots import plain_label as neutral
 from poise.study.report.numbers import format_number
-from poise.study.report.page import embed_json, render_page
+from poise.study.report.page import embed_json, read_plotly, render_page
 from poise.study.report.script import write_script
 from poise.study.report.sections.convergence import draw_forces
 from poise.study.report.sections.selection import column_sizes, draw_columns, tabulate_columns
@@ -33,7 +32,7 @@ def diabetes(diabetes_study) -> Any:
 
 def own_part(result) -> str:
     """The page without Plotly."""
-    return render_page(result).replace(str(get_plotlyjs()), "")
+    return render_page(result).replace(read_plotly(), "")
 
 
 def text_of(own: str) -> str:
@@ -167,9 +166,9 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes) -> 
     picture: Any = draw_paths(diabetes)
 
     assert [note.text for note in picture.layout.annotations] == [
-        f"{each.title}{', chosen' if each.name == diabetes.chosen else ''}" for each in diabetes.candidates[1:]
+        f"{each.title}{', chosen' if each.name == diabetes.chosen else ''}" for each in diabetes.penalized
     ]
-    for axis, each in zip(("x", "x2", "x3"), diabetes.candidates[1:], strict=True):
+    for axis, each in zip(("x", "x2", "x3"), diabetes.penalized, strict=True):
         traces = {trace.name: trace for trace in picture.data if trace.xaxis == axis and trace.name}
         np.testing.assert_allclose(traces["held-out rows"].y, each.stage.table["val_loss"])
         np.testing.assert_allclose(traces["training rows"].y, each.stage.table["loss"])
@@ -180,12 +179,12 @@ def test_the_pictures_of_paths_show_every_candidate_with_its_marks(diabetes) -> 
 
 
 def test_the_null_model_is_outside_the_axis_unless_it_is_marked(diabetes) -> None:
-    group = diabetes.candidates[2]
+    group = diabetes["group"]
     *_, last, far = group.stage.strengths
     assert far == pytest.approx(100 * last)
 
     def end_of(each) -> Any:
-        picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:2], each)))
+        picture: Any = draw_paths(replace(diabetes, candidates=(*diabetes.candidates[:3], each)))
         assert any(far in line.x for line in picture.data if line.name == "held-out rows")
         return 10 ** picture.layout.xaxis2.range[1]
 
@@ -239,7 +238,7 @@ def test_overfitting_is_called_so_only_where_it_is_seen(diabetes) -> None:
 def test_captions_name_every_candidate(diabetes) -> None:
     said = caption(diabetes, "paths")
 
-    for each in diabetes.candidates[1:]:
+    for each in diabetes.penalized:
         assert f"it is {format_number(each.val_loss, 2)} at strength {format_number(each.strength, 2)}." in said
 
 
@@ -257,7 +256,7 @@ def test_a_lane_that_diverged_leaves_a_gap_and_a_cross(diabetes) -> None:
     table.loc[lost, ["diverged", "held_loss"]] = [True, np.nan]
     path = replace(each.path, lanes=replace(each.path.lanes, table=table))
     changed = replace(each, path=path, stage=path)
-    result = replace(diabetes, candidates=(diabetes.baseline, changed, *diabetes.candidates[2:]))
+    result = replace(diabetes, candidates=(*diabetes.candidates[:2], changed, *diabetes.candidates[3:]))
 
     picture: Any = draw_paths(result)
 
@@ -282,3 +281,7 @@ def test_many_columns_stay_light() -> None:
     assert "The first 200 columns are listed, 2,300 more are left out." in text
     assert "the first 200 of 2,500" in text
     assert len(own) < 600_000
+
+
+def test_the_report_is_small(diabetes) -> None:
+    assert len(render_page(diabetes).encode()) < 2_000_000

@@ -146,7 +146,7 @@ def test_hovering_a_column_reads_its_name(visit) -> None:
 def test_hovering_a_mark_reads_its_strength(visit, report) -> None:
     text = hovered(visit(), "paths", "predicts")
 
-    assert f"at strength {report[1].candidates[1].strength:.3g}" in text
+    assert f"at strength {report[1].penalized[0].strength:.3g}" in text
 
 
 def column(page, table: str, number: int) -> list[str]:

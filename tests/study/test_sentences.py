@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
 from types import ModuleType
@@ -23,6 +24,7 @@ from poise.study.run import run_study
 from poise.study.scores import Estimate
 from poise.study.storage import write_study
 from poise.study.tables import read
+from poise.study.verdict import Comparison, Verdict
 
 SMALL: dict[str, Any] = {"max_iter": 80, "strengths": 4, "cv": 2, "hidden_layer_sizes": (8,)}
 
@@ -30,7 +32,7 @@ SMALL: dict[str, Any] = {"max_iter": 80, "strengths": 4, "cv": 2, "hidden_layer_
 @pytest.fixture
 def diabetes(diabetes_study) -> Any:
     """Without the adaptive candidate: the group lasso selects columns."""
-    return replace(diabetes_study, candidates=diabetes_study.candidates[:3])
+    return replace(diabetes_study, candidates=diabetes_study.candidates[:4])
 
 
 def altered(findings, name: str = "l2", **changes) -> Any:
@@ -40,8 +42,17 @@ def altered(findings, name: str = "l2", **changes) -> Any:
     return replace(findings, candidates=candidates, chosen=name, watched=watched)
 
 
-def with_gain(findings, value, low, high, val_loss=0.1, **more) -> Any:
-    return altered(findings, gain=Estimate(value, low, high), val_loss=val_loss, **more)
+def judged(findings, over_baseline, references: Mapping[str, Any] | None = None, **changes) -> Any:
+    """The findings with L2 chosen, and other gains over the baseline and the reference models."""
+    over = {
+        "mean": (0.5, 0.4, 0.6),
+        "linear": (0.0, -0.1, 0.1),
+        "boosted_trees": (0.0, -0.1, 0.1),
+        **(references or {}),
+    }
+    compared = {name: Comparison(Estimate(*ends), Estimate(*ends)) for name, ends in over.items()}
+    verdict = Verdict(Comparison(Estimate(*over_baseline), Estimate(*over_baseline)), compared)
+    return replace(altered(findings, **changes), verdict=verdict)
 
 
 def short(number: float) -> str:
@@ -49,62 +60,91 @@ def short(number: float) -> str:
 
 
 def test_a_gain_that_is_certain_helps(diabetes) -> None:
-    findings = with_gain(diabetes, 0.2, 0.1, 0.3, test_loss=Estimate(0.5, 0.4, 0.6), score=Estimate(0.51, 0.4, 0.6))
+    losses = {"test_loss": Estimate(0.5, 0.4, 0.6), "gain": Estimate(0.1, -0.1, 0.3)}
+    findings = judged(diabetes, (0.2, 0.1, 0.3), score=Estimate(0.51, 0.4, 0.6), **losses)
 
     assert write_answer(findings)[0] == (
-        f"A penalty helps here. On the test rows the loss is {short(findings.baseline.test_loss.value)} without a "
-        "penalty and 0.5 with L2. The gain is 0.2. Its 95% confidence interval is 0.1 to 0.3. The R² on the test rows "
-        "is 0.51. The 95% confidence interval is 0.4 to 0.6."
+        "A penalty helps here. With L2, the held-out R² is 0.2 higher than with early stopping and no penalty. The 95% "
+        "confidence interval of the difference is 0.1 to 0.3. The test rows agree within their error: the loss is "
+        f"{short(findings.baseline.test_loss.value)} without a penalty and 0.5 with it. The R² on the test rows is 0.51. "
+        "The 95% confidence interval is 0.4 to 0.6. A linear model and boosted trees predict about as well."
     )
 
 
-def test_a_gain_whose_interval_contains_zero_is_not_claimed(diabetes) -> None:
-    findings = with_gain(diabetes, 0.2, -0.1, 0.3)
+@pytest.mark.parametrize(
+    ("gain", "headline", "change"),
+    [
+        ((0.2, -0.1, 0.3), "A penalty makes no clear difference here.", "0.2 higher"),
+        ((-0.02, -0.1, 0.3), "A penalty makes no clear difference here.", "0.02 lower"),
+        ((-0.2, -0.3, -0.1), "A penalty hurts here.", "0.2 lower"),
+        ((0.2, 0.1, 0.3), "A penalty helps here.", "0.2 higher"),
+    ],
+)
+def test_the_interval_decides_the_outcome(diabetes, gain, headline, change) -> None:
+    sentence = write_answer(judged(diabetes, gain))[0]
 
-    sentence = write_answer(findings)[0]
-
-    assert sentence.startswith("It is not certain that a penalty helps here. On the test rows the loss is ")
-    assert "The gain is 0.2, but its 95% confidence interval contains zero. The interval is −0.1 to 0.3." in sentence
-    assert sentence.endswith(f"In cross-validation the loss falls from {short(findings.baseline.val_loss)} to 0.1.")
-
-
-def test_a_gain_without_an_interval_is_not_claimed(diabetes) -> None:
-    nan = float("nan")
-
-    sentence = write_answer(with_gain(diabetes, 0.2, nan, nan))[0]
-
-    assert sentence.startswith("It is not certain that a penalty helps here.")
-    assert "There are too few test rows for an interval." in sentence
-
-
-@pytest.mark.parametrize(("value", "low", "high"), [(-0.2, -0.3, -0.1), (-0.01, -0.2, 0.1), (0.0, -0.1, 0.1)])
-def test_no_gain_does_not_help(diabetes, value, low, high) -> None:
-    sentence = write_answer(with_gain(diabetes, value, low, high))[0]
-
-    assert sentence.startswith("A penalty does not help here. On the test rows the loss is ")
-
-
-def test_no_lower_held_out_loss_does_not_help(diabetes) -> None:
-    findings = with_gain(diabetes, 0.2, 0.1, 0.3, val_loss=diabetes.baseline.val_loss + 1.0)
-
-    assert write_answer(findings)[0] == (
-        f"A penalty does not help here. In cross-validation the loss is {short(findings.baseline.val_loss)} without a "
-        f"penalty and {short(findings.best.val_loss)} with L2. On the test rows, however, L2 lowers the loss."
+    assert sentence.startswith(
+        f"{headline} With L2, the held-out R² is {change} than with early stopping and no penalty."
     )
+    assert (", which contains zero." in sentence) == (gain[1] < 0 < gain[2])
+
+
+def test_the_gain_of_classes_is_that_of_their_loss(diabetes) -> None:
+    classes = replace(diabetes, table=replace(diabetes.table, classes=["a", "b"], task="binary"))
+
+    sentence = write_answer(judged(classes, (0.2, 0.1, 0.3)))[0]
+
+    assert "With L2, the held-out loss is 0.2 lower than with early stopping and no penalty." in sentence
+    assert "The 95% confidence interval of the difference is −0.3 to −0.1." in sentence
+
+
+@pytest.mark.parametrize(
+    ("test_gain", "expected"),
+    [
+        ((0.25, 0.1, 0.4), "The test rows agree within their error: "),
+        ((-0.2, -0.3, -0.1), "The test rows disagree: "),
+        ((0.2, float("nan"), float("nan")), "there are too few of them for an interval."),
+    ],
+)
+def test_the_test_rows_are_an_independent_check(diabetes, test_gain, expected) -> None:
+    sentence = write_answer(judged(diabetes, (0.2, 0.1, 0.3), gain=Estimate(*test_gain)))[0]
+
+    assert expected in sentence
+
+
+def test_no_better_than_the_mean_is_said_first(diabetes) -> None:
+    sentence = write_answer(judged(diabetes, (0.2, 0.1, 0.3), {"mean": (0.01, -0.1, 0.1)}))[0]
+
+    assert sentence.startswith("The network predicts no better than the mean. A penalty helps here.")
+
+
+def test_reference_models_that_win_are_named(diabetes) -> None:
+    def references(**over: Any) -> str:
+        return write_answer(judged(diabetes, (0.2, 0.1, 0.3), over))[0]
+
+    better, worse = (-0.2, -0.3, -0.1), (0.2, 0.1, 0.3)
+    assert references(boosted_trees=better).endswith(
+        "Boosted trees predict better here than the network with L2. A linear model predicts about as well."
+    )
+    assert references(linear=better, boosted_trees=better).endswith(
+        "A linear model and boosted trees predict better here than the network with L2."
+    )
+    assert references(linear=worse).endswith("A linear model predicts worse. Boosted trees predict about as well.")
 
 
 def test_a_requested_penalty_is_named(diabetes) -> None:
     findings = replace(diabetes, settings=replace(diabetes.settings, choose="group"))
 
     verdicts = [
-        write_answer(altered(findings, "group", gain=Estimate(value, low, 0.3), val_loss=loss))[0]
-        for value, low, loss in [(0.2, 0.1, 0.1), (0.2, -0.1, 0.1), (-0.1, -0.2, 0.1), (0.1, 0.05, 9.0)]
+        write_answer(judged(findings, gain, name="group"))[0]
+        for gain in [(0.2, 0.1, 0.3), (0.2, -0.1, 0.3), (-0.2, -0.3, -0.1)]
     ]
 
-    assert verdicts[0].startswith("The group lasso, chosen by request, helps here.")
-    assert verdicts[1].startswith("It is not certain that the group lasso, chosen by request, helps here.")
-    assert verdicts[2].startswith("The group lasso, chosen by request, does not help here.")
-    assert verdicts[3].startswith("The group lasso, chosen by request, does not help here. In cross-validation")
+    assert verdicts[0].startswith(
+        "The group lasso, chosen by request, helps here. With it, the held-out R² is 0.2 higher"
+    )
+    assert verdicts[1].startswith("The group lasso, chosen by request, makes no clear difference here.")
+    assert verdicts[2].startswith("The group lasso, chosen by request, hurts here.")
 
 
 def test_a_study_without_any_penalty(alone, diabetes) -> None:
@@ -120,7 +160,7 @@ def test_a_study_without_any_penalty(alone, diabetes) -> None:
 
 
 def test_no_sentence_has_more_than_two_numbers(diabetes_study, alone, hostile) -> None:
-    for findings in (diabetes_study, alone, with_gain(diabetes_study, 0.2, 0.1, 0.3)):
+    for findings in (diabetes_study, alone, judged(diabetes_study, (0.2, 0.1, 0.3))):
         for sentence in re.split(r"(?<=\.) (?=[A-Z])", " ".join(write_answer(findings))):
             numbers = re.findall(r"(?<![\w“])−?\d[\d.,]*", sentence.replace("95%", "").replace(" and 3 more", ""))
             assert len(numbers) <= 2, sentence
@@ -223,9 +263,12 @@ def test_numbers_are_short() -> None:
 
 def test_the_comparison_has_one_row_per_candidate(diabetes) -> None:
     headings, rows = compare_candidates(describe(diabetes))
+    rows, references = rows[:4], rows[4:]
 
     assert headings == ["", "strength", "held-out loss", "test loss", "R²", "gain", "columns", "zeros"]
-    assert [row[0] for row in rows] == ["No penalty", "L2 *", "Group lasso"]
+    assert [row[0] for row in rows] == ["No penalty", "No penalty, all steps", "L2 *", "Group lasso"]
+    assert [row[0] for row in references] == ["Mean", "Linear model", "Boosted trees"]
+    assert all(row[1] == row[6] == row[7] == "" and row[4] for row in references)
     for candidate, row in zip(diabetes.candidates, rows, strict=True):
         loss = candidate.test_loss
         assert row[3] == f"{format_number(loss.value)} [{format_number(loss.low)}, {format_number(loss.high)}]"
@@ -257,14 +300,15 @@ CASES: dict[str, Any] = {
 
 
 def test_the_script_reads_a_file_as_it_was_read(alone, tmp_path) -> None:
-    file, options = tmp_path / "odd.csv", {"delimiter": "|", "decimal": ",", "encoding": "utf-16"}
+    file = tmp_path / "odd.csv"
+    options: dict[str, Any] = {"delimiter": "|", "decimal": ",", "encoding": "utf-16"}
     counts().to_csv(file, index=False, sep="|", decimal=",", encoding="utf-16")
     findings = replace(alone, table=read(file, "d", **options), settings=replace(alone.settings, **options))
 
-    assert 'delimiter="|", decimal=",", encoding="utf-16")' in write_script(findings)
+    assert 'delimiter="|", encoding="utf-16", decimal=",")' in write_script(findings)
     for missing, written in [(("-999", "k. A."), '["-999", "k. A."]'), ((), "[]")]:
         listed = replace(findings, settings=replace(findings.settings, missing=missing))
-        assert f'encoding="utf-16", missing={written})' in write_script(listed)
+        assert f'decimal=",", missing={written})' in write_script(listed)
 
 
 @pytest.mark.parametrize("case", ["regression", "no penalty", *CASES])

@@ -17,6 +17,7 @@ import jsonschema
 import keras
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import skops.io
 from scipy.special import expit, softmax
@@ -28,6 +29,7 @@ from poise.study.description_file import FILES, read_description
 from poise.study.errors import DataError
 from poise.study.report.description import paths_table
 from poise.study.report.schema import find_violation, schema
+from poise.study.report.script import write_script
 from poise.study.result import Study
 from poise.study.run import run_study
 from poise.study.storage import check_folder, write_study
@@ -89,6 +91,7 @@ def test_study_json_holds_what_was_found(done, folder) -> None:
 
     assert result["data"] | {"digest": ""} == {
         "name": done.table.name, "source": done.table.source, "target": "price", "task": "regression", "classes": [],
+        "task_reason": "numbers",
         "columns": [
             {**vars(column), "ignored_texts": list(column.ignored_texts)} for column in done.table.columns
         ],
@@ -184,6 +187,38 @@ def test_a_saved_run_predicts_as_its_network_does(done, folder) -> None:
     outputs = done.best.model.predict(done.encoder.transform(done.table.features), verbose=0)[:, 0]
     assert list(predicted.columns) == ["price"]
     np.testing.assert_allclose(predicted["price"], outputs.astype("float64") * done.scale + done.center, rtol=1e-6)
+
+
+def test_how_a_file_was_read_is_kept_and_holds_for_new_rows(tmp_path) -> None:
+    codes = np.array(["007", "7", "010"])[np.arange(60) % 3]
+    size = np.random.default_rng(0).normal(size=60)
+    lines = [
+        f"{code},{x:.3f},{3 * x + len(code):.3f},{n}# row {n}"
+        for n, (code, x) in enumerate(zip(codes, size, strict=True))
+    ]
+    path = tmp_path / "sales.csv"
+    path.write_text("\n".join(["Report of sales", "", "code,size,price,day", *lines]))
+    options: dict[str, Any] = {"skip_rows": 2, "comment": "#", "types": {"code": "text", "day": "drop"}}
+
+    study = run_study(path, "price", **options, penalties=[], cv=2, max_iter=2, hidden_layer_sizes=(2,))
+    study.save(tmp_path / "run")
+
+    loaded = Study.load(tmp_path / "run")
+    assert options.items() <= loaded.description["settings"].items()
+    assert loaded.description["inputs"] == ["size", "code=007", "code=010", "code=7"]
+    predicted = loaded.predict(path)
+    frame = pd.DataFrame({"code": codes, "size": size.round(3)})
+    pd.testing.assert_frame_equal(predicted, loaded.predict(frame))
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    pd.testing.assert_frame_equal(predicted, loaded.predict(tmp_path / "new.csv", skip_rows=0))
+    written = "types={'code': 'text', 'day': 'drop'}, skip_rows=2, comment=\"#\")"
+    assert written in write_script(study.findings)
+
+
+def test_tables_of_other_libraries_are_predicted_too(folder) -> None:
+    study, frame = Study.load(folder), rows()
+
+    pd.testing.assert_frame_equal(study.predict(pa.Table.from_pandas(frame)), study.predict(frame))
 
 
 def test_order_and_further_columns_do_not_matter(folder) -> None:

@@ -371,14 +371,14 @@ def test_packages_that_are_not_installed_are_named(tmp_path, monkeypatch, name, 
 def test_another_kind_of_file(tmp_path, ending) -> None:
     assert refused(write(tmp_path, "", f"sales.{ending}"), "price") == (
         f"The format of 'sales.{ending}' is not supported. Save it as CSV, Parquet, Excel (.xlsx) or NPZ, or pass a "
-        "pandas DataFrame."
+        "DataFrame."
     )
 
 
 def test_objects_that_are_not_tables() -> None:
     assert (
         refused(3, "price")
-        == "The data must be the path of a file, the name of a built-in table or a DataFrame, got an object of type int."
+        == "The data must be the path of a file, the name of a built-in table, a DataFrame or an Arrow table, got an object of type int."
     )
 
 
@@ -450,7 +450,7 @@ ROLES = [
     ({"target": "price", "time": "color"}, "The time column 'color' contains neither numbers nor dates, so the rows"),
     (
         {"target": "price", "drop": ["size", "color"]},
-        "No column is left to predict 'price' from: 'size' (dropped by request), 'color' (dropped by request). Add",
+        "No column is left to predict 'price' from. Set aside: 2 columns (dropped by request): 'size', 'color'. Add",
     ),
 ]
 
@@ -559,7 +559,7 @@ WRONG_TARGETS = {
     "a class with one member": (
         ["single"] + ["other", "more"] * 19 + ["more"],
         None,
-        "Target 'price' has classes with a single row: 'single'. Each class needs at least two; merge or remove",
+        "Target 'price' has classes with a single row: 'single'. Each class needs at least two. Merge or remove these classes.",
     ),
     "halves that are counted": (
         np.arange(ROWS) / 2,
@@ -788,8 +788,8 @@ def test_nothing_is_left_to_predict_from() -> None:
     frame = pd.DataFrame({"id": range(ROWS), "same": 1, "price": PRICE})
 
     assert refused(frame, "price") == (
-        "No column is left to predict 'price' from: 'id' (an identifier: whole numbers that increase from row to row), 'same' (the "
-        "same value in every row). Add a column of numbers, dates or categories that repeat."
+        "No column is left to predict 'price' from. Set aside: 'id' (an identifier: whole numbers that increase from row to row); "
+        "'same' (the same value in every row). Add a column of numbers, dates or categories that repeat."
     )
 
 

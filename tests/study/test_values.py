@@ -345,9 +345,10 @@ def test_a_category_is_the_same_in_every_file(tmp_path) -> None:
     table = frame(it=values)
     table.to_parquet(tmp_path / "table.parquet")
     table.to_csv(tmp_path / "table.csv", index=False)
+    table.to_excel(tmp_path / "table.xlsx", index=False)
     studied = read(tmp_path / "table.parquet", "price")
 
-    for source in (tmp_path / "table.parquet", tmp_path / "table.csv", table):
+    for source in (*(tmp_path / f"table.{ending}" for ending in ("parquet", "csv", "xlsx")), table):
         assert read(source, "price").features["it"].tolist() == values
         name, _, rows = load(source)
         assert convert_rows(rows, studied.columns, name)["it"].tolist() == values

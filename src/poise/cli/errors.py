@@ -19,10 +19,17 @@ EXIT_CODES = "Exit codes: 0 success, 1 internal error, 2 invalid input, 130 inte
 BACKENDS = ("jax", "tensorflow", "torch")
 OPTIONS = {
     "hidden_layer_sizes": "--hidden-layer-sizes", "learning_rate": "--learning-rate", "max_iter": "--max-iter",
-    "n_init": "--n-init", "penalties": "--penalty", "time_column": "--time",
-    **{name: f"--{name}" for name in ("choose", "cv", "executor", "seed", "strengths", "task", "test")},
+    "n_init": "--n-init", "penalties": "--penalty", "skip_rows": "--skip-rows", "time_column": "--time",
+    "types": "--type",
+    **{
+        name: f"--{name}"
+        for name in (
+            "choose", "comment", "cv", "decimal", "delimiter", "encoding", "executor", "seed", "sheet", "strengths",
+            "task", "test",
+        )
+    },
 }  # fmt: skip
-"""Arguments of the library with which messages start, and the options that set them."""
+"""Arguments that messages of the library start with, or set as in `skip_rows=2`, and the options that set them."""
 
 
 class BadInputError(ValueError):
@@ -84,10 +91,11 @@ def explain_os_error(error: OSError, hints: Mapping[str, str] | None = None) -> 
 
 
 def name_options(error: Exception, hints: Mapping[str, str]) -> str:
-    """Return the message of an error with the option instead of the argument that it starts with, and its hint."""
+    """Return the message of an error with the option instead of the argument that it names, and its hint."""
     argument, message = getattr(error, "argument", ""), str(error)
     if argument in OPTIONS:
         message = re.sub(rf"^{argument}\b", OPTIONS[argument], message)
+        message = re.sub(rf"\b{argument}=(\w+)", rf"{OPTIONS[argument]} \1", message)
     return f"{message} {hints[argument]}" if argument in hints else message
 
 

@@ -27,6 +27,22 @@ Encoding = Annotated[
         metavar="NAME", help="Encoding of a CSV file, such as utf-8 or cp1252. Detected by default.", show_default=False
     ),
 ]
+Sheet = Annotated[
+    str | None,
+    typer.Option(metavar="SHEET", help="Sheet of an Excel file: its name, or its number, from 1.", show_default=False),
+]
+SkipRows = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Lines above the column names of a CSV or Excel file.", show_default=False),
+]
+Comment = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CHARACTER",
+        help="Character that starts a comment in a CSV file; the rest of the line is ignored.",
+        show_default=False,
+    ),
+]
 Import = Annotated[
     list[str] | None,
     typer.Option(

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from poise.cli.errors import plain_errors
-from poise.cli.options import FOLDER_HINT, Cache, Decimal, Delimiter, Encoding, Import, StudyFolder
+from poise.cli.options import (
+    FOLDER_HINT,
+    Cache,
+    Comment,
+    Decimal,
+    Delimiter,
+    Encoding,
+    Import,
+    Sheet,
+    SkipRows,
+    StudyFolder,
+)
 from poise.cli.package import import_package
 
 HINTS = {"folder": FOLDER_HINT, "imports": "Pass --import MODULE to import a module.", "out": "Change --out."}
@@ -33,11 +44,15 @@ def predict(
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
+    sheet: Sheet = None,
+    skip_rows: SkipRows = None,
+    comment: Comment = None,
     cache: Cache = True,
 ) -> None:
     """Predict new rows with a saved study.
 
-    Writes one row of predictions per row, in the same order.
+    Writes one row of predictions per row, in the same order. --sheet, --skip-rows and --comment are as in the study
+    unless they are given.
 
     \b
     Examples:
@@ -55,7 +70,10 @@ def predict(
         if out is not None:
             check_output(out, overwrite=force)
         import_modules(imports)
-        predictions = Study.load(folder).predict(data, delimiter=delimiter, decimal=decimal, encoding=encoding)
+        predictions = Study.load(folder).predict(
+            data, delimiter=delimiter, decimal=decimal, encoding=encoding, sheet=sheet, skip_rows=skip_rows,
+            comment=comment,
+        )  # fmt: skip
         if out is None:
             say_data(predictions.to_csv(index=False, lineterminator="\n"))
         else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli.errors import BadInputError, plain_errors
-from poise.cli.options import Cache, Decimal, Delimiter, Encoding
+from poise.cli.options import Cache, Comment, Decimal, Delimiter, Encoding, Sheet, SkipRows
 from poise.cli.package import import_package
 from poise.cli.unfinished import UnfinishedStudy
 
@@ -35,8 +35,7 @@ def study(
     task: Annotated[
         str | None,
         typer.Option(
-            help="regression, binary, multiclass or counts. By default, one of the first three is inferred "
-            "from the target.",
+            help="regression, binary, multiclass or counts. Inferred from the target by default.",
             metavar="TASK",
             show_default=False,
         ),
@@ -94,6 +93,15 @@ def study(
     drop: Annotated[
         list[str] | None, typer.Option(help="Column to leave out. Repeatable.", metavar="COLUMN", show_default=False)
     ] = None,
+    types: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            help="What a column is read as: categorical, numeric, date, text or drop. Repeatable. Detected by default.",
+            metavar="COLUMN=TYPE",
+            show_default=False,
+        ),
+    ] = None,
     cv: Annotated[int, typer.Option(help="Number of cross-validation folds.", metavar="N")] = 4,
     strengths: Annotated[int, typer.Option(help="Number of strengths per penalty.", metavar="N")] = 13,
     n_init: Annotated[int, typer.Option(help="Number of random initializations per fold.", metavar="N")] = 1,
@@ -114,6 +122,9 @@ def study(
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
+    sheet: Sheet = None,
+    skip_rows: SkipRows = None,
+    comment: Comment = None,
     missing: Annotated[
         list[str] | None,
         typer.Option(
@@ -170,16 +181,19 @@ def study(
       poise study sales.csv --target revenue --penalty l1,group --drop order_id
       poise study sales.csv --target revenue --hidden-layer-sizes 64,32
       poise study visits.parquet --target visits --task counts --groups patient
+      poise study sales.xlsx --sheet 2024 --target revenue --type zip=categorical
       poise study sales.csv --target revenue --tensorboard logs --mlflow
       poise study sales.csv --target revenue --executor ray
       cat sales.csv | poise study - --target revenue --json
     """
     arguments = {
         "task": task, "penalties": _split_names(penalty), "choose": choose, "model": model, "groups": groups,
-        "time_column": time, "weight": weight, "drop": tuple(drop or ()), "cv": cv, "strengths": strengths,
+        "time_column": time, "weight": weight, "drop": tuple(drop or ()), "types": types, "cv": cv,
+        "strengths": strengths,
         "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
-        "delimiter": delimiter, "decimal": decimal, "encoding": encoding, "hidden_layer_sizes": hidden_layer_sizes,
-        "missing": None if missing is None else tuple(text for text in missing if text),
+        "delimiter": delimiter, "decimal": decimal, "encoding": encoding, "sheet": sheet, "skip_rows": skip_rows,
+        "comment": comment, "missing": None if missing is None else tuple(text for text in missing if text),
+        "hidden_layer_sizes": hidden_layer_sizes,
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)
@@ -193,6 +207,7 @@ def study(
         from poise.study.description_file import RECORD
         from poise.study.storage import check_folder
 
+        arguments["types"] = _split_types(types)
         arguments["hidden_layer_sizes"] = _split_units(hidden_layer_sizes)
         arguments["penalties"] = arguments["penalties"] or DEFAULT_PENALTIES
         check_folder(folder, overwrite=force)
@@ -225,6 +240,15 @@ def _split_names(values: Sequence[str] | None) -> tuple[str, ...]:
     """Return the names in an option that is repeated or holds commas."""
     names = [name.strip() for value in values or () for name in value.split(",")]
     return tuple(name for name in names if name)
+
+
+def _split_types(values: Sequence[str] | None) -> dict[str, str] | None:
+    """Return what --type says about each column, if anything; names of columns may hold an equals sign."""
+    pairs = [value.rpartition("=") for value in values or ()]
+    wrong = next((kind for column, _, kind in pairs if not column), None)
+    if wrong is not None:
+        raise BadInputError(f"--type must be COLUMN=TYPE, such as zip=categorical, got {wrong!r}.")
+    return {column: kind for column, _, kind in pairs} or None
 
 
 def _split_units(text: str) -> tuple[int, ...]:

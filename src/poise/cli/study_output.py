@@ -12,7 +12,7 @@ from rich.text import Text
 
 from poise.escaping import escape_controls
 from poise.study.columns.set_aside import SET_ASIDE
-from poise.study.report.comparison import read_estimate, show_estimate
+from poise.study.report.comparison import list_rows, read_estimate, show_counts, show_estimate
 from poise.study.report.numbers import format_number, format_with_error
 from poise.study.scores import score_name
 
@@ -26,6 +26,8 @@ def print_study(description: Mapping, screen: Console) -> None:
     notes = [Text(escape_controls(f"Note: {note}")) for note in description["data"]["notes"]]
     screen.print(Text(escape_controls(task_line(description))))
     _print_table(candidates_table(description, screen), screen)
+    metrics = [f"{name} {format_number(_number(value))}" for name, value in description["metrics"].items()]
+    screen.print(Text(f"On the test rows: {', '.join(metrics)}."))
     for paragraph in (*answer, *notes):
         screen.print(paragraph)
 
@@ -38,7 +40,9 @@ def task_line(description: Mapping) -> str:
     kind = f"{data['task']} with {len(data['classes'])} classes" if data["task"] == "multiclass" else data["task"]
     columns = f"{used} column{'s'[: used - 1]}" + (f" ({aside} set aside)" if aside else "")
     counts = f"{rows['training']:,} training rows, {rows['test']:,} test rows"
-    return f"{data['name']}: {kind} of {data['target']!r} from {columns}; {counts}."
+    reason = data.get("task_reason")
+    inferred = f" The task was inferred, because the target holds {reason}; --task changes it." if reason else ""
+    return f"{data['name']}: {kind} of {data['target']!r} from {columns}; {counts}.{inferred}"
 
 
 def candidates_table(description: Mapping, screen: Console) -> Table:
@@ -110,13 +114,12 @@ def _tables_by_detail(description: Mapping) -> Iterator[Table]:
 
 def _titles(description: Mapping) -> list[str]:
     return [
-        candidate["title"] + (" *" if candidate["candidate"] == description["chosen"] else "")
-        for candidate in description["candidates"]
-    ]
+        row["title"] + (" *" if row["candidate"] == description["chosen"] else "") for row in list_rows(description)
+    ]  # fmt: skip
 
 
 def _columns(description: Mapping) -> list[_Column]:
-    candidates = description["candidates"]
+    candidates = list_rows(description)
 
     def column(heading: str, cells: list[str], short: list[str] | None = None) -> _Column:
         return _Column(heading, cells, short or cells)
@@ -126,13 +129,10 @@ def _columns(description: Mapping) -> list[_Column]:
         short = ["" if value != value else format_number(value) for value in values]
         return column(heading, [show_estimate(candidate, name) for candidate in candidates], short)
 
-    selected = [candidate["selected"] for candidate in candidates]
-    zeros = [f"{candidate['zeros']:,}" for candidate in candidates]
-    shares = [
-        "?" if candidate["zero_share"] is None else format(candidate["zero_share"], ".0%") for candidate in candidates
-    ]
+    strengths = [candidate["strength"] for candidate in candidates]
+    columns, zeros, shares = (list(cells) for cells in zip(*map(show_counts, candidates), strict=True))
     return [
-        column("strength", [format_number(_number(candidate["strength"])) for candidate in candidates]),
+        column("strength", ["" if strength is None else format_number(strength) for strength in strengths]),
         column(
             "held-out loss",
             [
@@ -144,8 +144,10 @@ def _columns(description: Mapping) -> list[_Column]:
         estimates("test loss", "test_loss"),
         estimates(score_name(description["data"]["task"]), "score"),
         estimates("gain", "gain"),
-        column("columns", ["?" if names is None else f"{len(names):,}" for names in selected]),
-        column("zeros", [f"{count} ({share})" for count, share in zip(zeros, shares, strict=True)], shares),
+        column("columns", columns),
+        column(
+            "zeros", [f"{count} ({share})" if count else "" for count, share in zip(zeros, shares, strict=True)], shares
+        ),
     ]
 
 

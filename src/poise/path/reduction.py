@@ -106,7 +106,8 @@ class InputReduction:
             for rule in problem.rules
         ]
         x, *others = problem.data
-        return Problem(smaller, rules, resolved, problem.update, (np.ascontiguousarray(x[:, inputs]), *others))
+        data = (np.ascontiguousarray(x[:, inputs]), *others)
+        return Problem(smaller, rules, resolved, problem.update, data, problem.predicted_rows)
 
     def reduce_factors(self, factors: Factors, inputs: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
         """Return the factors of the groups that are left."""

@@ -59,6 +59,7 @@ def solve_path(
     training: Training | None,
     checkpoint: str | os.PathLike[str] | None,
     report: Report,
+    predicted_rows: int = 0,
 ) -> RegularizationPath:
     """Train a path whose arguments are checked.
 
@@ -71,6 +72,7 @@ def solve_path(
         strengths: How many, or the strengths in ascending order.
         adaptive, relax, training, checkpoint: As for `fit_path`.
         report: Called with the share of the work that is done.
+        predicted_rows: As in `Problem`. Default: 0.
 
     Returns:
         The path of the last stage.
@@ -80,7 +82,7 @@ def solve_path(
     rows_in_memory = None if isinstance(data.x, Stream) else data.rows + data.validation_rows
     training = complete_training(model, rules, training, rows_in_memory)
     rows = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
-    problem = Problem(model, rules, resolve_rules(model, rules), training.update or "auto", rows)
+    problem = Problem(model, rules, resolve_rules(model, rules), training.update or "auto", rows, predicted_rows)
     architecture = model_config(model)
     state = state_of(model)
     saved = None
@@ -94,7 +96,7 @@ def solve_path(
             cv=replicas,
             training=training,
             strengths=strengths,
-            stages=[adaptive, bool(relax)],
+            stages=[adaptive, bool(relax), predicted_rows],
         )
 
     def make_path(lanes: Lanes, **others: Any) -> RegularizationPath:

@@ -101,6 +101,12 @@ class Replica:
     train: np.ndarray
     held: np.ndarray
 
+    def predicted_rows(self, count: int) -> np.ndarray:
+        """Return (rows,) the held-out rows that are predicted: all of them, or `count` drawn at random."""
+        if len(self.held) <= count:
+            return self.held
+        return np.sort(np.random.default_rng(self.fold + 1).choice(self.held, count, replace=False))
+
 
 @dataclass(eq=False)
 class Lanes:
@@ -123,8 +129,9 @@ class Lanes:
             a full replica trains on all rows, and there is one per seed.
         squares: sums of `poise.optimizer.targets.measure`, (replicas, strengths, targets, 4); not saved.
         history: what was measured at the checkpoints of early stopping: `length` (epochs or settling steps), `loss`,
-            `held_loss` and `penalty`, (replicas, strengths, checkpoints), and `squares`, which has the further axes
-            (targets, 4); NaN where nothing was measured; not saved.
+            `held_loss` and `penalty`, (replicas, strengths, checkpoints); `squares`, which has the further axes
+            (targets, 4); and, on request, `predictions` of held-out rows (`Replica.predicted_rows`), with the further
+            axes (rows, outputs). NaN where nothing was measured; not saved.
     """
 
     table: pd.DataFrame

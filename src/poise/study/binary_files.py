@@ -3,7 +3,7 @@
 import importlib
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,12 @@ import numpy as np
 import pandas as pd
 
 from poise.path.declared_sizes import check_archive, check_arrays, check_cells, check_expansion
-from poise.study.errors import DataError
+from poise.study.errors import DataError, quote_names
+from poise.study.file_options import NO_OPTIONS, FileOptions
+from poise.study.first_line import Line, check_first_line
+from poise.study.frames import arrow_to_frame
+
+SAMPLE_ROWS = 200
 
 
 class Reader(NamedTuple):
@@ -19,16 +24,18 @@ class Reader(NamedTuple):
 
     Args:
         format: The format's name in messages.
-        read: A function of the path that returns the table.
+        read: A function of the path, the options and the columns whose texts are not numbers that returns the table.
         requirement: What to install if a package is missing.
+        options: The options that the format has. Default: none.
     """
 
     format: str
-    read: Callable[[Path], pd.DataFrame]
+    read: Callable[[Path, FileOptions], pd.DataFrame]
     requirement: str
+    options: tuple[str, ...] = ()
 
 
-def read_binary(path: Path) -> pd.DataFrame:
+def read_binary(path: Path, options: FileOptions = NO_OPTIONS) -> pd.DataFrame:
     """Read a file whose suffix is in `READERS`.
 
     Raises:
@@ -36,7 +43,7 @@ def read_binary(path: Path) -> pd.DataFrame:
     """
     reader = READERS[path.suffix.lower()]
     try:
-        return reader.read(path)
+        return reader.read(path, options)
     except MemoryError:
         raise DataError(f"{path.name!r} does not fit in memory. Use fewer rows or columns.") from None
     except ImportError:
@@ -54,33 +61,54 @@ def read_binary(path: Path) -> pd.DataFrame:
         ) from None
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _read_parquet(path: Path, options: FileOptions) -> pd.DataFrame:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as content:
         about = content.metadata
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
         size = max(8 * about.num_rows * about.num_columns, sum(group.total_byte_size for group in groups))
-    check_expansion(size, path.stat().st_size, floor=1 << 30, expansion=1000)  # repeated values take no room
-    return pd.read_parquet(path)
+        check_expansion(size, path.stat().st_size, floor=1 << 30, expansion=1000)  # repeated values take no room
+        return arrow_to_frame(content.read())
 
 
-def _read_excel(path: Path) -> pd.DataFrame:
+def _read_excel(path: Path, options: FileOptions) -> pd.DataFrame:
     importlib.import_module("openpyxl")  # report a missing package before a damaged file
     check_archive(path)
     check_cells(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about styles and the like, which hold no values
         with pd.ExcelFile(path, engine="openpyxl") as book:
-            header, frame = pd.read_excel(book, header=None, nrows=1), pd.read_excel(book)
-    if header.empty:
-        raise DataError(f"{path.name!r} is empty. A table needs a header line and rows.")
+            sheet, skipped = _find_sheet(options.sheet, book.sheet_names, path.name), options.skip_rows or 0
+            cells = pd.read_excel(book, sheet_name=sheet, header=None, skiprows=skipped, nrows=SAMPLE_ROWS)
+            if cells.empty:
+                raise DataError(f"{path.name!r} is empty. A table needs a header line and rows.")
+            # Cells as they are: pandas would make numbers of text, and missing values of "NA" and "None".
+            frame = pd.read_excel(
+                book, sheet_name=sheet, skiprows=skipped, dtype=object, keep_default_na=False, na_values=[""]
+            ).infer_objects()
+    lines = [
+        Line(skipped + number, ["" if pd.isna(cell) else str(cell) for cell in row])
+        for number, row in enumerate(cells.astype(object).itertuples(index=False, name=None), start=1)
+    ]
+    check_first_line(lines, path.name)
     # The names as written: pandas would rename a second "a" to "a.1" and an empty one to "Unnamed: 0".
-    names = ["" if pd.isna(column) else str(column) for column in header.iloc[0]]
+    names = [*lines[0].fields, *[""] * (frame.shape[1] - len(lines[0].fields))]
     return frame.set_axis(names, axis="columns")
 
 
-def _read_npz(path: Path) -> pd.DataFrame:
+def _find_sheet(sheet: str | int | None, names: Sequence[object], file: str) -> str | int:
+    """Return the name or position of a sheet, given its name or its number from 1."""
+    if sheet is None or str(sheet) in names:
+        return 0 if sheet is None else str(sheet)
+    if str(sheet).isdecimal() and 1 <= int(sheet) <= len(names):
+        return int(sheet) - 1
+    raise DataError(
+        f"{file!r} has no sheet {sheet!r}. Its sheets are {quote_names(names)}; a number counts from 1.", "sheet"
+    )
+
+
+def _read_npz(path: Path, options: FileOptions) -> pd.DataFrame:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is not an archive of arrays")
     check_arrays(path)
@@ -120,8 +148,8 @@ def _read_array(name: str, archive: np.lib.npyio.NpzFile, file: str) -> pd.DataF
 READERS = {
     ".parquet": Reader("Parquet", _read_parquet, "pyarrow"),
     ".pq": Reader("Parquet", _read_parquet, "pyarrow"),
-    ".xlsx": Reader("Excel", _read_excel, "poise[excel]"),
-    ".xlsm": Reader("Excel", _read_excel, "poise[excel]"),
+    ".xlsx": Reader("Excel", _read_excel, "poise[excel]", ("sheet", "skip_rows")),
+    ".xlsm": Reader("Excel", _read_excel, "poise[excel]", ("sheet", "skip_rows")),
     ".npz": Reader("NPZ", _read_npz, "numpy"),
 }
 """By suffix the reader; every other suffix is read as CSV."""

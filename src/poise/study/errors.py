@@ -1,6 +1,8 @@
 """The error that a study raises about data and settings, and the words that its messages share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+MOST_LISTED = 8
 
 
 class DataError(ValueError):
@@ -46,10 +48,15 @@ def count_noun(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def quote_names(names: Iterable[object], most: int = 8) -> str:
-    """Return the first names in quotes, and how many there are if some are left out."""
-    quoted = [repr(str(name)) for name in names]
-    return ", ".join(quoted[:most]) + (f", … ({len(quoted)} in total)" if len(quoted) > most else "")
+def quote_names(names: Iterable[object], most: int = MOST_LISTED) -> str:
+    """Return the first names in quotes, and how many more there are."""
+    return list_first([repr(str(name)) for name in names], most)
+
+
+def list_first(texts: Sequence[str], most: int = MOST_LISTED) -> str:
+    """Return `"a, b, c and 12 more"`."""
+    more = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def first_line(error: BaseException) -> str:

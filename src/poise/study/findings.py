@@ -16,9 +16,11 @@ from poise.path.result import RegularizationPath
 from poise.study.candidates.choice import row_at
 from poise.study.candidates.penalties import get_penalty
 from poise.study.columns.encoding import Encoder
+from poise.study.held_out import HeldOutLosses
 from poise.study.scores import Estimate, RowScores, score_name
-from poise.study.settings import NO_PENALTY, Settings
+from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 from poise.study.tables import Table
+from poise.study.verdict import Verdict
 from poise.study.watching import WatchedTraining
 
 
@@ -42,7 +44,8 @@ class Candidate:
         row_scores: The losses of the test rows.
         test_loss: The loss on the test rows.
         score: R², accuracy or the explained deviance on the test rows.
-        gain: How much lower the test loss is than without a penalty, on the same rows; NaN for `"none"`.
+        gain: How much lower the test loss is than that of the baseline, on the same rows; NaN for `"none"`.
+        held_out: The held-out losses of all its configurations; `None` for the network that takes all steps.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Candidate:
     test_loss: Estimate
     score: Estimate
     gain: Estimate
+    held_out: HeldOutLosses | None
 
     @property
     def stages(self) -> list[RegularizationPath]:
@@ -80,20 +84,48 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
+class Reference:
+    """A reference model, and the scores of its predictions.
+
+    Args:
+        name, title: As in `ReferenceFit`.
+        val_loss: The held-out loss of its best setting, averaged over the folds.
+        val_error: Its standard error over the folds.
+        test_loss: The loss on the test rows.
+        score: The score on the test rows.
+        gain: How much lower the test loss is than that of the baseline, on the same rows.
+        held_out: The held-out losses by unit.
+    """
+
+    name: str
+    title: str
+    val_loss: float
+    val_error: float
+    test_loss: Estimate
+    score: Estimate
+    gain: Estimate
+    held_out: HeldOutLosses
+
+
+@dataclass(frozen=True, eq=False)
 class Findings:
     """The results of a study in full.
 
     Args:
         table: The data.
         settings: The settings.
-        candidates: First the one without a penalty, then each penalty in the order requested.
+        candidates: First the baseline, then the network without a penalty that takes all steps, then each penalty in
+            the order requested.
         chosen: The name of the chosen candidate: the first penalty that is not significantly worse than the one with
-            the lowest held-out loss (paired t test over folds, one-sided, 5%), or the one requested.
+            the lowest held-out loss (paired over rows, one-sided, 5%), or the one requested.
         encoder: The encoder of the features, fitted on all training rows.
         center: What was subtracted from the target; 0 except in regression.
         scale: What it was divided by; 1 except in regression.
         rows: The numbers of `"training"` and `"test"` rows.
-        watched: The training of the chosen candidate and of the one without a penalty, by name.
+        watched: The training of the chosen candidate and of the baseline, by name.
+        references: The reference models.
+        verdict: The comparison of the choice with the baseline and the reference models.
+        metrics: Further scores of the chosen network on the test rows, by name (see `poise.study.metrics`).
         seconds: How long the study took.
     """
 
@@ -106,6 +138,9 @@ class Findings:
     scale: float
     rows: Mapping[str, int]
     watched: Mapping[str, WatchedTraining]
+    references: tuple[Reference, ...]
+    verdict: Verdict
+    metrics: Mapping[str, float]
     seconds: float
 
     def __getitem__(self, name: str) -> Candidate:
@@ -113,8 +148,13 @@ class Findings:
 
     @property
     def baseline(self) -> Candidate:
-        """The candidate without a penalty."""
+        """The network without a penalty, with early stopping."""
         return self.candidates[0]
+
+    @property
+    def penalized(self) -> list[Candidate]:
+        """The candidates with a penalty."""
+        return [candidate for candidate in self.candidates if has_penalty(candidate)]
 
     @property
     def best(self) -> Candidate:
@@ -140,7 +180,7 @@ class Findings:
     @property
     def selector(self) -> Candidate | None:
         """The candidate that selects columns: the last that drops columns, else the last that makes zeros."""
-        selecting = [c for c in self.candidates[1:] if c.selected is not None]
+        selecting = [c for c in self.penalized if c.selected is not None]
         able = [c for c in selecting if get_penalty(c.name).drops_columns]
         able = able or [c for c in selecting if c.name != "l2"]
         adaptive = [c for c in able if get_penalty(c.name).adaptive]
@@ -159,10 +199,10 @@ class Findings:
                 "loss": candidate.loss,
                 "val_loss": candidate.val_loss,
                 "val_error": candidate.val_error,
-                **_flatten("test_loss", candidate.test_loss),
-                **_flatten("gain", candidate.gain),
+                **flatten_estimate("test_loss", candidate.test_loss),
+                **flatten_estimate("gain", candidate.gain),
                 "score_name": score,
-                **_flatten("score", candidate.score),
+                **flatten_estimate("score", candidate.score),
                 "penalty": at_strength["penalty"],
                 "zeros": int(at_strength["zeros"]),
                 "zero_share": at_strength["zero_share"],
@@ -175,8 +215,9 @@ class Findings:
 
 def has_penalty(candidate: Candidate) -> bool:
     """Return whether a candidate has a penalty."""
-    return candidate.name != NO_PENALTY
+    return candidate.name not in (NO_PENALTY, FULL_TRAINING)
 
 
-def _flatten(name: str, estimate: Estimate) -> dict[str, float]:
+def flatten_estimate(name: str, estimate: Estimate) -> dict[str, float]:
+    """Return an estimate as `name`, `name_low` and `name_high`."""
     return {name if key == "value" else f"{name}_{key}": value for key, value in asdict(estimate).items()}

@@ -11,15 +11,18 @@ import keras
 import pandas as pd
 
 from poise.study.columns.encoding import Encoder
+from poise.study.file_options import FileOptions
 from poise.study.loading import read_study
 from poise.study.predictions import predict_rows
 from poise.study.report.comparison import compare_candidates
 from poise.study.report.numbers import format_number
-from poise.study.sources import Source, load
+from poise.study.sources import Source, load, take_frame
 
 if TYPE_CHECKING:
     from poise.study.findings import Candidate, Findings
 
+RECORDED_OPTIONS = ("sheet", "skip_rows", "comment")
+"""Options of the study's file that hold for files of new rows too, unless others are set."""
 NOT_RESULTS = ("stage", "selection_strength", "selected", "stability")
 STYLE = "border-bottom:1px solid;border-color:color-mix(in srgb,currentColor 25%,transparent);padding:.2em .6em"
 
@@ -78,6 +81,38 @@ class Study:
         candidates = {candidate["candidate"]: candidate for candidate in self.description["candidates"]}
         return None if name is None else tuple(candidates[name]["selected"])
 
+    @property
+    def outcome(self) -> str | None:
+        """Whether the chosen penalty `"helps"`, `"hurts"` or makes no clear difference (`"unclear"`).
+
+        It is judged by the held-out loss of all training rows, compared with a network without a penalty, with early
+        stopping; `None` if no penalty was chosen.
+        """
+        return self.description["verdict"]["outcome"]
+
+    @property
+    def comparisons(self) -> pd.DataFrame:
+        """How much better the choice predicts held-out rows than the baseline (`"none"`) and each reference model.
+
+        One row for each: `outcome`, and `loss_gain` and `score_gain` with the ends of their 95% confidence intervals.
+        """
+        return pd.DataFrame(self.description["verdict"]["comparisons"]).set_index("over")
+
+    @property
+    def references(self) -> pd.DataFrame:
+        """One row per reference model (mean, linear model, boosted trees): losses, score and gain with intervals."""
+        table = pd.DataFrame(self.description["references"]).set_index("name")
+        return table.astype(dict.fromkeys(table.columns.difference(["title"]), "float64"))
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Further scores of the chosen network on the test rows, by name.
+
+        Regression: `RMSE` and `MAE`, in units of the target. Counts: `MAE` and `deviance`. Classes: `majority rate`
+        (the share of the most frequent class), `log loss` and `AUC` (NaN if a class has no test rows).
+        """
+        return {name: float("nan") if value is None else value for name, value in self.description["metrics"].items()}
+
     @cached_property
     def results(self) -> pd.DataFrame:
         """One row per candidate: strength, losses, score and gain with their intervals, zeros and selected columns."""
@@ -122,17 +157,28 @@ class Study:
     # ------------------------------------------------------------ predict, save, load
 
     def predict(
-        self, data: Source, *, delimiter: str | None = None, decimal: str | None = None, encoding: str | None = None
+        self,
+        data: Source,
+        *,
+        delimiter: str | None = None,
+        decimal: str | None = None,
+        encoding: str | None = None,
+        sheet: str | int | None = None,
+        skip_rows: int | None = None,
+        comment: str | None = None,
     ) -> pd.DataFrame:
         """Predict the target of new rows.
 
         Args:
-            data: A DataFrame or a file, as for `poise.run_study`, with the columns in use in any order; other columns
-                are ignored.
+            data: A table in memory or a file, as for `poise.run_study`, with the columns in use in any order; other
+                columns are ignored.
             delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
             decimal: Decimal mark of numbers in text. Default: `None`, the one of the study, or of `data` if its numbers
                 cannot be read otherwise.
             encoding: Text encoding of a CSV file. Default: `None`, which detects it.
+            sheet: Sheet of an Excel file: its name, or its number, from 1. Default: `None`, as in the study.
+            skip_rows: Number of lines above the column names of a CSV or Excel file. Default: `None`, as in the study.
+            comment: Character that starts a comment in a CSV file. Default: `None`, as in the study.
 
         Returns:
             One row per row of `data`: the target in its own units, or the mean count, or the class and the probability
@@ -141,10 +187,13 @@ class Study:
         Raises:
             DataError: If a column is missing, or holds values of another kind than in the study.
         """
-        if isinstance(data, pd.DataFrame):
-            name, frame = "The table of new rows", data
+        options = FileOptions(delimiter, encoding, sheet, skip_rows, comment)
+        if isinstance(data, str | os.PathLike):
+            settings = self.description["settings"]
+            recorded = FileOptions(**{option: settings.get(option) for option in RECORDED_OPTIONS})
+            name, _, frame = load(data, options, recorded)
         else:
-            name, _, frame = load(data, delimiter=delimiter, encoding=encoding)
+            name, frame = "The table of new rows", take_frame(data, options)
         return predict_rows(self.description, self.model, self.encoder, frame, name, decimal=decimal)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -197,7 +246,9 @@ class Study:
         chosen = self.results.loc[self.chosen].to_dict()
         score = f"{chosen['score_name']} {format_number(chosen['score'], 2)} on the test rows"
         network = f"{chosen['title']} at strength {format_number(chosen['strength'], 2)}: {score}"
-        return f"Study of {data['name']!r} ({data['task']} of {data['target']!r})\n{self._headline}\n{network}"
+        inferred = ", inferred; set task to change it" if data.get("task_reason") else ""
+        task = f"{data['task']} of {data['target']!r}{inferred}"
+        return f"Study of {data['name']!r} ({task})\n{self._headline}\n{network}"
 
     def _repr_html_(self) -> str:
         data = self.description["data"]

@@ -1,15 +1,17 @@
 """Run a study: compare penalties on a table, choose one and its strength, and select columns.
 
 Test rows are set apart first; only the final scores use them. The training rows are encoded once per fold, by the
-training rows of that fold. Then one path runs for each penalty, and one training without a penalty, all from the same
-initial weights by full-batch steps. The strength with the lowest held-out loss predicts. Columns are selected at the
+training rows of that fold. Then one path runs for each penalty, and the network is trained twice without a penalty:
+with early stopping and with all steps. All start from the same initial weights and take full-batch steps. Reference
+models are fitted to the same rows. The strength with the lowest held-out loss predicts. Columns are selected at the
 largest strength whose held-out loss is within one standard error of the lowest, or, after adaptive stages, at the
-strength with the lowest held-out loss.
+strength with the lowest held-out loss. The verdict compares the chosen penalty with early stopping on all training rows
+(`poise.study.verdict`).
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -24,25 +26,31 @@ from poise.path.solve import solve_path
 from poise.path.training import Training
 from poise.penalties import L2
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
-from poise.study.candidates.choice import best_stage, first_not_worse, fold_losses, row_at
+from poise.study.candidates.choice import best_stage, row_at
 from poise.study.candidates.network import ModelFunction, build_start
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, find_shared_path, get_penalty, make_rules
+from poise.study.candidates.references import REFERENCES, fit_reference
 from poise.study.columns.folds import Folds, encode_folds
 from poise.study.columns.text_rules import check_missing
 from poise.study.errors import DataError
-from poise.study.findings import Candidate, Findings
+from poise.study.findings import Candidate, Findings, Reference
+from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, held_out_losses
+from poise.study.metrics import measure_predictions
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
 from poise.study.result import Study
 from poise.study.scores import Estimate, RowScores, Scorer, score_rows
-from poise.study.settings import NO_PENALTY, Settings
+from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 from poise.study.sources import Source
 from poise.study.splits import split_folds, split_test_rows
 from poise.study.tables import Table, read
+from poise.study.verdict import Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done and with what is being done."""
+WITHOUT_PENALTY = {NO_PENALTY: "No penalty", FULL_TRAINING: "No penalty, all steps"}
+"""The titles of the candidates without a penalty. All others stop early."""
 BASELINE_COST = 0.3
 """The time of the training without a penalty, relative to one path."""
 UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
@@ -61,6 +69,7 @@ def run_study(
     groups: str | None = None,
     time_column: str | None = None,
     weight: str | None = None,
+    types: Mapping[str, str] | None = None,
     cv: int = 4,
     strengths: int = 13,
     n_init: int = 1,
@@ -71,6 +80,9 @@ def run_study(
     delimiter: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    sheet: str | int | None = None,
+    skip_rows: int | None = None,
+    comment: str | None = None,
     missing: Sequence[str] | None = None,
     executor: str | RayCluster = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
@@ -78,12 +90,16 @@ def run_study(
 ) -> Study:
     """Find out whether a penalty helps a network on a table, which penalty, how strong, and which columns it selects.
 
+    The baseline is the same network without a penalty, with early stopping. The mean or the class frequencies, a linear
+    model and boosted trees are fitted to the same rows, for reference.
+
     Args:
         data: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, the path of a CSV, TSV, Parquet, Excel or NPZ file,
-            `"-"` for CSV on standard input, or a DataFrame.
+            `"-"` for CSV on standard input, a DataFrame of pandas, polars or another library that Narwhals knows, or
+            an Arrow table.
         target: The column to predict. Default: `None`, for built-in tables, which have their own.
-        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers one of the first
-            three.
+        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers it from the
+            target. The result says what was inferred.
         penalties: Any of `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"` and
             `"scad"`. A network without a penalty is always trained as well. Default:
             `("l2", "l1", "group", "adaptive")`.
@@ -98,6 +114,9 @@ def run_study(
         time_column: A column that orders the rows: no fold trains on the future, and the test rows are the latest.
             Default: `None`.
         weight: A column of sample weights. Default: `None`.
+        types: For some columns, what they are read as, such as `{"zip": "categorical"}`: `"categorical"`, `"numeric"`,
+            `"date"`, `"text"` (categories if the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which
+            detects the type of every column.
         cv: The number of folds. Default: 4.
         strengths: The number of strengths per path. Default: 13.
         n_init: The number of random initializations per fold. Default: 1.
@@ -111,6 +130,10 @@ def run_study(
         decimal: Decimal mark of numbers in text, `"."` or `","`, the same for the whole table. Default: `None`, which
             detects it.
         encoding: Text encoding of a CSV file. Default: `None`, which detects it.
+        sheet: Sheet of an Excel file: its name, or its number, from 1. Default: `None`, the first sheet.
+        skip_rows: Number of lines above the column names of a CSV or Excel file. Default: `None`, no line.
+        comment: Character that starts a comment in a CSV file; the rest of the line is ignored. Default: `None`, no
+            comments.
         missing: Texts that stand for a missing value, such as `["-999"]`, besides the usual ones such as `"NA"`. `[]`
             turns the usual ones off, so that only an empty field is a missing value. Default: `None`, only the usual
             ones.
@@ -133,15 +156,15 @@ def run_study(
         >>> import poise
         >>> study = poise.run_study("wine", penalties=["l2"], strengths=3, cv=2, max_iter=20)
         >>> list(study.results.index)
-        ['none', 'l2']
+        ['none', 'full_training', 'l2']
     """
     start_time = time.perf_counter()
     report = progress or (lambda share, what: None)
     settings = Settings(
         tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
-        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), delimiter, decimal, encoding,
-        check_missing(missing),
+        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), types or {},
+        delimiter, decimal, encoding, sheet, skip_rows, comment, check_missing(missing),
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -151,28 +174,36 @@ def run_study(
         raise DataError(str(error), "executor") from None
     report(0.0, "reading")
     table = read(
-        data, target, task=task, drop=drop, groups=groups, time=time_column, weight=weight,
-        delimiter=delimiter, decimal=decimal, encoding=encoding, missing=missing,
+        data, target, task=task, drop=drop, groups=groups, time=time_column, weight=weight, types=types,
+        delimiter=delimiter, decimal=decimal, encoding=encoding, sheet=sheet, skip_rows=skip_rows, comment=comment,
+        missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
     rows = encode_folds(table, training, split_folds(table, training, cv, seed))
     start = _build_start(table, rows, settings, model)
     test_rows = _encode_test_rows(table, testing, rows, settings)
-    trainer = _Trainer(start, rows, settings, checked, checkpoint, report)
+    held_rows = find_held_out_rows(table, training, rows, start.output_shape[-1])
+    trainer = _Trainer(start, rows, settings, checked, checkpoint, report, held_rows.most_rows)
     candidates: list[Candidate] = []
-    for name in (NO_PENALTY, *settings.penalties):
+    for name in (NO_PENALTY, FULL_TRAINING, *settings.penalties):
         baseline = candidates[0].row_scores if candidates else None
-        candidates.append(_make_candidate(name, trainer.path(name), rows, test_rows, baseline))
-    chosen = settings.choose or _choose(candidates[1:] or candidates)
+        candidates.append(_make_candidate(name, trainer.path(name), rows, test_rows, baseline, held_rows))
+    references = _fit_references(table, rows, test_rows, held_rows, candidates[0].row_scores)
+    chosen = settings.choose or _choose(candidates)
+    verdict = _judge(chosen, candidates, references, held_rows, settings)
     watched = {
         candidate.name: watch_training(candidate.stage, candidate.strength, candidate.model, start)
         for candidate in candidates
         if candidate.name in (NO_PENALTY, chosen)
     }
+    best = next(candidate for candidate in candidates if candidate.name == chosen)
+    outputs, scorer = predict_outputs(best.model, test_rows.x), test_rows.scorer
+    metrics = measure_predictions(scorer.task, scorer.y, outputs, scorer.weight, rows.scale)
     report(1.0, "done")
     findings = Findings(
         table, settings, tuple(candidates), chosen, rows.encoder, rows.center, rows.scale,
-        {"training": len(training), "test": len(testing)}, watched, time.perf_counter() - start_time,
+        {"training": len(training), "test": len(testing)}, watched, references, verdict, metrics,
+        time.perf_counter() - start_time,
     )  # fmt: skip
     return Study(describe(findings), findings.compact_model, rows.encoder, findings=findings)
 
@@ -194,18 +225,20 @@ class _Trainer:
         executor: str | RayCluster,
         checkpoint: str | os.PathLike[str] | None,
         report: Progress,
+        predicted_rows: int,
     ) -> None:
-        self.start, self.rows, self.settings = start, rows, settings
+        self.start, self.rows, self.settings, self.predicted_rows = start, rows, settings, predicted_rows
         self.executor, self.checkpoint, self.report = executor, checkpoint, report
         names = dict.fromkeys(find_shared_path(name, settings.penalties) for name in settings.penalties)
-        self.costs = {NO_PENALTY: BASELINE_COST, **{name: 1.0 + get_penalty(name).adaptive for name in names}}
+        self.costs = dict.fromkeys(WITHOUT_PENALTY, BASELINE_COST)
+        self.costs |= {name: 1.0 + get_penalty(name).adaptive for name in names}
         self.total = sum(self.costs.values())
         self.finished = 0.0
         self.paths: dict[str, RegularizationPath] = {}
 
     def path(self, name: str) -> RegularizationPath:
         """Return the path of a candidate."""
-        source = name if name == NO_PENALTY else find_shared_path(name, self.settings.penalties)
+        source = name if name in WITHOUT_PENALTY else find_shared_path(name, self.settings.penalties)
         if source not in self.paths:
             self.paths[source] = self._solve(source, _title(name))
             self.finished += self.costs[source]
@@ -217,8 +250,8 @@ class _Trainer:
         self.report((self.finished + share * cost) / self.total, what)
 
     def _solve(self, name: str, title: str) -> RegularizationPath:
-        is_baseline = name == NO_PENALTY
-        if is_baseline:
+        has_penalty = name not in WITHOUT_PENALTY
+        if not has_penalty:
             rules = [Rule(list(PENALIZED_BY_DEFAULT), L2())]
         else:
             rules = make_rules(name, self.start, self.rows.encoder.owners)
@@ -228,16 +261,19 @@ class _Trainer:
             self.start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
             executor=self.executor,
             report=lambda share: self.report_progress(share, title, self.costs[name]),
-            strengths=np.array([0.0]) if is_baseline else settings.strengths,
-            adaptive=0 if is_baseline else get_penalty(name).adaptive,
+            strengths=settings.strengths if has_penalty else np.array([0.0]),
+            adaptive=get_penalty(name).adaptive if has_penalty else 0,
             relax=False,
-            training=Training(epochs=0, settle=settings.max_iter, update="proximal", early_stopping=True),
+            training=Training(
+                epochs=0, settle=settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING
+            ),
             checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
+            predicted_rows=self.predicted_rows,
         )  # fmt: skip
 
 
 def _title(name: str) -> str:
-    return "No penalty" if name == NO_PENALTY else get_penalty(name).title
+    return WITHOUT_PENALTY[name] if name in WITHOUT_PENALTY else get_penalty(name).title
 
 
 def _encode_test_rows(table: Table, testing: np.ndarray, rows: Folds, settings: Settings) -> _TestRows:
@@ -267,7 +303,12 @@ def _build_start(
 
 
 def _make_candidate(
-    name: str, path: RegularizationPath, rows: Folds, test_rows: _TestRows, baseline: RowScores | None
+    name: str,
+    path: RegularizationPath,
+    rows: Folds,
+    test_rows: _TestRows,
+    baseline: RowScores | None,
+    held_rows: HeldOutRows,
 ) -> Candidate:
     try:
         stage = best_stage(path)
@@ -275,7 +316,7 @@ def _make_candidate(
         raise DataError(f"{_title(name)}: {error}") from None
     strength, scorer = stage.best_strength, test_rows.scorer
     row = row_at(stage, strength)
-    selection_strength = path.best_strength if path.stages or name == NO_PENALTY else path.one_se_strength
+    selection_strength = path.best_strength if path.stages or name in WITHOUT_PENALTY else path.one_se_strength
     selected, stability = _select_columns(path, selection_strength, rows.encoder.owners)
     model = stage.model(strength)
     scores = score_rows(scorer.task, scorer.y, predict_outputs(model, test_rows.x))
@@ -283,12 +324,59 @@ def _make_candidate(
         name, _title(name), path, stage, strength, selection_strength, selected, stability,
         float(row["val_loss"]), float(row["val_se"]), model, scores, scorer.loss(scores), scorer.score(scores),
         UNKNOWN if baseline is None else scorer.gain(scores, baseline),
+        None if name == FULL_TRAINING else held_out_losses(held_rows, [*path.stages, path]),
     )  # fmt: skip
 
 
+def _fit_references(
+    table: Table, rows: Folds, test_rows: _TestRows, held_rows: HeldOutRows, baseline: RowScores
+) -> tuple[Reference, ...]:  # fmt: skip
+    """Fit the reference models, and score them on the same rows as the networks."""
+    references, scorer = [], test_rows.scorer
+    for model in REFERENCES:
+        fit = fit_reference(model, table.task, rows, test_rows.x, len(table.classes))
+        scores = score_rows(scorer.task, scorer.y, fit.test_outputs)
+        references.append(
+            Reference(
+                fit.name, fit.title, float(fit.fold_losses.mean()),
+                float(fit.fold_losses.std(ddof=1) / np.sqrt(len(fit.fold_losses))),
+                scorer.loss(scores), scorer.score(scores), scorer.gain(scores, baseline),
+                held_rows.sum_over_units(held_rows.take_rows(fit.held_outputs)),
+            )
+        )  # fmt: skip
+    return tuple(references)
+
+
 def _choose(candidates: Sequence[Candidate]) -> str:
-    losses = [fold_losses(candidate.stage, candidate.strength) for candidate in candidates]
-    return candidates[first_not_worse(losses, [candidate.val_loss for candidate in candidates])].name
+    """Return the penalty to predict with; the baseline if there is none."""
+    penalties = [candidate for candidate in candidates if candidate.name not in WITHOUT_PENALTY]
+    if not penalties:
+        return NO_PENALTY
+    return penalties[choose_candidate(_losses_of(penalties))].name
+
+
+def _judge(
+    chosen: str,
+    candidates: Sequence[Candidate],
+    references: Sequence[Reference],
+    held_rows: HeldOutRows,
+    settings: Settings,
+) -> Verdict:
+    """Compare the choice with the baseline and the reference models."""
+    penalties = [candidate for candidate in candidates if candidate.name not in WITHOUT_PENALTY]
+    by_name = {candidate.name: candidate for candidate in candidates}
+    options = [by_name[chosen]] if settings.choose or not penalties else penalties
+    mean, *others = [reference.held_out for reference in references]
+    baseline = _losses_of([by_name[NO_PENALTY]])
+    gains = compare(
+        _losses_of(options), [*baseline, mean, *others], mean, held_rows.weight,
+        is_share=held_rows.task in ("regression", "counts"), seed=settings.seed,
+    )  # fmt: skip
+    return Verdict(gains[0], dict(zip([reference.name for reference in references], gains[1:], strict=True)))
+
+
+def _losses_of(candidates: Sequence[Candidate]) -> list[HeldOutLosses]:
+    return [candidate.held_out for candidate in candidates if candidate.held_out is not None]
 
 
 def _select_columns(

@@ -44,19 +44,19 @@ def row_losses(task: str, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     Args:
         task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`.
         y: (rows, 1), or (rows,) class numbers.
-        outputs: (rows, outputs) of the network: a number, a logit, one logit per class, or a mean count.
+        outputs: (..., rows, outputs) of the network: a number, a logit, one logit per class, or a mean count.
 
     Returns:
-        (rows,) the losses.
+        (..., rows) the losses.
     """
     y, outputs = np.asarray(y, "float64"), np.asarray(outputs, "float64")
     if task == "regression":
-        return np.square(y - outputs)[:, 0]
+        return np.square(y - outputs)[..., 0]
     if task == "binary":
-        return np.logaddexp(0.0, outputs * (1.0 - 2.0 * y))[:, 0]
+        return np.logaddexp(0.0, outputs * (1.0 - 2.0 * y))[..., 0]
     if task == "counts":
-        return (outputs - y * np.log(outputs + 1e-7))[:, 0]
-    return np.logaddexp.reduce(outputs, axis=1) - outputs[np.arange(len(y)), y.astype(int)]
+        return (outputs - y * np.log(outputs + 1e-7))[..., 0]
+    return np.logaddexp.reduce(outputs, axis=-1) - outputs[..., np.arange(len(y)), y.astype(int)]
 
 
 def score_rows(task: str, y: np.ndarray, outputs: np.ndarray) -> RowScores:
@@ -67,7 +67,7 @@ def score_rows(task: str, y: np.ndarray, outputs: np.ndarray) -> RowScores:
     if task == "counts":
         perfect = y[:, 0] - np.where(y[:, 0] > 0, y[:, 0] * np.log(np.maximum(y[:, 0], 1e-12)), 0.0)
         return RowScores(losses, 2.0 * (losses - perfect))
-    chosen = outputs[:, 0] > 0 if task == "binary" else outputs.argmax(axis=1)
+    chosen = outputs[..., 0] > 0 if task == "binary" else outputs.argmax(axis=-1)
     return RowScores(losses, (chosen == np.asarray(y).reshape(-1)).astype("float64"))
 
 

@@ -1,12 +1,15 @@
 """The settings of a study."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from poise.study.candidates.penalties import DEFAULT_PENALTIES
 from poise.study.errors import DataError
 
 NO_PENALTY = "none"
-"""The name of the candidate without a penalty."""
+"""The name of the baseline: no penalty, with early stopping."""
+FULL_TRAINING = "full_training"
+"""The name of the network without a penalty that takes all steps. It is shown, and never chosen."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,13 @@ class Settings:
     test: float = 0.2
     seed: int = 0
     drop: tuple[str, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
     delimiter: str | None = None
     decimal: str | None = None
     encoding: str | None = None
+    sheet: str | int | None = None
+    skip_rows: int | None = None
+    comment: str | None = None
     missing: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:

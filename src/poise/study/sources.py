@@ -7,16 +7,22 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from narwhals.typing import IntoFrame
 from sklearn import datasets
 
+from poise.study import csv_files
 from poise.study.binary_files import READERS, read_binary
 from poise.study.csv_files import read_csv
 from poise.study.errors import DataError
+from poise.study.file_options import NO_OPTIONS, FileOptions
+from poise.study.frames import to_frame
 from poise.study.headers import check_column, check_header
 
 __all__ = ["BUILT_IN", "DataError", "Source", "check_column", "check_header", "load"]
 
-Source = str | os.PathLike[str] | pd.DataFrame
+Source = str | os.PathLike[str] | IntoFrame
+"""A path, the name of a built-in table, or a table in memory: of pandas, polars, Arrow or another
+library that Narwhals knows."""
 BUILT_IN = {
     "diabetes": datasets.load_diabetes,
     "breast_cancer": datasets.load_breast_cancer,
@@ -31,23 +37,24 @@ FORMATS = "a CSV, Parquet, Excel or NPZ file"
 
 
 def load(
-    source: Source, *, delimiter: str | None = None, encoding: str | None = None
-) -> tuple[str, str, pd.DataFrame]:  # fmt: skip
+    source: Source, options: FileOptions = NO_OPTIONS, recorded: FileOptions = NO_OPTIONS
+) -> tuple[str, str, pd.DataFrame]:
     """Load a source as it stands: rows to study, or new rows to predict.
 
     Args:
         source: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, `"california"` (if scikit-learn has it on disk),
-            the path of a CSV, TSV, text, Parquet, Excel (.xlsx) or NPZ file, `"-"` for CSV on standard input, or a
-            DataFrame.
-        delimiter: Of CSV: one character or `"tab"`. Default: `None`, which finds it among , ; tab and |.
-        encoding: Of CSV. Default: `None`, which takes the byte order mark, else UTF-8, else cp1252.
+            the path of a CSV, TSV, text, Parquet, Excel (.xlsx) or NPZ file, `"-"` for CSV on standard input, a
+            DataFrame of pandas or polars, or an Arrow table.
+        options: How to read a file. Default: no options.
+        recorded: Options with which another file was read. They fill in what `options` leaves open, as far as the
+            format of this file has them. Default: no options.
 
     Returns:
         What error messages call the source, the source as text, and the DataFrame. Its column names are unique text.
         The values of CSV are text.
 
     Raises:
-        DataError: If the source cannot be read.
+        DataError: If the source cannot be read, or does not have an option.
 
     Examples:
         >>> from poise.study.sources import load
@@ -55,19 +62,12 @@ def load(
         >>> name, source, frame.shape
         ('wine', 'wine', (178, 14))
     """
-    if isinstance(source, pd.DataFrame):
-        name, text, frame = "The table", "", source
-    else:
-        try:
-            text = str(os.fspath(source))
-        except TypeError:
-            raise DataError(
-                f"The data must be the path of a file, the name of a built-in table or a DataFrame, got an object of "
-                f"type {type(source).__name__}.",
-                "data",
-            ) from None
+    if isinstance(source, str | os.PathLike):
+        text = str(os.fspath(source))
         name = text if text in BUILT_IN else "standard input" if text == "-" else Path(text).name
-        frame = _load(text, name, delimiter, encoding)
+        frame = _load(text, name, options, recorded)
+    else:
+        name, text, frame = "The table", "", take_frame(source, options)
     names = [str(column) for column in frame.columns]
     check_header(names, name)
     if not len(frame):
@@ -75,17 +75,38 @@ def load(
     return name, text, frame.set_axis(names, axis="columns")
 
 
-def _load(text: str, name: str, delimiter: str | None, encoding: str | None) -> pd.DataFrame:
+def take_frame(source: IntoFrame, options: FileOptions = NO_OPTIONS) -> pd.DataFrame:
+    """Return a table in memory as a DataFrame.
+
+    Raises:
+        DataError: If the source is not a table, or an option is set.
+    """
+    frame = to_frame(source)
+    if frame is None:
+        raise DataError(
+            "The data must be the path of a file, the name of a built-in table, a DataFrame or an Arrow table, got an "
+            f"object of type {type(source).__name__}.",
+            "data",
+        )
+    options.select((), "a table in memory")
+    return frame
+
+
+def _load(text: str, name: str, options: FileOptions, recorded: FileOptions) -> pd.DataFrame:
     if text in BUILT_IN:
+        options.select((), "a built-in table")
         return _load_built_in(text)
+    reader = READERS.get(Path(text).suffix.lower())
+    used, file_format = (csv_files.OPTIONS, "CSV") if reader is None else (reader.options, reader.format)
+    options = options.select(used, f"{name!r}, which is read as {file_format}", recorded)
     if text == "-":
-        return read_csv(_read_standard_input(), name, delimiter, encoding)
+        return read_csv(_read_standard_input(), name, options)
     path = Path(text)
     try:
         _check_path(path)
-        if path.suffix.lower() in READERS:
-            return read_binary(path)
-        return read_csv(path.read_bytes(), name, delimiter, encoding)
+        if reader is None:
+            return read_csv(path.read_bytes(), name, options)
+        return read_binary(path, options)
     except PermissionError:
         raise DataError(f"{text!r} cannot be read: permission denied. Change its permissions, or copy it.") from None
 
@@ -127,6 +148,6 @@ def _check_path(path: Path) -> None:
     if path.suffix.lower() in UNSUPPORTED:
         raise DataError(
             f"The format of {path.name!r} is not supported. Save it as CSV, Parquet, Excel (.xlsx) or NPZ, or pass a "
-            "pandas DataFrame.",
+            "DataFrame.",
             "data",
         )

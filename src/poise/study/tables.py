@@ -1,22 +1,24 @@
 """Read a table: columns of known kinds, a target, and the task that the target poses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from poise.study.columns.base import Column, RawColumn, text_of
+from poise.study.columns.kinds import TYPES
 from poise.study.columns.number_text import parse_number
-from poise.study.columns.reading import detect_kind, note_doubt, read_columns
+from poise.study.columns.reading import detect_kind, list_set_aside, note_doubt, read_columns
 from poise.study.columns.text_rules import TextRules, make_rules
 from poise.study.errors import DataError, count_noun, quote_names
+from poise.study.file_options import FileOptions
 from poise.study.leaks import find_leaks
 from poise.study.sources import BUILT_IN, Source, check_column, load
 from poise.study.targets import TASKS, note_rare_classes, pose_task, read_target
+from poise.study.task_inference import infer_task
 
 FEWEST_ROWS = 20
-MOST_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Table:
         time: (rows,) numbers or datetimes that order the rows; or `None`.
         weight: (rows,) float64, finite, not negative and not all 0; or `None`.
         notes: Sentences that a reader must know.
+        task_reason: What the target holds, from which the task was inferred; `""` if the task was requested.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Table:
     time: pd.Series | None
     weight: pd.Series | None
     notes: tuple[str, ...]
+    task_reason: str = ""
 
 
 def read(
@@ -59,23 +63,31 @@ def read(
     groups: str | None = None,
     time: str | None = None,
     weight: str | None = None,
+    types: Mapping[str, str] | None = None,
     delimiter: str | None = None,
     decimal: str | None = None,
     encoding: str | None = None,
+    sheet: str | int | None = None,
+    skip_rows: int | None = None,
+    comment: str | None = None,
     missing: Sequence[str] | None = None,
 ) -> Table:
     """Read a table, detect what its columns hold, and infer the task.
 
     Args:
-        source, delimiter, encoding: See `poise.study.sources.load`.
+        source: See `poise.study.sources.load`.
         target: The column to predict. Default: `None`, for built-in tables and NPZ files (`"y"`), which have their own.
         task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers it: text, truth
-            values, two distinct values or few whole numbers (at most 20, each in 10 rows on average) are classes,
+            values and two distinct values are classes; small whole numbers from 0 whose distribution has a long tail
+            are counts; other whole numbers are classes if they are few (at most 20, each in 10 rows on average);
             everything else is regression.
         drop: Columns to leave out. Default: `()`.
         groups: A column of group labels; rows with the same label stay together. Default: `None`.
         time: A column that orders the rows. Default: `None`.
         weight: A column of sample weights. Default: `None`.
+        types: For some columns, what they are read as: `"categorical"`, `"numeric"`, `"date"`, `"text"` (categories if
+            the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which detects it.
+        delimiter, encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
         decimal: The decimal mark of numbers in text, `"."` or `","`. Default: `None`, which finds the one of the table.
         missing: Texts that stand for a missing value, besides the usual ones; `[]` for the empty text only. Default:
             `None`.
@@ -94,15 +106,22 @@ def read(
     """
     if task is not None and task not in TASKS:
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {task!r}. Omit it to infer it.", "task")
-    name, text, frame = load(source, delimiter=delimiter, encoding=encoding)
+    options = FileOptions(delimiter, encoding, sheet, skip_rows, comment)
+    types = types or {}
+    if not isinstance(types, Mapping):
+        raise DataError(f"types must be a dict from columns to types, got a {type(types).__name__}.", "types")
+    name, text, frame = load(source, options)
     target = target or _default_target(text, frame)
     if target is None:
         raise DataError(
             f"{name} needs a target. Name the column to predict, one of: {quote_names(frame.columns)}.", "target"
         )
     roles = {"target": target, "groups": groups, "time": time, "weight": weight}
-    _check_roles({role: column for role, column in roles.items() if column is not None}, drop, frame, name)
-    rules, doubtful = make_rules(frame.drop(columns=[*drop]), decimal, missing)
+    roles = {role: column for role, column in roles.items() if column is not None}
+    _check_roles(roles, drop, frame, name)
+    _check_types(types, roles, frame, name)
+    numbers = [column for column in frame if column not in drop and types.get(str(column), "numeric") == "numeric"]
+    rules, doubtful = make_rules(frame[numbers], decimal, missing)
     labels = read_target(frame[target], rules)
     notes = [*labels.notes, *_note_decimal(doubtful, rules)]
     has_gaps = len(labels.rows) < len(frame)
@@ -112,20 +131,20 @@ def read(
         raise DataError(
             f"{name} has {count_noun(len(frame), 'row')}{with_target}; a study needs at least {FEWEST_ROWS}. Add rows."
         )
-    values, task, classes = pose_task(labels, task)
+    task, task_reason = infer_task(labels.values, labels.is_number) if task is None else (task, "")
+    values, classes = pose_task(labels, task)
     notes += note_rare_classes(values, classes)
-    taken = {column for column in roles.values() if column is not None}
-    left = [column for column in frame.columns if column not in taken]
-    columns, features, doubts = read_columns(frame, left, set(drop), rules)
+    names = [column for column in frame.columns if column not in roles.values()]
+    columns, features, doubts = read_columns(frame, names, set(drop), rules, types)
     if not columns:
         raise DataError(f"{name} has no column besides its target {target!r}. Add at least one to predict it from.")
     if not features:
         raise DataError(
-            f"No column is left to predict {target!r} from: {_reasons(columns)}. Add a column of numbers, dates or "
-            "categories that repeat."
+            f"No column is left to predict {target!r} from. Set aside: {'; '.join(list_set_aside(columns))}. Add a "
+            "column of numbers, dates or categories that repeat."
         )
     notes += doubts
-    notes += [f"Set aside: {_reasons(columns)}."] if not all(column.is_used for column in columns) else []
+    notes += [f"Set aside: {columns_and_reason}." for columns_and_reason in list_set_aside(columns)]
     notes += [
         f"Column {column!r} determines the target {target!r} almost exactly. This looks like a leak; consider "
         "dropping the column."
@@ -145,6 +164,7 @@ def read(
         time=times,
         weight=None if weight is None else _read_weight(frame[weight], rules),
         notes=tuple(notes),
+        task_reason=task_reason,
     )
 
 
@@ -170,6 +190,19 @@ def _check_roles(roles: dict[str, str], drop: Sequence[str], frame: pd.DataFrame
         seen[column] = role
 
 
+def _check_types(types: Mapping[str, str], roles: Mapping[str, str], frame: pd.DataFrame, name: str) -> None:
+    for column, requested in types.items():
+        check_column(column, frame, name, "types")
+        if requested not in TYPES:
+            raise DataError(
+                f"The type of column {column!r} must be one of {', '.join(TYPES)}, got {requested!r}.", "types"
+            )  # fmt: skip
+        role = next((role for role, other in roles.items() if other == column), None)
+        if role is not None:
+            remedy = "Choose the task instead" if role == "target" else "Leave it out"
+            raise DataError(f"Column {column!r} is the {role} and has no other type. {remedy}.", "types")
+
+
 def _note_decimal(doubtful: str, rules: TextRules) -> list[str]:
     if not doubtful:
         return []
@@ -184,8 +217,7 @@ def _read_groups(values: pd.Series, rules: TextRules) -> pd.Series:
     texts = RawColumn(values, rules).texts
     if texts is None:
         raise DataError(
-            f"The group column {values.name!r} holds values that are neither numbers, text nor dates. Choose a "
-            "different column.",
+            f"The group column {values.name!r} must contain numbers, text or dates. Choose a different column.",
             "groups",
         )
     labels = pd.Series(texts.spread(texts.labels, None, object), name=values.name, dtype=object)
@@ -239,9 +271,3 @@ def _check_complete(values: pd.Series, role: str) -> None:
             "remove these rows.",
             role,
         )
-
-
-def _reasons(columns: Sequence[Column]) -> str:
-    reasons = [f"{column.name!r} ({column.note})" for column in columns if not column.is_used]
-    more = f", … ({len(reasons)} in total)" if len(reasons) > MOST_LISTED else ""
-    return ", ".join(reasons[:MOST_LISTED]) + more

@@ -9,13 +9,10 @@ from poise.study.columns.base import RawColumn, Texts, text_of
 from poise.study.columns.number_text import parse_number
 from poise.study.columns.reading import detect_kind
 from poise.study.columns.text_rules import TextRules
-from poise.study.errors import DataError, quote_names
+from poise.study.errors import DataError, list_first, quote_names
 
 TASKS = ("regression", "binary", "multiclass", "counts")
 FEWEST_ROWS_PER_CLASS = 5
-MOST_INFERRED_CLASSES = 20
-ROWS_PER_INFERRED_CLASS = 10
-MOST_LISTED = 8
 SHARE_OF_CLASS = 0.5
 """How frequent a text such as "NA" must be, relative to the median class, to be a class."""
 
@@ -102,12 +99,12 @@ def _read_labels(texts: Texts, rules: TextRules, name: str) -> tuple[np.ndarray,
     return labels, [f"Texts of target {name!r} that count as missing values: {quote_names(likely)}."]
 
 
-def pose_task(target: Target, task: str | None) -> tuple[np.ndarray, str, tuple[str, ...]]:
-    """Return the target as the task needs it, the task, and its classes.
+def pose_task(target: Target, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the target as the task needs it, and its classes.
 
     Args:
         target: The target; it has values.
-        task: The task, or `None` to infer it.
+        task: The task.
 
     Raises:
         DataError: If the target does not fit the task.
@@ -119,9 +116,8 @@ def pose_task(target: Target, task: str | None) -> tuple[np.ndarray, str, tuple[
             f"Target {name!r} is constant: every row has {target.labels_of(values[:1])[0]!r}. Choose another target.",
             "target",
         )
-    task = task or _infer_task(distinct, len(values), is_number)
     if task in ("regression", "counts"):
-        return _check_numbers(values, distinct, is_number, name, task), task, ()
+        return _check_numbers(values, distinct, is_number, name, task), ()
     if task == "binary" and len(distinct) != 2:
         raise DataError(
             f"A binary task needs two distinct values of {name!r}, got {len(distinct)}. Choose the task multiclass or "
@@ -131,12 +127,12 @@ def pose_task(target: Target, task: str | None) -> tuple[np.ndarray, str, tuple[
     labels = target.labels_of(distinct)
     single = [label for label, count in zip(labels, np.bincount(codes), strict=True) if count < 2]
     if single:
-        hint = "" if is_number else _name_odd_value(distinct)
         raise DataError(
-            f"Target {name!r} has classes with a single row: {quote_names(single)}. Each class needs at least two; "
-            f"merge or remove these classes. {hint}".rstrip()
+            f"Target {name!r} has classes with a single row: {quote_names(single)}. Each class needs at least two. "
+            f"{_suggest(distinct, is_number)}",
+            "task",
         )
-    return np.array(labels, dtype=object)[codes], task, tuple(labels)
+    return np.array(labels, dtype=object)[codes], tuple(labels)
 
 
 def note_rare_classes(values: np.ndarray, classes: tuple[str, ...]) -> list[str]:
@@ -147,8 +143,9 @@ def note_rare_classes(values: np.ndarray, classes: tuple[str, ...]) -> list[str]
     rare = [f"{label!r} ({counts[label]})" for label in classes if counts[label] < FEWEST_ROWS_PER_CLASS]
     if not rare:
         return []
-    listed = ", ".join(rare[:MOST_LISTED]) + (f", … ({len(rare)} in total)" if len(rare) > MOST_LISTED else "")
-    return [f"Classes with fewer than {FEWEST_ROWS_PER_CLASS} rows: {listed}. Results for them are unreliable."]
+    return [
+        f"Classes with fewer than {FEWEST_ROWS_PER_CLASS} rows: {list_first(rare)}. Results for them are unreliable."
+    ]
 
 
 def _check_numbers(
@@ -160,7 +157,7 @@ def _check_numbers(
             f"{_name_odd_value(distinct)}Choose another target, or the task binary or multiclass.",
             "task",
         )
-    wrong = distinct[(distinct < 0) | (distinct % 1 != 0)]
+    wrong = _not_counts(distinct)
     if task == "counts" and len(wrong):
         raise DataError(
             f"Counts must be whole numbers >= 0, and target {name!r} holds {text_of(wrong[0])}. Choose the task "
@@ -170,13 +167,16 @@ def _check_numbers(
     return values
 
 
-def _infer_task(distinct: np.ndarray, rows: int, is_number: bool) -> str:
-    if len(distinct) == 2:
-        return "binary"
+def _not_counts(distinct: np.ndarray) -> np.ndarray:
+    return distinct[(distinct < 0) | (distinct % 1 != 0)]
+
+
+def _suggest(distinct: np.ndarray, is_number: bool) -> str:
+    """What to do about classes with a single row."""
     if not is_number:
-        return "multiclass"
-    is_few = len(distinct) <= min(MOST_INFERRED_CLASSES, rows / ROWS_PER_INFERRED_CLASS)
-    return "multiclass" if is_few and bool((distinct % 1 == 0).all()) else "regression"
+        return f"Merge or remove these classes. {_name_odd_value(distinct)}".rstrip()
+    tasks = "regression" if len(_not_counts(distinct)) else "counts or regression"
+    return f"Choose the task {tasks}, or merge or remove these classes."
 
 
 def _name_odd_value(distinct: np.ndarray) -> str:

@@ -32,6 +32,8 @@ class Problem:
         resolved: what the rules resolve to on the model (`Plan.config`).
         update: how the penalties act, as in `poise.PenalizedOptimizer`.
         data: (x, y, sample_weight or None) in arrays; or a `Stream`.
+        predicted_rows: how many of its held-out rows a lane predicts at every checkpoint of early stopping, at most
+            (see `Replica.predicted_rows`); the model then has a single output, (rows, outputs). 0: none.
     """
 
     model: keras.Model
@@ -39,6 +41,7 @@ class Problem:
     resolved: dict
     update: str
     data: Any
+    predicted_rows: int = 0
 
     @property
     def is_stream(self) -> bool:

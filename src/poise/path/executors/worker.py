@@ -124,7 +124,9 @@ class LaneWorker:
 
     def _trainer(self, training: Training) -> LaneTrainer:
         if training not in self._trainers:
-            self._trainers[training] = LaneTrainer(self._lanes, self._problem.data, training)
+            self._trainers[training] = LaneTrainer(
+                self._lanes, self._problem.data, training, self._problem.predicted_rows
+            )
         return self._trainers[training]
 
     def _starts_of(self, task: Task) -> list[list[np.ndarray]]:

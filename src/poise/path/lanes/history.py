@@ -18,19 +18,23 @@ class History:
     Args:
         shape: (replicas, strengths).
         targets: Number of targets of the penalties.
+        predictions: Numbers of predicted rows and of outputs; None if nothing is predicted. Default: `None`.
 
     Attributes:
         arrays: By the names `history_length`, `history_loss`, `history_held_loss` and `history_penalty` (replicas,
             strengths, checkpoints); by `history_squares` (replicas, strengths, checkpoints, targets, 4), the sums of
-            `poise.optimizer.targets.measure`.
+            `poise.optimizer.targets.measure`; and by `history_predictions` (replicas, strengths, checkpoints, rows,
+            outputs).
     """
 
-    def __init__(self, shape: tuple[int, int], targets: int) -> None:
+    def __init__(self, shape: tuple[int, int], targets: int, predictions: tuple[int, int] | None = None) -> None:
         lead = (*shape, LARGEST_COUNT)
         self.arrays: dict[str, np.ndarray] = {
             f"history_{name}": np.full(lead, np.nan, "float32") for name in ("length", *SCALARS)
         }
         self.arrays["history_squares"] = np.full((*lead, targets, 4), np.nan, "float32")
+        if predictions is not None:
+            self.arrays["history_predictions"] = np.full((*lead, *predictions), np.nan, "float32")
         self._lengths: list[int] = []
 
     def note(self, length: int, part: Part, measures: Measures) -> None:
@@ -42,6 +46,6 @@ class History:
             return
         at = (*part.lanes, number)
         self.arrays["history_length"][at] = length
-        for name in (*SCALARS, "squares"):
+        for name in (*SCALARS, "squares", "predictions"):
             if name in measures:
                 self.arrays[f"history_{name}"][at] = measures[name]

@@ -28,6 +28,8 @@ class DataSource(Protocol):
 
     can_split: bool
     """Whether lanes may be divided into parts, each of which reads the rows."""
+    inputs: Any
+    """The inputs of all rows; None if rows come only in parts."""
 
     @property
     def rows(self) -> int | None:
@@ -82,6 +84,7 @@ class ArraySource:
 
     def __init__(self, data: Any):
         self.data: Any = jax.device_put(jax.tree.map(np.asarray, data))
+        self.inputs = self.data[0]
         self.rows = len(jax.tree.leaves(self.data)[0])
 
     def steps_per_epoch(self, replicas: Sequence[Replica], batch_size: int | None) -> int:
@@ -138,6 +141,7 @@ class StreamSource:
     """
 
     can_split = False
+    inputs = None
     rows = None
 
     def __init__(self, stream: Stream):

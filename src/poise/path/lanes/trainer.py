@@ -13,6 +13,7 @@ from poise.path.lanes.evaluate import Measures, compile_measures, measure_checkp
 from poise.path.lanes.history import History
 from poise.path.lanes.length import SMALLEST_STEP, LengthChoice, checkpoints
 from poise.path.lanes.parts import Part, Threads, fills_device, merge_lanes, split_lanes
+from poise.path.lanes.predict import predict_held_rows
 from poise.path.lanes.problem import ChunkResult, LaneProblem, LaneState, Task
 from poise.path.lanes.programs import PROGRAMS
 from poise.path.lanes.settlers import choose_settler
@@ -40,10 +41,12 @@ class LaneTrainer:
         problem: problem of the lanes.
         data: (x, y, sample_weight or None), structures of arrays that share their first axis; or a `Stream`.
         training: how a lane is trained; its `settle` is a number.
+        predicted_rows: as in `Problem`. Default: 0.
     """
 
-    def __init__(self, problem: LaneProblem, data: Any, training: Training):
+    def __init__(self, problem: LaneProblem, data: Any, training: Training, predicted_rows: int = 0):
         self._problem = problem
+        self._predicted_rows = predicted_rows
         self._source: DataSource = StreamSource(data) if isinstance(data, Stream) else ArraySource(data)
         self._training = training
         self._settler = choose_settler(problem, self._source, training)
@@ -69,7 +72,10 @@ class LaneTrainer:
             first = [w[:, 0] for w in self._train(dense, state, None, progress)[0].trained]
         state = initial_state(problem, problem.optimizer, first, anchors, task.lane_numbers, task.strengths)
         settled, epochs = np.zeros(task.shape, int), None
-        history = History(task.shape, len(problem.optimizer.targets))
+        predictions = None
+        if self._predicted_rows and self._chooses(task):
+            predictions = min(self._predicted_rows, task.held_rows), problem.network.model.output_shape[-1]
+        history = History(task.shape, len(problem.optimizer.targets), predictions)
         if training.epochs:
             chooses = not training.settle and self._chooses(task)
             state, epochs = self._train(task, state, history if chooses else None, progress)
@@ -200,7 +206,7 @@ class LaneTrainer:
         """Measure the active parts at a checkpoint, note the state of all, and return the measures."""
         losses, fits, measured = None, None, list[Measures]()
         if choice.needs_losses:
-            measured = self._threads.map(lambda part: measure_checkpoint(self._problem, self._source, part), active)
+            measured = self._threads.map(self._measure_checkpoint, active)
             losses, fits = np.full(task.shape, np.nan), np.full(task.shape, np.nan)
             for part, measures in zip(active, measured, strict=True):
                 losses[part.lanes] = measures["held_loss"]
@@ -209,6 +215,13 @@ class LaneTrainer:
         state = self._merge(task, parts)
         choice.update(length, (state.trained, state.fixed), losses, fits, _count_live(self._problem, state))
         return measured
+
+    def _measure_checkpoint(self, part: Part) -> Measures:
+        measures, count = measure_checkpoint(self._problem, self._source, part), self._predicted_rows
+        if not count:
+            return measures
+        count = min(count, part.task.held_rows)
+        return {**measures, "predictions": predict_held_rows(self._problem.network, self._source.inputs, part, count)}
 
     def _merge(self, task: Task, parts: list[Part]) -> LaneState:
         states = [LaneState(part.state.trained, part.state.fixed, []) for part in parts]

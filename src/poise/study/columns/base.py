@@ -18,6 +18,8 @@ from sklearn.base import BaseEstimator
 from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.columns.text_rules import TextRules
 
+CONSTANT = "the same value in every row"
+
 
 class Key(NamedTuple):
     """What an input of the network is.
@@ -204,10 +206,7 @@ class ColumnKind(ABC):
 
     def reason_to_set_aside(self, name: str, values: np.ndarray) -> str:
         """Return why a network cannot learn from these values, of which at least one is present, or `""`."""
-        missing = pd.isna(values)
-        if not missing.any() and len(pd.unique(values)) == 1:
-            return "the same value in every row"
-        return ""
+        return CONSTANT if is_constant(values) else ""
 
     def missing_values(self, rows: int) -> pd.Series:
         """Return the given number of rows without a value."""
@@ -238,6 +237,11 @@ class ColumnKind(ABC):
     def fallback(self, key: Key) -> Key | None:
         """Return the input that stands for another one that the encoder of all rows does not have, if any."""
         return None
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Return whether every row has the same value."""
+    return not pd.isna(values).any() and len(pd.unique(values)) == 1
 
 
 def text_of(value: object) -> str:

@@ -7,7 +7,16 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import OneHotEncoder
 
-from poise.study.columns.base import Column, ColumnKind, Detected, Key, RawColumn, UnexpectedValueError
+from poise.study.columns.base import (
+    CONSTANT,
+    Column,
+    ColumnKind,
+    Detected,
+    Key,
+    RawColumn,
+    UnexpectedValueError,
+    is_constant,
+)
 
 FEW_CATEGORIES = 50
 MOST_CATEGORIES = 5000
@@ -41,12 +50,12 @@ class CategoryColumn(ColumnKind):
     def reason_to_set_aside(self, name: str, values: np.ndarray) -> str:
         present = int((~pd.isna(values)).sum())
         distinct = len(set(values) - {None})
-        if distinct == 1 and present == len(values):
-            return "the same value in every row"
+        if is_constant(values):
+            return CONSTANT
         if distinct > NEARLY_ALL * present:
             return "free text or an identifier: nearly every row differs"
         if distinct > max(FEW_CATEGORIES, min(MOST_CATEGORIES, present / 2)):
-            return f"text with {distinct:,} different values in {present:,} rows, too many to learn from"
+            return "text with too many different values to learn from"
         return ""
 
     def missing_values(self, rows: int) -> pd.Series:

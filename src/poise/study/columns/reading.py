@@ -1,20 +1,32 @@
 """Read the columns of a table: detect the kind of each, set aside what no network can learn from, convert new rows."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
-from poise.study.columns.base import Column, Detected, RawColumn, UnexpectedValueError
-from poise.study.columns.kinds import KINDS, kind_named
+from poise.study.columns.base import (
+    CONSTANT,
+    Column,
+    ColumnKind,
+    Detected,
+    RawColumn,
+    UnexpectedValueError,
+    is_constant,
+)
+from poise.study.columns.kinds import KINDS, TYPES, kind_named
 from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.columns.text_rules import TextRules, make_rules
-from poise.study.errors import DataError
+from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.headers import check_column, check_header
 
 
 def read_columns(
-    frame: pd.DataFrame, names: Sequence[str], dropped: Collection[str], rules: TextRules
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    dropped: Collection[str],
+    rules: TextRules,
+    types: Mapping[str, str] | None = None,
 ) -> tuple[list[Column], dict[str, pd.Series], list[str]]:
     """Read columns of a table.
 
@@ -23,21 +35,29 @@ def read_columns(
         names: The columns to read, in order.
         dropped: Those that the user leaves out.
         rules: How text is read.
+        types: For some of them the type that the user requests, a key of `poise.study.columns.kinds.TYPES`. Default:
+            `None`.
 
     Returns:
         A description of every column, the values of the columns in use, and sentences about what was assumed.
+
+    Raises:
+        DataError: If a column cannot be read as the requested type.
     """
+    requests = {name: TYPES[requested] for name, requested in (types or {}).items()}
     columns: list[Column] = []
     features: dict[str, pd.Series] = {}
     notes: list[str] = []
     for name in names:
-        if name in dropped:
-            missing = int(pd.isna(detect_kind(RawColumn(frame[name], rules)).values).sum())
+        raw, request = RawColumn(frame[name], rules), requests.get(name)
+        if name in dropped or (request is not None and request.kind is None):
+            missing = int(pd.isna(detect_kind(raw).values).sum())
             columns.append(Column(name, SET_ASIDE, missing, "dropped by request"))
             continue
-        detected = detect_kind(RawColumn(frame[name], rules))
+        kind = None if request is None else request.kind
+        detected = detect_kind(raw) if kind is None else _read_as(kind, raw)
         missing = int(pd.isna(detected.values).sum())
-        reason = _reason_to_set_aside(name, detected, missing)
+        reason = _reason_to_set_aside(name, detected, missing, is_kept=request is not None and request.is_kept)
         if detected.kind is None or reason:
             columns.append(Column(name, SET_ASIDE, missing, reason))
             continue
@@ -67,6 +87,20 @@ def detect_kind(raw: RawColumn) -> Detected:
             return detected
     note = "complex numbers" if raw.is_complex else "values that are neither numbers, text nor dates"
     return Detected(None, raw.values.to_numpy(), [note])
+
+
+def list_set_aside(columns: Sequence[Column]) -> list[str]:
+    """Return, for every reason to set columns aside, which ones."""
+    names: dict[str, list[str]] = {}
+    for column in columns:
+        if not column.is_used:
+            names.setdefault(column.note, []).append(column.name)
+    return [
+        f"{quote_names(alike)} ({reason})"
+        if len(alike) == 1
+        else f"{count_noun(len(alike), 'column')} ({reason}): {quote_names(alike)}"
+        for reason, alike in names.items()
+    ]
 
 
 def convert_rows(
@@ -137,9 +171,31 @@ def _convert(values: pd.Series, column: Column, table: str, rules: TextRules) ->
     return pd.Series(converted, name=column.name, dtype=converted.dtype)
 
 
-def _reason_to_set_aside(name: str, detected: Detected, missing: int) -> str:
+def _read_as(kind: ColumnKind, raw: RawColumn) -> Detected:
+    """Return the values of a column in the form of a kind that the user requests."""
+    values, rules = raw.values, raw.rules
+    if raw.is_categorical:  # other kinds leave categories alone
+        raw = RawColumn(values.astype(object), rules)
+    detected = kind.detect(raw)
+    if detected is not None:
+        return detected
+    if raw.texts is not None and not raw.texts.labels:
+        return Detected(kind, kind.missing_values(len(values)).to_numpy())
+    labels = [] if raw.texts is None else raw.texts.labels
+    odd = next((label for label in labels if kind.detect(RawColumn(pd.Series([label]), rules)) is None), None)
+    reason = "" if odd is None else f", because of values such as {odd!r}"
+    raise DataError(
+        f"Column {values.name!r} cannot be read as {kind.plural}{reason}. Choose another type for it, or "
+        "omit the type to detect it.",
+        "types",
+    )
+
+
+def _reason_to_set_aside(name: str, detected: Detected, missing: int, *, is_kept: bool) -> str:
     if detected.kind is None:
         return detected.notes[0]
     if missing == len(detected.values):
         return "no value in any row"
+    if is_kept:
+        return CONSTANT if is_constant(detected.values) else ""
     return detected.kind.reason_to_set_aside(name, detected.values)

@@ -9,10 +9,24 @@ from poise.study.scores import Estimate, score_name
 
 
 def compare_candidates(description: Mapping) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and one row of cells per candidate; a star marks the chosen one."""
+    """Return the headings and one row of cells per candidate and reference model; a star marks the chosen one."""
     score = score_name(description["data"]["task"])
     headings = ["", "strength", "held-out loss", "test loss", score, "gain", "columns", "zeros"]
-    return headings, [_cells(candidate, description["chosen"]) for candidate in description["candidates"]]
+    return headings, [_cells(row, description["chosen"]) for row in list_rows(description)]
+
+
+def list_rows(description: Mapping) -> list[Mapping]:
+    """Return the candidates, then the reference models, which have no strength, selected columns or zeros."""
+    empty = {"candidate": None, "strength": None, "selected": (), "zeros": None, "zero_share": None}
+    return [*description["candidates"], *({**empty, **reference} for reference in description["references"])]
+
+
+def show_counts(row: Mapping) -> tuple[str, str, str]:
+    """Return the number of selected columns, the number of zeros, and their share."""
+    if row["zeros"] is None:
+        return "", "", ""
+    columns = "?" if row["selected"] is None else f"{len(row['selected']):,}"
+    return columns, f"{row['zeros']:,}", "?" if row["zero_share"] is None else format(row["zero_share"], ".0%")
 
 
 def read_estimate(candidate: Mapping, name: str) -> Estimate:
@@ -30,14 +44,14 @@ def show_estimate(candidate: Mapping, name: str) -> str:
 
 
 def _cells(candidate: Mapping, chosen: str) -> list[str]:
-    share, selected = candidate["zero_share"], candidate["selected"]
+    columns, zeros, share = show_counts(candidate)
     return [
         candidate["title"] + (" *" if candidate["candidate"] == chosen else ""),
-        format_number(candidate["strength"]),
+        "" if candidate["strength"] is None else format_number(candidate["strength"]),
         format_with_error(_number(candidate["val_loss"]), _number(candidate["val_error"])),
         *(show_estimate(candidate, name) for name in ("test_loss", "score", "gain")),
-        "?" if selected is None else f"{len(selected):,}",
-        f"{candidate['zeros']:,} ({'?' if share is None else format(share, '.0%')})",
+        columns,
+        f"{zeros} ({share})" if zeros else "",
     ]
 
 

@@ -12,9 +12,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from poise.study.findings import Candidate, Findings
+from poise.study.findings import Candidate, Findings, Reference, flatten_estimate, has_penalty
 from poise.study.report.schema import FORMAT, VERSION
 from poise.study.report.sentences import write_answer
+from poise.study.settings import NO_PENALTY
 from poise.study.splits import split_test_rows
 
 
@@ -32,6 +33,7 @@ def describe(study: Findings) -> dict:
             "source": table.source,
             "target": str(table.target.name),
             "task": table.task,
+            "task_reason": table.task_reason,
             "classes": table.classes,
             "columns": [asdict(column) for column in table.columns],
             **{name: None if role is None else str(role.name) for name, role in roles.items()},
@@ -41,7 +43,10 @@ def describe(study: Findings) -> dict:
         "rows": {**study.rows, "digest": _digest(testing, table.target)},
         "settings": asdict(study.settings),
         "candidates": [_describe_candidate(study, candidate) for candidate in study.candidates],
+        "references": [_describe_reference(reference) for reference in study.references],
         "chosen": study.chosen,
+        "verdict": _describe_verdict(study),
+        "metrics": study.metrics,
         "parameters": {"trained": study.best.model.count_params(), "saved": study.compact_model.count_params()},
         "selector": None if selector is None else selector.name,
         "answer": write_answer(study),
@@ -92,6 +97,36 @@ def _describe_candidate(study: Findings, candidate: Candidate) -> dict:
         **study.results.loc[candidate.name].to_dict(),
         "selected": candidate.selected,
         "stability": None if candidate.stability is None else candidate.stability.to_dict(),
+    }
+
+
+def _describe_reference(reference: Reference) -> dict:
+    return {
+        "name": reference.name,
+        "title": reference.title,
+        "val_loss": reference.val_loss,
+        "val_error": reference.val_error,
+        **flatten_estimate("test_loss", reference.test_loss),
+        **flatten_estimate("score", reference.score),
+        **flatten_estimate("gain", reference.gain),
+    }
+
+
+def _describe_verdict(study: Findings) -> dict:
+    verdict = study.verdict
+    over = {NO_PENALTY: verdict.over_baseline, **verdict.over_references}
+    return {
+        "outcome": verdict.over_baseline.outcome if has_penalty(study.best) else None,
+        "agrees_with_test_rows": verdict.agrees_with(study.best.gain),
+        "comparisons": [
+            {
+                "over": name,
+                "outcome": comparison.outcome,
+                **flatten_estimate("loss_gain", comparison.loss_gain),
+                **flatten_estimate("score_gain", comparison.score_gain),
+            }
+            for name, comparison in over.items()
+        ],
     }
 
 

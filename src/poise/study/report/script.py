@@ -3,6 +3,7 @@
 import glob
 import textwrap
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from jinja2 import Environment, PackageLoader
 from poise.path.data.batches import settling_batch_size
 from poise.rules.members import path_of
 from poise.rules.rule import Role, Rule
+from poise.study.file_options import FileOptions
 from poise.study.findings import Findings, has_penalty
 
 LOSSES = {
@@ -68,8 +70,10 @@ def _read_arguments(study: Findings) -> str:
         options["drop"] = [*study.settings.drop]
     roles = {"groups": table.groups, "time": table.time, "weight": table.weight}
     options |= {name: str(role.name) for name, role in roles.items() if role is not None}
-    text_options = ("delimiter", "decimal", "encoding", "missing")
-    options |= {name: value for name in text_options if (value := getattr(study.settings, name)) is not None}
+    if study.settings.types:
+        options["types"] = dict(study.settings.types)
+    names = (*(option.name for option in fields(FileOptions)), "decimal", "missing")
+    options |= {name: value for name in names if (value := getattr(study.settings, name)) is not None}
     source = "frame" if table.source in READ_ONCE else _quote(table.source)
     keywords = [f"{name}={_write_value(value, 0)}" for name, value in options.items()]
     return ", ".join([source, _quote(str(table.target.name)), *keywords])

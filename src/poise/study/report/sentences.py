@@ -1,15 +1,15 @@
 """The answer of a study in sentences: does a penalty help, which columns are selected, and how certain is that.
 
 Every sentence is computed from the numbers and claims no more than they show: if the interval of the gain contains
-zero, it does not say that the penalty helps. A sentence has at most two numbers.
+zero, it says that there is no clear difference. A sentence has at most two numbers.
 """
 
 import numpy as np
 
 from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings, has_penalty
-from poise.study.report.numbers import format_interval, format_number, format_with_error, list_names
-from poise.study.scores import score_name
+from poise.study.report.numbers import format_interval, format_number, format_with_error, join_words, list_names
+from poise.study.scores import Estimate, score_name
 
 NEARLY = 0.05
 """A relative residual below this is close to convergence."""
@@ -51,39 +51,88 @@ def write_convergence(candidate: Candidate) -> str:
 
 
 def _write_verdict(study: Findings) -> str:
-    best, base = study.best, study.baseline
-    if not has_penalty(best):
-        return f"{_explain_no_penalty(study)} {_write_score(study)}"
+    parts = [_write_comparison_with_mean(study)]
+    if has_penalty(study.best):
+        parts += [_write_outcome(study), _write_test_rows(study)]
+    else:
+        parts.append(_explain_no_penalty(study))
+    return " ".join(part for part in [*parts, _write_score(study), _write_references(study)] if part)
+
+
+def _write_comparison_with_mean(study: Findings) -> str:
+    """Return a warning if the chosen network does not predict better than a constant."""
+    if study.verdict.over_references["mean"].outcome == "helps":
+        return ""
+    constant = "the class frequencies" if study.table.classes else "the mean"
+    return f"The network predicts no better than {constant}."
+
+
+def _write_outcome(study: Findings) -> str:
+    """Return whether the penalty helps, by all training rows."""
+    best, comparison = study.best, study.verdict.over_baseline
     is_requested = study.settings.choose is not None
     penalty = f"{_capitalize(name_inside(best))}, chosen by request," if is_requested else "A penalty"
+    headline = {
+        "helps": f"{penalty} helps here.",
+        "hurts": f"{penalty} hurts here.",
+        "unclear": f"{penalty} makes no clear difference here.",
+    }[comparison.outcome]
+    has_classes = bool(study.table.classes)
+    what = "held-out loss" if has_classes else f"held-out {score_name(study.table.task)}"
+    gain = comparison.loss_gain if has_classes else comparison.score_gain
+    change = -gain.value if has_classes else gain.value
+    size = f"{format_number(abs(change), DIGITS)} {'lower' if change < 0 else 'higher'}"
     name = "it" if is_requested else name_inside(best)
-    test_losses = (format_number(loss.value, DIGITS) for loss in (base.test_loss, best.test_loss))
-    test_sentence = "On the test rows the loss is {} without a penalty and {} with {}.".format(*test_losses, name)
-    gain = f"The gain is {format_number(best.gain.value, DIGITS)}"
-    ends = format_interval(best.gain, DIGITS)
-    interval = f"Its 95% confidence interval is {ends}." if ends else "There are too few test rows for an interval."
-    if base.val_loss <= best.val_loss:
-        held_out = (
-            f"In cross-validation the loss is {format_number(base.val_loss, DIGITS)} without a penalty and "
-            f"{format_number(best.val_loss, DIGITS)} with {name}."
-        )
-        disagrees = f" On the test rows, however, {name} lowers the loss." if best.gain.low > 0 else ""
-        return f"{penalty} does not help here. {held_out}{disagrees}"
-    if best.gain.value <= 0:
-        return f"{penalty} does not help here. {test_sentence}"
-    if best.gain.low > 0:
-        return f"{penalty} helps here. {test_sentence} {gain}. {interval} {_write_score(study)}"
-    subject = f"{name_inside(best)}, chosen by request," if is_requested else "a penalty"
-    doubt = f", but its 95% confidence interval contains zero. The interval is {ends}." if ends else f". {interval}"
-    held_out = (
-        f"In cross-validation the loss falls from {format_number(base.val_loss, DIGITS)} to "
-        f"{format_number(best.val_loss, DIGITS)}."
-    )
-    return f"It is not certain that {subject} helps here. {test_sentence} {gain}{doubt} {held_out}"
+    low, high = (-gain.high, -gain.low) if has_classes else (gain.low, gain.high)
+    ends = format_interval(Estimate(change, low, high), DIGITS)
+    doubt = ", which contains zero" if comparison.outcome == "unclear" else ""
+    interval = f" The 95% confidence interval of the difference is {ends}{doubt}." if ends else ""
+    return f"{headline} With {name}, the {what} is {size} than with early stopping and no penalty.{interval}"
+
+
+def _write_test_rows(study: Findings) -> str:
+    """Return whether the test rows agree with the outcome."""
+    best, base = study.best, study.baseline
+    losses = (format_number(loss.value, DIGITS) for loss in (base.test_loss, best.test_loss))
+    numbers = "the loss is {} without a penalty and {} with it".format(*losses)
+    agrees = study.verdict.agrees_with(best.gain)
+    if agrees is None:
+        return f"On the test rows {numbers}; there are too few of them for an interval."
+    if agrees:
+        return f"The test rows agree within their error: {numbers}."
+    return f"The test rows disagree: {numbers}, a difference that chance alone hardly explains."
+
+
+def _write_references(study: Findings) -> str:
+    """Return which reference models predict better, and which predict worse."""
+    over = study.verdict.over_references
+    names = {reference.name: reference.title for reference in study.references if reference.name != "mean"}
+    better = [title for name, title in names.items() if over[name].outcome == "hurts"]
+    worse = [title for name, title in names.items() if over[name].outcome == "helps"]
+    network = "the network" if not has_penalty(study.best) else f"the network with {name_inside(study.best)}"
+    sentences = []
+    if better:
+        sentences.append(f"{_join_titles(better)} predict{_ending(better)} better here than {network}.")
+    if worse:
+        sentences.append(f"{_join_titles(worse)} predict{_ending(worse)} worse.")
+    rest = [title for title in names.values() if title not in (*better, *worse)]
+    if rest:
+        sentences.append(f"{_join_titles(rest)} predict{_ending(rest)} about as well.")
+    return " ".join(sentences)
+
+
+def _join_titles(titles: list[str]) -> str:
+    """Return "A linear model and boosted trees"."""
+    nouns = [title.lower() if title.endswith("s") else f"a {title.lower()}" for title in titles]
+    return _capitalize(join_words(nouns))
+
+
+def _ending(titles: list[str]) -> str:
+    return "" if len(titles) > 1 or titles[0].endswith("s") else "s"
 
 
 def _explain_no_penalty(study: Findings) -> str:
-    if len(study.candidates) == 1:
+    if not study.penalized:
         return "Only a network without a penalty was trained."
     return "As requested, the network without a penalty was chosen."
 
@@ -94,7 +143,10 @@ def _write_score(study: Findings) -> str:
     ends = format_interval(best.score, DIGITS)
     subject = f"The {score} on the test rows" if has_penalty(best) else f"Its {score} on the test rows"
     value = f"{subject} is {format_number(best.score.value, DIGITS)}."
-    return f"{value} The 95% confidence interval is {ends}." if ends else value
+    interval = f" The 95% confidence interval is {ends}." if ends else ""
+    majority = study.metrics.get("majority rate")
+    frequent = f" The most frequent class has {majority:.0%} of these rows." if majority is not None else ""
+    return f"{value}{interval}{frequent}"
 
 
 def _write_selection(study: Findings) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from poise.path.tables import replica_table
-from poise.study.findings import Candidate, Findings, has_penalty
+from poise.study.findings import Candidate, Findings, Reference, has_penalty
 from poise.study.report.numbers import format_interval, format_number, format_with_error
 from poise.study.report.sections.base import Section
 from poise.study.scores import score_name
@@ -22,6 +22,7 @@ class ComparisonSection(Section):
     def context(self, study: Findings) -> dict[str, Any]:
         return {
             "rows": [(candidate, _make_cells(candidate)) for candidate in study.candidates],
+            "references": [(reference, _make_reference_cells(reference)) for reference in study.references],
             "chosen": study.chosen,
             "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
             "test_rows": study.rows["test"],
@@ -43,6 +44,18 @@ def _make_cells(candidate: Candidate) -> list[Cell]:
         ("?", "", "") if selected is None else (f"{len(selected):,}", _sort_key(len(selected)), ""),
         (f"{int(row['zeros']):,}", _sort_key(row["zeros"]), f"{row['zero_share']:.0%}"),
         _cell(residual),
+    ]
+
+
+def _make_reference_cells(reference: Reference) -> list[Cell]:
+    """Return the cells that a reference model has: losses, score and gain."""
+    estimates = (reference.test_loss, reference.score, reference.gain)
+    return [
+        ("", "", ""),
+        ("", "", ""),
+        (format_with_error(reference.val_loss, reference.val_error), _sort_key(reference.val_loss), ""),
+        *(_cell(estimate.value, format_interval(estimate)) for estimate in estimates),
+        *[("", "", "")] * 3,
     ]
 
 

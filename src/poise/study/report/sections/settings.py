@@ -21,7 +21,7 @@ class SettingsSection(Section):
 
     def context(self, study: Findings) -> dict[str, Any]:
         columns = study.table.columns
-        penalties = [(candidate.title, get_penalty(candidate.name).meaning) for candidate in study.candidates[1:]]
+        penalties = [(candidate.title, get_penalty(candidate.name).meaning) for candidate in study.penalized]
         return {
             "table": study.table,
             "settings": study.settings,

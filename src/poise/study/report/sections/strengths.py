@@ -35,7 +35,7 @@ class StrengthsSection(Section):
     name, title, link = "strengths", "Loss along each regularization path", "Strengths"
 
     def context(self, study: Findings) -> dict[str, Any] | None:
-        penalized = study.candidates[1:]
+        penalized = study.penalized
         if not penalized:
             return None
         has_stages = any(candidate.path is not candidate.stage for candidate in penalized)
@@ -49,7 +49,7 @@ class StrengthsSection(Section):
 
 def draw_paths(study: Findings) -> go.Figure:
     """Draw held-out and training loss over the strengths, one panel per penalty."""
-    candidates = study.candidates[1:]
+    candidates = study.penalized
     titles = [f"{candidate.title}{', chosen' if candidate.name == study.chosen else ''}" for candidate in candidates]
     figure = make_panels([titles], "strength", "prediction loss", shared="y", columns=len(titles))
     low, high, is_log = _loss_range(study)
@@ -61,7 +61,7 @@ def draw_paths(study: Findings) -> go.Figure:
 
 def _loss_range(study: Findings) -> tuple[float, float, bool]:
     """The lowest and highest loss of all panels, and whether the axis is logarithmic."""
-    tables = [stage.table for candidate in study.candidates[1:] for stage in {candidate.stage, candidate.path}]
+    tables = [stage.table for candidate in study.penalized for stage in {candidate.stage, candidate.path}]
     held = np.concatenate([*(table["val_loss"] for table in tables), [study.baseline.val_loss]])
     train = np.concatenate([table["loss"] for table in tables])
     held, train = held[np.isfinite(held)], train[np.isfinite(train)]

@@ -17,8 +17,8 @@ LINES = (
     ("total_loss", "total = prediction + penalty", "total", "dash"),
 )
 PREDICTION = ("loss", "val_loss")
-OVERFITTING = 1.02
-"""A final held-out loss above this multiple of the lowest one shows overfitting."""
+OVERFITTING = 0.05
+"""A held-out loss that rises again by more than this share of its fall shows overfitting."""
 ALTERNATIVE = (
     "Line charts over the steps, without a penalty and with the chosen one: prediction loss on training rows and on "
     "held-out rows, penalty, and total."
@@ -83,4 +83,5 @@ def _loss_range(study: Findings) -> tuple[float, float]:
 
 
 def _overfits(val_loss: np.ndarray) -> bool:
-    return bool(val_loss[-1] > OVERFITTING * np.nanmin(val_loss))
+    lowest = np.nanmin(val_loss)
+    return bool(val_loss[-1] - lowest > OVERFITTING * (val_loss[0] - lowest))

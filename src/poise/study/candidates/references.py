@@ -1,0 +1,146 @@
+"""Reference models: what simple models predict on the same rows. A study prints them also when they win.
+
+They see the same encoded rows as the network and choose their settings in the same way: by the held-out loss over the
+folds of the study.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from poise.path.training import Replica
+from poise.study.columns.folds import Folds
+from poise.study.scores import row_losses
+
+SMALLEST = 1e-12
+"""The smallest probability and mean count that a reference model predicts."""
+MOST_STEPS = 300
+ALPHAS = tuple(10.0**exponent for exponent in np.arange(-4.0, 4.5, 1.0))
+"""Strengths of the linear models, for a penalty of alpha times half the squared weights, per row."""
+
+
+Maker = Callable[[float], Any]
+
+
+@dataclass(frozen=True)
+class ReferenceModel:
+    """A kind of reference model.
+
+    Args:
+        name: Its name in the results.
+        title: Its name in tables and sentences.
+        title_of_classes: The same where the target has classes.
+        makers: A function of the task. It returns functions, one per setting to choose from, that take the total weight
+            of the training rows and return an estimator of scikit-learn.
+    """
+
+    name: str
+    title: str
+    title_of_classes: str
+    makers: Callable[[str], Sequence[Maker]]
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceFit:
+    """A reference model on the rows of a study.
+
+    Args:
+        name: As in `ReferenceModel`.
+        title: Its name in tables and sentences.
+        fold_losses: (folds,) the held-out losses.
+        held_outputs: For each fold (rows, outputs) predictions of its held-out rows, in the form of the network's
+            outputs.
+        test_outputs: (rows, outputs) predictions of the test rows by the model of all training rows.
+    """
+
+    name: str
+    title: str
+    fold_losses: np.ndarray
+    held_outputs: list[np.ndarray]
+    test_outputs: np.ndarray
+
+
+def _make_means(task: str) -> Sequence[Maker]:
+    from sklearn.dummy import DummyClassifier, DummyRegressor
+
+    return [lambda total: DummyClassifier(strategy="prior") if task in ("binary", "multiclass") else DummyRegressor()]
+
+
+def _make_linear_models(task: str) -> Sequence[Maker]:
+    """Return linear models with L2; Ridge and LogisticRegression minimize sums over rows, the others means."""
+    from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+
+    def make(alpha: float) -> Maker:
+        if task == "regression":
+            return lambda total: Ridge(alpha=alpha * total)
+        if task == "counts":
+            return lambda total: PoissonRegressor(alpha=alpha, max_iter=MOST_STEPS)
+        return lambda total: LogisticRegression(C=1.0 / (alpha * total), max_iter=MOST_STEPS)
+
+    return [make(alpha) for alpha in ALPHAS]
+
+
+def _make_boosted_trees(task: str) -> Sequence[Maker]:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+    if task in ("binary", "multiclass"):
+        return [lambda total: HistGradientBoostingClassifier(random_state=0)]
+    loss = "poisson" if task == "counts" else "squared_error"
+    return [lambda total: HistGradientBoostingRegressor(loss=loss, random_state=0)]
+
+
+REFERENCES = (
+    ReferenceModel("mean", "Mean", "Class frequencies", _make_means),
+    ReferenceModel("linear", "Linear model", "Linear model", _make_linear_models),
+    ReferenceModel("boosted_trees", "Boosted trees", "Boosted trees", _make_boosted_trees),
+)
+"""A new reference model is one entry here."""
+
+
+def fit_reference(model: ReferenceModel, task: str, rows: Folds, x_test: np.ndarray, classes: int) -> ReferenceFit:
+    """Fit a reference model on every fold and on all training rows, with the setting of the lowest held-out loss.
+
+    Args:
+        model: The kind of model.
+        task: The task.
+        rows: The training rows.
+        x_test: The encoded test rows.
+        classes: The number of classes; 0 if there are none.
+    """
+    folds, every = [replica for replica in rows.replicas if replica.fold >= 0], rows.replicas[-1]
+    options = []
+    for make in model.makers(task):
+        outputs = [_predict(_fit(make, rows, fold), rows.x[fold.held], task, classes) for fold in folds]
+        losses = [
+            np.average(
+                row_losses(task, rows.y[fold.held], predictions),
+                weights=None if rows.weight is None else rows.weight[fold.held],
+            )
+            for fold, predictions in zip(folds, outputs, strict=True)
+        ]
+        options.append((np.array(losses), make, outputs))
+    losses, make, outputs = min(options, key=lambda option: option[0].mean())
+    test_outputs = _predict(_fit(make, rows, every), x_test, task, classes)
+    title = model.title_of_classes if classes else model.title
+    return ReferenceFit(model.name, title, losses, outputs, test_outputs)
+
+
+def _fit(make: Maker, rows: Folds, replica: Replica) -> Any:
+    weight = None if rows.weight is None else rows.weight[replica.train].astype("float64")
+    x, y = rows.x[replica.train].astype("float64"), np.asarray(rows.y[replica.train])
+    return make(float(len(x) if weight is None else weight.sum())).fit(x, y.reshape(-1), sample_weight=weight)
+
+
+def _predict(model: Any, x: np.ndarray, task: str, classes: int) -> np.ndarray:
+    """Return predictions as the network's outputs: a number, a logit, one logit per class, or a mean count."""
+    x = x.astype("float64")
+    if task == "regression":
+        return np.asarray(model.predict(x), "float64").reshape(-1, 1)
+    if task == "counts":
+        return np.maximum(np.asarray(model.predict(x), "float64"), SMALLEST).reshape(-1, 1)
+    probabilities = np.full((len(x), max(classes, 2)), SMALLEST)
+    probabilities[:, np.asarray(model.classes_).astype(int)] = model.predict_proba(x)
+    logits = np.log(np.clip(probabilities, SMALLEST, None))
+    return logits[:, 1:] - logits[:, :1] if task == "binary" else logits

@@ -1,0 +1,167 @@
+"""Decide whether a penalty helps: bootstrap bias-corrected cross-validation over all training rows.
+
+The candidate with the lowest held-out loss looks better than it is, because it was chosen by that loss. The bootstrap
+shows by how much: on every resample of the rows, the strength, the training length and the candidate are chosen again,
+for the penalties and for the baseline, and both choices are compared on the rows that the resample left out. The
+networks are not trained again.
+
+References:
+    Tsamardinos, Greasidou and Borboudakis 2018, "Bootstrapping the out-of-sample predictions for efficient and accurate
+    cross-validation".
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from poise.study.held_out import HeldOutLosses
+from poise.study.scores import LEVEL, Estimate
+
+RESAMPLES = 1000
+BATCH = 50
+"""Resamples that are evaluated in one matrix product."""
+WORSE = 1.645
+"""Standard errors of the paired difference by which a candidate predicts worse than the best one (one-sided, 5%)."""
+
+SHARED = 1.96
+"""Standard errors of the difference within which two estimates agree (95%)."""
+
+Outcome = Literal["helps", "hurts", "unclear"]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """How much better the chosen candidate predicts new rows than the baseline.
+
+    Args:
+        loss_gain: By how much the loss is lower.
+        score_gain: By how much the score is higher.
+    """
+
+    loss_gain: Estimate
+    score_gain: Estimate
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether the interval of `loss_gain` lies above zero, below it, or contains it."""
+        return "helps" if self.loss_gain.low > 0 else "hurts" if self.loss_gain.high < 0 else "unclear"
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """Whether the chosen candidate predicts new rows better, judged by all training rows.
+
+    Args:
+        over_baseline: The comparison with the network without a penalty, with early stopping.
+        over_references: By name the comparison with each reference model.
+    """
+
+    over_baseline: Comparison
+    over_references: Mapping[str, Comparison]
+
+    def agrees_with(self, test_gain: Estimate) -> bool | None:
+        """Return whether the gain on the test rows agrees with the gain over the baseline; `None` if unknown."""
+        gain = self.over_baseline.loss_gain
+        difference = test_gain.value - gain.value
+        error = float(np.hypot(_standard_error(test_gain), _standard_error(gain)))
+        return abs(difference) <= SHARED * error if np.isfinite(difference) and np.isfinite(error) else None
+
+
+def choose_candidate(candidates: Sequence[HeldOutLosses]) -> int:
+    """Return the first candidate that does not predict significantly worse than the one with the lowest loss.
+
+    Each candidate has the configuration with its lowest held-out loss. The lowest of several noisy losses is often
+    lowest by chance.
+
+    Args:
+        candidates: The candidates, in the order of preference.
+    """
+    counts = np.ones(len(candidates[0].losses))
+    columns = [candidate.losses[:, (counts @ candidate.losses).argmin()] for candidate in candidates]
+    return _first_not_worse(np.stack(columns, axis=1), counts)
+
+
+def compare(
+    candidates: Sequence[HeldOutLosses],
+    baselines: Sequence[HeldOutLosses],
+    mean: HeldOutLosses,
+    weight: np.ndarray,
+    is_share: bool,
+    seed: int,
+    resamples: int = RESAMPLES,
+) -> list[Comparison]:
+    """Compare the choice among candidates with each baseline, with the price of choosing included.
+
+    Args:
+        candidates: The held-out losses of the candidates to choose from, in the order of preference.
+        baselines: Those of the baselines, each of which chooses its own configuration.
+        mean: Those of the mean or of the class frequencies.
+        weight: (units,) the sums of the weights of the rows of each unit.
+        is_share: Whether the score is the share of the score terms of `mean` that is explained; otherwise it is the
+            mean of the terms.
+        seed: The seed of the bootstrap.
+        resamples: The number of resamples.
+
+    Returns:
+        One comparison per baseline.
+    """
+    random, units = np.random.default_rng(seed), len(weight)
+    parts = [*candidates, *baselines]
+    losses = np.concatenate([part.losses for part in parts], axis=1)
+    terms = np.concatenate([part.score_terms for part in parts], axis=1)
+    ends = np.cumsum([0, *(part.losses.shape[1] for part in parts)])
+    gains: list[np.ndarray] = []
+    for first in range(0, resamples, BATCH):
+        count = min(BATCH, resamples - first)
+        inside = random.multinomial(units, np.full(units, 1.0 / units), size=count).astype("float64")
+        outside = (inside == 0.0).astype("float64")
+        sums = inside @ losses
+        bests = np.stack([sums[:, a:b].argmin(axis=1) + a for a, b in itertools.pairwise(ends)], axis=1)
+        chosen = _choose(losses, bests[:, : len(candidates)], inside)
+        at = np.arange(count)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            loss = outside @ losses / (outside @ weight)[:, None]
+            score = outside @ terms
+            score = -score / (outside @ mean.score_terms[:, :1]) if is_share else score / (outside @ weight)[:, None]
+        references = bests[:, len(candidates) :].T
+        gains.append(
+            np.array([[loss[at, r] - loss[at, chosen], score[at, chosen] - score[at, r]] for r in references])
+        )  # fmt: skip
+    return [Comparison(_estimate(loss), _estimate(score)) for loss, score in np.concatenate(gains, axis=2)]
+
+
+def _choose(losses: np.ndarray, bests: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return (resamples,) the configuration of the chosen candidate.
+
+    Args:
+        losses: (units, configurations).
+        bests: (resamples, candidates) the configuration of every candidate.
+        inside: (resamples, units) how often a resample has a unit.
+    """
+    return np.array([row[_first_not_worse(losses[:, row], counts)] for row, counts in zip(bests, inside, strict=True)])
+
+
+def _first_not_worse(columns: np.ndarray, counts: np.ndarray) -> int:
+    """Return the first of the columns (units, candidates) that is not significantly worse than the lowest."""
+    lowest = int((counts @ columns).argmin())
+    differences = columns - columns[:, lowest : lowest + 1]
+    total = counts.sum()
+    means = counts @ differences / total
+    errors = np.sqrt(np.maximum(counts @ np.square(differences) / total - means**2, 0.0) / total)
+    return int(np.flatnonzero(means <= WORSE * errors)[0])
+
+
+def _standard_error(estimate: Estimate) -> float:
+    """Return the standard error of an estimate with the interval of a normal distribution."""
+    return (estimate.high - estimate.low) / (2.0 * 1.96)
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Estimate(float(values.mean()), float(low), float(high))

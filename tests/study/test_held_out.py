@@ -1,0 +1,83 @@
+"""Held-out losses by row are those that the lanes report."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poise.study import held_out
+from poise.study.run import run_study
+
+FAST: dict[str, Any] = {"max_iter": 60, "strengths": 4, "cv": 3, "hidden_layer_sizes": (8,), "penalties": ["l2", "l1"]}
+
+
+def frame(rows: int = 90) -> pd.DataFrame:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(rows, 3))
+    return pd.DataFrame(x, columns=[*"abc"]).assign(
+        y=x @ [1.0, 0.5, 0.0] + random.normal(size=rows),
+        w=random.uniform(0.5, 2.0, rows),
+        group=np.arange(rows) // 3,
+        day=np.arange(rows),
+        kind=np.where(x[:, 0] + random.normal(size=rows) > 0, "yes", "no"),
+    )
+
+
+@pytest.mark.parametrize("target", ["y", "kind"])
+def test_the_chosen_configuration_has_the_reported_loss(target) -> None:
+    data = frame().drop(columns=["w", "group", "day", "kind" if target == "y" else "y"])
+
+    findings = run_study(data, target, **FAST).findings
+
+    for name in ("none", "l2", "l1"):
+        candidate = findings[name]
+        losses = candidate.held_out.losses.mean(axis=0)
+        # Folds of equal size: the mean over the rows is the mean over the folds.
+        assert np.abs(losses - candidate.val_loss).min() == pytest.approx(0.0, abs=2e-3 * candidate.val_loss)
+        assert losses.min() <= candidate.val_loss * 1.002
+    assert findings["full_training"].held_out is None
+    terms = findings["l2"].held_out.score_terms
+    assert set(np.unique(terms)) == {0.0, 1.0} if target == "kind" else (terms >= 0).all()
+
+
+def test_weights_count() -> None:
+    findings = run_study(frame().drop(columns=["group", "day", "kind"]), "y", weight="w", **FAST).findings
+
+    candidate = findings["l1"]
+    training = findings.rows["training"]
+    assert candidate.held_out.losses.shape[0] == training
+    means = [reference.held_out.losses.sum() for reference in findings.references]
+    weights = frame()["w"].sum() * training / 90
+    assert means[0] / weights == pytest.approx(findings.references[0].val_loss, rel=0.2)
+
+
+@pytest.mark.parametrize(("role", "units"), [({"groups": "group"}, 24), ({"time_column": "day"}, None)])
+def test_groups_and_blocks_of_time_are_units(role, units) -> None:
+    kept = {"group", "day"} & {*role.values()}
+    data = frame().drop(columns=["w", "kind", *({"group", "day"} - kept)])
+
+    findings = run_study(data, "y", **role, **FAST).findings
+
+    count = len(findings["l2"].held_out.losses)
+    if units is not None:
+        assert count == units
+    else:  # the first quarter of the rows is never held out
+        assert count < min(held_out.TIME_BLOCKS, findings.rows["training"])
+
+
+def test_of_many_rows_some_are_predicted(monkeypatch) -> None:
+    monkeypatch.setattr(held_out, "MOST_NUMBERS", 30)
+
+    findings = run_study(frame().drop(columns=["w", "group", "day", "kind"]), "y", **FAST).findings
+
+    assert len(findings["l2"].held_out.losses) == 30
+    assert len(findings.references[0].held_out.losses) == 30
+
+
+def test_initial_weights_are_averaged() -> None:
+    findings = run_study(frame().drop(columns=["w", "group", "day", "kind"]), "y", n_init=2, **FAST).findings
+
+    candidate = findings["l2"]
+    losses = candidate.held_out.losses.mean(axis=0)
+    assert np.abs(losses - candidate.val_loss).min() == pytest.approx(0.0, abs=2e-3 * candidate.val_loss)
