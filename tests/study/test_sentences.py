@@ -305,7 +305,10 @@ def test_the_script_reads_a_file_as_it_was_read(alone, tmp_path) -> None:
     counts().to_csv(file, index=False, sep="|", decimal=",", encoding="utf-16")
     findings = replace(alone, table=read(file, "d", **options), settings=replace(alone.settings, **options))
 
-    assert 'delimiter="|", decimal=",", encoding="utf-16")' in write_script(findings)
+    assert 'delimiter="|", encoding="utf-16", decimal=",")' in write_script(findings)
+    for missing, written in [(("-999", "k. A."), '["-999", "k. A."]'), ((), "[]")]:
+        listed = replace(findings, settings=replace(findings.settings, missing=missing))
+        assert f'decimal=",", missing={written})' in write_script(listed)
 
 
 @pytest.mark.parametrize("case", ["regression", "no penalty", *CASES])

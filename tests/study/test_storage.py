@@ -279,7 +279,7 @@ def classifying(task, classes, outputs) -> Any:
     model = keras.Sequential([keras.Input((len(encoder.inputs),)), layer])
     columns = [vars(column) for column in table.columns]
     data = {"task": task, "classes": classes, "target": "kind", "columns": columns}
-    study = Study({"data": data, "center": 0.0, "scale": 1.0}, model, encoder)
+    study = Study({"data": data, "settings": {"missing": None}, "center": 0.0, "scale": 1.0}, model, encoder)
     return study, model.predict(encoder.transform(table.features), verbose=0).astype("float64")
 
 

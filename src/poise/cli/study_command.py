@@ -125,6 +125,15 @@ def study(
     sheet: Sheet = None,
     skip_rows: SkipRows = None,
     comment: Comment = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text that stands for a missing value, such as -999, besides the usual ones such as NA. Repeatable. "
+            'An empty one ("") turns the usual ones off.',
+            metavar="TEXT",
+            show_default=False,
+        ),
+    ] = None,
     executor: Annotated[
         str,
         typer.Option(
@@ -183,7 +192,8 @@ def study(
         "strengths": strengths,
         "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
         "delimiter": delimiter, "decimal": decimal, "encoding": encoding, "sheet": sheet, "skip_rows": skip_rows,
-        "comment": comment, "hidden_layer_sizes": hidden_layer_sizes,
+        "comment": comment, "missing": None if missing is None else tuple(text for text in missing if text),
+        "hidden_layer_sizes": hidden_layer_sizes,
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)

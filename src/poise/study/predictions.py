@@ -15,16 +15,23 @@ BATCH_SIZE = 1024
 
 
 def predict_rows(
-    description: Mapping, model: keras.Model, encoder: Encoder, frame: pd.DataFrame, name: str
+    description: Mapping,
+    model: keras.Model,
+    encoder: Encoder,
+    frame: pd.DataFrame,
+    name: str,
+    *,
+    decimal: str | None = None,
 ) -> pd.DataFrame:
     """Predict the target of new rows.
 
     Args:
-        description: The content of study.json; its `data`, `center` and `scale` are used.
+        description: The content of study.json; its `data`, `settings`, `center` and `scale` are used.
         model: The network; it takes encoded rows.
         encoder: The encoder.
         frame: The rows, with the columns in use in any order; others are ignored.
         name: What error messages call the rows.
+        decimal: The decimal mark of numbers in text. Default: `None`, that of the study or else of the rows.
 
     Returns:
         One row per row of `frame`, with its index: the target in its own units, or the mean count, or the class and the
@@ -36,7 +43,9 @@ def predict_rows(
     data = description["data"]
     outputs = np.zeros((0, len(data["classes"]) if data["task"] == "multiclass" else 1))
     if len(frame):
-        outputs = _predict_outputs(model, encoder.transform(convert_rows(frame, encoder.columns, name)))
+        missing = description["settings"]["missing"]
+        rows = convert_rows(frame, encoder.columns, name, decimal=decimal, missing=missing)
+        outputs = _predict_outputs(model, encoder.transform(rows))
     if not data["classes"]:
         values = outputs[:, 0] * description["scale"] + description["center"]
         return pd.DataFrame({data["target"]: values}, index=frame.index)

@@ -11,7 +11,6 @@ import keras
 import pandas as pd
 
 from poise.study.columns.encoding import Encoder
-from poise.study.columns.kinds import verbatim_columns
 from poise.study.file_options import FileOptions
 from poise.study.loading import read_study
 from poise.study.predictions import predict_rows
@@ -174,7 +173,8 @@ class Study:
             data: A table in memory or a file, as for `poise.run_study`, with the columns in use in any order; other
                 columns are ignored.
             delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
-            decimal: Decimal mark of a CSV file. Default: `None`, which detects it.
+            decimal: Decimal mark of numbers in text. Default: `None`, the one of the study, or of `data` if its numbers
+                cannot be read otherwise.
             encoding: Text encoding of a CSV file. Default: `None`, which detects it.
             sheet: Sheet of an Excel file: its name, or its number, from 1. Default: `None`, as in the study.
             skip_rows: Number of lines above the column names of a CSV or Excel file. Default: `None`, as in the study.
@@ -187,14 +187,14 @@ class Study:
         Raises:
             DataError: If a column is missing, or holds values of another kind than in the study.
         """
-        options = FileOptions(delimiter, decimal, encoding, sheet, skip_rows, comment)
+        options = FileOptions(delimiter, encoding, sheet, skip_rows, comment)
         if isinstance(data, str | os.PathLike):
             settings = self.description["settings"]
             recorded = FileOptions(**{option: settings.get(option) for option in RECORDED_OPTIONS})
-            name, _, frame = load(data, options, recorded, verbatim=verbatim_columns(settings.get("types", {})))
+            name, _, frame = load(data, options, recorded)
         else:
             name, frame = "The table of new rows", take_frame(data, options)
-        return predict_rows(self.description, self.model, self.encoder, frame, name)
+        return predict_rows(self.description, self.model, self.encoder, frame, name, decimal=decimal)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Save the study as a folder: report, description, table of all strengths, network and encoder.

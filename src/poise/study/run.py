@@ -31,6 +31,7 @@ from poise.study.candidates.network import ModelFunction, build_start
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, find_shared_path, get_penalty, make_rules
 from poise.study.candidates.references import REFERENCES, fit_reference
 from poise.study.columns.folds import Folds, encode_folds
+from poise.study.columns.text_rules import check_missing
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Findings, Reference
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, held_out_losses
@@ -82,6 +83,7 @@ def run_study(
     sheet: str | int | None = None,
     skip_rows: int | None = None,
     comment: str | None = None,
+    missing: Sequence[str] | None = None,
     executor: str | RayCluster = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -125,12 +127,16 @@ def run_study(
         seed: Decides test rows, folds and initial weights; the global seeds of Keras and NumPy are set to it.
             Default: 0.
         delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
-        decimal: Decimal mark of a CSV file. Default: `None`, which detects it.
+        decimal: Decimal mark of numbers in text, `"."` or `","`, the same for the whole table. Default: `None`, which
+            detects it.
         encoding: Text encoding of a CSV file. Default: `None`, which detects it.
         sheet: Sheet of an Excel file: its name, or its number, from 1. Default: `None`, the first sheet.
         skip_rows: Number of lines above the column names of a CSV or Excel file. Default: `None`, no line.
         comment: Character that starts a comment in a CSV file; the rest of the line is ignored. Default: `None`, no
             comments.
+        missing: Texts that stand for a missing value, such as `["-999"]`, besides the usual ones such as `"NA"`. `[]`
+            turns the usual ones off, so that only an empty field is a missing value. Default: `None`, only the usual
+            ones.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
@@ -158,7 +164,7 @@ def run_study(
         tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), types or {},
-        delimiter, decimal, encoding, sheet, skip_rows, comment,
+        delimiter, decimal, encoding, sheet, skip_rows, comment, check_missing(missing),
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -170,6 +176,7 @@ def run_study(
     table = read(
         data, target, task=task, drop=drop, groups=groups, time=time_column, weight=weight, types=types,
         delimiter=delimiter, decimal=decimal, encoding=encoding, sheet=sheet, skip_rows=skip_rows, comment=comment,
+        missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
     rows = encode_folds(table, training, split_folds(table, training, cv, seed))

@@ -39,6 +39,7 @@ class Settings:
     sheet: str | int | None = None
     skip_rows: int | None = None
     comment: str | None = None
+    missing: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         known = sorted({NO_PENALTY, *self.penalties})

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from poise.study.columns.base import Column, RawColumn, text_of
-from poise.study.columns.kinds import TYPES, verbatim_columns
-from poise.study.columns.reading import detect_kind, list_set_aside, read_columns
+from poise.study.columns.kinds import TYPES
+from poise.study.columns.number_text import parse_number
+from poise.study.columns.reading import detect_kind, list_set_aside, note_doubt, read_columns
+from poise.study.columns.text_rules import TextRules, make_rules
 from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.file_options import FileOptions
 from poise.study.leaks import find_leaks
@@ -69,6 +70,7 @@ def read(
     sheet: str | int | None = None,
     skip_rows: int | None = None,
     comment: str | None = None,
+    missing: Sequence[str] | None = None,
 ) -> Table:
     """Read a table, detect what its columns hold, and infer the task.
 
@@ -85,7 +87,10 @@ def read(
         weight: A column of sample weights. Default: `None`.
         types: For some columns, what they are read as: `"categorical"`, `"numeric"`, `"date"`, `"text"` (categories if
             the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which detects it.
-        delimiter, decimal, encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
+        delimiter, encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
+        decimal: The decimal mark of numbers in text, `"."` or `","`. Default: `None`, which finds the one of the table.
+        missing: Texts that stand for a missing value, besides the usual ones; `[]` for the empty text only. Default:
+            `None`.
 
     Returns:
         The table.
@@ -101,11 +106,11 @@ def read(
     """
     if task is not None and task not in TASKS:
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {task!r}. Omit it to infer it.", "task")
-    options = FileOptions(delimiter, decimal, encoding, sheet, skip_rows, comment)
+    options = FileOptions(delimiter, encoding, sheet, skip_rows, comment)
     types = types or {}
     if not isinstance(types, Mapping):
         raise DataError(f"types must be a dict from columns to types, got a {type(types).__name__}.", "types")
-    name, text, frame = load(source, options, verbatim=verbatim_columns(types))
+    name, text, frame = load(source, options)
     target = target or _default_target(text, frame)
     if target is None:
         raise DataError(
@@ -115,23 +120,22 @@ def read(
     roles = {role: column for role, column in roles.items() if column is not None}
     _check_roles(roles, drop, frame, name)
     _check_types(types, roles, frame, name)
-    values, is_number = read_target(frame[target])
-    present = np.flatnonzero(~pd.isna(values))
-    notes = []
-    if len(present) < len(frame):
-        notes.append(f"{len(frame) - len(present)} of {len(frame)} rows have no value for {target!r} and are left out.")
-        frame, values = frame.iloc[present], values[present]
+    numbers = [column for column in frame if column not in drop and types.get(str(column), "numeric") == "numeric"]
+    rules, doubtful = make_rules(frame[numbers], decimal, missing)
+    labels = read_target(frame[target], rules)
+    notes = [*labels.notes, *_note_decimal(doubtful, rules)]
+    has_gaps = len(labels.rows) < len(frame)
+    frame = frame.iloc[labels.rows]
     if len(frame) < FEWEST_ROWS:
-        with_target = f" with a value for {target!r}" if notes else ""
+        with_target = f" with a value for {target!r}" if has_gaps else ""
         raise DataError(
             f"{name} has {count_noun(len(frame), 'row')}{with_target}; a study needs at least {FEWEST_ROWS}. Add rows."
         )
-    task, task_reason = infer_task(values, is_number) if task is None else (task, "")
-    values, classes = pose_task(values, is_number, target, task)
+    task, task_reason = infer_task(labels.values, labels.is_number) if task is None else (task, "")
+    values, classes = pose_task(labels, task)
     notes += note_rare_classes(values, classes)
-    taken = set(roles.values())
-    names = [column for column in frame.columns if column not in taken]
-    columns, features = read_columns(frame, names, set(drop), types)
+    names = [column for column in frame.columns if column not in roles.values()]
+    columns, features, doubts = read_columns(frame, names, set(drop), rules, types)
     if not columns:
         raise DataError(f"{name} has no column besides its target {target!r}. Add at least one to predict it from.")
     if not features:
@@ -139,12 +143,15 @@ def read(
             f"No column is left to predict {target!r} from. Set aside: {'; '.join(list_set_aside(columns))}. Add a "
             "column of numbers, dates or categories that repeat."
         )
+    notes += doubts
     notes += [f"Set aside: {columns_and_reason}." for columns_and_reason in list_set_aside(columns)]
     notes += [
         f"Column {column!r} determines the target {target!r} almost exactly. This looks like a leak; consider "
         "dropping the column."
         for column in find_leaks(features, values, task, classes)
     ]
+    times, doubts = (None, []) if time is None else _read_time(frame[time], rules)
+    notes += doubts
     return Table(
         name=Path(name).stem,
         source=text,
@@ -153,9 +160,9 @@ def read(
         target=pd.Series(values, name=target, dtype=object if classes else "float64"),
         task=task,
         classes=classes,
-        groups=None if groups is None else _read_groups(frame[groups]),
-        time=None if time is None else _read_time(frame[time]),
-        weight=None if weight is None else _read_weight(frame[weight]),
+        groups=None if groups is None else _read_groups(frame[groups], rules),
+        time=times,
+        weight=None if weight is None else _read_weight(frame[weight], rules),
         notes=tuple(notes),
         task_reason=task_reason,
     )
@@ -196,23 +203,35 @@ def _check_types(types: Mapping[str, str], roles: Mapping[str, str], frame: pd.D
             raise DataError(f"Column {column!r} is the {role} and has no other type. {remedy}.", "types")
 
 
-def _read_groups(values: pd.Series) -> pd.Series:
-    _check_complete(values, "groups")
-    if RawColumn(values).texts is None:
+def _note_decimal(doubtful: str, rules: TextRules) -> list[str]:
+    if not doubtful:
+        return []
+    number = text_of(parse_number(doubtful, rules.decimal))
+    return [
+        f"No number shows whether the decimal mark is a point or a comma. The point was assumed: {doubtful!r} is "
+        f"{number}."
+    ]
+
+
+def _read_groups(values: pd.Series, rules: TextRules) -> pd.Series:
+    texts = RawColumn(values, rules).texts
+    if texts is None:
         raise DataError(
             f"The group column {values.name!r} must contain numbers, text or dates. Choose a different column.",
             "groups",
         )
-    if values.nunique() < 2:
+    labels = pd.Series(texts.spread(texts.labels, None, object), name=values.name, dtype=object)
+    _check_complete(labels, "groups")
+    if labels.nunique() < 2:
         raise DataError(
             f"The group column {values.name!r} has only one value; at least two are needed. Choose a different column.",
             "groups",
         )
-    return pd.Series([text_of(value) for value in values], name=values.name, dtype=object)
+    return labels
 
 
-def _read_time(values: pd.Series) -> pd.Series:
-    detected = detect_kind(values)
+def _read_time(values: pd.Series, rules: TextRules) -> tuple[pd.Series, list[str]]:
+    detected = detect_kind(RawColumn(values, rules))
     if detected.kind is None or not detected.kind.is_ordered or detected.ignored_texts:
         raise DataError(
             f"The time column {values.name!r} contains neither numbers nor dates, so the rows cannot be sorted by it. "
@@ -221,11 +240,11 @@ def _read_time(values: pd.Series) -> pd.Series:
         )
     times = pd.Series(detected.values, name=values.name)
     _check_complete(times, "time")
-    return times
+    return times, note_doubt(str(values.name), detected)
 
 
-def _read_weight(values: pd.Series) -> pd.Series:
-    detected = detect_kind(values)
+def _read_weight(values: pd.Series, rules: TextRules) -> pd.Series:
+    detected = detect_kind(RawColumn(values, rules))
     if detected.values.dtype != "float64" or detected.ignored_texts:
         raise DataError(
             f"The weight column {values.name!r} must contain numbers >= 0. Choose a different column.", "weight"

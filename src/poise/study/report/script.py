@@ -72,8 +72,8 @@ def _read_arguments(study: Findings) -> str:
     options |= {name: str(role.name) for name, role in roles.items() if role is not None}
     if study.settings.types:
         options["types"] = dict(study.settings.types)
-    set_options = {option.name: getattr(study.settings, option.name) for option in fields(FileOptions)}
-    options |= {name: value for name, value in set_options.items() if value is not None}
+    names = (*(option.name for option in fields(FileOptions)), "decimal", "missing")
+    options |= {name: value for name in names if (value := getattr(study.settings, name)) is not None}
     source = "frame" if table.source in READ_ONCE else _quote(table.source)
     keywords = [f"{name}={_write_value(value, 0)}" for name, value in options.items()]
     return ", ".join([source, _quote(str(table.target.name)), *keywords])
