@@ -56,9 +56,11 @@ class Claims:
     def __init__(self, study: Study) -> None:
         self.study, self.findings = study, study.findings
         self.best = self.findings.best
-        self.row = study.results.loc[study.chosen]
+        self.results: Any = study.results
+        self.comparisons: Any = study.comparisons
+        self.row: Any = self.results.loc[study.chosen]
         self.has_classes = study.description["data"]["task"] in ("binary", "multiclass")
-        self.over = study.comparisons.loc["none"]
+        self.over: Any = self.comparisons.loc["none"]
 
     def check(self, sentence: str) -> None:
         for pattern, method in self.patterns():
@@ -143,7 +145,7 @@ class Claims:
 
     def no_better(self, constant: str) -> None:
         assert constant == ("the class frequencies" if self.has_classes else "the mean")
-        assert not self.study.comparisons.loc["mean", "loss_gain_low"] > 0
+        assert not self.comparisons.loc["mean", "loss_gain_low"] > 0
 
     def outcome(self, subject: str, verb: str) -> None:
         low, high = self.over["loss_gain_low"], self.over["loss_gain_high"]
@@ -168,7 +170,7 @@ class Claims:
         assert bool(contains_zero) == (ends[0] <= 0 <= ends[1])
 
     def test_rows(self, agrees: bool, without: str, penalized: str) -> None:
-        assert without == format_number(self.study.results.loc["none", "test_loss"], 2)
+        assert without == format_number(self.results.loc["none", "test_loss"], 2)
         assert penalized == format_number(self.row["test_loss"], 2)
         errors = [
             (self.row["gain_high"] - self.row["gain_low"]) / 3.92,
@@ -193,7 +195,7 @@ class Claims:
 
     def references(self, titles: str, outcome: str) -> None:
         """The gain of the network over a reference model that is better is negative: it "hurts"."""
-        over = self.study.comparisons
+        over = self.comparisons
         expected = {
             title
             for name, title in self.study.references["title"].items()
@@ -294,7 +296,8 @@ class Claims:
 def test_every_sentence_is_true(seed) -> None:
     study = run_study(**planted(seed))
     claims = Claims(study)
-    lowest = study.results["val_loss"].drop("full_training")
+    results: Any = study.results
+    lowest = results["val_loss"].drop("full_training")
 
     for paragraph in study.answer:
         for sentence in re.split(r"(?<=\.) (?=[A-Z])", paragraph):
@@ -302,4 +305,4 @@ def test_every_sentence_is_true(seed) -> None:
     if study.description["settings"]["choose"] is None and len(lowest) > 2:
         # No penalty in front of the chosen one is as good as it.
         penalties = lowest.drop("none")
-        assert penalties[study.chosen] <= penalties.min() + 3 * study.results.loc[study.chosen, "val_error"] + 1e-6
+        assert penalties[study.chosen] <= penalties.min() + 3 * results.loc[study.chosen, "val_error"] + 1e-6

@@ -60,7 +60,7 @@ def short(number: float) -> str:
 
 
 def test_a_gain_that_is_certain_helps(diabetes) -> None:
-    losses = {"test_loss": Estimate(0.5, 0.4, 0.6), "gain": Estimate(0.1, -0.1, 0.3)}
+    losses: dict[str, Any] = {"test_loss": Estimate(0.5, 0.4, 0.6), "gain": Estimate(0.1, -0.1, 0.3)}
     findings = judged(diabetes, (0.2, 0.1, 0.3), score=Estimate(0.51, 0.4, 0.6), **losses)
 
     assert write_answer(findings)[0] == (
