@@ -45,7 +45,7 @@ def frame() -> pd.DataFrame:
             "when": pd.date_range("2024-01-01", periods=ROWS, freq="70h"),
             "id": np.arange(ROWS),
             "price": random.normal(100.0, 20.0, ROWS),
-            "weight": random.integers(0, 4, ROWS).astype(float),
+            "weight": random.integers(1, 5, ROWS).astype(float),
         }
     )
 
@@ -339,7 +339,11 @@ def test_a_weighted_target() -> None:
     scale = np.sqrt((weight * (price - center) ** 2).sum() / weight.sum())
     assert (folds.center, folds.scale) == pytest.approx((center, scale))
     assert folds.weight.dtype == "float32"
-    np.testing.assert_array_equal(folds.weight, np.tile(weight, 4))
+    np.testing.assert_allclose(folds.weight[150:], weight / weight.mean(), rtol=1e-6)
+    np.testing.assert_allclose(folds.weight_of(np.arange(50)), weight / weight.mean(), rtol=1e-6)
+    for number, (train, held) in enumerate(PAIRS):
+        for rows in (train, held):
+            np.testing.assert_allclose(folds.weight[50 * number + rows], weight[rows] / weight[rows].mean(), rtol=1e-6)
     np.testing.assert_allclose(folds.y[150:, 0], (price - center) / scale, rtol=1e-5, atol=1e-6)
 
 
@@ -378,13 +382,6 @@ def test_a_target_that_is_constant_where_it_trains() -> None:
 
     np.testing.assert_allclose(folds.y[folds.replicas[0].train], 0.0, atol=1e-6)
     assert np.isfinite(folds.y).all()
-
-
-def test_a_fold_without_weight_is_refused() -> None:
-    table = read(frame().assign(weight=[1.0] * 10 + [0.0] * 50), "price", weight="weight")
-
-    with pytest.raises(DataError, match="All training rows of a fold have weight 0 in column 'weight'"):
-        encode_folds(table, np.arange(50), PAIRS)
 
 
 def test_counts_too_large_for_float32_are_refused() -> None:

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import model_selection
 
 from poise.study.errors import DataError
-from poise.study.splits import split_folds, split_test_rows
+from poise.study.splits import note_split, split_folds, split_test_rows
 from poise.study.tables import Table
 
 ROWS = 100
@@ -102,3 +103,82 @@ def test_a_class_that_a_fold_lacks_is_named() -> None:
 
     with pytest.raises(DataError, match="has no training row of class 'odd'"):
         split(table(labels, ("common", "odd"), groups=groups))
+
+
+# ---------------------------------------------------------------- ties, groups in time, unequal groups
+
+
+def test_rows_of_the_same_time_are_on_one_side() -> None:
+    time = np.sort(np.random.default_rng(1).integers(0, 12, ROWS))
+    training, testing, pairs = split(table(time=time))
+
+    assert len(testing) == pytest.approx(20, abs=6)
+    assert time[training].max() < time[testing].min()
+    for train, held in pairs:
+        assert time[training[train]].max() < time[training[held]].min()
+
+
+def test_without_ties_folds_in_time_are_those_of_scikit_learn() -> None:
+    training, _, pairs = split(table(time=np.arange(ROWS)))
+
+    expected = [*model_selection.TimeSeriesSplit(4).split(training)]
+    for number in range(4):
+        np.testing.assert_array_equal(pairs[number][0], expected[number][0])
+        np.testing.assert_array_equal(pairs[number][1], expected[number][1])
+
+
+def test_too_few_times_are_refused() -> None:
+    with pytest.raises(DataError, match="has 2 different values in these rows where 5 are needed"):
+        split(table(time=np.arange(ROWS) // 34))
+
+
+def test_groups_and_time_both_hold() -> None:
+    time = np.arange(ROWS)
+    groups = (time + np.random.default_rng(0).integers(0, 8, ROWS)) // 8
+    made = table(groups=groups, time=time)
+    training, testing, pairs = split(made)
+
+    parts = [(training, testing), *((training[train], training[held]) for train, held in pairs)]
+    for earlier, later in parts:
+        assert time[earlier].max() < time[later].min()
+        assert not set(groups[earlier]) & set(groups[later])
+    left_out = ROWS - len(training) - len(testing)
+    assert 0 < left_out < 15
+    assert note_split(made, training, testing, 0.2) == [
+        f"{left_out} of 100 rows are left out, because their groups have rows both before and after the first test row."
+    ]
+
+
+def test_groups_that_last_as_long_as_the_table_are_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"cannot both hold here: 80 of 80 earlier rows belong to groups that also have"
+    ):
+        split(table(groups=np.arange(ROWS) % 10, time=np.arange(ROWS)))
+
+
+def test_unequal_groups_come_near_the_share() -> None:
+    sizes = [40, 20, 10, 8, 6, 5, 4, 3, 2, 2]
+    groups = np.repeat(np.arange(10), sizes)
+    for seed in range(10):
+        training, testing = split_test_rows(table(groups=groups), 0.2, seed)
+
+        assert len(testing) == pytest.approx(20, abs=5)
+        assert len(set(groups[training])) >= 2
+        assert note_split(table(groups=groups), training, testing, 0.2) == []
+
+
+def test_a_share_that_groups_do_not_allow_is_noted() -> None:
+    made = table(groups=np.repeat([0, 1, 2], [34, 33, 33]))
+    training, testing = split_test_rows(made, 0.6, 0)
+
+    [sentence] = note_split(made, training, testing, 0.6)
+
+    assert sentence.startswith(f"The share of test rows is {len(testing)}% instead of 60%, because rows of the same")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_two_groups_are_refused(share) -> None:
+    with pytest.raises(
+        DataError, match="has 2 groups, and a study needs at least 3: one for the test rows and two for"
+    ):
+        split(table(groups=np.arange(ROWS) % 2), share=share)

@@ -151,7 +151,10 @@ def test_three_hundred_thousand_rows(tmp_path) -> None:
     rows = 300_000
     columns = {f"number {n}": random.normal(size=rows) for n in range(15)}
     columns |= {f"category {n}": random.choice([f"v{m}" for m in range(10**n)], rows) for n in range(1, 4)}
-    columns |= {"when": pd.date_range("2000-01-01", periods=rows, freq="min"), "free": np.arange(rows).astype(str)}
+    columns |= {
+        "when": pd.date_range("2000-01-01", periods=rows, freq="min"),
+        "free": (np.arange(rows) ** 2).astype(str),
+    }
     path = tmp_path / "large.parquet"
     pd.DataFrame(columns | {"y": random.normal(size=rows)}).to_parquet(path)
 
@@ -248,7 +251,6 @@ UNREADABLE = {
         {},
         "sales.csv has more than one column named 'a', 'b'. Give each column a unique name.",
     ),
-    "a column without a name": (lines(",a,y", "1,2,{n}").encode(), {}, "Column 1 of sales.csv has no name. Name it,"),
     "rows longer than the header": (b"a,y\n1,2,3\n4,5,6\n", {}, "'sales.csv' cannot be read as CSV: "),
     "a row longer than others": (b"a,y\n1,2\n3,4,5\n", {}, "'sales.csv' cannot be read as CSV: "),
     "a quote without an end": (b'a,y\n1,"2\n', {}, "'sales.csv' cannot be read as CSV: "),
@@ -382,15 +384,11 @@ def test_objects_that_are_not_tables() -> None:
     )
 
 
-def test_excel_with_two_equal_names_or_none(tmp_path) -> None:
-    frame = pd.DataFrame([[1, 2, 3]] * ROWS)
-    for names, sentence in [
-        (["a", "a", "y"], "more than one column named 'a'"),
-        (["a", None, "y"], "has no name"),
-    ]:
-        frame.set_axis(names, axis="columns").to_excel(tmp_path / "sales.xlsx", index=False)
+def test_excel_with_two_equal_names(tmp_path) -> None:
+    frame = pd.DataFrame([[1, 2, 3]] * ROWS, columns=["a", "a", "y"])
+    frame.to_excel(tmp_path / "sales.xlsx", index=False)
 
-        assert sentence in refused(tmp_path / "sales.xlsx", "y")
+    assert "more than one column named 'a'" in refused(tmp_path / "sales.xlsx", "y")
 
 
 def test_an_empty_sheet(tmp_path) -> None:
@@ -473,9 +471,9 @@ def test_roles_are_not_features() -> None:
     assert result.groups is not None
     assert result.time is not None
     assert result.weight is not None
-    assert result.groups.tolist() == frame["shop"].tolist()
+    assert result.groups.tolist() == frame["shop"].tolist()[:-1]
     assert result.time[:2].tolist() == [pd.Timestamp("2024-01-01"), pd.Timestamp("2024-02-02")]
-    assert (result.weight.dtype, result.weight.iloc[-1]) == ("float64", 0.0)
+    assert (result.weight.dtype, result.weight.tolist()) == ("float64", [2.0] * (ROWS - 1))
 
 
 @pytest.mark.parametrize(
@@ -707,7 +705,7 @@ COLUMNS = {
 def test_what_a_column_holds(case) -> None:
     values, kind, first, expected = COLUMNS[case]
 
-    result = read(table(it=values), "price")
+    result = read(table(it=values), "price", keep=["it"])
 
     column = next(column for column in result.columns if column.name == "it")
     dtype = {"number": "float64", "category": object, "date": "datetime64[ns]"}[kind]
@@ -764,15 +762,6 @@ def test_columns_that_are_set_aside(case) -> None:
     assert result.notes == (f"Set aside: '{name}' ({reason}).",)
 
 
-def test_numbers_that_count_up_are_an_identifier_only_by_name() -> None:
-    assert kinds(read(table(humid=np.arange(ROWS), id=SIZE), "price")) == {
-        "size": "number",
-        "color": "category",
-        "humid": "number",
-        "id": "number",
-    }
-
-
 @pytest.mark.parametrize(("different", "kind"), [(5_000, "category"), (5_001, "set aside")])
 def test_five_thousand_categories(different, kind) -> None:
     towns = [f"town {n % different}" for n in range(4 * different)]
@@ -789,7 +778,8 @@ def test_nothing_is_left_to_predict_from() -> None:
 
     assert refused(frame, "price") == (
         "No column is left to predict 'price' from. Set aside: 'id' (an identifier: whole numbers that increase from row to row); "
-        "'same' (the same value in every row). Add a column of numbers, dates or categories that repeat."
+        "'same' (the same value in every row). Add a column of numbers, dates or categories that repeat, or "
+        "keep one of these."
     )
 
 

@@ -84,7 +84,8 @@ def test_the_point_is_assumed_if_no_number_shows_the_mark(tmp_path, text, number
 def test_a_given_mark_overrides(tmp_path, decimal, number) -> None:
     table = read(write(tmp_path, {"it": ["1.000", "2.000"], "y": [1, 2, 3, 4]}), "y", decimal=decimal)
 
-    assert (first(table, count=1), table.notes) == ([number], ())
+    assert first(table, count=1) == [number]
+    assert not any("decimal mark" in note for note in table.notes)
 
 
 def test_a_column_that_only_the_other_mark_can_read(tmp_path) -> None:
@@ -102,8 +103,8 @@ def test_numbers_that_are_not_text_have_a_point() -> None:
 
 def test_new_rows_have_the_mark_of_the_study(tmp_path) -> None:
     y = [f"{1 + n / 100:g}".replace(".", ",") for n in range(ROWS)]
-    texts = [f"{1 + n}.145,00" for n in range(ROWS)]
-    study = run_study(write(tmp_path, {"sales": texts, "n": [*range(ROWS)], "y": y}), "y", **FAST)
+    texts = [f"{1 + 7 * n % ROWS}.145,00" for n in range(ROWS)]
+    study = run_study(write(tmp_path, {"sales": texts, "n": [3 * n % ROWS for n in range(ROWS)], "y": y}), "y", **FAST)
     study.save(tmp_path / "run")
 
     new = write(tmp_path, {"sales": ["4.000"], "n": [3]}, name="new.csv")

@@ -88,10 +88,21 @@ def study(
         ),
     ] = None,
     weight: Annotated[
-        str | None, typer.Option(help="Column of sample weights.", metavar="COLUMN", show_default=False)
+        str | None,
+        typer.Option(
+            help="Column of sample weights. Rows of weight 0 are left out.", metavar="COLUMN", show_default=False
+        ),
     ] = None,
     drop: Annotated[
         list[str] | None, typer.Option(help="Column to leave out. Repeatable.", metavar="COLUMN", show_default=False)
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column to use although it looks like free text, an identifier or a row number. Repeatable.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
     ] = None,
     types: Annotated[
         list[str] | None,
@@ -188,7 +199,8 @@ def study(
     """
     arguments = {
         "task": task, "penalties": _split_names(penalty), "choose": choose, "model": model, "groups": groups,
-        "time_column": time, "weight": weight, "drop": tuple(drop or ()), "types": types, "cv": cv,
+        "time_column": time, "weight": weight, "drop": tuple(drop or ()), "keep": tuple(keep or ()),
+        "types": types, "cv": cv,
         "strengths": strengths,
         "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
         "delimiter": delimiter, "decimal": decimal, "encoding": encoding, "sheet": sheet, "skip_rows": skip_rows,

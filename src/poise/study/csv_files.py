@@ -13,7 +13,7 @@ import pandas as pd
 from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.file_options import FileOptions
 from poise.study.first_line import Line, check_first_line
-from poise.study.headers import check_header
+from poise.study.headers import check_header, name_columns
 
 Text = TypeVar("Text", bound=io.TextIOBase)
 OPTIONS = ("delimiter", "encoding", "skip_rows", "comment")
@@ -68,7 +68,7 @@ def read_csv(content: bytes, name: str, options: FileOptions) -> pd.DataFrame:
         )
     if lines:
         check_first_line(lines, name)
-        check_header([*lines[0].fields], name)
+        check_header(name_columns(lines[0].fields), name)
     try:
         with warnings.catch_warnings():
             # Rows longer than the header would otherwise lose their last fields, or shift by one, without a word.

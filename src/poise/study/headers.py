@@ -1,21 +1,22 @@
-"""Check the names of columns."""
+"""Names of columns: name those without one, and check the others."""
 
 import collections
 import difflib
+from collections.abc import Iterable
 
 import pandas as pd
 
 from poise.study.errors import DataError, quote_names
 
 
+def name_columns(names: Iterable[object]) -> list[str]:
+    """Return names as text. A column without one gets the name that pandas gives it, such as `"Unnamed: 0"`."""
+    texts = ["" if name is None else str(name) for name in names]
+    return [text if text.strip() else f"Unnamed: {place}" for place, text in enumerate(texts)]
+
+
 def check_header(names: list[str], table: str) -> None:
-    """Raise DataError if a column has no name, or two have the same one."""
-    for position, column in enumerate(names, start=1):
-        if not column.strip():
-            raise DataError(
-                f"Column {position} of {table} has no name. Name it, or leave it out (pandas writes a table without "
-                "its index with to_csv(index=False))."
-            )
+    """Raise DataError if two columns have the same name."""
     if len(set(names)) < len(names):
         repeated = sorted(name for name, count in collections.Counter(names).items() if count > 1)
         raise DataError(

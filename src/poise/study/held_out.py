@@ -66,14 +66,10 @@ class HeldOutRows:
         losses, terms = [], []
         for positions, outputs in zip(self.rows, predictions, strict=True):
             scores = score_rows(self.task, self.folds.y[positions], outputs)
-            weight = self._row_weight(positions)
+            weight = self.folds.weight_of(positions)
             losses.append(np.reshape(scores.losses * weight, (-1, len(positions))))
             terms.append(np.reshape(scores.score_terms * weight, (-1, len(positions))))
         return HeldOutLosses(*(self._sum(np.concatenate(parts, axis=1)) for parts in (losses, terms)))
-
-    def _row_weight(self, positions: np.ndarray) -> np.ndarray:
-        weight = self.folds.weight
-        return np.ones(len(positions)) if weight is None else weight[positions].astype("float64")
 
     def _sum(self, rows: np.ndarray) -> np.ndarray:
         """Return (units, configurations) of (configurations, rows)."""
@@ -100,7 +96,7 @@ def find_held_out_rows(table: Table, training: np.ndarray, folds: Folds, outputs
     rows = [replica.predicted_rows(count) for replica in folds.replicas if replica.fold >= 0]
     units = _number_units(table, training)[np.concatenate(rows) % len(training)]
     units = np.unique(units, return_inverse=True)[1]
-    weights = np.ones(len(units)) if folds.weight is None else folds.weight[np.concatenate(rows)].astype("float64")
+    weights = folds.weight_of(np.concatenate(rows))
     return HeldOutRows(table.task, folds, rows, units, np.bincount(units, weights), count)
 
 
@@ -152,11 +148,11 @@ def _last_checkpoint(lengths: np.ndarray, settled: np.ndarray) -> np.ndarray:
 def _number_units(table: Table, training: np.ndarray) -> np.ndarray:
     """Return for each training row the number of the unit with which it is resampled."""
     count = len(training)
-    if table.groups is not None:
-        units = np.unique(table.groups.iloc[training].to_numpy(), return_inverse=True)[1]
-    elif table.time is not None:
+    if table.time is not None and table.groups is None:
         order = np.argsort(np.argsort(table.time.iloc[training].to_numpy(), kind="stable"), kind="stable")
         units = order * min(TIME_BLOCKS, count) // count
+    elif table.units is not None:
+        units = np.unique(table.units[training], return_inverse=True)[1]
     else:
         units = np.arange(count)
     if units.max() >= MOST_UNITS:

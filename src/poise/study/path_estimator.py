@@ -30,8 +30,10 @@ from poise.study.candidates.penalties import get_penalty, make_rules
 from poise.study.columns.encoding import LARGEST
 from poise.study.columns.folds import standardize
 from poise.study.columns.number_column import set_constants_to_zero
+from poise.study.columns.weighting import fit_scaler
 from poise.study.predictions import predict_outputs
 from poise.study.settings import Settings
+from poise.study.weights import scale_to_mean_one
 
 Penalties = str | Penalty | Rule | Sequence[Penalty | Rule]
 FLOATS = ["float64", "float32"]
@@ -151,7 +153,9 @@ class PathEstimator(BaseEstimator):
             fold_weight = None if weight is None else weight[replica.train]
             self.scaler_ = None
             if self.standardize:
-                self.scaler_ = StandardScaler().fit(X[replica.train], sample_weight=fold_weight)
+                self.scaler_ = StandardScaler().fit(X[replica.train])
+                if fold_weight is not None:
+                    fit_scaler(self.scaler_, X[replica.train], fold_weight)
                 set_constants_to_zero(self.scaler_)
             values = y
             if task == "regression":
@@ -159,7 +163,7 @@ class PathEstimator(BaseEstimator):
             xs.append(self._inputs(X))
             ys.append(values)
             if weight is not None:
-                weights.append(_scale_to_mean_one(weight, replica))
+                weights.append(scale_to_mean_one(weight, replica))
         targets = np.concatenate(ys)
         targets = targets.astype("int32") if task == "multiclass" else targets.astype("float32")[:, None]
         names = getattr(self, "feature_names_in_", None)
@@ -195,14 +199,6 @@ def check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:
             f"{weight.max():g}. Use 0 to leave a row out."
         )
     return weight
-
-
-def _scale_to_mean_one(weight: np.ndarray, replica: Replica) -> np.ndarray:
-    """Return float32 weights with mean 1 over training rows and over held-out rows: losses are weighted means."""
-    scaled = weight.copy()
-    for rows in filter(len, (replica.train, replica.held)):
-        scaled[rows] /= weight[rows].mean()
-    return scaled.astype("float32")
 
 
 @contextmanager

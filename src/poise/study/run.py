@@ -42,10 +42,11 @@ from poise.study.result import Study
 from poise.study.scores import Estimate, RowScores, Scorer, score_rows
 from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 from poise.study.sources import Source
-from poise.study.splits import split_folds, split_test_rows
+from poise.study.splits import note_split, split_folds, split_test_rows
 from poise.study.tables import Table, read
 from poise.study.verdict import Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
+from poise.study.weights import relative_weights
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done and with what is being done."""
@@ -66,6 +67,7 @@ def run_study(
     hidden_layer_sizes: Sequence[int] = (64,),
     model: str | ModelFunction | None = None,
     drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     groups: str | None = None,
     time_column: str | None = None,
     weight: str | None = None,
@@ -109,11 +111,12 @@ def run_study(
             built Keras model, or the import path of such a function as text, `"module:function"`. If the model is
             compiled, its optimizer is used. Default: `None`.
         drop: Columns to leave out. Default: `()`.
+        keep: Columns to use although they look like free text, an identifier or a row number. Default: `()`.
         groups: A column of group labels. Rows with the same label are all test rows or all training rows, and stay in
-            the same fold. Default: `None`.
-        time_column: A column that orders the rows: no fold trains on the future, and the test rows are the latest.
-            Default: `None`.
-        weight: A column of sample weights. Default: `None`.
+            the same fold. Rows with equal features stay together as well. Default: `None`.
+        time_column: A column that orders the rows: no fold trains on the future, and the test rows are the latest. With
+            `groups`, earlier rows of groups that also have later rows are left out. Default: `None`.
+        weight: A column of sample weights. Only their ratios count, and rows of weight 0 are left out. Default: `None`.
         types: For some columns, what they are read as, such as `{"zip": "categorical"}`: `"categorical"`, `"numeric"`,
             `"date"`, `"text"` (categories if the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which
             detects the type of every column.
@@ -163,7 +166,7 @@ def run_study(
     settings = Settings(
         tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
-        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), types or {},
+        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), tuple(keep), types or {},
         delimiter, decimal, encoding, sheet, skip_rows, comment, check_missing(missing),
     )  # fmt: skip
     for name in settings.penalties:
@@ -174,11 +177,12 @@ def run_study(
         raise DataError(str(error), "executor") from None
     report(0.0, "reading")
     table = read(
-        data, target, task=task, drop=drop, groups=groups, time=time_column, weight=weight, types=types,
+        data, target, task=task, drop=drop, keep=keep, groups=groups, time=time_column, weight=weight, types=types,
         delimiter=delimiter, decimal=decimal, encoding=encoding, sheet=sheet, skip_rows=skip_rows, comment=comment,
         missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
+    table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test)))
     rows = encode_folds(table, training, split_folds(table, training, cv, seed))
     start = _build_start(table, rows, settings, model)
     test_rows = _encode_test_rows(table, testing, rows, settings)
@@ -283,11 +287,8 @@ def _encode_test_rows(table: Table, testing: np.ndarray, rows: Folds, settings: 
         y = y[:, None].astype("float32") if table.task == "binary" else y
     else:
         y = ((target.to_numpy("float64") - rows.center) / rows.scale).astype("float32")[:, None]
-    weight = None if table.weight is None else table.weight.iloc[testing].to_numpy("float64")
-    if weight is not None and not weight.any():
-        raise DataError("All test rows have weight 0. Use another seed, or another share of test rows.", "seed")
-    groups = None if table.groups is None else table.groups.iloc[testing].to_numpy()
-    scorer = Scorer(table.task, y, weight, groups, settings.seed)
+    units = None if table.units is None else table.units[testing]
+    scorer = Scorer(table.task, y, relative_weights(table.weight, testing), units, settings.seed)
     return _TestRows(scorer, rows.encoder.transform(table.features.iloc[testing]))
 
 

@@ -85,7 +85,7 @@ class Scorer:
         task: See `row_losses`.
         y: (rows, 1), or (rows,) class numbers.
         weight: (rows,) sample weights, or `None`.
-        groups: (rows,) rows of the same group are drawn together; `None` if rows are independent.
+        groups: (rows,) rows of the same group, or copies, are drawn together; `None` if rows are independent.
         seed: The seed of the bootstrap.
     """
 

@@ -32,6 +32,7 @@ class Settings:
     test: float = 0.2
     seed: int = 0
     drop: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     delimiter: str | None = None
     decimal: str | None = None

@@ -16,7 +16,7 @@ from poise.study.csv_files import read_csv
 from poise.study.errors import DataError
 from poise.study.file_options import NO_OPTIONS, FileOptions
 from poise.study.frames import to_frame
-from poise.study.headers import check_column, check_header
+from poise.study.headers import check_column, check_header, name_columns
 
 __all__ = ["BUILT_IN", "DataError", "Source", "check_column", "check_header", "load"]
 
@@ -68,7 +68,7 @@ def load(
         frame = _load(text, name, options, recorded)
     else:
         name, text, frame = "The table", "", take_frame(source, options)
-    names = [str(column) for column in frame.columns]
+    names = name_columns(frame.columns)
     check_header(names, name)
     if not len(frame):
         raise DataError(f"{name!r} is empty: it has a header and no rows.", "data")

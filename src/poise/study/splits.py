@@ -6,46 +6,38 @@ import numpy as np
 import pandas as pd
 from sklearn import model_selection
 
-from poise.study.errors import DataError
+from poise.study.errors import DataError, count_noun
 from poise.study.tables import Table
+from poise.study.time_splits import Pairs, split_forward, split_latest
 
-Pairs = list[tuple[np.ndarray, np.ndarray]]
+FEWEST_GROUPS = 3
+"""One for the test rows, and two for the folds."""
+DRAWS = 20
+NEAR = 0.05
+"""The difference between the requested and the actual share of test rows that goes without saying."""
 
 
 def split_test_rows(table: Table, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split the rows of a table.
 
     Args:
-        table: With a column of time the test rows are the latest ones; with groups, each group is on one side.
-        share: The share of test rows.
+        table: Rows of a unit are on one side. With a column of time the test rows are the latest ones; earlier rows of
+            groups that also have test rows are on neither side.
+        share: The share of test rows. It is met as far as units allow.
         seed: Decides which rows.
 
     Returns:
         The positions of the training rows and of the test rows, both sorted.
 
     Raises:
-        DataError: If there are too few rows.
+        DataError: If there are too few rows, groups or times.
     """
-    every = np.arange(len(table.target))
     if table.time is not None:
-        order = np.argsort(table.time.to_numpy(), kind="stable")
-        cut = len(every) - max(round(share * len(every)), 1)
-        return np.sort(order[:cut]), np.sort(order[cut:])
-    if table.groups is not None:
-        shuffle = model_selection.GroupShuffleSplit(1, test_size=share, random_state=seed)
-        training, testing = next(shuffle.split(every, groups=table.groups))
+        training, testing = split_latest(table.time.to_numpy(), table.units, share)
+    elif table.groups is not None:
+        training, testing = _split_groups(table, share, seed)
     else:
-        strata = table.target if table.classes else None
-        try:
-            training, testing = model_selection.train_test_split(
-                every, test_size=share, random_state=seed, stratify=strata
-            )
-        except ValueError as error:
-            raise DataError(
-                f"{len(every)} rows cannot be split into training and test rows: {error} Add rows, or change the share "
-                "of test rows.",
-                "test",
-            ) from None
+        training, testing = _split_rows(table, share, seed)
     if len(np.unique(table.target.iloc[training])) < 2:
         raise DataError(
             "The target has only one value in the training rows. Add rows, or use another seed.", "seed"
@@ -53,11 +45,29 @@ def split_test_rows(table: Table, share: float, seed: int) -> tuple[np.ndarray, 
     return np.sort(training), np.sort(testing)
 
 
+def note_split(table: Table, training: np.ndarray, testing: np.ndarray, share: float) -> list[str]:
+    """Return sentences about what `split_test_rows` did that a reader would not expect."""
+    notes, rows = [], len(table.target)
+    left_out = rows - len(training) - len(testing)
+    if left_out:
+        notes.append(
+            f"{left_out:,} of {count_noun(rows, 'row')} are left out, because their groups have rows both before and "
+            "after the first test row."
+        )
+    actual = len(testing) / rows
+    if abs(actual - share) > NEAR:
+        notes.append(
+            f"The share of test rows is {actual:.0%} instead of {share:.0%}, because rows of the same group or time, "
+            "and rows with the same features, stay together."
+        )
+    return notes
+
+
 def split_folds(table: Table, training: np.ndarray, count: int, seed: int) -> Pairs:
     """Split the training rows into folds.
 
     Args:
-        table: With a column of time no fold trains on the future; with groups, each group is on one side.
+        table: Rows of a unit are on one side. With a column of time no fold trains on the future.
         training: Positions of the training rows in the table.
         count: How many folds; fewer if a class has fewer rows.
         seed: Decides which rows.
@@ -66,48 +76,108 @@ def split_folds(table: Table, training: np.ndarray, count: int, seed: int) -> Pa
         For each fold its training rows and its held-out rows, as positions within `training`.
 
     Raises:
-        DataError: If there are too few rows or groups.
+        DataError: If there are too few rows, groups or times.
     """
-    groups = None if table.groups is None else table.groups.iloc[training].to_numpy()
+    units = None if table.units is None else table.units[training]
     target = table.target.iloc[training].to_numpy()
     if table.time is not None:
-        order = np.argsort(table.time.iloc[training].to_numpy(), kind="stable")
-        pairs = [(order[a], order[b]) for a, b in model_selection.TimeSeriesSplit(count).split(order)]
+        pairs = split_forward(table.time.iloc[training].to_numpy(), units, count)
     else:
-        pairs = _split_shuffled(target, groups, bool(table.classes), count, seed)
-    for number, (train, _) in enumerate(pairs):
+        pairs = _split_shuffled(target, units, table.groups is not None, bool(table.classes), count, seed)
+    for number, (train, held) in enumerate(pairs):
         missing = sorted(set(table.classes) - set(target[train]))
         if missing:
             raise DataError(
                 f"Fold {number} has no training row of class {missing[0]!r}. Use fewer folds, or remove rare classes.",
                 "cv",
             )
+        if not len(held):
+            raise DataError(f"Fold {number} of {count} has no held-out rows. Use fewer folds.", "cv")
     return pairs
 
 
-def _split_shuffled(
-    target: np.ndarray, groups: np.ndarray | None, is_stratified: bool, count: int, seed: int
-) -> Pairs:  # fmt: skip
-    if groups is not None and len(np.unique(groups)) < count:
+def _split_rows(table: Table, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw test rows at random, stratified by class; copies count as one row."""
+    unit_of, firsts = _number_units(table.units, len(table.target))
+    strata = table.target.iloc[firsts] if table.classes else None
+    try:
+        training, testing = model_selection.train_test_split(
+            np.arange(len(firsts)), test_size=share, random_state=seed, stratify=strata
+        )
+    except ValueError as error:
         raise DataError(
-            f"{count} folds need at least {count} groups; the training rows have {len(np.unique(groups))}. Use fewer "
+            f"{len(firsts)} rows cannot be split into training and test rows: {error} Add rows, or change the share "
+            "of test rows.",
+            "test",
+        ) from None
+    return np.flatnonzero(np.isin(unit_of, training)), np.flatnonzero(np.isin(unit_of, testing))
+
+
+def _split_groups(table: Table, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw test groups at random: of several draws, the one nearest to the requested share of rows."""
+    assert table.units is not None
+    assert table.groups is not None
+    sizes = np.bincount(table.units)
+    if len(sizes) < FEWEST_GROUPS:
+        raise DataError(
+            f"The group column {table.groups.name!r} has {count_noun(len(sizes), 'group')}, and a study needs at least "
+            f"{FEWEST_GROUPS}: one for the test rows and two for the folds. Choose a different column.",
+            "groups",
+        )
+    random, wanted = np.random.default_rng(seed), share * len(table.units)
+    draws = [_draw_groups(random.permutation(len(sizes)), sizes, wanted) for _ in range(DRAWS)]
+    is_test = np.isin(table.units, min(draws, key=lambda groups: abs(sizes[groups].sum() - wanted)))
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)
+
+
+def _draw_groups(order: np.ndarray, sizes: np.ndarray, wanted: float) -> list[int]:
+    """Take, in order, each group that brings the number of rows nearer to the wanted one; two groups are left."""
+    chosen: list[int] = []
+    taken = 0
+    for group in order:
+        if len(chosen) < len(sizes) - 2 and abs(taken + sizes[group] - wanted) < abs(taken - wanted):
+            chosen.append(int(group))
+            taken += sizes[group]
+    return chosen or [int(order[sizes[order].argmin()])]
+
+
+def _split_shuffled(
+    target: np.ndarray, units: np.ndarray | None, are_groups: bool, is_stratified: bool, count: int, seed: int
+) -> Pairs:  # fmt: skip
+    unit_of, firsts = _number_units(units, len(target))
+    if are_groups and len(firsts) < count:
+        raise DataError(
+            f"{count} folds need at least {count} groups; the training rows have {len(firsts)}. Use fewer "
             "folds, or another column of groups.",
             "cv",
         )
     if is_stratified:
-        fewest = pd.Series(target).value_counts().min()
-        if groups is None and fewest < count:
+        fewest = pd.Series(target[firsts]).value_counts().min()
+        if not are_groups and fewest < count:
             count = max(int(fewest), 2)
-        splitter = model_selection.StratifiedKFold if groups is None else model_selection.StratifiedGroupKFold
+        splitter = model_selection.StratifiedGroupKFold if are_groups else model_selection.StratifiedKFold
     else:
-        splitter = model_selection.KFold if groups is None else model_selection.GroupKFold
+        splitter = model_selection.GroupKFold if are_groups else model_selection.KFold
     shuffling = {} if splitter is model_selection.GroupKFold else {"shuffle": True, "random_state": seed}
+    # Groups differ in size, so that their rows are balanced; copies count as one row.
+    rows, groups = (np.arange(len(target)), unit_of) if are_groups else (firsts, None)
     try:
         with warnings.catch_warnings():
             # A fold may hold out no row of a rare class; the caller checks that each fold trains on every class.
             warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
-            return [*splitter(count, **shuffling).split(target, target if is_stratified else None, groups)]
+            splits = [*splitter(count, **shuffling).split(rows, target[rows] if is_stratified else None, groups)]
     except ValueError as error:
         raise DataError(
             f"The rows cannot be split into {count} folds: {error} Use fewer folds.", "cv"
         ) from None  # fmt: skip
+    if are_groups:
+        return splits
+    return [(np.flatnonzero(np.isin(unit_of, train)), np.flatnonzero(np.isin(unit_of, held))) for train, held in splits]
+
+
+def _number_units(units: np.ndarray | None, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (rows,) the numbers of the units, from 0, and (units,) their first rows."""
+    if units is None:
+        return np.arange(rows), np.arange(rows)
+    _, firsts, unit_of = np.unique(units, return_index=True, return_inverse=True)
+    return unit_of, firsts

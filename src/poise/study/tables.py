@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from poise.study.columns.base import Column, RawColumn, text_of
@@ -11,6 +13,7 @@ from poise.study.columns.kinds import TYPES
 from poise.study.columns.number_text import parse_number
 from poise.study.columns.reading import detect_kind, list_set_aside, note_doubt, read_columns
 from poise.study.columns.text_rules import TextRules, make_rules
+from poise.study.duplicates import find_duplicates, join_units
 from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.file_options import FileOptions
 from poise.study.leaks import find_leaks
@@ -35,9 +38,10 @@ class Table:
         classes: The classes in the order of the network's outputs; empty in regression and counts.
         groups: (rows,) rows with the same value stay together; or `None`.
         time: (rows,) numbers or datetimes that order the rows; or `None`.
-        weight: (rows,) float64, finite, not negative and not all 0; or `None`.
+        weight: (rows,) float64, finite and positive; or `None`.
         notes: Sentences that a reader must know.
         task_reason: What the target holds, from which the task was inferred; `""` if the task was requested.
+        copies: (rows,) rows with the same number have equal features and stay together; `None` if none do.
     """
 
     name: str
@@ -52,6 +56,12 @@ class Table:
     weight: pd.Series | None
     notes: tuple[str, ...]
     task_reason: str = ""
+    copies: np.ndarray | None = None
+
+    @cached_property
+    def units(self) -> np.ndarray | None:
+        """(rows,) the numbers of the units that stay together, by groups and copies; `None` if every row is one."""
+        return join_units(self.groups, self.copies)
 
 
 def read(
@@ -60,6 +70,7 @@ def read(
     *,
     task: str | None = None,
     drop: Sequence[str] = (),
+    keep: Sequence[str] = (),
     groups: str | None = None,
     time: str | None = None,
     weight: str | None = None,
@@ -82,9 +93,10 @@ def read(
             are counts; other whole numbers are classes if they are few (at most 20, each in 10 rows on average);
             everything else is regression.
         drop: Columns to leave out. Default: `()`.
+        keep: Columns to use although they look like free text, an identifier or a row number. Default: `()`.
         groups: A column of group labels; rows with the same label stay together. Default: `None`.
         time: A column that orders the rows. Default: `None`.
-        weight: A column of sample weights. Default: `None`.
+        weight: A column of sample weights; rows of weight 0 are left out. Default: `None`.
         types: For some columns, what they are read as: `"categorical"`, `"numeric"`, `"date"`, `"text"` (categories if
             the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which detects it.
         delimiter, encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
@@ -118,40 +130,53 @@ def read(
         )
     roles = {"target": target, "groups": groups, "time": time, "weight": weight}
     roles = {role: column for role, column in roles.items() if column is not None}
-    _check_roles(roles, drop, frame, name)
+    _check_roles(roles, drop, keep, frame, name)
+    frame, count = frame.reset_index(drop=True), len(frame)  # the index: positions of the rows in the source
     _check_types(types, roles, frame, name)
     numbers = [column for column in frame if column not in drop and types.get(str(column), "numeric") == "numeric"]
     rules, doubtful = make_rules(frame[numbers], decimal, missing)
+    notes = _note_decimal(doubtful, rules)
+    weights = None if weight is None else _read_weight(frame[weight], rules)
+    if weights is not None and (weights == 0).any():
+        notes.append(f"{(weights == 0).sum()} of {len(frame)} rows have weight 0 in {weight!r} and are left out.")
+        frame = frame[(weights != 0).to_numpy()]
     labels = read_target(frame[target], rules)
-    notes = [*labels.notes, *_note_decimal(doubtful, rules)]
-    has_gaps = len(labels.rows) < len(frame)
+    notes = [*labels.notes, *notes]
     frame = frame.iloc[labels.rows]
+    has_gaps = len(frame) < count
     if len(frame) < FEWEST_ROWS:
-        with_target = f" with a value for {target!r}" if has_gaps else ""
+        usable = f" with a value for {target!r}{' and a positive weight' if weight else ''}" if has_gaps else ""
         raise DataError(
-            f"{name} has {count_noun(len(frame), 'row')}{with_target}; a study needs at least {FEWEST_ROWS}. Add rows."
+            f"{name} has {count_noun(len(frame), 'row')}{usable}; a study needs at least {FEWEST_ROWS}. Add rows."
         )
     task, task_reason = infer_task(labels.values, labels.is_number) if task is None else (task, "")
     values, classes = pose_task(labels, task)
     notes += note_rare_classes(values, classes)
-    names = [column for column in frame.columns if column not in roles.values()]
-    columns, features, doubts = read_columns(frame, names, set(drop), rules, types)
+    taken = set(roles.values())
+    names = [column for column in frame.columns if column not in taken]
+    columns, features, doubts = read_columns(frame, names, set(drop), rules, types, set(keep))
     if not columns:
         raise DataError(f"{name} has no column besides its target {target!r}. Add at least one to predict it from.")
     if not features:
         raise DataError(
             f"No column is left to predict {target!r} from. Set aside: {'; '.join(list_set_aside(columns))}. Add a "
-            "column of numbers, dates or categories that repeat."
+            "column of numbers, dates or categories that repeat, or keep one of these."
         )
     notes += doubts
     notes += [f"Set aside: {columns_and_reason}." for columns_and_reason in list_set_aside(columns)]
+    group_labels = None if groups is None else _read_groups(frame[groups], rules)
+    times, doubts = (None, []) if time is None else _read_time(frame[time], rules)
+    notes += doubts
+    duplicates = find_duplicates(pd.DataFrame(features), values, group_labels, by_time=time is not None)
+    notes += duplicates.notes
+    distinct = duplicates.distinct
     notes += [
         f"Column {column!r} determines the target {target!r} almost exactly. This looks like a leak; consider "
         "dropping the column."
-        for column in find_leaks(features, values, task, classes)
+        for column in find_leaks(
+            {column: feature.iloc[distinct] for column, feature in features.items()}, values[distinct], task, classes
+        )
     ]
-    times, doubts = (None, []) if time is None else _read_time(frame[time], rules)
-    notes += doubts
     return Table(
         name=Path(name).stem,
         source=text,
@@ -160,11 +185,12 @@ def read(
         target=pd.Series(values, name=target, dtype=object if classes else "float64"),
         task=task,
         classes=classes,
-        groups=None if groups is None else _read_groups(frame[groups], rules),
+        groups=group_labels,
         time=times,
-        weight=None if weight is None else _read_weight(frame[weight], rules),
+        weight=None if weights is None else _take_weights(weights, frame.index),
         notes=tuple(notes),
         task_reason=task_reason,
+        copies=duplicates.copies,
     )
 
 
@@ -174,8 +200,14 @@ def _default_target(text: str, frame: pd.DataFrame) -> str | None:
     return "y" if text.lower().endswith(".npz") and "y" in frame.columns else None
 
 
-def _check_roles(roles: dict[str, str], drop: Sequence[str], frame: pd.DataFrame, name: str) -> None:
-    for argument, column in (*roles.items(), *(("drop", column) for column in drop)):
+def _check_roles(
+    roles: dict[str, str], drop: Sequence[str], keep: Sequence[str], frame: pd.DataFrame, name: str
+) -> None:
+    lists = {"drop": drop, "keep": keep}
+    for argument, column in (
+        *roles.items(),
+        *((name, column) for name, columns in lists.items() for column in columns),
+    ):
         check_column(column, frame, name, argument)
     seen: dict[str, str] = {}
     for role, column in roles.items():
@@ -187,7 +219,16 @@ def _check_roles(roles: dict[str, str], drop: Sequence[str], frame: pd.DataFrame
             raise DataError(
                 f"Column {column!r} is the {role} and cannot be dropped. Drop others, or choose another {role}.", "drop"
             )
+        if column in keep:
+            raise DataError(
+                f"Column {column!r} is the {role} and cannot be kept as a feature. Keep others, or choose another "
+                f"{role}.",
+                "keep",
+            )
         seen[column] = role
+    both = [column for column in keep if column in drop]
+    if both:
+        raise DataError(f"Column {both[0]!r} cannot be both dropped and kept. Choose one of the two.", "keep")
 
 
 def _check_types(types: Mapping[str, str], roles: Mapping[str, str], frame: pd.DataFrame, name: str) -> None:
@@ -250,7 +291,6 @@ def _read_weight(values: pd.Series, rules: TextRules) -> pd.Series:
             f"The weight column {values.name!r} must contain numbers >= 0. Choose a different column.", "weight"
         )
     weight = pd.Series(detected.values, name=values.name)
-    _check_complete(weight, "weight")
     if (weight < 0).any():
         raise DataError(
             f"The weight column {values.name!r} must contain numbers >= 0, got {text_of(weight.min())}.", "weight"
@@ -260,6 +300,12 @@ def _read_weight(values: pd.Series, rules: TextRules) -> pd.Series:
             f"The weight column {values.name!r} is 0 in every row. At least one weight must be positive.", "weight"
         )
     return weight
+
+
+def _take_weights(weights: pd.Series, rows: pd.Index) -> pd.Series:
+    taken = weights.loc[rows].reset_index(drop=True)
+    _check_complete(taken, "weight")
+    return taken
 
 
 def _check_complete(values: pd.Series, role: str) -> None:

@@ -226,6 +226,10 @@ class ColumnKind(ABC):
     def make_transformer(self) -> BaseEstimator:
         """Return a scikit-learn transformer, not fitted, that takes what `lay_out` returns."""
 
+    def weigh(self, transformer: Any, values: pd.DataFrame, weight: np.ndarray) -> None:
+        """Fit a transformer, already fitted to these values, by the positive weights of their rows."""
+        return
+
     @abstractmethod
     def input_keys(self, transformer: Any, keys: Sequence[Key]) -> list[Key]:
         """Return what each output of a fitted transformer is, given the keys of its inputs."""

@@ -13,6 +13,7 @@ from poise.study.columns.base import Column, ColumnKind, Detected, Key, RawColum
 from poise.study.columns.date_text import FIRST_YEAR, LAST_YEAR, find_order, parse_dates
 from poise.study.columns.number_column import make_scaler, set_constants_to_zero
 from poise.study.columns.tolerance import find_unreadable, note_missing
+from poise.study.columns.weighting import weigh_scaler
 from poise.study.errors import count_noun
 
 PARTS = ("year", "month", "day", "weekday", "hour", "days", "missing")
@@ -78,6 +79,9 @@ class DateColumn(ColumnKind):
 
     def make_transformer(self) -> Pipeline:
         return make_scaler(marks_missing=False)
+
+    def weigh(self, transformer: Any, values: pd.DataFrame, weight: np.ndarray) -> None:
+        weigh_scaler(transformer, values, weight)
 
     def input_keys(self, transformer: Any, keys: Sequence[Key]) -> list[Key]:
         set_constants_to_zero(transformer.named_steps["scale"])

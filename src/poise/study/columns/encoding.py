@@ -43,8 +43,14 @@ class Encoder:
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = tuple(column for column in columns if column.is_used)
 
-    def fit(self, features: pd.DataFrame) -> "Encoder":
-        """Fit medians, scales and categories to these rows, and return the encoder."""
+    def fit(self, features: pd.DataFrame, weight: np.ndarray | None = None) -> "Encoder":
+        """Fit medians, scales and categories to these rows, and return the encoder.
+
+        Args:
+            features: The rows.
+            weight: (rows,) positive weights, by which medians, means and standard deviations are computed. Default:
+                `None`.
+        """
         laid_out, layout = self._lay_out(features)
         places: dict[str, list[int]] = {column.name: [] for column in self.columns}
         for place, key in enumerate(layout):
@@ -58,6 +64,9 @@ class Encoder:
         self.transformer = ColumnTransformer(parts, sparse_threshold=0.0)
         self.transformer.fit(laid_out)
         fitted = self.transformer.transformers_[: len(parts)]
+        if weight is not None:
+            for kind, (_, part, taken) in zip(kinds, fitted, strict=True):
+                kind.weigh(part, laid_out[taken], weight)
         self.keys = tuple(
             key
             for kind, (_, part, taken) in zip(kinds, fitted, strict=True)

@@ -13,6 +13,7 @@ from poise.study.columns.base import Key
 from poise.study.columns.encoding import Encoder
 from poise.study.errors import DataError
 from poise.study.tables import Table
+from poise.study.weights import relative_weights, scale_to_mean_one
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,8 @@ class Folds:
         x: (blocks * rows, inputs) float32.
         y: Regression: (blocks * rows, 1), standardized by the training rows of the block. Counts: (blocks * rows, 1),
             unchanged. Binary: (blocks * rows, 1), 0 or 1. Multiclass: (blocks * rows,) int32.
-        weight: (blocks * rows,) float32, or `None`.
+        weight: (blocks * rows,) float32, with mean 1 over the training rows and over the held-out rows of each block;
+            `None` if there are no weights, or all are equal.
         replicas: One per block; `train` and `held` are positions in `x`, all within the block. The last has fold −1
             and trains on all rows.
         encoder: The encoder of all rows, whose inputs are the columns of `x`.
@@ -42,6 +44,13 @@ class Folds:
     center: float
     scale: float
 
+    def weight_of(self, positions: np.ndarray) -> np.ndarray:
+        """Return the weights of stacked rows as float64, with mean 1 over all training rows."""
+        if self.weight is None:
+            return np.ones(len(positions))
+        size = len(self.replicas[-1].train)
+        return self.weight[-size:][positions % size].astype("float64")
+
 
 def encode_folds(table: Table, rows: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Folds:
     """Encode the training rows, once for every fold and once for all rows.
@@ -55,7 +64,7 @@ def encode_folds(table: Table, rows: np.ndarray, pairs: list[tuple[np.ndarray, n
         The encoded rows.
 
     Raises:
-        DataError: If the training rows of a fold have no weight, or numbers are too large for float32.
+        DataError: If numbers are too large for float32.
 
     Examples:
         >>> import numpy as np
@@ -67,20 +76,22 @@ def encode_folds(table: Table, rows: np.ndarray, pairs: list[tuple[np.ndarray, n
     """
     size = len(rows)
     features = table.features.iloc[rows].reset_index(drop=True)
-    encoder = Encoder(table.columns).fit(features)
+    weight = relative_weights(table.weight, rows)
+    encoder = Encoder(table.columns).fit(features, weight)
     parts = [(fold, np.asarray(train), np.asarray(held)) for fold, (train, held) in enumerate(pairs)]
     parts.append((-1, np.arange(size), np.arange(0)))
     x = np.zeros((len(parts) * size, len(encoder.inputs)), "float32")
-    replicas = []
+    replicas, weights = [], []
     for block, (fold, train, held) in enumerate(parts):
-        fold_encoder = encoder if fold < 0 else Encoder(table.columns).fit(features.iloc[train])
+        fold_weight = None if weight is None else weight[train]
+        fold_encoder = encoder if fold < 0 else Encoder(table.columns).fit(features.iloc[train], fold_weight)
         start = block * size
         _encode_into(x[start : start + size], fold_encoder, features, encoder.keys)
+        if weight is not None:
+            weights.append(scale_to_mean_one(weight, Replica(fold, 0, train, held)))
         replicas.append(Replica(fold, 0, start + train, start + held))
-    weight = None if table.weight is None else table.weight.to_numpy()[rows]
     y, center, scale = _stack_targets(table, rows, [train for _, train, _ in parts], weight)
-    stacked = None if weight is None else _to_finite_float32(np.tile(weight, len(parts)), _weight_name(table))
-    return Folds(x, y, stacked, replicas, encoder, center, scale)
+    return Folds(x, y, np.concatenate(weights) if weights else None, replicas, encoder, center, scale)
 
 
 def _encode_into(x: np.ndarray, encoder: Encoder, features: pd.DataFrame, keys: tuple[Key, ...]) -> None:
@@ -104,12 +115,6 @@ def _stack_targets(
         codes = pd.Categorical(values, categories=list(table.classes)).codes
         stacked = np.tile(codes, len(training))
         return (stacked.astype("float32")[:, None] if table.task == "binary" else stacked.astype("int32")), 0.0, 1.0
-    if weight is not None and any(not weight[train].any() for train in training):
-        raise DataError(
-            f"All training rows of a fold have weight 0 in column {_weight_name(table)!r}. Use fewer folds, or another "
-            "column of weights.",
-            "cv",
-        )
     if table.task == "counts":
         return _to_finite_float32(np.tile(values, len(training)), name)[:, None], 0.0, 1.0
     blocks, center, scale = [], 0.0, 1.0
@@ -125,19 +130,15 @@ def standardize(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None
     Returns:
         The standardized values, the mean, and the standard deviation.
     """
-    unit = float(np.abs(values[train]).max()) or 1.0  # keeps squares finite
     if weight is not None:
-        weight = weight / weight.max()
+        train, weight = train[weight > 0], weight[weight > 0] / weight.max()
+    unit = float(np.abs(values[train]).max()) or 1.0  # keeps squares finite
     with np.errstate(over="ignore", invalid="ignore"):
         y = values / unit
         center = float(np.average(y[train], weights=weight))
         scale = float(np.sqrt(np.average((y[train] - center) ** 2, weights=weight)))
         scale = scale if scale > 1e-14 else 1.0 / unit
         return (y - center) / scale, center * unit, scale * unit
-
-
-def _weight_name(table: Table) -> str:
-    return "" if table.weight is None else str(table.weight.name)
 
 
 def _to_finite_float32(values: np.ndarray, name: str) -> np.ndarray:

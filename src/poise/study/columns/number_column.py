@@ -1,6 +1,5 @@
 """Columns of numbers: truth values, durations and numbers written as text included."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +14,10 @@ from poise.study.columns.base import Column, ColumnKind, Detected, Key, RawColum
 from poise.study.columns.number_text import has_unit, parse_number, parse_plain_numbers
 from poise.study.columns.text_rules import TextRules
 from poise.study.columns.tolerance import MOST_IGNORED_TEXTS, find_unreadable, note_missing
+from poise.study.columns.weighting import weigh_scaler
 from poise.study.errors import count_noun
 
 TRUTHS = {"true": 1.0, "false": 0.0}
-IDENTIFIER_NAMES = {
-    "id", "ids", "index", "idx", "key", "nr", "no", "row", "rowid", "rownum", "uid", "uuid", "number",
-}  # fmt: skip
 SQUARABLE = 1e100
 """Larger numbers are clipped: the variance of a column might overflow."""
 
@@ -78,17 +75,14 @@ class NumberColumn(ColumnKind):
         converted = _finite(pd.Series(raw.texts.spread(numbers, np.nan)))[0]
         return _without_missing(converted, raw.rules, decimal)
 
-    def reason_to_set_aside(self, name: str, values: np.ndarray) -> str:
-        reason = super().reason_to_set_aside(name, values)
-        if not reason and not np.isnan(values).any() and _names_an_identifier(name) and _counts_up(values):
-            return "an identifier: whole numbers that increase from row to row"
-        return reason
-
     def lay_out(self, features: pd.DataFrame) -> tuple[pd.DataFrame, list[Key]]:
         return features.clip(-SQUARABLE, SQUARABLE), [Key(name, "value") for name in features.columns]
 
     def make_transformer(self) -> Pipeline:
         return make_scaler(marks_missing=True)
+
+    def weigh(self, transformer: Any, values: pd.DataFrame, weight: np.ndarray) -> None:
+        weigh_scaler(transformer, values, weight)
 
     def input_keys(self, transformer: Any, keys: Sequence[Key]) -> list[Key]:
         set_constants_to_zero(transformer.named_steps["scale"])
@@ -184,11 +178,3 @@ def _parse_all(texts: Texts, missing: Sequence[bool], decimal: str) -> list[floa
         if failed > MOST_IGNORED_TEXTS:
             return None
     return numbers
-
-
-def _names_an_identifier(name: str) -> bool:
-    return any(word.lower() in IDENTIFIER_NAMES for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name))
-
-
-def _counts_up(values: np.ndarray) -> bool:
-    return bool((np.diff(values) > 0).all() and (values % 1 == 0).all())

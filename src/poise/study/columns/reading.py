@@ -14,11 +14,12 @@ from poise.study.columns.base import (
     UnexpectedValueError,
     is_constant,
 )
+from poise.study.columns.identifiers import find_identifier
 from poise.study.columns.kinds import KINDS, TYPES, kind_named
 from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.columns.text_rules import TextRules, make_rules
 from poise.study.errors import DataError, count_noun, quote_names
-from poise.study.headers import check_column, check_header
+from poise.study.headers import check_column, check_header, name_columns
 
 
 def read_columns(
@@ -27,16 +28,18 @@ def read_columns(
     dropped: Collection[str],
     rules: TextRules,
     types: Mapping[str, str] | None = None,
+    kept: Collection[str] = (),
 ) -> tuple[list[Column], dict[str, pd.Series], list[str]]:
     """Read columns of a table.
 
     Args:
-        frame: The table.
+        frame: The table; its index holds the positions of the rows in the source.
         names: The columns to read, in order.
         dropped: Those that the user leaves out.
         rules: How text is read.
         types: For some of them the type that the user requests, a key of `poise.study.columns.kinds.TYPES`. Default:
             `None`.
+        kept: Those that are used although they look like free text or an identifier. Default: none.
 
     Returns:
         A description of every column, the values of the columns in use, and sentences about what was assumed.
@@ -57,7 +60,8 @@ def read_columns(
         kind = None if request is None else request.kind
         detected = detect_kind(raw) if kind is None else _read_as(kind, raw)
         missing = int(pd.isna(detected.values).sum())
-        reason = _reason_to_set_aside(name, detected, missing, is_kept=request is not None and request.is_kept)
+        is_kept = name in kept or (request is not None and request.is_kept)
+        reason = _reason_to_set_aside(frame[name], detected, missing, is_kept=is_kept)
         if detected.kind is None or reason:
             columns.append(Column(name, SET_ASIDE, missing, reason))
             continue
@@ -139,7 +143,7 @@ def convert_rows(
         >>> convert_rows(rows, table.columns, name).equals(table.features)
         True
     """
-    frame = frame.set_axis([str(column) for column in frame.columns], axis="columns")
+    frame = frame.set_axis(name_columns(frame.columns), axis="columns")
     used = [column for column in columns if column.is_used]
     check_header(list(frame.columns), name)
     for column in used:
@@ -191,11 +195,13 @@ def _read_as(kind: ColumnKind, raw: RawColumn) -> Detected:
     )
 
 
-def _reason_to_set_aside(name: str, detected: Detected, missing: int, *, is_kept: bool) -> str:
+def _reason_to_set_aside(source: pd.Series, detected: Detected, missing: int, *, is_kept: bool) -> str:
     if detected.kind is None:
         return detected.notes[0]
     if missing == len(detected.values):
         return "no value in any row"
     if is_kept:
         return CONSTANT if is_constant(detected.values) else ""
-    return detected.kind.reason_to_set_aside(name, detected.values)
+    return detected.kind.reason_to_set_aside(str(source.name), detected.values) or find_identifier(
+        source, detected.values
+    )

@@ -15,6 +15,8 @@ from poise.rules.members import path_of
 from poise.rules.rule import Role, Rule
 from poise.study.file_options import FileOptions
 from poise.study.findings import Findings, has_penalty
+from poise.study.splits import split_test_rows
+from poise.study.weights import relative_weights
 
 LOSSES = {
     "regression": "keras.losses.MeanSquaredError()",
@@ -34,6 +36,7 @@ def write_script(study: Findings) -> str:
     file nor a built-in table, it expects them as the DataFrame `frame`.
     """
     table, settings, best = study.table, study.settings, study.best
+    training, _ = split_test_rows(table, settings.test, settings.seed)
     # The names in a custom network depend on what was built before it; its places do not.
     custom = best.model if settings.model else None
     rules = best.stage.rules_at(best.strength) if has_penalty(best) else []
@@ -52,7 +55,7 @@ def write_script(study: Findings) -> str:
         task=table.task,
         center=study.center,
         scale=study.scale,
-        is_weighted=table.weight is not None,
+        is_weighted=relative_weights(table.weight, training) is not None,
         inputs=len(study.encoder.inputs),
         outputs=best.model.output_shape[-1],
         activation=', activation="exponential"' if table.task == "counts" else "",
@@ -66,8 +69,7 @@ def _read_arguments(study: Findings) -> str:
     """The arguments of `read`."""
     table = study.table
     options: dict[str, Any] = {"task": table.task}
-    if study.settings.drop:
-        options["drop"] = [*study.settings.drop]
+    options |= {name: [*columns] for name in ("drop", "keep") if (columns := getattr(study.settings, name))}
     roles = {"groups": table.groups, "time": table.time, "weight": table.weight}
     options |= {name: str(role.name) for name, role in roles.items() if role is not None}
     if study.settings.types:

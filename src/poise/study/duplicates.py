@@ -1,0 +1,97 @@
+"""Find rows with equal features, and decide which rows stay together.
+
+A copy of a training row among the test rows tells how well a network remembers, and not how well it predicts.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from poise.study.errors import count_noun
+
+FEWEST_UNITS = 20
+FEWEST_DISTINCT = 0.1
+"""The share of rows that differ. If fewer do, rows are equal because the columns have few values, and not as copies."""
+
+
+@dataclass(frozen=True, eq=False)
+class Duplicates:
+    """The rows with equal features.
+
+    Args:
+        copies: (rows,) the number of the distinct row that a row equals: rows with the same number stay together;
+            `None` if there is nothing to keep together.
+        distinct: Positions of the rows without further exact copies, of which the target is a copy too.
+        notes: Sentences that a reader must know.
+    """
+
+    copies: np.ndarray | None
+    distinct: np.ndarray
+    notes: list[str]
+
+
+def find_duplicates(
+    features: pd.DataFrame, target: np.ndarray, groups: pd.Series | None = None, *, by_time: bool = False
+) -> Duplicates:
+    """Find the rows with equal features.
+
+    They are copies, and stay together, if a tenth of all rows differ (and 20 rows do), or if equal features always come
+    with an equal target. Otherwise the columns have so few values that rows coincide.
+
+    Args:
+        features: The columns in use.
+        target: (rows,) numbers or labels.
+        groups: (rows,) the labels of groups that stay together. Default: `None`.
+        by_time: Whether rows are split by time, and copies with them. Default: `False`.
+    """
+    copies = _number_equal_rows(features)
+    pairs = _number_equal_rows(pd.DataFrame({"features": copies, "target": target}))
+    count, kinds, exact = len(copies), int(copies.max()) + 1, int(pairs.max()) + 1
+    if kinds == count:
+        return Duplicates(None, np.arange(count), [])
+    found = f"{count - kinds:,} of {count_noun(count, 'row')} have the same features as an earlier row."
+    if exact < count:
+        same = "All of these have" if exact == kinds else f"Of these, {count - exact:,} have"
+        found += f" {same} the same target as well."
+    if kinds < FEWEST_UNITS or (kinds < FEWEST_DISTINCT * count and exact > kinds):
+        reason = "They do not stay together, because the columns have few values."
+        return Duplicates(None, np.arange(count), [f"{found} {reason}"])
+    reason = "Rows with the same features are all test rows or all in the same fold."
+    if by_time:
+        copies, reason = None, "They are split by time, as all rows are."
+    elif groups is not None and _count_joined(groups, copies) < groups.nunique() / 2:
+        copies, reason = None, "They do not stay together, because they connect most groups."
+    return Duplicates(copies, np.unique(pairs, return_index=True)[1], [f"{found} {reason}"])
+
+
+def join_units(groups: pd.Series | None, copies: np.ndarray | None) -> np.ndarray | None:
+    """Return the units that stay together: rows of one group, and rows that are copies of each other.
+
+    Args:
+        groups: (rows,) labels, or `None`.
+        copies: (rows,) numbers, or `None`.
+
+    Returns:
+        (rows,) the numbers of the units, from 0; `None` if every row is a unit.
+    """
+    if groups is None or copies is None:
+        parts = groups if copies is None else copies
+        return None if parts is None else np.unique(parts, return_inverse=True)[1]
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    labels = np.unique(groups, return_inverse=True)[1]
+    size = labels.max() + 1
+    edges = coo_array((np.ones(len(labels)), (labels, size + copies)), shape=(size + copies.max() + 1,) * 2)
+    return np.unique(connected_components(edges, directed=False)[1][labels], return_inverse=True)[1]
+
+
+def _count_joined(groups: pd.Series, copies: np.ndarray) -> int:
+    units = join_units(groups, copies)
+    return 0 if units is None else int(units.max()) + 1
+
+
+def _number_equal_rows(frame: pd.DataFrame) -> np.ndarray:
+    """Return (rows,) numbers that are equal where rows are equal; missing values are."""
+    return pd.factorize(pd.util.hash_pandas_object(frame, index=False))[0]
