@@ -20,7 +20,7 @@ BACKENDS = ("jax", "tensorflow", "torch")
 OPTIONS = {
     "hidden_layer_sizes": "--hidden-layer-sizes", "learning_rate": "--learning-rate", "max_iter": "--max-iter",
     "n_init": "--n-init", "penalties": "--penalty", "time_column": "--time",
-    **{name: f"--{name}" for name in ("choose", "cv", "executor", "seed", "strengths", "task", "test")},
+    **{name: f"--{name}" for name in ("choose", "cv", "executor", "seed", "sparse", "strengths", "task", "test")},
 }  # fmt: skip
 """Arguments of the library with which messages start, and the options that set them."""
 

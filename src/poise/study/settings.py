@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 
-from poise.study.candidates.penalties import DEFAULT_PENALTIES
+from poise.study.candidates.penalties import DEFAULT_PENALTIES, selects_columns
 from poise.study.errors import DataError
 
 NO_PENALTY = "none"
 """The name of the baseline: no penalty, with early stopping."""
 FULL_TRAINING = "full_training"
 """The name of the network without a penalty that takes all steps. It is shown, and never chosen."""
+SELECTION = "selection"
+"""The name of the network of the selected columns, if it is another one than the candidate's that predicts."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Settings:
     delimiter: str | None = None
     decimal: str | None = None
     encoding: str | None = None
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         known = sorted({NO_PENALTY, *self.penalties})
@@ -54,3 +57,9 @@ class Settings:
         for name, (is_allowed, demand) in limits.items():
             if not is_allowed:
                 raise DataError(f"{name} must {demand}, got {getattr(self, name)!r}.", name)
+        if self.sparse and not any(map(selects_columns, self.penalties)):
+            raise DataError(
+                f"sparse needs a penalty that selects columns, got {', '.join(self.penalties) or 'no penalty'}. Compare "
+                "'adaptive' or 'group' as well.",
+                "sparse",
+            )

@@ -4,7 +4,10 @@ Every sentence is computed from the numbers and claims no more than they show: i
 zero, it says that there is no clear difference. A sentence has at most two numbers.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
 
 from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings, has_penalty
@@ -14,6 +17,8 @@ from poise.study.scores import Estimate, score_name
 NEARLY = 0.05
 """A relative residual below this is close to convergence."""
 DIGITS = 2
+MOST_RUNS = 0.5
+"""A column is uncertain if it is selected by a smaller share of training runs, or not selected although by a larger."""
 
 
 def write_answer(study: Findings) -> list[str]:
@@ -157,36 +162,85 @@ def _write_selection(study: Findings) -> str:
                 "actually uses."
             )
         return f"All {total:,} columns are used, because no penalty in this study can drop a column."
-    total, selected = len(selector.stability), set(selector.selected)
-    penalty = _capitalize(name_inside(selector))
-    shares = selector.stability
-    inside, outside = (
-        [float(share) for column, share in shares.items() if (column in selected) == is_selected]
-        for is_selected in (True, False)
-    )
-    runs = f"the {len(replica_table(selector.path.lanes))} training runs"
-    reason = f"Columns are selected at {explain_selection(selector)}."
+    sentences = [
+        _name_selected(selector, len(selector.stability)),
+        f"Columns are selected at {explain_selection(selector)}.",
+        *_write_stability(selector, selector.selected, selector.stability),
+        *_explain_uncertain_columns(selector.selected, selector.stability),
+        *_write_needs(study),
+    ]
+    return " ".join(sentences)
+
+
+def _name_selected(selector: Candidate, total: int) -> str:
+    selected, penalty = selector.selected or (), _capitalize(name_inside(selector))
     if not selected:
-        highest = max(outside)
-        stable = (
-            f"No column is selected in more than {highest:.0%} of {runs}."
-            if highest
-            else "No training run selects any column."
-        )
-        return f"{penalty} selects no column. {reason} {stable}"
-    lowest = min(inside)
-    least = f"Every selected column is selected in at least {lowest:.0%} of {runs}."
-    if lowest == 1.0:
-        least = f"Each selected column is selected in all of {runs}."
+        return f"{penalty} selects no column."
     if len(selected) == total:
-        every = f"all {total:,} columns" if total > 1 else "the only column"
-        return f"{penalty} selects {every}. {reason} {least}"
-    highest = max(outside)
-    most = "No other column is selected in any of them."
-    if highest:
-        most = f"No other column is selected in more than {highest:.0%} of them."
-    count = f"{len(selected):,} of {total:,} columns"
-    return f"{penalty} selects {count}: {list_names(selector.selected)}. {reason} {least} {most}"
+        return f"{penalty} selects {f'all {total:,} columns' if total > 1 else 'the only column'}."
+    return f"{penalty} selects {len(selected):,} of {total:,} columns: {list_names(selected)}."
+
+
+def _write_stability(selector: Candidate, selected: Sequence[str], stability: pd.Series) -> list[str]:
+    """Return the stability of the selected columns, and of the others."""
+    is_selected = stability.index.isin(list(selected))
+    runs = len(replica_table(selector.path.lanes))
+    meaning = f"stability, the share of the {runs} training runs that select a column,"
+    sentences = []
+    if is_selected.any():
+        lowest = f"{stability[is_selected].min():.0%}"
+        sentences.append(f"The {meaning} is {'' if lowest == '100%' else 'at least '}{lowest} for each selected column.")
+    if not is_selected.all():
+        highest, subject = stability[~is_selected].max(), "any other column" if is_selected.any() else "any column"
+        if not highest:
+            sentences.append(f"No training run selects {subject}.")
+        elif is_selected.any():
+            sentences.append(f"It is at most {highest:.0%} for {subject}.")
+        else:
+            sentences.append(f"The {meaning} is at most {highest:.0%}.")
+    return sentences
+
+
+def _explain_uncertain_columns(selected: Sequence[str], stability: pd.Series) -> list[str]:
+    """Return what to think of columns on which the selection and most training runs differ."""
+    is_selected = stability.index.isin(list(selected))
+    doubtful = [str(name) for name in stability.index[is_selected & (stability < MOST_RUNS)]]
+    left_out = [str(name) for name in stability.index[~is_selected & (stability > MOST_RUNS)]]
+    sentences = []
+    if len(doubtful) == 1:
+        share = f"only in {stability[doubtful[0]]:.0%} of the training runs"
+        sentences.append(f"{list_names(doubtful)} is selected, but {share}: it is an uncertain choice.")
+    elif doubtful:
+        share = "each only in less than half of the training runs"
+        sentences.append(f"{list_names(doubtful)} are selected, but {share}: they are uncertain choices.")
+    if len(left_out) == 1:
+        share = f"{stability[left_out[0]]:.0%} of the training runs select it"
+        sentences.append(f"{list_names(left_out)} is not selected, although {share}: it may matter as well.")
+    elif left_out:
+        share = "more than half of the training runs select each of them"
+        sentences.append(f"{list_names(left_out)} are not selected, although {share}: they may matter as well.")
+    return sentences
+
+
+def _write_needs(study: Findings) -> list[str]:
+    """Return which columns the saved network needs, and how well that of the selected columns predicts."""
+    saved, selected = study.saved, study.selection or study.selector
+    needs = f"needs {_count_needed(study)} to predict"
+    score = "" if selected is None else format_number(selected.score.value, DIGITS)
+    name = f"{score_name(study.table.task)} on the test rows"
+    if study.settings.sparse:
+        return [f"As requested, the network of the selected columns is saved. It {needs}. Its {name} is {score}."]
+    if selected is saved:
+        return [f"The saved network is that of the selected columns. It {needs}."]
+    return [f"The saved network {needs}. For the network of the selected columns, the {name} is {score}."]
+
+
+def _count_needed(study: Findings) -> str:
+    needed, total, read = len(study.needed_columns), len(study.encoder.columns), study.saved.columns
+    if needed == 0:
+        return "no column"
+    unread = f", although it reads only {len(read):,} of them" if read is not None and len(read) < needed else ""
+    return f"{f'all {total:,} columns' if needed == total else f'only {needed:,} of {total:,} columns'}{unread}"
 
 
 def _write_certainty(study: Findings) -> str:
