@@ -58,7 +58,7 @@ def test_options_reach_the_study(calls):
         "--choose", "l1", "--model", "nets:wide", "--hidden-layer-sizes", "64,32", "--groups", "g", "--time", "t",
         "--weight", "w", "--drop", "a", "--drop", "b, c", "--cv", 3, "--strengths", 5, "--n-init", 2, "--max-iter", 7,
         "--learning-rate", 0.5, "--test", 0.3, "--seed", 9, "--delimiter", ";", "--decimal", ",", "--encoding",
-        "cp1252", "--executor", "in_process", "--quiet",
+        "cp1252", "--sparse", "--executor", "in_process", "--quiet",
     )  # fmt: skip
 
     assert result.stdout == f"{Path('runs/sales/report.html')}\n"
@@ -70,7 +70,7 @@ def test_options_reach_the_study(calls):
         "data": "sales.csv", "target": "price", "task": "counts", "penalties": ("l1", "group", "mcp"), "choose": "l1",
         "model": "nets:wide", "hidden_layer_sizes": (64, 32), "groups": "g", "time_column": "t", "weight": "w",
         "drop": ("a", "b, c"), "cv": 3, "strengths": 5, "n_init": 2, "max_iter": 7, "learning_rate": 0.5, "test": 0.3,
-        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252", "executor": "in_process",
+        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252", "sparse": True, "executor": "in_process",
     }  # fmt: skip
 
 

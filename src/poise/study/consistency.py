@@ -31,7 +31,7 @@ def find_inconsistency(description: Mapping, model: keras.Model, encoder: Encode
         return "study.json and preprocessing.skops name different columns"
     if columns != [(column["name"], column["kind"]) for column in data["columns"] if column["kind"] != SET_ASIDE]:
         return "study.json and preprocessing.skops name different columns"
-    if not set(inputs) <= set(names) or len(set(inputs)) < len(inputs) or encoded.shape != (1, len(names)):
+    if [name for name in names if name in set(inputs)] != inputs or encoded.shape != (1, len(names)):
         return "study.json and preprocessing.skops name different inputs"
     expected_in: list[Shape] = [(None, len(inputs))]
     expected_out: list[Shape] = [(None, len(classes) if task == "multiclass" else 1)]

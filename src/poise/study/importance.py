@@ -63,7 +63,7 @@ def measure_importance(
         One row per column: its `importance`, the standard error `error` of it over rows (or groups of rows), and its
         `direction`: `"up"`, `"down"`, `"mixed"` or `"flat"`, and for a column of categories those with the highest and
         the lowest mean prediction. Predictions are numbers, mean counts, the probability of the second of two classes,
-        or of that of several classes which changes most, whose name follows. NaN and `""` for columns that are not
+        or of that of several classes which changes most, whose name comes first. NaN and `""` for columns that are not
         measured.
     """
     kinds = {column.name: kind_named(column.kind) for column in encoder.columns}
@@ -185,11 +185,11 @@ def _describe_curve(predictions: np.ndarray, grid: pd.Series, is_ordered: bool, 
     curve, spread = curves[:, output], float(predictions[..., output].std())
     if np.ptp(curve) <= SMALLEST * spread:
         return "flat"
-    suffix = f" for {classes[output]}" if len(classes) > 2 else ""
+    prefix = f"{classes[output]}: " if len(classes) > 2 else ""
     if is_ordered:
-        return _name_shape(curve) + suffix
+        return prefix + _name_shape(curve)
     highest, lowest = (text_of(grid.iloc[int(at)]) for at in (curve.argmax(), curve.argmin()))
-    return f"highest at {highest}, lowest at {lowest}{suffix}"
+    return f"{prefix}highest at {highest}, lowest at {lowest}"
 
 
 def _name_shape(curve: np.ndarray) -> str:

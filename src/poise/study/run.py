@@ -6,8 +6,8 @@ with early stopping and with all steps. All start from the same initial weights 
 models are fitted to the same rows. The strength with the lowest held-out loss predicts. Columns are selected at the
 largest strength whose held-out loss is within one standard error of the lowest, or, after adaptive stages, at the
 strength with the lowest held-out loss; the network of the selected columns is scored as well. The verdict compares the
-chosen penalty with early stopping on all training rows (`poise.study.verdict`). The importance of columns is that in the
-network that is saved.
+chosen penalty with early stopping on all training rows (`poise.study.verdict`). The importance of a column is that in
+the network that is saved.
 """
 
 import os

@@ -59,7 +59,7 @@ class Settings:
                 raise DataError(f"{name} must {demand}, got {getattr(self, name)!r}.", name)
         if self.sparse and not any(map(selects_columns, self.penalties)):
             raise DataError(
-                f"sparse needs a penalty that selects columns, got {', '.join(self.penalties) or 'no penalty'}. Compare "
-                "'adaptive' or 'group' as well.",
+                f"sparse needs a penalty that selects columns, got {', '.join(self.penalties) or 'none'}. Add the "
+                "penalty 'adaptive' or 'group'.",
                 "sparse",
             )

@@ -4,40 +4,22 @@ Every sentence is computed from the numbers and claims no more than they show: i
 zero, it says that there is no clear difference. A sentence has at most two numbers.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
 
-from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings, has_penalty
-from poise.study.report.numbers import format_interval, format_number, format_with_error, join_words, list_names
+from poise.study.report.names import capitalize, name_inside
+from poise.study.report.numbers import format_interval, format_number, format_with_error, join_words
+from poise.study.report.selection_sentences import write_selection
 from poise.study.scores import Estimate, score_name
 
 NEARLY = 0.05
 """A relative residual below this is close to convergence."""
 DIGITS = 2
-MOST_RUNS = 0.5
-"""A column is uncertain if it is selected by a smaller share of training runs, or not selected although by a larger."""
 
 
 def write_answer(study: Findings) -> list[str]:
     """Return three paragraphs: whether a penalty helps, which columns are selected, and how certain the strength is."""
-    return [_write_verdict(study), _write_selection(study), _write_certainty(study)]
-
-
-def name_inside(candidate: Candidate) -> str:
-    """Return a candidate's name inside a sentence: L2, the group lasso."""
-    title = candidate.title
-    is_acronym = title[1:2].isupper() or title[1:2].isdigit()
-    return title if is_acronym else f"the {title[0].lower()}{title[1:]}"
-
-
-def explain_selection(candidate: Candidate) -> str:
-    """Return which strength selects columns."""
-    if candidate.path.stages:
-        return "the strength with the lowest held-out loss"
-    return "the largest strength whose held-out loss is within one standard error of the lowest"
+    return [_write_verdict(study), write_selection(study), _write_certainty(study)]
 
 
 def write_convergence(candidate: Candidate) -> str:
@@ -76,7 +58,7 @@ def _write_outcome(study: Findings) -> str:
     """Return whether the penalty helps, by all training rows."""
     best, comparison = study.best, study.verdict.over_baseline
     is_requested = study.settings.choose is not None
-    penalty = f"{_capitalize(name_inside(best))}, chosen by request," if is_requested else "A penalty"
+    penalty = f"{capitalize(name_inside(best))}, chosen by request," if is_requested else "A penalty"
     headline = {
         "helps": f"{penalty} helps here.",
         "hurts": f"{penalty} hurts here.",
@@ -129,7 +111,7 @@ def _write_references(study: Findings) -> str:
 def _join_titles(titles: list[str]) -> str:
     """Return "A linear model and boosted trees"."""
     nouns = [title.lower() if title.endswith("s") else f"a {title.lower()}" for title in titles]
-    return _capitalize(join_words(nouns))
+    return capitalize(join_words(nouns))
 
 
 def _ending(titles: list[str]) -> str:
@@ -151,98 +133,6 @@ def _write_score(study: Findings) -> str:
     return f"{value} The 95% confidence interval is {ends}." if ends else value
 
 
-def _write_selection(study: Findings) -> str:
-    selector = study.selector
-    total = sum(column.is_used for column in study.table.columns)
-    if selector is None or selector.selected is None or selector.stability is None:
-        is_unknown = any(candidate.selected is None for candidate in study.candidates)
-        if is_unknown:
-            return (
-                f"All {total:,} columns are inputs of the network; poise cannot determine which of them the network "
-                "actually uses."
-            )
-        return f"All {total:,} columns are used, because no penalty in this study can drop a column."
-    sentences = [
-        _name_selected(selector, len(selector.stability)),
-        f"Columns are selected at {explain_selection(selector)}.",
-        *_write_stability(selector, selector.selected, selector.stability),
-        *_explain_uncertain_columns(selector.selected, selector.stability),
-        *_write_needs(study),
-    ]
-    return " ".join(sentences)
-
-
-def _name_selected(selector: Candidate, total: int) -> str:
-    selected, penalty = selector.selected or (), _capitalize(name_inside(selector))
-    if not selected:
-        return f"{penalty} selects no column."
-    if len(selected) == total:
-        return f"{penalty} selects {f'all {total:,} columns' if total > 1 else 'the only column'}."
-    return f"{penalty} selects {len(selected):,} of {total:,} columns: {list_names(selected)}."
-
-
-def _write_stability(selector: Candidate, selected: Sequence[str], stability: pd.Series) -> list[str]:
-    """Return the stability of the selected columns, and of the others."""
-    is_selected = stability.index.isin(list(selected))
-    runs = len(replica_table(selector.path.lanes))
-    meaning = f"stability, the share of the {runs} training runs that select a column,"
-    sentences = []
-    if is_selected.any():
-        lowest = f"{stability[is_selected].min():.0%}"
-        sentences.append(f"The {meaning} is {'' if lowest == '100%' else 'at least '}{lowest} for each selected column.")
-    if not is_selected.all():
-        highest, subject = stability[~is_selected].max(), "any other column" if is_selected.any() else "any column"
-        if not highest:
-            sentences.append(f"No training run selects {subject}.")
-        elif is_selected.any():
-            sentences.append(f"It is at most {highest:.0%} for {subject}.")
-        else:
-            sentences.append(f"The {meaning} is at most {highest:.0%}.")
-    return sentences
-
-
-def _explain_uncertain_columns(selected: Sequence[str], stability: pd.Series) -> list[str]:
-    """Return what to think of columns on which the selection and most training runs differ."""
-    is_selected = stability.index.isin(list(selected))
-    doubtful = [str(name) for name in stability.index[is_selected & (stability < MOST_RUNS)]]
-    left_out = [str(name) for name in stability.index[~is_selected & (stability > MOST_RUNS)]]
-    sentences = []
-    if len(doubtful) == 1:
-        share = f"only in {stability[doubtful[0]]:.0%} of the training runs"
-        sentences.append(f"{list_names(doubtful)} is selected, but {share}: it is an uncertain choice.")
-    elif doubtful:
-        share = "each only in less than half of the training runs"
-        sentences.append(f"{list_names(doubtful)} are selected, but {share}: they are uncertain choices.")
-    if len(left_out) == 1:
-        share = f"{stability[left_out[0]]:.0%} of the training runs select it"
-        sentences.append(f"{list_names(left_out)} is not selected, although {share}: it may matter as well.")
-    elif left_out:
-        share = "more than half of the training runs select each of them"
-        sentences.append(f"{list_names(left_out)} are not selected, although {share}: they may matter as well.")
-    return sentences
-
-
-def _write_needs(study: Findings) -> list[str]:
-    """Return which columns the saved network needs, and how well that of the selected columns predicts."""
-    saved, selected = study.saved, study.selection or study.selector
-    needs = f"needs {_count_needed(study)} to predict"
-    score = "" if selected is None else format_number(selected.score.value, DIGITS)
-    name = f"{score_name(study.table.task)} on the test rows"
-    if study.settings.sparse:
-        return [f"As requested, the network of the selected columns is saved. It {needs}. Its {name} is {score}."]
-    if selected is saved:
-        return [f"The saved network is that of the selected columns. It {needs}."]
-    return [f"The saved network {needs}. For the network of the selected columns, the {name} is {score}."]
-
-
-def _count_needed(study: Findings) -> str:
-    needed, total, read = len(study.needed_columns), len(study.encoder.columns), study.saved.columns
-    if needed == 0:
-        return "no column"
-    unread = f", although it reads only {len(read):,} of them" if read is not None and len(read) < needed else ""
-    return f"{f'all {total:,} columns' if needed == total else f'only {needed:,} of {total:,} columns'}{unread}"
-
-
 def _write_certainty(study: Findings) -> str:
     best = study.best
     spread = " (mean and standard error over the folds)" if np.isfinite(best.val_error) else ""
@@ -259,7 +149,3 @@ def _write_certainty(study: Findings) -> str:
     return (
         f"The chosen strength of {name_inside(best)} is {strength}, {place}. {held_out} {write_convergence(best)}"
     )  # fmt: skip
-
-
-def _capitalize(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -12,9 +12,10 @@ from poise.path.plots import plain_label
 from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings
 from poise.study.report.description import tabulate_importance
+from poise.study.report.names import name_inside
 from poise.study.report.panels import LegendEntry, Plot, make_panels, strength_axis
 from poise.study.report.sections.base import Section
-from poise.study.report.sentences import name_inside, write_answer
+from poise.study.report.selection_sentences import write_selection
 
 LISTED = 200
 """Columns that a table lists."""
@@ -41,7 +42,7 @@ class SelectionSection(Section):
             "second": study.table.classes[1] if len(study.table.classes) == 2 else None,
         }
         if selector is None:
-            return {**shared, "sentence": write_answer(study)[1]}
+            return {**shared, "sentence": write_selection(study)}
         alternative = (
             f"Two line charts over the strengths of {name_inside(selector)}: the size of each column, and the number "
             "of selected columns. The table below holds the numbers."
