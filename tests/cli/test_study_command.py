@@ -72,7 +72,7 @@ def test_options_reach_the_study(calls):
         "--weight", "w", "--drop", "a", "--drop", "b, c", "--type", "zip=text", "--type", "a=b=date", "--cv", 3, "--strengths", 5, "--n-init", 2, "--max-iter", 7,
         "--learning-rate", 0.5, "--test", 0.3, "--seed", 9, "--delimiter", ";", "--decimal", ",", "--encoding",
         "cp1252", "--sheet", "Jan", "--skip-rows", 2, "--comment", "#", "--missing", "-999", "--missing", "k. A.",
-        "--executor", "in_process", "--quiet",
+        "--sparse", "--executor", "in_process", "--quiet",
     )  # fmt: skip
 
     assert result.stdout == f"{Path('runs/sales/report.html')}\n"
@@ -86,7 +86,7 @@ def test_options_reach_the_study(calls):
         "drop": ("a", "b, c"), "types": {"zip": "text", "a=b": "date"}, "sheet": "Jan", "skip_rows": 2, "comment": "#",
         "cv": 3, "strengths": 5, "n_init": 2, "max_iter": 7, "learning_rate": 0.5, "test": 0.3,
         "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252", "missing": ("-999", "k. A."),
-        "executor": "in_process",
+        "sparse": True, "executor": "in_process",
     }  # fmt: skip
 
 
