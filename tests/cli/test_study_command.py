@@ -71,7 +71,8 @@ def test_options_reach_the_study(calls):
         "--choose", "l1", "--model", "nets:wide", "--hidden-layer-sizes", "64,32", "--groups", "g", "--time", "t",
         "--weight", "w", "--drop", "a", "--drop", "b, c", "--keep", "id", "--type", "zip=text", "--type", "a=b=date", "--cv", 3, "--strengths", 5, "--n-init", 2, "--max-iter", 7,
         "--learning-rate", 0.5, "--test", 0.3, "--seed", 9, "--delimiter", ";", "--decimal", ",", "--encoding",
-        "cp1252", "--sheet", "Jan", "--skip-rows", 2, "--comment", "#", "--executor", "in_process", "--quiet",
+        "cp1252", "--sheet", "Jan", "--skip-rows", 2, "--comment", "#", "--missing", "-999", "--missing", "k. A.",
+        "--sparse", "--executor", "in_process", "--quiet",
     )  # fmt: skip
 
     assert result.stdout == f"{Path('runs/sales/report.html')}\n"
@@ -84,7 +85,8 @@ def test_options_reach_the_study(calls):
         "model": "nets:wide", "hidden_layer_sizes": (64, 32), "groups": "g", "time_column": "t", "weight": "w",
         "drop": ("a", "b, c"), "keep": ("id",), "types": {"zip": "text", "a=b": "date"}, "sheet": "Jan", "skip_rows": 2, "comment": "#",
         "cv": 3, "strengths": 5, "n_init": 2, "max_iter": 7, "learning_rate": 0.5, "test": 0.3,
-        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252", "executor": "in_process",
+        "seed": 9, "delimiter": ";", "decimal": ",", "encoding": "cp1252", "missing": ("-999", "k. A."),
+        "sparse": True, "executor": "in_process",
     }  # fmt: skip
 
 
@@ -95,6 +97,12 @@ def test_the_defaults_are_those_of_run_study(calls):
     assert calls[0]["penalties"] == DEFAULT_PENALTIES
     assert calls[0]["hidden_layer_sizes"] == ()
     assert {name: calls[0][name] for name in defaults if name in calls[0]} == defaults
+
+
+def test_an_empty_text_turns_the_usual_missing_values_off(calls):
+    poise("study", "wine", "--missing", "")
+
+    assert calls[0]["missing"] == ()
 
 
 @pytest.mark.parametrize(

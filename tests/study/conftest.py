@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from oracles.hostile import TARGET, hostile_frame
 
+from poise.study.candidates import references
 from poise.study.run import run_study
+
+
+@pytest.fixture(autouse=True)
+def few_trees(request, monkeypatch) -> None:
+    """Boosted trees take most of the time of a small study."""
+    if "test_references" not in request.node.nodeid:
+        monkeypatch.setattr(references, "TREES", 5)
+
 
 SMALL: dict[str, Any] = {"max_iter": 60, "strengths": 4, "cv": 2}
 

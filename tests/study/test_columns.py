@@ -13,6 +13,7 @@ from poise.study.columns.base import RawColumn
 from poise.study.columns.encoding import Encoder
 from poise.study.columns.kinds import KINDS, kind_named
 from poise.study.columns.reading import convert_rows, read_columns
+from poise.study.columns.text_rules import TextRules
 from poise.study.errors import DataError
 from poise.study.loading import TRUSTED
 
@@ -43,7 +44,7 @@ CASES = {
 def read_frame(values: list[Any]) -> tuple[pd.DataFrame, Any, pd.DataFrame]:
     """The frame of a case, its column, and its features."""
     frame = pd.DataFrame({"it": pd.Series(values * 10, dtype=object)})
-    columns, features = read_columns(frame, ["it"], set())
+    columns, features, _ = read_columns(frame, ["it"], set(), TextRules())
     return frame, columns[0], pd.DataFrame(features)
 
 

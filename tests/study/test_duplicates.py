@@ -64,7 +64,8 @@ def test_copies_are_on_one_side_of_every_split(frame: pd.DataFrame) -> None:
 
 
 def test_copies_of_missing_values_and_text_are_copies() -> None:
-    frame = repeated(2, color=[None, "red"] * 40, a=np.where(np.arange(80) % 4, np.nan, 1.5))
+    colors = ["red" if number % 3 else None for number in range(80)]
+    frame = repeated(2, color=colors, a=np.where(np.arange(80) % 4, np.nan, 1.5))
 
     assert read(frame, "y").notes[0].startswith("80 of 160 rows have the same features")
 

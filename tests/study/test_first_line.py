@@ -148,7 +148,7 @@ def test_lines_are_skipped_in_every_encoding(tmp_path, encoding) -> None:
 
     frame = load(path, FileOptions(skip_rows=2))[2]
 
-    assert frame["x"].tolist() == [float(x) for x in NUMBERS]
+    assert frame["x"].tolist() == [str(x) for x in NUMBERS]
 
 
 def test_comments(tmp_path) -> None:
@@ -157,7 +157,7 @@ def test_comments(tmp_path) -> None:
     frame = load(path, FileOptions(comment="#"))[2]
 
     assert [name.strip() for name in frame.columns] == ["x", "y"]
-    assert frame.iloc[:, 1].tolist() == list(range(40))
+    assert frame.iloc[:, 1].tolist() == [str(n) for n in range(40)]
 
 
 def test_a_row_that_is_too_long_has_its_number_in_the_file(tmp_path) -> None:

@@ -28,7 +28,7 @@ def frame(rows: int = 90) -> pd.DataFrame:
 def test_the_chosen_configuration_has_the_reported_loss(target) -> None:
     data = frame().drop(columns=["w", "group", "day", "kind" if target == "y" else "y"])
 
-    findings = run_study(data, target, **FAST).findings
+    findings: Any = run_study(data, target, **FAST).findings
 
     for name in ("none", "l2", "l1"):
         candidate = findings[name]
@@ -42,7 +42,7 @@ def test_the_chosen_configuration_has_the_reported_loss(target) -> None:
 
 
 def test_weights_count() -> None:
-    findings = run_study(frame().drop(columns=["group", "day", "kind"]), "y", weight="w", **FAST).findings
+    findings: Any = run_study(frame().drop(columns=["group", "day", "kind"]), "y", weight="w", **FAST).findings
 
     candidate = findings["l1"]
     training = findings.rows["training"]
@@ -56,7 +56,7 @@ def test_groups_and_blocks_of_time_are_units(role, units) -> None:
     kept = {"group", "day"} & {*role.values()}
     data = frame().drop(columns=["w", "kind", *({"group", "day"} - kept)])
 
-    findings = run_study(data, "y", **role, **FAST).findings
+    findings: Any = run_study(data, "y", **role, **FAST).findings
 
     count = len(findings["l2"].held_out.losses)
     if units is not None:
@@ -68,14 +68,14 @@ def test_groups_and_blocks_of_time_are_units(role, units) -> None:
 def test_of_many_rows_some_are_predicted(monkeypatch) -> None:
     monkeypatch.setattr(held_out, "MOST_NUMBERS", 30)
 
-    findings = run_study(frame().drop(columns=["w", "group", "day", "kind"]), "y", **FAST).findings
+    findings: Any = run_study(frame().drop(columns=["w", "group", "day", "kind"]), "y", **FAST).findings
 
     assert len(findings["l2"].held_out.losses) == 30
     assert len(findings.references[0].held_out.losses) == 30
 
 
 def test_initial_weights_are_averaged() -> None:
-    findings = run_study(frame().drop(columns=["w", "group", "day", "kind"]), "y", n_init=2, **FAST).findings
+    findings: Any = run_study(frame().drop(columns=["w", "group", "day", "kind"]), "y", n_init=2, **FAST).findings
 
     candidate = findings["l2"]
     losses = candidate.held_out.losses.mean(axis=0)

@@ -111,7 +111,7 @@ def test_no_rows_of_the_data_are_in_the_page(diabetes) -> None:
     assert sum(value in own for value in values if len(value) > 8) == 0
 
 
-def test_selected_columns_come_first_with_share_and_size(diabetes) -> None:
+def test_selected_columns_come_first_with_stability_and_size(diabetes) -> None:
     each = diabetes.selector
 
     table = tabulate_columns(diabetes)
@@ -120,7 +120,7 @@ def test_selected_columns_come_first_with_share_and_size(diabetes) -> None:
     assert sorted(table.index) == sorted(diabetes.table.features.columns)
     assert set(table.index[table["selected"]]) == set(each.selected)
     assert table["selected"].tolist() == sorted(table["selected"], reverse=True)
-    pd.testing.assert_series_equal(table["share"].sort_index(), each.stability.sort_index(), check_names=False)
+    pd.testing.assert_series_equal(table["stability"].sort_index(), each.stability.sort_index(), check_names=False)
     # The size is that of the rows of the first kernel which the column owns.
     kernel = each.path.weights(each.selection_strength)[0]
     for column, size in table["size"].items():

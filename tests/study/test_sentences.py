@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {"max_iter": 80, "strengths": 4, "cv": 2, "hidden_layer_
 @pytest.fixture
 def diabetes(diabetes_study) -> Any:
     """Without the adaptive candidate: the group lasso selects columns."""
-    return replace(diabetes_study, candidates=diabetes_study.candidates[:4])
+    return replace(diabetes_study, candidates=diabetes_study.candidates[:4], selection=None)
 
 
 def altered(findings, name: str = "l2", **changes) -> Any:
@@ -60,7 +60,7 @@ def short(number: float) -> str:
 
 
 def test_a_gain_that_is_certain_helps(diabetes) -> None:
-    losses = {"test_loss": Estimate(0.5, 0.4, 0.6), "gain": Estimate(0.1, -0.1, 0.3)}
+    losses: dict[str, Any] = {"test_loss": Estimate(0.5, 0.4, 0.6), "gain": Estimate(0.1, -0.1, 0.3)}
     findings = judged(diabetes, (0.2, 0.1, 0.3), score=Estimate(0.51, 0.4, 0.6), **losses)
 
     assert write_answer(findings)[0] == (
@@ -151,7 +151,7 @@ def test_a_study_without_any_penalty(alone, diabetes) -> None:
     verdict, selection, certainty = write_answer(alone)
 
     assert verdict.startswith("Only a network without a penalty was trained. Its accuracy on the test rows is ")
-    assert selection == "All 13 columns are used, because no penalty in this study can drop a column."
+    assert selection == "All 13 columns are needed to predict, because no penalty in this study can drop a column."
     assert certainty.startswith("Without a penalty there is no strength to choose. The held-out loss is ")
     chosen = replace(diabetes, chosen="none", settings=replace(diabetes.settings, choose="none"))
     assert write_answer(chosen)[0].startswith(
@@ -176,25 +176,60 @@ def test_selected_columns_are_counted_and_named_with_their_stability(diabetes) -
 
     assert write_answer(selecting(diabetes, [f"c{number}" for number in range(8)], shares))[1] == (
         "The group lasso selects 8 of 10 columns: “c0”, “c1”, “c2”, “c3”, “c4” and 3 more. Columns are selected at the largest "
-        "strength whose held-out loss is within one standard error of the lowest. Every selected column is selected in "
-        "at least 75% of the 3 training runs. No other column is selected in more than 50% of them."
+        "strength whose held-out loss is within one standard error of the lowest. The stability, the share "
+        "of the 3 training runs that select a column, is at least 75% for each selected column. It is at most 50% for any "
+        "other column. The saved network is that of the selected columns. It needs all 10 columns to predict."
     )
 
 
+STABILITY = "The stability, the share of the 3 training runs that select a column, is "
+
+
 @pytest.mark.parametrize(
-    ("selected", "shares", "beginning", "end"),
+    ("selected", "shares", "beginning", "part"),
     [
-        ([], [0.5, 0.0], "The group lasso selects no column.", "No column is selected in more than 50% of the 3 training runs."),
-        ([], [0.0, 0.0], "The group lasso selects no column.", "No training run selects any column."),
-        (["c0", "c1"], [1.0, 0.5], "The group lasso selects all 2 columns.", "Every selected column is selected in at least 50% of the 3 training runs."),
-        (["c0"], [1.0, 0.0], "The group lasso selects 1 of 2 columns: “c0”.", "Each selected column is selected in all of the 3 training runs. No other column is selected in any of them."),
+        ([], [0.5, 0.0], "The group lasso selects no column.", STABILITY + "at most 50%. The "),
+        ([], [0.0, 0.0], "The group lasso selects no column.", "No training run selects any column. The "),
+        (["c0", "c1"], [1.0, 0.5], "The group lasso selects all 2 columns.", STABILITY + "at least 50% for each selected column. The "),
+        (["c0"], [1.0, 0.0], "The group lasso selects 1 of 2 columns: “c0”.", STABILITY + "100% for each selected column. No training run selects any other column. The "),
     ],
 )  # fmt: skip
-def test_extremes_of_selection(diabetes, selected, shares, beginning, end) -> None:
+def test_extremes_of_selection(diabetes, selected, shares, beginning, part) -> None:
     sentence = write_answer(selecting(diabetes, selected, shares))[1]
 
     assert sentence.startswith(beginning)
-    assert sentence.endswith(end)
+    assert f"one standard error of the lowest. {part}" in sentence
+
+
+@pytest.mark.parametrize(
+    ("selected", "shares", "explained"),
+    [
+        (["c0", "c1"], [1.0, 0.4, 0.5], "“c1” is selected, but only in 40% of the training runs: it is an uncertain choice."),
+        (["c0", "c1"], [0.4, 0.2, 0.0], "“c0” and “c1” are selected, but each only in less than half of the training runs: they are uncertain choices."),
+        (["c0"], [1.0, 0.8, 0.5], "“c1” is not selected, although 80% of the training runs select it: it may matter as well."),
+        (["c0"], [1.0, 0.8, 1.0], "“c1” and “c2” are not selected, although more than half of the training runs select each of them: they may matter as well."),
+        (["c0"], [0.5, 0.5, 0.0], ""),
+    ],
+)  # fmt: skip
+def test_a_stability_that_seems_to_contradict_the_selection_is_explained(diabetes, selected, shares, explained) -> None:
+    sentence = write_answer(selecting(diabetes, selected, shares))[1]
+
+    assert explained in sentence
+    assert (": it " in sentence or ": they " in sentence) == bool(explained)
+
+
+def test_the_answer_says_which_columns_the_saved_network_needs(diabetes, diabetes_study) -> None:
+    def needs(findings) -> str:
+        return write_answer(findings)[1].split("The saved network ")[1]
+
+    r2 = short(diabetes["group"].score.value)
+    unread = altered(diabetes, columns=tuple(diabetes.encoder.owners[:7]))
+
+    assert needs(diabetes) == (
+        f"needs all 10 columns to predict. For the network of the selected columns, the R² on the test rows is {r2}."
+    )
+    assert needs(unread).startswith("needs all 10 columns, of which it reads 7, to predict.")
+    assert needs(altered(diabetes, "group")) == "is that of the selected columns. It needs all 10 columns to predict."
 
 
 def test_after_adaptive_stages_columns_are_selected_where_the_loss_is_lowest(diabetes_study) -> None:
@@ -305,7 +340,10 @@ def test_the_script_reads_a_file_as_it_was_read(alone, tmp_path) -> None:
     counts().to_csv(file, index=False, sep="|", decimal=",", encoding="utf-16")
     findings = replace(alone, table=read(file, "d", **options), settings=replace(alone.settings, **options))
 
-    assert 'delimiter="|", decimal=",", encoding="utf-16")' in write_script(findings)
+    assert 'delimiter="|", encoding="utf-16", decimal=",")' in write_script(findings)
+    for missing, written in [(("-999", "k. A."), '["-999", "k. A."]'), ((), "[]")]:
+        listed = replace(findings, settings=replace(findings.settings, missing=missing))
+        assert f'decimal=",", missing={written})' in write_script(listed)
 
 
 @pytest.mark.parametrize("case", ["regression", "no penalty", *CASES])

@@ -279,7 +279,8 @@ def classifying(task, classes, outputs) -> Any:
     model = keras.Sequential([keras.Input((len(encoder.inputs),)), layer])
     columns = [vars(column) for column in table.columns]
     data = {"task": task, "classes": classes, "target": "kind", "columns": columns}
-    study = Study({"data": data, "center": 0.0, "scale": 1.0}, model, encoder)
+    needed = {"inputs": encoder.inputs, "needed_columns": [*table.features], "settings": {"missing": None}}
+    study = Study({"data": data, "center": 0.0, "scale": 1.0, **needed}, model, encoder)
     return study, model.predict(encoder.transform(table.features), verbose=0).astype("float64")
 
 
@@ -437,7 +438,10 @@ def test_a_network_that_does_not_fit_is_refused(model, taken, arguments, folder)
             "by study.json it takes (any, 10) and returns (any, 3)",
         ),
         (lambda result: result["inputs"].reverse(), "study.json and preprocessing.skops name different inputs"),
-        (lambda result: result["inputs"].pop(), "study.json and preprocessing.skops name different inputs"),
+        (lambda result: result["inputs"].append("b"), "study.json and preprocessing.skops name different inputs"),
+        (lambda result: result["inputs"].pop(), "by study.json it takes (any, 9) and returns (any, 1)"),
+        (lambda result: result["needed_columns"].append("b"), "preprocessing.skops name different columns"),
+        (lambda result: result.update(saved="l3"), "saved is 'l3', which is not a candidate"),
         (lambda result: result["data"]["columns"][0].update(name="b"), "preprocessing.skops name different columns"),
         (
             lambda result: result["data"]["columns"][0].update(kind="set aside"),

@@ -24,8 +24,8 @@ OPTIONS = {
     **{
         name: f"--{name}"
         for name in (
-            "choose", "comment", "cv", "decimal", "delimiter", "encoding", "executor", "seed", "sheet", "strengths",
-            "task", "test",
+            "choose", "comment", "cv", "decimal", "delimiter", "encoding", "executor", "seed", "sheet", "sparse",
+            "strengths", "task", "test",
         )
     },
 }  # fmt: skip

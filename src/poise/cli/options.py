@@ -16,7 +16,9 @@ Delimiter = Annotated[
 Decimal = Annotated[
     str | None,
     typer.Option(
-        metavar="MARK", help="Decimal mark of a CSV file: a point or a comma. Detected by default.", show_default=False
+        metavar="MARK",
+        help="Decimal mark of numbers in text: a point or a comma. Detected by default.",
+        show_default=False,
     ),
 ]
 Encoding = Annotated[

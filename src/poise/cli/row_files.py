@@ -62,6 +62,11 @@ def read_rows(path: Path, model: keras.Model) -> Rows:
 
 
 def _read_table(path: Path, model: keras.Model) -> Rows:
+    import pandas as pd
+
+    from poise.study.columns.base import RawColumn
+    from poise.study.columns.reading import detect_kind
+    from poise.study.columns.text_rules import make_rules
     from poise.study.sources import load
 
     if len(model.inputs) > 1 or len(model.inputs[0].shape) != 2:
@@ -69,15 +74,20 @@ def _read_table(path: Path, model: keras.Model) -> Rows:
             f"{path.name!r} is a table, and the model takes {_list_inputs(model)}. Give arrays, as .npy or .npz."
         )
     _, _, frame = load(path)
+    rules, _ = make_rules(frame, None, None)
+    columns = {}
     for name in frame.columns:
-        if frame[name].dtype.kind not in "biuf":
+        detected = detect_kind(RawColumn(frame[name], rules))
+        is_missing = pd.isna(detected.values)
+        if (detected.values.dtype != "float64" or detected.ignored_texts) and not is_missing.all():
             raise BadInputError(
                 f"Column {name!r} of {path.name!r} is not numeric. The model takes numbers; encode or remove the "
                 "column."
             )
-        if frame[name].isna().any():
+        if is_missing.any():
             raise BadInputError(f"Column {name!r} of {path.name!r} has missing values. Remove or fill them.")
-    return Rows([frame.to_numpy("float64")], tuple(frame.columns))
+        columns[name] = detected.values
+    return Rows([np.column_stack([*columns.values()])], tuple(columns))
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

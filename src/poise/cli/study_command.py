@@ -130,12 +130,29 @@ def study(
         float, typer.Option(help="Share of test rows, used only for the final scores.", metavar="SHARE")
     ] = 0.2,
     seed: Annotated[int, typer.Option(help="Seed of test rows, folds and initial weights.", metavar="N")] = 0,
+    sparse: Annotated[
+        bool,
+        typer.Option(
+            "--sparse",
+            help="Save the network of the selected columns instead of the chosen one. Predictions then need only these "
+            "columns.",
+        ),
+    ] = False,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     encoding: Encoding = None,
     sheet: Sheet = None,
     skip_rows: SkipRows = None,
     comment: Comment = None,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text that stands for a missing value, such as -999, besides the usual ones such as NA. Repeatable. "
+            'An empty one ("") turns the usual ones off.',
+            metavar="TEXT",
+            show_default=False,
+        ),
+    ] = None,
     executor: Annotated[
         str,
         typer.Option(
@@ -181,6 +198,7 @@ def study(
       poise study diabetes
       poise study sales.csv --target revenue
       poise study sales.csv --target revenue --penalty l1,group --drop order_id
+      poise study sales.csv --target revenue --sparse
       poise study sales.csv --target revenue --hidden-layer-sizes 64,32
       poise study visits.parquet --target visits --task counts --groups patient
       poise study sales.xlsx --sheet 2024 --target revenue --type zip=categorical
@@ -195,7 +213,8 @@ def study(
         "strengths": strengths,
         "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
         "delimiter": delimiter, "decimal": decimal, "encoding": encoding, "sheet": sheet, "skip_rows": skip_rows,
-        "comment": comment, "hidden_layer_sizes": hidden_layer_sizes,
+        "comment": comment, "missing": None if missing is None else tuple(text for text in missing if text),
+        "hidden_layer_sizes": hidden_layer_sizes, "sparse": sparse,
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from poise.escaping import escape_controls
 from poise.study.columns.set_aside import SET_ASIDE
-from poise.study.report.comparison import list_rows, read_estimate, show_counts, show_estimate
+from poise.study.report.comparison import list_networks, list_rows, read_estimate, show_counts, show_estimate
 from poise.study.report.numbers import format_number, format_with_error
 from poise.study.scores import score_name
 
@@ -46,7 +46,7 @@ def task_line(description: Mapping) -> str:
 
 
 def candidates_table(description: Mapping, screen: Console) -> Table:
-    """Return the most detailed table that fits the screen: one row per candidate; a star marks the chosen one."""
+    """Return the most detailed table that fits the screen: one row per candidate; a star marks the saved one."""
     tables = [*_tables_by_detail(description)]
     return next((table for table in tables if _width(table, screen) <= screen.width), tables[-1])
 
@@ -114,7 +114,7 @@ def _tables_by_detail(description: Mapping) -> Iterator[Table]:
 
 def _titles(description: Mapping) -> list[str]:
     return [
-        row["title"] + (" *" if row["candidate"] == description["chosen"] else "") for row in list_rows(description)
+        row["title"] + (" *" if row["candidate"] == description["saved"] else "") for row in list_rows(description)
     ]  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def _table(titles: Sequence[str], columns: Sequence[tuple[str, list[str]]]) -> T
 
 def _comparison_rows(studies: Sequence[Mapping]) -> Iterator[tuple[str, list[str]]]:
     """Yield the heading of a row and its cells."""
-    chosen = [_candidate(study, study["chosen"]) for study in studies]
+    chosen = [_network(study, study["saved"]) for study in studies]
     yield "data", [study["data"]["name"] for study in studies]
     yield "task", [f"{study['data']['target']} ({study['data']['task']})" for study in studies]
     yield "rows", [f"{study['rows']['training']:,} + {study['rows']['test']:,} test" for study in studies]
@@ -202,7 +202,7 @@ def _print_table(table: Table, screen: Console) -> None:
 def _count_selected(study: Mapping) -> str:
     if study["selector"] is None:
         return "?"
-    selector = _candidate(study, study["selector"])
+    selector = _network(study, study["selector"])
     return f"{len(selector['selected'])} of {_count_used(study['data'])} ({selector['title']})"
 
 
@@ -210,8 +210,8 @@ def _count_used(data: Mapping) -> int:
     return sum(column["kind"] != SET_ASIDE for column in data["columns"])
 
 
-def _candidate(study: Mapping, name: str) -> Mapping:
-    return next(candidate for candidate in study["candidates"] if candidate["candidate"] == name)
+def _network(study: Mapping, name: str) -> Mapping:
+    return next(network for network in list_networks(study) if network["candidate"] == name)
 
 
 def _number(value: float | None) -> float:

@@ -3,7 +3,7 @@
 import importlib
 import warnings
 import zipfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,12 +30,12 @@ class Reader(NamedTuple):
     """
 
     format: str
-    read: Callable[[Path, FileOptions, Collection[str]], pd.DataFrame]
+    read: Callable[[Path, FileOptions], pd.DataFrame]
     requirement: str
     options: tuple[str, ...] = ()
 
 
-def read_binary(path: Path, options: FileOptions = NO_OPTIONS, verbatim: Collection[str] = ()) -> pd.DataFrame:
+def read_binary(path: Path, options: FileOptions = NO_OPTIONS) -> pd.DataFrame:
     """Read a file whose suffix is in `READERS`.
 
     Raises:
@@ -43,7 +43,7 @@ def read_binary(path: Path, options: FileOptions = NO_OPTIONS, verbatim: Collect
     """
     reader = READERS[path.suffix.lower()]
     try:
-        return reader.read(path, options, verbatim)
+        return reader.read(path, options)
     except MemoryError:
         raise DataError(f"{path.name!r} does not fit in memory. Use fewer rows or columns.") from None
     except ImportError:
@@ -61,7 +61,7 @@ def read_binary(path: Path, options: FileOptions = NO_OPTIONS, verbatim: Collect
         ) from None
 
 
-def _read_parquet(path: Path, options: FileOptions, verbatim: Collection[str]) -> pd.DataFrame:
+def _read_parquet(path: Path, options: FileOptions) -> pd.DataFrame:
     from pyarrow import parquet
 
     with parquet.ParquetFile(path) as content:
@@ -72,7 +72,7 @@ def _read_parquet(path: Path, options: FileOptions, verbatim: Collection[str]) -
         return arrow_to_frame(content.read())
 
 
-def _read_excel(path: Path, options: FileOptions, verbatim: Collection[str]) -> pd.DataFrame:
+def _read_excel(path: Path, options: FileOptions) -> pd.DataFrame:
     importlib.import_module("openpyxl")  # report a missing package before a damaged file
     check_archive(path)
     check_cells(path)
@@ -83,8 +83,10 @@ def _read_excel(path: Path, options: FileOptions, verbatim: Collection[str]) -> 
             cells = pd.read_excel(book, sheet_name=sheet, header=None, skiprows=skipped, nrows=SAMPLE_ROWS)
             if cells.empty:
                 raise DataError(f"{path.name!r} is empty. A table needs a header line and rows.")
-            as_text = dict.fromkeys(verbatim, str)
-            frame = pd.read_excel(book, sheet_name=sheet, skiprows=skipped, dtype=as_text)
+            # Cells as they are: pandas would make numbers of text, and missing values of "NA" and "None".
+            frame = pd.read_excel(
+                book, sheet_name=sheet, skiprows=skipped, dtype=object, keep_default_na=False, na_values=[""]
+            ).infer_objects()
     lines = [
         Line(skipped + number, ["" if pd.isna(cell) else str(cell) for cell in row])
         for number, row in enumerate(cells.astype(object).itertuples(index=False, name=None), start=1)
@@ -106,7 +108,7 @@ def _find_sheet(sheet: str | int | None, names: Sequence[object], file: str) -> 
     )
 
 
-def _read_npz(path: Path, options: FileOptions, verbatim: Collection[str]) -> pd.DataFrame:
+def _read_npz(path: Path, options: FileOptions) -> pd.DataFrame:
     if not zipfile.is_zipfile(path):
         raise ValueError("it is not an archive of arrays")
     check_arrays(path)

@@ -27,9 +27,11 @@ def find_inconsistency(description: Mapping, model: keras.Model, encoder: Encode
         encoded = encoder.transform(pd.DataFrame(gaps))
     except Exception as error:  # scikit-learn's parts raise anything
         return f"the preprocessing does not encode rows, {first_line(error)}"
+    if not set(description["needed_columns"]) <= {name for name, _ in columns}:
+        return "study.json and preprocessing.skops name different columns"
     if columns != [(column["name"], column["kind"]) for column in data["columns"] if column["kind"] != SET_ASIDE]:
         return "study.json and preprocessing.skops name different columns"
-    if names != inputs or encoded.shape != (1, len(inputs)):
+    if [name for name in names if name in set(inputs)] != inputs or encoded.shape != (1, len(names)):
         return "study.json and preprocessing.skops name different inputs"
     expected_in: list[Shape] = [(None, len(inputs))]
     expected_out: list[Shape] = [(None, len(classes) if task == "multiclass" else 1)]

@@ -1,4 +1,4 @@
-"""Read CSV: find the encoding, the delimiter and the decimal mark unless they are set."""
+"""Read CSV as text: find the encoding and the delimiter unless they are set."""
 
 import codecs
 import csv
@@ -6,7 +6,6 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Collection, Sequence
 from typing import TypeVar
 
 import pandas as pd
@@ -17,7 +16,7 @@ from poise.study.first_line import Line, check_first_line
 from poise.study.headers import check_header, name_columns
 
 Text = TypeVar("Text", bound=io.TextIOBase)
-OPTIONS = ("delimiter", "decimal", "encoding", "skip_rows", "comment")
+OPTIONS = ("delimiter", "encoding", "skip_rows", "comment")
 DELIMITERS = ",;\t|"
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -32,14 +31,13 @@ SAMPLE_SIZE = 1 << 20
 SAMPLE_ROWS = 200
 
 
-def read_csv(content: bytes, name: str, options: FileOptions, verbatim: Collection[str] = ()) -> pd.DataFrame:
-    """Read CSV.
+def read_csv(content: bytes, name: str, options: FileOptions) -> pd.DataFrame:
+    """Read CSV. All values are text, as they are written; `poise.study.columns` finds what they are.
 
     Args:
         content: The bytes of the file.
         name: What error messages call it.
         options: What is set; `OPTIONS` lists the ones in use.
-        verbatim: Columns whose texts are not read as numbers. Default: none.
 
     Raises:
         DataError: If the content cannot be read.
@@ -78,9 +76,9 @@ def read_csv(content: bytes, name: str, options: FileOptions, verbatim: Collecti
             return pd.read_csv(
                 _skip_lines(io.TextIOWrapper(io.BytesIO(content), encoding, newline=""), skipped),
                 sep=delimiter,
-                decimal=options.decimal or _find_decimal([line.fields for line in lines], delimiter),
                 comment=options.comment,
-                dtype=dict.fromkeys(verbatim, str),
+                dtype=str,
+                na_filter=False,
                 skipinitialspace=True,
                 low_memory=False,
                 index_col=False,
@@ -161,21 +159,3 @@ def _find_delimiter(sample: str) -> str:
         return csv.Sniffer().sniff(lines, DELIMITERS).delimiter
     except csv.Error:  # a single column
         return ","
-
-
-def _find_decimal(rows: Sequence[Sequence[str]], delimiter: str) -> str:
-    """Count the numbers that can be read in one way only; 1,234 counts as a decimal only between semicolons."""
-    if delimiter == ",":
-        return "."
-    fields = [field.strip() for row in rows[1:] for field in row]
-    comma, point = _count_unambiguous(fields, ",", r"\."), _count_unambiguous(fields, r"\.", ",")
-    if comma == point == 0 and delimiter == ";":
-        return "," if any(re.fullmatch(r"[+-]?\d{1,3},\d{3}", field) for field in fields) else "."
-    return "," if comma > point else "."
-
-
-def _count_unambiguous(fields: list[str], decimal: str, group: str) -> int:
-    grouped = rf"[1-9]\d{{0,2}}({group}\d{{3}})"
-    number = re.compile(rf"[+-]?((\d*|{grouped}+){decimal}\d+|{grouped}{{2,}})", re.ASCII)
-    ambiguous = re.compile(rf"[+-]?[1-9]\d{{0,2}}{decimal}\d{{3}}", re.ASCII)
-    return sum(bool(number.fullmatch(field)) and not ambiguous.fullmatch(field) for field in fields)

@@ -51,8 +51,9 @@ def read_description(folder: str | os.PathLike[str]) -> dict:
     if content["checksum"] != checksum_of(content):
         raise damaged(folder, f"{RECORD} has changed since it was saved")
     names = [candidate["candidate"] for candidate in content["candidates"]]
-    for key in ("chosen", "selector"):
-        if content[key] is not None and content[key] not in names:
+    networks = names if content["selection"] is None else [*names, content["selection"]["candidate"]]
+    for key, known in {"chosen": names, "selector": [None, *names], "saved": networks}.items():
+        if content[key] not in known:
             raise damaged(folder, f"in {RECORD}, {key} is {content[key]!r}, which is not a candidate")
     return content
 

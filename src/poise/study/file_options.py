@@ -14,7 +14,6 @@ class FileOptions:
 
     Args:
         delimiter: Of CSV: one character or `"tab"`. Default: `None`, which finds it among , ; tab and |.
-        decimal: Of CSV: `"."` or `","`. Default: `None`, which finds it.
         encoding: Of CSV. Default: `None`, which takes the byte order mark, else UTF-8, else cp1252.
         sheet: Of Excel: the name of a sheet, or its number, from 1. Default: `None`, the first one.
         skip_rows: Of CSV and Excel: the number of lines above the column names. Default: `None`, no line.
@@ -25,7 +24,6 @@ class FileOptions:
     """
 
     delimiter: str | None = None
-    decimal: str | None = None
     encoding: str | None = None
     sheet: str | int | None = None
     skip_rows: int | None = None
@@ -39,10 +37,6 @@ class FileOptions:
                 "detect it.",
                 "delimiter",
             )
-        if self.decimal not in (None, ".", ","):
-            raise DataError(
-                f"The decimal mark must be '.' or ',', got {self.decimal!r}. Omit it to detect it.", "decimal"
-            )  # fmt: skip
         if self.skip_rows is not None and self.skip_rows < 0:
             raise DataError(f"skip_rows must be at least 0, got {self.skip_rows}.", "skip_rows")
         if not _is_mark(self.comment):

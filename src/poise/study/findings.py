@@ -3,7 +3,7 @@
 Reports and the saved folder are made from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ import pandas as pd
 from poise.compaction import compact
 from poise.path.result import RegularizationPath
 from poise.study.candidates.choice import row_at
-from poise.study.candidates.penalties import get_penalty
+from poise.study.candidates.penalties import get_penalty, selects_columns
 from poise.study.columns.encoding import Encoder
 from poise.study.held_out import HeldOutLosses
 from poise.study.scores import Estimate, RowScores, score_name
@@ -34,6 +34,7 @@ class Candidate:
         path: The regularization path; after adaptive stages the last one, and without a penalty the path of strength 0.
         stage: The stage that predicts: of the path and its stages the one with the lowest held-out loss.
         strength: The strength that predicts: the one in `stage` with the lowest held-out loss.
+        columns: The columns that the network of `strength` reads; `None` if they cannot be determined.
         selection_strength: The strength of `path` that selects columns.
         selected: The columns that the network of `selection_strength` reads; `None` if they cannot be determined.
         stability: For each column the share of training runs at `selection_strength` (folds, all rows, initial
@@ -45,7 +46,7 @@ class Candidate:
         test_loss: The loss on the test rows.
         score: R², accuracy or the explained deviance on the test rows.
         gain: How much lower the test loss is than that of the baseline, on the same rows; NaN for `"none"`.
-        held_out: The held-out losses of all its configurations; `None` for the network that takes all steps.
+        held_out: The held-out losses of all its configurations; `None` for networks that are never chosen by them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Candidate:
     path: RegularizationPath
     stage: RegularizationPath
     strength: float
+    columns: tuple[str, ...] | None
     selection_strength: float
     selected: tuple[str, ...] | None
     stability: pd.Series | None
@@ -118,6 +120,10 @@ class Findings:
             the order requested.
         chosen: The name of the chosen candidate: the first penalty that is not significantly worse than the one with
             the lowest held-out loss (paired over rows, one-sided, 5%), or the one requested.
+        selection: The network of the columns that are selected, as a candidate of its own: that of `selector` at its
+            selection strength. `None` if the network of `selector` that predicts is the same, or without a selector.
+        importance: For each column its `importance`, `error` and `direction` in the network that is saved (see
+            `poise.study.importance`).
         encoder: The encoder of the features, fitted on all training rows.
         center: What was subtracted from the target; 0 except in regression.
         scale: What it was divided by; 1 except in regression.
@@ -133,6 +139,8 @@ class Findings:
     settings: Settings
     candidates: tuple[Candidate, ...]
     chosen: str
+    selection: Candidate | None
+    importance: pd.DataFrame
     encoder: Encoder
     center: float
     scale: float
@@ -144,7 +152,7 @@ class Findings:
     seconds: float
 
     def __getitem__(self, name: str) -> Candidate:
-        return {candidate.name: candidate for candidate in self.candidates}[name]
+        return {network.name: network for network in self.networks}[name]
 
     @property
     def baseline(self) -> Candidate:
@@ -162,36 +170,63 @@ class Findings:
         return self[self.chosen]
 
     @property
+    def networks(self) -> list[Candidate]:
+        """The candidates, with the network of the selected columns below the one that selects them."""
+        selector, selection = self.selector, self.selection
+        selected = {} if selector is None or selection is None else {selector.name: selection}
+        pairs = ((candidate, selected.get(candidate.name)) for candidate in self.candidates)
+        return [network for pair in pairs for network in pair if network is not None]
+
+    @property
+    def saved(self) -> Candidate:
+        """The network that is saved: the chosen one, or, if the study is sparse, that of the selected columns."""
+        return choose_saved(self.best, self.candidates, self.selection, self.settings)
+
+    @property
     def watched_candidates(self) -> list[Candidate]:
         """The candidates whose training was watched."""
         return [candidate for candidate in self.candidates if candidate.name in self.watched]
 
-    @cached_property
+    @property
     def compact_model(self) -> keras.Model:
-        """The chosen network without its dead units: the same outputs from fewer parameters.
+        """The saved network without its dead units, and, if the study is sparse, without the inputs it does not read.
 
         The network itself if its layers have no graph that poise can follow.
         """
+        return self._compacted[0]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The inputs of `compact_model`, of those that the encoder returns."""
+        return tuple(self.encoder.inputs[at] for at in self._compacted[1])
+
+    @property
+    def needed_columns(self) -> tuple[str, ...]:
+        """The columns that predictions need: all in use, or, if the study is sparse, those that the network reads."""
+        names = tuple(column.name for column in self.encoder.columns)
+        read = self.saved.columns
+        return names if read is None or not self.settings.sparse else tuple(name for name in names if name in read)
+
+    @cached_property
+    def _compacted(self) -> tuple[keras.Model, np.ndarray]:
+        """The model to save, and the positions of its inputs."""
+        model, every = self.saved.model, np.arange(len(self.encoder.inputs))
         try:
-            return compact(self.best.model)
+            return compact(model, drop_inputs=True) if self.settings.sparse else (compact(model), every)
         except TypeError:
-            return self.best.model
+            return model, every
 
     @property
     def selector(self) -> Candidate | None:
-        """The candidate that selects columns: the last that drops columns, else the last that makes zeros."""
-        selecting = [c for c in self.penalized if c.selected is not None]
-        able = [c for c in selecting if get_penalty(c.name).drops_columns]
-        able = able or [c for c in selecting if c.name != "l2"]
-        adaptive = [c for c in able if get_penalty(c.name).adaptive]
-        return (adaptive or able or [None])[-1]
+        """The candidate that selects columns; `None` if none does."""
+        return choose_selector(self.candidates)
 
     @cached_property
     def results(self) -> pd.DataFrame:
-        """One row per candidate: strength, losses, score and gain with their intervals, zeros and selected columns."""
+        """One row per network: strength, losses, score and gain with their intervals, and the columns that it reads."""
         score = score_name(self.table.task)
         rows = {}
-        for candidate in self.candidates:
+        for candidate in self.networks:
             at_strength = candidate.row
             rows[candidate.name] = {
                 "title": candidate.title,
@@ -206,11 +241,26 @@ class Findings:
                 "penalty": at_strength["penalty"],
                 "zeros": int(at_strength["zeros"]),
                 "zero_share": at_strength["zero_share"],
-                "columns": np.nan if candidate.selected is None else len(candidate.selected),
+                "columns": np.nan if candidate.columns is None else len(candidate.columns),
                 "relative_residual": at_strength["relative_residual"],
                 "seconds": candidate.path.seconds,
             }
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("candidate")
+
+
+def choose_selector(candidates: Sequence[Candidate]) -> Candidate | None:
+    """Return the candidate that selects columns: the last that drops columns, else the last that makes zeros."""
+    selecting = [c for c in candidates if has_penalty(c) and c.selected is not None and selects_columns(c.name)]
+    able = [c for c in selecting if get_penalty(c.name).drops_columns] or selecting
+    adaptive = [c for c in able if get_penalty(c.name).adaptive]
+    return (adaptive or able or [None])[-1]
+
+
+def choose_saved(
+    best: Candidate, candidates: Sequence[Candidate], selection: Candidate | None, settings: Settings
+) -> Candidate:
+    """Return the network to save: the chosen one, or, if the study is sparse, that of the selected columns."""
+    return (selection or choose_selector(candidates) or best) if settings.sparse else best
 
 
 def has_penalty(candidate: Candidate) -> bool:

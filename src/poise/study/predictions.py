@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from poise.study.columns.encoding import Encoder
+from poise.study.columns.kinds import kind_named
 from poise.study.columns.reading import convert_rows
 from poise.study.errors import DataError, first_line
 
@@ -15,16 +16,24 @@ BATCH_SIZE = 1024
 
 
 def predict_rows(
-    description: Mapping, model: keras.Model, encoder: Encoder, frame: pd.DataFrame, name: str
+    description: Mapping,
+    model: keras.Model,
+    encoder: Encoder,
+    frame: pd.DataFrame,
+    name: str,
+    *,
+    decimal: str | None = None,
 ) -> pd.DataFrame:
     """Predict the target of new rows.
 
     Args:
-        description: The content of study.json; its `data`, `center` and `scale` are used.
-        model: The network; it takes encoded rows.
+        description: The content of study.json; its `data`, `settings`, `inputs`, `needed_columns`, `center` and `scale`
+            are used.
+        model: The network; it takes the `inputs` of encoded rows.
         encoder: The encoder.
-        frame: The rows, with the columns in use in any order; others are ignored.
+        frame: The rows, with the needed columns in any order; others are ignored.
         name: What error messages call the rows.
+        decimal: The decimal mark of numbers in text. Default: `None`, that of the study or else of the rows.
 
     Returns:
         One row per row of `frame`, with its index: the target in its own units, or the mean count, or the class and the
@@ -36,7 +45,7 @@ def predict_rows(
     data = description["data"]
     outputs = np.zeros((0, len(data["classes"]) if data["task"] == "multiclass" else 1))
     if len(frame):
-        outputs = _predict_outputs(model, encoder.transform(convert_rows(frame, encoder.columns, name)))
+        outputs = _predict_outputs(model, _encode_inputs(description, encoder, frame, name, decimal))
     if not data["classes"]:
         values = outputs[:, 0] * description["scale"] + description["center"]
         return pd.DataFrame({data["target"]: values}, index=frame.index)
@@ -67,6 +76,21 @@ def predict_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
     padded[: len(x)] = x
     parts = [model(part, training=False) for part in np.split(padded, len(padded) // BATCH_SIZE)]
     return np.concatenate([*map(keras.ops.convert_to_numpy, parts)])[: len(x)].astype("float64")
+
+
+def _encode_inputs(
+    description: Mapping, encoder: Encoder, frame: pd.DataFrame, name: str, decimal: str | None
+) -> np.ndarray:  # fmt: skip
+    """Return the inputs of the network; columns that it does not need count as missing."""
+    needed = [column for column in encoder.columns if column.name in set(description["needed_columns"])]
+    missing = description["settings"]["missing"]
+    converted = convert_rows(frame, needed, name, decimal=decimal, missing=missing)
+    features = {
+        column.name: converted[column.name] if column in needed else kind_named(column.kind).missing_values(len(frame))
+        for column in encoder.columns
+    }
+    places = {label: place for place, label in enumerate(encoder.inputs)}
+    return encoder.transform(pd.DataFrame(features))[:, [places[label] for label in description["inputs"]]]
 
 
 def _predict_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:

@@ -11,11 +11,10 @@ import keras
 import pandas as pd
 
 from poise.study.columns.encoding import Encoder
-from poise.study.columns.kinds import verbatim_columns
 from poise.study.file_options import FileOptions
 from poise.study.loading import read_study
 from poise.study.predictions import predict_rows
-from poise.study.report.comparison import compare_candidates
+from poise.study.report.comparison import compare_candidates, list_networks
 from poise.study.report.numbers import format_number
 from poise.study.sources import Source, load, take_frame
 
@@ -35,8 +34,9 @@ class Study:
 
     Attributes:
         description: The content of study.json: data, settings, candidates, verdict and versions.
-        model: The chosen network without its dead units, a plain Keras model of encoded rows.
-        encoder: Turns columns into the inputs of the network.
+        model: The saved network without its dead units, a plain Keras model of encoded rows: that of the chosen
+            candidate, or, with `sparse=True`, that of the selected columns, without the inputs that it does not read.
+        encoder: Turns columns into inputs. The network takes those in `description["inputs"]`.
         folder: The folder that the study was loaded from; `None` for a new study.
 
     Examples:
@@ -72,7 +72,7 @@ class Study:
 
     @property
     def chosen(self) -> str:
-        """The name of the candidate whose network predicts, such as `"l2"`, or `"none"`."""
+        """The name of the chosen candidate, such as `"l2"`, or `"none"`. Its network predicts, unless `sparse=True`."""
         return self.description["chosen"]
 
     @property
@@ -81,6 +81,25 @@ class Study:
         name = self.description["selector"]
         candidates = {candidate["candidate"]: candidate for candidate in self.description["candidates"]}
         return None if name is None else tuple(candidates[name]["selected"])
+
+    @property
+    def needed_columns(self) -> tuple[str, ...]:
+        """The columns that predictions need: all in use, or, with `sparse=True`, those that the saved network reads."""
+        return tuple(self.description["needed_columns"])
+
+    @property
+    def importance(self) -> pd.DataFrame:
+        """One row per column, the most important first.
+
+        `importance` is how much the loss of the saved network on test rows increases when the values of the column are
+        permuted (the mean of 10 permutations), and `error` its standard error. `direction` is how the mean prediction
+        changes with the column: `"up"`, `"down"`, `"mixed"` or `"flat"`, and for categories the highest and the lowest.
+        With two classes it is that of the probability of the second, with more classes the class is named. `selected`
+        is whether the study selects the column, and `stability` the share of training runs that select it. In a table
+        with more than 100 columns, some are not measured: NaN and `""`.
+        """
+        table = pd.DataFrame(self.description["importance"]).set_index("column")
+        return table.astype(dict.fromkeys(["importance", "error", "stability"], "float64"))
 
     @property
     def outcome(self) -> str | None:
@@ -116,10 +135,14 @@ class Study:
 
     @cached_property
     def results(self) -> pd.DataFrame:
-        """One row per candidate: strength, losses, score and gain with their intervals, zeros and selected columns."""
+        """One row per network: strength, losses, score and gain with their intervals, and the columns that it reads.
+
+        The networks are those of the candidates that predict. If the network of the selected columns is another one, it
+        has its own row, `"selection"`.
+        """
         if self._findings is not None:
             return self._findings.results
-        table = pd.DataFrame(self.description["candidates"]).drop(columns=list(NOT_RESULTS))
+        table = pd.DataFrame(list_networks(self.description)).drop(columns=list(NOT_RESULTS))
         table = table.set_index("candidate")
         numbers = table.columns.difference(["title", "score_name", "zeros"])
         return table.astype(dict.fromkeys(numbers, "float64"))
@@ -138,7 +161,7 @@ class Study:
         return self._findings
 
     def __getitem__(self, name: str) -> "Candidate":
-        """Return a candidate with its path.
+        """Return a candidate with its path; `"selection"` is the network of the selected columns.
 
         Raises:
             ValueError: If the study was loaded from a folder, which keeps no paths.
@@ -171,10 +194,11 @@ class Study:
         """Predict the target of new rows.
 
         Args:
-            data: A table in memory or a file, as for `poise.run_study`, with the columns in use in any order; other
+            data: A table in memory or a file, as for `poise.run_study`, with the needed columns in any order; other
                 columns are ignored.
             delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
-            decimal: Decimal mark of a CSV file. Default: `None`, which detects it.
+            decimal: Decimal mark of numbers in text. Default: `None`, the one of the study, or of `data` if its numbers
+                cannot be read otherwise.
             encoding: Text encoding of a CSV file. Default: `None`, which detects it.
             sheet: Sheet of an Excel file: its name, or its number, from 1. Default: `None`, as in the study.
             skip_rows: Number of lines above the column names of a CSV or Excel file. Default: `None`, as in the study.
@@ -187,14 +211,14 @@ class Study:
         Raises:
             DataError: If a column is missing, or holds values of another kind than in the study.
         """
-        options = FileOptions(delimiter, decimal, encoding, sheet, skip_rows, comment)
+        options = FileOptions(delimiter, encoding, sheet, skip_rows, comment)
         if isinstance(data, str | os.PathLike):
             settings = self.description["settings"]
             recorded = FileOptions(**{option: settings.get(option) for option in RECORDED_OPTIONS})
-            name, _, frame = load(data, options, recorded, verbatim=verbatim_columns(settings.get("types", {})))
+            name, _, frame = load(data, options, recorded)
         else:
             name, frame = "The table of new rows", take_frame(data, options)
-        return predict_rows(self.description, self.model, self.encoder, frame, name)
+        return predict_rows(self.description, self.model, self.encoder, frame, name, decimal=decimal)
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Save the study as a folder: report, description, table of all strengths, network and encoder.
@@ -243,9 +267,9 @@ class Study:
 
     def __repr__(self) -> str:
         data = self.description["data"]
-        chosen = self.results.loc[self.chosen].to_dict()
-        score = f"{chosen['score_name']} {format_number(chosen['score'], 2)} on the test rows"
-        network = f"{chosen['title']} at strength {format_number(chosen['strength'], 2)}: {score}"
+        saved = self.results.loc[self.description["saved"]].to_dict()
+        score = f"{saved['score_name']} {format_number(saved['score'], 2)} on the test rows"
+        network = f"{saved['title']} at strength {format_number(saved['strength'], 2)}: {score}"
         inferred = ", inferred; set task to change it" if data.get("task_reason") else ""
         task = f"{data['task']} of {data['target']!r}{inferred}"
         return f"Study of {data['name']!r} ({task})\n{self._headline}\n{network}"

@@ -5,19 +5,21 @@ training rows of that fold. Then one path runs for each penalty, and the network
 with early stopping and with all steps. All start from the same initial weights and take full-batch steps. Reference
 models are fitted to the same rows. The strength with the lowest held-out loss predicts. Columns are selected at the
 largest strength whose held-out loss is within one standard error of the lowest, or, after adaptive stages, at the
-strength with the lowest held-out loss. The verdict compares the chosen penalty with early stopping on all training rows
-(`poise.study.verdict`).
+strength with the lowest held-out loss; the network of the selected columns is scored as well. The verdict compares the
+chosen penalty with early stopping on all training rows (`poise.study.verdict`). The importance of a column is that in
+the network that is saved.
 """
 
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pandas as pd
 
+from poise.compaction.inputs import read_inputs
 from poise.path.data.arrays import Data
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import check_executor
@@ -31,21 +33,23 @@ from poise.study.candidates.network import ModelFunction, build_start
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, find_shared_path, get_penalty, make_rules
 from poise.study.candidates.references import REFERENCES, fit_reference
 from poise.study.columns.folds import Folds, encode_folds
+from poise.study.columns.text_rules import check_missing
+from poise.study.encoded_rows import EncodedRows, encode_test_rows
 from poise.study.errors import DataError
-from poise.study.findings import Candidate, Findings, Reference
+from poise.study.findings import Candidate, Findings, Reference, choose_saved, choose_selector
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, held_out_losses
+from poise.study.importance import measure_importance
 from poise.study.metrics import measure_predictions
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
 from poise.study.result import Study
-from poise.study.scores import Estimate, RowScores, Scorer, score_rows
-from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
+from poise.study.scores import Estimate, RowScores, score_rows
+from poise.study.settings import FULL_TRAINING, NO_PENALTY, SELECTION, Settings
 from poise.study.sources import Source
 from poise.study.splits import note_split, split_folds, split_test_rows
 from poise.study.tables import Table, read
 from poise.study.verdict import Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
-from poise.study.weights import relative_weights
 
 Progress = Callable[[float, str], None]
 """Called with the share of the work that is done and with what is being done."""
@@ -84,6 +88,8 @@ def run_study(
     sheet: str | int | None = None,
     skip_rows: int | None = None,
     comment: str | None = None,
+    missing: Sequence[str] | None = None,
+    sparse: bool = False,
     executor: str | RayCluster = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -128,12 +134,18 @@ def run_study(
         seed: Decides test rows, folds and initial weights; the global seeds of Keras and NumPy are set to it.
             Default: 0.
         delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
-        decimal: Decimal mark of a CSV file. Default: `None`, which detects it.
+        decimal: Decimal mark of numbers in text, `"."` or `","`, the same for the whole table. Default: `None`, which
+            detects it.
         encoding: Text encoding of a CSV file. Default: `None`, which detects it.
         sheet: Sheet of an Excel file: its name, or its number, from 1. Default: `None`, the first sheet.
         skip_rows: Number of lines above the column names of a CSV or Excel file. Default: `None`, no line.
         comment: Character that starts a comment in a CSV file; the rest of the line is ignored. Default: `None`, no
             comments.
+        missing: Texts that stand for a missing value, such as `["-999"]`, besides the usual ones such as `"NA"`. `[]`
+            turns the usual ones off, so that only an empty field is a missing value. Default: `None`, only the usual
+            ones.
+        sparse: Whether to save the network of the selected columns instead of the chosen one. Predictions then need
+            only these columns. Default: `False`.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
@@ -161,7 +173,7 @@ def run_study(
         tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), tuple(keep), types or {},
-        delimiter, decimal, encoding, sheet, skip_rows, comment,
+        delimiter, decimal, encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -173,42 +185,49 @@ def run_study(
     table = read(
         data, target, task=task, drop=drop, keep=keep, groups=groups, time=time_column, weight=weight, types=types,
         delimiter=delimiter, decimal=decimal, encoding=encoding, sheet=sheet, skip_rows=skip_rows, comment=comment,
+        missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
     table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test)))
     rows = encode_folds(table, training, split_folds(table, training, cv, seed))
     start = _build_start(table, rows, settings, model)
-    test_rows = _encode_test_rows(table, testing, rows, settings)
+    if sparse and read_inputs(start, start.get_weights()) is None:
+        raise DataError(
+            f"sparse needs a network whose selected columns are known; poise cannot determine which inputs "
+            f"{start.name!r} reads. Use dense layers, or sparse=False.",
+            "sparse",
+        )
+    test_rows = encode_test_rows(table, testing, rows, seed)
     held_rows = find_held_out_rows(table, training, rows, start.output_shape[-1])
     trainer = _Trainer(start, rows, settings, checked, checkpoint, report, held_rows.most_rows)
     candidates: list[Candidate] = []
     for name in (NO_PENALTY, FULL_TRAINING, *settings.penalties):
         baseline = candidates[0].row_scores if candidates else None
-        candidates.append(_make_candidate(name, trainer.path(name), rows, test_rows, baseline, held_rows))
+        candidates.append(_train_candidate(name, trainer.path(name), rows, test_rows, baseline, held_rows))
     references = _fit_references(table, rows, test_rows, held_rows, candidates[0].row_scores)
     chosen = settings.choose or _choose(candidates)
+    selector = choose_selector(candidates)
+    selection = _make_selection(selector, rows, test_rows, candidates[0].row_scores)
     verdict = _judge(chosen, candidates, references, held_rows, settings)
     watched = {
         candidate.name: watch_training(candidate.stage, candidate.strength, candidate.model, start)
         for candidate in candidates
         if candidate.name in (NO_PENALTY, chosen)
     }
-    best = next(candidate for candidate in candidates if candidate.name == chosen)
-    outputs, scorer = predict_outputs(best.model, test_rows.x), test_rows.scorer
+    saved = choose_saved(next(each for each in candidates if each.name == chosen), candidates, selection, settings)
+    selected = () if selector is None else selector.selected or ()
+    importance = measure_importance(
+        saved.model, test_rows, rows.encoder, table.classes, saved.columns, selected, seed
+    )  # fmt: skip
+    outputs, scorer = predict_outputs(saved.model, test_rows.x), test_rows.scorer
     metrics = measure_predictions(scorer.task, scorer.y, outputs, scorer.weight, rows.scale)
     report(1.0, "done")
     findings = Findings(
-        table, settings, tuple(candidates), chosen, rows.encoder, rows.center, rows.scale,
+        table, settings, tuple(candidates), chosen, selection, importance, rows.encoder, rows.center, rows.scale,
         {"training": len(training), "test": len(testing)}, watched, references, verdict, metrics,
         time.perf_counter() - start_time,
     )  # fmt: skip
     return Study(describe(findings), findings.compact_model, rows.encoder, findings=findings)
-
-
-@dataclass(frozen=True, eq=False)
-class _TestRows:
-    scorer: Scorer
-    x: np.ndarray
 
 
 class _Trainer:
@@ -273,18 +292,6 @@ def _title(name: str) -> str:
     return WITHOUT_PENALTY[name] if name in WITHOUT_PENALTY else get_penalty(name).title
 
 
-def _encode_test_rows(table: Table, testing: np.ndarray, rows: Folds, settings: Settings) -> _TestRows:
-    target = table.target.iloc[testing]
-    if table.classes:
-        y = target.map({label: number for number, label in enumerate(table.classes)}).to_numpy("int32")
-        y = y[:, None].astype("float32") if table.task == "binary" else y
-    else:
-        y = ((target.to_numpy("float64") - rows.center) / rows.scale).astype("float32")[:, None]
-    units = None if table.units is None else table.units[testing]
-    scorer = Scorer(table.task, y, relative_weights(table.weight, testing), units, settings.seed)
-    return _TestRows(scorer, rows.encoder.transform(table.features.iloc[testing]))
-
-
 def _build_start(
     table: Table, rows: Folds, settings: Settings, model: str | ModelFunction | None
 ) -> keras.Model:  # fmt: skip
@@ -296,11 +303,11 @@ def _build_start(
     )  # fmt: skip
 
 
-def _make_candidate(
+def _train_candidate(
     name: str,
     path: RegularizationPath,
     rows: Folds,
-    test_rows: _TestRows,
+    test_rows: EncodedRows,
     baseline: RowScores | None,
     held_rows: HeldOutRows,
 ) -> Candidate:
@@ -308,22 +315,47 @@ def _make_candidate(
         stage = best_stage(path)
     except ValueError as error:
         raise DataError(f"{_title(name)}: {error}") from None
-    strength, scorer = stage.best_strength, test_rows.scorer
-    row = row_at(stage, strength)
+    candidate = _make_candidate(name, _title(name), path, stage, stage.best_strength, rows, test_rows, baseline)
+    if name == FULL_TRAINING:
+        return candidate
+    return replace(candidate, held_out=held_out_losses(held_rows, [*path.stages, path]))
+
+
+def _make_selection(
+    selector: Candidate | None, rows: Folds, test_rows: EncodedRows, baseline: RowScores
+) -> Candidate | None:
+    """Return the network of the selected columns, unless it is the one that predicts."""
+    if selector is None or (selector.stage is selector.path and selector.strength == selector.selection_strength):
+        return None
+    title, path = f"{selector.title}, selected columns", selector.path
+    return _make_candidate(SELECTION, title, path, path, selector.selection_strength, rows, test_rows, baseline)
+
+
+def _make_candidate(
+    name: str,
+    title: str,
+    path: RegularizationPath,
+    stage: RegularizationPath,
+    strength: float,
+    rows: Folds,
+    test_rows: EncodedRows,
+    baseline: RowScores | None,
+) -> Candidate:
+    """Return the network of a strength of a stage, with its scores."""
+    row, scorer, owners = row_at(stage, strength), test_rows.scorer, rows.encoder.owners
     selection_strength = path.best_strength if path.stages or name in WITHOUT_PENALTY else path.one_se_strength
-    selected, stability = _select_columns(path, selection_strength, rows.encoder.owners)
+    selected, stability = _select_columns(path, selection_strength, owners)
     model = stage.model(strength)
-    scores = score_rows(scorer.task, scorer.y, predict_outputs(model, test_rows.x))
+    scores = test_rows.score(model)
     return Candidate(
-        name, _title(name), path, stage, strength, selection_strength, selected, stability,
-        float(row["val_loss"]), float(row["val_se"]), model, scores, scorer.loss(scores), scorer.score(scores),
-        UNKNOWN if baseline is None else scorer.gain(scores, baseline),
-        None if name == FULL_TRAINING else held_out_losses(held_rows, [*path.stages, path]),
+        name, title, path, stage, strength, _select_columns(stage, strength, owners)[0],
+        selection_strength, selected, stability, float(row["val_loss"]), float(row["val_se"]), model, scores,
+        scorer.loss(scores), scorer.score(scores), UNKNOWN if baseline is None else scorer.gain(scores, baseline), None,
     )  # fmt: skip
 
 
 def _fit_references(
-    table: Table, rows: Folds, test_rows: _TestRows, held_rows: HeldOutRows, baseline: RowScores
+    table: Table, rows: Folds, test_rows: EncodedRows, held_rows: HeldOutRows, baseline: RowScores
 ) -> tuple[Reference, ...]:  # fmt: skip
     """Fit the reference models, and score them on the same rows as the networks."""
     references, scorer = [], test_rows.scorer

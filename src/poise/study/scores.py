@@ -1,5 +1,6 @@
 """Scores of a network on test rows, with confidence intervals."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -138,13 +139,14 @@ class Scorer:
         value = float(statistic(*sums))
         if len(sums[0]) < 2 or np.isnan(value):
             return Estimate(value, float("nan"), float("nan"))
-        from scipy.stats import bootstrap  # it takes longer to import than poise show to run
+        from scipy.stats import DegenerateDataWarning, bootstrap  # it takes longer to import than poise show to run
 
         # In batches, since SciPy holds all resamples of a batch at once.
         batch = max(int(2e6 / len(sums[0])), 1)
-        resampled = bootstrap(
-            sums, statistic, paired=True, vectorized=True, method="percentile", confidence_level=LEVEL,
-            n_resamples=RESAMPLES, batch=batch, rng=np.random.default_rng(self.seed),
-        )  # fmt: skip
+        with warnings.catch_warnings(action="ignore", category=DegenerateDataWarning):  # of resamples without a score
+            resampled = bootstrap(
+                sums, statistic, paired=True, vectorized=True, method="percentile", confidence_level=LEVEL,
+                n_resamples=RESAMPLES, batch=batch, rng=np.random.default_rng(self.seed),
+            )  # fmt: skip
         low, high = np.nanpercentile(resampled.bootstrap_distribution, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
         return Estimate(value, float(low), float(high))

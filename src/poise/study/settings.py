@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from poise.study.candidates.penalties import DEFAULT_PENALTIES
+from poise.study.candidates.penalties import DEFAULT_PENALTIES, selects_columns
 from poise.study.errors import DataError
 
 NO_PENALTY = "none"
 """The name of the baseline: no penalty, with early stopping."""
 FULL_TRAINING = "full_training"
 """The name of the network without a penalty that takes all steps. It is shown, and never chosen."""
+SELECTION = "selection"
+"""The name of the network of the selected columns, if it is another one than the candidate's that predicts."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Settings:
     sheet: str | int | None = None
     skip_rows: int | None = None
     comment: str | None = None
+    missing: tuple[str, ...] | None = None
+    sparse: bool = False
 
     def __post_init__(self) -> None:
         known = sorted({NO_PENALTY, *self.penalties})
@@ -60,3 +64,9 @@ class Settings:
         for name, (is_allowed, demand) in limits.items():
             if not is_allowed:
                 raise DataError(f"{name} must {demand}, got {getattr(self, name)!r}.", name)
+        if self.sparse and not any(map(selects_columns, self.penalties)):
+            raise DataError(
+                f"sparse needs a penalty that selects columns, got {', '.join(self.penalties) or 'none'}. Add the "
+                "penalty 'adaptive' or 'group'.",
+                "sparse",
+            )

@@ -4,7 +4,6 @@ import difflib
 import functools
 import os
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -38,11 +37,7 @@ FORMATS = "a CSV, Parquet, Excel or NPZ file"
 
 
 def load(
-    source: Source,
-    options: FileOptions = NO_OPTIONS,
-    recorded: FileOptions = NO_OPTIONS,
-    *,
-    verbatim: Collection[str] = (),
+    source: Source, options: FileOptions = NO_OPTIONS, recorded: FileOptions = NO_OPTIONS
 ) -> tuple[str, str, pd.DataFrame]:
     """Load a source as it stands: rows to study, or new rows to predict.
 
@@ -53,11 +48,10 @@ def load(
         options: How to read a file. Default: no options.
         recorded: Options with which another file was read. They fill in what `options` leaves open, as far as the
             format of this file has them. Default: no options.
-        verbatim: Columns of a CSV or Excel file whose texts are not read as numbers, even if they look like numbers.
-            Default: none.
 
     Returns:
         What error messages call the source, the source as text, and the DataFrame. Its column names are unique text.
+        The values of CSV are text.
 
     Raises:
         DataError: If the source cannot be read, or does not have an option.
@@ -71,7 +65,7 @@ def load(
     if isinstance(source, str | os.PathLike):
         text = str(os.fspath(source))
         name = text if text in BUILT_IN else "standard input" if text == "-" else Path(text).name
-        frame = _load(text, name, options, recorded, verbatim)
+        frame = _load(text, name, options, recorded)
     else:
         name, text, frame = "The table", "", take_frame(source, options)
     names = name_columns(frame.columns)
@@ -98,7 +92,7 @@ def take_frame(source: IntoFrame, options: FileOptions = NO_OPTIONS) -> pd.DataF
     return frame
 
 
-def _load(text: str, name: str, options: FileOptions, recorded: FileOptions, verbatim: Collection[str]) -> pd.DataFrame:
+def _load(text: str, name: str, options: FileOptions, recorded: FileOptions) -> pd.DataFrame:
     if text in BUILT_IN:
         options.select((), "a built-in table")
         return _load_built_in(text)
@@ -106,13 +100,13 @@ def _load(text: str, name: str, options: FileOptions, recorded: FileOptions, ver
     used, file_format = (csv_files.OPTIONS, "CSV") if reader is None else (reader.options, reader.format)
     options = options.select(used, f"{name!r}, which is read as {file_format}", recorded)
     if text == "-":
-        return read_csv(_read_standard_input(), name, options, verbatim)
+        return read_csv(_read_standard_input(), name, options)
     path = Path(text)
     try:
         _check_path(path)
         if reader is None:
-            return read_csv(path.read_bytes(), name, options, verbatim)
-        return read_binary(path, options, verbatim)
+            return read_csv(path.read_bytes(), name, options)
+        return read_binary(path, options)
     except PermissionError:
         raise DataError(f"{text!r} cannot be read: permission denied. Change its permissions, or copy it.") from None
 

@@ -3,7 +3,7 @@
 report.html          the report
 study.json           data, settings and results, as templates/study.schema.json documents
 table.parquet        every strength of every path
-model.keras          the chosen network without its dead units, a plain Keras model
+model.keras          the saved network (see `Findings.saved`) without its dead units, a plain Keras model
 preprocessing.skops  what turns columns into the network's inputs
 
 Nothing in it is a pickle: scikit-learn's parts are saved by skops, and only types listed in `poise.study.loading` are

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from poise.study.columns.base import Column, RawColumn, text_of
-from poise.study.columns.kinds import TYPES, verbatim_columns
-from poise.study.columns.reading import detect_kind, list_set_aside, read_columns
+from poise.study.columns.kinds import TYPES
+from poise.study.columns.number_text import parse_number
+from poise.study.columns.reading import detect_kind, list_set_aside, note_doubt, read_columns
+from poise.study.columns.text_rules import TextRules, make_rules
 from poise.study.duplicates import find_duplicates, join_units
 from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.file_options import FileOptions
@@ -79,6 +81,7 @@ def read(
     sheet: str | int | None = None,
     skip_rows: int | None = None,
     comment: str | None = None,
+    missing: Sequence[str] | None = None,
 ) -> Table:
     """Read a table, detect what its columns hold, and infer the task.
 
@@ -96,7 +99,10 @@ def read(
         weight: A column of sample weights; rows of weight 0 are left out. Default: `None`.
         types: For some columns, what they are read as: `"categorical"`, `"numeric"`, `"date"`, `"text"` (categories if
             the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which detects it.
-        delimiter, decimal, encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
+        delimiter, encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
+        decimal: The decimal mark of numbers in text, `"."` or `","`. Default: `None`, which finds the one of the table.
+        missing: Texts that stand for a missing value, besides the usual ones; `[]` for the empty text only. Default:
+            `None`.
 
     Returns:
         The table.
@@ -112,11 +118,11 @@ def read(
     """
     if task is not None and task not in TASKS:
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {task!r}. Omit it to infer it.", "task")
-    options = FileOptions(delimiter, decimal, encoding, sheet, skip_rows, comment)
+    options = FileOptions(delimiter, encoding, sheet, skip_rows, comment)
     types = types or {}
     if not isinstance(types, Mapping):
         raise DataError(f"types must be a dict from columns to types, got a {type(types).__name__}.", "types")
-    name, text, frame = load(source, options, verbatim=verbatim_columns(types))
+    name, text, frame = load(source, options)
     target = target or _default_target(text, frame)
     if target is None:
         raise DataError(
@@ -125,29 +131,30 @@ def read(
     roles = {"target": target, "groups": groups, "time": time, "weight": weight}
     roles = {role: column for role, column in roles.items() if column is not None}
     _check_roles(roles, drop, keep, frame, name)
-    frame = frame.reset_index(drop=True)  # the positions of the rows in the source
+    frame, count = frame.reset_index(drop=True), len(frame)  # the index: positions of the rows in the source
     _check_types(types, roles, frame, name)
-    notes = []
-    weights = None if weight is None else _read_weight(frame[weight])
+    numbers = [column for column in frame if column not in drop and types.get(str(column), "numeric") == "numeric"]
+    rules, doubtful = make_rules(frame[numbers], decimal, missing)
+    notes = _note_decimal(doubtful, rules)
+    weights = None if weight is None else _read_weight(frame[weight], rules)
     if weights is not None and (weights == 0).any():
         notes.append(f"{(weights == 0).sum()} of {len(frame)} rows have weight 0 in {weight!r} and are left out.")
         frame = frame[(weights != 0).to_numpy()]
-    values, is_number = read_target(frame[target])
-    present = np.flatnonzero(~pd.isna(values))
-    if len(present) < len(frame):
-        notes.append(f"{len(frame) - len(present)} of {len(frame)} rows have no value for {target!r} and are left out.")
-        frame, values = frame.iloc[present], values[present]
+    labels = read_target(frame[target], rules)
+    notes = [*labels.notes, *notes]
+    frame = frame.iloc[labels.rows]
+    has_gaps = len(frame) < count
     if len(frame) < FEWEST_ROWS:
-        usable = f" with a value for {target!r}{' and a positive weight' if weight else ''}" if notes else ""
+        usable = f" with a value for {target!r}{' and a positive weight' if weight else ''}" if has_gaps else ""
         raise DataError(
             f"{name} has {count_noun(len(frame), 'row')}{usable}; a study needs at least {FEWEST_ROWS}. Add rows."
         )
-    task, task_reason = infer_task(values, is_number) if task is None else (task, "")
-    values, classes = pose_task(values, is_number, target, task)
+    task, task_reason = infer_task(labels.values, labels.is_number) if task is None else (task, "")
+    values, classes = pose_task(labels, task)
     notes += note_rare_classes(values, classes)
     taken = set(roles.values())
     names = [column for column in frame.columns if column not in taken]
-    columns, features = read_columns(frame, names, set(drop), types, set(keep))
+    columns, features, doubts = read_columns(frame, names, set(drop), rules, types, set(keep))
     if not columns:
         raise DataError(f"{name} has no column besides its target {target!r}. Add at least one to predict it from.")
     if not features:
@@ -155,9 +162,11 @@ def read(
             f"No column is left to predict {target!r} from. Set aside: {'; '.join(list_set_aside(columns))}. Add a "
             "column of numbers, dates or categories that repeat, or keep one of these."
         )
+    notes += doubts
     notes += [f"Set aside: {columns_and_reason}." for columns_and_reason in list_set_aside(columns)]
-    group_labels = None if groups is None else _read_groups(frame[groups])
-    times = None if time is None else _read_time(frame[time])
+    group_labels = None if groups is None else _read_groups(frame[groups], rules)
+    times, doubts = (None, []) if time is None else _read_time(frame[time], rules)
+    notes += doubts
     duplicates = find_duplicates(pd.DataFrame(features), values, group_labels, by_time=time is not None)
     notes += duplicates.notes
     distinct = duplicates.distinct
@@ -235,23 +244,35 @@ def _check_types(types: Mapping[str, str], roles: Mapping[str, str], frame: pd.D
             raise DataError(f"Column {column!r} is the {role} and has no other type. {remedy}.", "types")
 
 
-def _read_groups(values: pd.Series) -> pd.Series:
-    _check_complete(values, "groups")
-    if RawColumn(values).texts is None:
+def _note_decimal(doubtful: str, rules: TextRules) -> list[str]:
+    if not doubtful:
+        return []
+    number = text_of(parse_number(doubtful, rules.decimal))
+    return [
+        f"No number shows whether the decimal mark is a point or a comma. The point was assumed: {doubtful!r} is "
+        f"{number}."
+    ]
+
+
+def _read_groups(values: pd.Series, rules: TextRules) -> pd.Series:
+    texts = RawColumn(values, rules).texts
+    if texts is None:
         raise DataError(
             f"The group column {values.name!r} must contain numbers, text or dates. Choose a different column.",
             "groups",
         )
-    if values.nunique() < 2:
+    labels = pd.Series(texts.spread(texts.labels, None, object), name=values.name, dtype=object)
+    _check_complete(labels, "groups")
+    if labels.nunique() < 2:
         raise DataError(
             f"The group column {values.name!r} has only one value; at least two are needed. Choose a different column.",
             "groups",
         )
-    return pd.Series([text_of(value) for value in values], name=values.name, dtype=object)
+    return labels
 
 
-def _read_time(values: pd.Series) -> pd.Series:
-    detected = detect_kind(values)
+def _read_time(values: pd.Series, rules: TextRules) -> tuple[pd.Series, list[str]]:
+    detected = detect_kind(RawColumn(values, rules))
     if detected.kind is None or not detected.kind.is_ordered or detected.ignored_texts:
         raise DataError(
             f"The time column {values.name!r} contains neither numbers nor dates, so the rows cannot be sorted by it. "
@@ -260,11 +281,11 @@ def _read_time(values: pd.Series) -> pd.Series:
         )
     times = pd.Series(detected.values, name=values.name)
     _check_complete(times, "time")
-    return times
+    return times, note_doubt(str(values.name), detected)
 
 
-def _read_weight(values: pd.Series) -> pd.Series:
-    detected = detect_kind(values)
+def _read_weight(values: pd.Series, rules: TextRules) -> pd.Series:
+    detected = detect_kind(RawColumn(values, rules))
     if detected.values.dtype != "float64" or detected.ignored_texts:
         raise DataError(
             f"The weight column {values.name!r} must contain numbers >= 0. Choose a different column.", "weight"

@@ -1,53 +1,120 @@
 """The target of a table, and the task that it poses."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
-from poise.study.columns.base import RawColumn, text_of
+from poise.study.columns.base import RawColumn, Texts, text_of
 from poise.study.columns.number_text import parse_number
 from poise.study.columns.reading import detect_kind
+from poise.study.columns.text_rules import TextRules
 from poise.study.errors import DataError, list_first, quote_names
 
 TASKS = ("regression", "binary", "multiclass", "counts")
 FEWEST_ROWS_PER_CLASS = 5
+SHARE_OF_CLASS = 0.5
+"""How frequent a text such as "NA" must be, relative to the median class, to be a class."""
 
 
-def read_target(values: pd.Series) -> tuple[np.ndarray, bool]:
-    """Return the target as numbers (NaN: missing) or labels (None: missing), and whether it is numbers.
+@dataclass(frozen=True, eq=False)
+class Target:
+    """The target of the rows that have one.
+
+    Args:
+        name: The column.
+        rows: Positions in the source of the rows that have a value.
+        values: (rows,) numbers or labels.
+        is_number: Whether they are numbers.
+        raw: The column.
+        notes: Sentences that a reader must know.
+    """
+
+    name: str
+    rows: np.ndarray
+    values: np.ndarray
+    is_number: bool
+    raw: RawColumn
+    notes: tuple[str, ...]
+
+    def labels_of(self, distinct: np.ndarray) -> list[str]:
+        """Return the labels of distinct values: numbers in text are spelled as they most often are in the source."""
+        texts = self.raw.texts if self.is_number else None
+        spelling: dict[object, str] = {}
+        if texts is not None and any(texts.is_text):
+            codes = texts.codes[self.rows]
+            number_of = np.full(len(texts.labels), np.nan)
+            number_of[codes] = self.values
+            spelling = {number_of[place]: texts.labels[place] for place in np.argsort(texts.counts, kind="stable")}
+        return [spelling.get(value, text_of(value)) for value in distinct]
+
+
+def read_target(column: pd.Series, rules: TextRules) -> Target:
+    """Read the target.
 
     Raises:
         DataError: If the column holds something that a study does not predict.
     """
-    detected = detect_kind(values)
+    raw, name = RawColumn(column, rules), str(column.name)
+    detected = detect_kind(raw)
     kind = detected.kind
     if kind is None or not kind.is_target:
         content = detected.notes[0] if kind is None else kind.plural
         raise DataError(
-            f"Target {values.name!r} holds {content}; a study predicts numbers or classes. Choose another target.",
-            "target",
+            f"Target {name!r} holds {content}; a study predicts numbers or classes. Choose another target.", "target"
         )
-    if detected.values.dtype == "float64" and not detected.ignored_texts and not detected.is_truth:
-        return detected.values, True
-    texts = RawColumn(values).texts
-    assert texts is not None
-    return texts.spread(texts.labels, None, object), False
+    is_number = detected.values.dtype == "float64" and not detected.ignored_texts and not detected.is_truth
+    values, notes = detected.values, []
+    if not is_number:
+        assert raw.texts is not None
+        values, notes = _read_labels(raw.texts, rules, name)
+    rows = np.flatnonzero(~pd.isna(values))
+    if len(rows) < len(column):
+        notes = [
+            f"{len(column) - len(rows)} of {len(column)} rows have no value for {name!r} and are left out.",
+            *notes,
+        ]
+    return Target(name, rows, values[rows], is_number, raw, tuple(notes))
 
 
-def pose_task(values: np.ndarray, is_number: bool, name: str, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _read_labels(texts: Texts, rules: TextRules, name: str) -> tuple[np.ndarray, list[str]]:
+    """Return the labels, and notes.
+
+    A text such as "NA" is a class if no other text and no empty one stands for a missing value, and it is about as
+    frequent as a class. Otherwise it is a missing value.
+    """
+    counts = dict(zip(texts.labels, texts.counts, strict=True))
+    likely = [label for label in texts.labels if rules.is_missing_value(label)]
+    classes = [count for label, count in counts.items() if label not in likely]
+    labels = texts.spread(texts.labels, None, object)
+    if not likely or not classes:
+        return labels, []
+    is_frequent = len(classes) == 1 or counts[likely[0]] >= SHARE_OF_CLASS * np.median(classes)
+    if len(likely) == 1 and is_frequent and (texts.codes >= 0).all():
+        return labels, [
+            f"{likely[0]!r} is a class of target {name!r}, because it is about as frequent as other classes. If it "
+            "stands for a missing value, list it as one."
+        ]
+    labels[np.isin(labels.astype(str), likely)] = None
+    return labels, [f"Texts of target {name!r} that count as missing values: {quote_names(likely)}."]
+
+
+def pose_task(target: Target, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the target as the task needs it, and its classes.
 
     Args:
-        values, is_number: What `read_target` returns, without missing values.
-        name: The target's name.
+        target: The target; it has values.
         task: The task.
 
     Raises:
         DataError: If the target does not fit the task.
     """
+    values, is_number, name = target.values, target.is_number, target.name
     codes, distinct = pd.factorize(values, sort=True)
     if len(distinct) < 2:
         raise DataError(
-            f"Target {name!r} is constant: every row has {text_of(values[0])!r}. Choose another target.", "target"
+            f"Target {name!r} is constant: every row has {target.labels_of(values[:1])[0]!r}. Choose another target.",
+            "target",
         )
     if task in ("regression", "counts"):
         return _check_numbers(values, distinct, is_number, name, task), ()
@@ -57,7 +124,7 @@ def pose_task(values: np.ndarray, is_number: bool, name: str, task: str) -> tupl
             "regression.",
             "task",
         )
-    labels = [text_of(value) for value in distinct]
+    labels = target.labels_of(distinct)
     single = [label for label, count in zip(labels, np.bincount(codes), strict=True) if count < 2]
     if single:
         raise DataError(
@@ -114,5 +181,5 @@ def _suggest(distinct: np.ndarray, is_number: bool) -> str:
 
 def _name_odd_value(distinct: np.ndarray) -> str:
     """A column of numbers with a few odd values reads as text: name one of those."""
-    odd = [text for text in distinct if parse_number(text, "point") is None and parse_number(text, "comma") is None]
+    odd = [text for text in distinct if all(parse_number(text, mark) is None for mark in (".", ","))]
     return f"It holds numbers except for values such as {odd[0]!r}. " if 0 < len(odd) < len(distinct) / 2 else ""

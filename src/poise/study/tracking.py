@@ -7,7 +7,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from poise.files import OutputExistsError, check_writable
 from poise.study.description_file import read_description
 from poise.study.errors import DataError
+from poise.study.report.comparison import list_networks
 from poise.study.result import Study
 from poise.study.settings import NO_PENALTY
 from poise.study.watching import WatchedTraining
@@ -102,7 +103,7 @@ def _summarize(watched: WatchedTraining) -> Iterator[tuple[int, object]]:
 def to_mlflow(folder: str | os.PathLike[str], *, uri: str | None = None, experiment: str | None = None) -> str:
     """Log a saved study to MLflow: settings as parameters, scores as metrics, its folder as artifacts.
 
-    Metrics of the chosen candidate have their names in study.json (`test_loss`, `score`, ...); those of every candidate
+    Metrics of the saved network have their names in study.json (`test_loss`, `score`, ...); those of every network
     are logged as `CANDIDATE/test_loss` as well. The answer is the description of MLflow's run.
 
     Args:
@@ -205,20 +206,20 @@ def _parameters(study: dict) -> dict[str, str]:
     data = study["data"]
     params = {name: data[name] for name in ("name", "source", "target", "task", "groups", "time", "weight")}
     params = {"data": params.pop("name"), **params, **study["settings"], "chosen": study["chosen"]}
-    params["strength"] = _chosen(study)["strength"]
+    params["strength"] = _saved(study)["strength"]
     texts = {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in params.items()}
     return {key: str(value) for key, value in texts.items() if value not in (None, "")}
 
 
 def _metrics(study: dict) -> dict[str, float]:
-    def numbers(candidate: dict, prefix: str = "") -> dict[str, float]:
+    def numbers(candidate: Mapping, prefix: str = "") -> dict[str, float]:
         return {prefix + key: float(value) for key, value in candidate.items() if isinstance(value, int | float)}
 
-    metrics = numbers(_chosen(study)) | {"seconds": study["seconds"]}
-    for candidate in study["candidates"]:
+    metrics = numbers(_saved(study)) | {"seconds": study["seconds"]}
+    for candidate in list_networks(study):
         metrics |= numbers(candidate, f"{candidate['candidate']}/")
     return metrics
 
 
-def _chosen(study: dict) -> dict:
-    return next(candidate for candidate in study["candidates"] if candidate["candidate"] == study["chosen"])
+def _saved(study: dict) -> Mapping:
+    return next(network for network in list_networks(study) if network["candidate"] == study["saved"])

@@ -80,6 +80,12 @@ def get_penalty(name: str) -> StudyPenalty:
     return PENALTIES[name]
 
 
+def selects_columns(name: str) -> bool:
+    """Return whether a penalty can set all weights that read a column to zero."""
+    penalty = get_penalty(name)
+    return penalty.drops_columns or not penalty.make().smooth
+
+
 def find_shared_path(name: str, names: Sequence[str]) -> str:
     """Return the penalty in a study whose path contains the path of `name`.
 

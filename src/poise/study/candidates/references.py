@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from poise.path.training import Replica
 from poise.study.columns.folds import Folds
@@ -16,7 +17,11 @@ from poise.study.scores import row_losses
 
 SMALLEST = 1e-12
 """The smallest probability and mean count that a reference model predicts."""
+SMALL = 1_000_000
+"""Numbers in the encoded rows of all folds up to which a single thread fits the models."""
 MOST_STEPS = 300
+TREES = 100
+"""Iterations of boosting; scikit-learn's default."""
 ALPHAS = tuple(10.0**exponent for exponent in np.arange(-4.0, 4.5, 1.0))
 """Strengths of the linear models, for a penalty of alpha times half the squared weights, per row."""
 
@@ -86,9 +91,9 @@ def _make_boosted_trees(task: str) -> Sequence[Maker]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     if task in ("binary", "multiclass"):
-        return [lambda total: HistGradientBoostingClassifier(random_state=0)]
+        return [lambda total: HistGradientBoostingClassifier(max_iter=TREES, random_state=0)]
     loss = "poisson" if task == "counts" else "squared_error"
-    return [lambda total: HistGradientBoostingRegressor(loss=loss, random_state=0)]
+    return [lambda total: HistGradientBoostingRegressor(loss=loss, max_iter=TREES, random_state=0)]
 
 
 REFERENCES = (
@@ -109,6 +114,14 @@ def fit_reference(model: ReferenceModel, task: str, rows: Folds, x_test: np.ndar
         x_test: The encoded test rows.
         classes: The number of classes; 0 if there are none.
     """
+    # On few numbers, threads wait for each other longer than they compute.
+    with threadpool_limits(1 if rows.x.size <= SMALL else None):
+        return _fit_with_best_setting(model, task, rows, x_test, classes)
+
+
+def _fit_with_best_setting(
+    model: ReferenceModel, task: str, rows: Folds, x_test: np.ndarray, classes: int
+) -> ReferenceFit:  # fmt: skip
     folds, every = [replica for replica in rows.replicas if replica.fold >= 0], rows.replicas[-1]
     options = []
     for make in model.makers(task):

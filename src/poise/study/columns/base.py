@@ -16,8 +16,8 @@ from pandas.api import types as dtypes
 from sklearn.base import BaseEstimator
 
 from poise.study.columns.set_aside import SET_ASIDE
+from poise.study.columns.text_rules import TextRules
 
-MISSING_TEXTS = ("", "?")
 CONSTANT = "the same value in every row"
 
 
@@ -44,7 +44,7 @@ class Column:
         kind: The name of its `ColumnKind`, or `"set aside"`.
         missing: How many rows have no value.
         note: Why the column is set aside, or how its values were changed. Default: `""`.
-        text_format: How text is converted to its values, so that new rows are read the same way, such as `"comma"` (the
+        text_format: How text is converted to its values, so that new rows are read the same way, such as `","` (the
             decimal mark) or `"day first"`. Default: `""`, for values that were not text.
         ignored_texts: Texts that could not be converted and count as missing. Default: `()`.
     """
@@ -67,18 +67,24 @@ class Texts:
     """The distinct values of a column as text.
 
     Args:
-        codes: (rows,) the position in `labels` of each row's text; −1 for a missing value, `""` or `"?"`.
+        codes: (rows,) the position in `labels` of each row's text; −1 for a missing value, or a text that stands for
+            one whatever the column holds.
         labels: The distinct texts.
-        is_text: Whether any value was text in the source.
+        is_text: For each label whether it was text in the source, and not a number, say.
     """
 
     codes: np.ndarray
     labels: list[str]
-    is_text: bool
+    is_text: list[bool]
 
     def spread(self, values: Sequence[object] | np.ndarray, missing: object, dtype: Any = None) -> np.ndarray:
         """Return one value per row, given one value per label and the value of missing rows."""
         return np.array([*values, missing], dtype=dtype)[self.codes]
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """(labels,) the number of rows of each label."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.labels))
 
 
 class RawColumn:
@@ -86,10 +92,12 @@ class RawColumn:
 
     Args:
         values: (rows,) its values.
+        rules: How its text is read. Default: `TextRules()`.
     """
 
-    def __init__(self, values: pd.Series) -> None:
+    def __init__(self, values: pd.Series, rules: TextRules | None = None) -> None:
         self.values = values
+        self.rules = rules or TextRules()
 
     @property
     def dtype(self) -> Any:
@@ -121,13 +129,21 @@ class RawColumn:
             codes, distinct = pd.factorize(self.values)
         except TypeError:
             return None
-        labels = [text_of(value).strip() for value in distinct]
-        place: dict[str, int] = dict.fromkeys(MISSING_TEXTS, -1)
-        for label in labels:
-            place.setdefault(label, len(place) - len(MISSING_TEXTS))
-        merged = np.array([*(place[label] for label in labels), -1])
-        is_text = any(isinstance(value, str) for value in distinct)
-        return Texts(merged[codes], list(place)[len(MISSING_TEXTS) :], is_text)
+        place: dict[str, int] = {}
+        is_text: list[bool] = []
+        merged = np.full(len(distinct) + 1, -1)  # the last is that of missing values, whose code is −1
+        for number, value in enumerate(np.asarray(distinct, dtype=object)):
+            label = text_of(value).strip()
+            if not self.rules.is_missing(label):
+                merged[number] = place.setdefault(label, len(place))
+                if len(is_text) < len(place):
+                    is_text.append(isinstance(value, str))
+        return Texts(merged[codes], list(place), is_text)
+
+    @cached_property
+    def missing(self) -> list[bool]:
+        """For each label of `texts` whether it stands for a missing number or date."""
+        return [self.rules.is_missing_value(label) for label in self.texts.labels] if self.texts else []
 
 
 @dataclass
@@ -138,6 +154,7 @@ class Detected:
         kind: The kind of the column, or `None` for values that no kind accepts.
         values: (rows,) the values.
         notes: How the values were changed. Default: none.
+        doubt: What no value shows, so that it was assumed, as a sentence about the column. Default: `""`.
         text_format, ignored_texts: See `Column`.
         is_truth: Whether the numbers are truth values. Default: `False`.
     """
@@ -145,6 +162,7 @@ class Detected:
     kind: "ColumnKind | None"
     values: np.ndarray
     notes: list[str] = field(default_factory=list)
+    doubt: str = ""
     text_format: str = ""
     ignored_texts: tuple[str, ...] = ()
     is_truth: bool = False
@@ -180,7 +198,7 @@ class ColumnKind(ABC):
 
     @abstractmethod
     def convert(self, raw: RawColumn, column: Column) -> np.ndarray:
-        """Return the values of new rows, read in the same way as `column`.
+        """Return the values of new rows, read in the same way as `column`, except for what `raw.rules` demands.
 
         Raises:
             UnexpectedValueError: If the rows hold something else.

@@ -1,8 +1,7 @@
 """Columns of dates and times."""
 
-import re
-import warnings
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,14 @@ from pandas.api import types as dtypes
 from sklearn.pipeline import Pipeline
 
 from poise.study.columns.base import Column, ColumnKind, Detected, Key, RawColumn, UnexpectedValueError
+from poise.study.columns.date_text import FIRST_YEAR, LAST_YEAR, find_order, parse_dates
 from poise.study.columns.number_column import make_scaler, set_constants_to_zero
+from poise.study.columns.tolerance import find_unreadable, note_missing
 from poise.study.columns.weighting import weigh_scaler
-from poise.study.errors import count_noun, quote_names
+from poise.study.errors import count_noun
 
-DATE = re.compile(
-    r"\d{4}[-/.]\d{1,2}([-/.]\d{1,2})?([T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}( .*)?"
-    r"|.*\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b.*\d{4}.*",
-    re.IGNORECASE | re.ASCII,
-)
-FIRST_YEAR, LAST_YEAR = 1678, 2261  # whole years within datetime64[ns]
 PARTS = ("year", "month", "day", "weekday", "hour", "days", "missing")
-NOT_A_DATE = np.datetime64("NaT", "ns")
+NOT_A_DATE = np.datetime64("NaT", "us")
 
 
 class DateColumn(ColumnKind):
@@ -38,32 +33,34 @@ class DateColumn(ColumnKind):
 
     def detect(self, raw: RawColumn) -> Detected | None:
         if dtypes.is_datetime64_any_dtype(raw.dtype):
-            dates, notes = _within_range(raw.values)
+            dates, notes = _within_range(_as_datetimes(raw.values))
             return Detected(self, dates, notes)
         texts = raw.texts
-        if raw.is_categorical or texts is None or not texts.labels:
+        if raw.is_categorical or texts is None:
             return None
-        parsed = _parse_all(texts.labels, "")
-        if parsed is None:
+        order = find_order(_present(raw))
+        if order is None:
             return None
-        dates, text_format = parsed
-        values = texts.spread(dates, NOT_A_DATE)
-        outside = int(np.isnat(values).sum() - (texts.codes < 0).sum())
-        is_ambiguous = text_format != "year first" and re.match(r"\d{1,2}\D\d", texts.labels[0])
-        notes = [f"dates read with the {text_format}"] if is_ambiguous else []
-        return Detected(self, values, notes + _note_outside(outside), text_format)
+        parsed = parse_dates(texts.labels, order.name)
+        unreadable = find_unreadable(texts, raw.missing, ~np.isnat(parsed))
+        if unreadable is None:
+            return None
+        dates, outside = _within_range(pd.Series(texts.spread(parsed, NOT_A_DATE, "datetime64[us]")))
+        notes = [*order.notes, *unreadable.note("date"), *note_missing(texts, raw.missing), *outside]
+        return Detected(self, dates, notes, order.doubt, order.name, unreadable.texts)
 
     def convert(self, raw: RawColumn, column: Column) -> np.ndarray:
         if dtypes.is_datetime64_any_dtype(raw.dtype):
-            return _within_range(raw.values)[0]
+            return _within_range(_as_datetimes(raw.values))[0]
         if raw.texts is None:
             raise UnexpectedValueError("values of another kind")
-        text_format = column.text_format or "year first"
-        parsed = _parse_all(raw.texts.labels, text_format)
-        if parsed is None:
-            wrong = [label for label in raw.texts.labels if _parse_all([label], text_format) is None]
-            raise UnexpectedValueError(quote_names(wrong, 1) if wrong else "dates written in several formats")
-        return raw.texts.spread(parsed[0], NOT_A_DATE)
+        labels = raw.texts.labels
+        order = find_order(_present(raw)) if not column.text_format else None
+        parsed = parse_dates(labels, order.name if order else column.text_format)
+        for label, moment, is_missing in zip(labels, parsed, raw.missing, strict=True):
+            if np.isnat(moment) and not is_missing and label not in column.ignored_texts:
+                raise UnexpectedValueError(repr(label))
+        return _within_range(pd.Series(raw.texts.spread(parsed, NOT_A_DATE, "datetime64[us]")))[0]
 
     def missing_values(self, rows: int) -> pd.Series:
         return pd.Series([pd.NaT] * rows)
@@ -102,42 +99,22 @@ def _note_outside(count: int) -> list[str]:
     return [f"{count_noun(count, 'date')} outside {FIRST_YEAR} to {LAST_YEAR} treated as missing"] if count else []
 
 
-def _within_range(values: pd.Series) -> tuple[np.ndarray, list[str]]:
-    if not isinstance(values.dtype, np.dtype):
-        values = values.dt.tz_convert("UTC").dt.tz_localize(None) if values.dt.tz is not None else values
+def _present(raw: RawColumn) -> list[str]:
+    """The labels of a column that do not stand for a missing value."""
+    labels = raw.texts.labels if raw.texts else []
+    return [label for label, is_missing in zip(labels, raw.missing, strict=True) if not is_missing]
+
+
+def _as_datetimes(values: pd.Series) -> pd.Series:
+    """Return datetimes in UTC without a time zone, from any type of dates of pandas and Arrow."""
+    if isinstance(values.dtype, pd.ArrowDtype) and values.dtype.type is date:  # a day, which knows no time zone
         values = values.astype("datetime64[us]")
+    if values.dt.tz is not None:
+        values = values.dt.tz_convert("UTC").dt.tz_localize(None)
+    return values if isinstance(values.dtype, np.dtype) else values.astype("datetime64[us]")
+
+
+def _within_range(values: pd.Series) -> tuple[np.ndarray, list[str]]:
     inside = values.dt.year.between(FIRST_YEAR, LAST_YEAR)
     outside = int((values.notna() & ~inside).sum())
     return values.where(inside).astype("datetime64[ns]").to_numpy(), _note_outside(outside)
-
-
-def _parse_all(labels: list[str], text_format: str) -> tuple[np.ndarray, str] | None:
-    """Return all texts as dates (NaT: out of range) and which part comes first; None if one of them is not a date."""
-    if not all(DATE.fullmatch(label) for label in labels):
-        return None
-    years = np.array([int(re.findall(r"\d{4}", label)[0]) for label in labels])
-    inside = (years >= FIRST_YEAR) & (years <= LAST_YEAR)
-    dates = np.full(len(labels), NOT_A_DATE)
-    if not inside.any():
-        return (dates, text_format) if text_format else None
-    written = pd.Series(np.array(labels, dtype=object)[inside])
-    local = ("day first", "month first") if re.match(r"\d{1,2}\.", str(written[0])) else ("month first", "day first")
-    is_open = text_format in ("", "year first")
-    for candidate in ("year first", *(local if is_open else (text_format,))):
-        parsed = _parse_dates(written, candidate)
-        if parsed is not None:
-            dates[inside] = parsed
-            return dates, candidate
-    return None
-
-
-def _parse_dates(texts: pd.Series, text_format: str) -> np.ndarray | None:
-    pandas_format = "ISO8601" if text_format == "year first" else None
-    with warnings.catch_warnings(record=True) as doubts:
-        warnings.simplefilter("always")
-        try:
-            parsed = pd.to_datetime(texts, utc=True, format=pandas_format, dayfirst=text_format == "day first")
-        except (ValueError, OverflowError):
-            return None
-    # A warning means that pandas used another order than it was asked for, or parsed each row on its own.
-    return None if doubts else parsed.dt.tz_localize(None).astype("datetime64[ns]").to_numpy()

@@ -1,6 +1,5 @@
 """The table of column kinds, and the types that a user can request."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from poise.study.columns.base import ColumnKind
@@ -19,27 +18,20 @@ class RequestedType(NamedTuple):
     Args:
         kind: The kind that reads it; `None` leaves it out.
         is_kept: Whether it is used although it looks like free text or an identifier. Default: `False`.
-        is_verbatim: Whether files are read without taking its texts for numbers: 007 stays 007. Default: `False`.
     """
 
     kind: ColumnKind | None
     is_kept: bool = False
-    is_verbatim: bool = False
 
 
 TYPES = {
     "categorical": RequestedType(CATEGORY, is_kept=True),
     "numeric": RequestedType(NUMBER, is_kept=True),
     "date": RequestedType(DATE, is_kept=True),
-    "text": RequestedType(CATEGORY, is_verbatim=True),
+    "text": RequestedType(CATEGORY),
     "drop": RequestedType(None),
 }
 """By the name of a type in `poise.run_study`."""
-
-
-def verbatim_columns(types: Mapping[str, str]) -> list[str]:
-    """Return the columns of which files are read without taking texts for numbers, given the types of columns."""
-    return [column for column, name in types.items() if name in TYPES and TYPES[name].is_verbatim]
 
 
 def kind_named(name: str) -> ColumnKind:

@@ -11,13 +11,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from poise.study.columns.base import Column, ColumnKind, Detected, Key, RawColumn, Texts, UnexpectedValueError
-from poise.study.columns.number_text import parse_number
+from poise.study.columns.number_text import has_unit, parse_number, parse_plain_numbers
+from poise.study.columns.text_rules import TextRules
+from poise.study.columns.tolerance import MOST_IGNORED_TEXTS, find_unreadable, note_missing
 from poise.study.columns.weighting import weigh_scaler
 from poise.study.errors import count_noun
 
-FEWEST_NUMBERS = 0.95
-"""The share of rows whose text must be a number."""
-MOST_IGNORED_TEXTS = 20
+TRUTHS = {"true": 1.0, "false": 0.0}
 SQUARABLE = 1e100
 """Larger numbers are clipped: the variance of a column might overflow."""
 
@@ -38,50 +38,42 @@ class NumberColumn(ColumnKind):
     def detect(self, raw: RawColumn) -> Detected | None:
         if raw.is_numeric:
             numbers, notes = _finite(raw.values)
-            return Detected(self, numbers, notes, is_truth=dtypes.is_bool_dtype(raw.dtype))
+            is_truth = dtypes.is_bool_dtype(raw.dtype)
+            return Detected(self, _without_missing(numbers, raw.rules, "."), notes, is_truth=is_truth)
         if dtypes.is_timedelta64_dtype(raw.dtype):
             return Detected(self, _seconds(raw.values), ["durations in seconds"])
-        if raw.is_categorical or raw.texts is None or not raw.texts.labels:
+        decimal = raw.rules.decimal or "."
+        plain = parse_plain_numbers(raw.values, decimal)
+        if plain is not None:
+            numbers, infinite = _finite(pd.Series(plain))
+            notes = [*_note_decimal(decimal, bool(raw.values.str.contains(decimal, regex=False).any())), *infinite]
+            return Detected(self, _without_missing(numbers, raw.rules, decimal), notes, text_format=decimal)
+        if raw.is_categorical or raw.texts is None:
             return None
-        return self._detect_in_text(raw.texts)
-
-    def _detect_in_text(self, texts: Texts) -> Detected | None:
-        if not texts.is_text and set(texts.labels) <= {"True", "False"}:
-            truth = [float(label == "True") for label in texts.labels]
-            return Detected(self, texts.spread(truth, np.nan), is_truth=True)
-        parsed = {mark: _parse_all(texts.labels, mark) for mark in ("point", "comma")}
-        mark, best = min(parsed.items(), key=lambda item: item[1].count(None))  # the first of equals
-        ignored = tuple(label for label, number in zip(texts.labels, best, strict=False) if number is None)
-        if len(ignored) > MOST_IGNORED_TEXTS:
-            return None
-        rows = np.bincount(texts.codes[texts.codes >= 0], minlength=len(texts.labels))
-        lost = int(rows[[number is None for number in best]].sum())
-        if lost > (1 - FEWEST_NUMBERS) * rows.sum():
-            return None
-        numbers, notes = _finite(pd.Series(texts.spread(best, None, "float64")))
-        if ignored:
-            notes.insert(0, f"{count_noun(lost, 'value')} not a number, such as {ignored[0]!r}, treated as missing")
-        if texts.is_text:
-            notes.insert(0, "numbers written as text" + (" with a decimal comma" if mark == "comma" else ""))
-        return Detected(self, numbers, notes, mark if texts.is_text else "", ignored)
+        other = "," if decimal == "." else "."
+        return _detect_truth(self, raw) or _detect_numbers(self, raw, decimal) or _detect_numbers(self, raw, other)
 
     def convert(self, raw: RawColumn, column: Column) -> np.ndarray:
         if raw.is_numeric:
-            return _finite(raw.values)[0]
+            return _without_missing(_finite(raw.values)[0], raw.rules, ".")
         if dtypes.is_timedelta64_dtype(raw.dtype):
             return _seconds(raw.values)
+        decimal = raw.rules.decimal or column.text_format or "."
+        plain = parse_plain_numbers(raw.values, decimal)
+        if plain is not None:
+            return _without_missing(_finite(pd.Series(plain))[0], raw.rules, decimal)
         if raw.texts is None:
             raise UnexpectedValueError("values of another kind")
-        known = {**dict.fromkeys(column.ignored_texts, np.nan), "True": 1.0, "False": 0.0}
-        marks = ("comma", "point") if column.text_format == "comma" else ("point", "comma")
         numbers = []
-        for label in raw.texts.labels:
-            candidates = (known.get(label), *(parse_number(label, mark) for mark in marks))
-            number = next((number for number in candidates if number is not None), None)
+        for label, is_text in zip(raw.texts.labels, raw.texts.is_text, strict=True):
+            number = np.nan
+            if not raw.rules.is_missing_value(label) and label not in column.ignored_texts:
+                number = TRUTHS.get(label.lower(), parse_number(label, decimal if is_text else "."))
             if number is None:
                 raise UnexpectedValueError(repr(label))
             numbers.append(number)
-        return _finite(pd.Series(raw.texts.spread(numbers, np.nan)))[0]
+        converted = _finite(pd.Series(raw.texts.spread(numbers, np.nan)))[0]
+        return _without_missing(converted, raw.rules, decimal)
 
     def lay_out(self, features: pd.DataFrame) -> tuple[pd.DataFrame, list[Key]]:
         return features.clip(-SQUARABLE, SQUARABLE), [Key(name, "value") for name in features.columns]
@@ -97,6 +89,49 @@ class NumberColumn(ColumnKind):
         indicator = transformer.named_steps["fill"].indicator_
         missing = [] if indicator is None else [Key(keys[place].column, "missing") for place in indicator.features_]
         return [*keys, *missing]
+
+
+def _detect_truth(kind: NumberColumn, raw: RawColumn) -> Detected | None:
+    texts = raw.texts
+    assert texts is not None
+    if all(raw.missing) or not all(
+        is_missing or label.lower() in TRUTHS for label, is_missing in zip(texts.labels, raw.missing, strict=True)
+    ):
+        return None
+    truth = texts.spread([TRUTHS.get(label.lower(), np.nan) for label in texts.labels], np.nan)
+    return Detected(kind, truth, note_missing(texts, raw.missing), is_truth=True)
+
+
+def _detect_numbers(kind: NumberColumn, raw: RawColumn, decimal: str) -> Detected | None:
+    texts = raw.texts
+    assert texts is not None
+    parsed = _parse_all(texts, raw.missing, decimal)
+    if parsed is None:
+        return None
+    unreadable = find_unreadable(texts, raw.missing, [number is not None for number in parsed])
+    if unreadable is None:
+        return None
+    numbers, infinite = _finite(pd.Series(texts.spread(parsed, None, "float64")))
+    notes = [
+        *_note_format(texts, decimal, raw.rules.decimal or "."), *unreadable.note("number"),
+        *note_missing(texts, raw.missing), *infinite,
+    ]  # fmt: skip
+    text_format = decimal if any(texts.is_text) else ""
+    return Detected(
+        kind, _without_missing(numbers, raw.rules, decimal), notes, "", text_format, unreadable.texts
+    )  # fmt: skip
+
+
+def _note_format(texts: Texts, decimal: str, usual: str) -> list[str]:
+    if decimal == usual:
+        notes = _note_decimal(decimal, any("," in label or "." in label for label in texts.labels))
+    else:
+        notes = [f"numbers with a decimal {'comma' if decimal == ',' else 'point'}, unlike other columns"]
+    return [*notes, *(["currency and percent signs ignored"] if has_unit("\n".join(texts.labels)) else [])]
+
+
+def _note_decimal(decimal: str, is_marked: bool) -> list[str]:
+    return ["numbers with a decimal comma"] if decimal == "," and is_marked else []
 
 
 def make_scaler(*, marks_missing: bool) -> Pipeline:
@@ -127,13 +162,19 @@ def _seconds(values: pd.Series) -> np.ndarray:
     return values.dt.total_seconds().to_numpy("float64", na_value=np.nan)
 
 
-def _parse_all(labels: list[str], mark: str) -> list[float | None]:
-    """Return the number of each text; the list ends early if too many are not numbers."""
+def _without_missing(numbers: np.ndarray, rules: TextRules, decimal: str) -> np.ndarray:
+    """Return the numbers with NaN for those that the user lists as missing, such as −999."""
+    listed = [number for text in rules.missing or () if (number := parse_number(text.strip(), decimal)) is not None]
+    return np.where(np.isin(numbers, listed), np.nan, numbers) if listed else numbers
+
+
+def _parse_all(texts: Texts, missing: Sequence[bool], decimal: str) -> list[float | None] | None:
+    """Return the number of each text, None for a missing value or what is not a number; None if too many are not."""
     numbers: list[float | None] = []
     failed = 0
-    for label in labels:
-        numbers.append(parse_number(label, mark))
-        failed += numbers[-1] is None
+    for label, is_text, is_missing in zip(texts.labels, texts.is_text, missing, strict=True):
+        numbers.append(None if is_missing else parse_number(label, decimal if is_text else "."))
+        failed += numbers[-1] is None and not is_missing
         if failed > MOST_IGNORED_TEXTS:
-            break
+            return None
     return numbers

@@ -1,6 +1,7 @@
 """Read the columns of a table: detect the kind of each, set aside what no network can learn from, convert new rows."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from poise.study.columns.base import (
 from poise.study.columns.identifiers import find_identifier
 from poise.study.columns.kinds import KINDS, TYPES, kind_named
 from poise.study.columns.set_aside import SET_ASIDE
+from poise.study.columns.text_rules import TextRules, make_rules
 from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.headers import check_column, check_header, name_columns
 
@@ -24,21 +26,23 @@ def read_columns(
     frame: pd.DataFrame,
     names: Sequence[str],
     dropped: Collection[str],
+    rules: TextRules,
     types: Mapping[str, str] | None = None,
     kept: Collection[str] = (),
-) -> tuple[list[Column], dict[str, pd.Series]]:
+) -> tuple[list[Column], dict[str, pd.Series], list[str]]:
     """Read columns of a table.
 
     Args:
         frame: The table; its index holds the positions of the rows in the source.
         names: The columns to read, in order.
         dropped: Those that the user leaves out.
+        rules: How text is read.
         types: For some of them the type that the user requests, a key of `poise.study.columns.kinds.TYPES`. Default:
             `None`.
         kept: Those that are used although they look like free text or an identifier. Default: none.
 
     Returns:
-        A description of every column, and the values of the columns in use.
+        A description of every column, the values of the columns in use, and sentences about what was assumed.
 
     Raises:
         DataError: If a column cannot be read as the requested type.
@@ -46,13 +50,15 @@ def read_columns(
     requests = {name: TYPES[requested] for name, requested in (types or {}).items()}
     columns: list[Column] = []
     features: dict[str, pd.Series] = {}
+    notes: list[str] = []
     for name in names:
-        request = requests.get(name)
+        raw, request = RawColumn(frame[name], rules), requests.get(name)
         if name in dropped or (request is not None and request.kind is None):
-            columns.append(Column(name, SET_ASIDE, int(frame[name].isna().sum()), "dropped by request"))
+            missing = int(pd.isna(detect_kind(raw).values).sum())
+            columns.append(Column(name, SET_ASIDE, missing, "dropped by request"))
             continue
         kind = None if request is None else request.kind
-        detected = detect_kind(frame[name]) if kind is None else _read_as(kind, frame[name])
+        detected = detect_kind(raw) if kind is None else _read_as(kind, raw)
         missing = int(pd.isna(detected.values).sum())
         is_kept = name in kept or (request is not None and request.is_kept)
         reason = _reason_to_set_aside(frame[name], detected, missing, is_kept=is_kept)
@@ -66,18 +72,25 @@ def read_columns(
             )
         )  # fmt: skip
         features[name] = pd.Series(detected.values, name=name, dtype=detected.values.dtype)
-    return columns, features
+        notes += note_doubt(name, detected)
+    return columns, features, notes
 
 
-def detect_kind(values: pd.Series) -> Detected:
+def note_doubt(name: str, detected: Detected) -> list[str]:
+    """Return a sentence about what no value of a column shows, if there is anything."""
+    if not detected.doubt:
+        return []
+    return [f"No value of column {name!r} shows {detected.doubt}. Write dates as 2024-12-31 to be certain."]
+
+
+def detect_kind(raw: RawColumn) -> Detected:
     """Return the values of a column in the form of the first kind that recognizes it."""
-    raw = RawColumn(values)
     for kind in KINDS:
         detected = kind.detect(raw)
         if detected is not None:
             return detected
     note = "complex numbers" if raw.is_complex else "values that are neither numbers, text nor dates"
-    return Detected(None, values.to_numpy(), [note])
+    return Detected(None, raw.values.to_numpy(), [note])
 
 
 def list_set_aside(columns: Sequence[Column]) -> list[str]:
@@ -94,14 +107,26 @@ def list_set_aside(columns: Sequence[Column]) -> list[str]:
     ]
 
 
-def convert_rows(frame: pd.DataFrame, columns: Sequence[Column], name: str) -> pd.DataFrame:
+def convert_rows(
+    frame: pd.DataFrame,
+    columns: Sequence[Column],
+    name: str,
+    *,
+    decimal: str | None = None,
+    missing: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """Convert new rows to the form of `Table.features`.
+
+    Text is read as that of the table was. Only if it cannot be, because its numbers have another decimal mark, all
+    columns are read with the mark of the new rows.
 
     Args:
         frame: The rows, as `poise.study.sources.load` returns them. Columns that are not in use are ignored, and
             categories may be new.
         columns: The columns of the table that was studied.
         name: What error messages call the rows.
+        decimal: The decimal mark of numbers in text. Default: `None`, that of the table or else of the rows.
+        missing: The argument of the study. Default: `None`.
 
     Returns:
         The columns in use, in the order of `columns`.
@@ -123,13 +148,25 @@ def convert_rows(frame: pd.DataFrame, columns: Sequence[Column], name: str) -> p
     check_header(list(frame.columns), name)
     for column in used:
         check_column(column.name, frame, name)
-    return pd.DataFrame({column.name: _convert(frame[column.name], column, name) for column in used})
+    rules, _ = make_rules(frame[[column.name for column in used]], decimal, missing)
+    try:
+        return _convert_all(frame, used, name, rules if decimal else replace(rules, decimal=""))
+    except DataError:
+        try:
+            return _convert_all(frame, used, name, rules)
+        except DataError:
+            pass
+        raise
 
 
-def _convert(values: pd.Series, column: Column, table: str) -> pd.Series:
+def _convert_all(frame: pd.DataFrame, columns: Sequence[Column], table: str, rules: TextRules) -> pd.DataFrame:
+    return pd.DataFrame({column.name: _convert(frame[column.name], column, table, rules) for column in columns})
+
+
+def _convert(values: pd.Series, column: Column, table: str, rules: TextRules) -> pd.Series:
     kind = kind_named(column.kind)
     try:
-        converted = kind.convert(RawColumn(values), column)
+        converted = kind.convert(RawColumn(values, rules), column)
     except UnexpectedValueError as error:
         raise DataError(
             f"{table}: column {column.name!r} must hold {kind.plural}, as in the training data, got {error}. Correct "
@@ -138,18 +175,18 @@ def _convert(values: pd.Series, column: Column, table: str) -> pd.Series:
     return pd.Series(converted, name=column.name, dtype=converted.dtype)
 
 
-def _read_as(kind: ColumnKind, values: pd.Series) -> Detected:
+def _read_as(kind: ColumnKind, raw: RawColumn) -> Detected:
     """Return the values of a column in the form of a kind that the user requests."""
-    if isinstance(values.dtype, pd.CategoricalDtype):  # other kinds leave categories alone
-        values = values.astype(object)
-    raw = RawColumn(values)
+    values, rules = raw.values, raw.rules
+    if raw.is_categorical:  # other kinds leave categories alone
+        raw = RawColumn(values.astype(object), rules)
     detected = kind.detect(raw)
     if detected is not None:
         return detected
     if raw.texts is not None and not raw.texts.labels:
         return Detected(kind, kind.missing_values(len(values)).to_numpy())
     labels = [] if raw.texts is None else raw.texts.labels
-    odd = next((label for label in labels if kind.detect(RawColumn(pd.Series([label]))) is None), None)
+    odd = next((label for label in labels if kind.detect(RawColumn(pd.Series([label]), rules)) is None), None)
     reason = "" if odd is None else f", because of values such as {odd!r}"
     raise DataError(
         f"Column {values.name!r} cannot be read as {kind.plural}{reason}. Choose another type for it, or "

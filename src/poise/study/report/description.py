@@ -23,7 +23,7 @@ def describe(study: Findings) -> dict:
     """Return the content of study.json except checksums, as templates/study.schema.json documents it."""
     table = study.table
     roles = {name: getattr(table, name) for name in ("groups", "time", "weight")}
-    selector = study.selector
+    selector, selection = study.selector, study.selection
     testing = split_test_rows(table, study.settings.test, study.settings.seed)[1]
     content = {
         "format": FORMAT,
@@ -43,21 +43,35 @@ def describe(study: Findings) -> dict:
         "rows": {**study.rows, "digest": _digest(testing, table.target)},
         "settings": asdict(study.settings),
         "candidates": [_describe_candidate(study, candidate) for candidate in study.candidates],
+        "selection": None if selection is None else _describe_candidate(study, selection),
         "references": [_describe_reference(reference) for reference in study.references],
         "chosen": study.chosen,
         "verdict": _describe_verdict(study),
         "metrics": study.metrics,
-        "parameters": {"trained": study.best.model.count_params(), "saved": study.compact_model.count_params()},
         "selector": None if selector is None else selector.name,
+        "importance": tabulate_importance(study).reset_index().to_dict("records"),
+        "saved": study.saved.name,
+        "parameters": {"trained": study.saved.model.count_params(), "saved": study.compact_model.count_params()},
+        "needed_columns": study.needed_columns,
         "answer": write_answer(study),
         "center": study.center,
         "scale": study.scale,
-        "inputs": study.encoder.inputs,
+        "inputs": study.inputs,
         "seed": study.settings.seed,
         "seconds": round(study.seconds, 1),
         "versions": versions(),
     }
     return _to_json(content)
+
+
+def tabulate_importance(study: Findings) -> pd.DataFrame:
+    """Return one row per column, the most important first, as `Study.importance` documents."""
+    table = study.importance.assign(selected=None, stability=np.nan)
+    selector = study.selector
+    if selector is not None and selector.selected is not None and selector.stability is not None:
+        table["selected"] = table.index.isin(list(selector.selected))
+        table["stability"] = selector.stability.reindex(table.index)
+    return table.sort_values("importance", ascending=False, kind="stable")
 
 
 def paths_table(study: Findings) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from poise.study.findings import Findings, has_penalty
 from poise.study.report.description import versions
+from poise.study.report.names import name_inside
 from poise.study.report.numbers import format_number, list_names
 from poise.study.report.sections.answer import AnswerSection
 from poise.study.report.sections.base import Section
@@ -24,7 +25,8 @@ from poise.study.report.sections.settings import SettingsSection
 from poise.study.report.sections.strengths import StrengthsSection
 from poise.study.report.sections.training import TrainingSection
 from poise.study.report.sections.weights import WeightsSection
-from poise.study.report.sentences import explain_selection, name_inside, write_convergence
+from poise.study.report.selection_sentences import explain_selection
+from poise.study.report.sentences import write_convergence
 
 SECTIONS: tuple[Section, ...] = (
     AnswerSection(), StrengthsSection(), SelectionSection(), ComparisonSection(), TrainingSection(),

@@ -1,4 +1,4 @@
-"""Write a Python script that trains the chosen network again, for use in your own code."""
+"""Write a Python script that trains the saved network again, for use in your own code."""
 
 import glob
 import textwrap
@@ -30,25 +30,25 @@ WIDTH = 100
 
 
 def write_script(study: Findings) -> str:
-    """Return a complete script that trains the chosen network on the same rows from the same initial weights.
+    """Return a complete script that trains the saved network on the same rows from the same initial weights.
 
     It has the exact strengths and factors. It loads the folder in which the study was saved; if the data were neither a
     file nor a built-in table, it expects them as the DataFrame `frame`.
     """
-    table, settings, best = study.table, study.settings, study.best
+    table, settings, saved = study.table, study.settings, study.saved
     training, _ = split_test_rows(table, settings.test, settings.seed)
     # The names in a custom network depend on what was built before it; its places do not.
-    custom = best.model if settings.model else None
-    rules = best.stage.rules_at(best.strength) if has_penalty(best) else []
+    custom = saved.model if settings.model else None
+    rules = saved.stage.rules_at(saved.strength) if has_penalty(saved) else []
     module, _, function = (settings.model or "").rpartition(":")
     # Python and not HTML: the page escapes the result as a whole.
     environment = Environment(loader=PackageLoader("poise.study.report"), trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("code.py.j2").render(
-        title=" ".join(f"{table.name}: {best.title} at strength {best.strength:.3g}".split()),
+        title=" ".join(f"{table.name}: {saved.title} at strength {saved.strength:.3g}".split()),
         folder=_quote(f"runs/{table.name}"),
         arguments=_read_arguments(study),
         settings=settings,
-        steps=int(best.row["settled"]),
+        steps=int(saved.row["settled"]),
         module=module,
         function=function,
         is_file=table.source not in READ_ONCE,
@@ -57,7 +57,7 @@ def write_script(study: Findings) -> str:
         scale=study.scale,
         is_weighted=relative_weights(table.weight, training) is not None,
         inputs=len(study.encoder.inputs),
-        outputs=best.model.output_shape[-1],
+        outputs=saved.model.output_shape[-1],
         activation=', activation="exponential"' if table.task == "counts" else "",
         rules=[write_rule(rule, custom) for rule in rules],
         loss=LOSSES[table.task],
@@ -74,8 +74,8 @@ def _read_arguments(study: Findings) -> str:
     options |= {name: str(role.name) for name, role in roles.items() if role is not None}
     if study.settings.types:
         options["types"] = dict(study.settings.types)
-    set_options = {option.name: getattr(study.settings, option.name) for option in fields(FileOptions)}
-    options |= {name: value for name, value in set_options.items() if value is not None}
+    names = (*(option.name for option in fields(FileOptions)), "decimal", "missing")
+    options |= {name: value for name in names if (value := getattr(study.settings, name)) is not None}
     source = "frame" if table.source in READ_ONCE else _quote(table.source)
     keywords = [f"{name}={_write_value(value, 0)}" for name, value in options.items()]
     return ", ".join([source, _quote(str(table.target.name)), *keywords])

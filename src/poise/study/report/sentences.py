@@ -6,9 +6,10 @@ zero, it says that there is no clear difference. A sentence has at most two numb
 
 import numpy as np
 
-from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings, has_penalty
-from poise.study.report.numbers import format_interval, format_number, format_with_error, join_words, list_names
+from poise.study.report.names import capitalize, name_inside
+from poise.study.report.numbers import format_interval, format_number, format_with_error, join_words
+from poise.study.report.selection_sentences import write_selection
 from poise.study.scores import Estimate, score_name
 
 NEARLY = 0.05
@@ -18,21 +19,7 @@ DIGITS = 2
 
 def write_answer(study: Findings) -> list[str]:
     """Return three paragraphs: whether a penalty helps, which columns are selected, and how certain the strength is."""
-    return [_write_verdict(study), _write_selection(study), _write_certainty(study)]
-
-
-def name_inside(candidate: Candidate) -> str:
-    """Return a candidate's name inside a sentence: L2, the group lasso."""
-    title = candidate.title
-    is_acronym = title[1:2].isupper() or title[1:2].isdigit()
-    return title if is_acronym else f"the {title[0].lower()}{title[1:]}"
-
-
-def explain_selection(candidate: Candidate) -> str:
-    """Return which strength selects columns."""
-    if candidate.path.stages:
-        return "the strength with the lowest held-out loss"
-    return "the largest strength whose held-out loss is within one standard error of the lowest"
+    return [_write_verdict(study), write_selection(study), _write_certainty(study)]
 
 
 def write_convergence(candidate: Candidate) -> str:
@@ -71,7 +58,7 @@ def _write_outcome(study: Findings) -> str:
     """Return whether the penalty helps, by all training rows."""
     best, comparison = study.best, study.verdict.over_baseline
     is_requested = study.settings.choose is not None
-    penalty = f"{_capitalize(name_inside(best))}, chosen by request," if is_requested else "A penalty"
+    penalty = f"{capitalize(name_inside(best))}, chosen by request," if is_requested else "A penalty"
     headline = {
         "helps": f"{penalty} helps here.",
         "hurts": f"{penalty} hurts here.",
@@ -124,7 +111,7 @@ def _write_references(study: Findings) -> str:
 def _join_titles(titles: list[str]) -> str:
     """Return "A linear model and boosted trees"."""
     nouns = [title.lower() if title.endswith("s") else f"a {title.lower()}" for title in titles]
-    return _capitalize(join_words(nouns))
+    return capitalize(join_words(nouns))
 
 
 def _ending(titles: list[str]) -> str:
@@ -149,49 +136,6 @@ def _write_score(study: Findings) -> str:
     return f"{value}{interval}{frequent}"
 
 
-def _write_selection(study: Findings) -> str:
-    selector = study.selector
-    total = sum(column.is_used for column in study.table.columns)
-    if selector is None or selector.selected is None or selector.stability is None:
-        is_unknown = any(candidate.selected is None for candidate in study.candidates)
-        if is_unknown:
-            return (
-                f"All {total:,} columns are inputs of the network; poise cannot determine which of them the network "
-                "actually uses."
-            )
-        return f"All {total:,} columns are used, because no penalty in this study can drop a column."
-    total, selected = len(selector.stability), set(selector.selected)
-    penalty = _capitalize(name_inside(selector))
-    shares = selector.stability
-    inside, outside = (
-        [float(share) for column, share in shares.items() if (column in selected) == is_selected]
-        for is_selected in (True, False)
-    )
-    runs = f"the {len(replica_table(selector.path.lanes))} training runs"
-    reason = f"Columns are selected at {explain_selection(selector)}."
-    if not selected:
-        highest = max(outside)
-        stable = (
-            f"No column is selected in more than {highest:.0%} of {runs}."
-            if highest
-            else "No training run selects any column."
-        )
-        return f"{penalty} selects no column. {reason} {stable}"
-    lowest = min(inside)
-    least = f"Every selected column is selected in at least {lowest:.0%} of {runs}."
-    if lowest == 1.0:
-        least = f"Each selected column is selected in all of {runs}."
-    if len(selected) == total:
-        every = f"all {total:,} columns" if total > 1 else "the only column"
-        return f"{penalty} selects {every}. {reason} {least}"
-    highest = max(outside)
-    most = "No other column is selected in any of them."
-    if highest:
-        most = f"No other column is selected in more than {highest:.0%} of them."
-    count = f"{len(selected):,} of {total:,} columns"
-    return f"{penalty} selects {count}: {list_names(selector.selected)}. {reason} {least} {most}"
-
-
 def _write_certainty(study: Findings) -> str:
     best = study.best
     spread = " (mean and standard error over the folds)" if np.isfinite(best.val_error) else ""
@@ -208,7 +152,3 @@ def _write_certainty(study: Findings) -> str:
     return (
         f"The chosen strength of {name_inside(best)} is {strength}, {place}. {held_out} {write_convergence(best)}"
     )  # fmt: skip
-
-
-def _capitalize(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""A script that trains the chosen network again."""
+"""A script that trains the saved network again."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from poise.study.report.sections.base import Section
 class CodeSection(Section):
     """The script."""
 
-    name, title, link = "code", "Train the chosen network in your own code", "Code"
+    name, title, link = "code", "Train the saved network in your own code", "Code"
 
     def context(self, study: Findings) -> dict[str, Any]:
-        return {"best": study.best, "script": write_script(study)}
+        return {"saved": study.saved, "script": write_script(study)}

@@ -15,15 +15,15 @@ Cell = tuple[str, str, str]
 
 
 class ComparisonSection(Section):
-    """One row per candidate: losses, score, gain, selected columns and zeros."""
+    """One row per network: losses, score, gain, and the columns and zeros of the network that has them."""
 
     name, title, link = "comparison", "Comparison of all candidates", "Comparison"
 
     def context(self, study: Findings) -> dict[str, Any]:
         return {
-            "rows": [(candidate, _make_cells(candidate)) for candidate in study.candidates],
+            "rows": [(candidate, _make_cells(candidate)) for candidate in study.networks],
             "references": [(reference, _make_reference_cells(reference)) for reference in study.references],
-            "chosen": study.chosen,
+            "saved": study.saved.name,
             "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
             "test_rows": study.rows["test"],
             "score": score_name(study.table.task),
@@ -35,13 +35,13 @@ def _make_cells(candidate: Candidate) -> list[Cell]:
     row = candidate.row
     residual = float(row["relative_residual"]) if has_penalty(candidate) else float("nan")
     estimates = (candidate.test_loss, candidate.score, candidate.gain)
-    selected = candidate.selected
+    columns = candidate.columns
     return [
         _cell(candidate.strength),
         _cell(row["loss"]),
         (format_with_error(candidate.val_loss, candidate.val_error), _sort_key(candidate.val_loss), ""),
         *(_cell(estimate.value, format_interval(estimate)) for estimate in estimates),
-        ("?", "", "") if selected is None else (f"{len(selected):,}", _sort_key(len(selected)), ""),
+        ("?", "", "") if columns is None else (f"{len(columns):,}", _sort_key(len(columns)), ""),
         (f"{int(row['zeros']):,}", _sort_key(row["zeros"]), f"{row['zero_share']:.0%}"),
         _cell(residual),
     ]

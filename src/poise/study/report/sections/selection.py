@@ -1,4 +1,4 @@
-"""The selected columns: how many remain along the path, and how stable each is."""
+"""The columns: how important each is, which are selected, and how stable that is."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +11,11 @@ from poise.compaction.inputs import input_kernels
 from poise.path.plots import plain_label
 from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings
+from poise.study.report.description import tabulate_importance
+from poise.study.report.names import name_inside
 from poise.study.report.panels import LegendEntry, Plot, make_panels, strength_axis
 from poise.study.report.sections.base import Section
-from poise.study.report.sentences import name_inside, write_answer
+from poise.study.report.selection_sentences import write_selection
 
 LISTED = 200
 """Columns that a table lists."""
@@ -26,14 +28,21 @@ DASHES = ("solid", "dash")
 
 
 class SelectionSection(Section):
-    """Which columns are selected, with size and stability."""
+    """The importance of each column, and which columns are selected, with stability and size."""
 
-    name, title, link = "selection", "Selected columns", "Columns"
+    name, title, link = "selection", "Importance and selection of columns", "Columns"
 
     def context(self, study: Findings) -> dict[str, Any]:
         table, selector = tabulate_columns(study), study.selector
-        if table is None or selector is None:
-            return {"table": None, "sentence": write_answer(study)[1]}
+        shared = {
+            "table": table.head(LISTED),
+            "left_out": max(len(table) - LISTED, 0),
+            "saved": study.saved,
+            "selector": selector,
+            "second": study.table.classes[1] if len(study.table.classes) == 2 else None,
+        }
+        if selector is None:
+            return {**shared, "sentence": write_selection(study)}
         alternative = (
             f"Two line charts over the strengths of {name_inside(selector)}: the size of each column, and the number "
             "of selected columns. The table below holds the numbers."
@@ -41,29 +50,25 @@ class SelectionSection(Section):
         sizes = column_sizes(selector, study.encoder.owners)
         plot = Plot("columns", draw_columns(study, selector), alternative, _make_legend(sizes))
         return {
-            "table": table.head(LISTED),
-            "left_out": max(len(table) - LISTED, 0),
-            "selector": selector,
+            **shared,
             "runs": len(replica_table(selector.path.lanes)),
             "n_init": study.settings.n_init,
             "plot": plot,
         }
 
 
-def tabulate_columns(study: Findings) -> pd.DataFrame | None:
-    """Return one row per column, the selected ones first; `None` if no candidate selects columns.
+def tabulate_columns(study: Findings) -> pd.DataFrame:
+    """Return one row per column, the selected ones first, then by importance.
 
-    Its columns are `selected`, `share` (of the training runs that select it) and `size`, at the strength that selects.
+    Its columns are those of `Study.importance`, and `size`, at the strength that selects.
     """
-    selector = study.selector
-    if selector is None or selector.selected is None or selector.stability is None:
-        return None
+    table, selector = tabulate_importance(study).assign(size=np.nan), study.selector
+    if selector is None:
+        return table
     sizes = column_sizes(selector, study.encoder.owners)
     at = int(np.argmin(np.abs(selector.path.strengths - selector.selection_strength)))
-    size = sizes.iloc[:, at].reindex(selector.stability.index)
-    table = pd.DataFrame({"share": selector.stability, "size": size})
-    table.insert(0, "selected", table.index.isin(list(selector.selected)))
-    return table.sort_values(["selected", "share", "size"], ascending=False, kind="stable")
+    table["size"] = sizes.iloc[:, at].reindex(table.index)
+    return table.sort_values(["selected", "importance", "stability", "size"], ascending=False, kind="stable")
 
 
 def column_sizes(candidate: Candidate, owners: Sequence[str]) -> pd.DataFrame:

@@ -1,0 +1,198 @@
+"""How much each column matters to a network, and in which direction: both on test rows.
+
+The importance of a column is the increase of the loss when its values are permuted among the rows (Breiman 2001,
+"Random forests", section 10). Its direction is that of the mean prediction when every row has the same value in that
+column (partial dependence; Friedman 2001, "Greedy function approximation: a gradient boosting machine").
+
+scikit-learn permutes single inputs and returns one score per permutation. Here, all inputs of a column are permuted
+together, and the standard error is one over rows.
+"""
+
+from collections.abc import Collection, Sequence
+
+import keras
+import numpy as np
+import pandas as pd
+
+from poise.compaction.inputs import input_kernels
+from poise.study.columns.base import text_of
+from poise.study.columns.encoding import Encoder
+from poise.study.columns.kinds import kind_named
+from poise.study.encoded_rows import EncodedRows
+from poise.study.predictions import BATCH_SIZE, predict_outputs, predict_probabilities
+from poise.study.scores import row_losses
+
+PERMUTATIONS = 10
+MOST_COLUMNS = 100
+"""Columns that are measured; of wider tables those with the largest weights, and the selected ones."""
+MOST_ROWS = 2000
+"""Rows whose values are permuted; of more rows a random part is enough."""
+CURVE_ROWS = 500
+"""Rows over which a prediction is averaged."""
+QUANTILES = 20
+MOST_CATEGORIES = 50
+MONOTONE = 0.9
+"""The share of all changes along a curve that go in one direction, if it rises or falls."""
+SMALLEST = 1e-6
+"""A curve that changes by less, relative to the spread of the predictions, is flat."""
+
+
+def measure_importance(
+    model: keras.Model,
+    rows: EncodedRows,
+    encoder: Encoder,
+    classes: Sequence[str],
+    read: Collection[str] | None,
+    selected: Collection[str],
+    seed: int,
+    permutations: int = PERMUTATIONS,
+) -> pd.DataFrame:
+    """Measure how much the loss of a network on test rows increases without the information of a column.
+
+    Args:
+        model: The network; it takes encoded rows.
+        rows: The test rows.
+        encoder: The encoder.
+        classes: The classes; empty in regression and counts.
+        read: The columns that the network reads; `None` if they are unknown. The others have importance 0.
+        selected: Columns that are measured in any case.
+        seed: The seed of the permutations.
+        permutations: The number of permutations of each column. Default: 10.
+
+    Returns:
+        One row per column: its `importance`, the standard error `error` of it over rows (or groups of rows), and its
+        `direction`: `"up"`, `"down"`, `"mixed"` or `"flat"`, and for a column of categories those with the highest and
+        the lowest mean prediction. Predictions are numbers, mean counts, the probability of the second of two classes,
+        or of that of several classes which changes most, whose name comes first. NaN and `""` for columns that are not
+        measured.
+    """
+    kinds = {column.name: kind_named(column.kind) for column in encoder.columns}
+    table = pd.DataFrame({"importance": np.nan, "error": np.nan, "direction": ""}, index=pd.Index(kinds, name="column"))
+    used = [name for name in kinds if read is None or name in read]
+    table.loc[~table.index.isin(used)] = [0.0, 0.0, "flat"]
+    random = np.random.default_rng(seed)
+    if rows.scorer.weight is not None:
+        rows = rows.take(np.flatnonzero(rows.scorer.weight))
+    rows = _draw_rows(rows, MOST_ROWS, random)
+    orders = np.array([random.permutation(len(rows.x)) for _ in range(permutations)])
+    losses, curve_rows = rows.score(model).losses, _draw_rows(rows, CURVE_ROWS, random)
+    grids = {name: _make_grid(rows.features[name], kinds[name].is_ordered) for name in used}
+    encoded = _encode_grids(grids, encoder)
+    for name in _choose_columns(used, selected, model, encoder.owners):
+        places = np.flatnonzero(np.asarray(encoder.owners) == name)
+        permuted = _predict_with(model, rows.x, places, rows.x[:, places][orders])
+        increase = row_losses(rows.scorer.task, rows.scorer.y, permuted).mean(axis=0) - losses
+        table.loc[name, ["importance", "error"]] = _mean_and_error(increase, rows)
+        outputs = _predict_with(model, curve_rows.x, places, encoded[: len(grids[name]), None, places])
+        predictions = _to_predictions(outputs, classes)
+        table.loc[name, "direction"] = _describe_curve(predictions, grids[name], kinds[name].is_ordered, classes)
+    return table
+
+
+def _draw_rows(rows: EncodedRows, most: int, random: np.random.Generator) -> EncodedRows:
+    count = len(rows.x)
+    return rows if count <= most else rows.take(np.sort(random.choice(count, most, replace=False)))
+
+
+def _choose_columns(
+    used: list[str], selected: Collection[str], model: keras.Model, owners: Sequence[str]
+) -> list[str]:  # fmt: skip
+    """Return the columns to measure."""
+    if len(used) <= MOST_COLUMNS:
+        return used
+    squares = np.zeros(len(owners))
+    for kernel in input_kernels(model) or []:
+        square = np.square(keras.ops.convert_to_numpy(model.weights[kernel.position]).astype("float64"))
+        others = tuple(axis for axis in range(square.ndim) if axis != kernel.axis)
+        np.add.at(squares, kernel.inputs, square.sum(axis=others))
+    largest = pd.Series(squares).groupby([*owners], sort=False).sum()[used].nlargest(MOST_COLUMNS)
+    return [name for name in used if name in largest.index or name in selected]
+
+
+def _mean_and_error(increase: np.ndarray, rows: EncodedRows) -> tuple[float, float]:
+    """Return the weighted mean over rows, and its standard error over rows or groups of rows."""
+    scorer = rows.scorer
+    weight = np.ones(len(increase)) if scorer.weight is None else scorer.weight
+    mean = float(np.average(increase, weights=weight))
+    deviations = weight * (increase - mean)
+    if scorer.groups is not None:
+        deviations = np.bincount(np.unique(scorer.groups, return_inverse=True)[1], deviations)
+    units = len(deviations)
+    if units < 2:
+        return mean, float("nan")
+    return mean, float(np.sqrt(units / (units - 1) * np.square(deviations).sum()) / weight.sum())
+
+
+def _predict_with(model: keras.Model, x: np.ndarray, places: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return (variants, rows, outputs) of rows with other values of some inputs.
+
+    Args:
+        model: The network.
+        x: (rows, inputs).
+        places: The inputs.
+        values: (variants, rows or 1, places) their values.
+    """
+    count = max(BATCH_SIZE // len(x), 1)
+    parts = []
+    for start in range(0, len(values), count):
+        block = values[start : start + count]
+        changed = np.repeat(x[None], len(block), axis=0)
+        changed[:, :, places] = block
+        parts.append(predict_outputs(model, changed.reshape(-1, x.shape[1])).reshape(*changed.shape[:2], -1))
+    return np.concatenate(parts) if parts else np.zeros((0, len(x), 1))
+
+
+def _make_grid(values: pd.Series, is_ordered: bool) -> pd.Series:
+    """Return values of a column, ascending quantiles or the most frequent categories; none if all are missing."""
+    present = values.dropna().reset_index(drop=True)
+    if is_ordered:
+        ranks = np.linspace(0.0, 1.0, QUANTILES + 2)[1:-1]
+        positions = np.unique(np.round(ranks * (len(present) - 1)).astype(int)) if len(present) else []
+        return present.sort_values(ignore_index=True).iloc[positions].drop_duplicates()
+    frequent = present.value_counts().index[:MOST_CATEGORIES]
+    return pd.Series([*frequent], dtype=values.dtype)
+
+
+def _encode_grids(grids: dict[str, pd.Series], encoder: Encoder) -> np.ndarray:
+    """Return (most values, inputs) the grids of all columns, encoded next to each other."""
+    count = max((len(grid) for grid in grids.values()), default=0) or 1
+    frame = {}
+    for column in encoder.columns:
+        grid = grids.get(column.name, ())
+        repeated = np.arange(count) % max(len(grid), 1)
+        frame[column.name] = (
+            grid.iloc[repeated].reset_index(drop=True)
+            if isinstance(grid, pd.Series) and len(grid)
+            else kind_named(column.kind).missing_values(count)
+        )
+    return encoder.transform(pd.DataFrame(frame))
+
+
+def _to_predictions(outputs: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Return (values, rows, outputs) numbers, mean counts or probabilities; of two classes only the second."""
+    if not classes:
+        return outputs
+    probabilities = predict_probabilities(outputs.reshape(-1, outputs.shape[-1])).reshape(*outputs.shape[:2], -1)
+    return probabilities[..., 1:] if len(classes) == 2 else probabilities
+
+
+def _describe_curve(predictions: np.ndarray, grid: pd.Series, is_ordered: bool, classes: Sequence[str]) -> str:
+    """Return the direction of the mean prediction along a grid."""
+    if len(grid) < 2:
+        return "flat"
+    curves = predictions.mean(axis=1)
+    output = int(np.ptp(curves, axis=0).argmax())
+    curve, spread = curves[:, output], float(predictions[..., output].std())
+    if np.ptp(curve) <= SMALLEST * spread:
+        return "flat"
+    prefix = f"{classes[output]}: " if len(classes) > 2 else ""
+    if is_ordered:
+        return prefix + _name_shape(curve)
+    highest, lowest = (text_of(grid.iloc[int(at)]) for at in (curve.argmax(), curve.argmin()))
+    return f"{prefix}highest at {highest}, lowest at {lowest}"
+
+
+def _name_shape(curve: np.ndarray) -> str:
+    changes = np.diff(curve)
+    share = changes.clip(min=0.0).sum() / np.abs(changes).sum()
+    return "up" if share >= MONOTONE else "down" if share <= 1.0 - MONOTONE else "mixed"

@@ -1,0 +1,308 @@
+"""Every sentence of an answer is parsed, and each of its numbers and claims is compared with the results."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from poise.study.report.numbers import format_interval, format_number
+from poise.study.report.sentences import name_inside
+from poise.study.result import Study
+from poise.study.run import run_study
+
+NUMBER = r"−?\d[\d.,]*(?:e[+−]?\d+)?"
+PENALTIES = ["l2", "l1", "group", "adaptive", "elasticnet", "sparse_group"]
+
+
+def planted(seed: int) -> dict[str, Any]:
+    """A small table and the settings of its study; all have the same shapes, so that they share compiled programs."""
+    random = np.random.default_rng(seed)
+    rows, columns = 60, 4
+    x = random.normal(size=(rows, columns))
+    signal = random.choice([0.0, 1.0, 2.0]) * (x[:, 0] - 0.5 * x[:, 1])
+    noisy = signal + random.normal(size=rows)
+    targets = {
+        "regression": 50 + 10 * noisy,
+        "binary": np.where(noisy > random.choice([0.0, 0.7]), "yes", "no"),
+        "multiclass": np.array([*"abc"])[np.digitize(noisy, [-0.4, 0.4])],
+        "counts": random.poisson(np.exp(0.4 * signal)),
+    }
+    task = [*targets][seed % 4]
+    frame = pd.DataFrame(x, columns=[f"c{number}" for number in range(columns)]).assign(y=targets[task])
+    if seed % 5 == 0:
+        frame["w"] = random.uniform(0.5, 2.0, rows)
+    penalties = [*random.choice(PENALTIES, size=random.integers(0, 4), replace=False)]
+    return {
+        "data": frame,
+        "target": "y",
+        "task": task,
+        "weight": "w" if seed % 5 == 0 else None,
+        "penalties": penalties,
+        "choose": str(penalties[0]) if penalties and seed % 3 == 0 else None,
+        "max_iter": int(random.choice([20, 60])),
+        "strengths": 4,
+        "cv": 2,
+        "hidden_layer_sizes": (4,),
+        "seed": seed,
+    }
+
+
+class Claims:
+    """Checks the sentences of one study against its results."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.findings = study, study.findings
+        self.best = self.findings.best
+        self.results: Any = study.results
+        self.comparisons: Any = study.comparisons
+        self.row: Any = self.results.loc[study.chosen]
+        self.has_classes = study.description["data"]["task"] in ("binary", "multiclass")
+        self.over: Any = self.comparisons.loc["none"]
+
+    def check(self, sentence: str) -> None:
+        for pattern, method in self.patterns():
+            match = re.fullmatch(pattern, sentence)
+            if match:
+                method(*match.groups())
+                return
+        pytest.fail(f"nobody checks {sentence!r}")
+
+    def patterns(self) -> list[tuple[str, Callable[..., None]]]:
+        n = f"({NUMBER})"
+        interval = f"{n} to {n}"
+        return [
+            (r"The network predicts no better than (the mean|the class frequencies)\.", self.no_better),
+            (r"(.*?)(?:, chosen by request,)? (helps|hurts|makes no clear difference) here\.", self.outcome),
+            (
+                rf"With (.*), the held-out (.*) is {n} (lower|higher) than with early stopping and no penalty\.",
+                self.gain,
+            ),
+            (
+                rf"The 95% confidence interval of the difference is {interval}(, which contains zero)?\.",
+                self.gain_interval,
+            ),
+            (
+                rf"The test rows agree within their error: the loss is {n} without a penalty and {n} with it\.",
+                lambda *numbers: self.test_rows(True, *numbers),
+            ),
+            (
+                rf"The test rows disagree: the loss is {n} without a penalty and {n} with it, a difference that chance "
+                r"alone hardly explains\.",
+                lambda *numbers: self.test_rows(False, *numbers),
+            ),
+            (rf"(?:The|Its) (R²|accuracy|explained deviance) on the test rows is {n}\.", self.score),
+            (rf"The 95% confidence interval is {interval}\.", self.score_interval),
+            (r"The most frequent class has (\d+)% of these rows\.", self.majority),
+            (r"(.*) predicts? better here than the network(?: with (.*))?\.", self.better),
+            (r"(.*) predicts? worse\.", lambda titles: self.references(titles, "helps")),
+            (r"(.*) predicts? about as well\.", lambda titles: self.references(titles, "unclear")),
+            (r"Only a network without a penalty was trained\.", self.only_baseline),
+            (r"All (\d+) columns are used, because no penalty in this study can drop a column\.", self.no_selector),
+            (r"(.*) selects (\d+) of (\d+) columns: (.*)\.", self.selected),
+            (r"(.*) selects (all \d+ columns|the only column)\.", self.all_selected),
+            (r"(.*) selects no column\.", self.none_selected),
+            (r"Columns are selected at (.*)\.", self.selection_strength),
+            (
+                r"Every selected column is selected in at least (\d+)% of the (\d+) training runs\.",
+                lambda share, runs: self.stability(share, runs, True),
+            ),
+            (
+                r"Each selected column is selected in all of the (\d+) training runs\.",
+                lambda runs: self.stability("100", runs, True),
+            ),
+            (
+                r"No other column is selected in more than (\d+)% of them\.",
+                lambda share: self.stability(share, None, False),
+            ),
+            (r"No other column is selected in any of them\.", lambda: self.stability("0", None, False)),
+            (
+                r"No column is selected in more than (\d+)% of the (\d+) training runs\.",
+                lambda share, runs: self.stability(share, runs, False),
+            ),
+            (r"No training run selects any column\.", lambda: self.stability("0", None, False)),
+            (rf"The chosen strength of (.*) is {n}, which is inside the grid\.", self.inside),
+            (
+                rf"The chosen strength of (.*) is {n}, the (weakest|strongest) of the grid; a (weaker|stronger) one "
+                r"might predict better\.",
+                self.at_an_end,
+            ),
+            (r"Without a penalty there is no strength to choose\.", self.no_penalty),
+            (rf"The held-out loss is {n} ± {n} \(mean and standard error over the folds\)\.", self.held_out),
+            (rf"Training (converged|nearly converged) \(relative residual {n}\)\.", self.converged),
+            (rf"Training did not converge \(relative residual {n}\)\.", lambda shown: self.converged("", shown)),
+            (r"More steps may help\.", lambda: None),
+            (r"It is unknown whether training converged\.", self.unknown),
+            (
+                r"Training stopped after (\d+) steps, because the held-out loss no longer fell\.",
+                lambda steps: self.equal(int(steps), int(self.best.row["settled"])),
+            ),
+        ]
+
+    # ------------------------------------------------------------ the verdict
+
+    def no_better(self, constant: str) -> None:
+        assert constant == ("the class frequencies" if self.has_classes else "the mean")
+        assert not self.comparisons.loc["mean", "loss_gain_low"] > 0
+
+    def outcome(self, subject: str, verb: str) -> None:
+        low, high = self.over["loss_gain_low"], self.over["loss_gain_high"]
+        assert verb == ("helps" if low > 0 else "hurts" if high < 0 else "makes no clear difference")
+        is_requested = self.study.description["settings"]["choose"] is not None
+        assert subject.lower() == (name_inside(self.best).lower() if is_requested else "a penalty")
+
+    def gain(self, name: str, what: str, shown: str, direction: str) -> None:
+        assert name in ("it", name_inside(self.best))
+        change = -self.over["loss_gain"] if self.has_classes else self.over["score_gain"]
+        assert what == ("loss" if self.has_classes else self.row["score_name"])
+        assert shown == format_number(abs(change), 2)
+        assert direction == ("lower" if change < 0 else "higher")
+
+    def gain_interval(self, low: str, high: str, contains_zero: str | None) -> None:
+        ends = (
+            (-self.over["loss_gain_high"], -self.over["loss_gain_low"])
+            if self.has_classes
+            else (self.over["score_gain_low"], self.over["score_gain_high"])
+        )
+        assert (low, high) == tuple(format_number(end, 2) for end in ends)
+        assert bool(contains_zero) == (ends[0] <= 0 <= ends[1])
+
+    def test_rows(self, agrees: bool, without: str, penalized: str) -> None:
+        assert without == format_number(self.results.loc["none", "test_loss"], 2)
+        assert penalized == format_number(self.row["test_loss"], 2)
+        errors = [
+            (self.row["gain_high"] - self.row["gain_low"]) / 3.92,
+            (self.over["loss_gain_high"] - self.over["loss_gain_low"]) / 3.92,
+        ]
+        difference = abs(self.row["gain"] - self.over["loss_gain"])
+        assert agrees == (difference <= 1.96 * np.hypot(*errors))
+
+    def score(self, name: str, shown: str) -> None:
+        assert name == self.row["score_name"]
+        assert shown == format_number(self.row["score"], 2)
+
+    def score_interval(self, low: str, high: str) -> None:
+        assert f"{low} to {high}" == format_interval(self.best.score, 2)
+
+    def majority(self, shown: str) -> None:
+        assert shown == f"{100 * self.study.metrics['majority rate']:.0f}"
+
+    def better(self, titles: str, name: str | None) -> None:
+        assert name == (None if self.study.chosen == "none" else name_inside(self.best))
+        self.references(titles, "hurts")
+
+    def references(self, titles: str, outcome: str) -> None:
+        """The gain of the network over a reference model that is better is negative: it "hurts"."""
+        over = self.comparisons
+        expected = {
+            title
+            for name, title in self.study.references["title"].items()
+            if name != "mean" and over.loc[name, "outcome"] == outcome
+        }
+        assert {title.strip().lower().removeprefix("a ") for title in re.split(", | and ", titles)} == {
+            title.lower() for title in expected
+        }
+
+    # ------------------------------------------------------------ the selection
+
+    @property
+    def selector(self) -> Any:
+        return self.findings.selector
+
+    def used(self) -> int:
+        return sum(column["kind"] != "set aside" for column in self.study.description["data"]["columns"])
+
+    def no_selector(self, total: str) -> None:
+        assert self.study.selected_columns is None
+        assert int(total) == self.used()
+
+    def selected(self, name: str, count: str, total: str, names: str) -> None:
+        assert name.lower() == name_inside(self.selector).lower()
+        assert (int(count), int(total)) == (len(self.selector.selected), self.used())
+        listed = re.findall("“(.*?)”", names)
+        assert listed == [*self.selector.selected][:5]
+
+    def all_selected(self, name: str, _: str) -> None:
+        assert name.lower() == name_inside(self.selector).lower()
+        assert len(self.selector.selected) == self.used()
+
+    def none_selected(self, name: str) -> None:
+        assert name.lower() == name_inside(self.selector).lower()
+        assert not self.selector.selected
+
+    def selection_strength(self, claim: str) -> None:
+        table = self.selector.path.table
+        lowest = table["val_loss"].idxmin()
+        if claim == "the strength with the lowest held-out loss":
+            expected = table.loc[table["val_loss"] == table["val_loss"].min(), "strength"].max()
+        else:
+            assert claim == "the largest strength whose held-out loss is within one standard error of the lowest"
+            limit = table.loc[lowest, "val_loss"] + table.loc[lowest, "val_se"]
+            expected = table.loc[table["val_loss"] <= limit, "strength"].max()
+        assert self.selector.selection_strength == pytest.approx(expected)
+
+    def stability(self, share: str, runs: str | None, is_selected: bool) -> None:
+        features = self.selector.path.lanes.features
+        at = int(np.argmin(np.abs(self.selector.path.strengths - self.selector.selection_strength)))
+        shares = dict(zip(self.findings.encoder.owners, features[:, at].mean(axis=0), strict=True))
+        chosen = [value for name, value in shares.items() if (name in self.selector.selected) == is_selected]
+        assert share == f"{100 * (min if is_selected else max)(chosen):.0f}"
+        assert runs is None or int(runs) == len(features)
+
+    # ------------------------------------------------------------ the strength
+
+    def inside(self, name: str, shown: str) -> None:
+        assert name == name_inside(self.best)
+        assert shown == format_number(self.best.strength, 2)
+        assert min(self.best.stage.strengths) < self.best.strength < max(self.best.stage.strengths)
+
+    def at_an_end(self, name: str, shown: str, end: str, other: str) -> None:
+        assert name == name_inside(self.best)
+        assert shown == format_number(self.best.strength, 2)
+        grid = self.best.stage.strengths
+        assert self.best.strength == pytest.approx(min(grid) if end == "weakest" else max(grid))
+        assert other == {"weakest": "weaker", "strongest": "stronger"}[end]
+
+    def held_out(self, loss: str, error: str) -> None:
+        lanes = self.best.stage.lanes.table
+        folds = lanes[(lanes["fold"] >= 0) & np.isclose(lanes["strength"], self.best.strength)]["held_loss"]
+        assert loss == format_number(folds.mean(), 2)
+        assert error == format_number(folds.std(ddof=1) / np.sqrt(len(folds)), 2)
+        assert folds.mean() == pytest.approx(self.best.stage.table["val_loss"].min())  # the lowest of the path
+
+    def converged(self, how: str, shown: str) -> None:
+        residual = self.row["relative_residual"]
+        assert shown == format_number(residual, 2)
+        limits = {"converged": (0.0, 1e-3), "nearly converged": (1e-3, 0.05), "": (0.05, np.inf)}[how]
+        assert limits[0] <= residual <= limits[1]
+
+    def unknown(self) -> None:
+        assert not np.isfinite(self.row["relative_residual"])
+
+    def only_baseline(self) -> None:
+        assert {*self.study.results.index} == {"none", "full_training"}
+
+    def no_penalty(self) -> None:
+        assert self.study.chosen == "none"
+
+    @staticmethod
+    def equal(shown: Any, value: Any) -> None:
+        assert shown == value
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_sentence_is_true(seed) -> None:
+    study = run_study(**planted(seed))
+    claims = Claims(study)
+    results: Any = study.results
+    lowest = results["val_loss"].drop("full_training")
+
+    for paragraph in study.answer:
+        for sentence in re.split(r"(?<=\.) (?=[A-Z])", paragraph):
+            claims.check(sentence)
+    if study.description["settings"]["choose"] is None and len(lowest) > 2:
+        # No penalty in front of the chosen one is as good as it.
+        penalties = lowest.drop("none")
+        assert penalties[study.chosen] <= penalties.min() + 3 * results.loc[study.chosen, "val_error"] + 1e-6
