@@ -100,29 +100,46 @@ class Claims:
             (r"(.*) predicts? worse\.", lambda titles: self.references(titles, "helps")),
             (r"(.*) predicts? about as well\.", lambda titles: self.references(titles, "unclear")),
             (r"Only a network without a penalty was trained\.", self.only_baseline),
-            (r"All (\d+) columns are used, because no penalty in this study can drop a column\.", self.no_selector),
+            (
+                r"All (\d+) columns are needed to predict, because no penalty in this study can drop a column\.",
+                self.no_selector,
+            ),
             (r"(.*) selects (\d+) of (\d+) columns: (.*)\.", self.selected),
             (r"(.*) selects (all \d+ columns|the only column)\.", self.all_selected),
             (r"(.*) selects no column\.", self.none_selected),
             (r"Columns are selected at (.*)\.", self.selection_strength),
             (
-                r"Every selected column is selected in at least (\d+)% of the (\d+) training runs\.",
-                lambda share, runs: self.stability(share, runs, True),
+                r"The stability, the share of the (\d+) training runs that select a column, is (?:at least )?(\d+)% for "
+                r"each selected column\.",
+                lambda runs, share: self.stability(share, runs, True),
             ),
             (
-                r"Each selected column is selected in all of the (\d+) training runs\.",
-                lambda runs: self.stability("100", runs, True),
+                r"The stability, the share of the (\d+) training runs that select a column, is at most (\d+)%\.",
+                lambda runs, share: self.stability(share, runs, False),
+            ),
+            (r"It is at most (\d+)% for any other column\.", lambda share: self.stability(share, None, False)),
+            (r"No training run selects any (?:other )?column\.", lambda: self.stability("0", None, False)),
+            (
+                r"“(.*)” is selected, but only in (\d+)% of the training runs: it is an uncertain choice\.",
+                lambda name, share: self.uncertain([name], share, True),
             ),
             (
-                r"No other column is selected in more than (\d+)% of them\.",
-                lambda share: self.stability(share, None, False),
+                r"(.*) are selected, but each only in less than half of the training runs: they are uncertain choices\.",
+                lambda names: self.uncertain(re.findall("“(.*?)”", names), None, True),
             ),
-            (r"No other column is selected in any of them\.", lambda: self.stability("0", None, False)),
             (
-                r"No column is selected in more than (\d+)% of the (\d+) training runs\.",
-                lambda share, runs: self.stability(share, runs, False),
+                r"“(.*)” is not selected, although (\d+)% of the training runs select it: it may matter as well\.",
+                lambda name, share: self.uncertain([name], share, False),
             ),
-            (r"No training run selects any column\.", lambda: self.stability("0", None, False)),
+            (
+                r"(.*) are not selected, although more than half of the training runs select each of them: they may "
+                r"matter as well\.",
+                lambda names: self.uncertain(re.findall("“(.*?)”", names), None, False),
+            ),
+            (r"The saved network is that of the selected columns\.", self.saved_is_selected),
+            (r"The saved network (needs .*) to predict\.", self.needs),
+            (r"It (needs .*) to predict\.", self.needs),
+            (rf"For the network of the selected columns, the (.*) on the test rows is {n}\.", self.selected_score),
             (rf"The chosen strength of (.*) is {n}, which is inside the grid\.", self.inside),
             (
                 rf"The chosen strength of (.*) is {n}, the (weakest|strongest) of the grid; a (weaker|stronger) one "
@@ -216,7 +233,7 @@ class Claims:
 
     def no_selector(self, total: str) -> None:
         assert self.study.selected_columns is None
-        assert int(total) == self.used()
+        assert int(total) == self.used() == len(self.findings.needed_columns)
 
     def selected(self, name: str, count: str, total: str, names: str) -> None:
         assert name.lower() == name_inside(self.selector).lower()
@@ -243,13 +260,42 @@ class Claims:
             expected = table.loc[table["val_loss"] <= limit, "strength"].max()
         assert self.selector.selection_strength == pytest.approx(expected)
 
-    def stability(self, share: str, runs: str | None, is_selected: bool) -> None:
+    def shares(self) -> dict[str, float]:
+        """The share of the training runs that read each column, whose inputs are one each here."""
         features = self.selector.path.lanes.features
         at = int(np.argmin(np.abs(self.selector.path.strengths - self.selector.selection_strength)))
-        shares = dict(zip(self.findings.encoder.owners, features[:, at].mean(axis=0), strict=True))
-        chosen = [value for name, value in shares.items() if (name in self.selector.selected) == is_selected]
+        return dict(zip(self.findings.encoder.owners, features[:, at].mean(axis=0), strict=True))
+
+    def stability(self, share: str, runs: str | None, is_selected: bool) -> None:
+        chosen = [value for name, value in self.shares().items() if (name in self.selector.selected) == is_selected]
         assert share == f"{100 * (min if is_selected else max)(chosen):.0f}"
-        assert runs is None or int(runs) == len(features)
+        assert runs is None or int(runs) == len(self.selector.path.lanes.features)
+
+    def uncertain(self, names: list[str], share: str | None, is_selected: bool) -> None:
+        assert {*names} == {
+            name
+            for name, value in self.shares().items()
+            if (name in self.selector.selected) == is_selected and (value < 0.5 if is_selected else value > 0.5)
+        }
+        assert share is None or share == f"{100 * self.shares()[names[0]]:.0f}"
+
+    def saved_is_selected(self) -> None:
+        assert self.findings.saved is (self.findings.selection or self.selector)
+
+    def needs(self, claim: str) -> None:
+        """Without `sparse`, predictions need all columns; the network may read fewer."""
+        total, read = self.used(), self.findings.saved.columns
+        assert read is not None
+        assert {*self.findings.needed_columns} >= {*read}
+        assert len(self.findings.needed_columns) == total
+        unread = f", of which it reads {len(read)}," if len(read) < total else ""
+        assert claim == f"needs all {total} columns{unread}"
+
+    def selected_score(self, name: str, shown: str) -> None:
+        assert name == self.row["score_name"]
+        selected = self.findings.selection or self.selector
+        assert selected is not self.findings.saved
+        assert shown == format_number(selected.score.value, 2)
 
     # ------------------------------------------------------------ the strength
 
@@ -300,7 +346,7 @@ def test_every_sentence_is_true(seed) -> None:
     lowest = results["val_loss"].drop("full_training")
 
     for paragraph in study.answer:
-        for sentence in re.split(r"(?<=\.) (?=[A-Z])", paragraph):
+        for sentence in re.split(r"(?<=\.) (?=[A-Z“])", paragraph):
             claims.check(sentence)
     if study.description["settings"]["choose"] is None and len(lowest) > 2:
         # No penalty in front of the chosen one is as good as it.
