@@ -5,6 +5,9 @@ import pandas as pd
 import pytest
 
 from poise.study.errors import DataError
+from poise.study.report.script import write_script
+from poise.study.result import Study
+from poise.study.run import run_study
 from poise.study.tables import read
 
 ROWS = 60
@@ -28,6 +31,7 @@ IDENTIFIERS = {
     "rows as text": ("it", [str(n) for n in EVERY]),
     "rows as nullable integers": ("it", pd.array([*EVERY], dtype="Int64")),
     "an index that pandas wrote": ("Unnamed: 0", SHUFFLED),
+    "an index that pandas wrote twice": ("Unnamed: 0.1", SHUFFLED),
     "an index without a name": ("", SHUFFLED),
     "an index of R": ("rownames", SHUFFLED + 1),
     "an index of R with an underscore": ("row_names", SHUFFLED + 1),
@@ -46,6 +50,7 @@ MEASUREMENTS = {
     "a sorted measurement": ("it", np.sort(SIZE)),
     "equal steps of a measurement": ("it", EVERY / 10),
     "equal steps of whole numbers stored as floats": ("it", EVERY.astype("float64")),
+    "equal steps of whole numbers with decimals in text": ("it", [f"{n}.0" for n in EVERY]),
     "sorted years with repeats": ("year", 1990 + EVERY // 3),
     "sorted whole numbers in unequal steps": ("it", EVERY**2),
     "whole numbers, each once": ("amount", SHUFFLED),
@@ -136,3 +141,17 @@ def test_a_constant_cannot_be_kept() -> None:
     frame = pd.DataFrame({"same": 1.0, "size": SIZE, "price": PRICE})
 
     assert list(read(frame, "price", keep=["same"]).features) == ["size"]
+
+
+def test_kept_columns_are_recorded_and_needed_for_predictions(tmp_path) -> None:
+    frame = pd.DataFrame({"nr": EVERY, "size": SIZE, "price": PRICE})
+
+    study = run_study(frame, "price", keep=["nr"], penalties=[], cv=2, max_iter=2, hidden_layer_sizes=(2,))
+    study.save(tmp_path / "run")
+
+    loaded = Study.load(tmp_path / "run")
+    assert loaded.description["settings"]["keep"] == ["nr"]
+    assert loaded.description["inputs"] == ["nr", "size"]
+    assert 'keep=["nr"]' in write_script(study.findings)
+    with pytest.raises(DataError, match="has no column 'nr'"):
+        loaded.predict(frame.drop(columns="nr"))

@@ -135,11 +135,13 @@ def read(
     _check_types(types, roles, frame, name)
     numbers = [column for column in frame if column not in drop and types.get(str(column), "numeric") == "numeric"]
     rules, doubtful = make_rules(frame[numbers], decimal, missing)
-    notes = _note_decimal(doubtful, rules)
+    notes = []
     weights = None if weight is None else _read_weight(frame[weight], rules)
     if weights is not None and (weights == 0).any():
         notes.append(f"{(weights == 0).sum()} of {len(frame)} rows have weight 0 in {weight!r} and are left out.")
         frame = frame[(weights != 0).to_numpy()]
+        rules, doubtful = make_rules(frame[numbers], decimal, missing)
+    notes += _note_decimal(doubtful, rules)
     labels = read_target(frame[target], rules)
     notes = [*labels.notes, *notes]
     frame = frame.iloc[labels.rows]

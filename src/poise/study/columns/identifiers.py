@@ -11,7 +11,7 @@ from pandas.api import types as dtypes
 
 NEARLY_ALL = 0.9
 """The share of rows that must differ in an identifier."""
-UNNAMED = re.compile(r"Unnamed: \d+")
+UNNAMED = re.compile(r"Unnamed: \d+.*")
 """What pandas calls a column without a name, such as the index that it wrote to a file."""
 ROW_NAMES = {"index", "idx", "row", "rowid", "rowindex", "rowname", "rownames", "rowno", "rownr", "rownum", "rownumber"}
 KEY_WORDS = {"guid", "id", "ids", "rowid", "rownum", "uid", "uuid"}
@@ -38,7 +38,7 @@ def find_identifier(source: pd.Series, values: np.ndarray) -> str:
         return "an identifier: whole numbers that increase from row to row"
     if _names_rows(name) and len(np.unique(numbers)) > NEARLY_ALL * len(numbers):
         return "an identifier: whole numbers that differ in nearly every row"
-    if is_complete and not dtypes.is_float_dtype(source.dtype) and _counts_rows(numbers, np.asarray(source.index)):
+    if is_complete and _counts_rows(numbers, np.asarray(source.index)) and _is_written_whole(source):
         return "a row number: whole numbers in equal steps from row to row"
     return ""
 
@@ -56,3 +56,10 @@ def _counts_rows(numbers: np.ndarray, rows: np.ndarray) -> bool:
     """Whether the numbers are a linear function of the positions of their rows; rows may have been left out."""
     step = (numbers[1] - numbers[0]) / (rows[1] - rows[0])
     return bool(step != 0.0 and step % 1 == 0 and (numbers - numbers[0] == step * (rows - rows[0])).all())
+
+
+def _is_written_whole(source: pd.Series) -> bool:
+    """Whether numbers have no decimals in the source: 1 and not 1.0, which is a measurement."""
+    if dtypes.is_float_dtype(source.dtype):
+        return False
+    return dtypes.is_integer_dtype(source.dtype) or not source.astype(str).str.contains(r"[.,]0*\s*$").any()
