@@ -163,6 +163,10 @@ def test_a_title_above_the_names_is_refused_with_the_option_that_skips_it():
         (["wine", "--cv", "1"], "--cv must be at least 2, got 1."),
         (["wine", "--max-iter", "0"], "--max-iter must be at least 1, got 0."),
         (["wine", "--learning-rate", "-1"], "--learning-rate must be positive and finite, such as 0.01, got -1.0."),
+        (
+            ["wine", "--sparse", "--penalty", "l2"],
+            "--sparse needs a penalty that selects columns, got l2. Add the penalty 'adaptive' or 'group'.",
+        ),
         (["wine", "--executor", "dask"], "--executor must be one of 'auto', 'in_process', 'subprocess', 'ray'"),
         (
             ["wine", "--address", "10.0.0.1:6379"],

@@ -307,7 +307,7 @@ def test_the_comparison_has_one_row_per_candidate(diabetes) -> None:
     for candidate, row in zip(diabetes.candidates, rows, strict=True):
         loss = candidate.test_loss
         assert row[3] == f"{format_number(loss.value)} [{format_number(loss.low)}, {format_number(loss.high)}]"
-        assert row[6] == str(len(candidate.selected))
+        assert row[6] == str(len(candidate.columns))
     assert rows[0][5] == ""
 
 
@@ -331,6 +331,7 @@ CASES: dict[str, Any] = {
     "multiclass": {"data": "wine", "penalties": ["sparse_group"]},
     "weighted counts": {"data": counts(), "target": "y", "task": "counts", "weight": "w", "penalties": ["elasticnet"]},
     "own model": {"data": "diabetes", "penalties": ["group"], "model": "own_networks:linear"},
+    "selected columns": {"data": "diabetes", "penalties": ["l2", "group"], "strengths": 6, "sparse": True},
 }
 
 
@@ -360,7 +361,7 @@ def test_the_script_trains_the_same_network(case, diabetes_study, alone, tmp_pat
     with redirect_stdout(io.StringIO()) as printed:
         exec(write_script(findings), scope)
 
-    best = findings.best
+    best = findings.saved
     theirs, ours = (model.predict(scope["x"], verbose=0) for model in (scope["model"], best.model))
     np.testing.assert_allclose(theirs, ours, atol=0.02 * np.ptp(ours))
     lanes = best.stage.lanes.table

@@ -81,7 +81,7 @@ def measure_importance(
     for name in _choose_columns(used, selected, model, encoder.owners):
         places = np.flatnonzero(np.asarray(encoder.owners) == name)
         permuted = _predict_with(model, rows.x, places, rows.x[:, places][orders])
-        increase = row_losses(rows.scorer.task, rows.scorer.y, permuted).mean(axis=0) - losses
+        increase = (row_losses(rows.scorer.task, rows.scorer.y, permuted) - losses).mean(axis=0)
         table.loc[name, ["importance", "error"]] = _mean_and_error(increase, rows)
         outputs = _predict_with(model, curve_rows.x, places, encoded[: len(grids[name]), None, places])
         predictions = _to_predictions(outputs, classes)
