@@ -161,11 +161,15 @@ def test_tables_are_sorted_by_a_click(visit, report) -> None:
     heading.get_by_role("button").click()
 
     expect(heading).to_have_attribute("aria-sort", "ascending")
-    strengths = sorted(each.strength for each in report[1].candidates)
-    order = page.locator("#comparison tbody tr > :nth-child(2)").evaluate_all(
-        "all => all.map(one => +one.dataset.value)"
+    findings = report[1]
+    networks = [*findings.candidates, *([findings.selection] if findings.selection else [])]
+    strengths = sorted(each.strength for each in networks)
+    cells = page.locator("#comparison tbody tr > :nth-child(2)").evaluate_all(
+        "all => all.map(one => one.dataset.value)"
     )
-    assert order == strengths
+    # Reference models have no strength, and stay below.
+    assert [float(cell) for cell in cells[: len(strengths)]] == strengths
+    assert not any(cells[len(strengths) :])
     heading.get_by_role("button").click()
     expect(heading).to_have_attribute("aria-sort", "descending")
     assert page.locator("#comparison tbody tr").first.locator("td").first.get_attribute("data-value") == str(
