@@ -283,5 +283,11 @@ def test_many_columns_stay_light() -> None:
     assert len(own) < 600_000
 
 
+def test_further_scores_are_below_the_comparison(diabetes) -> None:
+    scores = [f"{name} {format_number(value)}" for name, value in diabetes.metrics.items()]
+
+    assert f"on the test rows: {scores[0]}, {scores[1]}, in units of the target." in text_of(own_part(diabetes))
+
+
 def test_the_report_is_small(diabetes) -> None:
     assert len(render_page(diabetes).encode()) < 2_000_000

@@ -28,6 +28,7 @@ class ComparisonSection(Section):
             "test_rows": study.rows["test"],
             "score": score_name(study.table.task),
             "task": study.table.task,
+            "metrics": [f"{name} {format_number(value)}" for name, value in study.metrics.items()],
         }
 
 
