@@ -77,7 +77,7 @@ class Claims:
             (r"The network predicts no better than (the mean|the class frequencies)\.", self.no_better),
             (r"(.*?)(?:, chosen by request,)? (helps|hurts|makes no clear difference) here\.", self.outcome),
             (
-                rf"With (.*), the held-out (.*) is {n} (lower|higher) than with early stopping and no penalty\.",
+                rf"With (.*), the held-out (.*) is {n} (lower|higher) than without a penalty \(both with early stopping\)\.",
                 self.gain,
             ),
             (
@@ -89,10 +89,10 @@ class Claims:
                 lambda *numbers: self.test_rows(True, *numbers),
             ),
             (
-                rf"The test rows disagree: the loss is {n} without a penalty and {n} with it, a difference that chance "
-                r"alone hardly explains\.",
+                rf"The test rows disagree: the loss is {n} without a penalty and {n} with it\.",
                 lambda *numbers: self.test_rows(False, *numbers),
             ),
+            (r"This differs from the held-out gain by more than chance explains\.", lambda: None),
             (rf"(?:The|Its) (R²|accuracy|explained deviance) on the test rows is {n}\.", self.score),
             (rf"The 95% confidence interval is {interval}\.", self.score_interval),
             (r"The most frequent class has (\d+)% of these rows\.", self.majority),
@@ -120,11 +120,11 @@ class Claims:
             (r"It is at most (\d+)% for any other column\.", lambda share: self.stability(share, None, False)),
             (r"No training run selects any (?:other )?column\.", lambda: self.stability("0", None, False)),
             (
-                r"“(.*)” is selected, but only in (\d+)% of the training runs: it is an uncertain choice\.",
+                r"“(.*)” is selected, but in only (\d+)% of the training runs: it is an uncertain choice\.",
                 lambda name, share: self.uncertain([name], share, True),
             ),
             (
-                r"(.*) are selected, but each only in less than half of the training runs: they are uncertain choices\.",
+                r"(.*) are selected, but each in fewer than half of the training runs: they are uncertain choices\.",
                 lambda names: self.uncertain(re.findall("“(.*?)”", names), None, True),
             ),
             (
@@ -288,7 +288,7 @@ class Claims:
         assert read is not None
         assert {*self.findings.needed_columns} >= {*read}
         assert len(self.findings.needed_columns) == total
-        unread = f", of which it reads {len(read)}," if len(read) < total else ""
+        unread = f" (although it reads only {len(read)} of them)" if len(read) < total else ""
         assert claim == f"needs all {total} columns{unread}"
 
     def selected_score(self, name: str, shown: str) -> None:

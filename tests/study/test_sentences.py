@@ -64,7 +64,7 @@ def test_a_gain_that_is_certain_helps(diabetes) -> None:
     findings = judged(diabetes, (0.2, 0.1, 0.3), score=Estimate(0.51, 0.4, 0.6), **losses)
 
     assert write_answer(findings)[0] == (
-        "A penalty helps here. With L2, the held-out R² is 0.2 higher than with early stopping and no penalty. The 95% "
+        "A penalty helps here. With L2, the held-out R² is 0.2 higher than without a penalty (both with early stopping). The 95% "
         "confidence interval of the difference is 0.1 to 0.3. The test rows agree within their error: the loss is "
         f"{short(findings.baseline.test_loss.value)} without a penalty and 0.5 with it. The R² on the test rows is 0.51. "
         "The 95% confidence interval is 0.4 to 0.6. A linear model and boosted trees predict about as well."
@@ -84,7 +84,7 @@ def test_the_interval_decides_the_outcome(diabetes, gain, headline, change) -> N
     sentence = write_answer(judged(diabetes, gain))[0]
 
     assert sentence.startswith(
-        f"{headline} With L2, the held-out R² is {change} than with early stopping and no penalty."
+        f"{headline} With L2, the held-out R² is {change} than without a penalty (both with early stopping)."
     )
     assert (", which contains zero." in sentence) == (gain[1] < 0 < gain[2])
 
@@ -94,7 +94,7 @@ def test_the_gain_of_classes_is_that_of_their_loss(diabetes) -> None:
 
     sentence = write_answer(judged(classes, (0.2, 0.1, 0.3)))[0]
 
-    assert "With L2, the held-out loss is 0.2 lower than with early stopping and no penalty." in sentence
+    assert "With L2, the held-out loss is 0.2 lower than without a penalty (both with early stopping)." in sentence
     assert "The 95% confidence interval of the difference is −0.3 to −0.1." in sentence
 
 
@@ -103,7 +103,7 @@ def test_the_gain_of_classes_is_that_of_their_loss(diabetes) -> None:
     [
         ((0.25, 0.1, 0.4), "The test rows agree within their error: "),
         ((-0.2, -0.3, -0.1), "The test rows disagree: "),
-        ((0.2, float("nan"), float("nan")), "there are too few of them for an interval."),
+        ((0.2, float("nan"), float("nan")), "There are too few test rows for a confidence interval."),
     ],
 )
 def test_the_test_rows_are_an_independent_check(diabetes, test_gain, expected) -> None:
@@ -204,8 +204,8 @@ def test_extremes_of_selection(diabetes, selected, shares, beginning, part) -> N
 @pytest.mark.parametrize(
     ("selected", "shares", "explained"),
     [
-        (["c0", "c1"], [1.0, 0.4, 0.5], "“c1” is selected, but only in 40% of the training runs: it is an uncertain choice."),
-        (["c0", "c1"], [0.4, 0.2, 0.0], "“c0” and “c1” are selected, but each only in less than half of the training runs: they are uncertain choices."),
+        (["c0", "c1"], [1.0, 0.4, 0.5], "“c1” is selected, but in only 40% of the training runs: it is an uncertain choice."),
+        (["c0", "c1"], [0.4, 0.2, 0.0], "“c0” and “c1” are selected, but each in fewer than half of the training runs: they are uncertain choices."),
         (["c0"], [1.0, 0.8, 0.5], "“c1” is not selected, although 80% of the training runs select it: it may matter as well."),
         (["c0"], [1.0, 0.8, 1.0], "“c1” and “c2” are not selected, although more than half of the training runs select each of them: they may matter as well."),
         (["c0"], [0.5, 0.5, 0.0], ""),
@@ -228,7 +228,7 @@ def test_the_answer_says_which_columns_the_saved_network_needs(diabetes, diabete
     assert needs(diabetes) == (
         f"needs all 10 columns to predict. For the network of the selected columns, the R² on the test rows is {r2}."
     )
-    assert needs(unread).startswith("needs all 10 columns, of which it reads 7, to predict.")
+    assert needs(unread).startswith("needs all 10 columns (although it reads only 7 of them) to predict.")
     assert needs(altered(diabetes, "group")) == "is that of the selected columns. It needs all 10 columns to predict."
 
 

@@ -1,6 +1,6 @@
 """Find rows with equal features, and decide which rows stay together.
 
-A copy of a training row among the test rows tells how well a network remembers, and not how well it predicts.
+A copy of a training row among the test rows shows how well a network memorizes, not how well it predicts.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FEWEST_UNITS = 20
 FEWEST_GROUPS = 0.9
 """The share of groups that must be left after copies have joined some of them."""
 FEWEST_DISTINCT = 0.1
-"""The share of rows that differ. If fewer do, rows are equal because the columns have few values, and not as copies."""
+"""The share of rows that are distinct. Below it, rows are equal because the columns have few values, not as copies."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,8 @@ def find_duplicates(
 ) -> Duplicates:
     """Find the rows with equal features.
 
-    They are copies, and stay together, if a tenth of all rows differ (and 20 rows do), or if equal features always come
-    with an equal target. Otherwise the columns have so few values that rows coincide.
+    They stay together if at least 20 rows are distinct, and either at least 10% of all rows are distinct or equal
+    features always come with an equal target. Otherwise the columns have so few values that rows coincide.
 
     Args:
         features: The columns in use.

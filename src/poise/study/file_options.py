@@ -1,4 +1,4 @@
-"""How a file is read, as far as the user sets it."""
+"""Options that the user sets for reading a file."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace

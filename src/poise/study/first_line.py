@@ -9,7 +9,7 @@ from poise.study.errors import DataError, quote_names
 
 FIRST_YEAR, LAST_YEAR = 1900, 2100
 FEWEST_INCREASING = 5
-"""From so many numbers on, increasing ones are names, such as wavelengths: a row of data rarely increases."""
+"""Minimum count of increasing numbers to read as names, such as wavelengths. Rows of data rarely increase."""
 FEWEST_TEXTS = 3
 
 
@@ -67,7 +67,7 @@ def _find_names_below_title(first: Line, rest: Sequence[Line]) -> Line | None:
 
 
 def _is_data(first: Line, rest: Sequence[Line]) -> bool:
-    """Whether numbers stand above columns of numbers only, and texts above columns that repeat them."""
+    """Return whether the first line has numbers over numeric columns, and texts that recur in their own columns."""
     numbers, texts = [], []
     for name, *values in zip_longest(first.fields, *(line.fields for line in rest), fillvalue=""):
         present = {value.strip() for value in values} - {""}

@@ -12,9 +12,9 @@ from poise.study.scores import score_rows
 from poise.study.tables import Table
 
 MOST_NUMBERS = 200_000
-"""Predictions that a configuration keeps, about; of larger tables a random part of the rows is enough."""
+"""Approximate number of predictions kept per configuration. Larger tables use a random sample of the rows."""
 MOST_UNITS = 5000
-"""Units that are resampled; more of them are put into as many random groups, whose sums vary alike."""
+"""Maximum number of resampled units. More units are merged into this many random groups."""
 TIME_BLOCKS = 50
 """With a column of time, rows are resampled in this many consecutive blocks."""
 

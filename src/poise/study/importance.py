@@ -60,7 +60,7 @@ def measure_importance(
         permutations: The number of permutations of each column. Default: 10.
 
     Returns:
-        One row per column: its `importance`, the standard error `error` of it over rows (or groups of rows), and its
+        One row per column: its `importance`, its standard error `error` over rows (or groups of rows), and its
         `direction`: `"up"`, `"down"`, `"mixed"` or `"flat"`, and for a column of categories those with the highest and
         the lowest mean prediction. Predictions are numbers, mean counts, the probability of the second of two classes,
         or of that of several classes which changes most, whose name comes first. NaN and `""` for columns that are not

@@ -93,15 +93,14 @@ def compare(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> list[Comparison]:
-    """Compare the choice among candidates with each baseline, with the price of choosing included.
+    """Compare the choice among candidates with each baseline, corrected for the optimism of choosing.
 
     Args:
         candidates: The held-out losses of the candidates to choose from, in the order of preference.
-        baselines: Those of the baselines, each of which chooses its own configuration.
-        mean: Those of the mean or of the class frequencies.
-        weight: (units,) the sums of the weights of the rows of each unit.
-        is_share: Whether the score is the share of the score terms of `mean` that is explained; otherwise it is the
-            mean of the terms.
+        baselines: The held-out losses of the baselines. Each baseline chooses its own configuration.
+        mean: The held-out losses of the mean or of the class frequencies.
+        weight: (units,) the total weight of the rows in each unit.
+        is_share: Whether the score is a ratio to `mean` (R², explained deviance). Otherwise it is a mean over rows.
         seed: The seed of the bootstrap.
         resamples: The number of resamples.
 

@@ -1,4 +1,4 @@
-"""Sample weights, free of their unit: only their ratios count."""
+"""Sample weights on a relative scale: only their ratios matter."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ def relative_weights(weight: pd.Series | None, rows: np.ndarray) -> np.ndarray |
         rows: Positions of the rows.
 
     Returns:
-        (rows,) float64; `None` if there are no weights, or all are equal. A constant weight so changes no bit.
+        (rows,) float64; `None` if there are no weights or all are equal, so that constant weights change nothing.
     """
     if weight is None:
         return None

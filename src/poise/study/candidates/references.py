@@ -1,4 +1,4 @@
-"""Reference models: what simple models predict on the same rows. A study prints them also when they win.
+"""Reference models: simple models fitted to the same rows. A study prints them even if they predict better.
 
 They see the same encoded rows as the network and choose their settings in the same way: by the held-out loss over the
 folds of the study.

@@ -61,7 +61,7 @@ def make_rules(
     """Return how the text of a table is read, with one decimal mark for all of its columns.
 
     Args:
-        frame: The table. Every number in its text that can be read in one way only counts.
+        frame: The table. Only numbers in text that can be read in exactly one way are counted.
         decimal: The decimal mark; `None` finds it.
         missing: See `TextRules`.
 

@@ -1,4 +1,4 @@
-"""Columns of text in which nearly every value can be read, say as a number: the others count as missing."""
+"""Text columns in which nearly all values can be read, for example as numbers. The others count as missing."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

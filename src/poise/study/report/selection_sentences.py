@@ -85,10 +85,10 @@ def _explain_uncertain_columns(selected: Sequence[str], stability: pd.Series) ->
     left_out = [str(name) for name in stability.index[~is_selected & (stability > MOST_RUNS)]]
     sentences = []
     if len(doubtful) == 1:
-        share = f"only in {stability[doubtful[0]]:.0%} of the training runs"
+        share = f"in only {stability[doubtful[0]]:.0%} of the training runs"
         sentences.append(f"{list_names(doubtful)} is selected, but {share}: it is an uncertain choice.")
     elif doubtful:
-        share = "each only in less than half of the training runs"
+        share = "each in fewer than half of the training runs"
         sentences.append(f"{list_names(doubtful)} are selected, but {share}: they are uncertain choices.")
     if len(left_out) == 1:
         share = f"{stability[left_out[0]]:.0%} of the training runs select it"
@@ -117,5 +117,5 @@ def _count_needed(study: Findings) -> str:
         return "no column"
     if needed < total:
         return f"only {needed:,} of {total:,} columns"
-    unread = f", of which it reads {len(read):,}," if read is not None and len(read) < total else ""
+    unread = f" (although it reads only {len(read):,} of them)" if read is not None and len(read) < total else ""
     return f"all {total:,} columns{unread}" if total > 1 else "its only column"

@@ -74,7 +74,7 @@ def _write_outcome(study: Findings) -> str:
     ends = format_interval(Estimate(change, low, high), DIGITS)
     doubt = ", which contains zero" if comparison.outcome == "unclear" else ""
     interval = f" The 95% confidence interval of the difference is {ends}{doubt}." if ends else ""
-    return f"{headline} With {name}, the {what} is {size} than with early stopping and no penalty.{interval}"
+    return f"{headline} With {name}, the {what} is {size} than without a penalty (both with early stopping).{interval}"
 
 
 def _write_test_rows(study: Findings) -> str:
@@ -84,10 +84,10 @@ def _write_test_rows(study: Findings) -> str:
     numbers = "the loss is {} without a penalty and {} with it".format(*losses)
     agrees = study.verdict.agrees_with(best.gain)
     if agrees is None:
-        return f"On the test rows {numbers}; there are too few of them for an interval."
+        return f"On the test rows, {numbers}. There are too few test rows for a confidence interval."
     if agrees:
         return f"The test rows agree within their error: {numbers}."
-    return f"The test rows disagree: {numbers}, a difference that chance alone hardly explains."
+    return f"The test rows disagree: {numbers}. This differs from the held-out gain by more than chance explains."
 
 
 def _write_references(study: Findings) -> str:
