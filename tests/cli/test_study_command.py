@@ -39,7 +39,7 @@ def test_it_prints_the_task_first_then_table_answer_notes_and_the_report(finishe
 
     assert text.startswith(
         "sales: regression of 'price' from 2 columns (1 set aside); 48 training rows, 12 test rows. The task was "
-        "inferred, because the target holds numbers; --task changes it. "
+        "inferred from the target (numbers); pass --task to change it. "
     )
     positions = [
         text.index(part)
@@ -138,8 +138,8 @@ def test_a_title_above_the_names_is_refused_with_the_option_that_skips_it():
     Path("sales.csv").write_text("Report of sales\n\nx,y\n" + "1,2\n" * 30)
 
     assert refused("study", "sales.csv", "--target", "y") == (
-        "Line 1 of 'sales.csv' holds 'Report of sales', which names 1 of 2 columns. If it is a title, use --skip-rows 2 to take "
-        "the names from line 3: 'x', 'y'."
+        "Line 1 of 'sales.csv' contains only 'Report of sales', but the table has 2 columns. If the names are in line 3 "
+        "('x', 'y'), use --skip-rows 2."
     )
 
 
@@ -159,7 +159,7 @@ def test_a_title_above_the_names_is_refused_with_the_option_that_skips_it():
         (["wine", "--model", "nowhere:net"], "nowhere"),
         (["wine", "--type", "alcohol"], "--type must be COLUMN=TYPE, such as zip=categorical, got 'alcohol'."),
         (["wine", "--type", "alcohol=int"], "The type of column 'alcohol' must be one of categorical, numeric, date,"),
-        (["wine", "--skip-rows", "2"], "--skip-rows does not apply to a built-in table. Omit it."),
+        (["wine", "--skip-rows", "2"], "--skip-rows does not apply to a built-in table. Remove this argument."),
         (["wine", "--cv", "1"], "--cv must be at least 2, got 1."),
         (["wine", "--max-iter", "0"], "--max-iter must be at least 1, got 0."),
         (["wine", "--learning-rate", "-1"], "--learning-rate must be positive and finite, such as 0.01, got -1.0."),

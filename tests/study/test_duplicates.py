@@ -9,7 +9,7 @@ import pytest
 from poise.study.splits import split_folds, split_test_rows
 from poise.study.tables import Table, read
 
-TOGETHER = "Rows with the same features are all test rows or all in the same fold."
+TOGETHER = "Rows with the same features are kept together, in the test rows or in one fold."
 
 
 def noise(rows: int = 80) -> pd.DataFrame:
@@ -119,4 +119,6 @@ def test_copies_are_split_by_time() -> None:
     table = read(frame, "y", time="day")
 
     assert table.copies is None
-    assert [note.rpartition(". ")[2] for note in table.notes] == ["They are split by time, as all rows are."]
+    assert [note.rpartition(". ")[2] for note in table.notes] == [
+        "They do not stay together, because rows are split by time."
+    ]

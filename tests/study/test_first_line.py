@@ -34,10 +34,10 @@ def refused(source, **options) -> str:
 # ---------------------------------------------------------------- titles
 
 TITLES = {
-    "with delimiters": ("Report of sales,,\n\nx,y,z", "'Report of sales', which names 1 of 3", 2),
-    "on its own": ("Report of sales\nx,y,z", "'Report of sales', which names 1 of 3", 1),
-    "of several lines": ("Report of sales\nMay 2024\n\nx,y,z", "'Report of sales', which names 1 of 3", 3),
-    "with a unit": ("Report,in dollars,,,\na,b,c,x,y", "'Report', 'in dollars', which names 2 of 5", 1),
+    "with delimiters": ("Report of sales,,\n\nx,y,z", "'Report of sales', but the table has 3", 2),
+    "on its own": ("Report of sales\nx,y,z", "'Report of sales', but the table has 3", 1),
+    "of several lines": ("Report of sales\nMay 2024\n\nx,y,z", "'Report of sales', but the table has 3", 3),
+    "with a unit": ("Report,in dollars,,,\na,b,c,x,y", "'Report', 'in dollars', but the table has 5", 1),
 }
 
 
@@ -49,8 +49,8 @@ def test_a_title_is_refused_with_the_line_of_the_names(tmp_path, case) -> None:
 
     listed = ", ".join(map(repr, names))
     assert refused(path) == (
-        f"Line 1 of 'sales.csv' holds {what} columns. If it is a title, use skip_rows={skip_rows} to take the names "
-        f"from line {skip_rows + 1}: {listed}."
+        f"Line 1 of 'sales.csv' contains only {what} columns. If the names are in line {skip_rows + 1} ({listed}), use "
+        f"skip_rows={skip_rows}."
     )
     assert list(load(path, FileOptions(skip_rows=skip_rows))[2].columns) == names
 
@@ -62,7 +62,7 @@ def test_a_title_in_excel(tmp_path) -> None:
         book.sheets["May"]["A1"] = "Report of sales"
 
     assert refused(path).startswith(
-        "Line 1 of 'sales.xlsx' holds 'Report of sales', which names 1 of 2 columns. If it is a title, use skip_rows=2"
+        "Line 1 of 'sales.xlsx' contains only 'Report of sales', but the table has 2 columns. If the names are in line 3"
     )
     assert load(path, FileOptions(skip_rows=2))[2].to_numpy().tolist() == [[n, n] for n in range(40)]
 
@@ -206,7 +206,7 @@ def test_a_sheet_that_does_not_exist(book, sheet) -> None:
         ({"skip_rows": -1}, "skip_rows must be at least 0, got -1."),
         ({"comment": "//"}, "comment must be one character, such as '#', got '//'."),
         ({"comment": ";", "delimiter": ";"}, "comment must differ from the delimiter, got ';' for both."),
-        ({"sheet": 1}, "sheet does not apply to 'sales.csv', which is read as CSV. Omit it."),
+        ({"sheet": 1}, "sheet does not apply to 'sales.csv', which is read as CSV. Remove this argument."),
     ],
 )
 def test_options_that_are_refused(tmp_path, options, sentence) -> None:
@@ -215,7 +215,7 @@ def test_options_that_are_refused(tmp_path, options, sentence) -> None:
 
 @pytest.mark.parametrize(("source", "what"), [("wine", "a built-in table"), (pd.DataFrame(), "a table in memory")])
 def test_tables_that_have_no_options(source, what) -> None:
-    assert refused(source, skip_rows=1) == f"skip_rows does not apply to {what}. Omit it."
+    assert refused(source, skip_rows=1) == f"skip_rows does not apply to {what}. Remove this argument."
 
 
 def test_recorded_options_hold_where_they_apply(tmp_path, book) -> None:

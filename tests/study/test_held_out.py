@@ -34,8 +34,14 @@ def test_the_chosen_configuration_has_the_reported_loss(target) -> None:
         candidate = findings[name]
         losses = candidate.held_out.losses.mean(axis=0)
         # Folds of equal size: the mean over the rows is the mean over the folds.
-        assert np.abs(losses - candidate.val_loss).min() == pytest.approx(0.0, abs=2e-3 * candidate.val_loss)
-        assert losses.min() <= candidate.val_loss * 1.002
+        if name == "l1":  # the networks at the end of training, one per strength
+            position = [*candidate.path.strengths].index(candidate.strength)
+            assert losses.shape == candidate.path.strengths.shape
+            assert losses[position] == pytest.approx(candidate.val_loss, rel=1e-5)
+        else:
+            # One per strength and checkpoint. The path takes a shorter training if it is about as good as the best.
+            assert np.abs(losses - candidate.val_loss).min() < 1e-5 * candidate.val_loss
+            assert losses.min() <= candidate.val_loss * (1.0 + 1e-5)
     assert findings["full_training"].held_out is None
     terms = findings["l2"].held_out.score_terms
     assert set(np.unique(terms)) == {0.0, 1.0} if target == "kind" else (terms >= 0).all()
@@ -79,4 +85,4 @@ def test_initial_weights_are_averaged() -> None:
 
     candidate = findings["l2"]
     losses = candidate.held_out.losses.mean(axis=0)
-    assert np.abs(losses - candidate.val_loss).min() == pytest.approx(0.0, abs=2e-3 * candidate.val_loss)
+    assert np.abs(losses - candidate.val_loss).min() < 1e-5 * candidate.val_loss

@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poise.study import run as studies
 from poise.study.candidates.penalties import find_shared_path
 from poise.study.errors import DataError
 from poise.study.run import run_study
-from poise.study.scores import row_losses
+from poise.study.scores import Estimate, row_losses
 from poise.study.splits import split_test_rows
+from poise.study.verdict import Comparison
 
 FAST: dict[str, Any] = {"strengths": 4, "cv": 2, "max_iter": 60}
+WORSE, SAME = Estimate(-0.2, -0.3, -0.1), Estimate(0.0, -0.1, 0.1)
 
 
 def planted(rows=240, seed=0) -> pd.DataFrame:
@@ -30,6 +33,21 @@ def planted(rows=240, seed=0) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def small() -> Any:
     return run_study("wine", penalties=["l2", "group", "l2"], **FAST).findings
+
+
+def test_a_penalty_that_hurts_is_not_chosen_unless_it_is_requested(monkeypatch) -> None:
+    def hurts(candidates, baselines, *arguments, **settings) -> list[Comparison]:
+        first = candidates[0] is not baselines[0]
+        return [Comparison(WORSE if first else SAME, WORSE if first else SAME), *[Comparison(SAME, SAME)] * 3]
+
+    monkeypatch.setattr(studies, "compare", hurts)
+    study = run_study("wine", penalties=["l2"], **FAST)
+    requested = run_study("wine", penalties=["l2"], choose="l2", **FAST)
+
+    assert (study.chosen, study.outcome, requested.chosen, requested.outcome) == ("none", "hurts", "l2", "hurts")
+    assert "The network without a penalty was chosen instead." in study.answer[0]
+    assert "hurts here" in requested.answer[0]
+    assert "instead" not in requested.answer[0]
 
 
 def test_every_penalty_is_a_candidate_after_the_unpenalized_network(small) -> None:

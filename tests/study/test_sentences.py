@@ -51,7 +51,9 @@ def judged(findings, over_baseline, references: Mapping[str, Any] | None = None,
         **(references or {}),
     }
     compared = {name: Comparison(Estimate(*ends), Estimate(*ends)) for name, ends in over.items()}
-    verdict = Verdict(Comparison(Estimate(*over_baseline), Estimate(*over_baseline)), compared)
+    verdict = Verdict(
+        changes.get("name", "l2"), Comparison(Estimate(*over_baseline), Estimate(*over_baseline)), compared
+    )
     return replace(altered(findings, **changes), verdict=verdict)
 
 
@@ -87,6 +89,15 @@ def test_the_interval_decides_the_outcome(diabetes, gain, headline, change) -> N
         f"{headline} With L2, the held-out R² is {change} than without a penalty (both with early stopping)."
     )
     assert (", which contains zero." in sentence) == (gain[1] < 0 < gain[2])
+
+
+def test_a_penalty_that_hurts_is_not_chosen(diabetes) -> None:
+    findings = replace(judged(diabetes, (-0.2, -0.3, -0.1)), chosen="none")
+
+    sentence = write_answer(findings)[0]
+
+    assert sentence.startswith("A penalty hurts here. With L2, the held-out R² is 0.2 lower than without a penalty")
+    assert "The network without a penalty was chosen instead. Its R² on the test rows is" in sentence
 
 
 def test_the_gain_of_classes_is_that_of_their_loss(diabetes) -> None:
@@ -153,7 +164,8 @@ def test_a_study_without_any_penalty(alone, diabetes) -> None:
     assert verdict.startswith("Only a network without a penalty was trained. Its accuracy on the test rows is ")
     assert selection == "All 13 columns are needed to predict, because no penalty in this study can drop a column."
     assert certainty.startswith("Without a penalty there is no strength to choose. The held-out loss is ")
-    chosen = replace(diabetes, chosen="none", settings=replace(diabetes.settings, choose="none"))
+    verdict = replace(diabetes.verdict, judged="none")
+    chosen = replace(diabetes, chosen="none", verdict=verdict, settings=replace(diabetes.settings, choose="none"))
     assert write_answer(chosen)[0].startswith(
         "As requested, the network without a penalty was chosen. Its R² on the test rows is "
     )

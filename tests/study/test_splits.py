@@ -128,7 +128,7 @@ def test_without_ties_folds_in_time_are_those_of_scikit_learn() -> None:
 
 
 def test_too_few_times_are_refused() -> None:
-    with pytest.raises(DataError, match="has 2 different values in these rows where 5 are needed"):
+    with pytest.raises(DataError, match="needs at least 5 distinct values in these rows, got 2"):
         split(table(time=np.arange(ROWS) // 34))
 
 
@@ -151,7 +151,7 @@ def test_groups_and_time_both_hold() -> None:
 
 def test_groups_that_last_as_long_as_the_table_are_refused() -> None:
     with pytest.raises(
-        DataError, match=r"cannot both hold here: 80 of 80 earlier rows belong to groups that also have"
+        DataError, match=r"cannot be combined here: 80 of 80 earlier rows belong to groups that also have"
     ):
         split(table(groups=np.arange(ROWS) % 10, time=np.arange(ROWS)))
 

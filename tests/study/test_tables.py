@@ -275,12 +275,12 @@ UNREADABLE = {
     "a delimiter of two characters": (
         b"a::y\n",
         {"delimiter": "::"},
-        "The delimiter must be one character, got '::'. Use one",
+        "delimiter must be one character or 'tab', got '::'. Omit it to detect the delimiter.",
     ),
     "a delimiter that cannot be one": (
         b"a,y\n",
         {"delimiter": "\n"},
-        "The delimiter must be one character, got '\\n'.",
+        "delimiter must be one character or 'tab', got '\\n'.",
     ),
     "an unknown decimal mark": (
         b"a,y\n1,2\n",
@@ -669,19 +669,19 @@ COLUMNS = {
         ["01.02.2024", "31.12.2024"] * 20,
         "date",
         ["2024-02-01", "2024-12-31"],
-        "dates read with the day first",
+        "dates read day first",
     ),
     "American dates": (
         ["01/02/2024", "12/31/2024"] * 20,
         "date",
         ["2024-01-02", "2024-12-31"],
-        "dates read with the month first",
+        "dates read month first",
     ),
     "British dates": (
         ["01/02/2024", "31/12/2024"] * 20,
         "date",
         ["2024-02-01", "2024-12-31"],
-        "dates read with the day first",
+        "dates read day first",
     ),
     "dates in words": (["3 Jan 2024", "14 Feb 2024"] * 20, "date", ["2024-01-03", "2024-02-14"], ""),
     "dates out of range as text": (

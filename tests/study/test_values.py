@@ -231,7 +231,7 @@ def test_the_day_comes_first_if_any_date_of_the_column_shows_it() -> None:
     table = read(frame(it=["03/04/2024"] * (ROWS - 1) + ["31/12/2024"]), "price")
 
     assert first(table, count=1) == [pd.Timestamp("2024-04-03")]
-    assert (column(table).note, table.notes) == ("dates read with the day first", ())
+    assert (column(table).note, table.notes) == ("dates read day first", ())
     rows = pd.DataFrame({"size": [1], "it": ["05/06/2024"]})
     assert convert_rows(rows, table.columns, "new.csv")["it"].tolist() == [pd.Timestamp("2024-06-05")]
 
@@ -242,7 +242,7 @@ def test_an_order_that_no_date_shows_is_noted(separator, order, month) -> None:
 
     assert first(table, count=1)[0].month == month
     assert table.notes == (
-        "No value of column 'it' shows whether the day or the month comes first; its dates were read with the "
+        "No value of column 'it' shows whether the day or the month comes first, so dates were read "
         f"{order}. Write dates as 2024-12-31 to be certain.",
     )
 

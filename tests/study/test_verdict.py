@@ -91,6 +91,6 @@ def test_units_stay_together() -> None:
     [((0.2, 0.1, 0.3), True), ((0.35, 0.25, 0.45), False), ((0.2, np.nan, np.nan), None), ((-0.1, -0.4, 0.2), True)],
 )
 def test_agreement_with_the_test_rows(test_gain, expected) -> None:
-    verdict = Verdict(Comparison(Estimate(0.1, 0.0, 0.2), Estimate(0.1, 0.0, 0.2)), {})
+    verdict = Verdict("l2", Comparison(Estimate(0.1, 0.0, 0.2), Estimate(0.1, 0.0, 0.2)), {})
 
     assert verdict.agrees_with(Estimate(*test_gain)) is expected

@@ -53,7 +53,7 @@ def study(
     choose: Annotated[
         str | None,
         typer.Option(
-            help="Choose this penalty, whatever the held-out losses are; none for no penalty.",
+            help="Choose this penalty regardless of the held-out losses. Pass none to choose no penalty.",
             metavar="NAME",
             show_default=False,
         ),
@@ -82,7 +82,7 @@ def study(
     time: Annotated[
         str | None,
         typer.Option(
-            help="Column that orders the rows: no fold trains on the future, and the test rows are the latest.",
+            help="Column that orders the rows. Folds train on earlier rows only, and the test rows are the latest.",
             metavar="COLUMN",
             show_default=False,
         ),
@@ -99,7 +99,7 @@ def study(
     keep: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column to use although it looks like free text, an identifier or a row number. Repeatable.",
+            help="Column to keep even if it looks like free text, an identifier, or a row number. Repeatable.",
             metavar="COLUMN",
             show_default=False,
         ),
@@ -108,7 +108,7 @@ def study(
         list[str] | None,
         typer.Option(
             "--type",
-            help="What a column is read as: categorical, numeric, date, text or drop. Repeatable. Detected by default.",
+            help="How to read a column: categorical, numeric, date, text, or drop. Repeatable. Detected by default.",
             metavar="COLUMN=TYPE",
             show_default=False,
         ),
@@ -148,7 +148,7 @@ def study(
         list[str] | None,
         typer.Option(
             help="Text that stands for a missing value, such as -999, besides the usual ones such as NA. Repeatable. "
-            'An empty one ("") turns the usual ones off.',
+            'Pass "" to turn the usual ones off.',
             metavar="TEXT",
             show_default=False,
         ),

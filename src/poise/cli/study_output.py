@@ -41,7 +41,7 @@ def task_line(description: Mapping) -> str:
     columns = f"{used} column{'s'[: used - 1]}" + (f" ({aside} set aside)" if aside else "")
     counts = f"{rows['training']:,} training rows, {rows['test']:,} test rows"
     reason = data.get("task_reason")
-    inferred = f" The task was inferred, because the target holds {reason}; --task changes it." if reason else ""
+    inferred = f" The task was inferred from the target ({reason}); pass --task to change it." if reason else ""
     return f"{data['name']}: {kind} of {data['target']!r} from {columns}; {counts}.{inferred}"
 
 

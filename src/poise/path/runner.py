@@ -199,7 +199,8 @@ class LaneRunner:
                 is_weight = name.startswith("weight/")
                 if name not in arrays:
                     lead = (len(full) if is_weight else len(replicas), len(strengths))
-                    arrays[name] = np.zeros((*lead, *part.shape[2:]), part.dtype)
+                    missing = np.nan if part.dtype.kind == "f" else 0  # in chunks that failed before this was known
+                    arrays[name] = np.full((*lead, *part.shape[2:]), missing, part.dtype)
                 rows = [full.index(row) for row in chunk.rows if row in full] if is_weight else chunk.rows
                 arrays[name][np.ix_(rows, chunk.columns)] = part
         table = pd.DataFrame(

@@ -24,7 +24,7 @@ class Reader(NamedTuple):
 
     Args:
         format: The format's name in messages.
-        read: A function of the path, the options and the columns whose texts are not numbers that returns the table.
+        read: A function of the path and the options that returns the table.
         requirement: What to install if a package is missing.
         options: The options that the format has. Default: none.
     """

@@ -59,9 +59,9 @@ def find_duplicates(
     if kinds < FEWEST_UNITS or (kinds < FEWEST_DISTINCT * count and exact > kinds):
         reason = "They do not stay together, because the columns have few values."
         return Duplicates(None, np.arange(count), [f"{found} {reason}"])
-    reason = "Rows with the same features are all test rows or all in the same fold."
+    reason = "Rows with the same features are kept together, in the test rows or in one fold."
     if by_time:
-        copies, reason = None, "They are split by time, as all rows are."
+        copies, reason = None, "They do not stay together, because rows are split by time."
     elif groups is not None and _count_joined(groups, copies) < FEWEST_GROUPS * groups.nunique():
         copies, reason = None, "They do not stay together, because they are in different groups."
     return Duplicates(copies, np.unique(pairs, return_index=True)[1], [f"{found} {reason}"])

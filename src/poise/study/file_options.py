@@ -33,8 +33,7 @@ class FileOptions:
         object.__setattr__(self, "delimiter", DELIMITER_NAMES.get(self.delimiter or "", self.delimiter))
         if not _is_mark(self.delimiter):
             raise DataError(
-                f"The delimiter must be one character, got {self.delimiter!r}. Use one such as ';', or omit it to "
-                "detect it.",
+                f"delimiter must be one character or 'tab', got {self.delimiter!r}. Omit it to detect the delimiter.",
                 "delimiter",
             )
         if self.skip_rows is not None and self.skip_rows < 0:
@@ -57,7 +56,7 @@ class FileOptions:
         """
         for option in fields(self):
             if getattr(self, option.name) is not None and option.name not in used:
-                raise DataError(f"{option.name} does not apply to {table}. Omit it.", option.name)
+                raise DataError(f"{option.name} does not apply to {table}. Remove this argument.", option.name)
         inherited = {name: getattr(recorded, name, None) for name in used if getattr(self, name) is None}
         return replace(self, **inherited)
 

@@ -119,7 +119,8 @@ class Findings:
         candidates: First the baseline, then the network without a penalty that takes all steps, then each penalty in
             the order requested.
         chosen: The name of the chosen candidate: the first penalty that is not significantly worse than the one with
-            the lowest held-out loss (paired over rows, one-sided, 5%), or the one requested.
+            the lowest held-out loss (paired over rows, one-sided, 5%); the baseline if that penalty hurts; or the one
+            requested.
         selection: The network of the columns that are selected, as a candidate of its own: that of `selector` at its
             selection strength. `None` if the network of `selector` that predicts is the same, or without a selector.
         importance: For each column its `importance`, `error` and `direction` in the network that is saved (see

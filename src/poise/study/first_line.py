@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
+from poise.study.columns.number_text import parse_number
 from poise.study.errors import DataError, quote_names
 
 FIRST_YEAR, LAST_YEAR = 1900, 2100
@@ -43,11 +44,10 @@ def check_first_line(lines: Sequence[Line], table: str) -> None:
     first, rest = lines[0], lines[1:]
     names = _find_names_below_title(first, rest)
     if names is not None:
-        title = f"holds {quote_names(first.filled)}, which names" if first.filled else "is blank: it names"
+        content = f"contains only {quote_names(first.filled)}" if first.filled else "has no column names"
         raise DataError(
-            f"Line {first.number} of {table!r} {title} {len(first.filled)} of {len(names.fields)} columns. If it is "
-            f"a title, use skip_rows={names.number - 1} to take the names from line {names.number}: "
-            f"{quote_names(names.fields)}.",
+            f"Line {first.number} of {table!r} {content}, but the table has {len(names.fields)} columns. If the names "
+            f"are in line {names.number} ({quote_names(names.fields)}), use skip_rows={names.number - 1}.",
             "skip_rows",
         )
     if _is_data(first, rest):
@@ -98,7 +98,5 @@ def _is_number(text: str) -> bool:
 
 def _to_float(text: str) -> float:
     """The number that a text shows with a decimal point or comma; NaN for other text."""
-    try:
-        return float(text.strip().replace(",", "."))
-    except ValueError:
-        return math.nan
+    readings = (parse_number(text.strip(), decimal) for decimal in ".,")
+    return next((number for number in readings if number is not None), math.nan)

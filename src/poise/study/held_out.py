@@ -8,13 +8,11 @@ import numpy as np
 from poise.path.result import RegularizationPath
 from poise.path.tables import replica_table
 from poise.study.columns.folds import Folds
-from poise.study.scores import score_rows
+from poise.study.scores import MOST_UNITS, merge_units, score_rows
 from poise.study.tables import Table
 
 MOST_NUMBERS = 200_000
 """Approximate number of predictions kept per configuration. Larger tables use a random sample of the rows."""
-MOST_UNITS = 5000
-"""Maximum number of resampled units. More units are merged into this many random groups."""
 TIME_BLOCKS = 50
 """With a column of time, rows are resampled in this many consecutive blocks."""
 
@@ -156,5 +154,5 @@ def _number_units(table: Table, training: np.ndarray) -> np.ndarray:
     else:
         units = np.arange(count)
     if units.max() >= MOST_UNITS:
-        units = (np.random.default_rng(0).permutation(units.max() + 1) % MOST_UNITS)[units]
+        units = merge_units(int(units.max()) + 1, seed=0)[units]
     return units

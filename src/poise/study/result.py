@@ -103,10 +103,10 @@ class Study:
 
     @property
     def outcome(self) -> str | None:
-        """Whether the chosen penalty `"helps"`, `"hurts"` or makes no clear difference (`"unclear"`).
+        """Whether the best penalty `"helps"`, `"hurts"` or makes no clear difference (`"unclear"`).
 
         It is judged by the held-out loss of all training rows, compared with a network without a penalty, with early
-        stopping; `None` if no penalty was chosen.
+        stopping; `None` if there is no penalty. If it hurts, the network without a penalty is chosen.
         """
         return self.description["verdict"]["outcome"]
 

@@ -12,52 +12,35 @@ the network that is saved.
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import keras
-import numpy as np
-import pandas as pd
 
 from poise.compaction.inputs import read_inputs
-from poise.path.data.arrays import Data
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import check_executor
-from poise.path.result import RegularizationPath
-from poise.path.solve import solve_path
-from poise.path.training import Training
-from poise.penalties import L2
-from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
-from poise.study.candidates.choice import best_stage, row_at
 from poise.study.candidates.network import ModelFunction, build_start
-from poise.study.candidates.penalties import DEFAULT_PENALTIES, find_shared_path, get_penalty, make_rules
-from poise.study.candidates.references import REFERENCES, fit_reference
+from poise.study.candidates.penalties import DEFAULT_PENALTIES, get_penalty
+from poise.study.candidates.scoring import make_candidate, make_selection, score_references
+from poise.study.candidates.training import WITHOUT_PENALTY, PathTrainer, Progress
 from poise.study.columns.folds import Folds, encode_folds
 from poise.study.columns.text_rules import check_missing
-from poise.study.encoded_rows import EncodedRows, encode_test_rows
+from poise.study.encoded_rows import encode_test_rows
 from poise.study.errors import DataError
-from poise.study.findings import Candidate, Findings, Reference, choose_saved, choose_selector
-from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, held_out_losses
+from poise.study.findings import Candidate, Findings, Reference, choose_saved, choose_selector, has_penalty
+from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows
 from poise.study.importance import measure_importance
 from poise.study.metrics import measure_predictions
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
 from poise.study.result import Study
-from poise.study.scores import Estimate, RowScores, score_rows
-from poise.study.settings import FULL_TRAINING, NO_PENALTY, SELECTION, Settings
+from poise.study.settings import NO_PENALTY, Settings
 from poise.study.sources import Source
 from poise.study.splits import note_split, split_folds, split_test_rows
 from poise.study.tables import Table, read
-from poise.study.verdict import Verdict, choose_candidate, compare
+from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
-
-Progress = Callable[[float, str], None]
-"""Called with the share of the work that is done and with what is being done."""
-WITHOUT_PENALTY = {NO_PENALTY: "No penalty", FULL_TRAINING: "No penalty, all steps"}
-"""The titles of the candidates without a penalty. All others stop early."""
-BASELINE_COST = 0.3
-"""The time of the training without a penalty, relative to one path."""
-UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 def run_study(
@@ -199,16 +182,15 @@ def run_study(
         )
     test_rows = encode_test_rows(table, testing, rows, seed)
     held_rows = find_held_out_rows(table, training, rows, start.output_shape[-1])
-    trainer = _Trainer(start, rows, settings, checked, checkpoint, report, held_rows.most_rows)
+    trainer = PathTrainer(start, rows, settings, checked, checkpoint, report, held_rows.most_rows)
     candidates: list[Candidate] = []
-    for name in (NO_PENALTY, FULL_TRAINING, *settings.penalties):
+    for name in (*WITHOUT_PENALTY, *settings.penalties):
         baseline = candidates[0].row_scores if candidates else None
-        candidates.append(_train_candidate(name, trainer.path(name), rows, test_rows, baseline, held_rows))
-    references = _fit_references(table, rows, test_rows, held_rows, candidates[0].row_scores)
-    chosen = settings.choose or _choose(candidates)
+        candidates.append(make_candidate(name, trainer.path(name), rows, test_rows, baseline, held_rows))
+    references = score_references(table, rows, test_rows, held_rows, candidates[0].row_scores)
     selector = choose_selector(candidates)
-    selection = _make_selection(selector, rows, test_rows, candidates[0].row_scores)
-    verdict = _judge(chosen, candidates, references, held_rows, settings)
+    selection = make_selection(selector, rows, test_rows, candidates[0].row_scores)
+    chosen, verdict = _choose(candidates, references, held_rows, settings)
     watched = {
         candidate.name: watch_training(candidate.stage, candidate.strength, candidate.model, start)
         for candidate in candidates
@@ -230,68 +212,6 @@ def run_study(
     return Study(describe(findings), findings.compact_model, rows.encoder, findings=findings)
 
 
-class _Trainer:
-    """Runs the paths of a study, each once, and reports progress over all of them."""
-
-    def __init__(
-        self,
-        start: keras.Model,
-        rows: Folds,
-        settings: Settings,
-        executor: str | RayCluster,
-        checkpoint: str | os.PathLike[str] | None,
-        report: Progress,
-        predicted_rows: int,
-    ) -> None:
-        self.start, self.rows, self.settings, self.predicted_rows = start, rows, settings, predicted_rows
-        self.executor, self.checkpoint, self.report = executor, checkpoint, report
-        names = dict.fromkeys(find_shared_path(name, settings.penalties) for name in settings.penalties)
-        self.costs = dict.fromkeys(WITHOUT_PENALTY, BASELINE_COST)
-        self.costs |= {name: 1.0 + get_penalty(name).adaptive for name in names}
-        self.total = sum(self.costs.values())
-        self.finished = 0.0
-        self.paths: dict[str, RegularizationPath] = {}
-
-    def path(self, name: str) -> RegularizationPath:
-        """Return the path of a candidate."""
-        source = name if name in WITHOUT_PENALTY else find_shared_path(name, self.settings.penalties)
-        if source not in self.paths:
-            self.paths[source] = self._solve(source, _title(name))
-            self.finished += self.costs[source]
-        path = self.paths[source]
-        return path if source == name else [*path.stages, path][0]
-
-    def report_progress(self, share: float, what: str, cost: float) -> None:
-        """Report that a share of the present part is done."""
-        self.report((self.finished + share * cost) / self.total, what)
-
-    def _solve(self, name: str, title: str) -> RegularizationPath:
-        has_penalty = name not in WITHOUT_PENALTY
-        if not has_penalty:
-            rules = [Rule(list(PENALIZED_BY_DEFAULT), L2())]
-        else:
-            rules = make_rules(name, self.start, self.rows.encoder.owners)
-        rows, settings = self.rows, self.settings
-        replicas = [replace(replica, seed=seed) for seed in range(settings.n_init) for replica in rows.replicas]
-        return solve_path(
-            self.start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
-            executor=self.executor,
-            report=lambda share: self.report_progress(share, title, self.costs[name]),
-            strengths=settings.strengths if has_penalty else np.array([0.0]),
-            adaptive=get_penalty(name).adaptive if has_penalty else 0,
-            relax=False,
-            training=Training(
-                epochs=0, settle=settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING
-            ),
-            checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
-            predicted_rows=self.predicted_rows,
-        )  # fmt: skip
-
-
-def _title(name: str) -> str:
-    return WITHOUT_PENALTY[name] if name in WITHOUT_PENALTY else get_penalty(name).title
-
-
 def _build_start(
     table: Table, rows: Folds, settings: Settings, model: str | ModelFunction | None
 ) -> keras.Model:  # fmt: skip
@@ -303,116 +223,34 @@ def _build_start(
     )  # fmt: skip
 
 
-def _train_candidate(
-    name: str,
-    path: RegularizationPath,
-    rows: Folds,
-    test_rows: EncodedRows,
-    baseline: RowScores | None,
-    held_rows: HeldOutRows,
-) -> Candidate:
-    try:
-        stage = best_stage(path)
-    except ValueError as error:
-        raise DataError(f"{_title(name)}: {error}") from None
-    candidate = _make_candidate(name, _title(name), path, stage, stage.best_strength, rows, test_rows, baseline)
-    if name == FULL_TRAINING:
-        return candidate
-    return replace(candidate, held_out=held_out_losses(held_rows, [*path.stages, path]))
+def _choose(
+    candidates: Sequence[Candidate], references: Sequence[Reference], held_rows: HeldOutRows, settings: Settings
+) -> tuple[str, Verdict]:
+    """Return the name of the candidate to predict with, and the verdict.
 
-
-def _make_selection(
-    selector: Candidate | None, rows: Folds, test_rows: EncodedRows, baseline: RowScores
-) -> Candidate | None:
-    """Return the network of the selected columns, unless it is the one that predicts."""
-    if selector is None or (selector.stage is selector.path and selector.strength == selector.selection_strength):
-        return None
-    title, path = f"{selector.title}, selected columns", selector.path
-    return _make_candidate(SELECTION, title, path, path, selector.selection_strength, rows, test_rows, baseline)
-
-
-def _make_candidate(
-    name: str,
-    title: str,
-    path: RegularizationPath,
-    stage: RegularizationPath,
-    strength: float,
-    rows: Folds,
-    test_rows: EncodedRows,
-    baseline: RowScores | None,
-) -> Candidate:
-    """Return the network of a strength of a stage, with its scores."""
-    row, scorer, owners = row_at(stage, strength), test_rows.scorer, rows.encoder.owners
-    selection_strength = path.best_strength if path.stages or name in WITHOUT_PENALTY else path.one_se_strength
-    selected, stability = _select_columns(path, selection_strength, owners)
-    model = stage.model(strength)
-    scores = test_rows.score(model)
-    return Candidate(
-        name, title, path, stage, strength, _select_columns(stage, strength, owners)[0],
-        selection_strength, selected, stability, float(row["val_loss"]), float(row["val_se"]), model, scores,
-        scorer.loss(scores), scorer.score(scores), UNKNOWN if baseline is None else scorer.gain(scores, baseline), None,
-    )  # fmt: skip
-
-
-def _fit_references(
-    table: Table, rows: Folds, test_rows: EncodedRows, held_rows: HeldOutRows, baseline: RowScores
-) -> tuple[Reference, ...]:  # fmt: skip
-    """Fit the reference models, and score them on the same rows as the networks."""
-    references, scorer = [], test_rows.scorer
-    for model in REFERENCES:
-        fit = fit_reference(model, table.task, rows, test_rows.x, len(table.classes))
-        scores = score_rows(scorer.task, scorer.y, fit.test_outputs)
-        references.append(
-            Reference(
-                fit.name, fit.title, float(fit.fold_losses.mean()),
-                float(fit.fold_losses.std(ddof=1) / np.sqrt(len(fit.fold_losses))),
-                scorer.loss(scores), scorer.score(scores), scorer.gain(scores, baseline),
-                held_rows.sum_over_units(held_rows.take_rows(fit.held_outputs)),
-            )
-        )  # fmt: skip
-    return tuple(references)
-
-
-def _choose(candidates: Sequence[Candidate]) -> str:
-    """Return the penalty to predict with; the baseline if there is none."""
-    penalties = [candidate for candidate in candidates if candidate.name not in WITHOUT_PENALTY]
-    if not penalties:
-        return NO_PENALTY
-    return penalties[choose_candidate(_losses_of(penalties))].name
-
-
-def _judge(
-    chosen: str,
-    candidates: Sequence[Candidate],
-    references: Sequence[Reference],
-    held_rows: HeldOutRows,
-    settings: Settings,
-) -> Verdict:
-    """Compare the choice with the baseline and the reference models."""
-    penalties = [candidate for candidate in candidates if candidate.name not in WITHOUT_PENALTY]
+    It is the penalty that the held-out losses choose, unless it predicts worse than the baseline; or the one requested.
+    """
     by_name = {candidate.name: candidate for candidate in candidates}
-    options = [by_name[chosen]] if settings.choose or not penalties else penalties
-    mean, *others = [reference.held_out for reference in references]
-    baseline = _losses_of([by_name[NO_PENALTY]])
-    gains = compare(
-        _losses_of(options), [*baseline, mean, *others], mean, held_rows.weight,
-        is_share=held_rows.task in ("regression", "counts"), seed=settings.seed,
-    )  # fmt: skip
-    return Verdict(gains[0], dict(zip([reference.name for reference in references], gains[1:], strict=True)))
+    penalties = [candidate for candidate in candidates if has_penalty(candidate)]
+    if settings.choose or not penalties:
+        penalties = [by_name[settings.choose or NO_PENALTY]]
+    judged = penalties[choose_candidate(_losses_of(penalties))].name
+    others = [by_name[NO_PENALTY].held_out, *(reference.held_out for reference in references)]
+
+    def compare_choice(options: Sequence[Candidate]) -> list[Comparison]:
+        return compare(
+            _losses_of(options), [losses for losses in others if losses is not None], references[0].held_out,
+            held_rows.weight, is_share=held_rows.task in ("regression", "counts"), seed=settings.seed,
+        )  # fmt: skip
+
+    over_baseline, *over_references = compare_choice(penalties)
+    chosen = judged
+    if over_baseline.outcome == "hurts" and not settings.choose:
+        chosen = NO_PENALTY
+        _, *over_references = compare_choice([by_name[chosen]])
+    names = [reference.name for reference in references]
+    return chosen, Verdict(judged, over_baseline, dict(zip(names, over_references, strict=True)))
 
 
 def _losses_of(candidates: Sequence[Candidate]) -> list[HeldOutLosses]:
     return [candidate.held_out for candidate in candidates if candidate.held_out is not None]
-
-
-def _select_columns(
-    path: RegularizationPath, strength: float, owners: Sequence[str]
-) -> tuple[tuple[str, ...] | None, pd.Series | None]:
-    """The columns that the network of a strength reads, and for each column the share of its lanes that read it."""
-    features = path.lanes.features
-    if features is None:
-        return None, None
-    at = int(np.argmin(np.abs(path.strengths - strength)))
-    is_read = pd.DataFrame(features[:, at].astype(bool).T, index=[*owners]).groupby(level=0, sort=False).any()
-    selected = set(np.asarray(owners)[path.features(strength)])
-    return tuple(column for column in is_read.index if column in selected), is_read.mean(axis=1)

@@ -77,6 +77,11 @@ def score_name(task: str) -> str:
     return {"regression": "R²", "counts": "explained deviance"}.get(task, "accuracy")
 
 
+def merge_units(count: int, seed: int) -> np.ndarray:
+    """Return (count,) for each unit the number of one of `MOST_UNITS` random groups of equal sizes."""
+    return np.random.default_rng(seed).permutation(count) % MOST_UNITS
+
+
 @dataclass(frozen=True, eq=False)
 class Scorer:
     """Scores networks on the test rows.
@@ -128,7 +133,7 @@ class Scorer:
             numbers = np.unique(self.groups, return_inverse=True)[1]
             sums = [np.bincount(numbers, column) for column in sums]
         if len(sums[0]) > MOST_UNITS:
-            numbers = np.random.default_rng(self.seed).permutation(len(sums[0])) % MOST_UNITS
+            numbers = merge_units(len(sums[0]), self.seed)
             sums = [np.bincount(numbers, column) for column in sums]
 
         def statistic(*parts: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -60,8 +60,8 @@ def _choose_cuts(times: np.ndarray, wanted: Sequence[int]) -> list[int]:
     possible = np.flatnonzero(times[1:] != times[:-1]) + 1
     if len(possible) < len(wanted):
         raise DataError(
-            f"The time column has {len(possible) + 1} different values in these rows where {len(wanted) + 1} are "
-            "needed, because rows of the same time stay together. Use fewer folds, or another time column.",
+            f"The time column needs at least {len(wanted) + 1} distinct values in these rows, got {len(possible) + 1}. "
+            "Rows of the same time stay together. Use fewer folds, or another time column.",
             "cv" if len(wanted) > 1 else "time_column",
         )
     chosen: list[int] = []
@@ -79,8 +79,9 @@ def _leave_out(train: np.ndarray, held: np.ndarray, units: np.ndarray | None) ->
     left = train[~np.isin(units[train], units[held])]
     if len(left) < FEWEST_LEFT * len(train):
         raise DataError(
-            f"Groups and a time column cannot both hold here: {len(train) - len(left):,} of {len(train):,} earlier "
-            "rows belong to groups that also have later rows. Use only one of the two.",
+            f"Groups and a time column cannot be combined here: {len(train) - len(left):,} of {len(train):,} earlier "
+            "rows belong to groups that also have later rows, so too few are left for training. Use only one of the "
+            "two.",
             "groups",
         )
     return left

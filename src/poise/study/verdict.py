@@ -25,9 +25,8 @@ BATCH = 50
 """Resamples that are evaluated in one matrix product."""
 WORSE = 1.645
 """Standard errors of the paired difference by which a candidate predicts worse than the best one (one-sided, 5%)."""
-
-SHARED = 1.96
-"""Standard errors of the difference within which two estimates agree (95%)."""
+QUANTILE = 1.96
+"""Standard errors on each side of an estimate that make a 95% interval of a normal distribution."""
 
 Outcome = Literal["helps", "hurts", "unclear"]
 
@@ -52,13 +51,15 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """Whether the chosen candidate predicts new rows better, judged by all training rows.
+    """Whether a penalty predicts new rows better, judged by all training rows.
 
     Args:
-        over_baseline: The comparison with the network without a penalty, with early stopping.
-        over_references: By name the comparison with each reference model.
+        judged: The name of the candidate: the best penalty, or the one requested.
+        over_baseline: Its comparison with the network without a penalty, with early stopping.
+        over_references: By name the comparison of the network that is chosen with each reference model.
     """
 
+    judged: str
     over_baseline: Comparison
     over_references: Mapping[str, Comparison]
 
@@ -67,7 +68,7 @@ class Verdict:
         gain = self.over_baseline.loss_gain
         difference = test_gain.value - gain.value
         error = float(np.hypot(_standard_error(test_gain), _standard_error(gain)))
-        return abs(difference) <= SHARED * error if np.isfinite(difference) and np.isfinite(error) else None
+        return abs(difference) <= QUANTILE * error if np.isfinite(difference) and np.isfinite(error) else None
 
 
 def choose_candidate(candidates: Sequence[HeldOutLosses]) -> int:
@@ -155,7 +156,7 @@ def _first_not_worse(columns: np.ndarray, counts: np.ndarray) -> int:
 
 def _standard_error(estimate: Estimate) -> float:
     """Return the standard error of an estimate with the interval of a normal distribution."""
-    return (estimate.high - estimate.low) / (2.0 * 1.96)
+    return (estimate.high - estimate.low) / (2.0 * QUANTILE)
 
 
 def _estimate(values: np.ndarray) -> Estimate:

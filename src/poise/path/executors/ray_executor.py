@@ -174,7 +174,8 @@ class _FailedResults:
         return bool(self._forms)
 
     def record_shapes(self, arrays: Arrays) -> None:
-        self._forms = self._forms or {name: (a.shape[2:], a.dtype) for name, a in arrays.items()}
+        # The lanes of the coarse scan have fewer arrays than those of the grid.
+        self._forms |= {name: (a.shape[2:], a.dtype) for name, a in arrays.items()}
 
     def failed(self, task: Task) -> Arrays:
         arrays = {}

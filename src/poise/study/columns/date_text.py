@@ -68,8 +68,8 @@ def find_order(labels: Sequence[str]) -> Order | None:
     usual, other = ORDERS if 2 * with_points > len(local) else reversed(ORDERS)
     lost = {order: int(np.isnat(parse_dates(local, order)).sum()) for order in ORDERS}
     name = other if lost[other] < lost[usual] else usual
-    doubt = f"whether the day or the month comes first; its dates were read with the {name}"
-    return Order(name, (f"dates read with the {name}", *notes), doubt if lost[usual] == lost[other] else "")
+    doubt = f"whether the day or the month comes first, so dates were read {name}"
+    return Order(name, (f"dates read {name}", *notes), doubt if lost[usual] == lost[other] else "")
 
 
 def parse_dates(labels: Sequence[str], order: str) -> np.ndarray:

@@ -130,8 +130,9 @@ def _describe_verdict(study: Findings) -> dict:
     verdict = study.verdict
     over = {NO_PENALTY: verdict.over_baseline, **verdict.over_references}
     return {
-        "outcome": verdict.over_baseline.outcome if has_penalty(study.best) else None,
-        "agrees_with_test_rows": verdict.agrees_with(study.best.gain),
+        "judged": verdict.judged,
+        "outcome": verdict.over_baseline.outcome if has_penalty(study[verdict.judged]) else None,
+        "agrees_with_test_rows": verdict.agrees_with(study[verdict.judged].gain),
         "comparisons": [
             {
                 "over": name,

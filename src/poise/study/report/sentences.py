@@ -39,8 +39,10 @@ def write_convergence(candidate: Candidate) -> str:
 
 def _write_verdict(study: Findings) -> str:
     parts = [_write_comparison_with_mean(study)]
-    if has_penalty(study.best):
-        parts += [_write_outcome(study), _write_test_rows(study)]
+    judged = study[study.verdict.judged]
+    if has_penalty(judged):
+        parts += [_write_outcome(study, judged), _write_test_rows(study, judged)]
+        parts += [] if judged is study.best else ["The network without a penalty was chosen instead."]
     else:
         parts.append(_explain_no_penalty(study))
     return " ".join(part for part in [*parts, _write_score(study), _write_references(study)] if part)
@@ -54,11 +56,11 @@ def _write_comparison_with_mean(study: Findings) -> str:
     return f"The network predicts no better than {constant}."
 
 
-def _write_outcome(study: Findings) -> str:
+def _write_outcome(study: Findings, judged: Candidate) -> str:
     """Return whether the penalty helps, by all training rows."""
-    best, comparison = study.best, study.verdict.over_baseline
+    comparison = study.verdict.over_baseline
     is_requested = study.settings.choose is not None
-    penalty = f"{capitalize(name_inside(best))}, chosen by request," if is_requested else "A penalty"
+    penalty = f"{capitalize(name_inside(judged))}, chosen by request," if is_requested else "A penalty"
     headline = {
         "helps": f"{penalty} helps here.",
         "hurts": f"{penalty} hurts here.",
@@ -69,7 +71,7 @@ def _write_outcome(study: Findings) -> str:
     gain = comparison.loss_gain if has_classes else comparison.score_gain
     change = -gain.value if has_classes else gain.value
     size = f"{format_number(abs(change), DIGITS)} {'lower' if change < 0 else 'higher'}"
-    name = "it" if is_requested else name_inside(best)
+    name = "it" if is_requested else name_inside(judged)
     low, high = (-gain.high, -gain.low) if has_classes else (gain.low, gain.high)
     ends = format_interval(Estimate(change, low, high), DIGITS)
     doubt = ", which contains zero" if comparison.outcome == "unclear" else ""
@@ -77,12 +79,11 @@ def _write_outcome(study: Findings) -> str:
     return f"{headline} With {name}, the {what} is {size} than without a penalty (both with early stopping).{interval}"
 
 
-def _write_test_rows(study: Findings) -> str:
+def _write_test_rows(study: Findings, judged: Candidate) -> str:
     """Return whether the test rows agree with the outcome."""
-    best, base = study.best, study.baseline
-    losses = (format_number(loss.value, DIGITS) for loss in (base.test_loss, best.test_loss))
+    losses = (format_number(loss.value, DIGITS) for loss in (study.baseline.test_loss, judged.test_loss))
     numbers = "the loss is {} without a penalty and {} with it".format(*losses)
-    agrees = study.verdict.agrees_with(best.gain)
+    agrees = study.verdict.agrees_with(judged.gain)
     if agrees is None:
         return f"On the test rows, {numbers}. There are too few test rows for a confidence interval."
     if agrees:

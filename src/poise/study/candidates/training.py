@@ -1,0 +1,99 @@
+"""Train the paths of a study: one for each penalty, and the networks without a penalty."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+import keras
+import numpy as np
+
+from poise.path.data.arrays import Data
+from poise.path.executors.ray_cluster import RayCluster
+from poise.path.result import RegularizationPath
+from poise.path.solve import solve_path
+from poise.path.training import Training
+from poise.penalties import L2
+from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
+from poise.study.candidates.penalties import find_shared_path, get_penalty, make_rules
+from poise.study.columns.folds import Folds
+from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
+
+Progress = Callable[[float, str], None]
+"""Called with the share of the work that is done and with what is being done."""
+WITHOUT_PENALTY = {NO_PENALTY: "No penalty", FULL_TRAINING: "No penalty, all steps"}
+"""The titles of the networks without a penalty, which are always trained."""
+BASELINE_COST = 0.3
+"""The time of a training without a penalty, relative to one path."""
+
+
+def title_of(name: str) -> str:
+    """Return the name of a candidate in tables and sentences."""
+    return WITHOUT_PENALTY[name] if name in WITHOUT_PENALTY else get_penalty(name).title
+
+
+class PathTrainer:
+    """Train the paths of a study, each once, and report progress over all of them.
+
+    Args:
+        start: The network from which every training starts.
+        rows: The training rows.
+        settings: The settings of the study.
+        executor: Where the paths are trained, as `check_executor` returns it.
+        checkpoint: A folder for finished work, or `None`.
+        report: Called with the share of finished work and with what is being done.
+        predicted_rows: How many held-out rows of a fold are predicted at every checkpoint, at most.
+    """
+
+    def __init__(
+        self,
+        start: keras.Model,
+        rows: Folds,
+        settings: Settings,
+        executor: str | RayCluster,
+        checkpoint: str | os.PathLike[str] | None,
+        report: Progress,
+        predicted_rows: int,
+    ) -> None:
+        self.start, self.rows, self.settings, self.predicted_rows = start, rows, settings, predicted_rows
+        self.executor, self.checkpoint, self.report = executor, checkpoint, report
+        names = dict.fromkeys(find_shared_path(name, settings.penalties) for name in settings.penalties)
+        self.costs = dict.fromkeys(WITHOUT_PENALTY, BASELINE_COST)
+        self.costs |= {name: 1.0 + get_penalty(name).adaptive for name in names}
+        self.total = sum(self.costs.values())
+        self.finished = 0.0
+        self.paths: dict[str, RegularizationPath] = {}
+
+    def path(self, name: str) -> RegularizationPath:
+        """Return the path of a candidate."""
+        source = name if name in WITHOUT_PENALTY else find_shared_path(name, self.settings.penalties)
+        if source not in self.paths:
+            self.paths[source] = self._solve(source, title_of(name))
+            self.finished += self.costs[source]
+        path = self.paths[source]
+        return path if source == name else [*path.stages, path][0]
+
+    def report_progress(self, share: float, what: str, cost: float) -> None:
+        """Report that a share of the present part is done."""
+        self.report((self.finished + share * cost) / self.total, what)
+
+    def _solve(self, name: str, title: str) -> RegularizationPath:
+        has_penalty = name not in WITHOUT_PENALTY
+        if not has_penalty:
+            rules = [Rule(list(PENALIZED_BY_DEFAULT), L2())]
+        else:
+            rules = make_rules(name, self.start, self.rows.encoder.owners)
+        rows, settings = self.rows, self.settings
+        replicas = [replace(replica, seed=seed) for seed in range(settings.n_init) for replica in rows.replicas]
+        return solve_path(
+            self.start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
+            executor=self.executor,
+            report=lambda share: self.report_progress(share, title, self.costs[name]),
+            strengths=settings.strengths if has_penalty else np.array([0.0]),
+            adaptive=get_penalty(name).adaptive if has_penalty else 0,
+            relax=False,
+            training=Training(
+                epochs=0, settle=settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING
+            ),
+            checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
+            predicted_rows=self.predicted_rows,
+        )  # fmt: skip
