@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, Never
 
 import keras
@@ -320,3 +321,18 @@ def test_batches_that_pass_by_stay_here() -> None:
 def test_wrong_numbers(arguments, error, message) -> None:
     with pytest.raises(error, match=message):
         poise.RayCluster(**arguments)
+
+
+def test_failed_lanes_have_the_arrays_of_the_grid() -> None:
+    """The coarse scan comes first, and predicts no held-out rows."""
+    results = ray_executor._FailedResults()
+    scan = {"measure/loss": np.zeros((1, 28), "float32"), "measure/failed": np.zeros((1, 28), bool)}
+    results.record_shapes(scan)
+    results.record_shapes({**scan, "measure/history_predictions": np.zeros((2, 4, 32, 9, 1), "float32")})
+    task: Any = SimpleNamespace(shape=(2, 3), keeps_weights=[True, False])
+
+    arrays = results.failed(task)
+
+    assert arrays["measure/history_predictions"].shape == (2, 3, 32, 9, 1)
+    assert np.isnan(arrays["measure/history_predictions"]).all()
+    assert arrays["measure/failed"].all()
