@@ -11,7 +11,7 @@ from poise.study.columns.folds import Folds
 from poise.study.scores import MOST_UNITS, merge_units, score_rows
 from poise.study.tables import Table
 
-MOST_NUMBERS = 200_000
+MOST_NUMBERS = 50_000
 """Approximate number of predictions kept per configuration. Larger tables use a random sample of the rows."""
 TIME_BLOCKS = 50
 """With a column of time, rows are resampled in this many consecutive blocks."""
