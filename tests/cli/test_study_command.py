@@ -39,7 +39,7 @@ def test_it_prints_the_task_first_then_table_answer_notes_and_the_report(finishe
 
     assert text.startswith(
         "sales: regression of 'price' from 2 columns (1 set aside); 48 training rows, 12 test rows. The task was "
-        "inferred from the target (numbers); pass --task to change it. "
+        "inferred from the target (numbers); poise study --task changes it. "
     )
     positions = [
         text.index(part)

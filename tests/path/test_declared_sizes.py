@@ -9,7 +9,8 @@ import pytest
 
 from poise.path import declared_sizes
 from poise.path.declared_sizes import check_archive, check_arrays, check_cells, format_bytes
-from poise.study.sources import DataError, load
+from poise.study.errors import DataError
+from poise.study.sources import load
 
 
 def _archive(file, compression: Any = zipfile.ZIP_DEFLATED, **members) -> Any:

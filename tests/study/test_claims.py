@@ -74,7 +74,10 @@ class Claims:
         n = f"({NUMBER})"
         interval = f"{n} to {n}"
         return [
-            (r"The network predicts no better than (the mean|the class frequencies)\.", self.no_better),
+            (
+                r"It is not certain that the network predicts better than (the mean|the class frequencies)\.",
+                self.no_better,
+            ),
             (r"(.*?)(?:, chosen by request,)? (helps|hurts|makes no clear difference) here\.", self.outcome),
             (
                 rf"With (.*), the held-out (.*) is {n} (lower|higher) than without a penalty \(both with early stopping\)\.",
@@ -85,21 +88,24 @@ class Claims:
                 self.gain_interval,
             ),
             (
-                rf"The test rows agree within their error: the loss is {n} without a penalty and {n} with it\.",
+                rf"The test rows are consistent with this: the loss is {n} without a penalty and {n} with it\.",
                 lambda *numbers: self.test_rows(True, *numbers),
             ),
             (
                 rf"The test rows disagree: the loss is {n} without a penalty and {n} with it\.",
                 lambda *numbers: self.test_rows(False, *numbers),
             ),
-            (r"This differs from the held-out gain by more than chance explains\.", lambda: None),
+            (r"Their gain differs from the held-out gain by more than chance explains\.", lambda: None),
             (rf"(?:The|Its) (R²|accuracy|explained deviance) on the test rows is {n}\.", self.score),
             (rf"The 95% confidence interval is {interval}\.", self.score_interval),
             (r"The most frequent class has (\d+)% of these rows\.", self.majority),
             (r"(.*) predicts? better here than the network(?: with (.*))?\.", self.better),
-            (r"(.*) predicts? worse\.", lambda titles: self.references(titles, "helps")),
-            (r"(.*) predicts? about as well\.", lambda titles: self.references(titles, "unclear")),
-            (r"Only a network without a penalty was trained\.", self.only_baseline),
+            (r"(.*) predicts? worse than the network(?: with (.*))?\.", self.worse),
+            (
+                r"(.*) predicts? neither clearly better nor clearly worse\.",
+                lambda titles: self.references(titles, "unclear"),
+            ),
+            (r"No penalty was requested, so the network without a penalty was chosen\.", self.only_baseline),
             (
                 r"All (\d+) columns are needed to predict, because no penalty in this study can drop a column\.",
                 self.no_selector,
@@ -209,6 +215,10 @@ class Claims:
     def better(self, titles: str, name: str | None) -> None:
         assert name == (None if self.study.chosen == "none" else name_inside(self.best))
         self.references(titles, "hurts")
+
+    def worse(self, titles: str, name: str | None) -> None:
+        assert name == (None if self.study.chosen == "none" else name_inside(self.best))
+        self.references(titles, "helps")
 
     def references(self, titles: str, outcome: str) -> None:
         """The gain of the network over a reference model that is better is negative: it "hurts"."""

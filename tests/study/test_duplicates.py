@@ -110,7 +110,7 @@ def test_copies_in_many_groups_do_not_join_them() -> None:
     table = read(frame, "y", groups="group")
 
     assert table.copies is None
-    assert table.notes[0].endswith("They do not stay together, because they are in different groups.")
+    assert table.notes[0].endswith("They do not stay together, because that would merge too many groups.")
 
 
 def test_copies_are_split_by_time() -> None:

@@ -1,13 +1,16 @@
 """Held-out losses by row are those that the lanes report."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from poise.path.training import Replica
 from poise.study import held_out
 from poise.study.run import run_study
+from poise.study.scores import RowScores, score_rows
 
 FAST: dict[str, Any] = {"max_iter": 60, "strengths": 4, "cv": 3, "hidden_layer_sizes": (8,), "penalties": ["l2", "l1"]}
 
@@ -78,6 +81,50 @@ def test_of_many_rows_some_are_predicted(monkeypatch) -> None:
 
     assert len(findings["l2"].held_out.losses) == 30
     assert len(findings.references[0].held_out.losses) == 30
+
+
+def folds_of(*sizes: int) -> Any:
+    every = np.arange(sum(sizes))
+    held = np.split(every, np.cumsum(sizes)[:-1])
+    replicas = [Replica(fold, 0, np.setdiff1d(every, rows), rows) for fold, rows in enumerate(held)]
+    return SimpleNamespace(replicas=[*replicas, Replica(-1, 0, every, every[:0])])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "outputs", "most"),
+    [((10, 20, 30), 1, 30), ((10, 20, 40), 1, 30), ((10, 50, 50), 1, 25), ((30, 30, 30), 2, 10), ((9, 9), 100, 1)],
+)
+def test_folds_share_the_predictions_that_fit(sizes, outputs, most, monkeypatch) -> None:
+    monkeypatch.setattr(held_out, "MOST_NUMBERS", 60)
+
+    assert held_out.count_predicted_rows(folds_of(*sizes), outputs) == most
+
+
+def test_predictions_are_released_once_their_losses_are_known() -> None:
+    findings: Any = run_study(frame().drop(columns=["w", "group", "day", "kind"]), "y", **FAST).findings
+
+    assert all("predictions" not in candidate.path.lanes.history for candidate in findings.candidates)
+
+
+def test_losses_that_are_not_finite_are_left_out(monkeypatch) -> None:
+    def score(task: str, y: np.ndarray, outputs: np.ndarray) -> RowScores:
+        scores = score_rows(task, y, outputs)
+        if outputs.ndim == 3:  # a network without a penalty, or with one, and all its configurations
+            scores.losses[0, 0] = np.nan
+        return scores
+
+    data = frame().drop(columns=["w", "group", "day", "kind"])
+    counts = count_configurations(data)
+    monkeypatch.setattr(held_out, "score_rows", score)
+
+    assert count_configurations(data) == {name: count - 1 for name, count in counts.items()}
+
+
+def count_configurations(data: pd.DataFrame) -> dict[str, int]:
+    findings: Any = run_study(data, "y", **FAST).findings
+    losses = {name: findings[name].held_out.losses for name in ("none", "l2", "l1")}
+    assert all(np.isfinite(each).all() for each in losses.values())
+    return {name: each.shape[1] for name, each in losses.items()}
 
 
 def test_initial_weights_are_averaged() -> None:

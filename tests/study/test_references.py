@@ -1,5 +1,6 @@
 """Reference models predict what scikit-learn's own models do, on the folds of the study."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,31 @@ def test_poisson_regression_predicts_mean_counts() -> None:
     models = [PoissonRegressor(alpha=alpha, max_iter=300).fit(X, y) for alpha in ALPHAS]
     distances = [np.abs(model.predict(X_TEST) - outputs.test_outputs[:, 0]).max() for model in models]
     assert min(distances) < 1e-5
+
+
+def test_a_setting_without_a_finite_loss_is_not_chosen() -> None:
+    class Diverged(Ridge):
+        def predict(self, X: Any) -> Any:
+            return np.full(len(X), np.nan)
+
+    linear = next(model for model in REFERENCES if model.name == "linear")
+    settings = [lambda total: Diverged(), lambda total: Ridge(0.1 * total), lambda total: Diverged()]
+    model = replace(linear, makers=lambda task: settings)
+
+    outputs = fit_reference(model, "regression", rows_of("regression"), X_TEST, 0)
+
+    assert np.isfinite(outputs.fold_losses).all()
+    assert np.isfinite(outputs.test_outputs).all()
+
+
+def test_counts_that_grow_without_bound_are_cut() -> None:
+    rows = rows_of("counts")
+
+    outputs = fit_reference(
+        next(model for model in REFERENCES if model.name == "linear"), "counts", rows, X_TEST * 1e6, 0
+    )
+
+    assert np.isfinite(outputs.test_outputs).all()
 
 
 def test_boosted_trees() -> None:

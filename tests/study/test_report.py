@@ -146,14 +146,14 @@ def test_without_a_penalty_there_is_still_a_report(alone) -> None:
     own = own_part(alone)
     text = text_of(own)
 
-    assert "Only a network without a penalty was trained" in text
+    assert "No penalty was requested, so the network without a penalty was chosen" in text
     assert "Without a penalty there is only the prediction force, which is zero at convergence." in text
     assert set(re.findall(r'id="(\w+)-data"', own)) == {"losses", "forces", "weights"}
 
 
 def test_above_8192_rows_neither_settings_nor_script_claim_full_batches(alone) -> None:
     many = replace(alone, rows={**alone.rows, "training": 10_000})
-    steps = "full-batch steps (with more than 8,192 rows, each step uses the next 4,096 rows) with Adam"
+    steps = "full-batch steps (with more than 8,192 rows, each step uses the next 4,096 rows) of Adam"
 
     assert steps in text_of(own_part(many))
     assert steps not in text_of(own_part(alone))
@@ -232,7 +232,7 @@ def test_overfitting_is_called_so_only_where_it_is_seen(diabetes) -> None:
 
     assert f"is lowest at step {watched.history.index[0]} and ends at 0.9" in said[0]
     assert "the network overfits" in said[0]
-    assert "the network does not overfit" in said[1]
+    assert "training ends before the held-out loss rises noticeably" in said[1]
 
 
 def test_captions_name_every_candidate(diabetes) -> None:

@@ -242,3 +242,33 @@ def test_the_examples_of_the_docstrings(module) -> None:
     result = doctest.testmod(importlib.import_module(f"poise.study.{module}"))
 
     assert result.failed == 0
+
+
+# ---------------------------------------------------------------- names that are numbers
+
+
+def test_columns_that_are_named_by_numbers() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(90, 4))
+    data = pd.DataFrame(np.c_[x, x[:, 0] + random.normal(size=90), np.arange(90) // 3])
+
+    study = run_study(
+        data, 4, drop=[1], groups=5, types={2: "categorical"}, penalties=["l2"], strengths=3, cv=2, max_iter=20
+    )
+
+    columns = {column.name: column.kind for column in study.findings.table.columns}
+    assert columns == {"0": "number", "1": "set aside", "2": "category", "3": "number"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"drop": "age"}, r"drop must be a list of columns, got 'age'. Use \['age'\]."),
+        ({"keep": 3}, r"keep must be a list of columns, got 3. Use \[3\]."),
+        ({"types": ["age"]}, "types must be a dict from columns to types, got a list."),
+        ({"target": 9}, "diabetes has no column '9'"),
+    ],
+)
+def test_names_that_cannot_be(arguments, message) -> None:
+    with pytest.raises(DataError, match=message):
+        run_study("diabetes", **arguments)

@@ -53,6 +53,16 @@ def test_counts_are_scored_as_scikit_learn_does() -> None:
     np.testing.assert_allclose(each.score_terms.mean(), metrics.mean_poisson_deviance(y, mean), rtol=1e-5)
 
 
+def test_the_deviance_of_large_counts_keeps_its_digits() -> None:
+    mean = 1e7 + np.arange(ROWS, dtype="float32")[:, None]
+    y = mean + 10.0
+
+    each = score_rows("counts", y.astype("float32"), mean)
+
+    # (y - mean)² / mean to first order; scikit-learn's deviance loses five digits here.
+    assert each.score_terms.mean() == pytest.approx((100.0 / mean).mean(), rel=1e-6)
+
+
 def test_large_logits_do_not_overflow() -> None:
     losses = row_losses("binary", np.array([[1.0], [0.0]]), np.array([[1e4], [1e4]]))
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from poise.cli.study_output import candidates_table, print_comparison
-from poise.study import run as studies
+from poise.study.candidates import training
 from poise.study.errors import DataError
 from poise.study.predictions import predict_outputs
 from poise.study.report.comparison import compare_candidates
@@ -204,7 +204,7 @@ def unknown(inputs: int, outputs: int) -> keras.Model:
     ],
 )
 def test_a_sparse_study_that_cannot_select_is_refused_before_training(changes, message, monkeypatch) -> None:
-    monkeypatch.setattr(studies, "solve_path", lambda *_, **__: pytest.fail("it trained"))
+    monkeypatch.setattr(training, "solve_path", lambda *_, **__: pytest.fail("it trained"))
 
     with pytest.raises(DataError, match=message) as caught:
         train(**changes)

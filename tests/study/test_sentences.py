@@ -67,9 +67,9 @@ def test_a_gain_that_is_certain_helps(diabetes) -> None:
 
     assert write_answer(findings)[0] == (
         "A penalty helps here. With L2, the held-out R² is 0.2 higher than without a penalty (both with early stopping). The 95% "
-        "confidence interval of the difference is 0.1 to 0.3. The test rows agree within their error: the loss is "
+        "confidence interval of the difference is 0.1 to 0.3. The test rows are consistent with this: the loss is "
         f"{short(findings.baseline.test_loss.value)} without a penalty and 0.5 with it. The R² on the test rows is 0.51. "
-        "The 95% confidence interval is 0.4 to 0.6. A linear model and boosted trees predict about as well."
+        "The 95% confidence interval is 0.4 to 0.6. A linear model and boosted trees predict neither clearly better nor clearly worse."
     )
 
 
@@ -112,7 +112,7 @@ def test_the_gain_of_classes_is_that_of_their_loss(diabetes) -> None:
 @pytest.mark.parametrize(
     ("test_gain", "expected"),
     [
-        ((0.25, 0.1, 0.4), "The test rows agree within their error: "),
+        ((0.25, 0.1, 0.4), "The test rows are consistent with this: "),
         ((-0.2, -0.3, -0.1), "The test rows disagree: "),
         ((0.2, float("nan"), float("nan")), "There are too few test rows for a confidence interval."),
     ],
@@ -126,7 +126,9 @@ def test_the_test_rows_are_an_independent_check(diabetes, test_gain, expected) -
 def test_no_better_than_the_mean_is_said_first(diabetes) -> None:
     sentence = write_answer(judged(diabetes, (0.2, 0.1, 0.3), {"mean": (0.01, -0.1, 0.1)}))[0]
 
-    assert sentence.startswith("The network predicts no better than the mean. A penalty helps here.")
+    assert sentence.startswith(
+        "It is not certain that the network predicts better than the mean. A penalty helps here."
+    )
 
 
 def test_reference_models_that_win_are_named(diabetes) -> None:
@@ -135,12 +137,23 @@ def test_reference_models_that_win_are_named(diabetes) -> None:
 
     better, worse = (-0.2, -0.3, -0.1), (0.2, 0.1, 0.3)
     assert references(boosted_trees=better).endswith(
-        "Boosted trees predict better here than the network with L2. A linear model predicts about as well."
+        "Boosted trees predict better here than the network with L2. A linear model predicts neither clearly better nor clearly worse."
     )
     assert references(linear=better, boosted_trees=better).endswith(
         "A linear model and boosted trees predict better here than the network with L2."
     )
-    assert references(linear=worse).endswith("A linear model predicts worse. Boosted trees predict about as well.")
+    assert references(linear=worse).endswith(
+        "A linear model predicts worse than the network with L2. Boosted trees predict neither clearly better nor clearly worse."
+    )
+
+
+def test_nothing_is_claimed_about_a_reference_model_without_finite_losses(diabetes) -> None:
+    unknown, worse = (np.nan, np.nan, np.nan), (0.2, 0.1, 0.3)
+
+    sentence = write_answer(judged(diabetes, (0.2, 0.1, 0.3), {"linear": unknown, "boosted_trees": worse}))[0]
+
+    assert sentence.endswith("Boosted trees predict worse than the network with L2.")
+    assert "linear model" not in sentence
 
 
 def test_a_requested_penalty_is_named(diabetes) -> None:
@@ -161,7 +174,9 @@ def test_a_requested_penalty_is_named(diabetes) -> None:
 def test_a_study_without_any_penalty(alone, diabetes) -> None:
     verdict, selection, certainty = write_answer(alone)
 
-    assert verdict.startswith("Only a network without a penalty was trained. Its accuracy on the test rows is ")
+    assert verdict.startswith(
+        "No penalty was requested, so the network without a penalty was chosen. Its accuracy on the test rows is "
+    )
     assert selection == "All 13 columns are needed to predict, because no penalty in this study can drop a column."
     assert certainty.startswith("Without a penalty there is no strength to choose. The held-out loss is ")
     verdict = replace(diabetes.verdict, judged="none")

@@ -1,5 +1,6 @@
 """No row is in two places, rows of a group stay together, and nothing trains on the future."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,14 @@ def test_a_class_that_a_fold_lacks_is_named() -> None:
 
     with pytest.raises(DataError, match="has no training row of class 'odd'"):
         split(table(labels, ("common", "odd"), groups=groups))
+
+
+def test_a_fold_that_trains_on_zeros_only_is_named() -> None:
+    counts = replace(table(np.arange(ROWS) // 70), task="counts")
+    counts = replace(counts, groups=pd.Series(np.where(np.arange(ROWS) < 70, np.arange(ROWS), -1)))
+
+    with pytest.raises(DataError, match="All training rows of fold 0 have the count 0, from which no count can be"):
+        split_folds(counts, np.arange(ROWS), 2, 0)
 
 
 # ---------------------------------------------------------------- ties, groups in time, unequal groups

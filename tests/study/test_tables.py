@@ -120,6 +120,7 @@ def test_a_text_file_is_read_as_it_was_written(tmp_path, case) -> None:
         ("utf-8", None),
         ("utf-8-sig", None),
         ("utf-8-sig", "utf-8"),
+        ("utf-8-sig", "UTF_8"),
         ("cp1252", None),
         ("utf-16", None),
         ("utf-32", None),
@@ -239,7 +240,7 @@ UNREADABLE = {
     "an empty file": (b"", {}, "'sales.csv' is empty. A table needs a header line and rows."),
     "blank lines alone": (b"\n \n\n", {}, "'sales.csv' is empty. A table needs a header line and rows."),
     "a byte order mark alone": (b"\xff\xfe", {}, "'sales.csv' is empty. A table needs a header line and rows."),
-    "a header alone": (b"a,y\n", {}, "'sales.csv' is empty: it has a header and no rows."),
+    "a header alone": (b"a,y\n", {}, "sales.csv is empty: it has a header but no rows."),
     "one row": (b"a,y\n1,2\n", {}, "sales.csv has 1 row; a study needs at least 20. Add rows."),
     "one column": (
         lines("y", "{n}").encode(),
@@ -290,7 +291,7 @@ UNREADABLE = {
     "an unusual delimiter": (
         lines("a!y", "1!{n}").encode(),
         {},
-        "sales.csv has no column 'y'. Its columns are 'a!y'. The header has a single name: set the delimiter",
+        "sales.csv has no column 'y'. Its columns are 'a!y'. It has only one column. If it is a CSV file with an unusual delimiter",
     ),
 }
 
@@ -389,6 +390,15 @@ def test_excel_with_two_equal_names(tmp_path) -> None:
     frame.to_excel(tmp_path / "sales.xlsx", index=False)
 
     assert "more than one column named 'a'" in refused(tmp_path / "sales.xlsx", "y")
+
+
+def test_names_in_excel_are_those_of_its_cells(tmp_path) -> None:
+    frame = pd.DataFrame({name: np.random.default_rng(0).normal(size=ROWS) for name in ("NA", 2024, "007", "y")})
+    frame.to_excel(tmp_path / "sales.xlsx", index=False)
+
+    names = [column.name for column in read(tmp_path / "sales.xlsx", "y").columns]
+
+    assert names == ["NA", "2024", "007"]
 
 
 def test_an_empty_sheet(tmp_path) -> None:

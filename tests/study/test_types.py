@@ -119,7 +119,6 @@ def test_columns_that_have_no_type() -> None:
         ({"prize": "numeric"}, "The table has no column 'prize'. Did you mean 'price', 'size'?"),
         ({"price": "categorical"}, "Column 'price' is the target and has no other type. Choose the task instead."),
         ({"shop": "numeric"}, "Column 'shop' is the groups and has no other type. Leave it out."),
-        (["shop"], "types must be a dict from columns to types, got a list."),
     ):
         with pytest.raises(DataError) as error:
             read(frame, "price", groups="shop", types=types)  # type: ignore[arg-type]

@@ -148,7 +148,7 @@ def study(
         list[str] | None,
         typer.Option(
             help="Text that stands for a missing value, such as -999, besides the usual ones such as NA. Repeatable. "
-            'Pass "" to turn the usual ones off.',
+            'Pass only "" to turn the usual ones off.',
             metavar="TEXT",
             show_default=False,
         ),

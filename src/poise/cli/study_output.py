@@ -27,7 +27,7 @@ def print_study(description: Mapping, screen: Console) -> None:
     screen.print(Text(escape_controls(task_line(description))))
     _print_table(candidates_table(description, screen), screen)
     metrics = [f"{name} {format_number(_number(value))}" for name, value in description["metrics"].items()]
-    screen.print(Text(f"On the test rows: {', '.join(metrics)}."))
+    screen.print(Text(f"* saved network. On the test rows: {', '.join(metrics)}."))
     for paragraph in (*answer, *notes):
         screen.print(paragraph)
 
@@ -41,7 +41,7 @@ def task_line(description: Mapping) -> str:
     columns = f"{used} column{'s'[: used - 1]}" + (f" ({aside} set aside)" if aside else "")
     counts = f"{rows['training']:,} training rows, {rows['test']:,} test rows"
     reason = data.get("task_reason")
-    inferred = f" The task was inferred from the target ({reason}); pass --task to change it." if reason else ""
+    inferred = f" The task was inferred from the target ({reason}); poise study --task changes it." if reason else ""
     return f"{data['name']}: {kind} of {data['target']!r} from {columns}; {counts}.{inferred}"
 
 

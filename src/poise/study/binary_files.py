@@ -1,5 +1,6 @@
 """Read Parquet, Excel and NPZ files."""
 
+import functools
 import importlib
 import warnings
 import zipfile
@@ -80,16 +81,18 @@ def _read_excel(path: Path, options: FileOptions) -> pd.DataFrame:
         warnings.simplefilter("ignore")  # about styles and the like, which hold no values
         with pd.ExcelFile(path, engine="openpyxl") as book:
             sheet, skipped = _find_sheet(options.sheet, book.sheet_names, path.name), options.skip_rows or 0
-            cells = pd.read_excel(book, sheet_name=sheet, header=None, skiprows=skipped, nrows=SAMPLE_ROWS)
+            # Cells as they are: pandas would make numbers of text, and missing values of "NA" and "None".
+            read = functools.partial(
+                pd.read_excel, book, sheet_name=sheet, skiprows=skipped, dtype=object, keep_default_na=False,
+                na_values=[""],
+            )  # fmt: skip
+            cells = read(header=None, nrows=SAMPLE_ROWS)
             if cells.empty:
                 raise DataError(f"{path.name!r} is empty. A table needs a header line and rows.")
-            # Cells as they are: pandas would make numbers of text, and missing values of "NA" and "None".
-            frame = pd.read_excel(
-                book, sheet_name=sheet, skiprows=skipped, dtype=object, keep_default_na=False, na_values=[""]
-            ).infer_objects()
+            frame = read().infer_objects()
     lines = [
         Line(skipped + number, ["" if pd.isna(cell) else str(cell) for cell in row])
-        for number, row in enumerate(cells.astype(object).itertuples(index=False, name=None), start=1)
+        for number, row in enumerate(cells.itertuples(index=False, name=None), start=1)
     ]
     check_first_line(lines, path.name)
     # The names as written: pandas would rename a second "a" to "a.1" and an empty one to "Unnamed: 0".

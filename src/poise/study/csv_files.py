@@ -96,7 +96,7 @@ def _find_encoding(content: bytes, name: str, encoding: str | None) -> str:
     marked = next((known for mark, known in BYTE_ORDER_MARKS.items() if content.startswith(mark)), None)
     candidates = (marked,) if marked else ("utf-8", "cp1252")
     if encoding is not None:
-        is_same = marked == "utf-8-sig" and encoding.lower() in ("utf-8", "utf8")
+        is_same = marked == "utf-8-sig" and encoding.lower().replace("_", "-") in ("utf-8", "utf8")
         candidates = (marked,) if is_same else (encoding,)
     for candidate in candidates:
         try:

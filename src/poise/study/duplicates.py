@@ -63,7 +63,7 @@ def find_duplicates(
     if by_time:
         copies, reason = None, "They do not stay together, because rows are split by time."
     elif groups is not None and _count_joined(groups, copies) < FEWEST_GROUPS * groups.nunique():
-        copies, reason = None, "They do not stay together, because they are in different groups."
+        copies, reason = None, "They do not stay together, because that would merge too many groups."
     return Duplicates(copies, np.unique(pairs, return_index=True)[1], [f"{found} {reason}"])
 
 

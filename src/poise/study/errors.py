@@ -12,7 +12,7 @@ class DataError(ValueError):
 
     Args:
         message: Those sentences.
-        argument: The name of the `poise.run_study` argument to change, such as `"overwrite"`. Programs with other names
+        argument: The name of the `poise.run_study` argument to change, such as `"cv"`. Programs with other names
             for their settings, such as the command line, can translate it. Default: `""`, if no single argument avoids
             the error.
 

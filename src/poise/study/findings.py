@@ -29,7 +29,7 @@ class Candidate:
     """A network with a penalty, or without one, and the results of its path.
 
     Args:
-        name: `"none"` or the name of the penalty.
+        name: `"none"`, `"full_training"`, the name of the penalty, or `"selection"`.
         title: The name in tables and sentences.
         path: The regularization path; after adaptive stages the last one, and without a penalty the path of strength 0.
         stage: The stage that predicts: of the path and its stages the one with the lowest held-out loss.
@@ -132,7 +132,7 @@ class Findings:
         watched: The training of the chosen candidate and of the baseline, by name.
         references: The reference models.
         verdict: The comparison of the choice with the baseline and the reference models.
-        metrics: Further scores of the chosen network on the test rows, by name (see `poise.study.metrics`).
+        metrics: Further scores of the saved network on the test rows, by name (see `poise.study.metrics`).
         seconds: How long the study took.
     """
 

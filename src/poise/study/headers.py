@@ -1,8 +1,9 @@
-"""Names of columns: name those without one, and check the others."""
+"""Names of columns, as text: name those without one, and check the others."""
 
 import collections
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -24,13 +25,37 @@ def check_header(names: list[str], table: str) -> None:
         )
 
 
+def as_name(column: object | None) -> str | None:
+    """Return the name of a column as text, because tables in memory may have numbers as names."""
+    return None if column is None else str(column)
+
+
+def as_names(columns: Iterable[object], argument: str) -> tuple[str, ...]:
+    """Return a list of names as text.
+
+    Raises:
+        DataError: For text, each letter of which would otherwise be a name.
+    """
+    if isinstance(columns, str) or not isinstance(columns, Iterable):
+        raise DataError(f"{argument} must be a list of columns, got {columns!r}. Use [{columns!r}].", argument)
+    return tuple(map(str, columns))
+
+
+def as_types(types: Mapping[Any, str] | None) -> dict[str, str]:
+    """Return the types of columns, by their names as text."""
+    types = {} if types is None else types
+    if not isinstance(types, Mapping):
+        raise DataError(f"types must be a dict from columns to types, got a {type(types).__name__}.", "types")
+    return {str(column): name for column, name in types.items()}
+
+
 def check_column(column: str, frame: pd.DataFrame, table: str, argument: str = "") -> None:
     """Raise DataError, with the nearest names, if a frame lacks a column."""
     if column in frame.columns:
         return
     nearest = difflib.get_close_matches(column, list(frame.columns), n=3)
     hint = f" Did you mean {quote_names(nearest)}?" if nearest else ""
-    single = " The header has a single name: set the delimiter if the file uses an unusual one."
+    single = " It has only one column. If it is a CSV file with an unusual delimiter, set the delimiter."
     raise DataError(
         f"{table} has no column {column!r}.{hint} Its columns are {quote_names(frame.columns)}."
         f"{single if frame.shape[1] == 1 else ''}",

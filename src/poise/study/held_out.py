@@ -1,6 +1,6 @@
 """Held-out losses of single rows: what the networks of the folds predict for the rows that they did not train on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,9 +76,15 @@ class HeldOutRows:
 
 
 def count_predicted_rows(folds: Folds, outputs: int) -> int:
-    """Return how many held-out rows of a fold are predicted at every checkpoint."""
-    held = sum(len(replica.held) for replica in folds.replicas)
-    return -(-min(MOST_NUMBERS // outputs, held) // (len(folds.replicas) - 1))
+    """Return how many held-out rows of a fold are predicted at every checkpoint, at most."""
+    sizes = sorted(len(replica.held) for replica in folds.replicas if replica.fold >= 0)
+    left = MOST_NUMBERS // outputs
+    for number, size in enumerate(sizes):
+        share = left // (len(sizes) - number)
+        if size > share:  # as are all folds that follow
+            return max(share, 1)
+        left -= size
+    return sizes[-1]
 
 
 def find_held_out_rows(table: Table, training: np.ndarray, folds: Folds, outputs: int) -> HeldOutRows:
@@ -104,12 +110,25 @@ def held_out_losses(rows: HeldOutRows, stages: Sequence[RegularizationPath]) -> 
     Args:
         rows: The held-out rows.
         stages: The path of the candidate and the stages before it.
+
+    Raises:
+        ValueError: If no configuration has finite losses.
     """
     parts = [_losses_of_stage(rows, stage) for stage in stages]
-    return HeldOutLosses(
-        np.concatenate([part.losses for part in parts], axis=1),
-        np.concatenate([part.score_terms for part in parts], axis=1),
+    losses, terms = (
+        np.concatenate([getattr(part, name) for part in parts], axis=1) for name in ("losses", "score_terms")
     )
+    if not losses.shape[1]:
+        raise ValueError(
+            "The held-out loss is not finite at any strength. Scale the inputs, or lower the learning rate."
+        )
+    return HeldOutLosses(losses, terms)
+
+
+def release_predictions(stages: Iterable[RegularizationPath]) -> None:
+    """Release the predictions of held-out rows, of which the losses are known: they take most of a path's memory."""
+    for stage in stages:
+        stage.lanes.history.pop("predictions", None)
 
 
 def _losses_of_stage(rows: HeldOutRows, stage: RegularizationPath) -> HeldOutLosses:
@@ -131,9 +150,10 @@ def _losses_of_stage(rows: HeldOutRows, stage: RegularizationPath) -> HeldOutLos
         rows.sum_over_units([outputs[is_known] for outputs in predictions[seed * folds : (seed + 1) * folds]])
         for seed in range(seeds)
     ]
-    return HeldOutLosses(
-        np.mean([each.losses for each in by_seed], axis=0), np.mean([each.score_terms for each in by_seed], axis=0)
-    )
+    losses = np.mean([each.losses for each in by_seed], axis=0)
+    terms = np.mean([each.score_terms for each in by_seed], axis=0)
+    is_finite = np.isfinite(losses).all(axis=0)  # such as the Poisson loss of a prediction below 0
+    return HeldOutLosses(losses[:, is_finite], terms[:, is_finite])
 
 
 def _last_checkpoint(lengths: np.ndarray, settled: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Further scores of the chosen network on the test rows, in the terms that users of each task know."""
+"""Further scores of the saved network on the test rows, in the terms that users of each task know."""
 
 import numpy as np
 from sklearn import metrics

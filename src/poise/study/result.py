@@ -103,7 +103,7 @@ class Study:
 
     @property
     def outcome(self) -> str | None:
-        """Whether the best penalty `"helps"`, `"hurts"` or makes no clear difference (`"unclear"`).
+        """Whether the judged penalty `"helps"`, `"hurts"` or makes no clear difference (`"unclear"`).
 
         It is judged by the held-out loss of all training rows, compared with a network without a penalty, with early
         stopping; `None` if there is no penalty. If it hurts, the network without a penalty is chosen.
@@ -126,7 +126,7 @@ class Study:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Further scores of the chosen network on the test rows, by name.
+        """Further scores of the saved network on the test rows, by name.
 
         Regression: `RMSE` and `MAE`, in units of the target. Counts: `MAE` and `deviance`. Classes: `majority rate`
         (the share of the most frequent class), `log loss` and `AUC` (NaN if a class has no test rows).

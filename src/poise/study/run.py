@@ -1,19 +1,20 @@
 """Run a study: compare penalties on a table, choose one and its strength, and select columns.
 
-Test rows are set apart first; only the final scores use them. The training rows are encoded once per fold, by the
-training rows of that fold. Then one path runs for each penalty, and the network is trained twice without a penalty:
-with early stopping and with all steps. All start from the same initial weights and take full-batch steps. Reference
-models are fitted to the same rows. The strength with the lowest held-out loss predicts. Columns are selected at the
-largest strength whose held-out loss is within one standard error of the lowest, or, after adaptive stages, at the
-strength with the lowest held-out loss; the network of the selected columns is scored as well. The verdict compares the
-chosen penalty with early stopping on all training rows (`poise.study.verdict`). The importance of a column is that in
-the network that is saved.
+Test rows are held out first; only the final scores and the importance of columns use them. The training rows are
+encoded once per fold, by the training rows of that fold. Then one path runs for each penalty, and the network is
+trained twice without a penalty: with early stopping and with all steps. All start from the same initial weights and
+take full-batch steps. Reference models are fitted to the same rows. The strength with the lowest held-out loss
+predicts. Columns are selected at the largest strength whose held-out loss is within one standard error of the lowest,
+or, after adaptive stages, at the strength with the lowest held-out loss; the network of the selected columns is
+scored as well. The verdict compares the chosen penalty with early stopping on all training rows
+(`poise.study.verdict`). The importance of a column is measured in the saved network.
 """
 
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import keras
 
@@ -29,7 +30,8 @@ from poise.study.columns.text_rules import check_missing
 from poise.study.encoded_rows import encode_test_rows
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Findings, Reference, choose_saved, choose_selector, has_penalty
-from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows
+from poise.study.headers import as_name, as_names, as_types
+from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, release_predictions
 from poise.study.importance import measure_importance
 from poise.study.metrics import measure_predictions
 from poise.study.predictions import predict_outputs
@@ -45,19 +47,19 @@ from poise.study.watching import watch_training
 
 def run_study(
     data: Source,
-    target: str | None = None,
+    target: str | int | None = None,
     *,
     task: str | None = None,
     penalties: Sequence[str] = DEFAULT_PENALTIES,
     choose: str | None = None,
     hidden_layer_sizes: Sequence[int] = (64,),
     model: str | ModelFunction | None = None,
-    drop: Sequence[str] = (),
-    keep: Sequence[str] = (),
-    groups: str | None = None,
-    time_column: str | None = None,
-    weight: str | None = None,
-    types: Mapping[str, str] | None = None,
+    drop: Sequence[str | int] = (),
+    keep: Sequence[str | int] = (),
+    groups: str | int | None = None,
+    time_column: str | int | None = None,
+    weight: str | int | None = None,
+    types: Mapping[Any, str] | None = None,
     cv: int = 4,
     strengths: int = 13,
     n_init: int = 1,
@@ -155,8 +157,8 @@ def run_study(
     settings = Settings(
         tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
-        cv, strengths, n_init, max_iter, learning_rate, test, seed, tuple(drop), tuple(keep), types or {},
-        delimiter, decimal, encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
+        cv, strengths, n_init, max_iter, learning_rate, test, seed, as_names(drop, "drop"), as_names(keep, "keep"),
+        as_types(types), delimiter, decimal, encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -166,9 +168,9 @@ def run_study(
         raise DataError(str(error), "executor") from None
     report(0.0, "reading")
     table = read(
-        data, target, task=task, drop=drop, keep=keep, groups=groups, time=time_column, weight=weight, types=types,
-        delimiter=delimiter, decimal=decimal, encoding=encoding, sheet=sheet, skip_rows=skip_rows, comment=comment,
-        missing=missing,
+        data, as_name(target), task=task, drop=settings.drop, keep=settings.keep, groups=as_name(groups),
+        time=as_name(time_column), weight=as_name(weight), types=settings.types, delimiter=delimiter, decimal=decimal,
+        encoding=encoding, sheet=sheet, skip_rows=skip_rows, comment=comment, missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
     table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test)))
@@ -177,7 +179,7 @@ def run_study(
     if sparse and read_inputs(start, start.get_weights()) is None:
         raise DataError(
             f"sparse needs a network whose selected columns are known; poise cannot determine which inputs "
-            f"{start.name!r} reads. Use dense layers, or sparse=False.",
+            f"{start.name!r} reads. Use dense layers, or turn it off.",
             "sparse",
         )
     test_rows = encode_test_rows(table, testing, rows, seed)
@@ -187,6 +189,7 @@ def run_study(
     for name in (*WITHOUT_PENALTY, *settings.penalties):
         baseline = candidates[0].row_scores if candidates else None
         candidates.append(make_candidate(name, trainer.path(name), rows, test_rows, baseline, held_rows))
+    release_predictions(stage for candidate in candidates for stage in candidate.stages)
     references = score_references(table, rows, test_rows, held_rows, candidates[0].row_scores)
     selector = choose_selector(candidates)
     selection = make_selection(selector, rows, test_rows, candidates[0].row_scores)

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import xlog1py
 
+SMALLEST_COUNT = 1e-7
+"""What Keras' Poisson loss adds to a predicted mean, so that its logarithm is finite."""
 RESAMPLES = 2000
 MOST_UNITS = 5000
 """Rows that the bootstrap draws one by one; more rows are put into as many random bins, whose sums vary alike."""
@@ -56,18 +59,20 @@ def row_losses(task: str, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
     if task == "binary":
         return np.logaddexp(0.0, outputs * (1.0 - 2.0 * y))[..., 0]
     if task == "counts":
-        return (outputs - y * np.log(outputs + 1e-7))[..., 0]
+        return (outputs - y * np.log(outputs + SMALLEST_COUNT))[..., 0]
     return np.logaddexp.reduce(outputs, axis=-1) - outputs[..., np.arange(len(y)), y.astype(int)]
 
 
 def score_rows(task: str, y: np.ndarray, outputs: np.ndarray) -> RowScores:
     """Compute the loss of each test row and its term of the score; arguments as for `row_losses`."""
-    losses = row_losses(task, y, outputs)
+    y, losses = np.asarray(y, "float64"), row_losses(task, y, outputs)
     if task == "regression":
         return RowScores(losses, losses)
     if task == "counts":
-        perfect = y[:, 0] - np.where(y[:, 0] > 0, y[:, 0] * np.log(np.maximum(y[:, 0], 1e-12)), 0.0)
-        return RowScores(losses, 2.0 * (losses - perfect))
+        mean = np.asarray(outputs, "float64")[..., 0] + SMALLEST_COUNT
+        excess = y[:, 0] - mean
+        # y log(y / mean) - (y - mean), without the cancellation of large counts
+        return RowScores(losses, 2.0 * (xlog1py(y[:, 0], excess / mean) - excess))
     chosen = outputs[..., 0] > 0 if task == "binary" else outputs.argmax(axis=-1)
     return RowScores(losses, (chosen == np.asarray(y).reshape(-1)).astype("float64"))
 

@@ -16,9 +16,7 @@ from poise.study.csv_files import read_csv
 from poise.study.errors import DataError
 from poise.study.file_options import NO_OPTIONS, FileOptions
 from poise.study.frames import to_frame
-from poise.study.headers import check_column, check_header, name_columns
-
-__all__ = ["BUILT_IN", "DataError", "Source", "check_column", "check_header", "load"]
+from poise.study.headers import check_header, name_columns
 
 Source = str | os.PathLike[str] | IntoFrame
 """A path, the name of a built-in table, or a table in memory: of pandas, polars, Arrow or another
@@ -71,7 +69,7 @@ def load(
     names = name_columns(frame.columns)
     check_header(names, name)
     if not len(frame):
-        raise DataError(f"{name!r} is empty: it has a header and no rows.", "data")
+        raise DataError(f"{name} is empty: it has a header but no rows.", "data")
     return name, text, frame.set_axis(names, axis="columns")
 
 

@@ -91,6 +91,12 @@ def split_folds(table: Table, training: np.ndarray, count: int, seed: int) -> Pa
                 f"Fold {number} has no training row of class {missing[0]!r}. Use fewer folds, or remove rare classes.",
                 "cv",
             )
+        if table.task == "counts" and not target[train].any():
+            raise DataError(
+                f"All training rows of fold {number} have the count 0, from which no count can be predicted. Use fewer "
+                "folds, or another column of time or groups.",
+                "cv",
+            )
         if not len(held):
             raise DataError(f"Fold {number} of {count} has no held-out rows. Use fewer folds.", "cv")
     return pairs

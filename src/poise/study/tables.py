@@ -16,8 +16,9 @@ from poise.study.columns.text_rules import TextRules, make_rules
 from poise.study.duplicates import find_duplicates, join_units
 from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.file_options import FileOptions
+from poise.study.headers import check_column
 from poise.study.leaks import find_leaks
-from poise.study.sources import BUILT_IN, Source, check_column, load
+from poise.study.sources import BUILT_IN, Source, load
 from poise.study.targets import TASKS, note_rare_classes, pose_task, read_target
 from poise.study.task_inference import infer_task
 
@@ -120,8 +121,6 @@ def read(
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {task!r}. Omit it to infer it.", "task")
     options = FileOptions(delimiter, encoding, sheet, skip_rows, comment)
     types = types or {}
-    if not isinstance(types, Mapping):
-        raise DataError(f"types must be a dict from columns to types, got a {type(types).__name__}.", "types")
     name, text, frame = load(source, options)
     target = target or _default_target(text, frame)
     if target is None:

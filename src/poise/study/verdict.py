@@ -54,7 +54,7 @@ class Verdict:
     """Whether a penalty predicts new rows better, judged by all training rows.
 
     Args:
-        judged: The name of the candidate: the best penalty, or the one requested.
+        judged: The name of the penalty that is judged: the one that the held-out losses choose, or the one requested.
         over_baseline: Its comparison with the network without a penalty, with early stopping.
         over_references: By name the comparison of the network that is chosen with each reference model.
     """

@@ -7,7 +7,7 @@ from poise.path.result import RegularizationPath
 
 
 def best_stage(path: RegularizationPath) -> RegularizationPath:
-    """Return the stage with the lowest held-out loss, of a path and the adaptive stages before it: the one to predict.
+    """Return the stage with the lowest held-out loss, of a path and its earlier adaptive stages.
 
     Raises:
         ValueError: If training diverged at every strength of a stage.

@@ -14,14 +14,17 @@ from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 from poise.study.errors import DataError
 
 LATER_KERNELS = 0.5
-"""The strength of L2 on the later kernels, relative to the first: ReLU could else shrink a layer and grow the next."""
+"""The strength of L2 on the later kernels, relative to the first.
+
+ReLU could otherwise shrink a layer and grow the next.
+"""
 
 Groups = list[list[int]]
 
 
 @dataclass(frozen=True)
 class StudyPenalty:
-    """A penalty that a study can be asked for.
+    """A penalty that a study can compare.
 
     Args:
         title: Its name in tables and sentences.

@@ -4,6 +4,7 @@ They see the same encoded rows as the network and choose their settings in the s
 folds of the study.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ from poise.study.scores import row_losses
 
 SMALLEST = 1e-12
 """The smallest probability and mean count that a reference model predicts."""
+LARGEST = 1e30
+"""The largest mean count."""
 SMALL = 1_000_000
 """Numbers in the encoded rows of all folds up to which a single thread fits the models."""
 MOST_STEPS = 300
@@ -90,10 +93,12 @@ def _make_linear_models(task: str) -> Sequence[Maker]:
 def _make_boosted_trees(task: str) -> Sequence[Maker]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+    # The trees of every fold then see all of its training rows, whatever their number.
+    options: dict[str, Any] = {"max_iter": TREES, "early_stopping": False, "random_state": 0}
     if task in ("binary", "multiclass"):
-        return [lambda total: HistGradientBoostingClassifier(max_iter=TREES, random_state=0)]
+        return [lambda total: HistGradientBoostingClassifier(**options)]
     loss = "poisson" if task == "counts" else "squared_error"
-    return [lambda total: HistGradientBoostingRegressor(loss=loss, max_iter=TREES, random_state=0)]
+    return [lambda total: HistGradientBoostingRegressor(loss=loss, **options)]
 
 
 REFERENCES = (
@@ -134,7 +139,7 @@ def _fit_with_best_setting(
             for fold, predictions in zip(folds, outputs, strict=True)
         ]
         options.append((np.array(losses), make, outputs))
-    losses, make, outputs = min(options, key=lambda option: option[0].mean())
+    losses, make, outputs = min(options, key=lambda option: np.nan_to_num(option[0].mean(), nan=np.inf))
     test_outputs = _predict(_fit(make, rows, every), x_test, task, classes)
     title = model.title_of_classes if classes else model.title
     return ReferenceFit(model.name, title, losses, outputs, test_outputs)
@@ -143,7 +148,9 @@ def _fit_with_best_setting(
 def _fit(make: Maker, rows: Folds, replica: Replica) -> Any:
     weight = None if rows.weight is None else rows.weight[replica.train].astype("float64")
     x, y = rows.x[replica.train].astype("float64"), np.asarray(rows.y[replica.train])
-    return make(float(len(x) if weight is None else weight.sum())).fit(x, y.reshape(-1), sample_weight=weight)
+    estimator = make(float(len(x) if weight is None else weight.sum()))
+    with warnings.catch_warnings(action="ignore"):  # about settings that do not converge: the held-out loss judges them
+        return estimator.fit(x, y.reshape(-1), sample_weight=weight)
 
 
 def _predict(model: Any, x: np.ndarray, task: str, classes: int) -> np.ndarray:
@@ -152,7 +159,8 @@ def _predict(model: Any, x: np.ndarray, task: str, classes: int) -> np.ndarray:
     if task == "regression":
         return np.asarray(model.predict(x), "float64").reshape(-1, 1)
     if task == "counts":
-        return np.maximum(np.asarray(model.predict(x), "float64"), SMALLEST).reshape(-1, 1)
+        with np.errstate(over="ignore"):
+            return np.clip(np.asarray(model.predict(x), "float64"), SMALLEST, LARGEST).reshape(-1, 1)
     probabilities = np.full((len(x), max(classes, 2)), SMALLEST)
     probabilities[:, np.asarray(model.classes_).astype(int)] = model.predict_proba(x)
     logits = np.log(np.clip(probabilities, SMALLEST, None))

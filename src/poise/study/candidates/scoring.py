@@ -45,12 +45,11 @@ def make_candidate(
     """
     try:
         stage = best_stage(path)
+        losses = None if name == FULL_TRAINING else held_out_losses(held_rows, [*path.stages, path])
     except ValueError as error:
         raise DataError(f"{title_of(name)}: {error}") from None
     candidate = _score_network(name, title_of(name), path, stage, stage.best_strength, rows, test_rows, baseline)
-    if name == FULL_TRAINING:
-        return candidate
-    return replace(candidate, held_out=held_out_losses(held_rows, [*path.stages, path]))
+    return replace(candidate, held_out=losses)
 
 
 def make_selection(

@@ -73,7 +73,7 @@ class PathTrainer:
         return path if source == name else [*path.stages, path][0]
 
     def report_progress(self, share: float, what: str, cost: float) -> None:
-        """Report that a share of the present part is done."""
+        """Report that a share of the current part is done."""
         self.report((self.finished + share * cost) / self.total, what)
 
     def _solve(self, name: str, title: str) -> RegularizationPath:

@@ -1,7 +1,6 @@
 """Columns of dates and times."""
 
 from collections.abc import Sequence
-from datetime import date
 from typing import Any
 
 import numpy as np
@@ -106,9 +105,7 @@ def _present(raw: RawColumn) -> list[str]:
 
 
 def _as_datetimes(values: pd.Series) -> pd.Series:
-    """Return datetimes in UTC without a time zone, from any type of dates of pandas and Arrow."""
-    if isinstance(values.dtype, pd.ArrowDtype) and values.dtype.type is date:  # a day, which knows no time zone
-        values = values.astype("datetime64[us]")
+    """Return datetimes in UTC without a time zone, from any type of dates of pandas."""
     if values.dt.tz is not None:
         values = values.dt.tz_convert("UTC").dt.tz_localize(None)
     return values if isinstance(values.dtype, np.dtype) else values.astype("datetime64[us]")

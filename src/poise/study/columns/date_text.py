@@ -107,6 +107,8 @@ def _is_like_date(label: str) -> bool:
 
 
 def _is_outside(label: str) -> bool:
+    if TWO_DIGIT_YEAR.match(label):  # four digits are then part of a second or a time zone
+        return False
     year = re.search(r"\d{4}", label, re.ASCII)
     return year is not None and not FIRST_YEAR <= int(year[0]) <= LAST_YEAR
 

@@ -53,7 +53,7 @@ def _write_comparison_with_mean(study: Findings) -> str:
     if study.verdict.over_references["mean"].outcome == "helps":
         return ""
     constant = "the class frequencies" if study.table.classes else "the mean"
-    return f"The network predicts no better than {constant}."
+    return f"It is not certain that the network predicts better than {constant}."
 
 
 def _write_outcome(study: Findings, judged: Candidate) -> str:
@@ -87,14 +87,18 @@ def _write_test_rows(study: Findings, judged: Candidate) -> str:
     if agrees is None:
         return f"On the test rows, {numbers}. There are too few test rows for a confidence interval."
     if agrees:
-        return f"The test rows agree within their error: {numbers}."
-    return f"The test rows disagree: {numbers}. This differs from the held-out gain by more than chance explains."
+        return f"The test rows are consistent with this: {numbers}."
+    return f"The test rows disagree: {numbers}. Their gain differs from the held-out gain by more than chance explains."
 
 
 def _write_references(study: Findings) -> str:
     """Return which reference models predict better, and which predict worse."""
     over = study.verdict.over_references
-    names = {reference.name: reference.title for reference in study.references if reference.name != "mean"}
+    names = {
+        reference.name: reference.title
+        for reference in study.references
+        if reference.name != "mean" and np.isfinite(over[reference.name].loss_gain.value)
+    }
     better = [title for name, title in names.items() if over[name].outcome == "hurts"]
     worse = [title for name, title in names.items() if over[name].outcome == "helps"]
     network = "the network" if not has_penalty(study.best) else f"the network with {name_inside(study.best)}"
@@ -102,10 +106,10 @@ def _write_references(study: Findings) -> str:
     if better:
         sentences.append(f"{_join_titles(better)} predict{_ending(better)} better here than {network}.")
     if worse:
-        sentences.append(f"{_join_titles(worse)} predict{_ending(worse)} worse.")
+        sentences.append(f"{_join_titles(worse)} predict{_ending(worse)} worse than {network}.")
     rest = [title for title in names.values() if title not in (*better, *worse)]
     if rest:
-        sentences.append(f"{_join_titles(rest)} predict{_ending(rest)} about as well.")
+        sentences.append(f"{_join_titles(rest)} predict{_ending(rest)} neither clearly better nor clearly worse.")
     return " ".join(sentences)
 
 
@@ -121,7 +125,7 @@ def _ending(titles: list[str]) -> str:
 
 def _explain_no_penalty(study: Findings) -> str:
     if not study.penalized:
-        return "Only a network without a penalty was trained."
+        return "No penalty was requested, so the network without a penalty was chosen."
     return "As requested, the network without a penalty was chosen."
 
 
