@@ -34,6 +34,7 @@ JAX_ONLY = [
         for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "progress", "data")
     ),
     *(f"path/test_{name}.py" for name in ("folds", "ray", "declared_sizes", "model_files", "selection")),
+    "path/test_common_penalty.py",
     *(f"path/test_{name}.py" for name in ("held_predictions", "length", "programs", "quasi_newton", "reduction")),
     "test_compilation_cache.py",
     *("path/test_joint_paths.py", "path/test_identity.py"),

@@ -16,6 +16,7 @@ from poise.penalties import L2
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 from poise.study.candidates.penalties import find_shared_path, get_penalty, make_rules
 from poise.study.columns.folds import Folds
+from poise.study.errors import DataError
 from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 
 Progress = Callable[[float, str], None]
@@ -62,6 +63,10 @@ class PathTrainer:
         self.total = sum(self.costs.values())
         self.finished = 0.0
         self.paths: dict[str, RegularizationPath] = {}
+        try:
+            self.group_rules = make_rules("group", start, rows.encoder.owners)
+        except DataError:  # the kernels that read the inputs of a custom network cannot be determined
+            self.group_rules = None
 
     def path(self, name: str) -> RegularizationPath:
         """Return the path of a candidate."""
@@ -96,4 +101,5 @@ class PathTrainer:
             ),
             checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
             predicted_rows=self.predicted_rows,
+            group_rules=self.group_rules,
         )  # fmt: skip
