@@ -53,7 +53,7 @@ def make_house_prices(seed: int = 0) -> pd.DataFrame:
     size, quality = 0.4 * wealth + random.normal(size=rows), 0.6 * wealth + 0.8 * random.normal(size=rows)
     year = np.clip(1972 + 18 * wealth + 20 * random.normal(size=rows), 1872, 2010).round()
     latent = np.stack([size, quality, (year - year.mean()) / year.std(), random.normal(size=rows)])
-    columns: dict[str, object] = {
+    columns: dict[str, np.ndarray] = {
         "GrLivArea": np.exp(7.25 + 0.3 * size + 0.08 * random.normal(size=rows)).round(),
         "OverallQual": np.clip((6 + 1.4 * quality + 0.4 * random.normal(size=rows)).round(), 1, 10),
         "YearBuilt": year,
