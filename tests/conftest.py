@@ -44,7 +44,7 @@ JAX_ONLY = [
     # Graphs of Keras layers; test_graphs, test_applications and test_behavior compare outputs on every backend.
     *(
         f"compaction/test_{name}.py"
-        for name in ("always_on", "attention", "inputs", "merging", "nesting", "odd_graphs")
+        for name in ("always_on", "attention", "input_groups", "inputs", "merging", "nesting", "odd_graphs")
     ),
     *(f"compaction/test_{name}.py" for name in ("operators", "passing_kinds", "recurrent", "state", "structure")),
     *(f"compaction/test_{name}.py" for name in ("tables", "weight_kinds")),

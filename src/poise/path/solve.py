@@ -81,7 +81,7 @@ def solve_path(
     start = time.perf_counter()
     check_model(model)
     rows_in_memory = None if isinstance(data.x, Stream) else data.rows + data.validation_rows
-    training = complete_training(model, rules, training, rows_in_memory)
+    training = complete_training(model, rules, training, rows_in_memory, adaptive)
     rows = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
     problem = Problem(
         model, rules, resolve_rules(model, rules), training.update or "auto", rows, predicted_rows, group_rules

@@ -96,9 +96,7 @@ class PathTrainer:
             strengths=settings.strengths if has_penalty else np.array([0.0]),
             adaptive=get_penalty(name).adaptive if has_penalty else 0,
             relax=False,
-            training=Training(
-                epochs=0, settle=settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING
-            ),
+            training=Training.full_batch(settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING),
             checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
             predicted_rows=self.predicted_rows,
             group_rules=self.group_rules,
