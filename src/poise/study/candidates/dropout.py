@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from poise.path.chunks import lane_number
 from poise.path.dropout import LaneDropout
 from poise.path.models import inner_optimizer
+from poise.path.training import Replica
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, DROPOUT
 from poise.study.errors import DataError
 
@@ -70,5 +72,11 @@ def add_dropout(network: keras.Model, seed: int) -> keras.Model:
 
 
 def dropout_seed(seed: int, number: int) -> int:
-    """Return the seed of the dropout after a hidden layer, counted from 1."""
-    return (seed + number) % 2**31
+    """Return the seed of the dropout after a hidden layer, counted from 1; each lane adds its number."""
+    return (seed + number) % 2**30
+
+
+def final_seeds(seed: int, layers: int, rate: float) -> list[int]:
+    """Return the seeds with which the network of all training rows was trained, one per hidden layer."""
+    lane = lane_number(Replica(-1, 0, np.arange(0), np.arange(0)), rate)
+    return [dropout_seed(seed, number) + lane for number in range(1, layers + 1)]
