@@ -100,7 +100,8 @@ def test_the_script_trains_the_same_network(sizes, tmp_path, monkeypatch) -> Non
 
     assert script.startswith(f"# wine: Dropout at rate {study.best.strength:.3g}\n")
     assert script.count(f"keras.layers.Dropout({study.best.strength}, seed=") == len(sizes)
-    assert "LaneDropout" not in script and "rules" not in script
+    assert "LaneDropout" not in script
+    assert "rules" not in script
     ours = study.best.model.predict(scope["x"], verbose=0)
     np.testing.assert_allclose(scope["model"].predict(scope["x"], verbose=0), ours, atol=1e-3 * np.ptp(ours))
     assert scope["loss"] == pytest.approx(study.best.loss, rel=1e-4)
@@ -148,7 +149,7 @@ def test_the_report_claims_nothing_about_a_penalty_of_dropout(study, tmp_path) -
     ("settings", "network"),
     [
         ({"model": tiny_model}, "a custom model. Leave it out, or put keras.layers.Dropout into the model."),
-        ({"hidden_layer_sizes": ()}, "a network without hidden layers. Leave it out, or set hidden_layer_sizes."),
+        ({"hidden_layer_sizes": ()}, "a network without hidden layers. Leave it out, or add hidden layers."),
     ],
 )
 def test_requested_dropout_needs_the_built_in_network(settings, network) -> None:

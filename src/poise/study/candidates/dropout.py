@@ -37,7 +37,7 @@ def check_dropout(
         network, remedy = (
             ("a custom model", "or put keras.layers.Dropout into the model")
             if has_custom_model
-            else ("a network without hidden layers", "or set hidden_layer_sizes")
+            else ("a network without hidden layers", "or add hidden layers")
         )
         raise DataError(
             f"The penalty {DROPOUT!r} is only for the built-in network with hidden layers, got {network}. Leave it "
