@@ -1,7 +1,11 @@
 """Names of candidates inside sentences."""
 
+from typing import TYPE_CHECKING
+
 from poise.study.candidates.penalties import PENALTIES
-from poise.study.findings import Candidate
+
+if TYPE_CHECKING:
+    from poise.study.findings import Candidate
 
 
 def quantity_of(name: str) -> str:
@@ -9,7 +13,7 @@ def quantity_of(name: str) -> str:
     return PENALTIES[name].quantity if name in PENALTIES else "strength"
 
 
-def name_inside(candidate: Candidate) -> str:
+def name_inside(candidate: "Candidate") -> str:
     """Return a candidate's name inside a sentence: L2, the group lasso, dropout."""
     title = candidate.title
     if title[1:2].isupper() or title[1:2].isdigit():  # an acronym
