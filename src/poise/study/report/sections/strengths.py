@@ -41,7 +41,8 @@ class StrengthsSection(Section):
         if not penalized:
             return None
         has_stages = any(candidate.path is not candidate.stage for candidate in penalized)
-        legend = [*LEGEND, *([LAST_STAGE] if has_stages else [])]
+        can_select = any(has_penalty(candidate) for candidate in penalized)
+        legend = [*(LEGEND if can_select else LEGEND[:-1]), *([LAST_STAGE] if has_stages else [])]
         return {
             "plot": Plot("paths", draw_paths(study), ALTERNATIVE, legend),
             "baseline": study.baseline,
