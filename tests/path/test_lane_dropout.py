@@ -89,6 +89,9 @@ def test_lanes_have_their_own_rates_and_no_penalty() -> None:
     path = fit(network(LaneDropout(seed=7)), [0.1, 0.2, 0.6])
 
     assert path.table["penalty"].tolist() == [0.0] * 3
+    assert path.rules_at(0.2) == []
+    assert repr(path).startswith("RegularizationPath of dropout: 3 strengths")
+    assert "rate of dropout" in str(path.plot().to_json())
     assert len({*path.table["val_loss"]}) == 3
     for rate in (0.1, 0.2, 0.6):
         assert path.model(rate).layers[1].rate == pytest.approx(rate)
