@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from poise.layer_state import State
 from poise.path import selection, storage
+from poise.path.dropout import lane_dropouts, with_plain_dropout
 from poise.path.model_config import ModelBuilder
 from poise.path.plots import plot_path
 from poise.path.stage_rules import adaptive_rules, plain_rules
@@ -179,7 +180,8 @@ class RegularizationPath:
         """Return the rules under which the lanes of a strength were trained, to train with them again.
 
         In an adaptive stage there is one rule per variable and penalty, with the stage's factors. Weights that the
-        stage before has dropped have infinite factors; in the lanes, they started at zero.
+        stage before has dropped have infinite factors; in the lanes, they started at zero. A path over dropout rates
+        has no rules.
 
         Args:
             strength: Any strength, also between two strengths of the grid.
@@ -189,6 +191,8 @@ class RegularizationPath:
         Raises:
             ValueError: If two variables share a path in an adaptive stage.
         """
+        if self._has_rates:
+            return []
         if not self.stages:
             return plain_rules(self.rules, strength)
         before = self.stages[-1].lanes
@@ -228,7 +232,7 @@ class RegularizationPath:
         weights = self.weights(strength, seed)
         model = self._builder.build()
         model.set_weights(weights)
-        return model
+        return with_plain_dropout(model)
 
     def predict(self, strength: float, x: Any, batch_size: int = 256) -> np.ndarray:
         """Return the predictions of the model of a strength.
@@ -257,6 +261,7 @@ class RegularizationPath:
         sizes = {name: self.lanes.sizes[name][first] for name in grouped}
         title = f"strength of {type(self.rules[0].penalty).__name__} on {self.rules[0].name}"
         title += "; the other rules keep their ratio to it" if len(self.rules) > 1 else ""
+        title = "rate of dropout" if self._has_rates else title
         return plot_path(self._table, sizes, self._builder.label, self._builder.totals, self._marks, title)
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -390,4 +395,10 @@ class RegularizationPath:
 
     @property
     def _headline(self) -> str:
-        return headline(self.lanes, self.rules, len(self.stages), self.seconds)
+        penalties = ", ".join(f"{type(rule.penalty).__name__} on {rule.name}" for rule in self.rules)
+        return headline(self.lanes, "dropout" if self._has_rates else penalties, len(self.stages), self.seconds)
+
+    @property
+    def _has_rates(self) -> bool:
+        """Whether the grid is of dropout rates, and no penalty acted."""
+        return bool(lane_dropouts(self._builder.model))

@@ -7,7 +7,6 @@ import pandas as pd
 
 from poise.path.selection import minimum
 from poise.path.training import Lanes
-from poise.rules.rule import Rule
 
 SHOWN = 10
 """Rows of a printed table, besides those that are marked."""
@@ -76,12 +75,12 @@ def stability_table(lanes: Lanes, features: np.ndarray, names: Sequence) -> pd.D
     return pd.DataFrame(share.T, index=pd.Index(names, name="input"), columns=columns)
 
 
-def headline(lanes: Lanes, rules: Sequence[Rule], stages: int, seconds: float) -> str:
+def headline(lanes: Lanes, subject: str, stages: int, seconds: float) -> str:
     """Return what was trained, in one line.
 
     Args:
         lanes: lanes of the path.
-        rules: rules of the path.
+        subject: what the grid is of: penalties and their rules, or dropout.
         stages: number of adaptive stages before this one.
         seconds: how long it took.
     """
@@ -90,9 +89,8 @@ def headline(lanes: Lanes, rules: Sequence[Rule], stages: int, seconds: float) -
     strengths = len(lanes.table) // len(replicas)
     counts = {"strength": strengths, "fold": folds, "seed": len(full_positions(lanes))}
     size = " × ".join(f"{count} {name}{'s' if count > 1 else ''}" for name, count in counts.items())
-    penalties = ", ".join(f"{type(rule.penalty).__name__} on {rule.name}" for rule in rules)
     after = f", after {stages} adaptive stage{'s'[: stages - 1]}" if stages else ""
-    return f"RegularizationPath of {penalties}: {size}{after}, {seconds:.1f} s"
+    return f"RegularizationPath of {subject}: {size}{after}, {seconds:.1f} s"
 
 
 def printed_table(table: pd.DataFrame, marks: Mapping[str, int]) -> pd.DataFrame:
