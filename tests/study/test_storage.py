@@ -132,11 +132,11 @@ def test_study_json_holds_what_was_found(done, folder) -> None:
         (lambda result: result["files"].update(model=3), "files.model: 3 is not of type 'string'"),
         (
             lambda result: result.update(version=99),
-            "has format version 99, but this version of poise reads 4. Update poise.",
+            "has format version 99, but this version of poise reads 5. Update poise.",
         ),
         (
             lambda result: result.update(version=1),
-            "has format version 1, but this version of poise reads 4. Run the study again.",
+            "has format version 1, but this version of poise reads 5. Run the study again.",
         ),
         (lambda result: result.update(format="poise path"), "holds no saved study: study.json has another format"),
     ],

@@ -1,0 +1,82 @@
+"""The three numbers below the verdict: the gain, the score on the test rows, and the columns (or the strength)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from poise.study.findings import Candidate, Findings, has_penalty
+from poise.study.report.names import name_inside
+from poise.study.report.numbers import format_interval, format_number
+from poise.study.scores import score_name
+
+DIGITS = 2
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """A number of the verdict card.
+
+    Args:
+        label: What it is.
+        value: The number.
+        details: What it is compared with, line by line.
+    """
+
+    label: str
+    value: str
+    details: tuple[str, ...]
+
+
+def list_key_numbers(study: Findings) -> list[KeyNumber]:
+    """Return the three numbers that a reader needs first."""
+    return [_make_gain(study), _make_score(study), _make_columns(study) or _make_strength(study)]
+
+
+def _make_gain(study: Findings) -> KeyNumber:
+    """Return the gain over early stopping in the score, or, without a penalty, the gain over a constant prediction."""
+    judged, score = study[study.verdict.judged], score_name(study.table.task)
+    if has_penalty(judged):
+        gain = study.verdict.over_baseline.score_gain
+        label = f"{score} gained with {name_inside(judged)}, compared with early stopping only"
+    else:
+        gain = study.verdict.over_references["mean"].score_gain
+        label = f"{score} gained, compared with {_name_constant(study)}"
+    ends = format_interval(gain, DIGITS)
+    sign = "+" if gain.value > 0 else ""
+    return KeyNumber(label, f"{sign}{format_number(gain.value, DIGITS)}", (f"95% interval {ends}",) if ends else ())
+
+
+def _make_score(study: Findings) -> KeyNumber:
+    """Return the score of the saved network on the test rows, beside those of the reference models."""
+    saved, score = study.saved, score_name(study.table.task)
+    mean = next(reference for reference in study.references if reference.name == "mean")
+    others = [each for each in study.references if each is not mean and np.isfinite(each.score.value)]
+    best = max(others, key=lambda reference: reference.score.value, default=None)
+    shown = [mean, *([] if best is None else [best])]
+    lines = tuple(f"{each.title.lower()}: {format_number(each.score.value)}" for each in shown)
+    return KeyNumber(f"{score} of the saved network on the test rows", format_number(saved.score.value), lines)
+
+
+def _make_columns(study: Findings) -> KeyNumber | None:
+    """Return the number of selected columns; `None` if none are selected."""
+    selector = study.selector
+    if selector is None or selector.selected is None:
+        return None
+    needed, total = len(study.needed_columns), len(study.encoder.columns)
+    needs = f"the saved network needs {f'all {total:,}' if needed == total else f'{needed:,}'} to predict"
+    return KeyNumber(
+        f"columns selected by {name_inside(selector)}", f"{len(selector.selected):,} of {total:,}", (needs,)
+    )
+
+
+def _make_strength(study: Findings) -> KeyNumber:
+    best: Candidate = study.best
+    if not has_penalty(best):
+        return KeyNumber("columns needed to predict", f"{len(study.needed_columns):,}", ("no penalty is used",))
+    return KeyNumber(
+        f"strength of {name_inside(best)}", format_number(best.strength, DIGITS), ("chosen by cross-validation",)
+    )
+
+
+def _name_constant(study: Findings) -> str:
+    return "the class frequencies" if study.table.classes else "the mean"
