@@ -61,7 +61,7 @@ def done() -> Any:
 @pytest.fixture(autouse=True)
 def a_light_page(monkeypatch) -> None:
     """The report has its own tests."""
-    monkeypatch.setattr(storage, "render_page", lambda study: PAGE)
+    monkeypatch.setattr(storage, "render_page", lambda study, folder: PAGE)
 
 
 @pytest.fixture
@@ -677,7 +677,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path) -> None:
 
 @pytest.mark.parametrize("size", [4, 64, 200])
 def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(storage, "render_page", lambda study: "x" * 300_000)
+    monkeypatch.setattr(storage, "render_page", lambda study, folder: "x" * 300_000)
 
     sentence = r"^.* cannot be written: .*\. (Free some disk space or choose|Choose) another path\.$"
     with _little_room(tmp_path, size), pytest.raises(OSError, match=sentence):

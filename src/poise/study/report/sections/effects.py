@@ -55,10 +55,9 @@ def choose_columns(study: Findings) -> list[str]:
 
 def describe_prediction(study: Findings) -> str:
     """Return what the vertical axis shows."""
-    if len(study.table.classes) > 2:
-        return "probability of a class"
-    if study.table.classes:
-        return f"probability of {study.table.classes[1]}"
+    classes = [*study.table.classes]
+    if classes:
+        return f"probability of {classes[1] if len(classes) == 2 else 'a class'}"
     return "mean count" if study.table.task == "counts" else "prediction"
 
 

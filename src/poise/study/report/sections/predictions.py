@@ -66,4 +66,4 @@ def _show_classes(study: Findings) -> dict[str, Any]:
 def _make_row(counts: np.ndarray, shown: np.ndarray, number: int) -> list[tuple[int, float, bool]]:
     """Return for each predicted class the number of rows, their share of the actual class, and whether it is right."""
     total = max(int(counts.sum()), 1)
-    return [(int(counts[other]), counts[other] / total, bool(other == number)) for other in shown]
+    return [(int(counts[other]), float(counts[other] / total), bool(other == number)) for other in shown]
