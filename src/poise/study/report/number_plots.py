@@ -42,7 +42,7 @@ def draw_number_predictions(predicted: PredictedRows, most: int, seed: int) -> t
 
 def _add_points(figure: go.Figure, column: int, x: np.ndarray, y: np.ndarray, hover: str) -> None:
     figure.add_scatter(
-        x=x, y=y, mode="markers", meta="prediction", opacity=0.55, marker_size=6, row=1, col=column,
+        x=x, y=y, mode="markers", meta="prediction", marker_opacity=0.55, marker_size=6, row=1, col=column,
         hovertemplate=f"{hover}<extra></extra>",
     )  # fmt: skip
 

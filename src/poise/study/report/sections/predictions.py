@@ -15,8 +15,8 @@ from poise.study.scores import score_name
 MOST_CLASSES = 20
 """Classes in the confusion matrix, the most frequent ones."""
 MOST_POINTS = 2000
-IN_UNITS = ("RMSE", "MAE")
-"""Scores in units of the target."""
+LAST_IN_UNITS = "MAE"
+"""The second of the two scores in units of the target, RMSE and MAE."""
 
 
 class PredictionsSection(Section):
@@ -32,8 +32,8 @@ class PredictionsSection(Section):
 def list_metrics(study: Findings) -> list[str]:
     """Return the score and the further scores of the saved network, with their units."""
     scores = {score_name(study.table.task): study.saved.score.value, **study.metrics}
-    units = f" (in units of {study.table.target.name})"
-    return [f"{name} {format_number(value)}{units if name in IN_UNITS else ''}" for name, value in scores.items()]
+    units = {LAST_IN_UNITS: f" (both in units of {study.table.target.name})"}
+    return [f"{name} {format_number(value)}{units.get(name, '')}" for name, value in scores.items()]
 
 
 def _show_numbers(study: Findings) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def _show_numbers(study: Findings) -> dict[str, Any]:
         "Two scatter plots of test rows: the predicted over the actual value, with a line where both are equal, and "
         "the residual, actual minus predicted, over the predicted value."
     )
-    return {"plot": Plot("accuracy", figure, alternative), "drawn": count, "matrix": None}
+    return {"plot": Plot("accuracy", figure, alternative), "drawn": count, "matrix": None, "task": study.table.task}
 
 
 def _show_classes(study: Findings) -> dict[str, Any]:
