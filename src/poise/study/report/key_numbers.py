@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poise.study.findings import Candidate, Findings, has_penalty
+from poise.study.findings import Findings, has_penalty
 from poise.study.report.names import name_inside
 from poise.study.report.numbers import format_interval, format_number
 from poise.study.scores import score_name
@@ -51,10 +51,11 @@ def _make_score(study: Findings) -> KeyNumber:
     saved, score = study.saved, score_name(study.table.task)
     mean = next(reference for reference in study.references if reference.name == "mean")
     others = [each for each in study.references if each is not mean and np.isfinite(each.score.value)]
-    best = max(others, key=lambda reference: reference.score.value, default=None)
-    shown = [mean, *([] if best is None else [best])]
-    lines = tuple(f"{each.title.lower()}: {format_number(each.score.value)}" for each in shown)
-    return KeyNumber(f"{score} of the saved network on the test rows", format_number(saved.score.value), lines)
+    lines = [f"{mean.title.lower()}: {format_number(mean.score.value)}"]
+    if others:
+        best = max(others, key=lambda reference: reference.score.value)
+        lines.append(f"best reference ({best.title.lower()}): {format_number(best.score.value)}")
+    return KeyNumber(f"{score} of the saved network on the test rows", format_number(saved.score.value), tuple(lines))
 
 
 def _make_columns(study: Findings) -> KeyNumber | None:
@@ -70,7 +71,7 @@ def _make_columns(study: Findings) -> KeyNumber | None:
 
 
 def _make_strength(study: Findings) -> KeyNumber:
-    best: Candidate = study.best
+    best = study.best
     if not has_penalty(best):
         return KeyNumber("columns needed to predict", f"{len(study.needed_columns):,}", ("no penalty is used",))
     return KeyNumber(
