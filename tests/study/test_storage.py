@@ -587,7 +587,7 @@ class TestWhatIsThere:
 def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, monkeypatch) -> None:
     before = content_of(folder.parent)
 
-    def fails(study) -> Never:
+    def fails(*_: Any) -> Never:
         raise error
 
     monkeypatch.setattr(storage, failing, fails)
