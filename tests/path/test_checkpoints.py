@@ -131,7 +131,7 @@ def test_size_of_a_chunk_is_measured_once(tmp_path) -> None:
 
 
 REPLICA = Replica(0, 0, np.arange(3), np.arange(3, 5))
-TASK = Task(Training(), [REPLICA], np.zeros((1, 2)), np.ones((2, 1)), {(0, 1): np.ones(2)}, None, [True], 3, 2, 2)
+TASK = Task(Training(), [REPLICA], np.zeros((1, 2)), np.ones((2, 1)), None, {(0, 1): np.ones(2)}, None, [True], 3, 2, 2)
 OTHERS = [
     replace(TASK, replicas=[replace(REPLICA, fold=1)]),
     replace(TASK, replicas=[replace(REPLICA, held=np.arange(3, 6))]),

@@ -15,7 +15,7 @@ from poise.study.result import Study
 from poise.study.run import run_study
 
 NUMBER = r"−?\d[\d.,]*(?:e[+−]?\d+)?"
-PENALTIES = ["l2", "l1", "group", "adaptive", "elasticnet", "sparse_group"]
+PENALTIES = ["l2", "l1", "group", "adaptive", "elasticnet", "sparse_group", "dropout"]
 
 
 def planted(seed: int) -> dict[str, Any]:
@@ -60,6 +60,8 @@ class Claims:
         self.results: Any = study.results
         self.comparisons: Any = study.comparisons
         self.row: Any = self.results.loc[study.chosen]
+        self.judged = self.findings[study.description["verdict"]["judged"]]
+        self.judged_row: Any = self.results.loc[self.judged.name]
         self.has_classes = study.description["data"]["task"] in ("binary", "multiclass")
         self.over: Any = self.comparisons.loc["none"]
         self.shows_loss = False
@@ -98,15 +100,15 @@ class Claims:
                 self.other_score,
             ),
             (
-                rf"The test rows are consistent with this: the loss is {n} without a penalty and {n} with it\.",
+                rf"The test rows are consistent with this: the loss is {n} without (.*) and {n} with it\.",
                 lambda *numbers: self.test_rows(True, *numbers),
             ),
             (
-                rf"The test rows disagree: the loss is {n} without a penalty and {n} with it\.",
+                rf"The test rows disagree: the loss is {n} without (.*) and {n} with it\.",
                 lambda *numbers: self.test_rows(False, *numbers),
             ),
-            (r"The network without a penalty was chosen instead\.", self.hurts),
             (r"Their gain differs from the held-out gain by more than chance explains\.", lambda: None),
+            (r"The network without (.*) was chosen instead\.", self.instead),
             (rf"(?:The|Its) (R²|accuracy|explained deviance) on the test rows is {n}\.", self.score),
             (rf"The 95% confidence interval is {interval}\.", self.score_interval),
             (r"The most frequent class has (\d+)% of these rows\.", self.majority),
@@ -157,10 +159,10 @@ class Claims:
             (r"The saved network (needs .*) to predict\.", self.needs),
             (r"It (needs .*) to predict\.", self.needs),
             (rf"For the network of the selected columns, the (.*) on the test rows is {n}\.", self.selected_score),
-            (rf"The chosen strength of (.*) is {n}, which is inside the grid\.", self.inside),
+            (rf"The chosen (strength|rate) of (.*) is {n}, which is inside the grid\.", self.inside),
             (
-                rf"The chosen strength of (.*) is {n}, the (weakest|strongest) of the grid; a (weaker|stronger) one "
-                r"might predict better\.",
+                rf"The chosen (strength|rate) of (.*) is {n}, the (weakest|strongest|lowest|highest) of the grid; a "
+                r"(weaker|stronger|lower|higher) one might predict better\.",
                 self.at_an_end,
             ),
             (r"Without a penalty there is no strength to choose\.", self.no_penalty),
@@ -171,8 +173,9 @@ class Claims:
             (r"It is unknown whether training converged\.", self.unknown),
             (
                 r"Training stopped after (\d+) steps, because the held-out loss no longer fell\.",
-                lambda steps: self.equal(int(steps), int(self.best.row["settled"])),
+                self.stopped,
             ),
+            (r"Training took all (\d+) steps\.", self.took_all_steps),
         ]
 
     # ------------------------------------------------------------ the verdict
@@ -182,19 +185,22 @@ class Claims:
         assert not self.comparisons.loc["mean", "loss_gain_low"] > 0
 
     def headline(self, subject: str, verb: str, name: str, what: str, shown: str | None, direction: str | None) -> None:
-        judged = self.findings[self.findings.verdict.judged]
         assert verb == self.verb("loss_gain")
         is_requested = self.study.description["settings"]["choose"] is not None
-        assert subject.lower() == (name_inside(judged).lower() if is_requested else "a penalty")
-        assert name == ("it" if is_requested else name_inside(judged))
+        assert subject.lower() == (name_inside(self.judged).lower() if is_requested else self.kind())
+        assert name == ("it" if is_requested else name_inside(self.judged))
         # The score is shown only if its interval supports the same verdict as the loss.
         assert what == (self.row["score_name"] if self.verb("score_gain") == verb else "loss")
         self.shows_loss = what == "loss"
         self.change(shown, direction, -self.over["loss_gain"] if self.shows_loss else self.over["score_gain"])
 
-    def hurts(self) -> None:
+    def kind(self) -> str:
+        return "dropout" if self.judged.name == "dropout" else "a penalty"
+
+    def instead(self, kind: str) -> None:
+        assert kind == self.kind()
         assert self.study.chosen == "none"
-        assert self.verb("loss_gain") == "hurts"
+        assert self.over["loss_gain_high"] < 0
 
     def verb(self, name: str) -> str:
         low, high = self.over[f"{name}_low"], self.over[f"{name}_high"]
@@ -220,15 +226,16 @@ class Claims:
         is_certain = self.over["score_gain_low"] > 0 or self.over["score_gain_high"] < 0
         assert doubt == ("is more than chance explains" if is_certain else "may be chance")
 
-    def test_rows(self, agrees: bool, without: str, penalized: str) -> None:
+    def test_rows(self, agrees: bool, without: str, kind: str, penalized: str) -> None:
+        assert kind == self.kind()
+        row = self.judged_row
         assert without == format_number(self.results.loc["none", "test_loss"], 2)
-        judged = self.results.loc[self.findings.verdict.judged]
-        assert penalized == format_number(judged["test_loss"], 2)
+        assert penalized == format_number(row["test_loss"], 2)
         errors = [
-            (judged["gain_high"] - judged["gain_low"]) / 3.92,
+            (row["gain_high"] - row["gain_low"]) / 3.92,
             (self.over["loss_gain_high"] - self.over["loss_gain_low"]) / 3.92,
         ]
-        difference = abs(judged["gain"] - self.over["loss_gain"])
+        difference = abs(row["gain"] - self.over["loss_gain"])
         assert agrees == (difference <= 1.96 * np.hypot(*errors))
 
     def score(self, name: str, shown: str) -> None:
@@ -283,6 +290,7 @@ class Claims:
             assert columns.value == str(self.used())
         else:
             assert columns.value == format_number(self.best.strength, 2)
+            assert columns.label == f"{self.quantity()} of {name_inside(self.best)}"
 
     def constant(self) -> str:
         return "the class frequencies" if self.has_classes else "the mean"
@@ -364,17 +372,26 @@ class Claims:
 
     # ------------------------------------------------------------ the strength
 
-    def inside(self, name: str, shown: str) -> None:
+    def quantity(self) -> str:
+        return "rate" if self.best.name == "dropout" else "strength"
+
+    def inside(self, quantity: str, name: str, shown: str) -> None:
+        assert quantity == self.quantity()
         assert name == name_inside(self.best)
         assert shown == format_number(self.best.strength, 2)
         assert min(self.best.stage.strengths) < self.best.strength < max(self.best.stage.strengths)
 
-    def at_an_end(self, name: str, shown: str, end: str, other: str) -> None:
+    def at_an_end(self, quantity: str, name: str, shown: str, end: str, other: str) -> None:
+        assert quantity == self.quantity()
         assert name == name_inside(self.best)
         assert shown == format_number(self.best.strength, 2)
         grid = self.best.stage.strengths
-        assert self.best.strength == pytest.approx(min(grid) if end == "weakest" else max(grid))
-        assert other == {"weakest": "weaker", "strongest": "stronger"}[end]
+        assert self.best.strength == pytest.approx(min(grid) if end in ("weakest", "lowest") else max(grid))
+        others = {
+            "strength": {"weakest": "weaker", "strongest": "stronger"},
+            "rate": {"lowest": "lower", "highest": "higher"},
+        }
+        assert other == others[quantity][end]
 
     def held_out(self, loss: str, error: str) -> None:
         lanes = self.best.stage.lanes.table
@@ -383,7 +400,15 @@ class Claims:
         assert error == format_number(folds.std(ddof=1) / np.sqrt(len(folds)), 2)
         assert folds.mean() == pytest.approx(self.best.stage.table["val_loss"].min())  # the lowest of the path
 
+    def stopped(self, steps: str) -> None:
+        assert int(steps) == int(self.best.row["settled"]) < self.study.description["settings"]["max_iter"]
+
+    def took_all_steps(self, steps: str) -> None:
+        assert self.best.name == "dropout"
+        assert int(steps) == int(self.best.row["settled"]) == self.study.description["settings"]["max_iter"]
+
     def converged(self, how: str, shown: str) -> None:
+        assert self.best.name != "dropout"  # no penalty balances the prediction force
         residual = self.row["relative_residual"]
         assert shown == format_number(residual, 2)
         limits = {"converged": (0.0, 1e-3), "nearly converged": (1e-3, 0.05), "": (0.05, np.inf)}[how]
@@ -397,10 +422,6 @@ class Claims:
 
     def no_penalty(self) -> None:
         assert self.study.chosen == "none"
-
-    @staticmethod
-    def equal(shown: Any, value: Any) -> None:
-        assert shown == value
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -419,4 +440,4 @@ def test_every_sentence_is_true(seed) -> None:
     if study.description["settings"]["choose"] is None and len(lowest) > 2:
         # No penalty in front of the chosen one is as good as it.
         penalties = lowest.drop("none")
-        assert penalties[study.chosen] <= penalties.min() + 3 * results.loc[study.chosen, "val_error"] + 1e-6
+        assert penalties[claims.judged.name] <= penalties.min() + 3 * claims.judged.val_error + 1e-6

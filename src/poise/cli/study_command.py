@@ -43,9 +43,9 @@ def study(
     penalty: Annotated[
         list[str] | None,
         typer.Option(
-            help="Penalties to compare: l2, l1, group, adaptive, elasticnet, sparse_group, mcp, scad. Repeatable, or "
-            "separated by commas. A network without a penalty is always trained too.  "
-            "[default: l2,l1,group,adaptive]",
+            help="Penalties to compare: l2, l1, group, adaptive, elasticnet, sparse_group, mcp, scad; and dropout. "
+            "Repeatable, or separated by commas. A network without a penalty is always trained too.  "
+            "[default: l2,l1,group,adaptive,dropout]",
             metavar="NAME",
             show_default=False,
         ),
@@ -53,7 +53,7 @@ def study(
     choose: Annotated[
         str | None,
         typer.Option(
-            help="Choose this penalty regardless of the held-out losses. Pass none to choose no penalty.",
+            help="Choose this penalty, or dropout, regardless of the held-out losses. Pass none to choose no penalty.",
             metavar="NAME",
             show_default=False,
         ),
@@ -114,7 +114,9 @@ def study(
         ),
     ] = None,
     cv: Annotated[int, typer.Option(help="Number of cross-validation folds.", metavar="N")] = 4,
-    strengths: Annotated[int, typer.Option(help="Number of strengths per penalty.", metavar="N")] = 13,
+    strengths: Annotated[
+        int, typer.Option(help="Number of strengths per penalty, and of dropout rates.", metavar="N")
+    ] = 13,
     n_init: Annotated[int, typer.Option(help="Number of random initializations per fold.", metavar="N")] = 1,
     max_iter: Annotated[
         int,

@@ -123,9 +123,12 @@ def even_size(count: int, largest: int) -> int:
 
 
 def lane_number(replica: Replica, strength: float) -> int:
-    """Return a number that depends on nothing but the fold, the seed and the strength of a lane."""
+    """Return a number that depends on nothing but the fold, the seed and the strength of a lane.
+
+    It is below 2**30, so that its sum with another such number is a seed on every backend.
+    """
     words = np.array([strength], "float64").view("uint32")
-    return int(np.random.SeedSequence([replica.fold + 1, replica.seed, *words.tolist()]).generate_state(1)[0])
+    return int(np.random.SeedSequence([replica.fold + 1, replica.seed, *words.tolist()]).generate_state(1)[0] >> 2)
 
 
 def _chunk_shape(members: int, strengths: int, training: Training, width: int, limits: ChunkLimits) -> tuple[int, int]:

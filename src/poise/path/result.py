@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 
 from poise.layer_state import State
 from poise.path import selection, storage
+from poise.path.dropout import with_plain_dropout
 from poise.path.model_config import ModelBuilder
 from poise.path.plots import plot_path
 from poise.path.stage_rules import adaptive_rules, plain_rules
@@ -228,7 +229,7 @@ class RegularizationPath:
         weights = self.weights(strength, seed)
         model = self._builder.build()
         model.set_weights(weights)
-        return model
+        return with_plain_dropout(model)
 
     def predict(self, strength: float, x: Any, batch_size: int = 256) -> np.ndarray:
         """Return the predictions of the model of a strength.

@@ -78,7 +78,7 @@ class LaneRunner:
         """Train replicas at strengths.
 
         Args:
-            strengths: (strengths,) of the first rule.
+            strengths: (strengths,) of the first rule; or dropout rates, if the model has `LaneDropout` layers.
             factors: maps (index of a target, number of a rule) to the factors of its penalty, (replicas, strengths,
                 groups or *shape). None: the factors of the rules.
             report: called with the share of the work that is done.
@@ -89,7 +89,8 @@ class LaneRunner:
         training = self.training if training is None else training
         executor = self._executor = self._executor or self._start_executor(self.problem)
         ratios = self.problem.strength_ratios
-        per_rule = np.asarray(strengths, "float64")[:, None] * (0.0 * ratios if is_free else ratios)
+        grid, has_rates = np.asarray(strengths, "float64"), self.problem.has_rates
+        per_rule = grid[:, None] * (0.0 * ratios if is_free or has_rates else ratios)
         inputs = self._reduction.find_inputs(factors or {})
         limits = self._limits(executor, training, inputs)
         width = self._width(len(strengths), training, limits)
@@ -106,6 +107,7 @@ class LaneRunner:
                 members,
                 np.array(numbers),
                 per_rule[chunk.columns],
+                grid[chunk.columns] if has_rates else None,
                 {key: value[np.ix_(chunk.rows, chunk.columns)] for key, value in (factors or {}).items()},
                 _mean_lengths(chunks, results, chunk.columns) if takes_lengths else None,
                 [row in full for row in chunk.rows],
@@ -141,7 +143,7 @@ class LaneRunner:
                     self._checkpoint.write(task, arrays)
                 results[number] = arrays
                 report_share(0.0)
-        return self._gather(chunks, results, replicas, np.asarray(strengths, "float64"))
+        return self._gather(chunks, results, replicas, grid)
 
     def close(self) -> None:
         """Stop the executor."""

@@ -14,7 +14,7 @@ import pandas as pd
 from poise.compaction import compact
 from poise.path.result import RegularizationPath
 from poise.study.candidates.choice import row_at
-from poise.study.candidates.penalties import get_penalty, selects_columns
+from poise.study.candidates.penalties import DROPOUT, get_penalty, selects_columns
 from poise.study.columns.encoding import Encoder
 from poise.study.held_out import HeldOutLosses
 from poise.study.importance import PartialDependence
@@ -28,12 +28,13 @@ from poise.study.watching import WatchedTraining
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A network with a penalty, or without one, and the results of its path.
+    """A network with a penalty or dropout, or without, and the results of its path.
 
     Args:
-        name: `"none"`, `"full_training"`, the name of the penalty, or `"selection"`.
+        name: `"none"`, `"full_training"`, the name of the penalty, `"dropout"`, or `"selection"`.
         title: The name in tables and sentences.
         path: The regularization path; after adaptive stages the last one, and without a penalty the path of strength 0.
+            The strengths of dropout are its rates.
         stage: The stage that predicts: of the path and its stages the one with the lowest held-out loss.
         strength: The strength that predicts: the one in `stage` with the lowest held-out loss.
         columns: The columns that the network of `strength` reads; `None` if they cannot be determined.
@@ -118,8 +119,8 @@ class Findings:
     Args:
         table: The data.
         settings: The settings.
-        candidates: First the baseline, then the network without a penalty that takes all steps, then each penalty in
-            the order requested.
+        candidates: First the baseline, then the network without a penalty that takes all steps, then each penalty and
+            dropout in the order requested.
         chosen: The name of the chosen candidate: the first penalty that is not significantly worse than the one with
             the lowest held-out loss (paired over rows, one-sided, 5%); the baseline if that penalty hurts; or the one
             requested.
@@ -168,8 +169,8 @@ class Findings:
 
     @property
     def penalized(self) -> list[Candidate]:
-        """The candidates with a penalty."""
-        return [candidate for candidate in self.candidates if has_penalty(candidate)]
+        """The candidates with a penalty or dropout."""
+        return [candidate for candidate in self.candidates if is_regularized(candidate)]
 
     @property
     def best(self) -> Candidate:
@@ -270,9 +271,14 @@ def choose_saved(
     return (selection or choose_selector(candidates) or best) if settings.sparse else best
 
 
+def is_regularized(candidate: Candidate) -> bool:
+    """Return whether a candidate has a penalty or dropout, and so competes with the baseline."""
+    return candidate.name not in (NO_PENALTY, FULL_TRAINING)
+
+
 def has_penalty(candidate: Candidate) -> bool:
     """Return whether a candidate has a penalty."""
-    return candidate.name not in (NO_PENALTY, FULL_TRAINING)
+    return is_regularized(candidate) and candidate.name != DROPOUT
 
 
 def flatten_estimate(name: str, estimate: Estimate) -> dict[str, float]:

@@ -26,7 +26,7 @@ from poise.penalties import Penalty
 from poise.rules.rule import Rule
 from poise.study.candidates.choice import best_stage, row_at
 from poise.study.candidates.network import ModelFunction, build_start
-from poise.study.candidates.penalties import get_penalty, make_rules
+from poise.study.candidates.penalties import DROPOUT, get_penalty, make_rules
 from poise.study.columns.encoding import LARGEST
 from poise.study.columns.folds import standardize
 from poise.study.columns.number_column import set_constants_to_zero
@@ -134,6 +134,8 @@ class PathEstimator(BaseEstimator):
         """Return the rules and the number of adaptive stages."""
         if self.penalty is None:
             raise ValueError("penalty must be a name such as 'l2', a penalty, a rule or a list of them, got None.")
+        if self.penalty == DROPOUT:
+            raise ValueError("penalty='dropout' is only for poise.run_study. Pass a penalty such as 'l2'.")
         if isinstance(self.penalty, str):
             rules = make_rules(self.penalty, start, [*map(str, range(features))])
             default = get_penalty(self.penalty).adaptive

@@ -15,6 +15,7 @@ from poise.study.file_options import FileOptions
 from poise.study.loading import read_study
 from poise.study.predictions import predict_rows
 from poise.study.report.comparison import compare_candidates, list_networks
+from poise.study.report.names import quantity_of
 from poise.study.report.numbers import format_number
 from poise.study.sources import Source, load, take_frame
 
@@ -270,7 +271,8 @@ class Study:
         data = self.description["data"]
         saved = self.results.loc[self.description["saved"]].to_dict()
         score = f"{saved['score_name']} {format_number(saved['score'], 2)} on the test rows"
-        network = f"{saved['title']} at strength {format_number(saved['strength'], 2)}: {score}"
+        strength = f"{quantity_of(self.description['saved'])} {format_number(saved['strength'], 2)}"
+        network = f"{saved['title']} at {strength}: {score}"
         inferred = ", inferred; set task to change it" if data.get("task_reason") else ""
         task = f"{data['task']} of {data['target']!r}{inferred}"
         return f"Study of {data['name']!r} ({task})\n{self.headline}\n{network}"

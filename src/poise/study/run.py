@@ -1,13 +1,13 @@
 """Run a study: compare penalties on a table, choose one and its strength, and select columns.
 
 Test rows are held out first; only the final scores and the importance of columns use them. The training rows are
-encoded once per fold, by the training rows of that fold. Then one path runs for each penalty, and the network is
-trained twice without a penalty: with early stopping and with all steps. All start from the same initial weights and
-take full-batch steps. Reference models are fitted to the same rows. The strength with the lowest held-out loss
-predicts. Columns are selected at the largest strength whose held-out loss is within one standard error of the lowest,
-or, after adaptive stages, at the strength with the lowest held-out loss; the network of the selected columns is
-scored as well. The verdict compares the chosen penalty with early stopping on all training rows
-(`poise.study.verdict`). The importance of a column is measured in the saved network.
+encoded once per fold, by the training rows of that fold. Then one path runs for each penalty and for dropout, which is
+compared like a penalty, and the network is trained twice without them: with early stopping and with all steps. All
+start from the same initial weights and take full-batch steps. Reference models are fitted to the same rows. The
+strength with the lowest held-out loss predicts. Columns are selected at the largest strength whose held-out loss is
+within one standard error of the lowest, or, after adaptive stages, at the strength with the lowest held-out loss; the
+network of the selected columns is scored as well. The verdict compares the chosen penalty with early stopping on all
+training rows (`poise.study.verdict`). The importance of a column is measured in the saved network.
 """
 
 import os
@@ -21,6 +21,7 @@ import keras
 from poise.compaction.inputs import read_inputs
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import check_executor
+from poise.study.candidates.dropout import check_dropout
 from poise.study.candidates.network import ModelFunction, build_start
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, get_penalty
 from poise.study.candidates.scoring import make_candidate, make_selection, score_references
@@ -29,7 +30,7 @@ from poise.study.columns.folds import Folds, encode_folds
 from poise.study.columns.text_rules import check_missing
 from poise.study.encoded_rows import encode_test_rows
 from poise.study.errors import DataError
-from poise.study.findings import Candidate, Findings, Reference, choose_saved, choose_selector, has_penalty
+from poise.study.findings import Candidate, Findings, Reference, choose_saved, choose_selector, is_regularized
 from poise.study.headers import as_name, as_names, as_types
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, release_predictions
 from poise.study.importance import measure_importance
@@ -82,8 +83,8 @@ def run_study(
 ) -> Study:
     """Find out whether a penalty helps a network on a table, which penalty, how strong, and which columns it selects.
 
-    The baseline is the same network without a penalty, with early stopping. The mean or the class frequencies, a linear
-    model and boosted trees are fitted to the same rows, for reference.
+    The baseline is the same network without a penalty, with early stopping. Dropout is compared like a penalty. The
+    mean or the class frequencies, a linear model and boosted trees are fitted to the same rows, for reference.
 
     Args:
         data: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, the path of a CSV, TSV, Parquet, Excel or NPZ file,
@@ -92,10 +93,12 @@ def run_study(
         target: The column to predict. Default: `None`, for built-in tables, which have their own.
         task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers it from the
             target. The result says what was inferred.
-        penalties: Any of `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"` and
-            `"scad"`. A network without a penalty is always trained as well. Default:
-            `("l2", "l1", "group", "adaptive")`.
-        choose: The penalty to choose, whatever the held-out losses are; `"none"` for no penalty. Default: `None`.
+        penalties: Any of `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"`, `"scad"`
+            and `"dropout"`, which is compared like a penalty, with rates as its strengths. A network without a penalty
+            is always trained as well. Default: `("l2", "l1", "group", "adaptive", "dropout")`; without dropout if the
+            network is a custom one or has no hidden layers.
+        choose: The penalty to choose, or `"dropout"`, whatever the held-out losses are; `"none"` for no penalty.
+            Default: `None`.
         hidden_layer_sizes: The units of each hidden layer; `()` is a linear model. Default: `(64,)`.
         model: A custom network: a function that takes the number of inputs and the number of outputs and returns a
             built Keras model, or the import path of such a function as text, `"module:function"`. If the model is
@@ -111,7 +114,7 @@ def run_study(
             `"date"`, `"text"` (categories if the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which
             detects the type of every column.
         cv: The number of folds. Default: 4.
-        strengths: The number of strengths per path. Default: 13.
+        strengths: The number of strengths per path, or of dropout rates. Default: 13.
         n_init: The number of random initializations per fold. Default: 1.
         max_iter: Full-batch steps per training (with more than 8,192 rows, each step uses the next 4,096 rows).
             Default: 800.
@@ -155,8 +158,10 @@ def run_study(
     """
     start_time = time.perf_counter()
     report = progress or (lambda share, what: None)
+    names = tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY))
+    names, notes = check_dropout(names, choose, hidden_layer_sizes, model is not None)
     settings = Settings(
-        tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY)), choose, tuple(hidden_layer_sizes),
+        names, choose, tuple(hidden_layer_sizes),
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, as_names(drop, "drop"), as_names(keep, "keep"),
         as_types(types), delimiter, decimal, encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
@@ -174,7 +179,7 @@ def run_study(
         encoding=encoding, sheet=sheet, skip_rows=skip_rows, comment=comment, missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
-    table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test)))
+    table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test), *notes))
     rows = encode_folds(table, training, split_folds(table, training, cv, seed))
     start = _build_start(table, rows, settings, model)
     if sparse and read_inputs(start, start.get_weights()) is None:
@@ -236,7 +241,7 @@ def _choose(
     It is the penalty that the held-out losses choose, unless it predicts worse than the baseline; or the one requested.
     """
     by_name = {candidate.name: candidate for candidate in candidates}
-    penalties = [candidate for candidate in candidates if has_penalty(candidate)]
+    penalties = [candidate for candidate in candidates if is_regularized(candidate)]
     if settings.choose or not penalties:
         penalties = [by_name[settings.choose or NO_PENALTY]]
     judged = penalties[choose_candidate(_losses_of(penalties))].name

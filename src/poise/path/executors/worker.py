@@ -81,6 +81,7 @@ class LaneWorker:
                 [few_rows],
                 np.zeros((1, lanes), int),
                 strengths,
+                None,
                 {},
                 None,
                 [False],

@@ -93,6 +93,7 @@ class Task:
         replicas: rows that they train on and that judge them.
         lane_numbers: (replicas, strengths) an integer per lane, of which its dropout is a function.
         strengths: (strengths, rules) float64.
+        rates: (strengths,) float64, the rates of the model's `LaneDropout` layers; None if it has none.
         factors: factors of the penalties; empty for those that the rules have.
         lengths: (strengths,) epochs or settling steps of lanes without held-out rows, as the folds chose them; None to
             train to the end or to let the held-out losses choose.
@@ -108,6 +109,7 @@ class Task:
     replicas: list[Replica]
     lane_numbers: np.ndarray
     strengths: np.ndarray
+    rates: np.ndarray | None
     factors: Mapping[tuple[int, int], np.ndarray]
     lengths: np.ndarray | None
     keeps_weights: list[bool]
@@ -131,8 +133,8 @@ class Task:
             factors={key: value[both] for key, value in self.factors.items()},
         )
         if axis:
-            lengths = None if self.lengths is None else self.lengths[part]
-            return replace(task, strengths=self.strengths[part], lengths=lengths)
+            rates, lengths = (None if each is None else each[part] for each in (self.rates, self.lengths))
+            return replace(task, strengths=self.strengths[part], rates=rates, lengths=lengths)
         assert isinstance(part, slice)
         return replace(task, replicas=self.replicas[part], keeps_weights=self.keeps_weights[part])
 

@@ -72,8 +72,7 @@ class OptimizerSettler:
         self._rate = first_learning_rate(problem.optimizer.inner_optimizer)
 
     def start(self, task: Task, state: LaneState, anchors: list[np.ndarray]) -> LaneState:
-        problem, numbers = self._problem, np.zeros(task.shape, int)
-        inner = initial_state(problem, problem.settler, anchors, anchors, numbers, task.strengths).inner
+        inner = initial_state(self._problem, self._problem.settler, anchors, anchors, task).inner
         return LaneState(state.trained, state.fixed, inner)
 
     def take_steps(self, part: Part, done: np.ndarray, span: Span) -> LaneState:

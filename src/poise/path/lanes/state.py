@@ -7,7 +7,8 @@ import jax
 import numpy as np
 
 from poise.optimizer.penalized import PenalizedOptimizer
-from poise.path.lanes.problem import LaneProblem, LaneState
+from poise.path.dropout import lane_dropouts
+from poise.path.lanes.problem import LaneProblem, LaneState, Task
 
 
 def initial_state(
@@ -15,8 +16,7 @@ def initial_state(
     optimizer: PenalizedOptimizer,
     starts: Sequence[np.ndarray],
     anchors: Sequence[np.ndarray],
-    lane_numbers: np.ndarray,
-    strengths: np.ndarray,
+    task: Task,
 ) -> LaneState:
     """Return the state before the first step, in NumPy arrays.
 
@@ -25,19 +25,22 @@ def initial_state(
         optimizer: `problem.optimizer` or `problem.settler`.
         starts: first values of the trained variables, (replicas, *shape) each.
         anchors: values at which `Anchored` penalties start, likewise.
-        lane_numbers, strengths: as in `Task`.
+        task: the lanes.
     """
-    shape = lane_numbers.shape
+    shape = task.shape
     trained = [np.broadcast_to(np.asarray(w)[:, None], (*shape, *w.shape[1:])) for w in starts]
-    fixed = []
+    fixed, rates = [], {id(layer.rate) for layer in lane_dropouts(problem.network.model)}
     for variable in problem.network.model.non_trainable_variables:
         value = np.broadcast_to(np.asarray(variable.value), (*shape, *variable.shape))
         if variable.name.endswith("seed_generator_state"):
-            value = value + np.stack([lane_numbers, np.zeros_like(lane_numbers)], axis=-1).astype(value.dtype)
+            numbers = task.lane_numbers
+            value = value + np.stack([numbers, np.zeros_like(numbers)], axis=-1).astype(value.dtype)
+        if id(variable) in rates and task.rates is not None:
+            value = np.broadcast_to(task.rates.astype(value.dtype), shape)
         fixed.append(value)
     per_lane: dict[int, Any] = {}
     for number, variable in optimizer.strength.variables.items():
-        per_lane[id(variable)] = np.asarray(strengths[:, number], variable.dtype)
+        per_lane[id(variable)] = np.asarray(task.strengths[:, number], variable.dtype)
     for target in optimizer.targets:
         for _, variable in target.anchors:
             per_lane[id(variable)] = np.asarray(anchors[target.index])[:, None]

@@ -66,11 +66,11 @@ class LaneTrainer:
         progress = _Progress(total * (2 if training.start == "dense" else 1) + (training.settle or 0), report)
         first = anchors
         if training.start == "dense":
-            # One lane per replica without the penalty.
-            dense = replace(task.part(slice(0, 1), 1), strengths=0.0 * task.strengths[:1], lengths=None)
-            state = initial_state(problem, problem.optimizer, anchors, anchors, dense.lane_numbers, dense.strengths)
+            # One lane per replica without the penalty or dropout.
+            dense = replace(task.part(slice(0, 1), 1), strengths=0.0 * task.strengths[:1], rates=None, lengths=None)
+            state = initial_state(problem, problem.optimizer, anchors, anchors, dense)
             first = [w[:, 0] for w in self._train(dense, state, None, progress)[0].trained]
-        state = initial_state(problem, problem.optimizer, first, anchors, task.lane_numbers, task.strengths)
+        state = initial_state(problem, problem.optimizer, first, anchors, task)
         settled, epochs = np.zeros(task.shape, int), None
         predictions = None
         if self._predicted_rows and self._chooses(task):
@@ -102,7 +102,7 @@ class LaneTrainer:
         """Return how long one training step of these lanes takes, without compilation."""
         problem, source, training = self._problem, self._source, self._training
         first = stack_starts(starts)
-        state = initial_state(problem, problem.optimizer, first, first, task.lane_numbers, task.strengths)
+        state = initial_state(problem, problem.optimizer, first, first, task)
         parts = self._split(task, state)
         seconds = []
         for _ in range(1 + TIMED_EPOCHS):  # the first compiles

@@ -1,4 +1,7 @@
-"""The penalties that a study can compare, by name, and the rules that each makes for a network."""
+"""The penalties that a study can compare, by name, and the rules that each makes for a network.
+
+Dropout is compared with them, in the same way.
+"""
 
 import glob
 from collections.abc import Callable, Sequence
@@ -19,6 +22,8 @@ LATER_KERNELS = 0.5
 ReLU could otherwise shrink a layer and grow the next.
 """
 
+DROPOUT = "dropout"
+
 Groups = list[list[int]]
 
 
@@ -33,6 +38,7 @@ class StudyPenalty:
         drops_columns: Whether it acts on the first kernels with one group per column, and L2 on the others.
         adaptive: The number of adaptive stages. Default: 0.
         first_stage: The name of the penalty whose path is the first of the stages. Default: `None`.
+        quantity: What the values of its path are called. Default: `"strength"`.
     """
 
     title: str
@@ -41,6 +47,7 @@ class StudyPenalty:
     drops_columns: bool = False
     adaptive: int = 0
     first_stage: str | None = None
+    quantity: str = "strength"
 
 
 def _make_group_lasso(groups: Groups) -> GroupLasso:
@@ -67,9 +74,11 @@ PENALTIES = {
     ),
     "mcp": StudyPenalty("MCP", "sets single weights to zero and leaves large ones unchanged", MCP),
     "scad": StudyPenalty("SCAD", "sets single weights to zero and leaves large ones unchanged", SCAD),
+    # Its path has L2 at strength 0, as the networks without a penalty have it.
+    DROPOUT: StudyPenalty("Dropout", "sets random hidden units to zero in training", L2, quantity="rate"),
 }  # fmt: skip
 """A new penalty is one entry here; `poise.run_study`, the command and the estimators accept its name."""
-DEFAULT_PENALTIES = ("l2", "l1", "group", "adaptive")
+DEFAULT_PENALTIES = ("l2", "l1", "group", "adaptive", DROPOUT)
 
 
 def get_penalty(name: str) -> StudyPenalty:

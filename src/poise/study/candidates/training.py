@@ -1,4 +1,4 @@
-"""Train the paths of a study: one for each penalty, and the networks without a penalty."""
+"""Train the paths of a study: one for each penalty and for dropout, and the networks without a penalty."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from poise.path.solve import solve_path
 from poise.path.training import Training
 from poise.penalties import L2
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
-from poise.study.candidates.penalties import find_shared_path, get_penalty, make_rules
+from poise.study.candidates.dropout import add_dropout, dropout_rates
+from poise.study.candidates.penalties import DROPOUT, find_shared_path, get_penalty, make_rules
 from poise.study.columns.folds import Folds
 from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 
@@ -77,19 +78,21 @@ class PathTrainer:
         self.report((self.finished + share * cost) / self.total, what)
 
     def _solve(self, name: str, title: str) -> RegularizationPath:
-        has_penalty = name not in WITHOUT_PENALTY
-        if not has_penalty:
-            rules = [Rule(list(PENALIZED_BY_DEFAULT), L2())]
+        rows, settings, start = self.rows, self.settings, self.start
+        strengths: int | np.ndarray = settings.strengths
+        if name in WITHOUT_PENALTY:
+            rules, strengths = [Rule(list(PENALIZED_BY_DEFAULT), L2())], np.array([0.0])
         else:
-            rules = make_rules(name, self.start, self.rows.encoder.owners)
-        rows, settings = self.rows, self.settings
+            rules = make_rules(name, start, rows.encoder.owners)
+        if name == DROPOUT:
+            start, strengths = add_dropout(start, settings.seed), dropout_rates(settings.strengths)
         replicas = [replace(replica, seed=seed) for seed in range(settings.n_init) for replica in rows.replicas]
         return solve_path(
-            self.start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
+            start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
             executor=self.executor,
             report=lambda share: self.report_progress(share, title, self.costs[name]),
-            strengths=settings.strengths if has_penalty else np.array([0.0]),
-            adaptive=get_penalty(name).adaptive if has_penalty else 0,
+            strengths=strengths,
+            adaptive=0 if name in WITHOUT_PENALTY else get_penalty(name).adaptive,
             relax=False,
             training=Training(
                 epochs=0, settle=settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING

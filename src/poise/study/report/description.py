@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from poise.study.findings import Candidate, Findings, Reference, flatten_estimate, has_penalty
+from poise.study.findings import Candidate, Findings, Reference, flatten_estimate, is_regularized
 from poise.study.report.schema import FORMAT, VERSION
 from poise.study.report.sentences import write_answer, write_headline
 from poise.study.settings import NO_PENALTY
@@ -133,7 +133,7 @@ def _describe_verdict(study: Findings) -> dict:
     over = {NO_PENALTY: verdict.over_baseline, **verdict.over_references}
     return {
         "judged": verdict.judged,
-        "outcome": verdict.over_baseline.outcome if has_penalty(study[verdict.judged]) else None,
+        "outcome": verdict.over_baseline.outcome if is_regularized(study[verdict.judged]) else None,
         "agrees_with_test_rows": verdict.agrees_with(study[verdict.judged].gain),
         "comparisons": [
             {

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poise.study.findings import Findings, has_penalty
-from poise.study.report.names import name_inside
+from poise.study.findings import Findings, is_regularized
+from poise.study.report.names import name_inside, quantity_of
 from poise.study.report.numbers import format_interval, format_number
 from poise.study.scores import score_name
 
@@ -35,7 +35,7 @@ def list_key_numbers(study: Findings) -> list[KeyNumber]:
 def _make_gain(study: Findings) -> KeyNumber:
     """Return the gain over early stopping in the score, or, without a penalty, the gain over a constant prediction."""
     judged, score = study[study.verdict.judged], score_name(study.table.task)
-    if has_penalty(judged):
+    if is_regularized(judged):
         gain = study.verdict.over_baseline.score_gain
         label = f"{score} gained with {name_inside(judged)}, compared with early stopping only"
     else:
@@ -72,11 +72,10 @@ def _make_columns(study: Findings) -> KeyNumber | None:
 
 def _make_strength(study: Findings) -> KeyNumber:
     best = study.best
-    if not has_penalty(best):
+    if not is_regularized(best):
         return KeyNumber("columns needed to predict", f"{len(study.needed_columns):,}", ("no penalty is used",))
-    return KeyNumber(
-        f"strength of {name_inside(best)}", format_number(best.strength, DIGITS), ("chosen by cross-validation",)
-    )
+    label = f"{quantity_of(best.name)} of {name_inside(best)}"
+    return KeyNumber(label, format_number(best.strength, DIGITS), ("chosen by cross-validation",))
 
 
 def _name_constant(study: Findings) -> str:

@@ -13,9 +13,9 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from poise.study.findings import Findings, has_penalty
+from poise.study.findings import Findings, has_penalty, is_regularized
 from poise.study.report.description import versions
-from poise.study.report.names import name_inside
+from poise.study.report.names import name_inside, quantity_of
 from poise.study.report.numbers import format_number, list_names
 from poise.study.report.script import default_folder
 from poise.study.report.sections.answer import AnswerSection
@@ -57,7 +57,9 @@ def render_page(study: Findings, folder: str | None = None) -> str:
     environment.filters["shell"] = shlex.quote
     environment.globals |= {
         "has_penalty": has_penalty,
+        "is_regularized": is_regularized,
         "name_inside": name_inside,
+        "quantity_of": quantity_of,
         "explain_selection": explain_selection,
         "write_convergence": write_convergence,
         "folder": folder or default_folder(study),

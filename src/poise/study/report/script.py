@@ -13,8 +13,11 @@ from jinja2 import Environment, PackageLoader
 from poise.path.data.batches import settling_batch_size
 from poise.rules.members import path_of
 from poise.rules.rule import Role, Rule
+from poise.study.candidates.dropout import final_seeds
+from poise.study.candidates.penalties import DROPOUT
 from poise.study.file_options import FileOptions
 from poise.study.findings import Findings, has_penalty
+from poise.study.report.names import quantity_of
 from poise.study.splits import split_test_rows
 from poise.study.weights import relative_weights
 
@@ -53,7 +56,7 @@ def write_script(study: Findings, folder: str | None = None) -> str:
     # Python and not HTML: the page escapes the result as a whole.
     environment = Environment(loader=PackageLoader("poise.study.report"), trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("code.py.j2").render(
-        title=" ".join(f"{table.name}: {saved.title} at strength {saved.strength:.3g}".split()),
+        title=" ".join(f"{table.name}: {saved.title} at {quantity_of(saved.name)} {saved.strength:.3g}".split()),
         folder=_quote(folder or default_folder(study)),
         arguments=_read_arguments(study),
         settings=settings,
@@ -67,6 +70,8 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         is_weighted=relative_weights(table.weight, training) is not None,
         inputs=len(study.encoder.inputs),
         outputs=saved.model.output_shape[-1],
+        rate=saved.strength,
+        dropout_seeds=_list_dropout_seeds(study),
         activation=', activation="exponential"' if table.task == "counts" else "",
         rules=[write_rule(rule, custom) for rule in rules],
         loss=LOSSES[table.task],
@@ -81,6 +86,12 @@ def write_loading_script(study: Findings, folder: str | None = None) -> str:
     return environment.get_template("load.py.j2").render(
         folder=_quote(folder or default_folder(study)), source=_quote(source), is_file=source not in READ_ONCE
     )
+
+
+def _list_dropout_seeds(study: Findings) -> list[int]:
+    """The seeds of the dropout after each hidden layer; none if the saved network has no dropout."""
+    saved, settings = study.saved, study.settings
+    return final_seeds(settings.seed, len(settings.hidden_layer_sizes), saved.strength) if saved.name == DROPOUT else []
 
 
 def _read_arguments(study: Findings) -> str:

@@ -1,4 +1,4 @@
-"""The answer of a study in sentences: does a penalty help, which columns are selected, and how certain is that.
+"""The answer of a study in sentences: does a penalty or dropout help, which columns are selected, how certain is that.
 
 Every sentence is computed from the numbers and claims no more than they show: if the interval of the gain contains
 zero, it says that there is no clear difference. A sentence has at most two numbers.
@@ -6,8 +6,8 @@ zero, it says that there is no clear difference. A sentence has at most two numb
 
 import numpy as np
 
-from poise.study.findings import Candidate, Findings, has_penalty
-from poise.study.report.names import capitalize, name_inside
+from poise.study.findings import Candidate, Findings, has_penalty, is_regularized
+from poise.study.report.names import capitalize, name_inside, quantity_of
 from poise.study.report.numbers import format_interval, format_number, format_with_error, join_words
 from poise.study.report.selection_sentences import write_selection
 from poise.study.scores import Estimate, score_name
@@ -16,6 +16,11 @@ from poise.study.verdict import find_outcome
 NEARLY = 0.05
 """A relative residual below this is close to convergence."""
 DIGITS = 2
+ENDS = {
+    "strength": (("weakest", "weaker"), ("strongest", "stronger")),
+    "rate": (("lowest", "lower"), ("highest", "higher")),
+}
+"""By what is chosen along a path: what its first and its last value are, and what a value beyond them would be."""
 
 
 def write_answer(study: Findings) -> list[str]:
@@ -34,6 +39,10 @@ def write_headline(study: Findings) -> str:
 def write_convergence(candidate: Candidate) -> str:
     """Return a sentence on how the training at the chosen strength ended."""
     residual, steps = float(candidate.row["relative_residual"]), int(candidate.row["settled"])
+    has_stopped = steps < (candidate.stage.training.settle or 0)
+    stop = f"Training stopped after {steps} steps, because the held-out loss no longer fell."
+    if not has_penalty(candidate):  # no penalty balances the prediction force
+        return stop if has_stopped else f"Training took all {steps} steps."
     if not np.isfinite(residual):
         return "It is unknown whether training converged."
     share = f"(relative residual {format_number(residual, DIGITS)})"
@@ -41,8 +50,8 @@ def write_convergence(candidate: Candidate) -> str:
         return f"Training converged {share}."
     if residual <= NEARLY:
         return f"Training nearly converged {share}."
-    if steps < (candidate.stage.training.settle or 0):
-        return f"Training stopped after {steps} steps, because the held-out loss no longer fell."
+    if has_stopped:
+        return stop
     return f"Training did not converge {share}. More steps may help."
 
 
@@ -50,9 +59,9 @@ def _write_verdict(study: Findings) -> list[str]:
     """Return the sentences of the first paragraph."""
     parts = [_write_comparison_with_mean(study)]
     judged = study[study.verdict.judged]
-    if has_penalty(judged):
+    if is_regularized(judged):
         parts += [*_write_outcome(study, judged), _write_test_rows(study, judged)]
-        parts += [] if judged is study.best else ["The network without a penalty was chosen instead."]
+        parts += [] if judged is study.best else [f"The network without {_name_kind(judged)} was chosen instead."]
     else:
         parts.append(_explain_no_penalty(study))
     return [part for part in [*parts, _write_score(study), _write_references(study)] if part]
@@ -74,13 +83,15 @@ def _write_outcome(study: Findings, judged: Candidate) -> list[str]:
     """
     comparison, score = study.verdict.over_baseline, score_name(study.table.task)
     is_requested = study.settings.choose is not None
-    penalty = f"{capitalize(name_inside(judged))}, chosen by request," if is_requested else "A penalty"
+    subject = (
+        f"{capitalize(name_inside(judged))}, chosen by request," if is_requested else capitalize(_name_kind(judged))
+    )
     effect = {"helps": "helps", "hurts": "hurts", "unclear": "makes no clear difference"}[comparison.outcome]
     shows_score = find_outcome(comparison.score_gain) == comparison.outcome
     what, change = (score, comparison.score_gain) if shows_score else ("loss", _negate(comparison.loss_gain))
     name = "it" if is_requested else name_inside(judged)
     size = _write_change(change, " than", " as")
-    sentences = [f"{penalty} {effect} here: with {name}, the held-out {what} is {size} with early stopping only."]
+    sentences = [f"{subject} {effect} here: with {name}, the held-out {what} is {size} with early stopping only."]
     ends = format_interval(change, DIGITS)
     doubt = ", which contains zero" if comparison.outcome == "unclear" else ""
     if ends:
@@ -108,7 +119,7 @@ def _write_change(change: Estimate, than: str = "", same_as: str = "") -> str:
 def _write_test_rows(study: Findings, judged: Candidate) -> str:
     """Return whether the test rows agree with the outcome."""
     losses = (format_number(loss.value, DIGITS) for loss in (study.baseline.test_loss, judged.test_loss))
-    numbers = "the loss is {} without a penalty and {} with it".format(*losses)
+    numbers = "the loss is {} without {kind} and {} with it".format(*losses, kind=_name_kind(judged))
     agrees = study.verdict.agrees_with(judged.gain)
     if agrees is None:
         return f"On the test rows, {numbers}. There are too few test rows for a confidence interval."
@@ -127,7 +138,7 @@ def _write_references(study: Findings) -> str:
     }
     better = [title for name, title in names.items() if over[name].outcome == "hurts"]
     worse = [title for name, title in names.items() if over[name].outcome == "helps"]
-    network = "the network" if not has_penalty(study.best) else f"the network with {name_inside(study.best)}"
+    network = "the network" if not is_regularized(study.best) else f"the network with {name_inside(study.best)}"
     sentences = []
     if better:
         sentences.append(f"{_join_titles(better)} predict{_ending(better)} better here than {network}.")
@@ -159,7 +170,7 @@ def _write_score(study: Findings) -> str:
     best = study.best
     score = score_name(study.table.task)
     ends = format_interval(best.score, DIGITS)
-    subject = f"The {score} on the test rows" if has_penalty(best) else f"Its {score} on the test rows"
+    subject = f"The {score} on the test rows" if is_regularized(best) else f"Its {score} on the test rows"
     value = f"{subject} is {format_number(best.score.value, DIGITS)}."
     interval = f" The 95% confidence interval is {ends}." if ends else ""
     majority = study.metrics.get("majority rate")
@@ -171,15 +182,20 @@ def _write_certainty(study: Findings) -> str:
     best = study.best
     spread = " (mean and standard error over the folds)" if np.isfinite(best.val_error) else ""
     held_out = f"The held-out loss is {format_with_error(best.val_loss, best.val_error, DIGITS)}{spread}."
-    if not has_penalty(best):
+    if not is_regularized(best):
         return f"Without a penalty there is no strength to choose. {held_out}"
     grid = best.stage.strengths
     at, last = int(np.argmin(np.abs(grid - best.strength))), len(grid) - 1
-    place = "which is inside the grid"
+    place, quantity = "which is inside the grid", quantity_of(best.name)
     if at in (0, last):
-        end, other = ("weakest", "weaker") if at == 0 else ("strongest", "stronger")
+        end, other = ENDS[quantity][0 if at == 0 else 1]
         place = f"the {end} of the grid; a {other} one might predict better"
     strength = format_number(best.strength, DIGITS)
     return (
-        f"The chosen strength of {name_inside(best)} is {strength}, {place}. {held_out} {write_convergence(best)}"
+        f"The chosen {quantity} of {name_inside(best)} is {strength}, {place}. {held_out} {write_convergence(best)}"
     )  # fmt: skip
+
+
+def _name_kind(candidate: Candidate) -> str:
+    """Return what a candidate has and the baseline does not: a penalty, or dropout."""
+    return "a penalty" if has_penalty(candidate) else name_inside(candidate)

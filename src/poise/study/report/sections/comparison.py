@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from poise.path.tables import replica_table
+from poise.study.candidates.penalties import DROPOUT
 from poise.study.findings import Candidate, Findings, Reference, has_penalty
 from poise.study.report.numbers import format_interval, format_number, format_with_error
 from poise.study.report.sections.base import Section
@@ -24,6 +25,7 @@ class ComparisonSection(Section):
             "rows": [(candidate, _make_cells(candidate)) for candidate in study.networks],
             "references": [(reference, _make_reference_cells(reference)) for reference in study.references],
             "saved": study.saved.name,
+            "has_dropout": DROPOUT in study.settings.penalties,
             "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
             "test_rows": study.rows["test"],
             "score": score_name(study.table.task),

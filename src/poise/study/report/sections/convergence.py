@@ -14,7 +14,7 @@ MOST_LAYERS = 6
 MARGIN = 1.25
 ALTERNATIVE = (
     "Line charts of the gradient norms of the prediction loss and of the penalty over the training steps, on a "
-    "logarithmic axis: one row of charts per layer, without a penalty and with the chosen penalty."
+    "logarithmic axis: one row of charts per layer, for the baseline and the chosen candidate."
 )
 
 

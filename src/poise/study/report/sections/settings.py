@@ -3,7 +3,7 @@
 from typing import Any
 
 from poise.path.tables import replica_table
-from poise.study.candidates.penalties import get_penalty
+from poise.study.candidates.penalties import DROPOUT, get_penalty
 from poise.study.findings import Findings
 from poise.study.report.description import versions
 from poise.study.report.sections.base import Section
@@ -38,6 +38,7 @@ class SettingsSection(Section):
             "needed": study.needed_columns,
             "loss": LOSSES.get(study.table.task, CROSS_ENTROPY),
             "penalties": [f"{title} ({meaning})" for title, meaning in penalties],
+            "has_dropout": DROPOUT in study.settings.penalties,
             "seconds": study.seconds,
             "versions": versions(),
             "columns": columns[:LISTED],

@@ -1,4 +1,4 @@
-"""Held-out and training loss over the strengths of each penalty."""
+"""Held-out and training loss over the strengths of each penalty, and over the rates of dropout."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from poise.path.result import RegularizationPath
-from poise.study.findings import Candidate, Findings
+from poise.study.findings import Candidate, Findings, has_penalty
+from poise.study.report.names import quantity_of
 from poise.study.report.panels import Plot, log_axis, make_panels, strength_axis
 from poise.study.report.sections.base import Section
 
@@ -21,16 +22,17 @@ LEGEND = (
 LAST_STAGE = ("held-out rows, last adaptive stage", "prediction", "dash")
 WIDE_RANGE = 20.0
 """Losses that differ by more than this factor need a logarithmic axis."""
-HOVER = "{}<br>%{{y:.4g}}{} at strength %{{x:.3g}}<extra></extra>"
+HOVER = "{}<br>%{{y:.4g}}{} at {} %{{x:.3g}}<extra></extra>"
 ALTERNATIVE = (
-    "Line charts, one for each penalty. Each shows three losses over the strength of the penalty: the prediction loss "
-    "on held-out rows with a band of one standard error, the prediction loss on training rows, and, as a horizontal "
-    "line, the held-out loss without a penalty. The comparison table lists the values at the chosen strengths."
+    "Line charts, one for each penalty or dropout. Each shows three losses over the strength of the penalty or the "
+    "rate of dropout: the prediction loss on held-out rows with a band of one standard error, the prediction loss on "
+    "training rows, and, as a horizontal line, the held-out loss without a penalty. The comparison table lists the "
+    "values at the chosen strengths."
 )
 
 
 class StrengthsSection(Section):
-    """The regularization path of each penalty."""
+    """The regularization path of each penalty, and the path of dropout."""
 
     name, title, link = "strengths", "Loss along each regularization path", "Strengths"
 
@@ -49,13 +51,14 @@ class StrengthsSection(Section):
 
 
 def draw_paths(study: Findings) -> go.Figure:
-    """Draw held-out and training loss over the strengths, one panel per penalty."""
+    """Draw held-out and training loss over the strengths or rates, one panel per candidate."""
     candidates = study.penalized
     titles = [f"{candidate.title}{', chosen' if candidate.name == study.chosen else ''}" for candidate in candidates]
     figure = make_panels([titles], "strength", "prediction loss", shared="y", columns=len(titles))
     low, high, is_log = _loss_range(study)
     for column, candidate in enumerate(candidates, start=1):
         _add_path(figure, column, candidate, study.baseline.val_loss, low)
+        figure.update_xaxes(title_text=quantity_of(candidate.name), row=1, col=column)
     figure.update_yaxes(log_axis(low, high) if is_log else {"range": [low, high]})
     return figure.update_layout(hovermode="closest")
 
@@ -79,18 +82,18 @@ def _loss_range(study: Findings) -> tuple[float, float, bool]:
 
 def _add_path(figure: go.Figure, column: int, candidate: Candidate, baseline: float, low: float) -> None:
     cell = {"row": 1, "col": column}
-    stage, path = candidate.stage, candidate.path
+    stage, path, quantity = candidate.stage, candidate.path, quantity_of(candidate.name)
     table, x = stage.table, stage.strengths
     mean, error = table["val_loss"].to_numpy(), table["val_se"].to_numpy()
     _add_band(figure, cell, x, mean, error, low)
     figure.add_scatter(
         x=x, y=table["loss"], mode="lines", meta="prediction", line_dash="dot", name="training rows", marker_size=5,
-        hovertemplate=HOVER.format("training rows", ""), **cell,
+        hovertemplate=HOVER.format("training rows", "", quantity), **cell,
     )  # fmt: skip
     if path is not stage:
         figure.add_scatter(
             x=path.strengths, y=path.table["val_loss"], mode="lines", meta="prediction", line_dash="dash",
-            name=LAST_STAGE[0], hovertemplate=HOVER.format(LAST_STAGE[0], ""), **cell,
+            name=LAST_STAGE[0], hovertemplate=HOVER.format(LAST_STAGE[0], "", quantity), **cell,
         )  # fmt: skip
     ends = [*x, *path.strengths]
     figure.add_scatter(
@@ -99,7 +102,7 @@ def _add_path(figure: go.Figure, column: int, candidate: Candidate, baseline: fl
     )  # fmt: skip
     figure.add_scatter(
         x=x, y=mean, customdata=error, mode="lines+markers", meta="prediction", name="held-out rows", marker_size=5,
-        hovertemplate=HOVER.format("held-out rows", " ± %{customdata:.2g}"), **cell,
+        hovertemplate=HOVER.format("held-out rows", " ± %{customdata:.2g}", quantity), **cell,
     )  # fmt: skip
     diverged = table["diverged"].to_numpy() > 0
     if diverged.any():
@@ -108,8 +111,9 @@ def _add_path(figure: go.Figure, column: int, candidate: Candidate, baseline: fl
             marker={"symbol": "x", "size": 8}, hovertemplate="diverged<extra></extra>", cliponaxis=False, **cell,
         )  # fmt: skip
     diamond, disc = {"symbol": "diamond-open", "size": 14}, {"symbol": "circle", "size": 9}
-    _add_mark(figure, cell, path, candidate.selection_strength, "zeros", diamond, "selects columns")
-    _add_mark(figure, cell, stage, candidate.strength, "ink", disc, "predicts")
+    if has_penalty(candidate):
+        _add_mark(figure, cell, candidate, path, candidate.selection_strength, "zeros", diamond, "selects columns")
+    _add_mark(figure, cell, candidate, stage, candidate.strength, "ink", disc, "predicts")
     strength_axis(figure, column, [x, path.strengths], [candidate.strength, candidate.selection_strength])
 
 
@@ -128,6 +132,7 @@ def _add_band(
 def _add_mark(
     figure: go.Figure,
     cell: dict[str, int],
+    candidate: Candidate,
     path: RegularizationPath,
     strength: float,
     role: str,
@@ -137,5 +142,5 @@ def _add_mark(
     at = int(np.argmin(np.abs(path.strengths - strength)))
     figure.add_scatter(
         x=[path.strengths[at]], y=[path.table["val_loss"].iloc[at]], mode="markers", meta=role, marker=marker,
-        name=name, hovertemplate=HOVER.format(name, ""), **cell,
+        name=name, hovertemplate=HOVER.format(name, "", quantity_of(candidate.name)), **cell,
     )  # fmt: skip

@@ -20,7 +20,7 @@ PREDICTION = ("loss", "val_loss")
 OVERFITTING = 0.05
 """A held-out loss that rises again by more than this share of its fall shows overfitting."""
 ALTERNATIVE = (
-    "Line charts over the steps, without a penalty and with the chosen one: prediction loss on training rows and on "
+    "Line charts over the steps, for the baseline and the chosen candidate: prediction loss on training rows and on "
     "held-out rows, penalty, and total."
 )
 
@@ -46,7 +46,7 @@ class TrainingSection(Section):
 
 
 def draw_losses(study: Findings) -> go.Figure:
-    """Draw both losses, penalty and total over the steps, without a penalty and with the chosen one."""
+    """Draw both losses, penalty and total over the steps, of the baseline and of the chosen candidate."""
     candidates = study.watched_candidates
     titles = [[candidate.title for candidate in candidates]]
     figure = make_panels(titles, "step", "loss", shared="xy", columns=2)
