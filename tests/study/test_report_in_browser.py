@@ -116,14 +116,18 @@ def test_hovering_shows_values(visit, picture, panel, expected) -> None:
 
 
 def hovered(page, picture: str, name: str) -> str:
-    """What is shown at the first point of the trace of a name."""
+    """What is shown at the point of the trace of a name that is farthest from the points above and below it."""
     page.locator(f"#{picture}").scroll_into_view_if_needed()
     x, y = page.evaluate(
         """([picture, name]) => {
             const element = document.getElementById(picture), trace = element._fullData.find((one) => one.name === name);
             const layout = element._fullLayout, number = trace.xaxis.slice(1), box = element.getBoundingClientRect();
             const x = layout["xaxis" + number], y = layout["yaxis" + number];
-            return [box.x + x._offset + x.d2p(trace.x[0]), box.y + y._offset + y.d2p(trace.y[0])];
+            const others = element._fullData.filter((one) => one.xaxis === trace.xaxis && one !== trace);
+            const gap = (at) => Math.min(...others.flatMap((one) => [...one.x].flatMap((place, i) =>
+                place === trace.x[at] && one.y[i] !== null ? [Math.abs(one.y[i] - trace.y[at])] : [])), Infinity);
+            const at = [...trace.x].map((_, i) => i).reduce((best, i) => gap(i) > gap(best) ? i : best, 0);
+            return [box.x + x._offset + x.d2p(trace.x[at]), box.y + y._offset + y.d2p(trace.y[at])];
         }""",
         [picture, name],
     )
