@@ -62,5 +62,5 @@ def calls(finished, monkeypatch) -> list[dict]:
         return finished.study
 
     monkeypatch.setattr(studies, "run_study", run_study)
-    monkeypatch.setattr("poise.study.storage.render_page", lambda findings: "<!doctype html>")
+    monkeypatch.setattr("poise.study.storage.render_page", lambda findings, folder: "<!doctype html>")
     return recorded

@@ -335,7 +335,7 @@ def test_a_full_disk_while_saving_keeps_finished_work(finished, calls, monkeypat
         (checkpoint / "chunk-0.npz").write_bytes(b"")
         return finished.study
 
-    def fail(findings):
+    def fail(findings, folder):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(studies, "run_study", run_study)

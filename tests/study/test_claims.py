@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from poise.study.report.key_numbers import list_key_numbers
 from poise.study.report.numbers import format_interval, format_number
 from poise.study.report.sentences import name_inside
 from poise.study.result import Study
@@ -63,6 +64,7 @@ class Claims:
         self.judged_row: Any = self.results.loc[self.judged.name]
         self.has_classes = study.description["data"]["task"] in ("binary", "multiclass")
         self.over: Any = self.comparisons.loc["none"]
+        self.shows_loss = False
 
     def check(self, sentence: str) -> None:
         for pattern, method in self.patterns():
@@ -80,14 +82,22 @@ class Claims:
                 r"It is not certain that the network predicts better than (the mean|the class frequencies)\.",
                 self.no_better,
             ),
-            (r"(.*?)(?:, chosen by request,)? (helps|hurts|makes no clear difference) here\.", self.outcome),
             (
-                rf"With (.*), the held-out (.*) is {n} (lower|higher) than without (.*) \(both with early stopping\)\.",
-                self.gain,
+                r"(.*?)(?:, chosen by request,)? (helps|hurts|makes no clear difference) here: "
+                rf"with (.*), the held-out (.*) is (?:the same as|{n} (lower|higher) than) with early stopping only\.",
+                self.headline,
             ),
             (
                 rf"The 95% confidence interval of the difference is {interval}(, which contains zero)?\.",
                 self.gain_interval,
+            ),
+            (
+                rf"The held-out loss, which decides, is (?:the same|{n} (lower|higher))\.",
+                lambda shown, direction: self.change(shown, direction, -self.over["loss_gain"]),
+            ),
+            (
+                rf"The held-out (.*) is (?:the same|{n} (lower|higher)), which (may be chance|is more than chance explains)\.",
+                self.other_score,
             ),
             (
                 rf"The test rows are consistent with this: the loss is {n} without (.*) and {n} with it\.",
@@ -171,14 +181,18 @@ class Claims:
     # ------------------------------------------------------------ the verdict
 
     def no_better(self, constant: str) -> None:
-        assert constant == ("the class frequencies" if self.has_classes else "the mean")
+        assert constant == self.constant()
         assert not self.comparisons.loc["mean", "loss_gain_low"] > 0
 
-    def outcome(self, subject: str, verb: str) -> None:
-        low, high = self.over["loss_gain_low"], self.over["loss_gain_high"]
-        assert verb == ("helps" if low > 0 else "hurts" if high < 0 else "makes no clear difference")
+    def headline(self, subject: str, verb: str, name: str, what: str, shown: str | None, direction: str | None) -> None:
+        assert verb == self.verb("loss_gain")
         is_requested = self.study.description["settings"]["choose"] is not None
         assert subject.lower() == (name_inside(self.judged).lower() if is_requested else self.kind())
+        assert name == ("it" if is_requested else name_inside(self.judged))
+        # The score is shown only if its interval supports the same verdict as the loss.
+        assert what == (self.row["score_name"] if self.verb("score_gain") == verb else "loss")
+        self.shows_loss = what == "loss"
+        self.change(shown, direction, -self.over["loss_gain"] if self.shows_loss else self.over["score_gain"])
 
     def kind(self) -> str:
         return "dropout" if self.judged.name == "dropout" else "a penalty"
@@ -188,22 +202,29 @@ class Claims:
         assert self.study.chosen == "none"
         assert self.over["loss_gain_high"] < 0
 
-    def gain(self, name: str, what: str, shown: str, direction: str, kind: str) -> None:
-        assert name in ("it", name_inside(self.judged))
-        assert kind == self.kind()
-        change = -self.over["loss_gain"] if self.has_classes else self.over["score_gain"]
-        assert what == ("loss" if self.has_classes else self.row["score_name"])
-        assert shown == format_number(abs(change), 2)
-        assert direction == ("lower" if change < 0 else "higher")
+    def verb(self, name: str) -> str:
+        low, high = self.over[f"{name}_low"], self.over[f"{name}_high"]
+        return "helps" if low > 0 else "hurts" if high < 0 else "makes no clear difference"
+
+    def change(self, shown: str | None, direction: str | None, change: float) -> None:
+        assert (shown or "0") == format_number(abs(change), 2)
+        assert direction == (None if shown is None else "lower" if change < 0 else "higher")
 
     def gain_interval(self, low: str, high: str, contains_zero: str | None) -> None:
         ends = (
             (-self.over["loss_gain_high"], -self.over["loss_gain_low"])
-            if self.has_classes
+            if self.shows_loss
             else (self.over["score_gain_low"], self.over["score_gain_high"])
         )
         assert (low, high) == tuple(format_number(end, 2) for end in ends)
         assert bool(contains_zero) == (ends[0] <= 0 <= ends[1])
+
+    def other_score(self, name: str, shown: str | None, direction: str | None, doubt: str) -> None:
+        assert self.shows_loss
+        assert name == self.row["score_name"]
+        self.change(shown, direction, self.over["score_gain"])
+        is_certain = self.over["score_gain_low"] > 0 or self.over["score_gain_high"] < 0
+        assert doubt == ("is more than chance explains" if is_certain else "may be chance")
 
     def test_rows(self, agrees: bool, without: str, kind: str, penalized: str) -> None:
         assert kind == self.kind()
@@ -246,6 +267,33 @@ class Claims:
         assert {title.strip().lower().removeprefix("a ") for title in re.split(", | and ", titles)} == {
             title.lower() for title in expected
         }
+
+    def check_key_numbers(self) -> None:
+        """The three numbers of the report are those of the tables and of the sentences."""
+        gain, score, columns = list_key_numbers(self.findings)
+        has_penalty = self.findings.verdict.judged != "none"
+        over = self.over if has_penalty else self.comparisons.loc["mean"]
+        assert gain.value == ("+" if over["score_gain"] > 0 else "") + format_number(over["score_gain"], 2)
+        ends = tuple(format_number(over[f"score_gain_{end}"], 2) for end in ("low", "high"))
+        assert gain.details == (f"95% interval {ends[0]} to {ends[1]}",)
+        assert gain.label.endswith("early stopping only" if has_penalty else self.constant())
+        assert score.value == format_number(self.results.loc[self.findings.saved.name, "score"])
+        references = self.study.references
+        others = references.drop(index="mean")["score"]
+        assert [
+            float(line.split(": ")[1].replace("−", "-").replace(",", "")) for line in score.details
+        ] == pytest.approx([references.loc["mean", "score"], others.max()], rel=0.01)
+        if self.study.selected_columns is not None:
+            assert columns.value == f"{len(self.study.selected_columns)} of {self.used()}"
+            assert columns.label == f"columns selected by {name_inside(self.selector)}"
+        elif self.study.chosen == "none":
+            assert columns.value == str(self.used())
+        else:
+            assert columns.value == format_number(self.best.strength, 2)
+            assert columns.label == f"{self.quantity()} of {name_inside(self.best)}"
+
+    def constant(self) -> str:
+        return "the class frequencies" if self.has_classes else "the mean"
 
     # ------------------------------------------------------------ the selection
 
@@ -380,6 +428,9 @@ class Claims:
 def test_every_sentence_is_true(seed) -> None:
     study = run_study(**planted(seed))
     claims = Claims(study)
+    assert study.answer[0].startswith(study.headline)
+    assert repr(study).splitlines()[1] == study.headline
+    claims.check_key_numbers()
     results: Any = study.results
     lowest = results["val_loss"].drop("full_training")
 

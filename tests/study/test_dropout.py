@@ -125,7 +125,7 @@ def test_the_description_has_the_rate(study) -> None:
 def test_sentences_speak_of_a_rate_and_of_dropout(study) -> None:
     verdict, _, certainty = study.answer
     assert verdict.startswith("Dropout, chosen by request, ")
-    assert " than without dropout (both with early stopping)." in verdict
+    assert " with early stopping only." in verdict
     assert " without dropout and " in verdict
     assert certainty.startswith("The chosen rate of dropout is ")
     assert "converge" not in certainty
@@ -137,6 +137,7 @@ def test_the_report_claims_nothing_about_a_penalty_of_dropout(study, tmp_path) -
     page = study.save(tmp_path / "study").read_text(encoding="utf-8")
     assert "The strength of dropout is its rate." in page
     assert "the penalty adds" not in page
+    assert "holds the saved network: dropout at rate " in " ".join(page.split())
     assert "It trains the network with dropout again" in page
     assert "Dropout (sets random hidden units to zero in training)" in page
     assert "It is measured with all units" in page

@@ -52,6 +52,10 @@ def known_network(encoder: Encoder, outputs: int = 1) -> keras.Model:
 
 
 def measure(model: keras.Model, rows: EncodedRows, encoder: Encoder, **changes: Any) -> pd.DataFrame:
+    return measure_both(model, rows, encoder, **changes)[0]
+
+
+def measure_both(model: keras.Model, rows: EncodedRows, encoder: Encoder, **changes: Any) -> Any:
     settings = {"classes": (), "read": None, "selected": (), "seed": 0, **changes}
     return measure_importance(model, rows, encoder, **settings)
 
@@ -153,6 +157,28 @@ def test_the_direction_of_classes() -> None:
     assert several[["up", "down", "color"]].tolist() == [
         "high: up", "high: down", "high: highest at red, lowest at green"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["up", "curved", "gaps", "color"])
+def test_partial_dependence_is_the_mean_prediction_of_rows_with_one_value(name) -> None:
+    rows, encoder = encode(planted())
+    model = known_network(encoder)
+
+    curve = measure_both(model, rows, encoder)[1][name]
+
+    expected = [
+        predict_outputs(model, encoder.transform(rows.features.assign(**{name: value}))).mean()
+        for value in curve.values
+    ]
+    np.testing.assert_allclose(curve.predictions, expected, rtol=1e-5, atol=1e-6)
+    assert curve.label == ""
+    assert curve.is_ordered == (name != "color")
+
+
+def test_columns_that_are_not_read_have_no_partial_dependence() -> None:
+    rows, encoder = encode(planted())
+
+    assert [*measure_both(known_network(encoder), rows, encoder, read=("up", "color"))[1]] == ["up", "color"]
 
 
 def test_dates_have_a_direction() -> None:

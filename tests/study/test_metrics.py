@@ -44,4 +44,4 @@ def test_counts() -> None:
     scores = measure_predictions("counts", y, outputs, None, 1.0)
 
     deviance = 2 * np.array([1.0, 2 * np.log(2.0) - 1.0])
-    assert scores == pytest.approx({"MAE": 1.0, "deviance": deviance.mean()}, abs=1e-6)
+    assert scores == pytest.approx({"RMSE": 1.0, "MAE": 1.0, "deviance": deviance.mean()}, abs=1e-6)

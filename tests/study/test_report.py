@@ -13,6 +13,7 @@ import pytest
 from oracles.hostile import CLASSES, KIND, NAMES, TARGET
 
 from poise.path.plots import plain_label as neutral
+from poise.study.report.key_numbers import list_key_numbers
 from poise.study.report.numbers import format_number
 from poise.study.report.page import embed_json, read_plotly, render_page
 from poise.study.report.script import write_script
@@ -21,7 +22,7 @@ from poise.study.report.sections.selection import column_sizes, draw_columns, ta
 from poise.study.report.sections.strengths import draw_paths
 from poise.study.report.sections.training import draw_losses
 from poise.study.report.sections.weights import draw_weights
-from poise.study.report.sentences import write_answer
+from poise.study.report.sentences import write_answer, write_headline
 from poise.study.run import run_study
 
 
@@ -45,8 +46,11 @@ def test_the_report_holds_answer_tables_pictures_settings_and_code(diabetes) -> 
     own = own_part(diabetes)
     text = text_of(own)
 
-    for sentence in write_answer(diabetes):
-        assert sentence in text
+    headline = write_headline(diabetes)
+    for paragraph in (headline, *(paragraph.removeprefix(headline).strip() for paragraph in write_answer(diabetes))):
+        assert paragraph in text
+    for number in list_key_numbers(diabetes):
+        assert " ".join([number.label, number.value, *number.details]) in text
     for each in diabetes.candidates:
         loss = each.test_loss
         assert f"{format_number(loss.value)} {format_number(loss.low)} to {format_number(loss.high)}" in text
@@ -60,7 +64,15 @@ def test_the_report_holds_answer_tables_pictures_settings_and_code(diabetes) -> 
         assert word in text
     assert f"keras {keras.__version__}" in text
     assert html.escape(write_script(diabetes)[:60], quote=False) in own
-    assert set(re.findall(r'id="(\w+)-data"', own)) == {"paths", "columns", "losses", "forces", "weights"}
+    assert set(re.findall(r'id="(\w+)-data"', own)) == {
+        "paths",
+        "columns",
+        "curves",
+        "accuracy",
+        "losses",
+        "forces",
+        "weights",
+    }
 
 
 def test_the_report_asks_for_nothing_outside(diabetes) -> None:
@@ -90,7 +102,7 @@ def test_hostile_names_are_text_everywhere(hostile) -> None:
     assert "<script>alert" not in own
     assert "<img" not in own
     assert "<u>" not in own
-    assert own.count("<script") == own.count("</script>") == 5 + 2
+    assert own.count("<script") == own.count("</script>") == 7 + 2
 
 
 def test_neutral_text_is_shown_letter_by_letter() -> None:
@@ -148,7 +160,7 @@ def test_without_a_penalty_there_is_still_a_report(alone) -> None:
 
     assert "No penalty was requested, so the network without a penalty was chosen" in text
     assert "Without a penalty there is only the prediction force, which is zero at convergence." in text
-    assert set(re.findall(r'id="(\w+)-data"', own)) == {"losses", "forces", "weights"}
+    assert set(re.findall(r'id="(\w+)-data"', own)) == {"curves", "accuracy", "losses", "forces", "weights"}
 
 
 def test_above_8192_rows_neither_settings_nor_script_claim_full_batches(alone) -> None:
@@ -283,10 +295,23 @@ def test_many_columns_stay_light() -> None:
     assert len(own) < 600_000
 
 
-def test_further_scores_are_below_the_comparison(diabetes) -> None:
+def test_further_scores_are_above_the_predictions(diabetes) -> None:
     scores = [f"{name} {format_number(value)}" for name, value in diabetes.metrics.items()]
+    score = f"R² {format_number(diabetes.saved.score.value)}"
 
-    assert f"on the test rows: {scores[0]}, {scores[1]}, in units of the target." in text_of(own_part(diabetes))
+    assert f"on the 89 test rows: {score}, {scores[0]}, {scores[1]} (both in units of target)." in text_of(
+        own_part(diabetes)
+    )
+
+
+def test_details_come_last(diabetes) -> None:
+    names = re.findall(r'<section id="(\w+)"', own_part(diabetes))
+
+    assert names == [
+        "answer", "comparison", "selection", "effects", "predictions", "strengths", "saved", "convergence", "training",
+        "histograms", "code", "settings",
+    ]  # fmt: skip
+    assert own_part(diabetes).count(">Details<") == 1
 
 
 def test_the_report_is_small(diabetes) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from oracles.hostile import CLASSES, KIND, NAMES, TARGET
 from playwright.sync_api import expect, sync_playwright
 
@@ -13,7 +14,7 @@ from poise.study.report.page import render_page
 from poise.study.report.script import write_script
 
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
-PICTURES = ("paths", "columns", "losses", "forces", "weights")
+PICTURES = ("curves", "columns", "accuracy", "paths", "losses", "forces", "weights")
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +116,18 @@ def test_hovering_shows_values(visit, picture, panel, expected) -> None:
 
 
 def hovered(page, picture: str, name: str) -> str:
-    """What is shown at the first point of the trace of a name."""
+    """What is shown at the point of the trace of a name that is farthest from the points above and below it."""
     page.locator(f"#{picture}").scroll_into_view_if_needed()
     x, y = page.evaluate(
         """([picture, name]) => {
             const element = document.getElementById(picture), trace = element._fullData.find((one) => one.name === name);
             const layout = element._fullLayout, number = trace.xaxis.slice(1), box = element.getBoundingClientRect();
             const x = layout["xaxis" + number], y = layout["yaxis" + number];
-            return [box.x + x._offset + x.d2p(trace.x[0]), box.y + y._offset + y.d2p(trace.y[0])];
+            const others = element._fullData.filter((one) => one.xaxis === trace.xaxis && one !== trace);
+            const gap = (at) => Math.min(...others.flatMap((one) => [...one.x].flatMap((place, i) =>
+                place === trace.x[at] && one.y[i] !== null ? [Math.abs(one.y[i] - trace.y[at])] : [])), Infinity);
+            const at = [...trace.x].map((_, i) => i).reduce((best, i) => gap(i) > gap(best) ? i : best, 0);
+            return [box.x + x._offset + x.d2p(trace.x[at]), box.y + y._offset + y.d2p(trace.y[at])];
         }""",
         [picture, name],
     )
@@ -225,9 +230,9 @@ def test_the_script_is_copied(visit, report) -> None:
     page = visit()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
 
-    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copy: Script").click()
 
-    expect(page.get_by_role("status")).to_have_text("Copied.")
+    expect(page.locator("#code [role=status]")).to_have_text("Copied.")
     assert page.evaluate("navigator.clipboard.readText()") == write_script(report[1])
 
 
@@ -235,9 +240,9 @@ def test_the_script_is_copied_where_the_clipboard_is_barred(visit) -> None:
     page = visit()
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('barred')); }")
 
-    page.get_by_role("button", name="Copy").click()
+    page.get_by_role("button", name="Copy: Script").click()
 
-    expect(page.get_by_role("status")).to_have_text("Copied.")
+    expect(page.locator("#code [role=status]")).to_have_text("Copied.")
 
 
 def test_dark_and_light_pages_have_their_own_colors(visit) -> None:
@@ -276,6 +281,35 @@ def test_it_prints_with_its_pictures_on_white(visit) -> None:
     assert page.evaluate("window.stroke") == "rgb(0, 114, 178)"
 
 
+def test_every_control_is_reached_by_the_tab_key_and_shows_it(visit) -> None:
+    page = visit()
+    controls = page.locator("a[href], button, [tabindex='0']").count()
+
+    reached = 0
+    for _ in range(controls):
+        page.keyboard.press("Tab")
+        reached += page.evaluate(
+            """() => {
+                const style = getComputedStyle(document.activeElement);
+                return document.activeElement !== document.body && style.outlineStyle === "solid" &&
+                    parseFloat(style.outlineWidth) >= 2;
+            }"""
+        )
+    assert reached == controls
+
+
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
+def test_it_meets_the_accessibility_guidelines(visit, viewport, scheme) -> None:
+    """Level A and AA of WCAG 2.2, as far as axe-core can check it."""
+    found = Axe().run(visit(viewport, scheme), options={"runOnly": {"type": "tag", "values": LEVELS}})
+
+    assert found.violations_count == 0, found.generate_report()
+
+
 def test_the_first_key_skips_to_the_answer(visit) -> None:
     page = visit()
 
@@ -298,8 +332,9 @@ def test_headings_landmarks_pictures_and_tables_are_named_for_screen_readers(vis
         assert page.get_by_role(role).count() == 1
     assert page.locator(".plot[role=img][aria-label]").count() == len(PICTURES)
     tables = page.locator("table")
-    assert tables.count() == page.locator("table caption").count() == 4
-    assert page.locator("thead th").count() == page.locator("thead th[scope=col][aria-sort] button").count()
+    assert tables.count() == page.locator("table caption").count() == 5
+    headings = page.locator("table:not(.matrix) thead th")
+    assert headings.count() == page.locator("thead th[scope=col][aria-sort] button").count()
     assert page.locator("html[lang=en]").count() == 1
     unnamed = page.locator("button").evaluate_all("all => all.filter(one => !one.textContent.trim()).length")
     assert unnamed == 0

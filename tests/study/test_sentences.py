@@ -19,7 +19,7 @@ from poise.study.report.comparison import compare_candidates
 from poise.study.report.description import describe
 from poise.study.report.numbers import format_number, list_names
 from poise.study.report.script import write_rule, write_script
-from poise.study.report.sentences import write_answer
+from poise.study.report.sentences import write_answer, write_headline
 from poise.study.run import run_study
 from poise.study.scores import Estimate
 from poise.study.storage import write_study
@@ -66,7 +66,7 @@ def test_a_gain_that_is_certain_helps(diabetes) -> None:
     findings = judged(diabetes, (0.2, 0.1, 0.3), score=Estimate(0.51, 0.4, 0.6), **losses)
 
     assert write_answer(findings)[0] == (
-        "A penalty helps here. With L2, the held-out R² is 0.2 higher than without a penalty (both with early stopping). The 95% "
+        "A penalty helps here: with L2, the held-out R² is 0.2 higher than with early stopping only. The 95% "
         "confidence interval of the difference is 0.1 to 0.3. The test rows are consistent with this: the loss is "
         f"{short(findings.baseline.test_loss.value)} without a penalty and 0.5 with it. The R² on the test rows is 0.51. "
         "The 95% confidence interval is 0.4 to 0.6. A linear model and boosted trees predict neither clearly better nor clearly worse."
@@ -76,18 +76,16 @@ def test_a_gain_that_is_certain_helps(diabetes) -> None:
 @pytest.mark.parametrize(
     ("gain", "headline", "change"),
     [
-        ((0.2, -0.1, 0.3), "A penalty makes no clear difference here.", "0.2 higher"),
-        ((-0.02, -0.1, 0.3), "A penalty makes no clear difference here.", "0.02 lower"),
-        ((-0.2, -0.3, -0.1), "A penalty hurts here.", "0.2 lower"),
-        ((0.2, 0.1, 0.3), "A penalty helps here.", "0.2 higher"),
+        ((0.2, -0.1, 0.3), "A penalty makes no clear difference here", "0.2 higher"),
+        ((-0.02, -0.1, 0.3), "A penalty makes no clear difference here", "0.02 lower"),
+        ((-0.2, -0.3, -0.1), "A penalty hurts here", "0.2 lower"),
+        ((0.2, 0.1, 0.3), "A penalty helps here", "0.2 higher"),
     ],
 )
 def test_the_interval_decides_the_outcome(diabetes, gain, headline, change) -> None:
     sentence = write_answer(judged(diabetes, gain))[0]
 
-    assert sentence.startswith(
-        f"{headline} With L2, the held-out R² is {change} than without a penalty (both with early stopping)."
-    )
+    assert sentence.startswith(f"{headline}: with L2, the held-out R² is {change} than with early stopping only.")
     assert (", which contains zero." in sentence) == (gain[1] < 0 < gain[2])
 
 
@@ -96,17 +94,62 @@ def test_a_penalty_that_hurts_is_not_chosen(diabetes) -> None:
 
     sentence = write_answer(findings)[0]
 
-    assert sentence.startswith("A penalty hurts here. With L2, the held-out R² is 0.2 lower than without a penalty")
+    assert sentence.startswith(
+        "A penalty hurts here: with L2, the held-out R² is 0.2 lower than with early stopping only."
+    )
     assert "The network without a penalty was chosen instead. Its R² on the test rows is" in sentence
 
 
-def test_the_gain_of_classes_is_that_of_their_loss(diabetes) -> None:
-    classes = replace(diabetes, table=replace(diabetes.table, classes=["a", "b"], task="binary"))
+def of_classes(findings, loss: tuple[float, float, float], accuracy: tuple[float, float, float]) -> str:
+    """The first paragraph of a study of two classes with these gains over the baseline."""
+    predicted = replace(findings.predicted, predicted=np.full((len(findings.predicted.actual), 2), 0.5))
+    classes = replace(
+        findings, table=replace(findings.table, classes=["a", "b"], task="binary"), predicted=predicted
+    )  # fmt: skip
+    study = judged(classes, loss)
+    over = Comparison(Estimate(*loss), Estimate(*accuracy))
+    return write_answer(replace(study, verdict=replace(study.verdict, over_baseline=over)))[0]
 
-    sentence = write_answer(judged(classes, (0.2, 0.1, 0.3)))[0]
 
-    assert "With L2, the held-out loss is 0.2 lower than without a penalty (both with early stopping)." in sentence
-    assert "The 95% confidence interval of the difference is −0.3 to −0.1." in sentence
+def test_the_gain_of_classes_is_that_of_their_accuracy(diabetes) -> None:
+    sentence = of_classes(diabetes, (0.2, 0.1, 0.3), (0.02, 0.01, 0.03))
+
+    assert sentence.startswith(
+        "A penalty helps here: with L2, the held-out accuracy is 0.02 higher than with early stopping only. The 95% "
+        "confidence interval of the difference is 0.01 to 0.03. The held-out loss, which decides, is 0.2 lower. The test"
+    )
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "expected"),
+    [
+        ((-0.02, -0.04, 0.01), "The held-out accuracy is 0.02 lower, which may be chance."),
+        ((0.0, -0.04, 0.04), "The held-out accuracy is the same, which may be chance."),
+        ((-0.03, -0.04, -0.02), "The held-out accuracy is 0.03 lower, which is more than chance explains."),
+    ],
+)
+def test_an_accuracy_that_disagrees_with_the_loss_is_not_the_headline(diabetes, accuracy, expected) -> None:
+    sentence = of_classes(diabetes, (0.2, 0.1, 0.3), accuracy)
+
+    assert sentence.startswith(
+        "A penalty helps here: with L2, the held-out loss is 0.2 lower than with early stopping only. The 95% confidence "
+        f"interval of the difference is −0.3 to −0.1. {expected}"
+    )
+
+
+def test_no_gain_at_all_is_said_in_words(diabetes) -> None:
+    sentence = of_classes(diabetes, (0.0, -0.1, 0.1), (0.0, -0.01, 0.01))
+
+    assert "the held-out accuracy is the same as with early stopping only." in sentence
+    assert "The held-out loss, which decides, is the same." in sentence
+
+
+def test_the_headline_is_the_first_sentence_of_the_answer(diabetes) -> None:
+    for gain, mean in [((0.2, 0.1, 0.3), (0.5, 0.4, 0.6)), ((0.2, -0.1, 0.3), (0.01, -0.1, 0.1))]:
+        findings = judged(diabetes, gain, {"mean": mean})
+
+        assert write_answer(findings)[0].startswith(write_headline(findings) + " ")
+        assert describe(findings)["headline"] == write_headline(findings)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +170,7 @@ def test_no_better_than_the_mean_is_said_first(diabetes) -> None:
     sentence = write_answer(judged(diabetes, (0.2, 0.1, 0.3), {"mean": (0.01, -0.1, 0.1)}))[0]
 
     assert sentence.startswith(
-        "It is not certain that the network predicts better than the mean. A penalty helps here."
+        "It is not certain that the network predicts better than the mean. A penalty helps here: with L2, "
     )
 
 
@@ -165,10 +208,10 @@ def test_a_requested_penalty_is_named(diabetes) -> None:
     ]
 
     assert verdicts[0].startswith(
-        "The group lasso, chosen by request, helps here. With it, the held-out R² is 0.2 higher"
+        "The group lasso, chosen by request, helps here: with it, the held-out R² is 0.2 higher"
     )
-    assert verdicts[1].startswith("The group lasso, chosen by request, makes no clear difference here.")
-    assert verdicts[2].startswith("The group lasso, chosen by request, hurts here.")
+    assert verdicts[1].startswith("The group lasso, chosen by request, makes no clear difference here: ")
+    assert verdicts[2].startswith("The group lasso, chosen by request, hurts here: ")
 
 
 def test_a_study_without_any_penalty(alone, diabetes) -> None:

@@ -61,7 +61,7 @@ def done() -> Any:
 @pytest.fixture(autouse=True)
 def a_light_page(monkeypatch) -> None:
     """The report has its own tests."""
-    monkeypatch.setattr(storage, "render_page", lambda study: PAGE)
+    monkeypatch.setattr(storage, "render_page", lambda study, folder: PAGE)
 
 
 @pytest.fixture
@@ -132,11 +132,11 @@ def test_study_json_holds_what_was_found(done, folder) -> None:
         (lambda result: result["files"].update(model=3), "files.model: 3 is not of type 'string'"),
         (
             lambda result: result.update(version=99),
-            "has format version 99, but this version of poise reads 4. Update poise.",
+            "has format version 99, but this version of poise reads 5. Update poise.",
         ),
         (
             lambda result: result.update(version=1),
-            "has format version 1, but this version of poise reads 4. Run the study again.",
+            "has format version 1, but this version of poise reads 5. Run the study again.",
         ),
         (lambda result: result.update(format="poise path"), "holds no saved study: study.json has another format"),
     ],
@@ -587,7 +587,7 @@ class TestWhatIsThere:
 def test_a_save_that_fails_leaves_all_as_it_was(failing, error, done, folder, monkeypatch) -> None:
     before = content_of(folder.parent)
 
-    def fails(study) -> Never:
+    def fails(*_: Any) -> Never:
         raise error
 
     monkeypatch.setattr(storage, failing, fails)
@@ -677,7 +677,7 @@ def test_a_killed_process_leaves_no_lock(tmp_path) -> None:
 
 @pytest.mark.parametrize("size", [4, 64, 200])
 def test_a_full_disk_is_one_sentence_and_nothing_half_written(size, done, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(storage, "render_page", lambda study: "x" * 300_000)
+    monkeypatch.setattr(storage, "render_page", lambda study, folder: "x" * 300_000)
 
     sentence = r"^.* cannot be written: .*\. (Free some disk space or choose|Choose) another path\.$"
     with _little_room(tmp_path, size), pytest.raises(OSError, match=sentence):

@@ -127,7 +127,7 @@ def run(diabetes_study, tmp_path_factory) -> Any:
     """A saved study."""
     folder = tmp_path_factory.mktemp("runs") / "diabetes"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "render_page", lambda study: "<!doctype html>")
+        patch.setattr(storage, "render_page", lambda study, folder: "<!doctype html>")
         write_study(diabetes_study, folder)
     return folder
 

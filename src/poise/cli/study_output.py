@@ -22,7 +22,8 @@ SHORTEST_NAME = 12
 
 def print_study(description: Mapping, screen: Console) -> None:
     """Print task, comparison, answer and notes of a study."""
-    answer = [Text(escape_controls(sentence)) for sentence in description["answer"]]
+    answer = [Text(escape_controls(paragraph)) for paragraph in description["answer"]]
+    answer[0].stylize("bold", 0, len(escape_controls(description["headline"])))
     notes = [Text(escape_controls(f"Note: {note}")) for note in description["data"]["notes"]]
     screen.print(Text(escape_controls(task_line(description))))
     _print_table(candidates_table(description, screen), screen)

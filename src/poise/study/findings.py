@@ -17,6 +17,8 @@ from poise.study.candidates.choice import row_at
 from poise.study.candidates.penalties import DROPOUT, get_penalty, selects_columns
 from poise.study.columns.encoding import Encoder
 from poise.study.held_out import HeldOutLosses
+from poise.study.importance import PartialDependence
+from poise.study.predicted_rows import PredictedRows
 from poise.study.scores import Estimate, RowScores, score_name
 from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 from poise.study.tables import Table
@@ -126,6 +128,8 @@ class Findings:
             selection strength. `None` if the network of `selector` that predicts is the same, or without a selector.
         importance: For each column its `importance`, `error` and `direction` in the network that is saved (see
             `poise.study.importance`).
+        effects: For each column that is measured the partial dependence of the same network.
+        predicted: The test rows with the predictions of the same network.
         encoder: The encoder of the features, fitted on all training rows.
         center: What was subtracted from the target; 0 except in regression.
         scale: What it was divided by; 1 except in regression.
@@ -143,6 +147,8 @@ class Findings:
     chosen: str
     selection: Candidate | None
     importance: pd.DataFrame
+    effects: Mapping[str, PartialDependence]
+    predicted: PredictedRows
     encoder: Encoder
     center: float
     scale: float

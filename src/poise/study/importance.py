@@ -8,7 +8,8 @@ scikit-learn permutes single inputs and returns one score per permutation. Here,
 together, and the standard error is one over rows.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -37,6 +38,24 @@ SMALLEST = 1e-6
 """A curve that changes by less, relative to the spread of the predictions, is flat."""
 
 
+@dataclass(frozen=True, eq=False)
+class PartialDependence:
+    """The mean prediction when every row has the same value in a column.
+
+    Args:
+        values: The values: ascending quantiles, or categories, the most frequent one first.
+        predictions: (values,) the mean prediction at each of them: an output, or a probability.
+        label: The class whose probability it is: the second of two, or of several the one that changes most; `""` if
+            there are no classes.
+        is_ordered: Whether the values have an order.
+    """
+
+    values: pd.Series
+    predictions: np.ndarray
+    label: str
+    is_ordered: bool
+
+
 def measure_importance(
     model: keras.Model,
     rows: EncodedRows,
@@ -46,7 +65,7 @@ def measure_importance(
     selected: Collection[str],
     seed: int,
     permutations: int = PERMUTATIONS,
-) -> pd.DataFrame:
+) -> tuple[pd.DataFrame, Mapping[str, PartialDependence]]:
     """Measure how much the loss of a network on test rows increases without the information of a column.
 
     Args:
@@ -60,11 +79,11 @@ def measure_importance(
         permutations: The number of permutations of each column. Default: 10.
 
     Returns:
-        One row per column: its `importance`, its standard error `error` over rows (or groups of rows), and its
-        `direction`: `"up"`, `"down"`, `"mixed"` or `"flat"`, and for a column of categories those with the highest and
-        the lowest mean prediction. Predictions are numbers, mean counts, the probability of the second of two classes,
-        or of that of several classes which changes most, whose name comes first. NaN and `""` for columns that are not
-        measured.
+        Two results. First, one row per column: its `importance`, its standard error `error` over rows (or groups of
+        rows), and its `direction`: `"up"`, `"down"`, `"mixed"` or `"flat"`, and for a column of categories those with
+        the highest and the lowest mean prediction. Predictions are numbers, mean counts, the probability of the second
+        of two classes, or of that of several classes which changes most, whose name comes first. NaN and `""` for
+        columns that are not measured. Second, the partial dependence of the columns that are measured and have values.
     """
     kinds = {column.name: kind_named(column.kind) for column in encoder.columns}
     table = pd.DataFrame({"importance": np.nan, "error": np.nan, "direction": ""}, index=pd.Index(kinds, name="column"))
@@ -77,16 +96,20 @@ def measure_importance(
     orders = np.array([random.permutation(len(rows.x)) for _ in range(permutations)])
     losses, curve_rows = rows.score(model).losses, _draw_rows(rows, CURVE_ROWS, random)
     grids = {name: _make_grid(rows.features[name], kinds[name].is_ordered) for name in used}
-    encoded = _encode_grids(grids, encoder)
+    encoded, curves = _encode_grids(grids, encoder), {}
     for name in _choose_columns(used, selected, model, encoder.owners):
         places = np.flatnonzero(np.asarray(encoder.owners) == name)
         permuted = _predict_with(model, rows.x, places, rows.x[:, places][orders])
         increase = (row_losses(rows.scorer.task, rows.scorer.y, permuted) - losses).mean(axis=0)
         table.loc[name, ["importance", "error"]] = _mean_and_error(increase, rows)
         outputs = _predict_with(model, curve_rows.x, places, encoded[: len(grids[name]), None, places])
-        predictions = _to_predictions(outputs, classes)
-        table.loc[name, "direction"] = _describe_curve(predictions, grids[name], kinds[name].is_ordered, classes)
-    return table
+        table.loc[name, "direction"] = "flat"
+        if len(grids[name]):
+            label, predictions = _take_output(_to_predictions(outputs, classes), classes)
+            curve = PartialDependence(grids[name], predictions.mean(axis=1), label, kinds[name].is_ordered)
+            curves[name] = curve
+            table.loc[name, "direction"] = _describe_curve(curve, float(predictions.std()), len(classes) > 2)
+    return table, curves
 
 
 def _draw_rows(rows: EncodedRows, most: int, random: np.random.Generator) -> EncodedRows:
@@ -176,19 +199,22 @@ def _to_predictions(outputs: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     return probabilities[..., 1:] if len(classes) == 2 else probabilities
 
 
-def _describe_curve(predictions: np.ndarray, grid: pd.Series, is_ordered: bool, classes: Sequence[str]) -> str:
-    """Return the direction of the mean prediction along a grid."""
-    if len(grid) < 2:
+def _take_output(predictions: np.ndarray, classes: Sequence[str]) -> tuple[str, np.ndarray]:
+    """Return the class and the (values, rows) predictions of the output whose mean changes most."""
+    output = int(np.ptp(predictions.mean(axis=1), axis=0).argmax())
+    return ([""] if not classes else classes[1:] if len(classes) == 2 else classes)[output], predictions[..., output]
+
+
+def _describe_curve(curve: PartialDependence, spread: float, names_class: bool) -> str:
+    """Return the direction of the mean prediction; `spread` is that of the single predictions."""
+    if len(curve.values) < 2 or np.ptp(curve.predictions) <= SMALLEST * spread:
         return "flat"
-    curves = predictions.mean(axis=1)
-    output = int(np.ptp(curves, axis=0).argmax())
-    curve, spread = curves[:, output], float(predictions[..., output].std())
-    if np.ptp(curve) <= SMALLEST * spread:
-        return "flat"
-    prefix = f"{classes[output]}: " if len(classes) > 2 else ""
-    if is_ordered:
-        return prefix + _name_shape(curve)
-    highest, lowest = (text_of(grid.iloc[int(at)]) for at in (curve.argmax(), curve.argmin()))
+    prefix = f"{curve.label}: " if names_class else ""
+    if curve.is_ordered:
+        return prefix + _name_shape(curve.predictions)
+    highest, lowest = (
+        text_of(curve.values.iloc[int(at)]) for at in (curve.predictions.argmax(), curve.predictions.argmin())
+    )
     return f"{prefix}highest at {highest}, lowest at {lowest}"
 
 

@@ -20,9 +20,9 @@ def measure_predictions(
         scale: What the target was divided by.
 
     Returns:
-        Regression: `RMSE` and `MAE`, in units of the target. Counts: `MAE` and `deviance`. Classes: `majority rate`
-        (the share of the most frequent class, and so the accuracy of always predicting it), `log loss`, and `AUC` (with
-        more than two classes, the mean over one class against the others; NaN if a class has no test rows).
+        Regression: `RMSE` and `MAE`, in units of the target. Counts: `RMSE`, `MAE` and `deviance`. Classes: `majority
+        rate` (the share of the most frequent class, and so the accuracy of always predicting it), `log loss`, and `AUC`
+        (with more than two classes, the mean over one class against the others; NaN if a class has no test rows).
     """
     values = np.asarray(y).reshape(-1)
     if task == "regression":
@@ -34,6 +34,7 @@ def measure_predictions(
     if task == "counts":
         deviance = np.average(score_rows(task, y, outputs).score_terms, weights=weight)
         return {
+            "RMSE": float(metrics.root_mean_squared_error(values, outputs[:, 0], sample_weight=weight)),
             "MAE": float(metrics.mean_absolute_error(values, outputs[:, 0], sample_weight=weight)),
             "deviance": float(deviance),
         }

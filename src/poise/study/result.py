@@ -67,6 +67,11 @@ class Study:
     # ------------------------------------------------------------ what it says
 
     @property
+    def headline(self) -> str:
+        """The verdict in one sentence, the first one of `answer`."""
+        return self.description["headline"]
+
+    @property
     def answer(self) -> tuple[str, ...]:
         """Three paragraphs: whether a penalty helps, which columns are selected, and how certain the strength is."""
         return tuple(self.description["answer"])
@@ -129,8 +134,8 @@ class Study:
     def metrics(self) -> dict[str, float]:
         """Further scores of the saved network on the test rows, by name.
 
-        Regression: `RMSE` and `MAE`, in units of the target. Counts: `MAE` and `deviance`. Classes: `majority rate`
-        (the share of the most frequent class), `log loss` and `AUC` (NaN if a class has no test rows).
+        Regression: `RMSE` and `MAE`, in units of the target. Counts: `RMSE`, `MAE` and `deviance`. Classes: `majority
+        rate` (the share of the most frequent class), `log loss` and `AUC` (NaN if a class has no test rows).
         """
         return {name: float("nan") if value is None else value for name, value in self.description["metrics"].items()}
 
@@ -262,10 +267,6 @@ class Study:
 
     # ------------------------------------------------------------ display
 
-    @property
-    def _headline(self) -> str:
-        return self.answer[0].split(". ")[0].rstrip(".") + "."
-
     def __repr__(self) -> str:
         data = self.description["data"]
         saved = self.results.loc[self.description["saved"]].to_dict()
@@ -274,7 +275,7 @@ class Study:
         network = f"{saved['title']} at {strength}: {score}"
         inferred = ", inferred; set task to change it" if data.get("task_reason") else ""
         task = f"{data['task']} of {data['target']!r}{inferred}"
-        return f"Study of {data['name']!r} ({task})\n{self._headline}\n{network}"
+        return f"Study of {data['name']!r} ({task})\n{self.headline}\n{network}"
 
     def _repr_html_(self) -> str:
         data = self.description["data"]
@@ -286,6 +287,6 @@ class Study:
         )
         return (
             f"<div><p><b>Study of {escape(data['name'])}</b> ({escape(data['task'])} of {escape(data['target'])}, "
-            f"{self.description['rows']['test']:,} test rows)<br>{escape(self._headline)}</p>"
+            f"{self.description['rows']['test']:,} test rows)<br>{escape(self.headline)}</p>"
             f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         )

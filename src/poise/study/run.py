@@ -35,6 +35,7 @@ from poise.study.headers import as_name, as_names, as_types
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, release_predictions
 from poise.study.importance import measure_importance
 from poise.study.metrics import measure_predictions
+from poise.study.predicted_rows import in_target_units
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
 from poise.study.result import Study
@@ -206,16 +207,17 @@ def run_study(
     }
     saved = choose_saved(next(each for each in candidates if each.name == chosen), candidates, selection, settings)
     selected = () if selector is None else selector.selected or ()
-    importance = measure_importance(
+    importance, effects = measure_importance(
         saved.model, test_rows, rows.encoder, table.classes, saved.columns, selected, seed
     )  # fmt: skip
     outputs, scorer = predict_outputs(saved.model, test_rows.x), test_rows.scorer
+    predicted = in_target_units(scorer, outputs, bool(table.classes), rows.center, rows.scale)
     metrics = measure_predictions(scorer.task, scorer.y, outputs, scorer.weight, rows.scale)
     report(1.0, "done")
     findings = Findings(
-        table, settings, tuple(candidates), chosen, selection, importance, rows.encoder, rows.center, rows.scale,
-        {"training": len(training), "test": len(testing)}, watched, references, verdict, metrics,
-        time.perf_counter() - start_time,
+        table, settings, tuple(candidates), chosen, selection, importance, effects, predicted, rows.encoder,
+        rows.center, rows.scale, {"training": len(training), "test": len(testing)}, watched, references, verdict,
+        metrics, time.perf_counter() - start_time,
     )  # fmt: skip
     return Study(describe(findings), findings.compact_model, rows.encoder, findings=findings)
 

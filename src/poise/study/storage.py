@@ -43,7 +43,7 @@ TERMINAL_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069
 def write_study(findings: Findings, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write the folder of a study; see `Study.save`."""
     with _new_folder(folder, overwrite) as new:
-        _write_files(findings, new)
+        _write_files(findings, new, os.fspath(folder))
     return Path(folder) / REPORT
 
 
@@ -82,11 +82,12 @@ def _new_folder(folder: str | os.PathLike[str], overwrite: bool) -> Iterator[Pat
         raise CannotWriteError(folder, error) from error
 
 
-def _write_files(findings: Findings, folder: Path) -> None:
+def _write_files(findings: Findings, folder: Path, final: str) -> None:
+    """Write the files; `final` is what the user calls the folder."""
     findings.compact_model.save(folder / MODEL)
     write_bytes(folder / PREPROCESSING, skops.io.dumps(findings.encoder))
     paths_table(findings).to_parquet(folder / TABLE, index=False)
-    write_bytes(folder / REPORT, render_page(findings).encode("utf-8", "replace"))
+    write_bytes(folder / REPORT, render_page(findings, final).encode("utf-8", "replace"))
     content = describe(findings) | {"files": {name: checksum(folder / name) for name in NEEDED}}
     content["checksum"] = checksum_of(content)
     # A lone surrogate, which UTF-8 does not have, becomes the escape that JSON reads as the same character, and so does

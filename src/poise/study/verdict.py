@@ -46,7 +46,7 @@ class Comparison:
     @property
     def outcome(self) -> Outcome:
         """Whether the interval of `loss_gain` lies above zero, below it, or contains it."""
-        return "helps" if self.loss_gain.low > 0 else "hurts" if self.loss_gain.high < 0 else "unclear"
+        return find_outcome(self.loss_gain)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,11 @@ class Verdict:
         difference = test_gain.value - gain.value
         error = float(np.hypot(_standard_error(test_gain), _standard_error(gain)))
         return abs(difference) <= QUANTILE * error if np.isfinite(difference) and np.isfinite(error) else None
+
+
+def find_outcome(gain: Estimate) -> Outcome:
+    """Return whether the interval of a gain lies above zero, below it, or contains it."""
+    return "helps" if gain.low > 0 else "hurts" if gain.high < 0 else "unclear"
 
 
 def choose_candidate(candidates: Sequence[HeldOutLosses]) -> int:

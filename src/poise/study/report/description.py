@@ -14,7 +14,7 @@ import pandas as pd
 
 from poise.study.findings import Candidate, Findings, Reference, flatten_estimate, is_regularized
 from poise.study.report.schema import FORMAT, VERSION
-from poise.study.report.sentences import write_answer
+from poise.study.report.sentences import write_answer, write_headline
 from poise.study.settings import NO_PENALTY
 from poise.study.splits import split_test_rows
 
@@ -53,6 +53,8 @@ def describe(study: Findings) -> dict:
         "saved": study.saved.name,
         "parameters": {"trained": study.saved.model.count_params(), "saved": study.compact_model.count_params()},
         "needed_columns": study.needed_columns,
+        "confusion_matrix": study.predicted.count_confusions() if table.classes else None,
+        "headline": write_headline(study),
         "answer": write_answer(study),
         "center": study.center,
         "scale": study.scale,
@@ -154,7 +156,7 @@ def _to_json(value: object) -> Any:
     """The same value in the types of JSON: no NaN, NumPy or tuples, and text instead of anything else."""
     if isinstance(value, Mapping):
         return {str(key): _to_json(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | np.ndarray):
         return [_to_json(inner) for inner in value]
     if isinstance(value, np.generic):
         value = value.item()

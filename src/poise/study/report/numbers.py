@@ -8,6 +8,7 @@ from poise.study.scores import Estimate
 
 MOST_NAMES = 5
 LONGEST_NAME = 40
+LONGEST_IN_LEGEND = 28
 
 
 def format_number(number: float, digits: int = 3) -> str:
@@ -30,6 +31,11 @@ def format_with_error(value: float, error: float, digits: int = 3) -> str:
     return f"{mean} ± {format_number(error, 2)}" if np.isfinite(error) else mean
 
 
+def round_values(values: np.ndarray, digits: int = 4) -> np.ndarray:
+    """Return numbers with few significant digits, for plots: the page need not hold the data exactly."""
+    return np.array([float(f"{value:.{digits}g}") for value in values])
+
+
 def join_words(words: Sequence[str]) -> str:
     """Return `"a, b and c"`."""
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
@@ -40,3 +46,9 @@ def list_names(names: Sequence[str], most: int = MOST_NAMES) -> str:
     plain = [" ".join(name.split()) for name in names]
     quoted = [f"“{name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + '…'}”" for name in plain[:most]]
     return join_words(quoted if len(names) <= most else [*quoted, f"{len(names) - most:,} more"])
+
+
+def shorten(name: str) -> str:
+    """Return a name in one line, without its middle if it is long: names that start alike often end differently."""
+    plain = " ".join(name.split())
+    return plain if len(plain) <= LONGEST_IN_LEGEND else plain[:17] + "…" + plain[-10:]

@@ -1,9 +1,11 @@
 """The report of a study: one HTML file that needs nothing else.
 
 Jinja escapes text that stems from the data in the page, `neutral` escapes it inside plots (Plotly reads a subset of
-HTML), and `embed_json` inside scripts. No row of the data is in the page.
+HTML), and `embed_json` inside scripts. Of the rows of the data, the page has the target of the test rows of a
+regression or of counts, and quantiles and categories of the most important columns, all with few digits.
 """
 
+import shlex
 from functools import cache
 from importlib.resources import files
 
@@ -15,11 +17,16 @@ from poise.study.findings import Findings, has_penalty, is_regularized
 from poise.study.report.description import versions
 from poise.study.report.names import name_inside, quantity_of
 from poise.study.report.numbers import format_number, list_names
+from poise.study.report.script import default_folder
 from poise.study.report.sections.answer import AnswerSection
 from poise.study.report.sections.base import Section
 from poise.study.report.sections.code import CodeSection
+from poise.study.report.sections.coefficients import CoefficientsSection
 from poise.study.report.sections.comparison import ComparisonSection
 from poise.study.report.sections.convergence import ConvergenceSection
+from poise.study.report.sections.effects import EffectsSection
+from poise.study.report.sections.predictions import PredictionsSection
+from poise.study.report.sections.saved import SavedSection
 from poise.study.report.sections.selection import SelectionSection
 from poise.study.report.sections.settings import SettingsSection
 from poise.study.report.sections.strengths import StrengthsSection
@@ -29,18 +36,25 @@ from poise.study.report.selection_sentences import explain_selection
 from poise.study.report.sentences import write_convergence
 
 SECTIONS: tuple[Section, ...] = (
-    AnswerSection(), StrengthsSection(), SelectionSection(), ComparisonSection(), TrainingSection(),
-    ConvergenceSection(), WeightsSection(), CodeSection(), SettingsSection(),
+    AnswerSection(), ComparisonSection(), SelectionSection(), EffectsSection(), CoefficientsSection(),
+    PredictionsSection(), StrengthsSection(), SavedSection(), ConvergenceSection(), TrainingSection(), WeightsSection(),
+    CodeSection(), SettingsSection(),
 )  # fmt: skip
 """The sections in order."""
 
 
-def render_page(study: Findings) -> str:
-    """Return the report as HTML."""
+def render_page(study: Findings, folder: str | None = None) -> str:
+    """Return the report as HTML.
+
+    Args:
+        study: The study.
+        folder: The folder in which it is saved, for the code in the report. Default: `None`, that of the command.
+    """
     environment = Environment(
         loader=PackageLoader("poise.study.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": format_number, "names": list_names, "embedded": embed_figure}
+    environment.filters["shell"] = shlex.quote
     environment.globals |= {
         "has_penalty": has_penalty,
         "is_regularized": is_regularized,
@@ -48,6 +62,7 @@ def render_page(study: Findings) -> str:
         "quantity_of": quantity_of,
         "explain_selection": explain_selection,
         "write_convergence": write_convergence,
+        "folder": folder or default_folder(study),
     }
     sections = []
     for section in SECTIONS:

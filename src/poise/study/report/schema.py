@@ -10,7 +10,7 @@ import jsonschema
 from jsonschema.exceptions import ValidationError, best_match
 
 FORMAT = "poise study"
-VERSION = 4
+VERSION = 5
 LONGEST_MESSAGE = 200
 
 

@@ -32,11 +32,20 @@ READ_ONCE = ("", "-")
 WIDTH = 100
 
 
-def write_script(study: Findings) -> str:
+def default_folder(study: Findings) -> str:
+    """Return the folder in which the command saves a study."""
+    return f"runs/{study.table.name}"
+
+
+def write_script(study: Findings, folder: str | None = None) -> str:
     """Return a complete script that trains the saved network on the same rows from the same initial weights.
 
     It has the exact strengths and factors. It loads the folder in which the study was saved; if the data were neither a
     file nor a built-in table, it expects them as the DataFrame `frame`.
+
+    Args:
+        study: The study.
+        folder: The folder. Default: `None`, that of the command.
     """
     table, settings, saved = study.table, study.settings, study.saved
     training, _ = split_test_rows(table, settings.test, settings.seed)
@@ -48,7 +57,7 @@ def write_script(study: Findings) -> str:
     environment = Environment(loader=PackageLoader("poise.study.report"), trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("code.py.j2").render(
         title=" ".join(f"{table.name}: {saved.title} at {quantity_of(saved.name)} {saved.strength:.3g}".split()),
-        folder=_quote(f"runs/{table.name}"),
+        folder=_quote(folder or default_folder(study)),
         arguments=_read_arguments(study),
         settings=settings,
         steps=int(saved.row["settled"]),
@@ -67,6 +76,15 @@ def write_script(study: Findings) -> str:
         rules=[write_rule(rule, custom) for rule in rules],
         loss=LOSSES[table.task],
         most=settling_batch_size(study.rows["training"]),
+    )
+
+
+def write_loading_script(study: Findings, folder: str | None = None) -> str:
+    """Return a short script that loads the saved study, and predicts the rows that it was made from."""
+    source = study.table.source
+    environment = Environment(loader=PackageLoader("poise.study.report"), trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("load.py.j2").render(
+        folder=_quote(folder or default_folder(study)), source=_quote(source), is_file=source not in READ_ONCE
     )
 
 

@@ -11,6 +11,7 @@ from poise.study.report.names import capitalize, name_inside, quantity_of
 from poise.study.report.numbers import format_interval, format_number, format_with_error, join_words
 from poise.study.report.selection_sentences import write_selection
 from poise.study.scores import Estimate, score_name
+from poise.study.verdict import find_outcome
 
 NEARLY = 0.05
 """A relative residual below this is close to convergence."""
@@ -23,8 +24,16 @@ ENDS = {
 
 
 def write_answer(study: Findings) -> list[str]:
-    """Return three paragraphs: whether a penalty helps, which columns are selected, and how certain the strength is."""
-    return [_write_verdict(study), write_selection(study), _write_certainty(study)]
+    """Return three paragraphs: whether a penalty helps, which columns are selected, and how certain the strength is.
+
+    The first one begins with the headline.
+    """
+    return [" ".join(_write_verdict(study)), write_selection(study), _write_certainty(study)]
+
+
+def write_headline(study: Findings) -> str:
+    """Return the verdict in one sentence."""
+    return _write_verdict(study)[0]
 
 
 def write_convergence(candidate: Candidate) -> str:
@@ -46,15 +55,16 @@ def write_convergence(candidate: Candidate) -> str:
     return f"Training did not converge {share}. More steps may help."
 
 
-def _write_verdict(study: Findings) -> str:
+def _write_verdict(study: Findings) -> list[str]:
+    """Return the sentences of the first paragraph."""
     parts = [_write_comparison_with_mean(study)]
     judged = study[study.verdict.judged]
     if is_regularized(judged):
-        parts += [_write_outcome(study, judged), _write_test_rows(study, judged)]
+        parts += [*_write_outcome(study, judged), _write_test_rows(study, judged)]
         parts += [] if judged is study.best else [f"The network without {_name_kind(judged)} was chosen instead."]
     else:
         parts.append(_explain_no_penalty(study))
-    return " ".join(part for part in [*parts, _write_score(study), _write_references(study)] if part)
+    return [part for part in [*parts, _write_score(study), _write_references(study)] if part]
 
 
 def _write_comparison_with_mean(study: Findings) -> str:
@@ -65,28 +75,45 @@ def _write_comparison_with_mean(study: Findings) -> str:
     return f"It is not certain that the network predicts better than {constant}."
 
 
-def _write_outcome(study: Findings, judged: Candidate) -> str:
-    """Return whether the penalty helps, by all training rows."""
-    comparison = study.verdict.over_baseline
+def _write_outcome(study: Findings, judged: Candidate) -> list[str]:
+    """Return whether the penalty helps, by all training rows.
+
+    The loss decides. The size of the gain is that of the score, which people know, if its interval shows the same
+    outcome as that of the loss; otherwise it is that of the loss, and another sentence has the score.
+    """
+    comparison, score = study.verdict.over_baseline, score_name(study.table.task)
     is_requested = study.settings.choose is not None
-    kind = _name_kind(judged)
-    subject = f"{capitalize(name_inside(judged))}, chosen by request," if is_requested else capitalize(kind)
-    headline = {
-        "helps": f"{subject} helps here.",
-        "hurts": f"{subject} hurts here.",
-        "unclear": f"{subject} makes no clear difference here.",
-    }[comparison.outcome]
-    has_classes = bool(study.table.classes)
-    what = "held-out loss" if has_classes else f"held-out {score_name(study.table.task)}"
-    gain = comparison.loss_gain if has_classes else comparison.score_gain
-    change = -gain.value if has_classes else gain.value
-    size = f"{format_number(abs(change), DIGITS)} {'lower' if change < 0 else 'higher'}"
+    subject = (
+        f"{capitalize(name_inside(judged))}, chosen by request," if is_requested else capitalize(_name_kind(judged))
+    )
+    effect = {"helps": "helps", "hurts": "hurts", "unclear": "makes no clear difference"}[comparison.outcome]
+    shows_score = find_outcome(comparison.score_gain) == comparison.outcome
+    what, change = (score, comparison.score_gain) if shows_score else ("loss", _negate(comparison.loss_gain))
     name = "it" if is_requested else name_inside(judged)
-    low, high = (-gain.high, -gain.low) if has_classes else (gain.low, gain.high)
-    ends = format_interval(Estimate(change, low, high), DIGITS)
+    size = _write_change(change, " than", " as")
+    sentences = [f"{subject} {effect} here: with {name}, the held-out {what} is {size} with early stopping only."]
+    ends = format_interval(change, DIGITS)
     doubt = ", which contains zero" if comparison.outcome == "unclear" else ""
-    interval = f" The 95% confidence interval of the difference is {ends}{doubt}." if ends else ""
-    return f"{headline} With {name}, the {what} is {size} than without {kind} (both with early stopping).{interval}"
+    if ends:
+        sentences.append(f"The 95% confidence interval of the difference is {ends}{doubt}.")
+    if not shows_score and np.isfinite(comparison.score_gain.value):
+        doubt = ", which is more than chance explains" if comparison.score_gain.is_certain else ", which may be chance"
+        sentences.append(f"The held-out {score} is {_write_change(comparison.score_gain)}{doubt}.")
+    elif study.table.classes:
+        sentences.append(f"The held-out loss, which decides, is {_write_change(_negate(comparison.loss_gain))}.")
+    return sentences
+
+
+def _negate(gain: Estimate) -> Estimate:
+    """Return the change of the loss."""
+    return Estimate(-gain.value, -gain.high, -gain.low)
+
+
+def _write_change(change: Estimate, than: str = "", same_as: str = "") -> str:
+    size = format_number(abs(change.value), DIGITS)
+    if size == "0":
+        return f"the same{same_as}"
+    return f"{size} {'lower' if change.value < 0 else 'higher'}{than}"
 
 
 def _write_test_rows(study: Findings, judged: Candidate) -> str:

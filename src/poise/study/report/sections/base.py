@@ -17,11 +17,13 @@ class Section(ABC):
         name: Its anchor, and the name of its template.
         title: Its heading.
         link: Its name in the navigation.
+        is_detail: Whether it explains how the result came about, and belongs at the end. Default: `False`.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     link: ClassVar[str]
+    is_detail: ClassVar[bool] = False
 
     @abstractmethod
     def context(self, study: Findings) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """A script that trains the saved network again."""
 
+from functools import partial
 from typing import Any
 
 from poise.study.findings import Findings
@@ -11,6 +12,7 @@ class CodeSection(Section):
     """The script."""
 
     name, title, link = "code", "Train the saved network in your own code", "Code"
+    is_detail = True
 
     def context(self, study: Findings) -> dict[str, Any]:
-        return {"saved": study.saved, "script": write_script(study)}
+        return {"saved": study.saved, "write_script": partial(write_script, study)}

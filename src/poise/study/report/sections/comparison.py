@@ -18,7 +18,7 @@ Cell = tuple[str, str, str]
 class ComparisonSection(Section):
     """One row per network: losses, score, gain, and the columns and zeros of the network that has them."""
 
-    name, title, link = "comparison", "Comparison of all candidates", "Comparison"
+    name, title, link = "comparison", "Comparison of all networks and reference models", "Comparison"
 
     def context(self, study: Findings) -> dict[str, Any]:
         return {
@@ -30,7 +30,6 @@ class ComparisonSection(Section):
             "test_rows": study.rows["test"],
             "score": score_name(study.table.task),
             "task": study.table.task,
-            "metrics": [f"{name} {format_number(value)}" for name, value in study.metrics.items()],
         }
 
 

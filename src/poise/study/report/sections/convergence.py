@@ -22,6 +22,7 @@ class ConvergenceSection(Section):
     """The gradient norms of prediction and penalty, and the residual at the final weights."""
 
     name, title, link = "convergence", "Forces on each layer and convergence", "Convergence"
+    is_detail = True
 
     def context(self, study: Findings) -> dict[str, Any]:
         layers = drawn_layers(study)

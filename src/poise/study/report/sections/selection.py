@@ -13,6 +13,7 @@ from poise.path.tables import replica_table
 from poise.study.findings import Candidate, Findings
 from poise.study.report.description import tabulate_importance
 from poise.study.report.names import name_inside
+from poise.study.report.numbers import shorten
 from poise.study.report.panels import LegendEntry, Plot, make_panels, strength_axis
 from poise.study.report.sections.base import Section
 from poise.study.report.selection_sentences import write_selection
@@ -130,7 +131,7 @@ def _order_by_size(sizes: pd.DataFrame) -> np.ndarray:
 def _make_legend(sizes: pd.DataFrame) -> list[LegendEntry]:
     order = _order_by_size(sizes)
     legend: list[LegendEntry] = [
-        (_shorten(str(sizes.index[number])), f"line{rank % COLORS + 1}", DASHES[rank // COLORS])
+        (shorten(str(sizes.index[number])), f"line{rank % COLORS + 1}", DASHES[rank // COLORS])
         for rank, number in enumerate(order[:COLORED])
     ]
     more = len(order) - COLORED
@@ -138,8 +139,3 @@ def _make_legend(sizes: pd.DataFrame) -> list[LegendEntry]:
         drawn = f"{min(more, GRAY):,} of {more:,}" if more > GRAY else f"{more:,}"
         legend.append((f"{drawn} more columns", "weights", "solid"))
     return [*legend, ("strength that selects columns", "ink", "dot")]
-
-
-def _shorten(name: str) -> str:
-    plain = " ".join(name.split())
-    return plain if len(plain) <= 28 else plain[:17] + "…" + plain[-10:]

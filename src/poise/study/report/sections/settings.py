@@ -18,6 +18,7 @@ class SettingsSection(Section):
     """What was studied, and how."""
 
     name, title, link = "settings", "Data and settings", "Settings"
+    is_detail = True
 
     def context(self, study: Findings) -> dict[str, Any]:
         columns = study.table.columns

@@ -45,6 +45,7 @@ class StrengthsSection(Section):
         legend = [*(LEGEND if can_select else LEGEND[:-1]), *([LAST_STAGE] if has_stages else [])]
         return {
             "plot": Plot("paths", draw_paths(study), ALTERNATIVE, legend),
+            "has_stages": has_stages,
             "baseline": study.baseline,
             "penalized": penalized,
         }

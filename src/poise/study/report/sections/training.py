@@ -29,6 +29,7 @@ class TrainingSection(Section):
     """Training curves on the rows of the first fold."""
 
     name, title, link = "training", "Training curves", "Training"
+    is_detail = True
 
     def context(self, study: Findings) -> dict[str, Any]:
         keys = [line[0] for line in LINES] if has_penalty(study.best) else PREDICTION

@@ -21,6 +21,7 @@ class WeightsSection(Section):
     """How the weights are distributed, and how many are exactly zero."""
 
     name, title, link = "histograms", "Weights before and after training", "Weights"
+    is_detail = True
 
     def context(self, study: Findings) -> dict[str, Any]:
         return {"plot": Plot("weights", draw_weights(study), ALTERNATIVE)}

@@ -99,8 +99,8 @@
     heading.setAttribute("aria-sort", isUp ? "ascending" : "descending");
   }
 
-  async function copy() {
-    const lines = document.getElementById("lines"), said = document.getElementById("copied");
+  async function copy(block) {
+    const lines = block.querySelector("code"), said = block.querySelector("[role=status]");
     try {
       await navigator.clipboard.writeText(lines.textContent);
       said.textContent = "Copied.";
@@ -116,7 +116,9 @@
   for (const button of document.querySelectorAll("th button")) {
     button.addEventListener("click", () => sort(button.closest("th")));
   }
-  document.getElementById("copy").addEventListener("click", copy);
+  for (const button of document.querySelectorAll(".code button")) {
+    button.addEventListener("click", () => copy(button.closest(".code")));
+  }
 
   let width = root.clientWidth;
   draw(false);

@@ -1,0 +1,47 @@
+"""What the saved network predicts for the test rows, in the units of the target."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from poise.study.predictions import predict_probabilities
+from poise.study.scores import Scorer
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedRows:
+    """The test rows: what they are, and what the network predicts.
+
+    Args:
+        actual: (rows,) the target in its own units, or class numbers.
+        predicted: (rows,) the predictions in the same units, or (rows, classes) probabilities.
+        weight: (rows,) sample weights, or `None`.
+    """
+
+    actual: np.ndarray
+    predicted: np.ndarray
+    weight: np.ndarray | None
+
+    def count_confusions(self) -> np.ndarray:
+        """Return (classes, classes) the number of rows of each class, by the class that is predicted."""
+        classes = self.predicted.shape[1]
+        counts = np.zeros((classes, classes), int)
+        np.add.at(counts, (self.actual, self.predicted.argmax(axis=1)), 1)
+        return counts
+
+
+def in_target_units(
+    scorer: Scorer, outputs: np.ndarray, has_classes: bool, center: float, scale: float
+) -> PredictedRows:  # fmt: skip
+    """Return the test rows with predictions of them.
+
+    Args:
+        scorer: The test rows.
+        outputs: (rows, outputs) of the network.
+        has_classes: Whether the target has classes.
+        center, scale: A prediction in units of the target is output · scale + center.
+    """
+    actual = np.asarray(scorer.y).reshape(-1)
+    if has_classes:
+        return PredictedRows(actual.astype(int), predict_probabilities(outputs), scorer.weight)
+    return PredictedRows(actual.astype("float64") * scale + center, outputs[:, 0] * scale + center, scorer.weight)

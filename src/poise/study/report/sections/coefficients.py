@@ -1,0 +1,41 @@
+"""The coefficients of a network without hidden layers, which is a linear model."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from poise.study.findings import Findings
+from poise.study.report.sections.base import Section
+
+LISTED = 200
+"""Inputs that the table lists, those with the largest coefficients."""
+SCALES = {
+    "regression": "the change of the prediction, in units of the target",
+    "counts": "the change of the logarithm of the mean count",
+    "binary": "the change of the log odds of the second class",
+    "multiclass": "the change of the logit of a class",
+}
+
+
+class CoefficientsSection(Section):
+    """One row per input, and the intercept."""
+
+    name, title, link = "coefficients", "Coefficients of the linear model", "Coefficients"
+
+    def context(self, study: Findings) -> dict[str, Any] | None:
+        if study.settings.model is not None or study.settings.hidden_layer_sizes:
+            return None
+        kernel, bias = (keras.ops.convert_to_numpy(weight).astype("float64") for weight in study.saved.model.weights)
+        kernel, bias = kernel * study.scale, bias * study.scale + study.center
+        order = np.argsort(-np.abs(kernel).max(axis=1), kind="stable")
+        return {
+            "saved": study.saved,
+            "meaning": SCALES[study.table.task],
+            "columns": [(name, "") for name in (study.table.classes if len(bias) > 1 else ["coefficient"])],
+            "second": study.table.classes[1] if study.table.task == "binary" else None,
+            "intercept": bias,
+            "rows": [(study.encoder.inputs[at], kernel[at]) for at in order[:LISTED]],
+            "left_out": max(len(order) - LISTED, 0),
+            "zeros": int((kernel == 0.0).all(axis=1).sum()),
+        }

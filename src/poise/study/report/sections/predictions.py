@@ -1,0 +1,69 @@
+"""How the predictions of the saved network for the test rows compare with what the rows are."""
+
+from typing import Any
+
+import numpy as np
+
+from poise.study.findings import Findings
+from poise.study.report.class_plots import draw_class_curves
+from poise.study.report.number_plots import draw_number_predictions
+from poise.study.report.numbers import format_number
+from poise.study.report.panels import Plot
+from poise.study.report.sections.base import Section
+from poise.study.scores import score_name
+
+MOST_CLASSES = 20
+"""Classes in the confusion matrix, the most frequent ones."""
+MOST_POINTS = 2000
+LAST_IN_UNITS = "MAE"
+"""The second of the two scores in units of the target, RMSE and MAE."""
+
+
+class PredictionsSection(Section):
+    """Predicted against actual numbers and their residuals; or a confusion matrix, ROC curves and calibration."""
+
+    name, title, link = "predictions", "Predictions of the test rows", "Predictions"
+
+    def context(self, study: Findings) -> dict[str, Any]:
+        shared = {"saved": study.saved, "rows": study.rows["test"], "metrics": list_metrics(study)}
+        return {**shared, **(_show_classes(study) if study.table.classes else _show_numbers(study))}
+
+
+def list_metrics(study: Findings) -> list[str]:
+    """Return the score and the further scores of the saved network, with their units."""
+    scores = {score_name(study.table.task): study.saved.score.value, **study.metrics}
+    units = {LAST_IN_UNITS: f" (both in units of {study.table.target.name})"}
+    return [f"{name} {format_number(value)}{units.get(name, '')}" for name, value in scores.items()]
+
+
+def _show_numbers(study: Findings) -> dict[str, Any]:
+    figure, count = draw_number_predictions(study.predicted, MOST_POINTS, study.settings.seed)
+    alternative = (
+        "Two scatter plots of test rows: the predicted over the actual value, with a line where both are equal, and "
+        "the residual, actual minus predicted, over the predicted value."
+    )
+    return {"plot": Plot("accuracy", figure, alternative), "drawn": count, "matrix": None, "task": study.table.task}
+
+
+def _show_classes(study: Findings) -> dict[str, Any]:
+    figure, legend = draw_class_curves(study.predicted, study.table.classes)
+    alternative = (
+        "Two line charts of test rows: the ROC curve, which is the true positive rate over the false positive rate, "
+        "and the calibration, which is the observed share over the predicted probability."
+    )
+    counts = study.predicted.count_confusions()
+    shown = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[:MOST_CLASSES])
+    return {
+        "plot": Plot("accuracy", figure, alternative, legend),
+        "labels": [study.table.classes[number] for number in shown],
+        "matrix": [(study.table.classes[number], _make_row(counts[number], shown, number)) for number in shown],
+        "left_out": len(study.table.classes) - len(shown),
+        "has_two_classes": len(study.table.classes) == 2,
+        "correct": int(np.trace(counts)),
+    }
+
+
+def _make_row(counts: np.ndarray, shown: np.ndarray, number: int) -> list[tuple[int, float, bool]]:
+    """Return for each predicted class the number of rows, their share of the actual class, and whether it is right."""
+    total = max(int(counts.sum()), 1)
+    return [(int(counts[other]), float(counts[other] / total), bool(other == number)) for other in shown]
