@@ -6,8 +6,9 @@
 
 Every table has as many training rows as test rows, and standardized, correlated neighboring columns. "True" and
 "false" count selected columns that matter and that do not. The loss is the squared error on the test rows, in units of
-the variance of the target, or the cross-entropy. poise selects at `best_strength`; LassoNet and the adaptive lasso use
-their own cross-validation.
+the variance of the target, or the cross-entropy. "poise" is `fit_path` as its documentation shows it, and selects at
+`best_strength`; "poise study" is a study with the penalty `"adaptive"`, which has the same recipe; LassoNet and the
+adaptive lasso use their own cross-validation.
 """
 
 import argparse
@@ -103,19 +104,13 @@ def by_poise(x, y, xt, yt, classes, seed, width=WIDTH, depth=1, max_iter=800):
     import poise
 
     keras.utils.set_random_seed(seed)
-    names = ["features", *(f"hidden_{number}" for number in range(2, depth + 1))]
-    hidden = [
-        keras.layers.Dense(width, activation="relu", kernel_initializer="glorot_normal", name=name) for name in names
-    ]
-    head = keras.layers.Dense(classes or 1, kernel_initializer="glorot_normal", name="head")
+    hidden = [keras.layers.Dense(width, activation="relu", kernel_initializer="glorot_normal") for _ in range(depth)]
+    head = keras.layers.Dense(classes or 1, kernel_initializer="glorot_normal")
     model = keras.Sequential([keras.Input((x.shape[1],)), *hidden, head])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if classes else "mse"
     model.compile(keras.optimizers.Adam(0.01), loss)
-    rules = [
-        poise.Rule("features/kernel", poise.GroupLasso(1.0, "inputs", factors=[1.0])),
-        poise.Rule(poise.Role.KERNELS, poise.L2(0.5), exclude="features/kernel", name="rest"),
-    ]
-    training = poise.Training(epochs=0, settle=max_iter)
+    training = poise.Training.full_batch(max_iter)
+    rules = poise.input_sparsity(model)
     path = poise.fit_path(model, x, y, rules, strengths=13, cv=4, adaptive=2, training=training, progress=False)
     kept = set(path.features(path.best_strength).tolist())
     return kept, _loss(path, xt, yt, classes)
@@ -131,6 +126,25 @@ def _loss(path, xt, yt, classes):
         odds = np.exp(predicted - predicted.max(axis=1, keepdims=True))
         return log_loss(yt, odds / odds.sum(axis=1, keepdims=True), labels=range(classes))
     return float(np.mean((predicted[:, 0] - yt) ** 2))
+
+
+def by_study(x, y, xt, yt, classes, seed):
+    """A study holds out test rows itself, so it gets a quarter more rows and trains on as many as the others."""
+    import poise
+    from poise.study.predictions import predict_outputs
+    from poise.study.scores import row_losses
+
+    more = len(x) // 4
+    names = [f"x{number}" for number in range(x.shape[1])]
+    frame = pd.DataFrame(np.concatenate([x, xt[:more]]), columns=names).assign(y=np.concatenate([y, yt[:more]]))
+    findings = poise.run_study(frame, "y", penalties=["adaptive"], seed=seed).findings
+    outputs = predict_outputs(
+        findings["adaptive"].model, findings.encoder.transform(pd.DataFrame(xt[more:], columns=names))
+    )
+    task = findings.table.task
+    true = (yt[more:] - findings.center) / findings.scale
+    losses = row_losses(task, true if task == "multiclass" else true[:, None], outputs)
+    return {int(column[1:]) for column in findings["adaptive"].selected}, losses.mean() * findings.scale**2
 
 
 def by_lassonet(x, y, xt, yt, classes, seed):
@@ -160,6 +174,7 @@ def by_adaptive_lasso(x, y, xt, yt, classes, seed):
 
 METHODS = {
     "poise": by_poise,
+    "poise study": by_study,
     "poise, width 256": functools.partial(by_poise, width=256),
     "poise, two layers": functools.partial(by_poise, depth=2),
     "poise, 2,400 steps": functools.partial(by_poise, max_iter=2400),

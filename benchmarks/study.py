@@ -1,193 +1,209 @@
 """Compare the test scores of a study with those of other methods on the same rows.
 
-    python benchmarks/study.py                    # diabetes, breast_cancer, wine, digits, with LassoNet
-    python benchmarks/study.py wine --seeds 5
-    python benchmarks/study.py planted            # which columns of planted tables a study selects
-    python benchmarks/study.py --without-lassonet
+    python benchmarks/study.py                                  # four tables, 10 splits, with LassoNet: hours
+    python benchmarks/study.py --tables wine --splits 5 --without lassonet mlp
+    python benchmarks/study.py --out results.jsonl              # keep the results; the same command resumes
 
-Every seed has its own test rows, the same for all methods. The study has all default penalties; two more have only L2
-(for prediction) and only the adaptive group lasso (which selects columns, as LassoNet does). The table shows means over
-the seeds on the test rows: R² or accuracy, and squared error or cross-entropy; and the mean of the paired differences
-in score with its standard error over the seeds. How long the methods take is measured by benchmarks/speed.py.
+Every split has its own test rows, the same for all methods. All methods get the inputs that the study makes, and choose
+their settings on the training rows by four folds. The table shows the mean score (R² or accuracy) on the test rows with
+its standard error over the splits, the mean of the paired differences to the study's choice with its standard error,
+the mean loss (squared error or cross-entropy), and the median time in seconds. The study trains its baseline, the
+reference models and all penalties at once, so these have no time of their own.
 """
 
 import argparse
 import importlib
+import json
 import os
-import tempfile
+import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import selection
 
 os.environ["KERAS_BACKEND"] = "jax"
-TABLES = ("diabetes", "breast_cancer", "wine", "digits")
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Training x and y, test x and y."""
-Scores = tuple[float, float]
-"""R² and squared error, or accuracy and cross-entropy."""
+TABLES = ("wine", "diabetes", "breast_cancer", "digits")
+STUDY = "study"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is known about one method on one split: a line of the file of results."""
+
+    table: str
+    split: int
+    method: str
+    title: str
+    score: float
+    loss: float
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Split:
+    """A table with the test rows of a seed."""
+
+    name: str
+    seed: int
+
+    @cached_property
+    def table(self) -> Any:
+        from poise.study.tables import read
+
+        return read(self.name)
+
+    @cached_property
+    def rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Training x and y, test x and y, encoded and standardized as in the study."""
+        from poise.study.columns.folds import encode_folds
+        from poise.study.splits import split_folds, split_test_rows
+
+        table = self.table
+        training, testing = split_test_rows(table, 0.2, self.seed)
+        folds = encode_folds(table, training, split_folds(table, training, 4, self.seed))
+        x = folds.encoder.transform(table.features)
+        if table.classes:
+            y = pd.Categorical(table.target, categories=list(table.classes)).codes.astype("int64")
+        else:
+            y = ((table.target - folds.center) / folds.scale).to_numpy()
+        return x[training], y[training], x[testing], y[testing]
+
+    @property
+    def has_classes(self) -> bool:
+        return bool(self.table.classes)
+
+    def result(self, method: str, title: str, score: float, loss: float, seconds: float | None) -> Result:
+        return Result(self.name, self.seed, method, title, score, loss, seconds)
+
+    def score_model(self, method: str, title: str, fit: Callable[[np.ndarray, np.ndarray], Any]) -> list[Result]:
+        """Fit an estimator of scikit-learn on the training rows, and score it on the test rows."""
+        from sklearn.metrics import accuracy_score, log_loss, r2_score
+        from threadpoolctl import threadpool_limits
+
+        x, y, x_test, y_test = self.rows
+        start = time.perf_counter()
+        with threadpool_limits(1):  # several threads per small matrix make LassoNet ten times slower
+            model = fit(x, y)
+        seconds = time.perf_counter() - start
+        if self.has_classes:
+            shares = model.predict_proba(x_test)
+            score = float(accuracy_score(y_test, shares.argmax(axis=1)))
+            loss = float(log_loss(y_test, shares, labels=range(shares.shape[1])))
+        else:
+            predictions = np.ravel(model.predict(x_test))
+            score, loss = float(r2_score(y_test, predictions)), float(np.mean((y_test - predictions) ** 2))
+        return [self.result(method, title, score, loss, seconds)]
+
+
+def run_study(split: Split) -> list[Result]:
+    """Return the scores of the study's choice, of its baseline, and of the reference models."""
+    import poise
+
+    start = time.perf_counter()
+    findings = poise.run_study(split.name, seed=split.seed).findings
+    seconds = time.perf_counter() - start
+    parts = [(STUDY, "poise study", findings.best), ("baseline", "  early stopping, no penalty", findings.baseline)]
+    parts += [(reference.name, f"  {reference.title}", reference) for reference in findings.references]
+    return [
+        split.result(name, title, part.score.value, part.test_loss.value, seconds if name == STUDY else None)
+        for name, title, part in parts
+    ]
+
+
+def search_mlp(split: Split) -> list[Result]:
+    """Return the score of scikit-learn's MLP, whose alpha and early stopping a grid search chooses."""
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    grid = {"alpha": np.logspace(-5, 2, 12), "early_stopping": [False, True]}
+    network = MLPClassifier if split.has_classes else MLPRegressor
+    search = GridSearchCV(network(hidden_layer_sizes=(64,), max_iter=500, random_state=split.seed), grid, cv=4)
+    return split.score_model("mlp", "MLP by grid search", search.fit)
+
+
+def fit_lassonet(split: Split) -> list[Result]:
+    """Return the score of LassoNet with cross-validation."""
+    lassonet = importlib.import_module("lassonet")  # no import: it is missing where types are checked
+    estimator = lassonet.LassoNetClassifierCV if split.has_classes else lassonet.LassoNetRegressorCV
+    model = estimator(hidden_dims=(64,), random_state=split.seed, torch_seed=split.seed, verbose=0, cv=4)
+
+    def fit(x: np.ndarray, y: np.ndarray) -> Any:
+        model.path(x, y if split.has_classes else y[:, None].astype("float32"))
+        return model
+
+    return split.score_model("lassonet", "LassoNetCV", fit)
+
+
+METHODS: dict[str, Callable[[Split], list[Result]]] = {STUDY: run_study, "lassonet": fit_lassonet, "mlp": search_mlp}
+
+
+def run_split(split: Split, methods: list[str], results: list[Result], out: Path | None) -> None:
+    """Append the results of the methods that are not there yet, also to the file."""
+    finished = {result.method for result in results if (result.table, result.split) == (split.name, split.seed)}
+    for method in methods:
+        if method in finished:
+            continue
+        new = METHODS[method](split)
+        results += new
+        if out is not None:
+            with out.open("a") as file:
+                file.writelines(json.dumps(asdict(result)) + "\n" for result in new)
+
+
+def print_table(name: str, results: pd.DataFrame) -> None:
+    """Print a row per method, and whether the study's choice is as good as the best row."""
+    scores = results.pivot(index="split", columns="method", values="score").dropna()
+    rows = results[results["split"].isin(scores.index)].groupby("method", sort=False)
+    print(f"\n{name}, {len(scores)} splits")
+    print(f"  {'method':<30} {'score ± SE':>17} {'difference ± SE':>19} {'loss':>8} {'seconds':>8}")
+    differences = {}
+    for method, group in rows:
+        difference = scores[method] - scores[STUDY]
+        differences[method] = difference.mean(), standard_error(difference)
+        seconds = group["seconds"].median()
+        print(
+            f"  {group['title'].iloc[0]:<30} {scores[method].mean():>8.4f} ± {standard_error(scores[method]):.4f} "
+            + (" " * 19 if method == STUDY else "{:>+10.4f} ± {:.4f}".format(*differences[method]))
+            + f" {group['loss'].mean():>8.4f} {'' if np.isnan(seconds) else f'{seconds:.1f}':>8}"
+        )
+    best = max(differences, key=lambda method: differences[method][0])
+    ahead, error = differences[best]
+    if ahead <= 0:
+        print(f"{name}: the study's choice is the best row.", flush=True)
+    else:
+        title = results.loc[results["method"] == best, "title"].iloc[0].strip()
+        verdict = "within" if ahead <= error else "NOT within"
+        print(
+            f"{name}: the study's choice is {verdict} one standard error of the best row, {title} "
+            f"(+{ahead:.4f} ± {error:.4f}).",
+            flush=True,
+        )
+
+
+def standard_error(values: pd.Series) -> float:
+    return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Test scores of a study and of other methods.")
-    parser.add_argument("tables", nargs="*", help=f"of {', '.join(TABLES)} and planted; default: the first four")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--without-lassonet", action="store_true")
+    parser.add_argument("--tables", nargs="*", choices=TABLES, default=[*TABLES])
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--without", nargs="*", choices=[name for name in METHODS if name != STUDY], default=[])
+    parser.add_argument("--out", type=Path, help="JSON lines; finished work in this file is not repeated")
     arguments = parser.parse_args()
-    for name in arguments.tables or TABLES:
-        if name == "planted":
-            report_planted(arguments.seeds)
-        else:
-            report_table(name, arguments.seeds, not arguments.without_lassonet)
-
-
-def report_table(name: str, seeds: int, with_lassonet: bool) -> None:
-    """Print the scores of all methods on a table."""
-    methods: dict[str, Callable[[str, Rows, int], Scores]] = {
-        "an untuned Keras network": fit_keras,
-        "MLP, alpha by grid search": search_alpha,
-        "a linear model": fit_linear,
-    }
-    if with_lassonet:
-        methods["LassoNetCV"] = fit_lassonet
-    results: dict[str, list[Scores]] = {}
-    for seed in range(seeds):
-        study, rows = run_on_rows(name, seed)
-        results.setdefault("poise study", []).append(score_candidate(study.best))
-        results.setdefault("  no penalty", []).append(score_candidate(study.baseline))
-        for penalty in ("l2", "adaptive"):
-            single, _ = run_on_rows(name, seed, penalties=[penalty])
-            results.setdefault(f"  {penalty} only", []).append(score_candidate(single.best))
-        for method, fit in methods.items():
-            results.setdefault(method, []).append(fit(study.table.task, rows, seed))
-    print(f"{name}, {seeds} seeds: score and loss on the test rows; the study's score minus theirs")
-    study_scores = np.array(results["poise study"])[:, 0]
-    for method, scores in results.items():
-        mean_score, mean_loss = np.mean(scores, axis=0)
-        difference = study_scores - np.array(scores)[:, 0]
-        error = difference.std(ddof=1) / seeds**0.5 if seeds > 1 else np.nan
-        print(
-            f"  {method:<28} {mean_score:>7.4f}  {mean_loss:>7.4f}   {difference.mean():>+8.4f} ± {error:.4f}",
-            flush=True,
-        )
-
-
-def run_on_rows(name: str | Path, seed: int, **options: Any) -> tuple[Any, Rows]:
-    """Return the findings of a study, and its rows as arrays."""
-    import poise
-    from poise.study.splits import split_test_rows
-
-    findings = poise.run_study(name, seed=seed, **options).findings
-    table = findings.table
-    training, testing = split_test_rows(table, findings.settings.test, seed)
-    x = findings.encoder.transform(table.features)
-    if table.classes:
-        y = table.target.map({label: number for number, label in enumerate(table.classes)}).to_numpy()
-    else:
-        y = ((table.target - findings.center) / findings.scale).to_numpy()
-    return findings, (x[training], y[training], x[testing], y[testing])
-
-
-def score_candidate(candidate: Any) -> Scores:
-    """Return the scores of a candidate of a study on the test rows."""
-    return candidate.score.value, candidate.test_loss.value
-
-
-def fit_keras(task: str, rows: Rows, seed: int) -> Scores:
-    import keras
-
-    x, y, x_test, y_test = rows
-    keras.utils.set_random_seed(seed)
-    outputs = 1 if task == "regression" else len(np.unique(y))
-    model = keras.Sequential([keras.layers.Dense(64, activation="relu"), keras.layers.Dense(outputs)])
-    model.compile("adam", "mse" if outputs == 1 else keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(x, y, epochs=100, verbose=0)
-    predictions = model.predict(x_test, verbose=0)
-    if outputs == 1:
-        return score_numbers(y_test, predictions[:, 0])
-    odds = np.exp(predictions - predictions.max(axis=1, keepdims=True))
-    return score_classes(y_test, odds / odds.sum(axis=1, keepdims=True))
-
-
-def search_alpha(task: str, rows: Rows, seed: int) -> Scores:
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-
-    x, y, x_test, y_test = rows
-    network = MLPRegressor if task == "regression" else MLPClassifier
-    grid = {"alpha": np.logspace(-4, 2, 7)}
-    search = GridSearchCV(network(hidden_layer_sizes=(64,), max_iter=500, random_state=seed), grid, cv=4)
-    return score_model(task, search.fit(x, y), x_test, y_test)
-
-
-def fit_linear(task: str, rows: Rows, seed: int) -> Scores:
-    from sklearn.linear_model import LassoCV, LogisticRegressionCV
-
-    x, y, x_test, y_test = rows
-    model = LassoCV(cv=4, random_state=seed) if task == "regression" else LogisticRegressionCV(cv=4, max_iter=2000)
-    return score_model(task, model.fit(x, y), x_test, y_test)
-
-
-def fit_lassonet(task: str, rows: Rows, seed: int) -> Scores:
-    lassonet = importlib.import_module("lassonet")  # no import: it is missing where types are checked
-    x, y, x_test, y_test = rows
-    estimator = lassonet.LassoNetRegressorCV if task == "regression" else lassonet.LassoNetClassifierCV
-    model = estimator(hidden_dims=(64,), random_state=seed, torch_seed=seed, verbose=0, cv=4)
-    model.path(x, y[:, None].astype("float32") if task == "regression" else y)
-    return score_model(task, model, x_test, y_test)
-
-
-def score_model(task: str, model: Any, x: np.ndarray, y: np.ndarray) -> Scores:
-    if task == "regression":
-        return score_numbers(y, np.ravel(model.predict(x)))
-    return score_classes(y, model.predict_proba(x))
-
-
-def score_numbers(y: np.ndarray, predictions: np.ndarray) -> Scores:
-    """Return R² and squared error."""
-    from sklearn.metrics import r2_score
-
-    return float(r2_score(y, predictions)), float(np.mean((y - predictions) ** 2))
-
-
-def score_classes(y: np.ndarray, probabilities: np.ndarray) -> Scores:
-    """Return accuracy and cross-entropy."""
-    from sklearn.metrics import accuracy_score, log_loss
-
-    accuracy = accuracy_score(y, probabilities.argmax(axis=1))
-    return float(accuracy), float(log_loss(y, probabilities, labels=range(probabilities.shape[1])))
-
-
-def report_planted(seeds: int) -> None:
-    """Print which columns a study of a CSV file selects, how stable they are, and LassoCV's score on the same rows."""
-    selection.TABLES["straight lines"] = (600, 50, 10, selection.linear, 0.3, None)
-    for kind in ("mixed", "straight lines"):
-        results = []
-        for seed in range(seeds):
-            x, y, _, _, useful = selection.table(kind, seed)
-            frame = pd.DataFrame(x, columns=[f"x{number}" for number in range(x.shape[1])]).assign(y=y)
-            with tempfile.TemporaryDirectory() as folder:
-                file = Path(folder, "planted.csv")
-                frame.to_csv(file, index=False)
-                findings, rows = run_on_rows(file, seed, target="y", penalties=["adaptive"])
-            best = findings.best
-            selected = {int(column[1:]) for column in best.selected}
-            stability = best.stability.to_numpy()
-            is_useful = np.array([int(column[1:]) in useful for column in best.stability.index])
-            results.append((
-                len(selected & useful), len(selected - useful), stability[is_useful].mean(),
-                stability[~is_useful].mean(), best.score.value, fit_linear("regression", rows, seed)[0],
-            ))  # fmt: skip
-        mean = np.mean(results, axis=0)
-        print(
-            f"planted, {kind}, {seeds} seeds: true columns {mean[0]:.1f}, false {mean[1]:.1f}; stability of true "
-            f"columns {mean[2]:.0%}, of false ones {mean[3]:.1%}; R² on test rows {mean[4]:.4f}, LassoCV "
-            f"{mean[5]:.4f}",
-            flush=True,
-        )
+    methods = [name for name in METHODS if name not in arguments.without]
+    lines = arguments.out.read_text().splitlines() if arguments.out and arguments.out.exists() else []
+    results = [Result(**json.loads(line)) for line in lines]
+    for name in arguments.tables:
+        for seed in range(arguments.splits):
+            run_split(Split(name, seed), methods, results, arguments.out)
+        frame = pd.DataFrame(map(asdict, results))
+        is_shown = (frame["table"] == name) & (frame["split"] < arguments.splits)
+        print_table(name, frame[is_shown & ~frame["method"].isin(arguments.without)])
 
 
 if __name__ == "__main__":

@@ -3,11 +3,15 @@
     python benchmarks/verdict.py                  # 200 tables of each kind: about twenty minutes on two cores
     python benchmarks/verdict.py --tables 20      # fewer
     python benchmarks/verdict.py --picture        # also draw docs/pictures/verdict.png (needs Kaleido)
+    python benchmarks/verdict.py --seeds 4        # instead: the verdicts of other test rows, folds and initial weights
 
 The true gain of a table is the loss of the network without a penalty, with early stopping, minus the loss of the chosen
 network, on 20,000 fresh rows. For each kind of table the script prints the true gain, how often each rule says that a
 penalty helps, how often it says so although the true gain is not above zero, and the coverage of its 95% interval. The
 "test rows" rule is that of poise 0.1: the interval of the gain on the test rows.
+
+With `--seeds`, it runs default studies of three tables: diabetes, and generated tables that resemble Hitters and House
+Prices. The seeds of a table should not give different verdicts, except that an interval may touch zero.
 """
 
 import argparse
@@ -18,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tables import make_hitters, make_house_prices
 
 os.environ["KERAS_BACKEND"] = "jax"
 FRESH = 20_000
@@ -34,6 +39,13 @@ TABLES: dict[str, tuple[int, int, Signal, float]] = {
     "sparse, noisy": (150, 30, lambda x: x[:, 0] + 0.5 * x[:, 1], 1.5),
     "linear, noisy": (120, 10, lambda x: x @ np.linspace(0.2, 1.0, 10), 2.0),
 }
+
+LARGER_TABLES: dict[str, tuple[Callable[[], Any], str | None]] = {
+    "diabetes": (lambda: "diabetes", None),
+    "hitters-like": (make_hitters, "Salary"),
+    "house-prices-like": (make_house_prices, "SalePrice"),
+}
+"""By name a function that returns the data of a study, and the target."""
 
 
 def measure(kind: str, seed: int) -> dict[str, float]:
@@ -101,12 +113,41 @@ def draw(results: pd.DataFrame) -> None:
     figure.write_image(PICTURE, scale=2)
 
 
+def report_seeds(seeds: int) -> None:
+    """Print the verdict of a study of each larger table, by seed."""
+    import poise
+
+    print(
+        f"{'table':<18} seed {'verdict':<8} {'choice':<13} {'gain in R²':>10} {'95% interval':>18}  test rows  seconds"
+    )
+    for name, (make, target) in LARGER_TABLES.items():
+        outcomes = []
+        for seed in range(seeds):
+            findings = poise.run_study(make(), target, seed=seed).findings
+            verdict, gain = findings.verdict, findings.verdict.over_baseline.score_gain
+            outcomes.append(verdict.over_baseline.outcome)
+            agrees = {True: "agree", False: "disagree", None: "unknown"}[
+                verdict.agrees_with(findings[verdict.judged].gain)
+            ]
+            print(
+                f"{name:<18} {seed:>4} {outcomes[-1]:<8} {findings.chosen:<13} {gain.value:>+10.3f} "
+                f"{f'{gain.low:+.3f} to {gain.high:+.3f}':>18}  {agrees:<9} {findings.seconds:>8.0f}",
+                flush=True,
+            )
+        counts = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
+        print(f"{name}: {', '.join(f'{outcome} {count}×' for outcome, count in counts.items())}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check the verdict of a study on planted tables.")
     parser.add_argument("kinds", nargs="*", choices=[*TABLES, []], help=f"of {', '.join(TABLES)}; default: all")
     parser.add_argument("--tables", type=int, default=200, help="tables of each kind")
+    parser.add_argument("--seeds", type=int, default=0, help="studies of each larger table, instead of planted tables")
     parser.add_argument("--picture", action="store_true", help="also draw docs/pictures/verdict.png")
     arguments = parser.parse_args()
+    if arguments.seeds:
+        report_seeds(arguments.seeds)
+        return
     everything = []
     for kind in arguments.kinds or TABLES:
         results = pd.DataFrame([measure(kind, seed) for seed in range(arguments.tables)])

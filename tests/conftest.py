@@ -34,6 +34,7 @@ JAX_ONLY = [
         for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "progress", "data")
     ),
     *(f"path/test_{name}.py" for name in ("folds", "ray", "declared_sizes", "model_files", "selection")),
+    "path/test_common_penalty.py",
     *(f"path/test_{name}.py" for name in ("held_predictions", "length", "programs", "quasi_newton", "reduction")),
     "test_compilation_cache.py",
     *("path/test_joint_paths.py", "path/test_identity.py"),
@@ -43,7 +44,7 @@ JAX_ONLY = [
     # Graphs of Keras layers; test_graphs, test_applications and test_behavior compare outputs on every backend.
     *(
         f"compaction/test_{name}.py"
-        for name in ("always_on", "attention", "inputs", "merging", "nesting", "odd_graphs")
+        for name in ("always_on", "attention", "input_groups", "inputs", "merging", "nesting", "odd_graphs")
     ),
     *(f"compaction/test_{name}.py" for name in ("operators", "passing_kinds", "recurrent", "state", "structure")),
     *(f"compaction/test_{name}.py" for name in ("tables", "weight_kinds")),

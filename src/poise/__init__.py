@@ -11,7 +11,7 @@ import_keras()
 if TYPE_CHECKING:
     from poise.adoption import adopt_regularizers
     from poise.callbacks import ForceHistory, PenaltyLogger, RestoreZeros, TargetSparsity
-    from poise.compaction import compact, compare_models, dead_units, unit_sparsity
+    from poise.compaction import compact, compare_models, dead_units, input_sparsity, unit_sparsity
     from poise.diagnostics.force_balance import forces
     from poise.diagnostics.inventory import Summary, summary
     from poise.optimizer.lookup import get_penalized_optimizer
@@ -83,6 +83,7 @@ __all__ = [
     "fit_path",
     "forces",
     "get_penalized_optimizer",
+    "input_sparsity",
     "run_study",
     "summary",
     "unit_sparsity",
@@ -101,7 +102,7 @@ _MODULES = {
     "forces": "poise.diagnostics.force_balance",
     **dict.fromkeys(("ForceHistory", "PenaltyLogger", "RestoreZeros", "TargetSparsity"), "poise.callbacks"),
     "adopt_regularizers": "poise.adoption",
-    **dict.fromkeys(("compact", "compare_models", "dead_units", "unit_sparsity"), "poise.compaction"),
+    **dict.fromkeys(("compact", "compare_models", "dead_units", "input_sparsity", "unit_sparsity"), "poise.compaction"),
     "fit_path": "poise.path.fit",
     "RegularizationPath": "poise.path.result",
     "Training": "poise.path.training",

@@ -249,6 +249,13 @@ def test_the_update_is_auto_without_a_penalized_optimizer() -> None:
     assert complete_training(compiled(), [poise.Rule("*", poise.L2())], None, 30).settle == 0
 
 
+def test_with_adaptive_stages_rows_in_memory_are_trained_by_full_batch_steps() -> None:
+    rules = [poise.Rule("*", poise.L1())]
+    assert complete_training(compiled(), rules, None, 30, adaptive=1) == Training.full_batch(update="auto")
+    assert complete_training(compiled(), rules, None, None, adaptive=1).epochs == 100
+    assert complete_training(compiled(), rules, Training(epochs=3), 30, adaptive=1).epochs == 3
+
+
 def test_rules_of_the_compiled_optimizer_are_the_default() -> None:
     model = net()
     model.compile(poise.PenalizedOptimizer("adam", poise.L1(0.5), "coupled"), "mse")

@@ -129,7 +129,7 @@ def test_a_setting_without_a_finite_loss_is_not_chosen() -> None:
 
     linear = next(model for model in REFERENCES if model.name == "linear")
     settings = [lambda total: Diverged(), lambda total: Ridge(0.1 * total), lambda total: Diverged()]
-    model = replace(linear, makers=lambda task: settings)
+    model = replace(linear, makers=lambda task, inputs: settings)
 
     outputs = fit_reference(model, "regression", rows_of("regression"), X_TEST, 0)
 
@@ -159,3 +159,12 @@ def test_boosted_trees() -> None:
     classifier = HistGradientBoostingClassifier(random_state=0).fit(X[train], y[train])
     logits = fit("boosted_trees", "binary").held_outputs[0][:, 0]
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), classifier.predict_proba(X[held])[:, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("inputs", "bins"), [(1000, 255), (1001, 63)])
+def test_trees_of_wide_tables_have_fewer_bins(inputs, bins) -> None:
+    (trees,) = (model for model in REFERENCES if model.name == "boosted_trees")
+
+    for task in TARGETS:
+        (make,) = trees.makers(task, inputs)
+        assert make(1.0).max_bins == bins

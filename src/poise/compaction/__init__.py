@@ -1,12 +1,15 @@
-"""Smaller models from exact zeros: `compact`, `dead_units`, `compare_models` and `unit_sparsity` are public.
+"""Smaller models from exact zeros.
+
+`compact`, `dead_units`, `compare_models`, `input_sparsity` and `unit_sparsity` are public.
 
 `graph` reads a model as calls of layers, `handlers` has the base class and the registry of the handlers of all layer
 types, which are in `linear`, `normalization`, `elementwise`, `placement`, `products` and `sequences`. `analysis` finds
 dead units, `inputs` the inputs that a model reads, and `rebuild` makes the smaller model.
 """
 
+from poise.compaction.input_groups import input_sparsity
 from poise.compaction.rebuild import compact
 from poise.compaction.report import compare_models, dead_units
 from poise.compaction.unit_groups import unit_sparsity
 
-__all__ = ["compact", "compare_models", "dead_units", "unit_sparsity"]
+__all__ = ["compact", "compare_models", "dead_units", "input_sparsity", "unit_sparsity"]

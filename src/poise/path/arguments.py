@@ -81,7 +81,9 @@ def check_adaptive(adaptive: Any) -> None:
     check_int("adaptive", adaptive, 0)
 
 
-def complete_training(model: Any, rules: Sequence[Rule], training: Training | None, rows: int | None) -> Training:
+def complete_training(
+    model: Any, rules: Sequence[Rule], training: Training | None, rows: int | None, adaptive: int = 0
+) -> Training:
     """Return the training with `update` and `settle` filled in.
 
     Args:
@@ -89,8 +91,10 @@ def complete_training(model: Any, rules: Sequence[Rule], training: Training | No
         rules: rules of the path.
         training: how lanes are trained; None for the defaults.
         rows: number of rows in memory; None for a stream.
+        adaptive: number of adaptive stages. Default: 0.
     """
-    training = Training() if training is None else training
+    if training is None:
+        training = Training.full_batch() if adaptive and rows is not None else Training()
     if training.update is None:
         training = replace(training, update=compiled_update(model))
     has_zeros = training.update != "coupled" and not all(rule.penalty.smooth for rule in rules)

@@ -61,10 +61,12 @@ def fit_path(
         n_init: Number of random initializations to train from. The first one uses the current weights of the model.
             Default: 1.
         adaptive: Number of adaptive (reweighted) stages. In each one, the penalty of a group (or entry) is divided
-            by its size in the chosen solution of the previous stage. Default: 0.
+            by its size in the chosen solution of the previous stage. To select inputs as a study does, pass
+            `rules=poise.input_sparsity(model)` and `adaptive=2`. Default: 0.
         relax: Whether to train once more without the penalty on the weights that are not zero (`path.relaxed`).
             Default: False.
-        training: How every lane is trained. Default: None, which is `poise.Training()`.
+        training: How every lane is trained. Default: None, which is `poise.Training()`, or, with adaptive stages and
+            rows in memory, `poise.Training.full_batch()`, as in a study.
         sample_weight: (rows,) as for `model.fit`. Default: None.
         groups: (rows,) for the folds: rows of one group stay together. Default: None.
         executor: Where to train: `"in_process"` (this process, which must run on JAX), `"subprocess"` (a new process on

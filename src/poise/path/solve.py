@@ -60,6 +60,7 @@ def solve_path(
     checkpoint: str | os.PathLike[str] | None,
     report: Report,
     predicted_rows: int = 0,
+    group_rules: list[Rule] | None = None,
 ) -> RegularizationPath:
     """Train a path whose arguments are checked.
 
@@ -72,7 +73,7 @@ def solve_path(
         strengths: How many, or the strengths in ascending order.
         adaptive, relax, training, checkpoint: As for `fit_path`.
         report: Called with the share of the work that is done.
-        predicted_rows: As in `Problem`. Default: 0.
+        predicted_rows, group_rules: As in `Problem`. Default: 0 and None.
 
     Returns:
         The path of the last stage.
@@ -80,9 +81,11 @@ def solve_path(
     start = time.perf_counter()
     check_model(model)
     rows_in_memory = None if isinstance(data.x, Stream) else data.rows + data.validation_rows
-    training = complete_training(model, rules, training, rows_in_memory)
+    training = complete_training(model, rules, training, rows_in_memory, adaptive)
     rows = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
-    problem = Problem(model, rules, resolve_rules(model, rules), training.update or "auto", rows, predicted_rows)
+    problem = Problem(
+        model, rules, resolve_rules(model, rules), training.update or "auto", rows, predicted_rows, group_rules
+    )  # fmt: skip
     architecture = model_config(model)
     state = state_of(model)
     saved = None

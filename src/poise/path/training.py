@@ -2,12 +2,15 @@
 
 import numbers
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 
 from poise.optimizer.inner import UPDATES
+
+FULL_BATCH_STEPS = 800
+"""Full-batch steps of a study, of the estimators, and of a path with adaptive stages."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,30 @@ class Training:
     settle: int | None = None
     tolerance: float = 1e-3
     early_stopping: bool = False
+
+    @classmethod
+    def full_batch(cls, steps: int = FULL_BATCH_STEPS, **options: Any) -> Self:
+        """Return a training by full-batch steps of the optimizer only, whose learning rate falls to zero.
+
+        The zeros of groups of weights are then exact, and the choice of a strength is not disturbed by the noise of
+        mini-batches. Studies, the estimators, and paths with adaptive stages train in this way.
+
+        Args:
+            steps: Largest number of steps. Default: 800.
+            options: Further arguments of `poise.Training`, such as `early_stopping=True`.
+
+        Returns:
+            `poise.Training(epochs=0, settle=steps, **options)`.
+
+        Raises:
+            TypeError, ValueError: As for `poise.Training`.
+
+        Examples:
+            >>> import poise
+            >>> poise.Training.full_batch(300) == poise.Training(epochs=0, settle=300)
+            True
+        """
+        return cls(epochs=0, settle=steps, **options)
 
     def __post_init__(self) -> None:
         for name, least, optional in (

@@ -280,7 +280,8 @@ def _share_left(at: Groups, size: Any, pull: Any) -> Any:
         after = ops.where(is_left, ops.maximum(theta + move, 0.0), 0.0)
         return after, ops.any(after > theta * (1.0 + SMALLEST_RISE))
 
-    theta, is_rising = ops.where(is_left, ops.maximum(start, 0.0), 0.0), ops.any(is_left)
+    theta = ops.where(is_left, ops.maximum(start, 0.0), 0.0)
+    is_rising = ops.any(ops.logical_and(is_left, at.largest(pull) > 0))  # without a pull θ is ‖size‖
     if is_traced_by_jax(theta):
         theta, _ = ops.while_loop(
             lambda theta, is_rising: is_rising, take_step, (theta, is_rising), maximum_iterations=NEWTON_STEPS

@@ -101,8 +101,8 @@ class PathEstimator(BaseEstimator):
                 strengths=check_strengths(self.strengths),
                 adaptive=adaptive,
                 relax=False,
-                training=Training(
-                    epochs=0, settle=settings.max_iter, update="proximal", early_stopping=self.early_stopping
+                training=Training.full_batch(
+                    settings.max_iter, update="proximal", early_stopping=self.early_stopping
                 ),
                 checkpoint=None,
                 report=lambda share: None,

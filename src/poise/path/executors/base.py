@@ -35,6 +35,8 @@ class Problem:
         data: (x, y, sample_weight or None) in arrays; or a `Stream`.
         predicted_rows: how many of its held-out rows a lane predicts at every checkpoint of early stopping, at most
             (see `Replica.predicted_rows`); the model then has a single output, (rows, outputs). 0: none.
+        group_rules: rules of a group lasso on the same model, with whose paths to share programs (see
+            `poise.path.lanes.common_penalty`); None: share them only with paths of the same penalties.
     """
 
     model: keras.Model
@@ -43,6 +45,7 @@ class Problem:
     update: str
     data: Any
     predicted_rows: int = 0
+    group_rules: list[Rule] | None = None
 
     @property
     def is_stream(self) -> bool:

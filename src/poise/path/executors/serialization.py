@@ -68,7 +68,7 @@ def dump_problem(problem: Problem) -> bytes:
             "dtype_policy": keras.config.dtype_policy().name,
             "path": [os.path.abspath(entry) for entry in sys.path],
         },
-        "The resolved rules": (problem.resolved, problem.update, problem.predicted_rows),
+        "The resolved rules": (problem.resolved, problem.update, problem.predicted_rows, problem.group_rules),
     }
     pickles = []
     for name, part in parts.items():
@@ -119,8 +119,9 @@ def load_problem(pickle: bytes, data: Any) -> Problem:
     loss, weights_of_losses = cloudpickle.loads(loss)
     optimizer = keras.saving.deserialize_keras_object(optimizer_config)
     model.compile(optimizer, loss=loss, loss_weights=weights_of_losses)
-    resolved_rules, update, predicted_rows = cloudpickle.loads(resolved)
-    return Problem(model, cloudpickle.loads(rules), resolved_rules, update, data, predicted_rows)
+    resolved_rules, *others = cloudpickle.loads(resolved)
+    update, predicted_rows, group_rules = others
+    return Problem(model, cloudpickle.loads(rules), resolved_rules, update, data, predicted_rows, group_rules)
 
 
 class _Pickler(cloudpickle.Pickler):

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from poise.path.executors.base import Arrays, Problem, Report
+from poise.path.lanes.common_penalty import find_common_form
 from poise.path.lanes.losses import is_mean_loss
 from poise.path.lanes.parts import fills_device
-from poise.path.lanes.problem import ChunkResult, LaneNetwork, LaneProblem, Task
+from poise.path.lanes.problem import ChunkResult, LaneNetwork, LaneProblem, Task, find_zero_targets
 from poise.path.lanes.problem_key import network_key, optimizer_key
 from poise.path.lanes.summary import summarize_chunk
 from poise.path.lanes.trainer import LaneTrainer
@@ -43,8 +44,14 @@ class LaneWorker:
         inner = inner_optimizer(problem.model)
         rate = first_learning_rate(inner)
         network = LaneNetwork((key, is_mean), problem.model, is_mean)
-        settler = build_optimizer(problem.model, problem.rules, problem.update, problem.resolved, rate)
-        self._lanes = LaneProblem(network, (network.key, optimizer_key(self._optimizer)), self._optimizer, settler)
+        form = self._form = find_common_form(problem, self._optimizer)
+        rules, resolved = (problem.rules, problem.resolved) if form is None else (form.rules, form.resolved)
+        optimizer = build_optimizer(problem.model, rules, problem.update, resolved)
+        settler = build_optimizer(problem.model, rules, problem.update, resolved, rate)
+        self._lanes = LaneProblem(
+            network, (network.key, optimizer_key(optimizer)), optimizer, settler,
+            find_zero_targets(self._optimizer),
+        )  # fmt: skip
         self._trainers: dict[Training, LaneTrainer] = {}
         self._starts: dict[int, list[np.ndarray]] = {}
         self._reduction = InputReduction(problem, self._optimizer.targets)
@@ -89,6 +96,7 @@ class LaneWorker:
                 0,
                 lanes,
             )
+            task = self._translate(task)
             seconds[lanes] = self._trainer(training).seconds_per_step(task, self._starts_of(task)) / lanes
         return max(lanes for lanes in seconds if seconds[lanes] <= AS_FAST * min(seconds.values()))
 
@@ -105,7 +113,7 @@ class LaneWorker:
         starts, inputs = self._starts_of(task), task.inputs
         smaller = None if inputs is None else self._reduced_worker(inputs)
         if smaller is None or inputs is None:
-            return self._trainer(task.training).run(task, starts, report)
+            return self._trainer(task.training).run(self._translate(task), starts, report)
         factors = self._reduction.reduce_factors(task.factors, inputs)
         starts = [self._reduction.reduce_starts(values, inputs) for values in starts]
         chunk = smaller._trainer(task.training).run(replace(task, factors=factors, inputs=None), starts, report)
@@ -122,6 +130,9 @@ class LaneWorker:
                 worker = None
             self._reduced = inputs, worker
         return self._reduced[1]
+
+    def _translate(self, task: Task) -> Task:
+        return task if self._form is None else self._form.translate(task)
 
     def _trainer(self, training: Training) -> LaneTrainer:
         if training not in self._trainers:

@@ -6,7 +6,7 @@ the strengths of a replica, which share their batches, so that the first layer i
 outside over the replicas, which train on other rows.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -70,18 +70,30 @@ class LaneProblem:
         key: `network_key` and `optimizer_key`: problems with equal keys share their programs.
         optimizer: Optimizer of the epochs, built for the model's trainable variables.
         settler: The same optimizer with a learning rate that settling sets at every step, built likewise.
+        zero_targets: Positions of the targets in which the penalties of this path set weights to exactly zero. The
+            compiled programs do not depend on them.
     """
 
     network: LaneNetwork
     key: Hashable
     optimizer: PenalizedOptimizer
     settler: PenalizedOptimizer
+    zero_targets: Sequence[int]
 
     @property
     def rate_position(self) -> int:
         """Position of the learning rate among the settler's variables."""
         rate = learning_rate_or_schedule(self.settler.inner_optimizer)
         return next(number for number, variable in enumerate(self.settler.variables) if variable is rate)
+
+
+def find_zero_targets(optimizer: PenalizedOptimizer) -> list[int]:
+    """Return the positions of the targets in which a penalty sets weights to exactly zero."""
+    return [
+        position
+        for position, target in enumerate(optimizer.targets)
+        if any(not penalty.smooth for _, penalty in target.proximal)
+    ]
 
 
 @dataclass(frozen=True, eq=False)

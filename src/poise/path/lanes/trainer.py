@@ -267,18 +267,13 @@ def _active(parts: list[Part], choice: LengthChoice | None) -> list[Part]:
 
 def _settle_on_zeros(problem: LaneProblem, task: Task) -> np.ndarray:
     """Return (strengths,) whether a penalty sets weights to exactly zero."""
-    targets = problem.optimizer.targets
+    targets = [problem.optimizer.targets[position] for position in problem.zero_targets]
     rules = {number for target in targets for number, penalty in target.proximal if not penalty.smooth}
     return np.any(task.strengths[:, sorted(rules)] > 0, axis=1)
 
 
 def _count_live(problem: LaneProblem, state: LaneState) -> np.ndarray | None:
     """Return (replicas, strengths) the number of weights that are not zero; None if no penalty makes them zero."""
-    members = {
-        number
-        for target in problem.optimizer.targets
-        if any(not penalty.smooth for _, penalty in target.proximal)
-        for number in target.members
-    }
+    members = [number for at in problem.zero_targets for number in problem.optimizer.targets[at].members]
     counts = [np.count_nonzero(state.trained[at], axis=tuple(range(2, state.trained[at].ndim))) for at in members]
     return sum(counts, start=np.zeros(())) if counts else None

@@ -3,24 +3,16 @@
 Dropout is compared with them, in the same way.
 """
 
-import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 
-from poise.compaction.inputs import input_kernels
+from poise.compaction.input_groups import make_input_rules
 from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, Penalty, SparseGroupLasso
-from poise.rules.members import path_of
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 from poise.study.errors import DataError
-
-LATER_KERNELS = 0.5
-"""The strength of L2 on the later kernels, relative to the first.
-
-ReLU could otherwise shrink a layer and grow the next.
-"""
 
 DROPOUT = "dropout"
 
@@ -120,27 +112,12 @@ def make_rules(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rul
     penalty = get_penalty(name)
     if not penalty.drops_columns:
         return [Rule(list(PENALIZED_BY_DEFAULT), penalty.make())]
-    kernels = input_kernels(model)
-    if not kernels or any(kernel.axis != 0 or len(model.weights[kernel.position].shape) != 2 for kernel in kernels):
+    groups = [np.flatnonzero(np.asarray(owners) == column).tolist() for column in dict.fromkeys(owners)]
+    try:
+        return make_input_rules(model, penalty.make(groups))
+    except ValueError:
         raise DataError(
             f"Penalty {name!r} drops columns, which needs a model whose inputs go into dense layers; poise cannot "
             f"determine which kernels of {model.name!r} read them. Use the penalty 'l2' or 'l1' instead.",
             "penalties",
-        )
-    groups = [np.flatnonzero(np.asarray(owners) == column).tolist() for column in dict.fromkeys(owners)]
-    positions = [kernel.position for kernel in kernels]
-    first = [_unique_tail(path_of(model.weights[at]), model) for at in positions]
-    first_ids = [id(model.weights[at]) for at in positions]
-    later = [w for w in model.trainable_weights if id(w) not in first_ids and len(w.shape) > 1]
-    rules = [Rule(first, penalty.make(groups), name="columns")]
-    if later:
-        rules.append(Rule(list(PENALIZED_BY_DEFAULT), L2(LATER_KERNELS), exclude=first, name="rest"))
-    return rules
-
-
-def _unique_tail(path: str, model: keras.Model) -> str:
-    """The end of a variable's path that no other has; Keras changes the beginning when it rebuilds a model."""
-    parts = path.split("/")
-    others = [path_of(w).split("/") for w in model.weights if path_of(w) != path]
-    size = next(n for n in range(1, len(parts) + 1) if not any(other[-n:] == parts[-n:] for other in others))
-    return glob.escape("/".join(parts[-max(size, min(2, len(parts))) :]))
+        ) from None

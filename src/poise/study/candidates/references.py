@@ -25,6 +25,9 @@ SMALL = 1_000_000
 MOST_STEPS = 300
 TREES = 100
 """Iterations of boosting; scikit-learn's default."""
+WIDE = 1000
+"""Inputs above which trees divide an input into `FEW_BINS` bins instead of 255: their time is proportional to both."""
+FEW_BINS = 63
 ALPHAS = tuple(10.0**exponent for exponent in np.arange(-4.0, 4.5, 1.0))
 """Strengths of the linear models, for a penalty of alpha times half the squared weights, per row."""
 
@@ -40,14 +43,14 @@ class ReferenceModel:
         name: Its name in the results.
         title: Its name in tables and sentences.
         title_of_classes: The same where the target has classes.
-        makers: A function of the task. It returns functions, one per setting to choose from, that take the total weight
-            of the training rows and return an estimator of scikit-learn.
+        makers: A function of the task and the number of inputs. It returns functions, one per setting to choose from,
+            that take the total weight of the training rows and return an estimator of scikit-learn.
     """
 
     name: str
     title: str
     title_of_classes: str
-    makers: Callable[[str], Sequence[Maker]]
+    makers: Callable[[str, int], Sequence[Maker]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,13 +73,13 @@ class ReferenceFit:
     test_outputs: np.ndarray
 
 
-def _make_means(task: str) -> Sequence[Maker]:
+def _make_means(task: str, inputs: int) -> Sequence[Maker]:
     from sklearn.dummy import DummyClassifier, DummyRegressor
 
     return [lambda total: DummyClassifier(strategy="prior") if task in ("binary", "multiclass") else DummyRegressor()]
 
 
-def _make_linear_models(task: str) -> Sequence[Maker]:
+def _make_linear_models(task: str, inputs: int) -> Sequence[Maker]:
     """Return linear models with L2; Ridge and LogisticRegression minimize sums over rows, the others means."""
     from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 
@@ -90,11 +93,13 @@ def _make_linear_models(task: str) -> Sequence[Maker]:
     return [make(alpha) for alpha in ALPHAS]
 
 
-def _make_boosted_trees(task: str) -> Sequence[Maker]:
+def _make_boosted_trees(task: str, inputs: int) -> Sequence[Maker]:
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
     # The trees of every fold then see all of its training rows, whatever their number.
     options: dict[str, Any] = {"max_iter": TREES, "early_stopping": False, "random_state": 0}
+    if inputs > WIDE:
+        options["max_bins"] = FEW_BINS
     if task in ("binary", "multiclass"):
         return [lambda total: HistGradientBoostingClassifier(**options)]
     loss = "poisson" if task == "counts" else "squared_error"
@@ -129,7 +134,7 @@ def _fit_with_best_setting(
 ) -> ReferenceFit:  # fmt: skip
     folds, every = [replica for replica in rows.replicas if replica.fold >= 0], rows.replicas[-1]
     options = []
-    for make in model.makers(task):
+    for make in model.makers(task, rows.x.shape[1]):
         outputs = [_predict(_fit(make, rows, fold), rows.x[fold.held], task, classes) for fold in folds]
         losses = [
             np.average(

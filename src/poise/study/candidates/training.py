@@ -17,6 +17,7 @@ from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 from poise.study.candidates.dropout import add_dropout, dropout_rates
 from poise.study.candidates.penalties import DROPOUT, find_shared_path, get_penalty, make_rules
 from poise.study.columns.folds import Folds
+from poise.study.errors import DataError
 from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 
 Progress = Callable[[float, str], None]
@@ -63,6 +64,10 @@ class PathTrainer:
         self.total = sum(self.costs.values())
         self.finished = 0.0
         self.paths: dict[str, RegularizationPath] = {}
+        try:
+            self.group_rules = make_rules("group", start, rows.encoder.owners)
+        except DataError:  # the kernels that read the inputs of a custom network cannot be determined
+            self.group_rules = None
 
     def path(self, name: str) -> RegularizationPath:
         """Return the path of a candidate."""
@@ -94,9 +99,8 @@ class PathTrainer:
             strengths=strengths,
             adaptive=0 if name in WITHOUT_PENALTY else get_penalty(name).adaptive,
             relax=False,
-            training=Training(
-                epochs=0, settle=settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING
-            ),
+            training=Training.full_batch(settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING),
             checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
             predicted_rows=self.predicted_rows,
+            group_rules=None if name == DROPOUT else self.group_rules,  # it shares no program with the others
         )  # fmt: skip

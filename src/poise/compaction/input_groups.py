@@ -1,0 +1,113 @@
+"""Rules under which whole inputs of a model become zero, so that it no longer reads them (poise.input_sparsity)."""
+
+import glob
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from poise.compaction.inputs import InputKernel, input_kernels
+from poise.penalties import L2, GroupLasso, Penalty
+from poise.rules.members import path_of
+from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
+
+LATER_KERNELS = 0.5
+"""The strength of L2 on the later kernels, relative to the penalty of the inputs.
+
+Without it, a network with ReLU makes its first kernel small and the next one large, which evades the penalty.
+"""
+NAME = "input_sparsity"
+NAME_OF_LATER = "later_kernels"
+
+
+def input_sparsity(model: Any, strength: float = 1.0, groups: Sequence[Sequence[int]] | None = None) -> list[Rule]:
+    """Create rules under which whole inputs of a model become exactly zero, so that it no longer reads them.
+
+    The total is loss + strength · (Σ_g ‖W_g‖₂ + 0.5 Σ ‖U‖²). W_g are all weights of a kernel that read the inputs of
+    group g, and U are the later kernels. These rules are those of the penalties `"group"` and `"adaptive"` of a study
+    and of the estimators. `poise.fit_path(model, x, y, poise.input_sparsity(model), adaptive=2)` finds the strength.
+
+    Args:
+        model: Built functional or sequential `keras.Model`.
+        strength: Float > 0. Default: 1.0.
+        groups: Lists of inputs that become zero together, such as the one-hot columns of a categorical feature, for a
+            model with one input of the shape (rows, inputs). Inputs in no list are not penalized. Default: None, which
+            makes every input its own group.
+
+    Returns:
+        A `poise.Rule` named "input_sparsity" with a `poise.GroupLasso`, and one named "later_kernels" with `poise.L2`
+        if there are later kernels.
+
+    Raises:
+        TypeError: If `model` is not a Keras model, or an argument has a wrong type.
+        ValueError: If the kernels that read the inputs cannot be determined, or an argument has a wrong value.
+
+    References:
+        Yuan and Lin 2006, "Model selection and estimation in regression with grouped variables" (group lasso);
+        Scardapane et al. 2017, "Group sparse regularization for deep neural networks" (of the inputs of a network).
+
+    Examples:
+        >>> import poise, keras
+        >>> hidden, head = keras.layers.Dense(4, name="hidden"), keras.layers.Dense(1, name="head")
+        >>> model = keras.Sequential([keras.Input((3,)), hidden, head])
+        >>> [(rule.select, type(rule.penalty).__name__) for rule in poise.input_sparsity(model, 0.01)]
+        [(['hidden/kernel'], 'GroupLasso'), ([poise.Role.KERNELS, poise.Role.EMBEDDINGS], 'L2')]
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"input_sparsity needs a Keras model, got {model!r}.")
+    if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
+        raise TypeError(f"strength must be a number > 0, got {strength!r}.")
+    if not strength > 0:
+        raise ValueError(f"strength must be a number > 0, got {strength!r}.")
+    if groups is None:
+        return make_input_rules(model, GroupLasso(strength, "inputs", factors=[1.0]))
+    return make_input_rules(model, GroupLasso(strength, groups, axis="inputs", factors=[1.0] * len(groups)))
+
+
+def make_input_rules(model: keras.Model, penalty: Penalty) -> list[Rule]:
+    """Return the rules that put a penalty of groups of inputs on the kernels that read them, and L2 on the others.
+
+    Args:
+        model: Built model.
+        penalty: Has groups along the inputs, and a number as its strength.
+
+    Raises:
+        ValueError: If the kernels that read the inputs cannot be determined, or do not have the groups of the penalty.
+    """
+    kernels = input_kernels(model)
+    if not kernels:
+        raise ValueError(
+            f"poise cannot determine which kernels of the model {model.name!r} read its inputs. Put a poise.GroupLasso "
+            "on these kernels with poise.Rule."
+        )
+    has_lists = isinstance(getattr(penalty, "groups", None), list)
+    if has_lists and not all(_reads_columns(kernel, model) for kernel in kernels):
+        raise ValueError(
+            f"Groups of inputs need a model whose only input of the shape (rows, inputs) goes into dense layers, and "
+            f"{model.name!r} is not one. Put a poise.GroupLasso on its kernels with poise.Rule."
+        )
+    first = [_unique_tail(path_of(model.weights[kernel.position]), model) for kernel in kernels]
+    later = Rule(
+        list(PENALIZED_BY_DEFAULT), L2(LATER_KERNELS * float(penalty.strength)), exclude=first, name=NAME_OF_LATER
+    )
+    has_later = any(map(later.applies_to, model.trainable_weights))
+    return [Rule(first, penalty, name=NAME), *([later] if has_later else [])]
+
+
+def _reads_columns(kernel: InputKernel, model: keras.Model) -> bool:
+    """Return whether row i of a dense kernel belongs to input i."""
+    return (
+        kernel.axis == 0
+        and len(model.weights[kernel.position].shape) == 2
+        and np.array_equal(kernel.inputs, np.arange(len(kernel.inputs)))
+    )
+
+
+def _unique_tail(path: str, model: keras.Model) -> str:
+    """Return the end of a variable's path that no other has; Keras changes the beginning when it rebuilds a model."""
+    parts = path.split("/")
+    others = [path_of(w).split("/") for w in model.weights if path_of(w) != path]
+    size = next(n for n in range(1, len(parts) + 1) if not any(other[-n:] == parts[-n:] for other in others))
+    return glob.escape("/".join(parts[-max(size, min(2, len(parts))) :]))
