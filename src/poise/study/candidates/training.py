@@ -102,5 +102,5 @@ class PathTrainer:
             training=Training.full_batch(settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING),
             checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
             predicted_rows=self.predicted_rows,
-            group_rules=self.group_rules,
+            group_rules=None if name == DROPOUT else self.group_rules,  # it shares no program with the others
         )  # fmt: skip
