@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import xlog1py
 
 SMALLEST_COUNT = 1e-7
 """What Keras' Poisson loss adds to a predicted mean, so that its logarithm is finite."""
@@ -72,7 +71,8 @@ def score_rows(task: str, y: np.ndarray, outputs: np.ndarray) -> RowScores:
         mean = np.asarray(outputs, "float64")[..., 0] + SMALLEST_COUNT
         excess = y[:, 0] - mean
         # y log(y / mean) - (y - mean), without the cancellation of large counts
-        return RowScores(losses, 2.0 * (xlog1py(y[:, 0], excess / mean) - excess))
+        ratio = np.where(y[:, 0] > 0, excess / mean, 0.0)
+        return RowScores(losses, 2.0 * (y[:, 0] * np.log1p(ratio) - excess))
     chosen = outputs[..., 0] > 0 if task == "binary" else outputs.argmax(axis=-1)
     return RowScores(losses, (chosen == np.asarray(y).reshape(-1)).astype("float64"))
 
