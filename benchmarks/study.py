@@ -8,7 +8,7 @@ Every split has its own test rows, the same for all methods. All methods get the
 their settings on the training rows by four folds. The table shows the mean score (R² or accuracy) on the test rows with
 its standard error over the splits, the mean of the paired differences to the study's choice with its standard error,
 the mean loss (squared error or cross-entropy), and the median time in seconds. The study trains its baseline, the
-reference models and all penalties at once, so these have no time of their own.
+reference models and all penalties at once, so only its total time is shown.
 """
 
 import argparse
@@ -171,15 +171,15 @@ def print_table(name: str, results: pd.DataFrame) -> None:
             + f" {group['loss'].mean():>8.4f} {'' if np.isnan(seconds) else f'{seconds:.1f}':>8}"
         )
     best = max(differences, key=lambda method: differences[method][0])
-    ahead, error = differences[best]
-    if ahead <= 0:
+    lead, error = differences[best]
+    if lead <= 0:
         print(f"{name}: the study's choice is the best row.", flush=True)
     else:
         title = results.loc[results["method"] == best, "title"].iloc[0].strip()
-        verdict = "within" if ahead <= error else "NOT within"
+        verdict = "within" if lead <= error else "NOT within"
         print(
             f"{name}: the study's choice is {verdict} one standard error of the best row, {title} "
-            f"(+{ahead:.4f} ± {error:.4f}).",
+            f"(+{lead:.4f} ± {error:.4f}).",
             flush=True,
         )
 

@@ -103,7 +103,7 @@ class TestRefuses:
             poise.input_sparsity(model)
 
     def test_lists_for_a_convolution(self) -> None:
-        with pytest.raises(ValueError, match="Groups of inputs need a model whose only input"):
+        with pytest.raises(ValueError, match="groups needs a model with one input"):
             poise.input_sparsity(convolution(), groups=[[0, 1]])
 
     def test_what_is_not_a_model(self) -> None:

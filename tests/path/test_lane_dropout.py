@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import poise
-from poise.path.dropout import LaneDropout, lane_dropouts, with_plain_dropout
+from poise.path.dropout import LaneDropout, find_lane_dropouts, replace_lane_dropout
 from poise.path.result import RegularizationPath
 
 RATE = 0.3
@@ -63,15 +63,15 @@ def fit(model: keras.Model, rates: Any, factors: float = 1.0, **settings: Any) -
 
 def test_a_plain_model_has_the_rate_and_the_weights() -> None:
     model = network(LaneDropout(seed=7))
-    lane_dropouts(model)[0].rate.assign(RATE)
+    find_lane_dropouts(model)[0].rate.assign(RATE)
 
-    plain = with_plain_dropout(model)
+    plain = replace_lane_dropout(model)
 
     assert [type(layer).__name__ for layer in plain.layers] == ["Dense", "Dropout", "Dense"]
     assert plain.layers[1].rate == pytest.approx(RATE)
     np.testing.assert_allclose(plain.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-6)
     without = network()
-    assert with_plain_dropout(without) is without
+    assert replace_lane_dropout(without) is without
 
 
 @pytest.mark.backends("jax")

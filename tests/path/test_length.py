@@ -93,6 +93,28 @@ def test_a_diverged_training_ends_and_is_kept() -> None:
     assert choice.best[0] == end == MOMENTS[2]
 
 
+def train_two(first: np.ndarray, second: np.ndarray, settles: bool) -> np.ndarray:
+    """Return (2,) the moments at which the trainings of two strengths end."""
+    choice = LengthChoice((3, 2), np.full(2, settles), MOMENTS[-1], None)
+    ends = np.full(2, MOMENTS[-1])
+    for moment, *means in zip(MOMENTS, first, second, strict=True):
+        was_training = choice.is_training.copy()
+        live = np.full((3, 2), moment)
+        choice.update(moment, [np.zeros((3, 2, 1))], np.array(means) + FOLDS, None, live)
+        ends[was_training & ~choice.is_training] = moment
+    return ends
+
+
+def test_a_strength_that_cannot_become_one_of_the_best_ends_early() -> None:
+    steps = np.log(np.array(MOMENTS) / 10.0)
+    best, slow, fast = 1.0 - 0.1 * steps, 2.0 - 0.1 * steps, 2.0 - 0.35 * steps
+    quarter = next(moment for moment in MOMENTS if moment >= 200)
+    assert train_two(best, slow, False).tolist() == [800, quarter]
+    assert train_two(best, fast, False).tolist() == [800, 800]  # it might still be the best one
+    assert train_two(best, best + 0.5 * ERROR, False).tolist() == [800, 800]  # not one standard error
+    assert train_two(best, slow, True).tolist() == [800, 800]  # zeros are to settle
+
+
 def test_lengths_that_are_given_are_kept_to() -> None:
     choice = LengthChoice((1, 2), np.zeros(2, bool), 800, np.array([50, 800]))
     assert not choice.needs_losses

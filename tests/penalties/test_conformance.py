@@ -379,7 +379,11 @@ def every_penalty() -> list[type]:
     while waiting:
         kind = waiting.pop()
         waiting.extend(kind.__subclasses__())
-        if kind.__module__.startswith("poise.") and not kind.__subclasses__() and not inspect.isabstract(kind):
+        if (
+            kind.__module__.startswith("poise.penalties.")
+            and not kind.__subclasses__()
+            and not inspect.isabstract(kind)
+        ):
             actual.append(kind)
     return actual
 

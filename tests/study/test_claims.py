@@ -92,11 +92,11 @@ class Claims:
                 self.gain_interval,
             ),
             (
-                rf"The held-out loss, which decides, is (?:the same|{n} (lower|higher))\.",
+                rf"The held-out loss, on which the verdict is based, is (?:the same|{n} (lower|higher))\.",
                 lambda shown, direction: self.change(shown, direction, -self.over["loss_gain"]),
             ),
             (
-                rf"The held-out (.*) is (?:the same|{n} (lower|higher)), which (may be chance|is more than chance explains)\.",
+                rf"The held-out (.*) is (?:the same|{n} (lower|higher), which (may be chance|is more than chance explains))\.",
                 self.other_score,
             ),
             (
@@ -219,12 +219,12 @@ class Claims:
         assert (low, high) == tuple(format_number(end, 2) for end in ends)
         assert bool(contains_zero) == (ends[0] <= 0 <= ends[1])
 
-    def other_score(self, name: str, shown: str | None, direction: str | None, doubt: str) -> None:
+    def other_score(self, name: str, shown: str | None, direction: str | None, doubt: str | None) -> None:
         assert self.shows_loss
         assert name == self.row["score_name"]
         self.change(shown, direction, self.over["score_gain"])
         is_certain = self.over["score_gain_low"] > 0 or self.over["score_gain_high"] < 0
-        assert doubt == ("is more than chance explains" if is_certain else "may be chance")
+        assert doubt == (None if shown is None else "is more than chance explains" if is_certain else "may be chance")
 
     def test_rows(self, agrees: bool, without: str, kind: str, penalized: str) -> None:
         assert kind == self.kind()
@@ -273,8 +273,9 @@ class Claims:
         gain, score, columns = list_key_numbers(self.findings)
         has_penalty = self.findings.verdict.judged != "none"
         over = self.over if has_penalty else self.comparisons.loc["mean"]
-        assert gain.value == ("+" if over["score_gain"] > 0 else "") + format_number(over["score_gain"], 2)
-        ends = tuple(format_number(over[f"score_gain_{end}"], 2) for end in ("low", "high"))
+        name = "loss_gain" if has_penalty and self.shows_loss else "score_gain"
+        assert gain.value == ("+" if over[name] > 0 else "") + format_number(over[name], 2)
+        ends = tuple(format_number(over[f"{name}_{end}"], 2) for end in ("low", "high"))
         assert gain.details == (f"95% interval {ends[0]} to {ends[1]}",)
         assert gain.label.endswith("early stopping only" if has_penalty else self.constant())
         assert score.value == format_number(self.results.loc[self.findings.saved.name, "score"])
@@ -430,13 +431,13 @@ def test_every_sentence_is_true(seed) -> None:
     claims = Claims(study)
     assert study.answer[0].startswith(study.headline)
     assert repr(study).splitlines()[1] == study.headline
-    claims.check_key_numbers()
     results: Any = study.results
     lowest = results["val_loss"].drop("full_training")
 
     for paragraph in study.answer:
         for sentence in re.split(r"(?<=\.) (?=[A-Z“])", paragraph):
             claims.check(sentence)
+    claims.check_key_numbers()
     if study.description["settings"]["choose"] is None and len(lowest) > 2:
         # No penalty in front of the chosen one is as good as it.
         penalties = lowest.drop("none")

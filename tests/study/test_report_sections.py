@@ -20,11 +20,11 @@ from poise.study.report.class_plots import bin_probabilities, choose_classes, dr
 from poise.study.report.description import describe
 from poise.study.report.key_numbers import list_key_numbers
 from poise.study.report.number_plots import draw_number_predictions
-from poise.study.report.numbers import format_number
+from poise.study.report.numbers import format_number, round_values
 from poise.study.report.page import render_page
 from poise.study.report.script import write_loading_script
 from poise.study.report.sections.coefficients import CoefficientsSection
-from poise.study.report.sections.effects import EffectsSection, choose_columns, draw_effects
+from poise.study.report.sections.effects import EffectsSection, choose_columns, draw_effects, place_values
 from poise.study.report.sections.predictions import PredictionsSection
 from poise.study.run import run_study
 from poise.study.storage import write_study
@@ -52,7 +52,7 @@ def probabilities(rows: int, classes: int, weight: bool = False) -> PredictedRow
 def test_predictions_are_in_units_of_the_target(diabetes_study) -> None:
     predicted, table = diabetes_study.predicted, diabetes_study.table
 
-    errors = predicted.actual - predicted.predicted
+    errors = predicted.actual - predicted.predictions
     assert np.sqrt(np.square(errors).mean()) == pytest.approx(diabetes_study.metrics["RMSE"])
     assert np.abs(errors).mean() == pytest.approx(diabetes_study.metrics["MAE"])
     assert set(predicted.actual.round(3)) <= set(table.target.round(3))
@@ -65,13 +65,15 @@ def test_every_test_row_is_a_point_and_many_rows_are_sampled() -> None:
 
     figure: Any
     sample: Any
-    figure, count = draw_number_predictions(replace(rows, actual=actual[:50], predicted=rows.predicted[:50]), 2000, 0)
+    figure, count = draw_number_predictions(
+        replace(rows, actual=actual[:50], predictions=rows.predictions[:50]), 2000, 0
+    )
     sample, drawn = draw_number_predictions(rows, 2000, 0)
 
     assert (count, drawn) == (50, 2000)
     traces: Any = [trace for trace in figure.data if trace.mode == "markers"]
-    np.testing.assert_allclose(traces[0].x, actual[:50], rtol=1e-3)
-    np.testing.assert_allclose(traces[1].y, actual[:50] - rows.predicted[:50], rtol=1e-3)
+    np.testing.assert_allclose(traces[0].x, actual[:50], atol=1e-3)
+    np.testing.assert_allclose(traces[1].y, actual[:50] - rows.predictions[:50], atol=1e-3)
     sampled: Any = next(trace for trace in sample.data if trace.mode == "markers")
     assert len(sampled.x) == len(set(zip(sampled.x, sampled.y, strict=True))) == 2000
 
@@ -80,7 +82,7 @@ def test_a_sample_is_called_a_sample(diabetes_study) -> None:
     predicted = diabetes_study.predicted
     many = replace(
         diabetes_study, rows={**diabetes_study.rows, "test": 2500},
-        predicted=replace(predicted, actual=np.resize(predicted.actual, 2500), predicted=np.resize(predicted.predicted, 2500)),
+        predicted=replace(predicted, actual=np.resize(predicted.actual, 2500), predictions=np.resize(predicted.predictions, 2500)),
     )  # fmt: skip
 
     assert "A random sample of 2,000 test rows." in render_page(many)
@@ -90,13 +92,13 @@ def test_a_sample_is_called_a_sample(diabetes_study) -> None:
 def test_the_roc_curve_has_the_area_of_scikit_learn() -> None:
     for rows in (probabilities(300, 2), probabilities(300, 2, weight=True), probabilities(300, 3)):
         figure: Any
-        figure, legend = draw_class_curves(rows, [*"abc"][: rows.predicted.shape[1]])
+        figure, legend = draw_class_curves(rows, [*"abc"][: rows.predictions.shape[1]])
 
         numbers = choose_classes(rows)
         curves: Any = [trace for trace in figure.data if str(trace.meta).startswith("line")]
         assert len(curves) == len(numbers) == len(legend) - 1
         for curve, number in zip(curves, numbers, strict=True):
-            expected = roc_auc_score(rows.actual == number, rows.predicted[:, number], sample_weight=rows.weight)
+            expected = roc_auc_score(rows.actual == number, rows.predictions[:, number], sample_weight=rows.weight)
             assert auc(curve.x, curve.y) == pytest.approx(expected, abs=2e-3)
 
 
@@ -104,7 +106,9 @@ def test_classes_without_test_rows_have_no_roc_curve() -> None:
     rows = probabilities(40, 3)
 
     assert choose_classes(replace(rows, actual=np.array([0, 1] * 20))) == [0, 1]
-    assert choose_classes(PredictedRows(np.zeros(9, int), np.full((9, 2), 0.5), None)) == []
+    one_class = PredictedRows(np.zeros(9, int), np.full((9, 2), 0.5), None)
+    assert choose_classes(one_class) == []
+    assert len(draw_class_curves(one_class, ["no", "yes"])[1]) == 1  # only the dashed line
     assert len(choose_classes(probabilities(400, 9))) == 6
 
 
@@ -113,7 +117,7 @@ def test_the_calibration_is_that_of_scikit_learn() -> None:
 
     bins = [*bin_probabilities(rows)]
 
-    shares, means = calibration_curve(rows.actual, rows.predicted[:, 1], n_bins=10, strategy="quantile")
+    shares, means = calibration_curve(rows.actual, rows.predictions[:, 1], n_bins=10, strategy="quantile")
     np.testing.assert_allclose([each.share for each in bins], shares)
     np.testing.assert_allclose([each.probability for each in bins], means)
     for each in bins:
@@ -127,7 +131,7 @@ def test_the_calibration_of_several_classes_is_that_of_the_predicted_one() -> No
     bins = [*bin_probabilities(rows)]
 
     assert np.average([each.share for each in bins]) == pytest.approx(
-        (rows.predicted.argmax(axis=1) == rows.actual).mean()
+        (rows.predictions.argmax(axis=1) == rows.actual).mean()
     )
     assert sum(each.rows for each in bins) == 300
     assert len([*bin_probabilities(probabilities(20, 3))]) == 1
@@ -135,7 +139,7 @@ def test_the_calibration_of_several_classes_is_that_of_the_predicted_one() -> No
 
 def test_the_confusion_matrix_is_that_of_scikit_learn(alone) -> None:
     predicted = alone.predicted
-    expected = confusion_matrix(predicted.actual, predicted.predicted.argmax(axis=1), labels=range(3))
+    expected = confusion_matrix(predicted.actual, predicted.predictions.argmax(axis=1), labels=range(3))
 
     context = context_of(PredictionsSection(), alone)
 
@@ -216,7 +220,10 @@ def test_the_coefficients_are_those_of_the_linear_model(task) -> None:
     rows = dict(context["rows"])
     if task == "multiclass":
         assert [name for name, _ in context["columns"]] == ["u", "v", "w"]
-        assert rows["a"].shape == (3,)
+        # Higher values of a make u less likely and w more likely; b acts the other way round, and more.
+        assert rows["a"][0] < rows["a"][1] < rows["a"][2]
+        assert rows["b"][0] > rows["b"][1] > rows["b"][2]
+        assert [name for name, _ in context["rows"]][:2] == ["b", "a"]
         return
     x = (frame[["a", "b", "noise"]] - frame[["a", "b", "noise"]].mean()) / frame[["a", "b", "noise"]].std(ddof=0)
     expected = LinearRegression().fit(x, frame["y"])
@@ -238,7 +245,7 @@ def test_the_card_has_the_gain_the_score_and_the_columns(diabetes_study) -> None
 
     over = diabetes_study.verdict.over_baseline.score_gain
     assert gain.value.lstrip("+") == format_number(over.value, 2)
-    assert gain.label == "R² gained with L2, compared with early stopping only"
+    assert gain.label == "gain in held-out R² from L2, compared with early stopping only"
     assert score.value == format_number(diabetes_study.saved.score.value)
     assert score.details[0].startswith("mean: ")
     assert columns.value == f"{len(diabetes_study.selector.selected)} of 10"
@@ -248,7 +255,7 @@ def test_the_card_has_the_gain_the_score_and_the_columns(diabetes_study) -> None
 def test_the_card_without_a_penalty(alone) -> None:
     gain, _, columns = list_key_numbers(alone)
 
-    assert gain.label == "accuracy gained, compared with the class frequencies"
+    assert gain.label == "gain in held-out accuracy over the class frequencies"
     assert columns == replace(columns, label="columns needed to predict", value="13", details=("no penalty is used",))
 
 
@@ -273,3 +280,30 @@ def test_the_code_of_a_frame_expects_a_frame(alone) -> None:
 
     assert "new_rows = frame" in script
     assert 'poise.Study.load("runs/wine")' in script
+
+
+def test_the_code_repeats_what_reading_the_file_needs(alone) -> None:
+    settings = replace(alone.settings, delimiter="|", encoding="cp1252")
+
+    script = write_loading_script(replace(alone, settings=settings))
+
+    assert 'study.predict(new_rows, delimiter="|", encoding="cp1252")' in script
+
+
+# ---------------------------------------------------------------- rounding
+
+
+def test_numbers_are_rounded_to_their_range_and_not_to_their_size() -> None:
+    years = np.array([1999.1234, 1999.5678, 2001.3])
+    np.testing.assert_allclose(round_values(years), years, atol=5e-4)
+    assert round_values(years).tolist() != years.tolist()
+    dates = np.array([20210104.0, 20210520.0, 20211231.0])
+    np.testing.assert_allclose(round_values(dates), dates, atol=1.0)
+    assert round_values(np.array([123456.0, 123456.0])).tolist() == [123500.0, 123500.0]
+    assert round_values(np.zeros(2)).tolist() == [0.0, 0.0]
+
+
+def test_times_within_a_day_have_places_of_their_own() -> None:
+    times = pd.Series(pd.date_range("2024-01-01", periods=4, freq="6h"))
+    assert place_values(times).tolist()[:2] == ["2024-01-01 00:00:00", "2024-01-01 06:00:00"]
+    assert place_values(times.dt.normalize()).tolist() == ["2024-01-01"] * 4

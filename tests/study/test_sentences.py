@@ -102,7 +102,7 @@ def test_a_penalty_that_hurts_is_not_chosen(diabetes) -> None:
 
 def of_classes(findings, loss: tuple[float, float, float], accuracy: tuple[float, float, float]) -> str:
     """The first paragraph of a study of two classes with these gains over the baseline."""
-    predicted = replace(findings.predicted, predicted=np.full((len(findings.predicted.actual), 2), 0.5))
+    predicted = replace(findings.predicted, predictions=np.full((len(findings.predicted.actual), 2), 0.5))
     classes = replace(
         findings, table=replace(findings.table, classes=["a", "b"], task="binary"), predicted=predicted
     )  # fmt: skip
@@ -116,7 +116,7 @@ def test_the_gain_of_classes_is_that_of_their_accuracy(diabetes) -> None:
 
     assert sentence.startswith(
         "A penalty helps here: with L2, the held-out accuracy is 0.02 higher than with early stopping only. The 95% "
-        "confidence interval of the difference is 0.01 to 0.03. The held-out loss, which decides, is 0.2 lower. The test"
+        "confidence interval of the difference is 0.01 to 0.03. The held-out loss, on which the verdict is based, is 0.2 lower. The test"
     )
 
 
@@ -124,7 +124,7 @@ def test_the_gain_of_classes_is_that_of_their_accuracy(diabetes) -> None:
     ("accuracy", "expected"),
     [
         ((-0.02, -0.04, 0.01), "The held-out accuracy is 0.02 lower, which may be chance."),
-        ((0.0, -0.04, 0.04), "The held-out accuracy is the same, which may be chance."),
+        ((0.0, -0.04, 0.04), "The held-out accuracy is the same."),
         ((-0.03, -0.04, -0.02), "The held-out accuracy is 0.03 lower, which is more than chance explains."),
     ],
 )
@@ -141,7 +141,7 @@ def test_no_gain_at_all_is_said_in_words(diabetes) -> None:
     sentence = of_classes(diabetes, (0.0, -0.1, 0.1), (0.0, -0.01, 0.01))
 
     assert "the held-out accuracy is the same as with early stopping only." in sentence
-    assert "The held-out loss, which decides, is the same." in sentence
+    assert "The held-out loss, on which the verdict is based, is the same." in sentence
 
 
 def test_the_headline_is_the_first_sentence_of_the_answer(diabetes) -> None:

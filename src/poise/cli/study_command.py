@@ -115,7 +115,7 @@ def study(
     ] = None,
     cv: Annotated[int, typer.Option(help="Number of cross-validation folds.", metavar="N")] = 4,
     strengths: Annotated[
-        int, typer.Option(help="Number of strengths per penalty, and of dropout rates.", metavar="N")
+        int, typer.Option(help="Number of strengths per penalty; half as many rates of dropout.", metavar="N")
     ] = 13,
     n_init: Annotated[int, typer.Option(help="Number of random initializations per fold.", metavar="N")] = 1,
     max_iter: Annotated[

@@ -28,7 +28,8 @@ def print_study(description: Mapping, screen: Console) -> None:
     screen.print(Text(escape_controls(task_line(description))))
     _print_table(candidates_table(description, screen), screen)
     metrics = [f"{name} {format_number(_number(value))}" for name, value in description["metrics"].items()]
-    screen.print(Text(f"* saved network. On the test rows: {', '.join(metrics)}."))
+    dropout = " The strength of dropout is its rate." if any(map(_has_rate, description["candidates"])) else ""
+    screen.print(Text(f"* saved network. On the test rows: {', '.join(metrics)}.{dropout}"))
     for paragraph in (*answer, *notes):
         screen.print(paragraph)
 
@@ -169,11 +170,22 @@ def _comparison_rows(studies: Sequence[Mapping]) -> Iterator[tuple[str, list[str
     yield "task", [f"{study['data']['target']} ({study['data']['task']})" for study in studies]
     yield "rows", [f"{study['rows']['training']:,} + {study['rows']['test']:,} test" for study in studies]
     yield "chosen", [candidate["title"] for candidate in chosen]
-    yield "strength", [format_number(_number(candidate["strength"])) for candidate in chosen]
+    yield (
+        "strength",
+        [
+            f"{'rate ' if _has_rate(candidate) else ''}{format_number(_number(candidate['strength']))}"
+            for candidate in chosen
+        ],
+    )
     yield "test loss [95%]", [show_estimate(candidate, "test_loss") for candidate in chosen]
     yield "score [95%]", [f"{candidate['score_name']} {show_estimate(candidate, 'score')}" for candidate in chosen]
     yield "gain [95%]", [show_estimate(candidate, "gain") for candidate in chosen]
     yield "selected columns", [_count_selected(study) for study in studies]
+
+
+def _has_rate(candidate: Mapping) -> bool:
+    """Return whether the strength of a candidate is a rate."""
+    return candidate["candidate"] == "dropout"
 
 
 NUMBER_ROWS = ("rows", "strength", "test loss [95%]", "score [95%]", "gain [95%]")

@@ -1,4 +1,4 @@
-"""Rules under which whole inputs of a model become zero, so that it no longer reads them (poise.input_sparsity)."""
+"""Rules that set all weights of an input to exactly zero, so that the model no longer reads it."""
 
 import glob
 import numbers
@@ -13,17 +13,17 @@ from poise.penalties import L2, GroupLasso, Penalty
 from poise.rules.members import path_of
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 
-LATER_KERNELS = 0.5
+LATER_L2_RATIO = 0.5
 """The strength of L2 on the later kernels, relative to the penalty of the inputs.
 
 Without it, a network with ReLU makes its first kernel small and the next one large, which evades the penalty.
 """
-NAME = "input_sparsity"
-NAME_OF_LATER = "later_kernels"
+INPUT_RULE_NAME = "input_sparsity"
+LATER_RULE_NAME = "later_kernels"
 
 
 def input_sparsity(model: Any, strength: float = 1.0, groups: Sequence[Sequence[int]] | None = None) -> list[Rule]:
-    """Create rules under which whole inputs of a model become exactly zero, so that it no longer reads them.
+    """Create rules that set all weights of an input to exactly zero, so that the model no longer reads that input.
 
     The total is loss + strength · (Σ_g ‖W_g‖₂ + 0.5 Σ ‖U‖²). W_g are all weights of a kernel that read the inputs of
     group g, and U are the later kernels. These rules are those of the penalties `"group"` and `"adaptive"` of a study
@@ -85,15 +85,15 @@ def make_input_rules(model: keras.Model, penalty: Penalty) -> list[Rule]:
     has_lists = isinstance(getattr(penalty, "groups", None), list)
     if has_lists and not all(_reads_columns(kernel, model) for kernel in kernels):
         raise ValueError(
-            f"Groups of inputs need a model whose only input of the shape (rows, inputs) goes into dense layers, and "
-            f"{model.name!r} is not one. Put a poise.GroupLasso on its kernels with poise.Rule."
+            f"groups needs a model with one input of the shape (rows, inputs) that feeds only Dense layers, got the "
+            f"model {model.name!r}. Add a poise.Rule with a poise.GroupLasso for each of its first kernels instead."
         )
     first = [_unique_tail(path_of(model.weights[kernel.position]), model) for kernel in kernels]
     later = Rule(
-        list(PENALIZED_BY_DEFAULT), L2(LATER_KERNELS * float(penalty.strength)), exclude=first, name=NAME_OF_LATER
+        list(PENALIZED_BY_DEFAULT), L2(LATER_L2_RATIO * float(penalty.strength)), exclude=first, name=LATER_RULE_NAME
     )
     has_later = any(map(later.applies_to, model.trainable_weights))
-    return [Rule(first, penalty, name=NAME), *([later] if has_later else [])]
+    return [Rule(first, penalty, name=INPUT_RULE_NAME), *([later] if has_later else [])]
 
 
 def _reads_columns(kernel: InputKernel, model: keras.Model) -> bool:

@@ -60,14 +60,14 @@ class LaneDropout(keras.layers.Layer):
 register(LaneDropout)(TrainingNoise())
 
 
-def lane_dropouts(model: keras.Model) -> list[LaneDropout]:
+def find_lane_dropouts(model: keras.Model) -> list[LaneDropout]:
     """Return the layers of a model whose rate is that of the lane."""
     return [layer for layer in sublayers(model) if isinstance(layer, LaneDropout)]
 
 
-def with_plain_dropout(model: keras.Model) -> keras.Model:
+def replace_lane_dropout(model: keras.Model) -> keras.Model:
     """Return the model with `keras.layers.Dropout` instead of `LaneDropout`; the model itself if it has none."""
-    if not lane_dropouts(model):
+    if not find_lane_dropouts(model):
         return model
 
     def clone(layer: Any) -> Any:
@@ -77,6 +77,6 @@ def with_plain_dropout(model: keras.Model) -> keras.Model:
         return type(layer).from_config(layer.get_config())
 
     plain: Any = keras.models.clone_model(model, clone_function=clone)
-    rates = {id(layer.rate) for layer in lane_dropouts(model)}
+    rates = {id(layer.rate) for layer in find_lane_dropouts(model)}
     plain.set_weights([ops.convert_to_numpy(weight) for weight in model.weights if id(weight) not in rates])
     return plain

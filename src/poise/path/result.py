@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from poise.layer_state import State
 from poise.path import selection, storage
-from poise.path.dropout import lane_dropouts, with_plain_dropout
+from poise.path.dropout import find_lane_dropouts, replace_lane_dropout
 from poise.path.model_config import ModelBuilder
 from poise.path.plots import plot_path
 from poise.path.stage_rules import adaptive_rules, plain_rules
@@ -191,7 +191,7 @@ class RegularizationPath:
         Raises:
             ValueError: If two variables share a path in an adaptive stage.
         """
-        if self._has_rates:
+        if self._has_dropout_rates:
             return []
         if not self.stages:
             return plain_rules(self.rules, strength)
@@ -232,7 +232,7 @@ class RegularizationPath:
         weights = self.weights(strength, seed)
         model = self._builder.build()
         model.set_weights(weights)
-        return with_plain_dropout(model)
+        return replace_lane_dropout(model)
 
     def predict(self, strength: float, x: Any, batch_size: int = 256) -> np.ndarray:
         """Return the predictions of the model of a strength.
@@ -261,7 +261,7 @@ class RegularizationPath:
         sizes = {name: self.lanes.sizes[name][first] for name in grouped}
         title = f"strength of {type(self.rules[0].penalty).__name__} on {self.rules[0].name}"
         title += "; the other rules keep their ratio to it" if len(self.rules) > 1 else ""
-        title = "rate of dropout" if self._has_rates else title
+        title = "rate of dropout" if self._has_dropout_rates else title
         return plot_path(self._table, sizes, self._builder.label, self._builder.totals, self._marks, title)
 
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -396,9 +396,9 @@ class RegularizationPath:
     @property
     def _headline(self) -> str:
         penalties = ", ".join(f"{type(rule.penalty).__name__} on {rule.name}" for rule in self.rules)
-        return headline(self.lanes, "dropout" if self._has_rates else penalties, len(self.stages), self.seconds)
+        return headline(self.lanes, "dropout" if self._has_dropout_rates else penalties, len(self.stages), self.seconds)
 
     @property
-    def _has_rates(self) -> bool:
+    def _has_dropout_rates(self) -> bool:
         """Whether the grid is of dropout rates, and no penalty acted."""
-        return bool(lane_dropouts(self._builder.model))
+        return bool(find_lane_dropouts(self._builder.model))

@@ -89,8 +89,8 @@ class LaneRunner:
         training = self.training if training is None else training
         executor = self._executor = self._executor or self._start_executor(self.problem)
         ratios = self.problem.strength_ratios
-        grid, has_rates = np.asarray(strengths, "float64"), self.problem.has_rates
-        per_rule = grid[:, None] * (0.0 * ratios if is_free or has_rates else ratios)
+        grid, has_dropout_rates = np.asarray(strengths, "float64"), self.problem.has_dropout_rates
+        per_rule = grid[:, None] * (0.0 * ratios if is_free or has_dropout_rates else ratios)
         inputs = self._reduction.find_inputs(factors or {})
         limits = self._limits(executor, training, inputs)
         width = self._width(len(strengths), training, limits)
@@ -107,7 +107,7 @@ class LaneRunner:
                 members,
                 np.array(numbers),
                 per_rule[chunk.columns],
-                grid[chunk.columns] if has_rates else None,
+                grid[chunk.columns] if has_dropout_rates else None,
                 {key: value[np.ix_(chunk.rows, chunk.columns)] for key, value in (factors or {}).items()},
                 _mean_lengths(chunks, results, chunk.columns) if takes_lengths else None,
                 [row in full for row in chunk.rows],

@@ -1,4 +1,4 @@
-"""What the saved network predicts for the test rows, in the units of the target."""
+"""The targets of the test rows and the predictions of the saved network, in the units of the target."""
 
 from dataclasses import dataclass
 
@@ -10,27 +10,27 @@ from poise.study.scores import Scorer
 
 @dataclass(frozen=True, eq=False)
 class PredictedRows:
-    """The test rows: what they are, and what the network predicts.
+    """The targets of the test rows, and the predictions of the saved network.
 
     Args:
         actual: (rows,) the target in its own units, or class numbers.
-        predicted: (rows,) the predictions in the same units, or (rows, classes) probabilities.
+        predictions: (rows,) the predictions in the same units, or (rows, classes) probabilities.
         weight: (rows,) sample weights, or `None`.
     """
 
     actual: np.ndarray
-    predicted: np.ndarray
+    predictions: np.ndarray
     weight: np.ndarray | None
 
     def count_confusions(self) -> np.ndarray:
-        """Return (classes, classes) the number of rows of each class, by the class that is predicted."""
-        classes = self.predicted.shape[1]
+        """Return (classes, classes) the number of rows of each class, by actual and predicted class."""
+        classes = self.predictions.shape[1]
         counts = np.zeros((classes, classes), int)
-        np.add.at(counts, (self.actual, self.predicted.argmax(axis=1)), 1)
+        np.add.at(counts, (self.actual, self.predictions.argmax(axis=1)), 1)
         return counts
 
 
-def in_target_units(
+def make_predicted_rows(
     scorer: Scorer, outputs: np.ndarray, has_classes: bool, center: float, scale: float
 ) -> PredictedRows:  # fmt: skip
     """Return the test rows with predictions of them.

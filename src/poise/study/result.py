@@ -229,6 +229,8 @@ class Study:
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
         """Save the study as a folder: report, description, table of all strengths, network and encoder.
 
+        The code in the report loads the folder in which the study was saved first.
+
         Args:
             folder: The folder to write; its parents are created. It is written completely or not at all.
             overwrite: Whether to replace a study that is saved there. Default: `False`.

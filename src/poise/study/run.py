@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from poise.compaction.inputs import read_inputs
 from poise.path.executors.ray_cluster import RayCluster
@@ -35,7 +36,7 @@ from poise.study.headers import as_name, as_names, as_types
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, release_predictions
 from poise.study.importance import measure_importance
 from poise.study.metrics import measure_predictions
-from poise.study.predicted_rows import in_target_units
+from poise.study.predicted_rows import make_predicted_rows
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
 from poise.study.result import Study
@@ -114,7 +115,7 @@ def run_study(
             `"date"`, `"text"` (categories if the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which
             detects the type of every column.
         cv: The number of folds. Default: 4.
-        strengths: The number of strengths per path, or of dropout rates. Default: 13.
+        strengths: The number of strengths per path; half as many dropout rates are compared. Default: 13.
         n_init: The number of random initializations per fold. Default: 1.
         max_iter: Full-batch steps per training (with more than 8,192 rows, each step uses the next 4,096 rows).
             Default: 800.
@@ -159,9 +160,10 @@ def run_study(
     start_time = time.perf_counter()
     report = progress or (lambda share, what: None)
     names = tuple(dict.fromkeys(name for name in penalties if name != NO_PENALTY))
+    hidden_layer_sizes = tuple(np.asarray(hidden_layer_sizes).tolist())
     names, notes = check_dropout(names, choose, hidden_layer_sizes, model is not None)
     settings = Settings(
-        names, choose, tuple(hidden_layer_sizes),
+        names, choose, hidden_layer_sizes,
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, as_names(drop, "drop"), as_names(keep, "keep"),
         as_types(types), delimiter, decimal, encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
@@ -211,7 +213,7 @@ def run_study(
         saved.model, test_rows, rows.encoder, table.classes, saved.columns, selected, seed
     )  # fmt: skip
     outputs, scorer = predict_outputs(saved.model, test_rows.x), test_rows.scorer
-    predicted = in_target_units(scorer, outputs, bool(table.classes), rows.center, rows.scale)
+    predicted = make_predicted_rows(scorer, outputs, bool(table.classes), rows.center, rows.scale)
     metrics = measure_predictions(scorer.task, scorer.y, outputs, scorer.weight, rows.scale)
     report(1.0, "done")
     findings = Findings(

@@ -48,6 +48,11 @@ class Comparison:
         """Whether the interval of `loss_gain` lies above zero, below it, or contains it."""
         return find_outcome(self.loss_gain)
 
+    @property
+    def shows_score(self) -> bool:
+        """Whether the interval of `score_gain` leads to the same outcome, so that the answer can report it instead."""
+        return bool(np.isfinite(self.score_gain.value)) and find_outcome(self.score_gain) == self.outcome
+
 
 @dataclass(frozen=True, eq=False)
 class Verdict:

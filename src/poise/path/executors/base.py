@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from poise.path.data.streams import Stream
-from poise.path.dropout import lane_dropouts
+from poise.path.dropout import find_lane_dropouts
 from poise.path.lanes.problem import Task
 from poise.path.training import Replica, Training
 from poise.rules.rule import Rule
@@ -57,9 +57,9 @@ class Problem:
         return None if self.is_stream else len(keras.tree.flatten(self.data)[0])
 
     @property
-    def has_rates(self) -> bool:
+    def has_dropout_rates(self) -> bool:
         """Whether the values of the grid are dropout rates, and no penalty acts."""
-        return bool(lane_dropouts(self.model))
+        return bool(find_lane_dropouts(self.model))
 
     @property
     def strength_ratios(self) -> np.ndarray:

@@ -26,7 +26,7 @@ from poise.files import (
 from poise.path.declared_sizes import check_arrays
 from poise.path.lanes.problem import Task
 
-VERSION = 3
+VERSION = 4
 RECORD, LOCK = "path.json", ".lock"
 CHECKSUM = "checksum"
 _locks: weakref.WeakValueDictionary[str, Lock] = weakref.WeakValueDictionary()

@@ -119,8 +119,7 @@ def load_problem(pickle: bytes, data: Any) -> Problem:
     loss, weights_of_losses = cloudpickle.loads(loss)
     optimizer = keras.saving.deserialize_keras_object(optimizer_config)
     model.compile(optimizer, loss=loss, loss_weights=weights_of_losses)
-    resolved_rules, *others = cloudpickle.loads(resolved)
-    update, predicted_rows, group_rules = others
+    resolved_rules, update, predicted_rows, group_rules = cloudpickle.loads(resolved)
     return Problem(model, cloudpickle.loads(rules), resolved_rules, update, data, predicted_rows, group_rules)
 
 

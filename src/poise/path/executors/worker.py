@@ -44,7 +44,8 @@ class LaneWorker:
         inner = inner_optimizer(problem.model)
         rate = first_learning_rate(inner)
         network = LaneNetwork((key, is_mean), problem.model, is_mean)
-        form = self._form = find_common_form(problem, self._optimizer)
+        # Networks with custom code share no programs, whatever their penalties are.
+        form = self._form = None if type(key) is object else find_common_form(problem, self._optimizer)
         rules, resolved = (problem.rules, problem.resolved) if form is None else (form.rules, form.resolved)
         optimizer = build_optimizer(problem.model, rules, problem.update, resolved)
         settler = build_optimizer(problem.model, rules, problem.update, resolved, rate)

@@ -27,7 +27,7 @@ from poise.penalties.base import PACKAGE, soft_threshold
 from poise.rules.rule import Role, Rule
 
 MOST_WEIGHTS = 50_000
-"""Trained weights up to which compiling another program takes longer than the terms that a penalty does not use."""
+"""With more trained weights, computing the unused terms takes longer than compiling a separate program."""
 
 COEFFICIENTS: Mapping[type[Penalty], Callable[[Any], tuple[float, float, float]]] = {
     L1: lambda penalty: (1.0, 0.0, 0.0),
@@ -46,7 +46,7 @@ class CommonPenalty(Penalty):
     Its `factors` are l1, l2 and c, in one vector, which `with_factors` sets; c is infinite for groups held at zero.
 
     Args:
-        groups: A group lasso that defines the groups, in which every entry is. Default: None, for no groups.
+        groups: A group lasso that defines the groups. Every entry must be in one. Default: None, for no groups.
         strength: As in `Penalty`. Default: 1.0.
     """
 
@@ -129,7 +129,7 @@ class CommonForm:
 
 
 def find_common_form(problem: Problem, optimizer: PenalizedOptimizer) -> CommonForm | None:
-    """Return the common form of a path; None if it has none, or a program of its own takes less time.
+    """Return the common form of a path; None if it has none, or if a separate program is faster.
 
     Args:
         problem: The problem of the path; its `group_rules` define the groups.

@@ -24,6 +24,8 @@ SLACK = 0.1
 """And by this, in standard errors of the loss itself."""
 SETTLED_ZEROS = 0.01
 """Zeros have settled if the number of other weights has changed by at most this share for half of the training."""
+BEATEN_FROM = 0.25
+"""Share of the full length from which a strength may stop because another one is better."""
 PATIENCE = 3
 """A training ends at this multiple of its best length, or of a sixteenth of the full length if that is longer."""
 
@@ -41,6 +43,10 @@ class LengthChoice:
     Training then ends when the zeros have settled and the loss no longer falls, or when the lanes overfit, that is, the
     held-out loss has risen while the training loss has fallen. If both have risen, the penalty has not yet had its full
     effect.
+
+    Without exact zeros, a strength also stops if it cannot become one of the best: if its loss would remain above the
+    lowest one of all strengths, by more than one standard error and significantly, even if it fell as fast as now, per
+    logarithm of the length, until the end.
 
     Args:
         shape: (replicas, strengths).
@@ -62,6 +68,7 @@ class LengthChoice:
         self._lowest_fit = np.full(shape[1], np.inf)
         self._best_loss = np.full(shape[1], np.inf)
         self._gained_at = np.zeros(shape[1], int)
+        self._before: tuple[int, np.ndarray] | None = None
         self._live = np.zeros(shape)
         self._changed_at = np.zeros(shape[1], int)
         self.best = np.zeros(shape[1], int)
@@ -128,8 +135,23 @@ class LengthChoice:
         is_hopeless = overfits & has_risen & self._has_waited(length, self._lowest_at)
         settles_still = self._settles & (length < np.maximum(2 * self._changed_at, self._last / 4)) & ~is_hopeless
         goes_on = settles_still | ~self._has_waited(length, self._gained_at)
+        goes_on &= self._settles | ~self._is_beaten(length, mean, losses)
+        self._before = length, mean
         # A training that diverges is kept as it is, so that it is reported.
         return is_better | ~is_finite, goes_on & is_finite
+
+    def _is_beaten(self, length: int, mean: np.ndarray, losses: np.ndarray) -> np.ndarray:
+        """Return which strengths cannot come near the lowest loss any more."""
+        if self._before is None or length < BEATEN_FROM * self._last or not np.isfinite(self._lowest).any():
+            return np.zeros(len(mean), bool)
+        before, mean_before = self._before
+        intervals = np.log(self._last / length) / np.log(length / before)
+        best = int(self._lowest.argmin())
+        with np.errstate(invalid="ignore"):
+            last = mean - intervals * np.maximum(mean_before - mean, 0.0)
+            best_losses = self._lowest_losses[:, [best]]
+            margin = np.maximum(HOPELESS * _standard_error(losses - best_losses), _standard_error(best_losses))
+            return last > self._lowest[best] + margin
 
     def _has_waited(self, length: int, since: np.ndarray) -> np.ndarray:
         return length >= PATIENCE * np.maximum(since, self._least)

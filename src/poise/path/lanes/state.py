@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from poise.optimizer.penalized import PenalizedOptimizer
-from poise.path.dropout import lane_dropouts
+from poise.path.dropout import find_lane_dropouts
 from poise.path.lanes.problem import LaneProblem, LaneState, Task
 
 
@@ -29,7 +29,7 @@ def initial_state(
     """
     shape = task.shape
     trained = [np.broadcast_to(np.asarray(w)[:, None], (*shape, *w.shape[1:])) for w in starts]
-    fixed, rates = [], {id(layer.rate) for layer in lane_dropouts(problem.network.model)}
+    fixed, rates = [], {id(layer.rate) for layer in find_lane_dropouts(problem.network.model)}
     for variable in problem.network.model.non_trainable_variables:
         value = np.broadcast_to(np.asarray(variable.value), (*shape, *variable.shape))
         if variable.name.endswith("seed_generator_state"):

@@ -12,8 +12,8 @@ from poise.path.training import Replica
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, DROPOUT
 from poise.study.errors import DataError
 
-LOWEST, HIGHEST = 0.05, 0.8
-LEFT_OUT = "Dropout was left out, because it is only for the built-in network with hidden layers."
+LOWEST_RATE, HIGHEST_RATE = 0.1, 0.7
+LEFT_OUT_NOTE = "Dropout was left out, because it needs the built-in network with hidden layers."
 
 
 def check_dropout(
@@ -35,21 +35,21 @@ def check_dropout(
         return penalties, []
     if penalties != DEFAULT_PENALTIES or choose == DROPOUT:
         network, remedy = (
-            ("a custom model", "or put keras.layers.Dropout into the model")
+            ("a custom model", "or add keras.layers.Dropout to the model")
             if has_custom_model
             else ("a network without hidden layers", "or add hidden layers")
         )
         raise DataError(
-            f"The penalty {DROPOUT!r} is only for the built-in network with hidden layers, got {network}. Leave it "
-            f"out, {remedy}.",
+            f"Dropout needs the built-in network with hidden layers, got {network}. Remove {DROPOUT!r} from the "
+            f"penalties, {remedy}.",
             "penalties",
         )
-    return tuple(name for name in penalties if name != DROPOUT), [LEFT_OUT]
+    return tuple(name for name in penalties if name != DROPOUT), [LEFT_OUT_NOTE]
 
 
-def dropout_rates(count: int) -> np.ndarray:
-    """Return evenly spaced rates, ascending."""
-    return np.linspace(LOWEST, HIGHEST, count).round(4)
+def dropout_rates(strengths: int) -> np.ndarray:
+    """Return evenly spaced rates, ascending: half as many as strengths, because they span less than one decade."""
+    return np.linspace(LOWEST_RATE, HIGHEST_RATE, (strengths + 1) // 2).round(4)
 
 
 def add_dropout(network: keras.Model, seed: int) -> keras.Model:

@@ -69,7 +69,10 @@ PENALTIES = {
     # Its path has L2 at strength 0, as the networks without a penalty have it.
     DROPOUT: StudyPenalty("Dropout", "sets random hidden units to zero in training", L2, quantity="rate"),
 }  # fmt: skip
-"""A new penalty is one entry here; `poise.run_study`, the command and the estimators accept its name."""
+"""To add a penalty, add one entry here: `poise.run_study`, the command and the estimators accept its name.
+
+Only `"dropout"` is not for the estimators.
+"""
 DEFAULT_PENALTIES = ("l2", "l1", "group", "adaptive", DROPOUT)
 
 

@@ -25,7 +25,7 @@ SMALL = 1_000_000
 MOST_STEPS = 300
 TREES = 100
 """Iterations of boosting; scikit-learn's default."""
-WIDE = 1000
+MANY_INPUTS = 1000
 """Inputs above which trees divide an input into `FEW_BINS` bins instead of 255: their time is proportional to both."""
 FEW_BINS = 63
 ALPHAS = tuple(10.0**exponent for exponent in np.arange(-4.0, 4.5, 1.0))
@@ -98,7 +98,7 @@ def _make_boosted_trees(task: str, inputs: int) -> Sequence[Maker]:
 
     # The trees of every fold then see all of its training rows, whatever their number.
     options: dict[str, Any] = {"max_iter": TREES, "early_stopping": False, "random_state": 0}
-    if inputs > WIDE:
+    if inputs > MANY_INPUTS:
         options["max_bins"] = FEW_BINS
     if task in ("binary", "multiclass"):
         return [lambda total: HistGradientBoostingClassifier(**options)]

@@ -76,7 +76,7 @@ def draw_class_curves(predicted: PredictedRows, classes: Sequence[str]) -> tuple
 
 def choose_classes(predicted: PredictedRows) -> list[int]:
     """Return the classes with a ROC curve: the second of two, or the most frequent ones of several."""
-    counts = np.bincount(predicted.actual, minlength=predicted.predicted.shape[1])
+    counts = np.bincount(predicted.actual, minlength=predicted.predictions.shape[1])
     if len(counts) == 2:
         return [1] if counts.all() else []
     frequent = np.argsort(-counts, kind="stable")[:MOST_CURVES]
@@ -85,7 +85,7 @@ def choose_classes(predicted: PredictedRows) -> list[int]:
 
 def bin_probabilities(predicted: PredictedRows) -> Iterator[CalibrationBin]:
     """Yield bins with equal numbers of rows, by the probability of the second class, or of the predicted one."""
-    probabilities, rows = predicted.predicted, len(predicted.actual)
+    probabilities, rows = predicted.predictions, len(predicted.actual)
     number = np.ones(rows, int) if probabilities.shape[1] == 2 else probabilities.argmax(axis=1)
     probability, is_right = probabilities[np.arange(rows), number], predicted.actual == number
     weight = np.ones(rows) if predicted.weight is None else predicted.weight
@@ -107,12 +107,12 @@ def _wilson_interval(share: float, rows: float) -> tuple[float, float]:
 
 def _add_roc_curve(figure: go.Figure, predicted: PredictedRows, number: int, name: str, role: str) -> None:
     false, true, _ = roc_curve(
-        predicted.actual == number, predicted.predicted[:, number], sample_weight=predicted.weight
+        predicted.actual == number, predicted.predictions[:, number], sample_weight=predicted.weight
     )  # fmt: skip
     at = np.unique(np.linspace(0, len(false) - 1, MOST_STEPS).astype(int))
     figure.add_scatter(
         x=false[at].round(DIGITS), y=true[at].round(DIGITS), mode="lines", meta=role, name=name, row=1, col=1,
-        hovertemplate=f"{name}<br>%{{y:.0%}} found, %{{x:.0%}} false alarms<extra></extra>",
+        hovertemplate=f"{name}<br>true positive rate %{{y:.0%}}, false positive rate %{{x:.0%}}<extra></extra>",
     )  # fmt: skip
 
 

@@ -18,6 +18,9 @@ from poise.study.report.sentences import write_answer, write_headline
 from poise.study.settings import NO_PENALTY
 from poise.study.splits import split_test_rows
 
+MOST_CLASSES = 100
+"""Classes of a confusion matrix: it has as many numbers as their square."""
+
 
 def describe(study: Findings) -> dict:
     """Return the content of study.json except checksums, as templates/study.schema.json documents it."""
@@ -53,7 +56,7 @@ def describe(study: Findings) -> dict:
         "saved": study.saved.name,
         "parameters": {"trained": study.saved.model.count_params(), "saved": study.compact_model.count_params()},
         "needed_columns": study.needed_columns,
-        "confusion_matrix": study.predicted.count_confusions() if table.classes else None,
+        "confusion_matrix": study.predicted.count_confusions() if 0 < len(table.classes) <= MOST_CLASSES else None,
         "headline": write_headline(study),
         "answer": write_answer(study),
         "center": study.center,

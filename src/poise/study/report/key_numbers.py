@@ -33,14 +33,16 @@ def list_key_numbers(study: Findings) -> list[KeyNumber]:
 
 
 def _make_gain(study: Findings) -> KeyNumber:
-    """Return the gain over early stopping in the score, or, without a penalty, the gain over a constant prediction."""
+    """Return the gain over early stopping in the score (or the loss), or, without a penalty, over a constant."""
     judged, score = study[study.verdict.judged], score_name(study.table.task)
     if is_regularized(judged):
-        gain = study.verdict.over_baseline.score_gain
-        label = f"{score} gained with {name_inside(judged)}, compared with early stopping only"
+        comparison = study.verdict.over_baseline
+        what, gain = ("gain in", comparison.score_gain) if comparison.shows_score else ("fall of", comparison.loss_gain)
+        score = score if comparison.shows_score else "loss"
+        label = f"{what} held-out {score} from {name_inside(judged)}, compared with early stopping only"
     else:
         gain = study.verdict.over_references["mean"].score_gain
-        label = f"{score} gained, compared with {_name_constant(study)}"
+        label = f"gain in held-out {score} over {_name_constant(study)}"
     ends = format_interval(gain, DIGITS)
     sign = "+" if gain.value > 0 else ""
     return KeyNumber(label, f"{sign}{format_number(gain.value, DIGITS)}", (f"95% interval {ends}",) if ends else ())
@@ -59,7 +61,7 @@ def _make_score(study: Findings) -> KeyNumber:
 
 
 def _make_columns(study: Findings) -> KeyNumber | None:
-    """Return the number of selected columns; `None` if none are selected."""
+    """Return the number of selected columns; `None` if no candidate selects columns."""
     selector = study.selector
     if selector is None or selector.selected is None:
         return None

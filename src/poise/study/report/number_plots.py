@@ -24,8 +24,8 @@ def draw_number_predictions(predicted: PredictedRows, most: int, seed: int) -> t
     rows = np.arange(len(predicted.actual))
     if len(rows) > most:
         rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
-    actual, values = round_values(predicted.actual[rows]), round_values(predicted.predicted[rows])
-    residuals = round_values(predicted.actual[rows] - predicted.predicted[rows])
+    actual, values = round_values(predicted.actual[rows]), round_values(predicted.predictions[rows])
+    residuals = round_values(predicted.actual[rows] - predicted.predictions[rows])
     figure = make_panels([["Predicted against actual", "Residuals"]], "", "", shared="", columns=2)
     ends = _widen(np.concatenate([actual, values]))
     _add_line(figure, 1, ends, ends)

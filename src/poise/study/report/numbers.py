@@ -32,8 +32,11 @@ def format_with_error(value: float, error: float, digits: int = 3) -> str:
 
 
 def round_values(values: np.ndarray, digits: int = 4) -> np.ndarray:
-    """Return numbers with few significant digits, for plots: the page need not hold the data exactly."""
-    return np.array([float(f"{value:.{digits}g}") for value in values])
+    """Round numbers to few digits of their range, for plots: the page need not hold the data exactly."""
+    values = np.asarray(values, "float64")
+    known = values[np.isfinite(values)]
+    size = np.ptp(known) or np.abs(known).max() if len(known) else 0.0
+    return values if not size else np.round(values, digits - 1 - int(np.floor(np.log10(size))))
 
 
 def join_words(words: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """The report of a study: one HTML file that needs nothing else.
 
 Jinja escapes text that stems from the data in the page, `neutral` escapes it inside plots (Plotly reads a subset of
-HTML), and `embed_json` inside scripts. Of the rows of the data, the page has the target of the test rows of a
-regression or of counts, and quantiles and categories of the most important columns, all with few digits.
+HTML), and `embed_json` inside scripts. The page contains only these values of the data, rounded: the target of the
+test rows (regression and counts), and quantiles and category names of the most important columns.
 """
 
 import shlex

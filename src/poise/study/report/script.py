@@ -53,9 +53,9 @@ def write_script(study: Findings, folder: str | None = None) -> str:
     custom = saved.model if settings.model else None
     rules = saved.stage.rules_at(saved.strength) if has_penalty(saved) else []
     module, _, function = (settings.model or "").rpartition(":")
-    # Python and not HTML: the page escapes the result as a whole.
-    environment = Environment(loader=PackageLoader("poise.study.report"), trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("code.py.j2").render(
+    seeds, most = _list_dropout_seeds(study), settling_batch_size(study.rows["training"])
+    return _render(
+        "code.py.j2",
         title=" ".join(f"{table.name}: {saved.title} at {quantity_of(saved.name)} {saved.strength:.3g}".split()),
         folder=_quote(folder or default_folder(study)),
         arguments=_read_arguments(study),
@@ -71,21 +71,35 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         inputs=len(study.encoder.inputs),
         outputs=saved.model.output_shape[-1],
         rate=saved.strength,
-        dropout_seeds=_list_dropout_seeds(study),
+        dropout_seeds=seeds,
+        is_permuted=bool(seeds) or most < study.rows["training"],
+        rows=study.rows["training"],
         activation=', activation="exponential"' if table.task == "counts" else "",
         rules=[write_rule(rule, custom) for rule in rules],
         loss=LOSSES[table.task],
-        most=settling_batch_size(study.rows["training"]),
+        most=most,
     )
 
 
 def write_loading_script(study: Findings, folder: str | None = None) -> str:
     """Return a short script that loads the saved study, and predicts the rows that it was made from."""
-    source = study.table.source
-    environment = Environment(loader=PackageLoader("poise.study.report"), trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("load.py.j2").render(
-        folder=_quote(folder or default_folder(study)), source=_quote(source), is_file=source not in READ_ONCE
+    source, is_file = study.table.source, study.table.source not in READ_ONCE
+    # The study remembers the other options.
+    options = {name: getattr(study.settings, name) for name in ("delimiter", "encoding")} if is_file else {}
+    keywords = [f"{name}={_write_value(value, 0)}" for name, value in options.items() if value is not None]
+    return _render(
+        "load.py.j2",
+        folder=_quote(folder or default_folder(study)),
+        source=_quote(source),
+        is_file=is_file,
+        arguments=", ".join(["new_rows", *keywords]),
     )
+
+
+def _render(template: str, **values: Any) -> str:
+    """Fill in a template of Python, not HTML: the page escapes the result as a whole."""
+    environment = Environment(loader=PackageLoader("poise.study.report"), trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template(template).render(**values)
 
 
 def _list_dropout_seeds(study: Findings) -> list[int]:

@@ -11,16 +11,16 @@ from poise.study.report.names import capitalize, name_inside, quantity_of
 from poise.study.report.numbers import format_interval, format_number, format_with_error, join_words
 from poise.study.report.selection_sentences import write_selection
 from poise.study.scores import Estimate, score_name
-from poise.study.verdict import find_outcome
 
 NEARLY = 0.05
 """A relative residual below this is close to convergence."""
 DIGITS = 2
-ENDS = {
+END_WORDS = {
     "strength": (("weakest", "weaker"), ("strongest", "stronger")),
     "rate": (("lowest", "lower"), ("highest", "higher")),
 }
-"""By what is chosen along a path: what its first and its last value are, and what a value beyond them would be."""
+"""Words for the first and the last value of a grid, and for values beyond them."""
+_SAME = "the same"
 
 
 def write_answer(study: Findings) -> list[str]:
@@ -78,8 +78,8 @@ def _write_comparison_with_mean(study: Findings) -> str:
 def _write_outcome(study: Findings, judged: Candidate) -> list[str]:
     """Return whether the penalty helps, by all training rows.
 
-    The loss decides. The size of the gain is that of the score, which people know, if its interval shows the same
-    outcome as that of the loss; otherwise it is that of the loss, and another sentence has the score.
+    The verdict depends only on the loss. The gain is that in the score if its interval leads to the same verdict;
+    otherwise it is that in the loss, and another sentence has the score.
     """
     comparison, score = study.verdict.over_baseline, score_name(study.table.task)
     is_requested = study.settings.choose is not None
@@ -87,8 +87,7 @@ def _write_outcome(study: Findings, judged: Candidate) -> list[str]:
         f"{capitalize(name_inside(judged))}, chosen by request," if is_requested else capitalize(_name_kind(judged))
     )
     effect = {"helps": "helps", "hurts": "hurts", "unclear": "makes no clear difference"}[comparison.outcome]
-    shows_score = find_outcome(comparison.score_gain) == comparison.outcome
-    what, change = (score, comparison.score_gain) if shows_score else ("loss", _negate(comparison.loss_gain))
+    what, change = (score, comparison.score_gain) if comparison.shows_score else ("loss", _negate(comparison.loss_gain))
     name = "it" if is_requested else name_inside(judged)
     size = _write_change(change, " than", " as")
     sentences = [f"{subject} {effect} here: with {name}, the held-out {what} is {size} with early stopping only."]
@@ -96,11 +95,14 @@ def _write_outcome(study: Findings, judged: Candidate) -> list[str]:
     doubt = ", which contains zero" if comparison.outcome == "unclear" else ""
     if ends:
         sentences.append(f"The 95% confidence interval of the difference is {ends}{doubt}.")
-    if not shows_score and np.isfinite(comparison.score_gain.value):
+    if not comparison.shows_score and np.isfinite(comparison.score_gain.value):
+        difference = _write_change(comparison.score_gain)
         doubt = ", which is more than chance explains" if comparison.score_gain.is_certain else ", which may be chance"
-        sentences.append(f"The held-out {score} is {_write_change(comparison.score_gain)}{doubt}.")
+        sentences.append(f"The held-out {score} is {difference}{'' if difference == _SAME else doubt}.")
     elif study.table.classes:
-        sentences.append(f"The held-out loss, which decides, is {_write_change(_negate(comparison.loss_gain))}.")
+        sentences.append(
+            f"The held-out loss, on which the verdict is based, is {_write_change(_negate(comparison.loss_gain))}."
+        )
     return sentences
 
 
@@ -112,7 +114,7 @@ def _negate(gain: Estimate) -> Estimate:
 def _write_change(change: Estimate, than: str = "", same_as: str = "") -> str:
     size = format_number(abs(change.value), DIGITS)
     if size == "0":
-        return f"the same{same_as}"
+        return f"{_SAME}{same_as}"
     return f"{size} {'lower' if change.value < 0 else 'higher'}{than}"
 
 
@@ -188,7 +190,7 @@ def _write_certainty(study: Findings) -> str:
     at, last = int(np.argmin(np.abs(grid - best.strength))), len(grid) - 1
     place, quantity = "which is inside the grid", quantity_of(best.name)
     if at in (0, last):
-        end, other = ENDS[quantity][0 if at == 0 else 1]
+        end, other = END_WORDS[quantity][0 if at == 0 else 1]
         place = f"the {end} of the grid; a {other} one might predict better"
     strength = format_number(best.strength, DIGITS)
     return (

@@ -13,7 +13,7 @@ LISTED = 200
 SCALES = {
     "regression": "the change of the prediction, in units of the target",
     "counts": "the change of the logarithm of the mean count",
-    "binary": "the change of the log odds of the second class",
+    "binary": "the change of the log odds of",
     "multiclass": "the change of the logit of a class",
 }
 

@@ -90,7 +90,7 @@ def _in_one_line(text: str) -> str:
 def _add_curve(figure: go.Figure, column: int, curve: PartialDependence, height: np.ndarray) -> None:
     cell: dict[str, Any] = {"row": 1, "col": column, "name": "", "meta": "prediction", "hovertemplate": HOVER}
     if curve.is_ordered:
-        values = _place(curve.values)
+        values = place_values(curve.values)
         figure.add_scatter(
             x=values, y=round_values(height), text=values.astype(str), mode="lines+markers", marker_size=5, **cell
         )
@@ -106,8 +106,9 @@ def _add_curve(figure: go.Figure, column: int, curve: PartialDependence, height:
     figure.update_xaxes(tickvals=places, ticktext=short, range=[-0.5, len(labels) - 0.5], row=1, col=column)
 
 
-def _place(values: pd.Series) -> np.ndarray:
+def place_values(values: pd.Series) -> np.ndarray:
     """Return where numbers and dates are on an axis."""
     if pd.api.types.is_datetime64_any_dtype(values):
-        return values.dt.strftime("%Y-%m-%d").to_numpy()
+        has_times = (values != values.dt.normalize()).any()
+        return values.dt.strftime("%Y-%m-%d %H:%M:%S" if has_times else "%Y-%m-%d").to_numpy()
     return round_values(values.to_numpy("float64"))

@@ -59,6 +59,7 @@ def _show_classes(study: Findings) -> dict[str, Any]:
         "matrix": [(study.table.classes[number], _make_row(counts[number], shown, number)) for number in shown],
         "left_out": len(study.table.classes) - len(shown),
         "has_two_classes": len(study.table.classes) == 2,
+        "has_curves": len(legend) > 1,
         "correct": int(np.trace(counts)),
     }
 

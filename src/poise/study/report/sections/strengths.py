@@ -46,6 +46,7 @@ class StrengthsSection(Section):
         return {
             "plot": Plot("paths", draw_paths(study), ALTERNATIVE, legend),
             "has_stages": has_stages,
+            "can_select": can_select,
             "baseline": study.baseline,
             "penalized": penalized,
         }

@@ -100,16 +100,16 @@
   }
 
   async function copy(block) {
-    const lines = block.querySelector("code"), said = block.querySelector("[role=status]");
+    const lines = block.querySelector("code"), status = block.querySelector("[role=status]");
     try {
       await navigator.clipboard.writeText(lines.textContent);
-      said.textContent = "Copied.";
+      status.textContent = "Copied.";
     } catch {
       const range = document.createRange();
       range.selectNodeContents(lines);
       getSelection().removeAllRanges();
       getSelection().addRange(range);
-      said.textContent = document.execCommand("copy") ? "Copied." : "Selected: copy it with the keyboard.";
+      status.textContent = document.execCommand("copy") ? "Copied." : "Selected: copy it with the keyboard.";
     }
   }
 
