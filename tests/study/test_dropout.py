@@ -70,7 +70,8 @@ def test_dropout_competes_with_the_penalties() -> None:
     result = run_study("diabetes", penalties=["l2", "dropout"], **SMALL)
     losses = result.results["val_loss"]
     assert [*result.results.index] == ["none", "full_training", "l2", "dropout"]
-    candidates = [result.findings["l2"], result.findings["dropout"]]
+    findings: Any = result.findings
+    candidates = [findings["l2"], findings["dropout"]]
     choice = choose_candidate([candidate.held_out for candidate in candidates])
     assert result.description["verdict"]["judged"] == candidates[choice].name
     assert len({losses["dropout"], losses["l2"], losses["none"]}) == 3
@@ -152,7 +153,7 @@ def test_hidden_layers_may_be_an_array() -> None:
 
 
 def test_a_report_of_dropout_only_has_nothing_that_selects_columns(tmp_path) -> None:
-    study = run_study("diabetes", penalties=["dropout"], **SMALL | {"max_iter": 4})
+    study = run_study("diabetes", penalties=["dropout"], **{**SMALL, "max_iter": 4})
     page = study.save(tmp_path / "study").read_text(encoding="utf-8")
     sections = page[page.index("<main") : page.rindex("</main>")]
     assert "Dropout" in sections
