@@ -1,9 +1,10 @@
 """Check the verdict of a study on planted tables, whose true gain is known from fresh rows.
 
-    python benchmarks/verdict.py                  # 200 tables of each kind: about twenty minutes on two cores
-    python benchmarks/verdict.py --tables 20      # fewer
-    python benchmarks/verdict.py --picture        # also draw docs/pictures/verdict.png (needs Kaleido)
-    python benchmarks/verdict.py --seeds 4        # instead: the verdicts of other test rows, folds and initial weights
+    python benchmarks/verdict.py                      # 200 tables of each kind: about two hours on two cores
+    python benchmarks/verdict.py --tables 20          # fewer
+    python benchmarks/verdict.py --out results.jsonl  # keep the results; the same command resumes
+    python benchmarks/verdict.py --picture            # also draw docs/pictures/verdict.png (needs Kaleido)
+    python benchmarks/verdict.py --seeds 4            # instead: verdicts by test rows, folds, and initial weights
 
 The true gain of a table is the loss of the network without a penalty, with early stopping, minus the loss of the chosen
 network, on 20,000 fresh rows. For each kind of table the script prints the true gain, how often each rule says that a
@@ -15,6 +16,7 @@ Prices. The seeds of a table should not give different verdicts, except that an 
 """
 
 import argparse
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +50,7 @@ LARGER_TABLES: dict[str, tuple[Callable[[], Any], str | None]] = {
 """By name a function that returns the data of a study, and the target."""
 
 
-def measure(kind: str, seed: int) -> dict[str, float]:
+def measure(kind: str, seed: int) -> dict[str, Any]:
     """Run a study of a planted table, and return what its verdict and its test rows say about the true gain."""
     import poise
     from poise.study.predictions import predict_outputs
@@ -70,6 +72,8 @@ def measure(kind: str, seed: int) -> dict[str, float]:
     ]
     verdict, test = findings.verdict.over_baseline.loss_gain, findings.best.gain
     return {
+        "kind": kind,
+        "seed": seed,
         "gain": losses[0] - losses[1],
         "loss": losses[0],
         "value": verdict.value,
@@ -78,6 +82,20 @@ def measure(kind: str, seed: int) -> dict[str, float]:
         "test_low": test.low,
         "test_high": test.high,
     }
+
+
+def measure_all(kind: str, tables: int, out: Path | None) -> pd.DataFrame:
+    """Return the results of all tables of a kind; those in the file are not measured again."""
+    lines = out.read_text().splitlines() if out and out.exists() else []
+    results = [result for result in map(json.loads, lines) if result["kind"] == kind and result["seed"] < tables]
+    finished = {result["seed"] for result in results}
+    for seed in range(tables):
+        if seed not in finished:
+            results.append(measure(kind, seed))
+            if out:
+                with out.open("a") as file:
+                    file.write(json.dumps(results[-1]) + "\n")
+    return pd.DataFrame(results)
 
 
 def summarize(results: pd.DataFrame) -> dict[str, float]:
@@ -142,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Check the verdict of a study on planted tables.")
     parser.add_argument("kinds", nargs="*", choices=[*TABLES, []], help=f"of {', '.join(TABLES)}; default: all")
     parser.add_argument("--tables", type=int, default=200, help="tables of each kind")
+    parser.add_argument("--out", type=Path, help="a file that keeps the results, with one line of JSON per table")
     parser.add_argument("--seeds", type=int, default=0, help="studies of each larger table, instead of planted tables")
     parser.add_argument("--picture", action="store_true", help="also draw docs/pictures/verdict.png")
     arguments = parser.parse_args()
@@ -150,7 +169,7 @@ def main() -> None:
         return
     everything = []
     for kind in arguments.kinds or TABLES:
-        results = pd.DataFrame([measure(kind, seed) for seed in range(arguments.tables)])
+        results = measure_all(kind, arguments.tables, arguments.out)
         everything.append(results)
         print(f"\n{kind}: {TABLES[kind][0]} rows, {TABLES[kind][1]} columns, {len(results)} tables")
         for name, value in summarize(results).items():

@@ -499,6 +499,12 @@ def test_lanes_do_not_depend_on_devices(tmp_path) -> None:
 TOLD = """
 import sys
 import keras
+import poise
+study = poise.run_study("wine", penalties=["l2", "dropout"], strengths=3, cv=2, max_iter=2)
+study.save(sys.argv[1] + "/study")
+poise.Study.load(sys.argv[1] + "/study").predict("wine")
+study.best.path.save(sys.argv[1] + "/path")
+poise.RegularizationPath.load(sys.argv[1] + "/path")
 from poise._keras_internals import without_tensorflow
 model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
 with without_tensorflow():
@@ -509,8 +515,8 @@ assert "tensorflow" in sys.modules
 """
 
 
-def test_a_path_does_not_import_tensorflow() -> None:
-    subprocess.run([sys.executable, "-c", TOLD], check=True, timeout=120)
+def test_studies_and_paths_do_not_import_tensorflow(tmp_path) -> None:
+    subprocess.run([sys.executable, "-c", TOLD, tmp_path], check=True, timeout=120)
 
 
 def test_every_lane_has_its_own_dropout() -> None:

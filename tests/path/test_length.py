@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from poise.path.lanes.length import GAIN, LengthChoice, checkpoints
+from poise.path.lanes.parts import KeptWeights, Part
+from poise.path.lanes.problem import LaneState
 
 FOLDS = np.array([-0.1, 0.0, 0.1])[:, None]
 ERROR = 0.1 / np.sqrt(3)
@@ -24,10 +27,10 @@ def train(
         end = moment
         count = np.full((3, 1), moment if live is None else live(moment))
         fit = None if fits is None else fits(moment) + FOLDS
-        choice.update(moment, [np.full((3, 1, 2), float(moment))], loss + FOLDS, fit, count)
+        is_best = choice.update(moment, loss + FOLDS, fit, count)
+        assert is_best[0] == (choice.best[0] == moment)
         if not choice.is_training.any():
             break
-    np.testing.assert_array_equal(choice.state[0], choice.best[0])
     return choice, end
 
 
@@ -100,7 +103,7 @@ def train_two(first: np.ndarray, second: np.ndarray, settles: bool) -> np.ndarra
     for moment, *means in zip(MOMENTS, first, second, strict=True):
         was_training = choice.is_training.copy()
         live = np.full((3, 2), moment)
-        choice.update(moment, [np.zeros((3, 2, 1))], np.array(means) + FOLDS, None, live)
+        choice.update(moment, np.array(means) + FOLDS, None, live)
         ends[was_training & ~choice.is_training] = moment
     return ends
 
@@ -118,8 +121,22 @@ def test_a_strength_that_cannot_become_one_of_the_best_ends_early() -> None:
 def test_lengths_that_are_given_are_kept_to() -> None:
     choice = LengthChoice((1, 2), np.zeros(2, bool), 800, np.array([50, 800]))
     assert not choice.needs_losses
-    for moment in (20, 50, 100, 800):
-        choice.update(moment, [np.full((1, 2, 1), float(moment))], None)
+    bests = [choice.update(moment, None).tolist() for moment in (20, 50, 100, 800)]
+    assert bests == [[True, True], [True, True], [False, True], [False, True]]
     assert choice.best.tolist() == [50, 800]
-    assert choice.state[0].ravel().tolist() == [50.0, 800.0]
     assert not choice.is_training.any()
+
+
+def test_the_best_weights_are_kept_while_the_training_goes_on() -> None:
+    def make_part(replica: int, columns: list[int], value: float) -> Part:
+        weights = jax.numpy.full((1, len(columns), 2), value) + np.array(columns)[:, None]
+        return Part(None, slice(replica, replica + 1), np.array(columns), LaneState([weights], [], []), {})  # type: ignore[arg-type]
+
+    kept = KeptWeights((2, 3), make_part(0, [0, 1], 10.0))
+    for replica in (0, 1):
+        for columns in ([0, 1], [2, 2]):  # the last part is filled up
+            kept.keep(make_part(replica, columns, 10.0 * (replica + 1)), np.array([True, True, True]))
+    kept.keep(make_part(1, [0, 1], 50.0), np.array([False, True, True]))
+
+    assert kept.state.trained[0][..., 0].tolist() == [[10.0, 11.0, 12.0], [20.0, 51.0, 22.0]]
+    assert kept.state.trained[0][..., 1].tolist() == kept.state.trained[0][..., 0].tolist()

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 import poise
@@ -144,6 +145,22 @@ def test_the_report_claims_nothing_about_a_penalty_of_dropout(study, tmp_path) -
     assert "It trains the network with dropout again" in page
     assert "Dropout (sets random hidden units to zero in training)" in page
     assert "It is computed without dropout" in page
+
+
+def test_only_ratios_of_weights_count_and_every_initialization_has_its_own_lanes() -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.normal(size=(60, 3)), columns=["a", "b", "y"]).assign(w=random.uniform(1, 2, 60))
+    settings = {**SMALL, "max_iter": 4, "n_init": 2, "penalties": ["dropout"], "weight": "w"}
+
+    first = run_study(table, "y", **settings)
+    scaled = run_study(table.assign(w=64 * table["w"]), "y", **settings)
+    unweighted = run_study(table.drop(columns="w"), "y", **{**settings, "weight": None})
+
+    pd.testing.assert_frame_equal(first.results.drop(columns="seconds"), scaled.results.drop(columns="seconds"))
+    assert first.results["val_loss"]["dropout"] != unweighted.results["val_loss"]["dropout"]
+    lanes = first["dropout"].path.lanes.table
+    lanes = lanes[(lanes["strength"] == 0.1) & (lanes["fold"] >= 0)]
+    assert lanes.groupby("fold")["held_loss"].nunique().tolist() == [2, 2]
 
 
 def test_hidden_layers_may_be_an_array() -> None:

@@ -1,7 +1,8 @@
 """What a model must be so that lanes can train it, and what lanes take from it."""
 
+import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -105,14 +106,11 @@ def draw_variables(model: Any, seed: int) -> list[Any]:
     """
     if seed == 0:
         return model.trainable_variables
-    before = random.getstate()
-    random.seed(seed)
     try:
-        clone = keras.models.clone_model(model)
+        with seed_initial_weights(seed):
+            clone = keras.models.clone_model(model)
     except Exception as error:
         raise ValueError(f"n_init > 1 draws new initial weights, and the model cannot be cloned: {error}") from error
-    finally:
-        random.setstate(before)
     trained = {id(variable) for variable in model.trainable_variables}
     shapes, cloned_shapes = ([tuple(v.shape) for v in network.variables] for network in (model, clone))
     if shapes != cloned_shapes:
@@ -123,6 +121,23 @@ def draw_variables(model: Any, seed: int) -> list[Any]:
     # By position: a clone does not know which variables were frozen one by one.
     pairs = zip(model.variables, clone.variables, strict=True)
     return [cloned for original, cloned in pairs if id(original) in trained]
+
+
+@contextlib.contextmanager
+def seed_initial_weights(seed: int) -> Iterator[None]:
+    """Draw the same initial weights as after `keras.utils.set_random_seed`, and restore the generators afterwards.
+
+    Keras takes the seeds of its initializers from Python's generator. `set_random_seed` would import TensorFlow too,
+    which takes seconds.
+    """
+    before, state = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(state)
 
 
 def first_learning_rate(optimizer: Any) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from poise._keras_internals import without_tensorflow
 from poise.layer_state import State
 from poise.path import selection, storage
 from poise.path.dropout import find_lane_dropouts, replace_lane_dropout
@@ -264,6 +265,7 @@ class RegularizationPath:
         title = "rate of dropout" if self._has_dropout_rates else title
         return plot_path(self._table, sizes, self._builder.label, self._builder.totals, self._marks, title)
 
+    @without_tensorflow()
     def save(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Save the path as a folder of JSON, CSV and NumPy files, whole or not at all.
 

@@ -24,8 +24,9 @@ MEASURES = [
 """The columns of `Lanes.table`, besides fold, seed and strength."""
 
 
-PADDED = 1000
-"""Rows up to which a fold takes no less time to compile another program for it than to train with all rows."""
+PADDED = 1_000_000
+"""Rows times trained weights up to which training a fold with as many rows as the table takes less time than compiling
+another program for fewer rows."""
 
 
 class LaneRunner:
@@ -153,10 +154,11 @@ class LaneRunner:
     def _padded_sizes(self, members: list[Replica]) -> tuple[int, int]:
         """Return the numbers of training and of held-out rows to which the rows of replicas are padded.
 
-        Few rows are padded to the most of the path, so that all lanes share their programs.
+        In small problems folds are padded to all rows, so that all lanes share their programs.
         """
         rows = max(len(replica.train) for replica in self.replicas)
-        if rows > PADDED:
+        weights = sum(int(np.prod(variable.shape)) for variable in self.problem.model.trainable_variables)
+        if rows * weights > PADDED:
             rows = max(
                 len(replica.train) for replica in self.replicas if bool(len(replica.held)) == _holds_rows(members)
             )

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise._keras_internals import without_tensorflow
 from poise.layer_state import state_of
 from poise.path.arguments import complete_training
 from poise.path.data.arrays import Data
@@ -46,6 +47,7 @@ EXTENSIONS = 2
 """How often a grid is extended below, at most."""
 
 
+@without_tensorflow()
 def solve_path(
     model: keras.Model,
     rules: list[Rule],

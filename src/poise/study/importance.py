@@ -95,9 +95,10 @@ def measure_importance(
     rows = _draw_rows(rows, MOST_ROWS, random)
     orders = np.array([random.permutation(len(rows.x)) for _ in range(permutations)])
     losses, curve_rows = rows.score(model).losses, _draw_rows(rows, CURVE_ROWS, random)
-    grids = {name: _make_grid(rows.features[name], kinds[name].is_ordered) for name in used}
+    measured = _choose_columns(used, selected, model, encoder.owners)
+    grids = {name: _make_grid(rows.features[name], kinds[name].is_ordered) for name in measured}
     encoded, curves = _encode_grids(grids, encoder), {}
-    for name in _choose_columns(used, selected, model, encoder.owners):
+    for name in measured:
         places = np.flatnonzero(np.asarray(encoder.owners) == name)
         permuted = _predict_with(model, rows.x, places, rows.x[:, places][orders])
         increase = (row_losses(rows.scorer.task, rows.scorer.y, permuted) - losses).mean(axis=0)

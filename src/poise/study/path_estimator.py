@@ -3,9 +3,7 @@
 Every fold is standardized by its own training rows, so that held-out rows have no influence on their own evaluation.
 """
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -20,6 +18,7 @@ from poise.path.arguments import check_adaptive, check_rules, check_strengths
 from poise.path.data.arrays import Data
 from poise.path.data.folds import split_rows
 from poise.path.executors.registry import check_executor
+from poise.path.models import seed_initial_weights
 from poise.path.solve import solve_path
 from poise.path.training import Replica, Training
 from poise.penalties import Penalty
@@ -89,7 +88,7 @@ class PathEstimator(BaseEstimator):
         replicas = split_rows(len(X), y, self.cv, self.n_init, groups, sample_weight=weight, are_classes=classes > 0)
         data, replicas = self._stack(X, y, task, weight, replicas)
         every = replicas[-1].train
-        with _seed_initial_weights(self.random_state):
+        with seed_initial_weights(int(check_random_state(self.random_state).randint(2**31 - 1))):
             start = build_start(
                 task, X.shape[1], classes, data.y[every], None if weight is None else data.sample_weight[every],
                 settings.hidden_layer_sizes, settings.learning_rate, self.model,
@@ -201,17 +200,3 @@ def check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:
             f"{weight.max():g}. Use 0 to leave a row out."
         )
     return weight
-
-
-@contextmanager
-def _seed_initial_weights(random_state: Any) -> Iterator[None]:
-    """Seed the initial weights. Keras draws them from Python's generator, whose state is restored."""
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
-    before, state = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before)
-        np.random.set_state(state)

@@ -19,9 +19,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise._keras_internals import without_tensorflow
 from poise.compaction.inputs import read_inputs
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import check_executor
+from poise.path.models import seed_initial_weights
 from poise.study.candidates.dropout import check_dropout
 from poise.study.candidates.network import ModelFunction, build_start
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, get_penalty
@@ -48,6 +50,7 @@ from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
 
 
+@without_tensorflow()
 def run_study(
     data: Source,
     target: str | int | None = None,
@@ -227,12 +230,15 @@ def run_study(
 def _build_start(
     table: Table, rows: Folds, settings: Settings, model: str | ModelFunction | None
 ) -> keras.Model:  # fmt: skip
-    keras.utils.set_random_seed(settings.seed)
     every = rows.replicas[-1].train
-    return build_start(
-        table.task, rows.x.shape[1], len(table.classes), rows.y[every],
-        None if rows.weight is None else rows.weight[every], settings.hidden_layer_sizes, settings.learning_rate, model,
-    )  # fmt: skip
+    if model is not None:  # it may draw numbers from any generator
+        keras.utils.set_random_seed(settings.seed)
+    with seed_initial_weights(settings.seed):
+        return build_start(
+            table.task, rows.x.shape[1], len(table.classes), rows.y[every],
+            None if rows.weight is None else rows.weight[every], settings.hidden_layer_sizes, settings.learning_rate,
+            model,
+        )  # fmt: skip
 
 
 def _choose(

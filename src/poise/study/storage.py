@@ -20,6 +20,7 @@ from pathlib import Path
 
 import skops.io
 
+from poise._keras_internals import without_tensorflow
 from poise.files import (
     CannotWriteError,
     OutputExistsError,
@@ -40,6 +41,7 @@ TERMINAL_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069
 """Characters that JSON leaves unescaped and that control a terminal."""
 
 
+@without_tensorflow()
 def write_study(findings: Findings, folder: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write the folder of a study; see `Study.save`."""
     with _new_folder(folder, overwrite) as new:

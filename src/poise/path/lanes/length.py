@@ -7,9 +7,6 @@ References:
     Prechelt 1998, "Early stopping - but when?".
 """
 
-from typing import Any
-
-import jax
 import numpy as np
 
 COUNT = 16
@@ -36,7 +33,7 @@ def checkpoints(last: int, first: int = 1) -> list[int]:
 
 
 class LengthChoice:
-    """Keep the state of the best length of each strength, and notice when longer training is of no use.
+    """Find the best length of each strength, and notice when longer training is of no use.
 
     Without exact zeros, a strength takes the length with the lowest loss, and the shorter one if two are about equal.
     With exact zeros, it takes the last length, because the zeros early in training are not yet those of the solution.
@@ -55,7 +52,6 @@ class LengthChoice:
         lengths: (strengths,) the lengths, if other lanes have chosen them. None: the held-out losses choose.
 
     Attributes:
-        state: Arrays (replicas, strengths, ...) at the best length of each strength.
         best: (strengths,) the best lengths.
         is_training: (strengths,) whether longer training may be of use.
     """
@@ -73,7 +69,6 @@ class LengthChoice:
         self._changed_at = np.zeros(shape[1], int)
         self.best = np.zeros(shape[1], int)
         self.is_training = np.ones(shape[1], bool)
-        self.state: Any = None
 
     @property
     def needs_losses(self) -> bool:
@@ -83,16 +78,14 @@ class LengthChoice:
     def update(
         self,
         length: int,
-        state: Any,
         losses: np.ndarray | None,
         fits: np.ndarray | None = None,
         live: np.ndarray | None = None,
-    ) -> None:
-        """Note the state after training of a length.
+    ) -> np.ndarray:
+        """Note the losses after training of a length, and return (strengths,) whether it is the best one so far.
 
         Args:
             length: Epochs or steps.
-            state: Arrays (replicas, strengths, ...) of NumPy.
             losses: (replicas, strengths) held-out losses; None if the lengths are chosen.
             fits: (replicas, strengths) prediction losses on the training rows; NaN where they are not known. Default:
                 None, if none is known.
@@ -109,10 +102,10 @@ class LengthChoice:
                 self._changed_at = np.where(has_changed, length, self._changed_at)
             with np.errstate(invalid="ignore"):  # of lanes that diverged
                 is_better, goes_on = self._judge(length, losses, fits)
-        is_better = is_better & self.is_training
-        self.best = np.where(is_better, length, self.best)
+        is_best = (is_better | (self.best == 0)) & self.is_training
+        self.best = np.where(is_best, length, self.best)
         self.is_training &= goes_on
-        self.state = _choose_strengths(is_better, state, state if self.state is None else self.state)
+        return is_best
 
     def _judge(self, length: int, losses: np.ndarray, fits: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return which strengths have a better length than before, and which need more training."""
@@ -162,14 +155,3 @@ def _standard_error(losses: np.ndarray) -> np.ndarray:
     if len(losses) == 1:
         return 0.01 * np.abs(losses[0])
     return losses.std(axis=0, ddof=1) / np.sqrt(len(losses))
-
-
-def _choose_strengths(condition: np.ndarray, if_true: Any, if_false: Any) -> Any:
-    """Return `if_true` for the strengths where the condition holds, `if_false` for the others."""
-    if condition.all() or not condition.any():  # copies nothing
-        return if_true if condition.any() else if_false
-
-    def choose(a: Any, b: Any) -> np.ndarray:
-        return np.where(condition.reshape(1, -1, *[1] * (np.ndim(a) - 2)), a, b)
-
-    return jax.tree.map(choose, if_true, if_false)

@@ -80,6 +80,41 @@ def merge_lanes(parts: Sequence[Part], values: Sequence[Any], shape: tuple[int, 
     return jax.tree.map(merge, *values)
 
 
+class KeptWeights:
+    """The weights of lanes at one point of their training, kept while the training goes on.
+
+    The memory is allocated once: for a large network, new memory at every checkpoint would take as long as some steps.
+
+    Args:
+        shape: (replicas, strengths) of the task.
+        part: A part of it.
+
+    Attributes:
+        state: The weights of all lanes, arrays (replicas, strengths, ...) of NumPy.
+    """
+
+    def __init__(self, shape: tuple[int, int], part: Part) -> None:
+        weights = LaneState(part.state.trained, part.state.fixed, [])
+        self.state: LaneState = jax.tree.map(lambda a: np.empty((*shape, *a.shape[2:]), a.dtype), weights)
+
+    def keep(self, part: Part, is_kept: np.ndarray) -> None:
+        """Copy the weights of a part at some strengths.
+
+        Args:
+            part: The lanes.
+            is_kept: (strengths,) at which strengths of the task.
+        """
+        places = np.flatnonzero(is_kept[part.columns])
+
+        def copy(kept: np.ndarray, array: Any) -> None:
+            values = np.asarray(array)
+            for place in places:
+                kept[part.rows, part.columns[place]] = values[:, place]
+
+        if len(places):
+            jax.tree.map(copy, self.state, LaneState(part.state.trained, part.state.fixed, []))
+
+
 def fills_device() -> bool:
     """Return whether all lanes are to run at once: on an accelerator, or on several devices."""
     devices = jax.local_devices()

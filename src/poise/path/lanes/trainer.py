@@ -12,7 +12,7 @@ from poise.path.data.streams import Stream
 from poise.path.lanes.evaluate import Measures, compile_measures, measure_checkpoint, measure_lanes
 from poise.path.lanes.history import History
 from poise.path.lanes.length import SMALLEST_STEP, LengthChoice, checkpoints
-from poise.path.lanes.parts import Part, Threads, fills_device, merge_lanes, split_lanes
+from poise.path.lanes.parts import KeptWeights, Part, Threads, fills_device, merge_lanes, split_lanes
 from poise.path.lanes.predict import predict_held_rows
 from poise.path.lanes.problem import ChunkResult, LaneProblem, LaneState, Task
 from poise.path.lanes.programs import PROGRAMS
@@ -124,7 +124,7 @@ class LaneTrainer:
         steps = self._source.steps_per_epoch(task.replicas, training.batch_size)
         settles = np.zeros(task.shape[1], bool)
         choice = None if history is None else LengthChoice(task.shape, settles, training.epochs, task.lengths)
-        moments = checkpoints(training.epochs)
+        moments, kept = checkpoints(training.epochs), KeptWeights(task.shape, parts[0])
         if not training.settle:
             self._threads.start(lambda: compile_measures(self._problem, self._source, parts[0]))
         for epoch in range(training.epochs):
@@ -134,14 +134,13 @@ class LaneTrainer:
             )
             progress.advance(steps)
             if choice is not None and history is not None and epoch + 1 in moments:
-                self._update(choice, history, epoch + 1, task, parts, active)
+                self._update(choice, kept, history, epoch + 1, task, active)
                 if not choice.is_training.any():
                     break
         if choice is None:
             merged = self._merge(task, parts)
             return merged, np.full(task.shape, training.epochs)
-        trained, fixed = choice.state
-        return LaneState(trained, fixed, []), np.broadcast_to(choice.best, task.shape)
+        return kept.state, np.broadcast_to(choice.best, task.shape)
 
     def _settle(
         self, task: Task, state: LaneState, anchors: list[np.ndarray], history: History, progress: "_Progress"
@@ -164,7 +163,7 @@ class LaneTrainer:
         if self._chooses(task):
             choice = LengthChoice(shape, _settle_on_zeros(problem, task), total, task.lengths)
             moments = residual_moments | {*checkpoints(total, SMALLEST_STEP)} if source.can_split else residual_moments
-        taken, done = np.zeros(shape, int), np.zeros(shape, bool)
+        taken, done, kept = np.zeros(shape, int), np.zeros(shape, bool), KeptWeights(shape, parts[0])
         before = 0
         self._threads.start(lambda: compile_measures(problem, source, parts[0]))
         for moment in sorted(moments):
@@ -179,7 +178,7 @@ class LaneTrainer:
             measured: list[Measures] = []
             if choice is not None:
                 # Also of parts that have settled: a mean over the folds needs the losses of all of them.
-                measured, active = self._update(choice, history, moment, task, parts, useful), useful
+                measured, active = self._update(choice, kept, history, moment, task, useful), useful
                 if not choice.is_training.any():
                     break
             if moment in residual_moments and moment < total:
@@ -192,8 +191,7 @@ class LaneTrainer:
                     break
         if choice is None:
             return self._merge(task, parts), taken, np.full(shape, total)
-        trained, fixed = choice.state
-        return LaneState(trained, fixed, []), np.minimum(taken, choice.best), np.broadcast_to(choice.best, shape)
+        return kept.state, np.minimum(taken, choice.best), np.broadcast_to(choice.best, shape)
 
     def _chooses(self, task: Task) -> bool:
         """Return whether lanes stop early; without held-out rows they need the lengths of other lanes for it."""
@@ -201,23 +199,26 @@ class LaneTrainer:
         return bool(self._training.early_stopping) and (holds_rows or task.lengths is not None)
 
     def _update(
-        self, choice: LengthChoice, history: History, length: int, task: Task, parts: list[Part], active: list[Part]
+        self, choice: LengthChoice, kept: KeptWeights, history: History, length: int, task: Task, active: list[Part]
     ) -> list[Measures]:
-        """Measure the active parts at a checkpoint, note the state of all, and return the measures."""
-        losses, fits, measured = None, None, list[Measures]()
-        if choice.needs_losses:
+        """Measure the active parts at a checkpoint, keep the best weights so far, and return the measures."""
+        if not choice.needs_losses:
+            is_best, measured = choice.update(length, None), list[Measures]()
+        else:
             measured = self._threads.map(self._measure_checkpoint, active)
-            losses, fits = np.full(task.shape, np.nan), np.full(task.shape, np.nan)
+            losses, fits, live = (np.full(task.shape, np.nan) for _ in range(3))
             for part, measures in zip(active, measured, strict=True):
                 losses[part.lanes] = measures["held_loss"]
                 fits[part.lanes] = measures.get("loss", np.nan)
+                live[part.lanes] = measures["live"]
                 history.note(length, part, measures)
-        state = self._merge(task, parts)
-        choice.update(length, (state.trained, state.fixed), losses, fits, _count_live(self._problem, state))
+            is_best = choice.update(length, losses, fits, live)
+        self._threads.map(lambda part: kept.keep(part, is_best), active)
         return measured
 
     def _measure_checkpoint(self, part: Part) -> Measures:
         measures, count = measure_checkpoint(self._problem, self._source, part), self._predicted_rows
+        measures["live"] = _count_live(self._problem, part)
         if not count:
             return measures
         count = min(count, part.task.held_rows)
@@ -272,8 +273,10 @@ def _settle_on_zeros(problem: LaneProblem, task: Task) -> np.ndarray:
     return np.any(task.strengths[:, sorted(rules)] > 0, axis=1)
 
 
-def _count_live(problem: LaneProblem, state: LaneState) -> np.ndarray | None:
-    """Return (replicas, strengths) the number of weights that are not zero; None if no penalty makes them zero."""
-    members = [number for at in problem.zero_targets for number in problem.optimizer.targets[at].members]
-    counts = [np.count_nonzero(state.trained[at], axis=tuple(range(2, state.trained[at].ndim))) for at in members]
-    return sum(counts, start=np.zeros(())) if counts else None
+def _count_live(problem: LaneProblem, part: Part) -> np.ndarray:
+    """Return (replicas, strengths) the number of weights that are not zero, of those that a penalty sets to zero."""
+    live = np.zeros(part.task.shape)
+    for at in problem.zero_targets:
+        for member in problem.optimizer.targets[at].members:
+            live += [[np.count_nonzero(lane) for lane in lanes] for lanes in np.asarray(part.state.trained[member])]
+    return live

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
-import numpy as np
 
 from poise.compaction.input_groups import make_input_rules
 from poise.penalties import L1, L2, MCP, SCAD, ElasticNet, GroupLasso, Penalty, SparseGroupLasso
@@ -115,9 +114,11 @@ def make_rules(name: str, model: keras.Model, owners: Sequence[str]) -> list[Rul
     penalty = get_penalty(name)
     if not penalty.drops_columns:
         return [Rule(list(PENALIZED_BY_DEFAULT), penalty.make())]
-    groups = [np.flatnonzero(np.asarray(owners) == column).tolist() for column in dict.fromkeys(owners)]
+    groups: dict[str, list[int]] = {}
+    for position, column in enumerate(owners):
+        groups.setdefault(column, []).append(position)
     try:
-        return make_input_rules(model, penalty.make(groups))
+        return make_input_rules(model, penalty.make([*groups.values()]))
     except ValueError:
         raise DataError(
             f"Penalty {name!r} drops columns, which needs a model whose inputs go into dense layers; poise cannot "
