@@ -129,7 +129,7 @@ def test_the_description_has_the_rate(study) -> None:
 def test_sentences_speak_of_a_rate_and_of_dropout(study) -> None:
     verdict, _, certainty = study.answer
     assert verdict.startswith("Dropout, chosen by request, ")
-    assert " with early stopping only." in verdict
+    assert " with early stopping alone." in verdict
     assert " without dropout and " in verdict
     assert certainty.startswith("The chosen rate of dropout is ")
     assert "converge" not in certainty

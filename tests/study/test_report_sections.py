@@ -245,7 +245,7 @@ def test_the_card_has_the_gain_the_score_and_the_columns(diabetes_study) -> None
 
     over = diabetes_study.verdict.over_baseline.score_gain
     assert gain.value.lstrip("+") == format_number(over.value, 2)
-    assert gain.label == "gain in held-out R² from L2, compared with early stopping only"
+    assert gain.label == "gain in held-out R² from L2, compared with early stopping alone"
     assert score.value == format_number(diabetes_study.saved.score.value)
     assert score.details[0].startswith("mean: ")
     assert columns.value == f"{len(diabetes_study.selector.selected)} of 10"

@@ -66,7 +66,7 @@ def test_a_gain_that_is_certain_helps(diabetes) -> None:
     findings = judged(diabetes, (0.2, 0.1, 0.3), score=Estimate(0.51, 0.4, 0.6), **losses)
 
     assert write_answer(findings)[0] == (
-        "A penalty helps here: with L2, the held-out R² is 0.2 higher than with early stopping only. The 95% "
+        "A penalty helps here: with L2, the held-out R² is 0.2 higher than with early stopping alone. The 95% "
         "confidence interval of the difference is 0.1 to 0.3. The test rows are consistent with this: the loss is "
         f"{short(findings.baseline.test_loss.value)} without a penalty and 0.5 with it. The R² on the test rows is 0.51. "
         "The 95% confidence interval is 0.4 to 0.6. A linear model and boosted trees predict neither clearly better nor clearly worse."
@@ -85,7 +85,7 @@ def test_a_gain_that_is_certain_helps(diabetes) -> None:
 def test_the_interval_decides_the_outcome(diabetes, gain, headline, change) -> None:
     sentence = write_answer(judged(diabetes, gain))[0]
 
-    assert sentence.startswith(f"{headline}: with L2, the held-out R² is {change} than with early stopping only.")
+    assert sentence.startswith(f"{headline}: with L2, the held-out R² is {change} than with early stopping alone.")
     assert (", which contains zero." in sentence) == (gain[1] < 0 < gain[2])
 
 
@@ -95,7 +95,7 @@ def test_a_penalty_that_hurts_is_not_chosen(diabetes) -> None:
     sentence = write_answer(findings)[0]
 
     assert sentence.startswith(
-        "A penalty hurts here: with L2, the held-out R² is 0.2 lower than with early stopping only."
+        "A penalty hurts here: with L2, the held-out R² is 0.2 lower than with early stopping alone."
     )
     assert "The network without a penalty was chosen instead. Its R² on the test rows is" in sentence
 
@@ -115,7 +115,7 @@ def test_the_gain_of_classes_is_that_of_their_accuracy(diabetes) -> None:
     sentence = of_classes(diabetes, (0.2, 0.1, 0.3), (0.02, 0.01, 0.03))
 
     assert sentence.startswith(
-        "A penalty helps here: with L2, the held-out accuracy is 0.02 higher than with early stopping only. The 95% "
+        "A penalty helps here: with L2, the held-out accuracy is 0.02 higher than with early stopping alone. The 95% "
         "confidence interval of the difference is 0.01 to 0.03. The held-out loss, on which the verdict is based, is 0.2 lower. The test"
     )
 
@@ -132,7 +132,7 @@ def test_an_accuracy_that_disagrees_with_the_loss_is_not_the_headline(diabetes, 
     sentence = of_classes(diabetes, (0.2, 0.1, 0.3), accuracy)
 
     assert sentence.startswith(
-        "A penalty helps here: with L2, the held-out loss is 0.2 lower than with early stopping only. The 95% confidence "
+        "A penalty helps here: with L2, the held-out loss is 0.2 lower than with early stopping alone. The 95% confidence "
         f"interval of the difference is −0.3 to −0.1. {expected}"
     )
 
@@ -140,7 +140,7 @@ def test_an_accuracy_that_disagrees_with_the_loss_is_not_the_headline(diabetes, 
 def test_no_gain_at_all_is_said_in_words(diabetes) -> None:
     sentence = of_classes(diabetes, (0.0, -0.1, 0.1), (0.0, -0.01, 0.01))
 
-    assert "the held-out accuracy is the same as with early stopping only." in sentence
+    assert "the held-out accuracy is the same as with early stopping alone." in sentence
     assert "The held-out loss, on which the verdict is based, is the same." in sentence
 
 

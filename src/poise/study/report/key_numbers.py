@@ -39,7 +39,7 @@ def _make_gain(study: Findings) -> KeyNumber:
         comparison = study.verdict.over_baseline
         what, gain = ("gain in", comparison.score_gain) if comparison.shows_score else ("fall of", comparison.loss_gain)
         score = score if comparison.shows_score else "loss"
-        label = f"{what} held-out {score} from {name_inside(judged)}, compared with early stopping only"
+        label = f"{what} held-out {score} from {name_inside(judged)}, compared with early stopping alone"
     else:
         gain = study.verdict.over_references["mean"].score_gain
         label = f"gain in held-out {score} over {_name_constant(study)}"

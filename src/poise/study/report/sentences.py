@@ -90,7 +90,7 @@ def _write_outcome(study: Findings, judged: Candidate) -> list[str]:
     what, change = (score, comparison.score_gain) if comparison.shows_score else ("loss", _negate(comparison.loss_gain))
     name = "it" if is_requested else name_inside(judged)
     size = _write_change(change, " than", " as")
-    sentences = [f"{subject} {effect} here: with {name}, the held-out {what} is {size} with early stopping only."]
+    sentences = [f"{subject} {effect} here: with {name}, the held-out {what} is {size} with early stopping alone."]
     ends = format_interval(change, DIGITS)
     doubt = ", which contains zero" if comparison.outcome == "unclear" else ""
     if ends:
