@@ -3,21 +3,24 @@
   const root = document.documentElement;
   const data = [...document.querySelectorAll("script[type='application/json']")];
   const figures = new Map(data.map((one) => [one.id.replace(/-data$/, ""), JSON.parse(one.textContent)]));
-  // In pixels: margins, the space between panels, the least width of a panel beside others, the width on paper.
-  const LEFT = 66, RIGHT = 12, BOTTOM = 46, GAP = 18, NARROWEST = 210, PAPER = 660;
+  // In pixels: margins, the space between panels, the least width of a panel beside others.
+  const LEFT = 66, RIGHT = 12, BOTTOM = 46, GAP = 18, NARROWEST = 210;
+  // On paper, where a figure should fit on a page: the width, and the least width and the height of a panel.
+  const PAPER = { width: 660, narrowest: 165, panel: 150 };
 
   const color = (role) => getComputedStyle(root).getPropertyValue("--" + role).trim();
 
   // Python says how many panels belong in a row at most; where there is less room, they stand below each other.
-  function arrange(layout, width) {
+  function arrange(layout, width, isPaper) {
     const { shared, columns: most } = layout.meta, panels = layout.annotations;
     const gap = shared.includes("y") ? GAP : LEFT, room = width - LEFT - RIGHT;
-    let columns = Math.max(1, Math.min(most, Math.floor((room + gap) / (NARROWEST + gap))));
+    const narrowest = isPaper ? PAPER.narrowest : NARROWEST;
+    let columns = Math.max(1, Math.min(most, Math.floor((room + gap) / (narrowest + gap))));
     const rows = Math.ceil(panels.length / columns);
     columns = most === layout.meta.columns && columns < most ? Math.ceil(panels.length / rows) : columns;
     const title = panels.some((panel) => panel.text.includes("<br>")) ? 54 : 38;
     const below = shared.includes("x") ? 0 : BOTTOM - 10;
-    const panel = columns > 1 ? 240 : 190, row = panel + title + below, area = rows * row - below;
+    const panel = isPaper ? PAPER.panel : columns > 1 ? 240 : 190, row = panel + title + below, area = rows * row - below;
     const across = (room - gap * (columns - 1)) / columns;
     panels.forEach((heading, i) => {
       const column = i % columns, number = i ? i + 1 : "";
@@ -70,12 +73,12 @@
     });
   }
 
-  function draw(paper) {
+  function draw(isPaper) {
     for (const [name, figure] of figures) {
       const element = document.getElementById(name);
       const { data, layout } = structuredClone(figure);
       dress(data, layout);
-      arrange(layout, paper ? PAPER : Math.floor(element.clientWidth));
+      arrange(layout, isPaper ? PAPER.width : Math.floor(element.clientWidth), isPaper);
       Plotly.react(element, data, layout, { displayModeBar: false, responsive: false });
     }
   }
