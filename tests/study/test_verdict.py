@@ -46,9 +46,9 @@ def test_a_gain_is_found_with_its_interval() -> None:
     assert comparison.outcome == "helps"
     assert comparison.loss_gain.value == pytest.approx(difference.mean(), abs=0.005)
     assert comparison.score_gain.value == pytest.approx(difference.mean() / 2, abs=0.003)
-    # The rows that a resample leaves out, 37% of all, show the gain with an error of 0.5 / √(0.37 · 2000).
+    # As many new rows as a resample leaves out, 1/e of all, would show the gain with an error of 0.5 / √(2000/e).
     width = comparison.loss_gain.high - comparison.loss_gain.low
-    assert width == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(0.368 * 2000), rel=0.2)
+    assert width == pytest.approx(2 * 1.96 * 0.5 / np.sqrt(2000 / np.e), rel=0.1)
     worse = compare_with(losses_of(baseline + difference), losses_of(baseline))
     assert worse.outcome == "hurts"
 
