@@ -126,7 +126,7 @@ def draw(results: pd.DataFrame) -> None:
     figure.update_layout(
         xaxis_title="true gain over early stopping (share of the variance of the target)",
         yaxis_title="share of tables with the verdict “helps”", yaxis_range=[-0.02, 1.02], template="plotly_white",
-        legend={"x": 0.02, "y": 0.98}, width=900, height=480,
+        legend={"x": 0.02, "y": 0.98}, width=900, height=420, margin={"t": 20, "r": 20},
     )  # fmt: skip
     figure.write_image(PICTURE, scale=2)
 
