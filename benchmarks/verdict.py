@@ -4,12 +4,12 @@
     python benchmarks/verdict.py --tables 20          # fewer
     python benchmarks/verdict.py --out results.jsonl  # keep the results; the same command resumes
     python benchmarks/verdict.py --picture            # also draw docs/pictures/verdict.png (needs Kaleido)
-    python benchmarks/verdict.py --seeds 4            # instead: verdicts by test rows, folds, and initial weights
+    python benchmarks/verdict.py --seeds 4            # instead: compare the verdicts of four random seeds
 
-The true gain of a table is the loss of the network without a penalty, with early stopping, minus the loss of the chosen
-network, on 20,000 fresh rows. For each kind of table the script prints the true gain, how often each rule says that a
-penalty helps, how often it says so although the true gain is not above zero, and the coverage of its 95% interval. The
-"test rows" rule is that of poise 0.1: the interval of the gain on the test rows.
+The true gain of a table is the loss of the network without a penalty, with early stopping, minus the loss of the
+network with the judged penalty, on 20,000 fresh rows. For each kind of table the script prints the true gain, how often
+each rule says that a penalty helps, how often it says so although the true gain is not above zero, and the coverage of
+its 95% interval. The "test rows" rule is that of poise 0.1: the interval of the gain on the test rows.
 
 With `--seeds`, it runs default studies of three tables: diabetes, and generated tables that resemble Hitters and House
 Prices. The seeds of a table should not give different verdicts, except that an interval may touch zero.
@@ -67,10 +67,9 @@ def measure(kind: str, seed: int) -> dict[str, Any]:
     findings = poise.run_study(frame, "y", seed=seed % 100, **SETTINGS).findings
     y = (fresh["y"].to_numpy() - findings.center) / findings.scale
     x = findings.encoder.transform(fresh.drop(columns="y"))
-    losses = [
-        np.mean(np.square(predict_outputs(each.model, x)[:, 0] - y)) for each in (findings.baseline, findings.best)
-    ]
-    verdict, test = findings.verdict.over_baseline.loss_gain, findings.best.gain
+    judged = findings[findings.verdict.judged]
+    losses = [np.mean(np.square(predict_outputs(each.model, x)[:, 0] - y)) for each in (findings.baseline, judged)]
+    verdict, test = findings.verdict.over_baseline.loss_gain, judged.gain
     return {
         "kind": kind,
         "seed": seed,
@@ -85,7 +84,7 @@ def measure(kind: str, seed: int) -> dict[str, Any]:
 
 
 def measure_all(kind: str, tables: int, out: Path | None) -> pd.DataFrame:
-    """Return the results of all tables of a kind; those in the file are not measured again."""
+    """Return the results of all tables of a kind; skip those already in the file."""
     lines = out.read_text().splitlines() if out and out.exists() else []
     results = [result for result in map(json.loads, lines) if result["kind"] == kind and result["seed"] < tables]
     finished = {result["seed"] for result in results}

@@ -210,7 +210,8 @@ def without_tensorflow() -> Iterator[None]:
     """Let Keras serialize objects without importing TensorFlow, unless it is imported already.
 
     Keras checks for every value whether it is a TensorFlow object, and imports TensorFlow for that, which takes
-    seconds. Before that import, no value can be one.
+    seconds. Before that import, no value can be one. A model with layers that need TensorFlow, such as `StringLookup`,
+    has imported it. Code that may create such layers must not run inside.
     """
     lazy = module_utils.tensorflow
     is_unknown = "tensorflow" not in sys.modules and vars(lazy).get("_available", False) is None

@@ -6,13 +6,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from poise._keras_internals import input_structure, operation_of, output_structure
+from poise._keras_internals import input_structure, operation_of, output_structure, without_tensorflow
 from poise.compaction.analysis import UnitAnalysis
 from poise.compaction.graph import Call, Tensor, is_graph, nodes_of
 from poise.compaction.handlers import WeightPart
 from poise.layer_state import copy_seeds, copy_state
 
 
+@without_tensorflow()
 def compact(model: keras.Model, *, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1) -> Any:
     """Create a smaller model with the same outputs by removing dead units.
 

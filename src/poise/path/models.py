@@ -125,10 +125,10 @@ def draw_variables(model: Any, seed: int) -> list[Any]:
 
 @contextlib.contextmanager
 def seed_initial_weights(seed: int) -> Iterator[None]:
-    """Draw the same initial weights as after `keras.utils.set_random_seed`, and restore the generators afterwards.
+    """Seed Python and NumPy, so that initializers draw the same weights as after `keras.utils.set_random_seed`.
 
-    Keras takes the seeds of its initializers from Python's generator. `set_random_seed` would import TensorFlow too,
-    which takes seconds.
+    Keras takes the seeds of its initializers from Python's generator. `set_random_seed` would also import TensorFlow,
+    which takes seconds. Both generators are restored on exit.
     """
     before, state = random.getstate(), np.random.get_state()
     random.seed(seed)

@@ -220,6 +220,7 @@ class RegularizationPath:
             raise ValueError(f"seed must be one of {', '.join(map(str, seeds))}, got {seed!r}.")
         return [weight[seeds.index(seed), at].copy() for weight in self.lanes.weights]
 
+    @without_tensorflow()
     def model(self, strength: float, seed: int = 0) -> keras.Model:
         """Return a new Keras model, not compiled, with the weights of a strength. It loads without poise.
 

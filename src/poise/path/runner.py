@@ -24,9 +24,9 @@ MEASURES = [
 """The columns of `Lanes.table`, besides fold, seed and strength."""
 
 
-PADDED = 1_000_000
-"""Rows times trained weights up to which training a fold with as many rows as the table takes less time than compiling
-another program for fewer rows."""
+PADDED_ROWS, PADDED_WORK = 1000, 1_000_000
+"""Up to so many rows, and up to so many rows times trained weights, padding a fold to all rows takes less time than
+compiling a second program."""
 
 
 class LaneRunner:
@@ -154,11 +154,11 @@ class LaneRunner:
     def _padded_sizes(self, members: list[Replica]) -> tuple[int, int]:
         """Return the numbers of training and of held-out rows to which the rows of replicas are padded.
 
-        In small problems folds are padded to all rows, so that all lanes share their programs.
+        In small problems, folds are padded to the largest training set, so that all lanes share one program.
         """
         rows = max(len(replica.train) for replica in self.replicas)
         weights = sum(int(np.prod(variable.shape)) for variable in self.problem.model.trainable_variables)
-        if rows * weights > PADDED:
+        if rows > PADDED_ROWS or rows * weights > PADDED_WORK:
             rows = max(
                 len(replica.train) for replica in self.replicas if bool(len(replica.held)) == _holds_rows(members)
             )

@@ -19,7 +19,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from poise._keras_internals import without_tensorflow
 from poise.compaction.inputs import read_inputs
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import check_executor
@@ -50,7 +49,6 @@ from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
 
 
-@without_tensorflow()
 def run_study(
     data: Source,
     target: str | int | None = None,
@@ -231,7 +229,7 @@ def _build_start(
     table: Table, rows: Folds, settings: Settings, model: str | ModelFunction | None
 ) -> keras.Model:  # fmt: skip
     every = rows.replicas[-1].train
-    if model is not None:  # it may draw numbers from any generator
+    if model is not None:  # a custom function may use any generator
         keras.utils.set_random_seed(settings.seed)
     with seed_initial_weights(settings.seed):
         return build_start(

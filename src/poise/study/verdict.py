@@ -5,15 +5,15 @@ shows by how much: on every resample of the rows, the strength, the training len
 for the penalties and for the baseline, and both choices are compared on the rows that the resample left out. The
 networks are not trained again.
 
-The rows outside a resample are a sample of the rows of the table without replacement, 1/e of them. Their means spread
-less than means over as many new rows, by √(1 − 1/e). The intervals undo this, and so allow for some of what no resample
-shows: how much the networks depend on their training rows, which the folds share.
+The rows outside a resample are about 1/e of the table, drawn without replacement. Their mean varies less than the mean
+of as many new rows, by the factor √(1 − 1/e). Widening the intervals compensates for this, and covers part of what
+resampling cannot show: how much the networks depend on their training rows, which the folds share.
 
 References:
     Tsamardinos, Greasidou and Borboudakis 2018, "Bootstrapping the out-of-sample predictions for efficient and accurate
     cross-validation".
-    Bates, Hastie and Tibshirani 2024, "Cross-validation: what does it estimate and how well does it do it?", for
-    intervals that are too narrow.
+    Bates, Hastie and Tibshirani 2024, "Cross-validation: what does it estimate and how well does it do it?", on why
+    naive intervals are too narrow.
 """
 
 import itertools
@@ -32,7 +32,7 @@ BATCH = 50
 WORSE = 1.645
 """Standard errors of the paired difference by which a candidate predicts worse than the best one (one-sided, 5%)."""
 WIDENING = (1.0 - np.exp(-1.0)) ** -0.5
-"""Factor that turns the spread of means over a part 1/e of the rows, without replacement, into that over new rows."""
+"""Factor that scales the spread of the mean of n/e rows, drawn without replacement, to that of n/e new rows."""
 QUANTILE = 1.96
 """Standard errors on each side of an estimate that make a 95% interval of a normal distribution."""
 

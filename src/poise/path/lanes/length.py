@@ -82,7 +82,7 @@ class LengthChoice:
         fits: np.ndarray | None = None,
         live: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Note the losses after training of a length, and return (strengths,) whether it is the best one so far.
+        """Record the losses at a length, and return (strengths,) whether to keep the weights of this length.
 
         Args:
             length: Epochs or steps.

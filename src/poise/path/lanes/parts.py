@@ -81,13 +81,14 @@ def merge_lanes(parts: Sequence[Part], values: Sequence[Any], shape: tuple[int, 
 
 
 class KeptWeights:
-    """The weights of lanes at one point of their training, kept while the training goes on.
+    """A copy of the best weights so far of every lane.
 
-    The memory is allocated once: for a large network, new memory at every checkpoint would take as long as some steps.
+    The memory is allocated once: for a large network, allocating it at every checkpoint would take as long as several
+    training steps.
 
     Args:
         shape: (replicas, strengths) of the task.
-        part: A part of it.
+        part: Any part of the task; only its shapes and types are used.
 
     Attributes:
         state: The weights of all lanes, arrays (replicas, strengths, ...) of NumPy.
@@ -102,7 +103,7 @@ class KeptWeights:
 
         Args:
             part: The lanes.
-            is_kept: (strengths,) at which strengths of the task.
+            is_kept: (strengths of the task,) whether to copy the weights at a strength.
         """
         places = np.flatnonzero(is_kept[part.columns])
 

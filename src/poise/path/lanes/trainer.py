@@ -274,7 +274,7 @@ def _settle_on_zeros(problem: LaneProblem, task: Task) -> np.ndarray:
 
 
 def _count_live(problem: LaneProblem, part: Part) -> np.ndarray:
-    """Return (replicas, strengths) the number of weights that are not zero, of those that a penalty sets to zero."""
+    """Return (replicas, strengths) the number of nonzero weights, of those that a penalty can set to zero."""
     live = np.zeros(part.task.shape)
     for at in problem.zero_targets:
         for member in problem.optimizer.targets[at].members:

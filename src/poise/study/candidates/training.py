@@ -7,6 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from poise._keras_internals import without_tensorflow
 from poise.path.data.arrays import Data
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.result import RegularizationPath
@@ -82,6 +83,7 @@ class PathTrainer:
         """Report that a share of the current part is done."""
         self.report((self.finished + share * cost) / self.total, what)
 
+    @without_tensorflow()
     def _solve(self, name: str, title: str) -> RegularizationPath:
         rows, settings, start = self.rows, self.settings, self.start
         strengths: int | np.ndarray = settings.strengths
