@@ -395,3 +395,21 @@ def test_a_weight_frozen_separately_stays_frozen_in_another_initialization(adapt
     for position in frozen:
         expected = keras.ops.convert_to_numpy(model.weights[position])
         np.testing.assert_array_equal(path.weights(0.1, 1)[position], expected)
+
+
+def test_more_rows_than_are_padded_give_the_lasso() -> None:
+    """Full batches without early stopping: the folds and all rows are in one chunk, and no row is left out."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(1200, 6)).astype("float32")
+    y = x[:, :1] - 0.5 * x[:, 1:2] + random.normal(size=(1200, 1)).astype("float32")
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    training = poise.Training(epochs=0, settle=2000, tolerance=1e-6, batch_size=None)
+
+    path = poise.fit_path(
+        model, x, y, [poise.Rule("*kernel", poise.L1())], strengths=[0.02, 0.2], cv=3, training=training, progress=False
+    )
+
+    for strength in (0.02, 0.2):
+        lasso = Lasso(alpha=strength / 2, tol=1e-10).fit(x, y[:, 0])
+        np.testing.assert_allclose(path.model(strength).get_weights()[0][:, 0], lasso.coef_, atol=1e-5)

@@ -14,7 +14,7 @@ from keras import layers, ops, optimizers
 from oracles.models import assert_same_weights, table, weights
 
 import poise
-from poise.path import chunks
+from poise.path import chunks, runner
 from poise.path.data import batches as batching
 from poise.path.data.batches import batches_of
 from poise.path.executors.in_process import InProcessExecutor
@@ -400,6 +400,30 @@ def assert_equal_lanes(actual, expected) -> None:
     columns = ["loss", "penalty", "residual", "zeros"]
     np.testing.assert_allclose(actual.table[columns], expected.table[columns], rtol=1e-4, atol=1e-5)
     assert actual.table[["fold", "strength"]].equals(expected.table[["fold", "strength"]])
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_lanes_do_not_depend_on_padding(early_stopping, monkeypatch) -> None:
+    """With early stopping, the folds and the replica of all rows are separate chunks, and folds need no padding."""
+    sizes, settle = set(), ArraySource.settle
+
+    def note_size(self, problem, part, *args) -> Any:
+        sizes.add(part.task.batch_rows)
+        return settle(self, problem, part, *args)
+
+    def train() -> Any:
+        training = Training(epochs=0, settle=40, update="decoupled", early_stopping=early_stopping)
+        return in_lanes(
+            with_steady_adam(), weighted_table(True), poise.L1(), training, strengths=FIVE, replicas=REPLICAS
+        )
+
+    monkeypatch.setattr(ArraySource, "settle", note_size)
+    padded = train()
+    assert sizes == {23}
+    monkeypatch.setattr(runner, "PADDED_WORK", 0)
+    sizes.clear()
+    assert_equal_lanes(train(), padded)
+    assert sizes == ({18, 23} if early_stopping else {23})
 
 
 @pytest.mark.parametrize("size", [2, 10])

@@ -154,14 +154,14 @@ class LaneRunner:
     def _padded_sizes(self, members: list[Replica]) -> tuple[int, int]:
         """Return the numbers of training and of held-out rows to which the rows of replicas are padded.
 
-        In small problems, folds are padded to the largest training set, so that all lanes share one program.
+        In small problems, folds are padded to the largest training set, so that all lanes share one program. In large
+        ones, they are padded to the largest fold, unless a chunk also has replicas without held-out rows.
         """
         rows = max(len(replica.train) for replica in self.replicas)
         weights = sum(int(np.prod(variable.shape)) for variable in self.problem.model.trainable_variables)
         if rows > PADDED_ROWS or rows * weights > PADDED_WORK:
-            rows = max(
-                len(replica.train) for replica in self.replicas if bool(len(replica.held)) == _holds_rows(members)
-            )
+            kinds = {_holds_rows([member]) for member in members}
+            rows = max(len(replica.train) for replica in self.replicas if _holds_rows([replica]) in kinds)
         return rows, max(len(replica.held) for replica in self.replicas)
 
     def _width(self, strengths: int, training: Training, limits: ChunkLimits) -> int:
