@@ -10,7 +10,7 @@ from celer import celer_path
 from keras import layers, ops, optimizers
 from oracles.models import assert_same_weights, breast_cancer, diabetes, linear, table
 from oracles.stateful import adapted_model, assert_same_model, predicted, rows_of
-from sklearn.linear_model import LassoCV, LogisticRegression, enet_path, lasso_path
+from sklearn.linear_model import Lasso, LassoCV, LogisticRegression, enet_path, lasso_path
 from sklearn.model_selection import KFold
 
 import poise
