@@ -411,5 +411,5 @@ def test_more_rows_than_are_padded_give_the_lasso() -> None:
     )
 
     for strength in (0.02, 0.2):
-        lasso = Lasso(alpha=strength / 2, tol=1e-10).fit(x, y[:, 0])
+        lasso = Lasso(alpha=strength / 2, tol=1e-8).fit(x.astype("float64"), y[:, 0].astype("float64"))
         np.testing.assert_allclose(path.model(strength).get_weights()[0][:, 0], lasso.coef_, atol=1e-5)
