@@ -13,7 +13,6 @@ reference models and all penalties at once, so only its total time is shown.
 
 import argparse
 import importlib
-import json
 import os
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import numpy as np
 import pandas as pd
 
@@ -149,9 +149,7 @@ def run_split(split: Split, methods: list[str], results: list[Result], out: Path
             continue
         new = METHODS[method](split)
         results += new
-        if out is not None:
-            with out.open("a") as file:
-                file.writelines(json.dumps(asdict(result)) + "\n" for result in new)
+        json_lines.append(out, map(asdict, new))
 
 
 def print_table(name: str, results: pd.DataFrame) -> None:
@@ -196,8 +194,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON lines; finished work in this file is not repeated")
     arguments = parser.parse_args()
     methods = [name for name in METHODS if name not in arguments.without]
-    lines = arguments.out.read_text().splitlines() if arguments.out and arguments.out.exists() else []
-    results = [Result(**json.loads(line)) for line in lines]
+    results = [Result(**line) for line in json_lines.read(arguments.out)]
     for name in arguments.tables:
         for seed in range(arguments.splits):
             run_split(Split(name, seed), methods, results, arguments.out)

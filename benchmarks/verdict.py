@@ -16,12 +16,12 @@ Prices. The seeds of a table should not give different verdicts, except that an 
 """
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import json_lines
 import numpy as np
 import pandas as pd
 from tables import make_hitters, make_house_prices
@@ -85,15 +85,12 @@ def measure(kind: str, seed: int) -> dict[str, Any]:
 
 def measure_all(kind: str, tables: int, out: Path | None) -> pd.DataFrame:
     """Return the results of all tables of a kind; skip those already in the file."""
-    lines = out.read_text().splitlines() if out and out.exists() else []
-    results = [result for result in map(json.loads, lines) if result["kind"] == kind and result["seed"] < tables]
+    results = [result for result in json_lines.read(out) if result["kind"] == kind and result["seed"] < tables]
     finished = {result["seed"] for result in results}
     for seed in range(tables):
         if seed not in finished:
             results.append(measure(kind, seed))
-            if out:
-                with out.open("a") as file:
-                    file.write(json.dumps(results[-1]) + "\n")
+            json_lines.append(out, results[-1:])
     return pd.DataFrame(results)
 
 

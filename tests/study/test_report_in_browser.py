@@ -281,6 +281,20 @@ def test_it_prints_with_its_pictures_on_white(visit) -> None:
     assert page.evaluate("window.stroke") == "rgb(0, 114, 178)"
 
 
+def test_on_paper_a_figure_fits_on_a_page_and_headings_of_tables_can_repeat(visit) -> None:
+    page = visit()
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+
+    heights = page.evaluate("[...document.querySelectorAll('figure')].map((each) => each.offsetHeight)")
+    assert len(heights) >= 5
+    assert max(heights) < 950  # a page of A4 or US letter has about 1,000 pixels
+    displays = page.evaluate(
+        "[...document.querySelectorAll('th button')].map((each) => getComputedStyle(each).display)"
+    )
+    assert {*displays} == {"contents"}
+
+
 def test_every_control_is_reached_by_the_tab_key_and_shows_it(visit) -> None:
     page = visit()
     controls = page.locator("a[href], button, [tabindex='0']").count()
