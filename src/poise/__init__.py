@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         SparseGroupLasso,
     )
     from poise.rules.rule import Role, Rule
+    from poise.study.columns.piecewise_encoder import PiecewiseLinearEncoder
     from poise.study.errors import DataError
     from poise.study.estimators import PathClassifier, PathRegressor
     from poise.study.result import Study
@@ -65,6 +66,7 @@ __all__ = [
     "PenalizedOptimizer",
     "Penalty",
     "PenaltyLogger",
+    "PiecewiseLinearEncoder",
     "RayCluster",
     "RegularizationPath",
     "RestoreZeros",
@@ -108,6 +110,7 @@ _MODULES = {
     "Training": "poise.path.training",
     "RayCluster": "poise.path.executors.ray_cluster",
     **dict.fromkeys(("PathClassifier", "PathRegressor"), "poise.study.estimators"),
+    "PiecewiseLinearEncoder": "poise.study.columns.piecewise_encoder",
     "run_study": "poise.study.run",
     "Study": "poise.study.result",
     "DataError": "poise.study.errors",

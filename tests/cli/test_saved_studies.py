@@ -102,7 +102,7 @@ def test_new_rows_may_have_another_layout(finished):
     expected = poise(*_predict(finished)).stdout
     frame[["color", "size"]].assign(surplus="ß").to_csv("new.txt", sep="|", decimal=",", index=False, encoding="cp1252")
 
-    layout = ["--delimiter", "|", "--decimal", ",", "--encoding", "cp1252"]
+    layout = ["--delimiter", "|", "--decimal", ",", "--text-encoding", "cp1252"]
 
     assert poise("predict", finished.folder, "new.txt", *layout).stdout == expected
     assert poise("predict", finished.folder, "-", input=frame.to_csv(index=False)).stdout == expected

@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import poise
+from poise.compaction.inputs import input_kernels, read_inputs
 
 from .networks import UNITS, dense_net
 from .zeroing import assert_same, cut, inputs_of, outputs, randomized, unread
@@ -123,3 +124,48 @@ def test_one_feature_stays_where_none_is_read() -> None:
     (x,) = inputs_of(model)
     assert len(needed) == 1
     np.testing.assert_allclose(outputs(smaller, [x[:, needed]])[0], outputs(model, [x])[0], rtol=1e-5, atol=1e-6)
+
+
+class TestTake:
+    """Inputs at constant positions, by keras.ops.take."""
+
+    @staticmethod
+    def model(positions: list[int], size: int = 6) -> keras.Model:
+        inputs = keras.Input((size,))
+        hidden = keras.layers.Dense(4, activation="relu", name="hidden")(keras.ops.take(inputs, positions, axis=-1))
+        skip = keras.layers.Dense(1, use_bias=False, name="skip")(inputs)
+        return keras.Model(inputs, keras.layers.Add()([keras.layers.Dense(1, name="top")(hidden), skip]))
+
+    def test_the_kernels_read_these_inputs(self) -> None:
+        kernels = input_kernels(self.model([4, 0, -1]))
+        assert kernels is not None
+        assert [kernel.inputs.tolist() for kernel in kernels] == [[4, 0, 5], [0, 1, 2, 3, 4, 5]]
+
+    @pytest.mark.parametrize(("hidden", "skip"), [([0, 1, 2], [3]), ([1], [1, 2]), ([], [0, 5]), ([2], []), ([], [])])
+    def test_a_smaller_model_has_the_same_outputs(self, hidden, skip, tmp_path) -> None:
+        random = np.random.default_rng(0)
+        model = randomized(self.model([4, 0, 2]))
+        rows, column = np.zeros((3, 4), "float32"), np.zeros((6, 1), "float32")
+        rows[hidden], column[skip] = random.normal(size=(len(hidden), 4)), 1.0
+        model.get_layer("hidden").kernel.assign(rows)
+        model.get_layer("hidden").bias.assign(random.normal(size=4))
+        model.get_layer("skip").kernel.assign(column)
+        x = random.normal(size=(9, 6)).astype("float32")
+        expected = {[4, 0, 2][place] for place in hidden} | {*skip}
+
+        smaller, features = poise.compact(model, drop_inputs=True)
+        smaller.save(tmp_path / "smaller.keras")
+        again = keras.models.load_model(tmp_path / "smaller.keras")
+
+        assert read_inputs(model, model.get_weights()).nonzero()[0].tolist() == sorted(expected)
+        assert expected <= {*features.tolist()}
+        assert len(features) == max(len(expected), 1)
+        for other in (smaller, again):
+            outputs = keras.ops.convert_to_numpy(other(x[:, features]))
+            np.testing.assert_allclose(outputs, keras.ops.convert_to_numpy(model(x)), atol=1e-6)
+
+    @pytest.mark.parametrize("positions", [[0, 0], [6], [-7]])
+    def test_positions_that_repeat_or_are_outside_are_not_followed(self, positions) -> None:
+        inputs = keras.Input((6,))
+        taken = keras.ops.take(inputs, positions, axis=1)
+        assert input_kernels(keras.Model(inputs, keras.layers.Dense(1)(taken))) is None

@@ -207,7 +207,7 @@ def test_the_order_of_the_columns_given_does_not_matter() -> None:
 
 def test_skops_saves_an_encoder() -> None:
     table = read(frame(), "price")
-    encoder = Encoder(table.columns).fit(table.features)
+    encoder = Encoder(table.columns, "piecewise").fit(table.features)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of skops itself
@@ -217,7 +217,10 @@ def test_skops_saves_an_encoder() -> None:
     assert set(skops.io.get_untrusted_types(data=saved)) == set(TRUSTED)
     assert (again.inputs, again.owners) == (encoder.inputs, encoder.owners)
     np.testing.assert_array_equal(again.transform(table.features), encoder.transform(table.features))
-    assert skops.io.get_untrusted_types(data=skops.io.dumps(encoder.transformer)) == ["numpy.dtype"]
+    assert skops.io.get_untrusted_types(data=skops.io.dumps(encoder.transformer)) == [
+        "numpy.dtype",
+        "poise.study.columns.piecewise_encoder.PiecewiseLinearEncoder",
+    ]
 
 
 # ---------------------------------------------------------------- the folds

@@ -283,11 +283,11 @@ def test_the_code_of_a_frame_expects_a_frame(alone) -> None:
 
 
 def test_the_code_repeats_what_reading_the_file_needs(alone) -> None:
-    settings = replace(alone.settings, delimiter="|", encoding="cp1252")
+    settings = replace(alone.settings, delimiter="|", text_encoding="cp1252")
 
     script = write_loading_script(replace(alone, settings=settings))
 
-    assert 'study.predict(new_rows, delimiter="|", encoding="cp1252")' in script
+    assert 'study.predict(new_rows, delimiter="|", text_encoding="cp1252")' in script
 
 
 # ---------------------------------------------------------------- rounding

@@ -407,11 +407,11 @@ CASES: dict[str, Any] = {
 
 def test_the_script_reads_a_file_as_it_was_read(alone, tmp_path) -> None:
     file = tmp_path / "odd.csv"
-    options: dict[str, Any] = {"delimiter": "|", "decimal": ",", "encoding": "utf-16"}
+    options: dict[str, Any] = {"delimiter": "|", "decimal": ",", "text_encoding": "utf-16"}
     counts().to_csv(file, index=False, sep="|", decimal=",", encoding="utf-16")
     findings = replace(alone, table=read(file, "d", **options), settings=replace(alone.settings, **options))
 
-    assert 'delimiter="|", encoding="utf-16", decimal=",")' in write_script(findings)
+    assert 'delimiter="|", text_encoding="utf-16", decimal=",")' in write_script(findings)
     for missing, written in [(("-999", "k. A."), '["-999", "k. A."]'), ((), "[]")]:
         listed = replace(findings, settings=replace(findings.settings, missing=missing))
         assert f'decimal=",", missing={written})' in write_script(listed)

@@ -132,7 +132,7 @@ def test_a_text_file_is_read_as_it_was_written(tmp_path, case) -> None:
 def test_encodings(tmp_path, written, kwargs) -> None:
     content = lines("größe,stadt,y", "{n}.5,Köln {m},{n}").encode(written)
 
-    result = read(write(tmp_path, content), "y", encoding=kwargs)
+    result = read(write(tmp_path, content), "y", text_encoding=kwargs)
 
     assert list(result.features.columns) == ["größe", "stadt"]
     assert set(result.features["stadt"]) == {"Köln 0", "Köln 1", "Köln 2", "Köln 3"}
@@ -263,11 +263,19 @@ UNREADABLE = {
     "bytes of no encoding": (b"a,y\n\x81\x8d,1\n", {}, "'sales.csv' is not text in utf-8 or cp1252. Save it as CSV"),
     "another encoding than given": (
         "größe,y\n1,2\n".encode("cp1252"),
-        {"encoding": "utf-8"},
+        {"text_encoding": "utf-8"},
         "'sales.csv' is not text in utf-8. Save it as CSV in UTF-8, or give its encoding, such as 'utf-16'.",
     ),
-    "an unknown encoding": (b"a,y\n1,2\n", {"encoding": "utf-9"}, "The encoding 'utf-9' is unknown. Use one such as"),
-    "an encoding that is none of text": (b"a,y\n1,2\n", {"encoding": "base64"}, "The encoding 'base64' is unknown."),
+    "an unknown encoding": (
+        b"a,y\n1,2\n",
+        {"text_encoding": "utf-9"},
+        "The encoding 'utf-9' is unknown. Use one such as",
+    ),
+    "an encoding that is none of text": (
+        b"a,y\n1,2\n",
+        {"text_encoding": "base64"},
+        "The encoding 'base64' is unknown.",
+    ),
     "another delimiter than given": (
         lines("a;y", "1;{n}").encode(),
         {"delimiter": ","},

@@ -21,7 +21,7 @@ Decimal = Annotated[
         show_default=False,
     ),
 ]
-Encoding = Annotated[
+TextEncoding = Annotated[
     str | None,
     typer.Option(
         metavar="NAME", help="Encoding of a CSV file, such as utf-8 or cp1252. Detected by default.", show_default=False

@@ -12,11 +12,11 @@ from poise.cli.options import (
     Comment,
     Decimal,
     Delimiter,
-    Encoding,
     Import,
     Sheet,
     SkipRows,
     StudyFolder,
+    TextEncoding,
 )
 from poise.cli.package import import_package
 
@@ -43,7 +43,7 @@ def predict(
     imports: Import = None,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
-    encoding: Encoding = None,
+    text_encoding: TextEncoding = None,
     sheet: Sheet = None,
     skip_rows: SkipRows = None,
     comment: Comment = None,
@@ -71,7 +71,7 @@ def predict(
             check_output(out, overwrite=force)
         import_modules(imports)
         predictions = Study.load(folder).predict(
-            data, delimiter=delimiter, decimal=decimal, encoding=encoding, sheet=sheet, skip_rows=skip_rows,
+            data, delimiter=delimiter, decimal=decimal, text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows,
             comment=comment,
         )  # fmt: skip
         if out is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli.errors import BadInputError, plain_errors
-from poise.cli.options import Cache, Comment, Decimal, Delimiter, Encoding, Sheet, SkipRows
+from poise.cli.options import Cache, Comment, Decimal, Delimiter, Sheet, SkipRows, TextEncoding
 from poise.cli.package import import_package
 from poise.cli.unfinished import UnfinishedStudy
 
@@ -140,9 +140,25 @@ def study(
             "columns.",
         ),
     ] = False,
+    encoding: Annotated[
+        str,
+        typer.Option(
+            help="How columns of numbers enter the networks: standard, piecewise (with a curve for each column), or "
+            "auto (piecewise for the penalties that drop columns).",
+            metavar="NAME",
+        ),
+    ] = "auto",
+    selection: Annotated[
+        str,
+        typer.Option(
+            help="Which columns are selected: default, or stable (stricter: only those kept in at least 80% of the "
+            "trainings).",
+            metavar="NAME",
+        ),
+    ] = "default",
     delimiter: Delimiter = None,
     decimal: Decimal = None,
-    encoding: Encoding = None,
+    text_encoding: TextEncoding = None,
     sheet: Sheet = None,
     skip_rows: SkipRows = None,
     comment: Comment = None,
@@ -214,9 +230,10 @@ def study(
         "types": types, "cv": cv,
         "strengths": strengths,
         "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
-        "delimiter": delimiter, "decimal": decimal, "encoding": encoding, "sheet": sheet, "skip_rows": skip_rows,
-        "comment": comment, "missing": None if missing is None else tuple(text for text in missing if text),
-        "hidden_layer_sizes": hidden_layer_sizes, "sparse": sparse,
+        "delimiter": delimiter, "decimal": decimal, "text_encoding": text_encoding, "sheet": sheet,
+        "skip_rows": skip_rows, "comment": comment,
+        "missing": None if missing is None else tuple(text for text in missing if text),
+        "hidden_layer_sizes": hidden_layer_sizes, "sparse": sparse, "encoding": encoding, "selection": selection,
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)

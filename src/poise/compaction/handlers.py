@@ -8,6 +8,7 @@ A handler answers these questions about a call of its layer:
 - `find_needed`: which inputs are needed, given the needed outputs?
 - `weight_parts`: along which axes of the weights do the units lie?
 - `resize_config`: what changes in the layer's configuration when units are removed?
+- `resize_arguments`: what changes in the arguments of the call, other than tensors?
 - `bias_additions`: what do the biases absorb when constant inputs are removed?
 
 To add a layer type, write one class with `@register(LayerType)`. A layer is looked up by its exact class, because a
@@ -111,6 +112,10 @@ class LayerHandler:
     def resize_config(self, call: Call, config: dict[str, Any], count: Counter) -> dict[str, Any]:
         """Return the configuration of the layer without the removed units."""
         return config
+
+    def resize_arguments(self, call: Call, args: tuple, kwargs: dict[str, Any], stays: Selector) -> tuple[tuple, dict]:
+        """Return the arguments of the call without the removed units."""
+        return args, kwargs
 
     def bias_additions(self, call: Call, stays: Selector) -> dict[str, np.ndarray]:
         """Return, by the name of a bias, what to add to it for the constants that are removed."""

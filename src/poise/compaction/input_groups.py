@@ -13,7 +13,7 @@ from poise.penalties import L2, GroupLasso, Penalty
 from poise.rules.members import path_of
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 
-LATER_L2_RATIO = 0.5
+LATER_L2_RATIO = 0.15
 """The strength of L2 on the later kernels, relative to the penalty of the inputs.
 
 Without it, a network with ReLU makes its first kernel small and the next one large, which evades the penalty.
@@ -25,7 +25,7 @@ LATER_RULE_NAME = "later_kernels"
 def input_sparsity(model: Any, strength: float = 1.0, groups: Sequence[Sequence[int]] | None = None) -> list[Rule]:
     """Create rules that set all weights of an input to exactly zero, so that the model no longer reads that input.
 
-    The total is loss + strength · (Σ_g ‖W_g‖₂ + 0.5 Σ ‖U‖²). W_g are all weights of a kernel that read the inputs of
+    The total is loss + strength · (Σ_g ‖W_g‖₂ + 0.15 Σ ‖U‖²). W_g are all weights of a kernel that read the inputs of
     group g, and U are the later kernels. These rules are those of the penalties `"group"` and `"adaptive"` of a study
     and of the estimators. `poise.fit_path(model, x, y, poise.input_sparsity(model), adaptive=2)` finds the strength.
 
@@ -83,26 +83,45 @@ def make_input_rules(model: keras.Model, penalty: Penalty) -> list[Rule]:
             "on these kernels with poise.Rule."
         )
     has_lists = isinstance(getattr(penalty, "groups", None), list)
-    if has_lists and not all(_reads_columns(kernel, model) for kernel in kernels):
+    if has_lists and not all(_reads_rows(kernel, model) for kernel in kernels):
         raise ValueError(
             f"groups needs a model with one input of the shape (rows, inputs) that feeds only Dense layers, got the "
             f"model {model.name!r}. Add a poise.Rule with a poise.GroupLasso for each of its first kernels instead."
         )
-    first = [_unique_tail(path_of(model.weights[kernel.position]), model) for kernel in kernels]
+    paths = [_unique_tail(path_of(model.weights[kernel.position]), model) for kernel in kernels]
+    first: dict[bytes, Rule] = {}
+    for kernel, path in zip(kernels, paths, strict=True):
+        key = kernel.inputs.tobytes() if has_lists else b""  # kernels that read the same inputs share a rule
+        name = INPUT_RULE_NAME if not first else f"{INPUT_RULE_NAME}_{len(first) + 1}"
+        taken = [*first[key].select, path] if key in first else [path]
+        groups = restrict_groups(penalty, kernel.inputs) if has_lists else penalty
+        first[key] = Rule(taken, groups, name=first[key].name if key in first else name)
     later = Rule(
-        list(PENALIZED_BY_DEFAULT), L2(LATER_L2_RATIO * float(penalty.strength)), exclude=first, name=LATER_RULE_NAME
+        list(PENALIZED_BY_DEFAULT), L2(LATER_L2_RATIO * float(penalty.strength)), exclude=paths, name=LATER_RULE_NAME
     )
     has_later = any(map(later.applies_to, model.trainable_weights))
-    return [Rule(first, penalty, name=INPUT_RULE_NAME), *([later] if has_later else [])]
+    return [*first.values(), *([later] if has_later else [])]
 
 
-def _reads_columns(kernel: InputKernel, model: keras.Model) -> bool:
-    """Return whether row i of a dense kernel belongs to input i."""
-    return (
-        kernel.axis == 0
-        and len(model.weights[kernel.position].shape) == 2
-        and np.array_equal(kernel.inputs, np.arange(len(kernel.inputs)))
-    )
+def restrict_groups(penalty: Any, inputs: np.ndarray) -> Any:
+    """Return a penalty of groups of inputs for a kernel that reads some of the inputs.
+
+    Args:
+        penalty: Its `groups` are lists of inputs.
+        inputs: (rows of the kernel,) the input that each row reads.
+    """
+    config = penalty.get_config()
+    place = {position: number for number, position in enumerate(inputs.tolist())}
+    groups = [[place[i] for i in group if i in place] for group in penalty.groups]
+    factors = config["factors"]
+    if factors is not None and len(factors) == len(groups):
+        factors = [factor for factor, group in zip(factors, groups, strict=True) if group]
+    return type(penalty).from_config({**config, "groups": [group for group in groups if group], "factors": factors})
+
+
+def _reads_rows(kernel: InputKernel, model: keras.Model) -> bool:
+    """Return whether the rows of a dense kernel belong to columns of one input tensor."""
+    return kernel.axis == 0 and len(model.weights[kernel.position].shape) == 2 and len(model.inputs) == 1
 
 
 def _unique_tail(path: str, model: keras.Model) -> str:

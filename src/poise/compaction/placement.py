@@ -8,9 +8,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from poise._keras_internals import operation_of
 from poise.compaction.elementwise import PassThrough, operation_class
 from poise.compaction.graph import Call
-from poise.compaction.handlers import Counter, LayerHandler, describe, register
+from poise.compaction.handlers import Counter, LayerHandler, Selector, describe, register
 
 
 class Rearrangement(LayerHandler):
@@ -98,6 +99,47 @@ class Permutation(PassThrough):
     def link_units(self, call: Call) -> None:
         axis = call.inputs[0].axis
         call.outputs[0].carry(1 + call.layer.dims.index(axis), call.take_units(0, axis))
+
+
+@register(type(operation_of(ops.take(keras.KerasTensor((1, 2)), [0], axis=1))))
+class Selection(LayerHandler):
+    """Takes the entries at constant positions of an axis, each at most once."""
+
+    def supports(self, call: Call) -> bool:
+        return self._positions(call) is not None
+
+    def link_units(self, call: Call) -> None:
+        axis = call.inputs[0].axis
+        call.outputs[0].carry(axis, call.take_units(0, axis)[self._positions(call)])
+
+    def find_constants(self, call: Call) -> None:
+        call.outputs[0].constants = call.input_constants(0)[self._positions(call)]
+
+    def find_needed(self, call: Call) -> None:
+        needed = np.zeros(len(call.input_units[0]), bool)
+        needed[self._positions(call)] = call.outputs[0].needed
+        call.mark_needed(0, needed)
+
+    def resize_arguments(self, call: Call, args: tuple, kwargs: dict[str, Any], stays: Selector) -> tuple[tuple, dict]:
+        is_kept = stays(call.input_units[0])
+        positions = self._positions(call)
+        places = (np.cumsum(is_kept) - 1)[positions][is_kept[positions]]
+        tensor = args[0] if args else kwargs["x"]
+        return (tensor, places.tolist()), {}
+
+    def _positions(self, call: Call) -> np.ndarray | None:
+        """Return the positions, or None if they are not constant, distinct and along the axis of the units."""
+        tensor, axis = call.inputs[0], call.layer.axis
+        args, kwargs = call.arguments.args, call.arguments.kwargs
+        taken = args[1] if len(args) > 1 else kwargs.get("indices")
+        if len(call.inputs) != 1 or tensor.axis is None or axis is None or axis % len(tensor.shape) != tensor.axis:
+            return None
+        size, positions = tensor.shape[tensor.axis], np.asarray(taken)
+        if size is None or positions.ndim != 1 or not np.issubdtype(positions.dtype, np.integer):
+            return None
+        positions = np.where(positions < 0, positions + size, positions)
+        is_valid = ((positions >= 0) & (positions < size)).all() and len(np.unique(positions)) == len(positions)
+        return positions if is_valid else None
 
 
 @register(layers.RepeatVector)

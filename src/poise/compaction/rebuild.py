@@ -91,6 +91,9 @@ class _Rebuilder:
         tensors = dict(zip(map(id, model.inputs), inputs, strict=True))
         for node in nodes_of(model):
             args, kwargs = node.arguments.fill_in(tensors)
+            if not is_graph(node.operation):
+                call = self._analysis.graph.calls_of(node.operation)[0]
+                args, kwargs = call.handler.resize_arguments(call, args, kwargs, self._analysis.stays)
             outputs: Any = self._counterpart(node.operation)(*args, **kwargs)
             tensors |= zip(map(id, node.outputs), keras.tree.flatten(outputs), strict=True)
         inputs = keras.tree.pack_sequence_as(input_structure(model), inputs)

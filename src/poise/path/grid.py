@@ -9,7 +9,7 @@ import numpy as np
 
 from poise.path.data.folds import full_replicas
 from poise.path.runner import LaneRunner
-from poise.path.stages import current_factors, repeat_factors
+from poise.path.stages import Factors, repeat_factors
 from poise.path.training import Lanes
 
 DECADES = (-6.0, 3.0)
@@ -22,7 +22,7 @@ SPANS = (2.0, 4.0)
 """Fewest and most decades of a grid."""
 
 
-def find_grid(runner: LaneRunner, count: int, has_factors: bool = False) -> np.ndarray:
+def find_grid(runner: LaneRunner, count: int, factors: Factors | None = None) -> np.ndarray:
     """Return `count` strengths, ascending and geometric.
 
     The scan trains one lane per strength, on all rows, for a few full-batch steps. The top is 1.3 times the smallest
@@ -33,7 +33,7 @@ def find_grid(runner: LaneRunner, count: int, has_factors: bool = False) -> np.n
     Args:
         runner: Trains the lanes.
         count: Number of strengths.
-        has_factors: Whether the stages have factors, so that the scan shares their programs. Default: False.
+        factors: The factors of the first stage, (replicas, 1, groups or *shape). Default: None.
 
     Raises:
         ValueError: If every lane of the scan diverged.
@@ -41,9 +41,12 @@ def find_grid(runner: LaneRunner, count: int, has_factors: bool = False) -> np.n
     low, high = DECADES
     strengths = np.logspace(low, high, round((high - low) * PER_DECADE) + 1)
     training = replace(runner.training, epochs=0, start="fresh", settle=STEPS, early_stopping=False, tolerance=1e-12)
-    replica = runner.replicas[full_replicas(runner.replicas)[0]]
-    factors = repeat_factors(current_factors(runner.targets, 1), len(strengths)) if has_factors else None
-    top, bottom = _find_range(strengths, runner.run(strengths, factors, replicas=[replica], training=training))
+    row = full_replicas(runner.replicas)[0]
+    of_row = None if factors is None else {key: value[[row]] for key, value in factors.items()}
+    lanes = runner.run(
+        strengths, repeat_factors(of_row, len(strengths)), replicas=[runner.replicas[row]], training=training
+    )
+    top, bottom = _find_range(strengths, lanes)
     return np.geomspace(bottom, top, count) if count > 1 else np.array([top])
 
 

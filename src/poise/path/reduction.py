@@ -15,6 +15,7 @@ import numpy as np
 
 from poise._keras_internals import loss_weights
 from poise.compaction import compact
+from poise.compaction.input_groups import restrict_groups
 from poise.compaction.inputs import input_kernels
 from poise.optimizer.targets import Target
 from poise.path.executors.base import Problem
@@ -175,8 +176,6 @@ def _reduce_penalty(penalty: Any, inputs: np.ndarray) -> Any:
     """Return a penalty of the groups that are left; every stage brings its own factors."""
     config, count = penalty.get_config(), len(inputs)
     if isinstance(penalty.groups, list):
-        place = {position: number for number, position in enumerate(inputs.tolist())}
-        groups = [[place[i] for i in group if i in place] for group in penalty.groups]
-        config["groups"] = [group for group in groups if group]
+        config = restrict_groups(penalty, inputs).get_config()
         count = len(config["groups"])
     return type(penalty).from_config({**config, "factors": [1.0] * count})

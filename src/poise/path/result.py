@@ -139,6 +139,25 @@ class RegularizationPath:
         """
         return self._strength(selection.one_standard_error(self._judged, self._errors))
 
+    @property
+    def selection_strength(self) -> float:
+        """Strength that selects features.
+
+        It is `one_se_strength` (with a single fold, `best_strength`). After adaptive stages it may be larger: it keeps at
+        least 95% of the decrease of the mean validation loss from the null model to the best strength. These stages
+        leave useful features almost unpenalized, so that the same ones are selected over a wide range of strengths.
+        Near the lowest loss, useless ones are selected as well.
+
+        Raises:
+            ValueError: If at every strength a lane diverged.
+        """
+        position = selection.minimum(self._judged)
+        if np.isfinite(self._errors[position]):
+            position = selection.one_standard_error(self._judged, self._errors)
+        if self.stages:
+            position = max(position, selection.most_of_gain(self._judged))
+        return self._strength(position)
+
     def at(self, max_features: int) -> float:
         """Return the strength with the lowest mean validation loss among those with at most `max_features` inputs.
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+KEPT_GAIN = 0.95
+"""Share of the decrease of the loss that the strength keeps which selects features after adaptive stages."""
 NEAR = 1e-6
 """Largest relative difference between a strength and the one of the grid that is meant."""
 
@@ -45,6 +47,23 @@ def one_standard_error(mean: np.ndarray, error: np.ndarray) -> int:
     if not np.isfinite(error[lowest]):
         raise ValueError("The one-standard-error rule needs at least two folds. Pass cv=5, or use best_strength.")
     return int(np.flatnonzero(np.isfinite(mean) & (mean <= mean[lowest] + error[lowest])).max())
+
+
+def most_of_gain(mean: np.ndarray) -> int:
+    """Return the position of the largest strength that keeps at least 95% of the largest decrease of the loss.
+
+    The decrease is that from the mean at the largest strength, where only the null model is left.
+
+    Args:
+        mean: (strengths,).
+
+    Raises:
+        ValueError: If no mean is finite.
+    """
+    lowest = minimum(mean)
+    null = mean[np.flatnonzero(np.isfinite(mean)).max()]
+    with np.errstate(invalid="ignore"):
+        return int(np.flatnonzero(mean <= mean[lowest] + (1.0 - KEPT_GAIN) * (null - mean[lowest])).max())
 
 
 def vertex(strengths: np.ndarray, mean: np.ndarray) -> float:

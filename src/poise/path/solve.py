@@ -27,10 +27,12 @@ from poise.path.model_config import model_config
 from poise.path.models import check_model, resolve_rules
 from poise.path.result import RegularizationPath
 from poise.path.runner import LaneRunner
+from poise.path.shared_groups import find_shared_groups
 from poise.path.stages import (
     adaptive_factors,
     check_reweightable,
     current_factors,
+    hold_at_zero,
     repeat_factors,
     zero_holding_factors,
 )
@@ -63,6 +65,7 @@ def solve_path(
     report: Report,
     predicted_rows: int = 0,
     group_rules: list[Rule] | None = None,
+    held_groups: Mapping[str, np.ndarray] | None = None,
 ) -> RegularizationPath:
     """Train a path whose arguments are checked.
 
@@ -76,6 +79,8 @@ def solve_path(
         adaptive, relax, training, checkpoint: As for `fit_path`.
         report: Called with the share of the work that is done.
         predicted_rows, group_rules: As in `Problem`. Default: 0 and None.
+        held_groups: By the path of a variable (replicas, groups) which groups of its penalty are held at zero in the
+            first stage. Default: None, for none.
 
     Returns:
         The path of the last stage.
@@ -101,7 +106,7 @@ def solve_path(
             cv=replicas,
             training=training,
             strengths=strengths,
-            stages=[adaptive, bool(relax), predicted_rows],
+            stages=[adaptive, bool(relax), predicted_rows, *(held_groups or {}).values()],
         )
 
     def make_path(lanes: Lanes, **others: Any) -> RegularizationPath:
@@ -113,7 +118,7 @@ def solve_path(
     count = strengths if isinstance(strengths, int) else len(strengths)
     runner = LaneRunner(problem, replicas, training, partial(create_executor, executor), saved, count)
     with contextlib.closing(runner):
-        return _run_stages(runner, make_path, strengths, adaptive, relax, report)
+        return _run_stages(runner, make_path, strengths, adaptive, relax, report, held_groups or {})
 
 
 def _run_stages(
@@ -123,6 +128,7 @@ def _run_stages(
     adaptive: int,
     relax: bool,
     report: Report,
+    held_groups: Mapping[str, np.ndarray],
 ) -> RegularizationPath:
     """Train the grid, then the adaptive stages, until nothing is left, and the relaxed path of the last stage."""
     if adaptive:
@@ -130,14 +136,17 @@ def _run_stages(
     if relax:
         check_reweightable(runner.targets, runner.problem.update, "relax=True")
     is_searched = isinstance(strengths, int)
+    factors = current_factors(runner.targets, len(runner.replicas)) if adaptive or held_groups else None
+    if factors is not None:
+        factors = hold_at_zero(factors, runner.targets, held_groups)
+    shared = find_shared_groups(runner.problem.model, runner.targets) if adaptive else {}
     progress = _StageProgress(report, is_searched + 1 + adaptive + bool(relax))
     if isinstance(strengths, int):
-        grid = find_grid(runner, strengths - 1 if adaptive and strengths > 1 else strengths, bool(adaptive))
+        grid = find_grid(runner, strengths - 1 if adaptive and strengths > 1 else strengths, factors)
         progress.finish_stage()
     else:
         grid = strengths
     stages: list[RegularizationPath] = []
-    factors = current_factors(runner.targets, len(runner.replicas)) if adaptive else None
     for stage in range(adaptive + 1):
         stage_grid = grid
         if is_searched and adaptive:
@@ -154,7 +163,7 @@ def _run_stages(
         stages.append(make_path(lanes, stages=tuple(stages), relaxed=relaxed))
         if is_last:
             break
-        factors = adaptive_factors(runner.targets, lanes.sizes, chosen_position(lanes))
+        factors = adaptive_factors(runner.targets, lanes.sizes, chosen_position(lanes), shared)
     report(1.0)
     return stages[-1]
 

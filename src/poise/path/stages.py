@@ -34,25 +34,55 @@ def current_factors(targets: Sequence[Target], replicas: int) -> Factors:
     return {key: np.broadcast_to(factors, (replicas, 1, *factors.shape)) for key, factors in by_penalty.items()}
 
 
-def adaptive_factors(targets: Sequence[Target], sizes: dict[str, np.ndarray], position: int) -> Factors:
+def hold_at_zero(factors: Factors, targets: Sequence[Target], held: Mapping[str, np.ndarray]) -> Factors:
+    """Return the factors with groups that a stage holds at zero.
+
+    Args:
+        factors: What `current_factors` returned.
+        targets: Targets of the penalties.
+        held: By the name of a target (replicas, groups) whether a group is held at zero.
+    """
+    names = dict(zip([target.index for target in targets], target_names(targets), strict=True))
+    return {
+        key: np.where(held[names[key[0]]][:, None], np.float32(np.inf), value) if names[key[0]] in held else value
+        for key, value in factors.items()
+    }
+
+
+def adaptive_factors(
+    targets: Sequence[Target],
+    sizes: dict[str, np.ndarray],
+    position: int,
+    shared: Mapping[int, np.ndarray] | None = None,
+) -> Factors:
     """Return the factors of the next stage, by (index of a target, number of a rule).
 
     a_g = (1 + ε)/(‖w_g‖/max_g ‖w_g‖ + ε), times the factor that the penalty already has. It is infinite for groups that
-    have been dropped, so they remain dropped.
+    have been dropped, so they remain dropped. Groups of several kernels that read the same inputs count as one group
+    w_g, so that an input is dropped only if all of them are zero.
 
     Args:
         targets: targets of the penalties.
         sizes: by the names of the targets, (replicas, strengths, groups or *shape).
         position: position of the chosen strength.
+        shared: what `find_shared_groups` returned. Default: None, for no such groups.
 
     Returns:
         Arrays (replicas, 1, groups or *shape).
     """
+    chosen = {
+        target.index: sizes[name][:, position].astype("float64")
+        for target, name in zip(targets, target_names(targets), strict=True)
+    }
+    largest = {index: size.max(axis=tuple(range(1, size.ndim)), keepdims=True) for index, size in chosen.items()}
+    if shared:
+        joined = _join_sizes(chosen, shared)
+        chosen |= {index: joined[:, labels] for index, labels in shared.items()}
+        largest |= dict.fromkeys(shared, joined.max(axis=1, keepdims=True))
     factors = {}
-    for target, name in zip(targets, target_names(targets), strict=True):
-        size = sizes[name][:, position].astype("float64")
-        largest = size.max(axis=tuple(range(1, size.ndim)), keepdims=True)
-        shares = size / np.where(largest > 0, largest, 1.0)
+    for target in targets:
+        size, most = chosen[target.index], largest[target.index]
+        shares = size / np.where(most > 0, most, 1.0)
         weights = np.where(size > 0, (1.0 + FLOOR) / (shares + FLOOR), np.inf)
         for number, penalty in target.penalties:
             if not penalty.smooth:
@@ -61,6 +91,15 @@ def adaptive_factors(targets: Sequence[Target], sizes: dict[str, np.ndarray], po
                 product = np.multiply(weights, before, where=before > 0, out=np.zeros_like(weights))
                 factors[target.index, number] = product.astype("float32")[:, None]
     return factors
+
+
+def _join_sizes(sizes: Mapping[int, np.ndarray], shared: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return (replicas, labels) the norms of the groups of several kernels together."""
+    replicas = len(next(iter(sizes.values())))
+    squares = np.zeros((1 + max(int(labels.max()) for labels in shared.values()), replicas))
+    for index, labels in shared.items():
+        np.add.at(squares, labels, np.square(sizes[index]).T)
+    return np.sqrt(squares.T)
 
 
 def repeat_factors(factors: Mapping[tuple[int, int], np.ndarray] | None, count: int) -> Factors | None:

@@ -16,7 +16,7 @@ from poise.study.first_line import Line, check_first_line
 from poise.study.headers import check_header, name_columns
 
 Text = TypeVar("Text", bound=io.TextIOBase)
-OPTIONS = ("delimiter", "encoding", "skip_rows", "comment")
+OPTIONS = ("delimiter", "text_encoding", "skip_rows", "comment")
 DELIMITERS = ",;\t|"
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -42,13 +42,13 @@ def read_csv(content: bytes, name: str, options: FileOptions) -> pd.DataFrame:
     Raises:
         DataError: If the content cannot be read.
     """
-    encoding = _find_encoding(content, name, options.encoding)
+    encoding = _find_encoding(content, name, options.text_encoding)
     sample = _sample(content, encoding)
     if "\0" in sample:
         raise DataError(
             f"{name!r} is not text, because it contains NUL bytes (value 0). Save it as CSV in UTF-8, or give its "
             "encoding, such as 'utf-16'.",
-            "encoding",
+            "text_encoding",
         )
     if not sample.strip():
         raise DataError(f"{name!r} is empty. A table needs a header line and rows.")
@@ -105,13 +105,13 @@ def _find_encoding(content: bytes, name: str, encoding: str | None) -> str:
             continue
         except LookupError:
             raise DataError(
-                f"The encoding {encoding!r} is unknown. Use one such as 'utf-8', 'cp1252' or 'utf-16'.", "encoding"
+                f"The encoding {encoding!r} is unknown. Use one such as 'utf-8', 'cp1252' or 'utf-16'.", "text_encoding"
             ) from None
         return str(candidate)
     raise DataError(
         f"{name!r} is not text in {' or '.join(map(str, candidates))}. Save it as CSV in UTF-8, or give its encoding, "
         "such as 'utf-16'.",
-        "encoding",
+        "text_encoding",
     )
 
 

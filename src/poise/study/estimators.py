@@ -37,7 +37,8 @@ class PathRegressor(RegressorMixin, PathEstimator):
             and 0 otherwise.
         selection: `"best"` takes the strength (and adaptive stage) with the lowest held-out loss; `"one_se"` takes, in
             the last stage, the largest strength whose held-out loss is within one standard error of the lowest: fewer
-            features. Default: `"best"`.
+            features. `"stable"` takes, in the last stage, the smallest strength from `path_.selection_strength` on at
+            which every feature that is read is read in at least 80% of the trainings. Default: `"best"`.
         max_iter: The maximum number of full-batch steps per training (with more than 8,192 rows, each step uses the
             next 4,096 rows). Default: 800.
         early_stopping: Whether each strength is trained only as long as its held-out loss falls, as in
@@ -46,18 +47,28 @@ class PathRegressor(RegressorMixin, PathEstimator):
         n_init: The number of random initializations that are trained at each strength to evaluate it; `model_` is the
             network trained from the first one. Default: 1.
         standardize: Whether to standardize features. Default: `True`.
+        encoding: `"standard"`; `"piecewise"`, which adds the pieces of a `poise.PiecewiseLinearEncoder` to the
+            features, by a skip connection past the hidden layers (without these, the network is an additive model); or
+            `"auto"`, which trains both and keeps the one with the lower held-out loss. A custom model takes all inputs:
+            the features, then the pieces. Default: `"standard"`.
         random_state: The seed of the initial weights, as in scikit-learn. A number of folds always gives the same
             folds. Default: 0.
 
     Attributes:
         path_: The `poise.RegularizationPath`; with adaptive stages, the path of the selected stage.
         strength_: The chosen strength.
-        model_: The network trained on all rows, a plain Keras model. It takes standardized features (see `scaler_`) and
-            predicts the standardized target.
+        encoding_: The encoding that is used, `"standard"` or `"piecewise"`.
+        model_: The network trained on all rows, a plain Keras model. It takes standardized features (see `scaler_`),
+            followed by their standardized pieces if there are any, and predicts the standardized target.
+        encoder_: Encodes features as the inputs of `model_` (see `poise.study.columns.array_encoder.ArrayEncoder`).
         scaler_: The `StandardScaler` of the features, which turns constants into 0; or `None`.
         center_: The mean of the target: a prediction is the network's output · `scale_` + `center_`.
         scale_: The standard deviation of the target.
         feature_mask_: (features,) whether the network reads each feature; `None` if that cannot be determined.
+        selection_path_: The path that selects features: that of the last adaptive stage.
+        support_: (features,) whether each feature is selected: whether the network of `selection_path_` at its
+            `selection_strength` reads it. The network that predicts best often reads more. `None` if that cannot be
+            determined.
         n_iter_: The number of full-batch steps of the network.
         n_features_in_, feature_names_in_: As in scikit-learn.
 
@@ -123,11 +134,12 @@ class PathClassifier(ClassifierMixin, PathEstimator):
         learning_rate: See `PathRegressor`.
         n_init: See `PathRegressor`.
         standardize: See `PathRegressor`.
+        encoding: See `PathRegressor`.
         random_state: See `PathRegressor`.
 
     Attributes:
         classes_: The classes, sorted.
-        path_, strength_, model_, scaler_, feature_mask_, n_iter_, n_features_in_, feature_names_in_: See
+        path_, selection_path_, strength_, encoding_, encoder_, model_, scaler_, feature_mask_, support_, n_iter_: See
             `PathRegressor`. The network's outputs are logits: one logit (of the second class) for two classes, else
             one per class.
 

@@ -14,7 +14,7 @@ class FileOptions:
 
     Args:
         delimiter: Of CSV: one character or `"tab"`. Default: `None`, which finds it among , ; tab and |.
-        encoding: Of CSV. Default: `None`, which takes the byte order mark, else UTF-8, else cp1252.
+        text_encoding: Of CSV. Default: `None`, which takes the byte order mark, else UTF-8, else cp1252.
         sheet: Of Excel: the name of a sheet, or its number, from 1. Default: `None`, the first one.
         skip_rows: Of CSV and Excel: the number of lines above the column names. Default: `None`, no line.
         comment: Of CSV: the character that starts a comment, which ends with its line. Default: `None`, no comments.
@@ -24,7 +24,7 @@ class FileOptions:
     """
 
     delimiter: str | None = None
-    encoding: str | None = None
+    text_encoding: str | None = None
     sheet: str | int | None = None
     skip_rows: int | None = None
     comment: str | None = None

@@ -37,6 +37,7 @@ class Candidate:
             The strengths of dropout are its rates.
         stage: The stage that predicts: of the path and its stages the one with the lowest held-out loss.
         strength: The strength that predicts: the one in `stage` with the lowest held-out loss.
+        encoder: The encoder of the features, fitted on all training rows.
         columns: The columns that the network of `strength` reads; `None` if they cannot be determined.
         selection_strength: The strength of `path` that selects columns.
         selected: The columns that the network of `selection_strength` reads; `None` if they cannot be determined.
@@ -57,6 +58,7 @@ class Candidate:
     path: RegularizationPath
     stage: RegularizationPath
     strength: float
+    encoder: Encoder
     columns: tuple[str, ...] | None
     selection_strength: float
     selected: tuple[str, ...] | None
@@ -130,7 +132,6 @@ class Findings:
             `poise.study.importance`).
         effects: For each column that is measured the partial dependence of the same network.
         predicted: The test rows with the predictions of the same network.
-        encoder: The encoder of the features, fitted on all training rows.
         center: What was subtracted from the target; 0 except in regression.
         scale: What it was divided by; 1 except in regression.
         rows: The numbers of `"training"` and `"test"` rows.
@@ -149,7 +150,6 @@ class Findings:
     importance: pd.DataFrame
     effects: Mapping[str, PartialDependence]
     predicted: PredictedRows
-    encoder: Encoder
     center: float
     scale: float
     rows: Mapping[str, int]
@@ -189,6 +189,11 @@ class Findings:
     def saved(self) -> Candidate:
         """The network that is saved: the chosen one, or, if the study is sparse, that of the selected columns."""
         return choose_saved(self.best, self.candidates, self.selection, self.settings)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder of the network that is saved."""
+        return self.saved.encoder
 
     @property
     def watched_candidates(self) -> list[Candidate]:
@@ -238,6 +243,7 @@ class Findings:
             at_strength = candidate.row
             rows[candidate.name] = {
                 "title": candidate.title,
+                "encoding": candidate.encoder.encoding,
                 "strength": candidate.strength,
                 "loss": candidate.loss,
                 "val_loss": candidate.val_loss,

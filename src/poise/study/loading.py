@@ -13,11 +13,13 @@ from poise.path.declared_sizes import check_arrays
 from poise.path.model_files import load_model
 from poise.study.columns.base import Column, Key
 from poise.study.columns.encoding import Encoder
+from poise.study.columns.piecewise_encoder import PiecewiseLinearEncoder
 from poise.study.consistency import find_inconsistency
 from poise.study.description_file import MODEL, NEEDED, PREPROCESSING, damaged, read_description
 from poise.study.errors import DataError, first_line
 
-TRUSTED = ("numpy.dtype", *(f"{cls.__module__}.{cls.__qualname__}" for cls in (Encoder, Column, Key)))
+CLASSES = (Encoder, Column, Key, PiecewiseLinearEncoder)
+TRUSTED = ("numpy.dtype", *(f"{cls.__module__}.{cls.__qualname__}" for cls in CLASSES))
 """Types that may be built from preprocessing.skops, besides the types of scikit-learn and NumPy that skops trusts."""
 CODE_SIGNS = ("`Lambda`", "Python lambda")
 """What Keras' error names if an undamaged network holds Python code."""

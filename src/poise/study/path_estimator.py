@@ -4,13 +4,12 @@ Every fold is standardized by its own training rows, so that held-out rows have 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import keras
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -23,13 +22,13 @@ from poise.path.solve import solve_path
 from poise.path.training import Replica, Training
 from poise.penalties import Penalty
 from poise.rules.rule import Rule
-from poise.study.candidates.choice import best_stage, row_at
+from poise.study.candidates.choice import best_stage, row_at, stable_strength
 from poise.study.candidates.network import ModelFunction, build_start
 from poise.study.candidates.penalties import DROPOUT, get_penalty, make_rules
-from poise.study.columns.encoding import LARGEST
+from poise.study.candidates.screening import choose_hidden_columns, hold_hidden_columns
+from poise.study.columns.array_encoder import ArrayEncoder
+from poise.study.columns.encoding import AUTO, PIECEWISE, STANDARD, check_encoding
 from poise.study.columns.folds import standardize
-from poise.study.columns.number_column import set_constants_to_zero
-from poise.study.columns.weighting import fit_scaler
 from poise.study.predictions import predict_outputs
 from poise.study.settings import Settings
 from poise.study.weights import scale_to_mean_one
@@ -56,6 +55,7 @@ class PathEstimator(BaseEstimator):
         learning_rate: float = 0.01,
         n_init: int = 1,
         standardize: bool = True,
+        encoding: str = STANDARD,
         random_state: Any = 0,
     ) -> None:
         self.penalty = penalty
@@ -70,6 +70,7 @@ class PathEstimator(BaseEstimator):
         self.learning_rate = learning_rate
         self.n_init = n_init
         self.standardize = standardize
+        self.encoding = encoding
         self.random_state = random_state
 
     def _fit(
@@ -86,14 +87,58 @@ class PathEstimator(BaseEstimator):
         """
         settings = self._settings()
         replicas = split_rows(len(X), y, self.cv, self.n_init, groups, sample_weight=weight, are_classes=classes > 0)
-        data, replicas = self._stack(X, y, task, weight, replicas)
-        every = replicas[-1].train
-        with seed_initial_weights(int(check_random_state(self.random_state).randint(2**31 - 1))):
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        fits = [
+            self._fit_encoding(encoding, X, y, task, classes, weight, replicas, settings, seed)
+            for encoding in ((STANDARD, PIECEWISE) if self.encoding == AUTO else (self.encoding,))
+        ]
+        losses = [row_at(fit.path, fit.path.best_strength)["val_loss"] for fit in fits]
+        best = fits[int(np.argmin(losses))]
+        self.path_, self.selection_path_, self.encoder_ = best.path, best.last, best.encoder
+        self.encoding_, self.scaler_ = best.encoder.encoding, best.encoder.scaler
+        self.center_, self.scale_ = best.center, best.scale
+        owners = [*map(str, best.encoder.owners)]
+        selects = stable_strength(best.last, owners) if self.selection == "stable" else best.last.selection_strength
+        self.strength_ = {
+            "best": self.path_.best_strength, "one_se": self.path_.one_se_strength, "stable": selects
+        }[self.selection]  # fmt: skip
+        with seed_initial_weights(seed):  # restores the generators
+            self.model_ = self.path_.model(self.strength_)
+        self.n_iter_ = int(row_at(self.path_, self.strength_)["settled"])
+        self.feature_mask_ = self.support_ = None
+        if self.path_.lanes.features is not None:
+            read = self.encoder_.owners[self.path_.features(self.strength_)]
+            self.feature_mask_ = np.isin(np.arange(X.shape[1]), read)
+            selected = self.encoder_.owners[best.last.features(selects)]
+            self.support_ = np.isin(np.arange(X.shape[1]), selected)
+        return self
+
+    def _fit_encoding(
+        self,
+        encoding: str,
+        X: np.ndarray,
+        y: np.ndarray,
+        task: str,
+        classes: int,
+        weight: np.ndarray | None,
+        replicas: list[Replica],
+        settings: Settings,
+        seed: int,
+    ) -> "_Fit":
+        """Train the path with an encoding of the features, and return its stage that is used."""
+        data, replicas, fitted = self._stack(X, y, task, weight, replicas, encoding)
+        encoder, every = fitted.encoder, replicas[-1].train
+        owners = [*map(str, encoder.owners)]
+        hidden = None
+        if encoding == PIECEWISE and settings.hidden_layer_sizes and self.model is None:
+            hidden = choose_hidden_columns(data.x, data.y, replicas, owners, encoder.is_piece, classes)
+        with seed_initial_weights(seed):
             start = build_start(
-                task, X.shape[1], classes, data.y[every], None if weight is None else data.sample_weight[every],
+                task, data.x.shape[1], classes, data.y[every], None if weight is None else data.sample_weight[every],
                 settings.hidden_layer_sizes, settings.learning_rate, self.model,
+                None if hidden is None else hidden.inputs,
             )  # fmt: skip
-            rules, adaptive = self._rules(start, X.shape[1])
+            rules, adaptive = self._rules(start, owners)
             path = solve_path(
                 start, rules, data, replicas,
                 executor=check_executor("auto"),
@@ -105,19 +150,14 @@ class PathEstimator(BaseEstimator):
                 ),
                 checkpoint=None,
                 report=lambda share: None,
+                held_groups=None if hidden is None else hold_hidden_columns(start, rules, hidden, 1),
             )  # fmt: skip
-            self.path_ = best_stage(path) if self.selection == "best" else path
-            self.strength_ = self.path_.best_strength if self.selection == "best" else self.path_.one_se_strength
-            self.model_ = self.path_.model(self.strength_)
-        self.n_iter_ = int(row_at(self.path_, self.strength_)["settled"])
-        self.feature_mask_ = None
-        if self.path_.lanes.features is not None:
-            self.feature_mask_ = np.isin(np.arange(X.shape[1]), self.path_.features(self.strength_))
-        return self
+        return replace(fitted, last=path, path=best_stage(path) if self.selection == "best" else path)
 
     def _settings(self) -> Settings:
-        if self.selection not in ("best", "one_se"):
-            raise ValueError(f"selection must be 'best' or 'one_se', got {self.selection!r}.")
+        if self.selection not in ("best", "one_se", "stable"):
+            raise ValueError(f"selection must be 'best', 'one_se' or 'stable', got {self.selection!r}.")
+        check_encoding(self.encoding)
         if isinstance(self.cv, tuple):
             raise ValueError("cv must be a number, a scikit-learn splitter or a list of pairs, got a tuple.")
         if not isinstance(self.hidden_layer_sizes, (list, tuple)):
@@ -129,14 +169,14 @@ class PathEstimator(BaseEstimator):
             learning_rate=self.learning_rate,
         )
 
-    def _rules(self, start: keras.Model, features: int) -> tuple[list[Rule], int]:
+    def _rules(self, start: keras.Model, owners: list[str]) -> tuple[list[Rule], int]:
         """Return the rules and the number of adaptive stages."""
         if self.penalty is None:
             raise ValueError("penalty must be a name such as 'l2', a penalty, a rule or a list of them, got None.")
         if self.penalty == DROPOUT:
             raise ValueError("penalty='dropout' is only for poise.run_study. Pass a penalty such as 'l2'.")
         if isinstance(self.penalty, str):
-            rules = make_rules(self.penalty, start, [*map(str, range(features))])
+            rules = make_rules(self.penalty, start, owners)
             default = get_penalty(self.penalty).adaptive
         else:
             rules, default = check_rules(start, self.penalty), 0
@@ -145,23 +185,31 @@ class PathEstimator(BaseEstimator):
         return rules, adaptive
 
     def _stack(
-        self, X: np.ndarray, y: np.ndarray, task: str, weight: np.ndarray | None, replicas: list[Replica]
-    ) -> tuple[Data, list[Replica]]:
-        """Return the rows as each fold sees them, block by block, and the replicas; the last block has all rows."""
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        task: str,
+        weight: np.ndarray | None,
+        replicas: list[Replica],
+        encoding: str,
+    ) -> tuple[Data, list[Replica], "_Fit"]:
+        """Return the rows as each fold sees them, block by block, the replicas, and what was fitted to all rows.
+
+        The last block has all rows.
+        """
         blocks = len(replicas) // self.n_init
         xs, ys, weights = [], [], []
+        center, scale = 0.0, 1.0
+        encoder = ArrayEncoder(encoding, self.standardize).fit(X, weight)
         for replica in replicas[:blocks]:
             fold_weight = None if weight is None else weight[replica.train]
-            self.scaler_ = None
-            if self.standardize:
-                self.scaler_ = StandardScaler().fit(X[replica.train])
-                if fold_weight is not None:
-                    fit_scaler(self.scaler_, X[replica.train], fold_weight)
-                set_constants_to_zero(self.scaler_)
+            of_fold = encoder
+            if len(replica.held):
+                of_fold = ArrayEncoder(encoding, self.standardize).fit(X[replica.train], fold_weight)
             values = y
             if task == "regression":
-                values, self.center_, self.scale_ = standardize(y, replica.train, fold_weight)
-            xs.append(self._inputs(X))
+                values, center, scale = standardize(y, replica.train, fold_weight)
+            xs.append(of_fold.transform(X, encoder))
             ys.append(values)
             if weight is not None:
                 weights.append(scale_to_mean_one(weight, replica))
@@ -174,19 +222,37 @@ class PathEstimator(BaseEstimator):
             for replica, at in zip(replicas, starts, strict=True)
         ]
         stacked_weight = np.concatenate(weights) if weights else None
-        names = None if names is None else tuple(names)
-        return Data(np.concatenate(xs), targets, stacked_weight, blocks * len(X), names), moved
-
-    def _inputs(self, X: np.ndarray) -> np.ndarray:
-        """Return the network's inputs."""
-        x = X if self.scaler_ is None else self.scaler_.transform(X)
-        return np.clip(x, -LARGEST, LARGEST).astype("float32")
+        if names is not None:
+            names = tuple(
+                f"{names[owner]}{' piece' if is_piece else ''}"
+                for owner, is_piece in zip(encoder.owners, encoder.is_piece, strict=True)
+            )
+        data = Data(np.concatenate(xs), targets, stacked_weight, blocks * len(X), names)
+        return data, moved, _Fit(encoder, center, scale)
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Return (rows, outputs) of the network."""
         check_is_fitted(self)
-        x = self._inputs(np.asarray(validate_data(self, X, dtype=FLOATS, reset=False)))
+        x = self.encoder_.transform(np.asarray(validate_data(self, X, dtype=FLOATS, reset=False)))
         return predict_outputs(self.model_, x)
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """What was fitted to all rows with one encoding.
+
+    Args:
+        encoder: The encoder of the features.
+        center, scale: What standardizes the target; 0 and 1 except in regression.
+        last: The path of the last adaptive stage. Default: `None`, before it is trained.
+        path: The stage that is used. Default: `None`, before it is trained.
+    """
+
+    encoder: ArrayEncoder
+    center: float
+    scale: float
+    last: Any = None
+    path: Any = None
 
 
 def check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:

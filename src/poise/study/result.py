@@ -150,7 +150,7 @@ class Study:
             return self._findings.results
         table = pd.DataFrame(list_networks(self.description)).drop(columns=list(NOT_RESULTS))
         table = table.set_index("candidate")
-        numbers = table.columns.difference(["title", "score_name", "zeros"])
+        numbers = table.columns.difference(["title", "encoding", "score_name", "zeros"])
         return table.astype(dict.fromkeys(numbers, "float64"))
 
     @property
@@ -192,7 +192,7 @@ class Study:
         *,
         delimiter: str | None = None,
         decimal: str | None = None,
-        encoding: str | None = None,
+        text_encoding: str | None = None,
         sheet: str | int | None = None,
         skip_rows: int | None = None,
         comment: str | None = None,
@@ -205,7 +205,7 @@ class Study:
             delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
             decimal: Decimal mark of numbers in text. Default: `None`, the one of the study, or of `data` if its numbers
                 cannot be read otherwise.
-            encoding: Text encoding of a CSV file. Default: `None`, which detects it.
+            text_encoding: Text encoding of a CSV file. Default: `None`, which detects it.
             sheet: Sheet of an Excel file: its name, or its number, from 1. Default: `None`, as in the study.
             skip_rows: Number of lines above the column names of a CSV or Excel file. Default: `None`, as in the study.
             comment: Character that starts a comment in a CSV file. Default: `None`, as in the study.
@@ -217,7 +217,7 @@ class Study:
         Raises:
             DataError: If a column is missing, or holds values of another kind than in the study.
         """
-        options = FileOptions(delimiter, encoding, sheet, skip_rows, comment)
+        options = FileOptions(delimiter, text_encoding, sheet, skip_rows, comment)
         if isinstance(data, str | os.PathLike):
             settings = self.description["settings"]
             recorded = FileOptions(**{option: settings.get(option) for option in RECORDED_OPTIONS})

@@ -16,21 +16,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import keras
 import numpy as np
 
 from poise.compaction.inputs import read_inputs
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import check_executor
-from poise.path.models import seed_initial_weights
 from poise.study.candidates.dropout import check_dropout
-from poise.study.candidates.network import ModelFunction, build_start
+from poise.study.candidates.encodings import EncodedNetworks
+from poise.study.candidates.network import ModelFunction
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, get_penalty
 from poise.study.candidates.scoring import make_candidate, make_selection, score_references
 from poise.study.candidates.training import WITHOUT_PENALTY, PathTrainer, Progress
-from poise.study.columns.folds import Folds, encode_folds
+from poise.study.columns.encoding import AUTO, STANDARD
 from poise.study.columns.text_rules import check_missing
-from poise.study.encoded_rows import encode_test_rows
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Findings, Reference, choose_saved, choose_selector, is_regularized
 from poise.study.headers import as_name, as_names, as_types
@@ -41,10 +39,10 @@ from poise.study.predicted_rows import make_predicted_rows
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
 from poise.study.result import Study
-from poise.study.settings import NO_PENALTY, Settings
+from poise.study.settings import DEFAULT_SELECTION, NO_PENALTY, Settings
 from poise.study.sources import Source
 from poise.study.splits import note_split, split_folds, split_test_rows
-from poise.study.tables import Table, read
+from poise.study.tables import read
 from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
 
@@ -73,12 +71,14 @@ def run_study(
     seed: int = 0,
     delimiter: str | None = None,
     decimal: str | None = None,
-    encoding: str | None = None,
+    text_encoding: str | None = None,
     sheet: str | int | None = None,
     skip_rows: int | None = None,
     comment: str | None = None,
     missing: Sequence[str] | None = None,
     sparse: bool = False,
+    encoding: str = AUTO,
+    selection: str = DEFAULT_SELECTION,
     executor: str | RayCluster = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -127,7 +127,7 @@ def run_study(
         delimiter: Character between the fields of a CSV file. Default: `None`, which detects it.
         decimal: Decimal mark of numbers in text, `"."` or `","`, the same for the whole table. Default: `None`, which
             detects it.
-        encoding: Text encoding of a CSV file. Default: `None`, which detects it.
+        text_encoding: Text encoding of a CSV file. Default: `None`, which detects it.
         sheet: Sheet of an Excel file: its name, or its number, from 1. Default: `None`, the first sheet.
         skip_rows: Number of lines above the column names of a CSV or Excel file. Default: `None`, no line.
         comment: Character that starts a comment in a CSV file; the rest of the line is ignored. Default: `None`, no
@@ -137,6 +137,14 @@ def run_study(
             ones.
         sparse: Whether to save the network of the selected columns instead of the chosen one. Predictions then need
             only these columns. Default: `False`.
+        encoding: How columns of numbers enter the networks: `"standard"` (one standardized number) or `"piecewise"`,
+            which adds piecewise-linear encodings: their pieces enter by a skip connection, and the hidden layers read
+            the standardized numbers. The network is then a sum of one curve per column and of interactions; without
+            hidden layers, an additive model. Default: `"auto"`: piecewise for the penalties that drop columns,
+            standard for the others. The folds compare them.
+        selection: Which columns are selected: `"default"` or, stricter, `"stable"`, by the smallest strength at which
+            every selected column is kept in at least 80% of the trainings (folds and initial weights). Default:
+            `"default"`, by `selection_strength` of the path.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
@@ -167,7 +175,8 @@ def run_study(
         names, choose, hidden_layer_sizes,
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, as_names(drop, "drop"), as_names(keep, "keep"),
-        as_types(types), delimiter, decimal, encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
+        as_types(types), delimiter, decimal, text_encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
+        encoding, selection,
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -179,64 +188,53 @@ def run_study(
     table = read(
         data, as_name(target), task=task, drop=settings.drop, keep=settings.keep, groups=as_name(groups),
         time=as_name(time_column), weight=as_name(weight), types=settings.types, delimiter=delimiter, decimal=decimal,
-        encoding=encoding, sheet=sheet, skip_rows=skip_rows, comment=comment, missing=missing,
+        text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows, comment=comment, missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
     table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test), *notes))
-    rows = encode_folds(table, training, split_folds(table, training, cv, seed))
-    start = _build_start(table, rows, settings, model)
+    networks = EncodedNetworks(table, training, testing, split_folds(table, training, cv, seed), settings, model)
+    start, rows = networks.of(NO_PENALTY).start, networks.of(NO_PENALTY).rows
     if sparse and read_inputs(start, start.get_weights()) is None:
         raise DataError(
             f"sparse needs a network whose selected columns are known; poise cannot determine which inputs "
             f"{start.name!r} reads. Use dense layers, or turn it off.",
             "sparse",
         )
-    test_rows = encode_test_rows(table, testing, rows, seed)
     held_rows = find_held_out_rows(table, training, rows, start.output_shape[-1])
-    trainer = PathTrainer(start, rows, settings, checked, checkpoint, report, held_rows.most_rows)
+    trainer = PathTrainer(networks, settings, checked, checkpoint, report, held_rows.most_rows)
     candidates: list[Candidate] = []
     for name in (*WITHOUT_PENALTY, *settings.penalties):
         baseline = candidates[0].row_scores if candidates else None
-        candidates.append(make_candidate(name, trainer.path(name), rows, test_rows, baseline, held_rows))
+        candidates.append(make_candidate(name, trainer.path(name), networks.of(name), baseline, held_rows))
     release_predictions(stage for candidate in candidates for stage in candidate.stages)
-    references = score_references(table, rows, test_rows, held_rows, candidates[0].row_scores)
+    references = score_references(table, networks[STANDARD], held_rows, candidates[0].row_scores)
     selector = choose_selector(candidates)
-    selection = make_selection(selector, rows, test_rows, candidates[0].row_scores)
+    of_selector = None if selector is None else networks.of(selector.name)
+    of_selection = make_selection(selector, of_selector, candidates[0].row_scores)
     chosen, verdict = _choose(candidates, references, held_rows, settings)
     watched = {
-        candidate.name: watch_training(candidate.stage, candidate.strength, candidate.model, start)
+        candidate.name: watch_training(
+            candidate.stage, candidate.strength, candidate.model, networks.of(candidate.name).start
+        )
         for candidate in candidates
         if candidate.name in (NO_PENALTY, chosen)
     }
-    saved = choose_saved(next(each for each in candidates if each.name == chosen), candidates, selection, settings)
+    saved = choose_saved(next(each for each in candidates if each.name == chosen), candidates, of_selection, settings)
     selected = () if selector is None else selector.selected or ()
+    saved_rows = networks[saved.encoder.encoding].test_rows
     importance, effects = measure_importance(
-        saved.model, test_rows, rows.encoder, table.classes, saved.columns, selected, seed
+        saved.model, saved_rows, saved.encoder, table.classes, saved.columns, selected, seed
     )  # fmt: skip
-    outputs, scorer = predict_outputs(saved.model, test_rows.x), test_rows.scorer
+    outputs, scorer = predict_outputs(saved.model, saved_rows.x), saved_rows.scorer
     predicted = make_predicted_rows(scorer, outputs, bool(table.classes), rows.center, rows.scale)
     metrics = measure_predictions(scorer.task, scorer.y, outputs, scorer.weight, rows.scale)
     report(1.0, "done")
     findings = Findings(
-        table, settings, tuple(candidates), chosen, selection, importance, effects, predicted, rows.encoder,
+        table, settings, tuple(candidates), chosen, of_selection, importance, effects, predicted,
         rows.center, rows.scale, {"training": len(training), "test": len(testing)}, watched, references, verdict,
         metrics, time.perf_counter() - start_time,
     )  # fmt: skip
-    return Study(describe(findings), findings.compact_model, rows.encoder, findings=findings)
-
-
-def _build_start(
-    table: Table, rows: Folds, settings: Settings, model: str | ModelFunction | None
-) -> keras.Model:  # fmt: skip
-    every = rows.replicas[-1].train
-    if model is not None:  # a custom function may use any generator
-        keras.utils.set_random_seed(settings.seed)
-    with seed_initial_weights(settings.seed):
-        return build_start(
-            table.task, rows.x.shape[1], len(table.classes), rows.y[every],
-            None if rows.weight is None else rows.weight[every], settings.hidden_layer_sizes, settings.learning_rate,
-            model,
-        )  # fmt: skip
+    return Study(describe(findings), findings.compact_model, findings.encoder, findings=findings)
 
 
 def _choose(

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, selects_columns
+from poise.study.columns.encoding import AUTO, check_encoding
 from poise.study.errors import DataError
 
 NO_PENALTY = "none"
 """The name of the baseline: no penalty, with early stopping."""
 FULL_TRAINING = "full_training"
 """The name of the network without a penalty that takes all steps. It is shown, and never chosen."""
+DEFAULT_SELECTION, STABLE_SELECTION = "default", "stable"
+"""How columns are selected."""
 SELECTION = "selection"
 """The name of the network of the selected columns, if it is another one than the candidate's that predicts."""
 
@@ -38,14 +41,17 @@ class Settings:
     types: Mapping[str, str] = field(default_factory=dict)
     delimiter: str | None = None
     decimal: str | None = None
-    encoding: str | None = None
+    text_encoding: str | None = None
     sheet: str | int | None = None
     skip_rows: int | None = None
     comment: str | None = None
     missing: tuple[str, ...] | None = None
     sparse: bool = False
+    encoding: str = AUTO
+    selection: str = DEFAULT_SELECTION
 
     def __post_init__(self) -> None:
+        check_encoding(self.encoding)
         known = sorted({NO_PENALTY, *self.penalties})
         limits = {
             "hidden_layer_sizes": (
@@ -59,6 +65,10 @@ class Settings:
             "learning_rate": (0.0 < self.learning_rate < float("inf"), "be positive and finite, such as 0.01"),
             "test": (0.0 < self.test < 1.0, "lie between 0 and 1, such as 0.2"),
             "seed": (0 <= self.seed < 2**32, "lie between 0 and 2**32 - 1"),
+            "selection": (
+                self.selection in (DEFAULT_SELECTION, STABLE_SELECTION),
+                f"be {DEFAULT_SELECTION!r} or {STABLE_SELECTION!r}",
+            ),
             "choose": (self.choose is None or self.choose in known, f"be one of {', '.join(known)}"),
         }
         for name, (is_allowed, demand) in limits.items():

@@ -78,7 +78,7 @@ def read(
     types: Mapping[str, str] | None = None,
     delimiter: str | None = None,
     decimal: str | None = None,
-    encoding: str | None = None,
+    text_encoding: str | None = None,
     sheet: str | int | None = None,
     skip_rows: int | None = None,
     comment: str | None = None,
@@ -100,7 +100,7 @@ def read(
         weight: A column of sample weights; rows of weight 0 are left out. Default: `None`.
         types: For some columns, what they are read as: `"categorical"`, `"numeric"`, `"date"`, `"text"` (categories if
             the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which detects it.
-        delimiter, encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
+        delimiter, text_encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
         decimal: The decimal mark of numbers in text, `"."` or `","`. Default: `None`, which finds the one of the table.
         missing: Texts that stand for a missing value, besides the usual ones; `[]` for the empty text only. Default:
             `None`.
@@ -119,7 +119,7 @@ def read(
     """
     if task is not None and task not in TASKS:
         raise DataError(f"task must be one of {', '.join(TASKS)}, got {task!r}. Omit it to infer it.", "task")
-    options = FileOptions(delimiter, encoding, sheet, skip_rows, comment)
+    options = FileOptions(delimiter, text_encoding, sheet, skip_rows, comment)
     types = types or {}
     name, text, frame = load(source, options)
     target = target or _default_target(text, frame)

@@ -1,6 +1,7 @@
 """Dropout as a candidate of a study: the network with dropout after each hidden layer, and a path over its rate."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -59,16 +60,28 @@ def add_dropout(network: keras.Model, seed: int) -> keras.Model:
         network: What `build_network` returned, compiled.
         seed: The seed of the dropout.
     """
-    *hidden, last = [type(layer).from_config(layer.get_config()) for layer in network.layers]
-    layers = [keras.Input(network.input_shape[1:])]
-    for number, layer in enumerate(hidden, 1):
-        layers += [layer, LaneDropout(seed=dropout_seed(seed, number), name=f"dropout_{number}")]
-    copy = keras.Sequential([*layers, last], name=network.name)
+
+    def call_layer(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        output = layer(*args, **kwargs)
+        prefix, _, number = layer.name.partition("_")
+        return output if prefix != "hidden" else _make_layer(seed, int(number))(output)
+
+    if isinstance(network, keras.Sequential):
+        *hidden, last = [type(layer).from_config(layer.get_config()) for layer in network.layers]
+        pairs = [(layer, _make_layer(seed, number)) for number, layer in enumerate(hidden, 1)]
+        layers = [layer for pair in pairs for layer in pair]
+        copy = keras.Sequential([keras.Input(network.input_shape[1:]), *layers, last], name=network.name)
+    else:
+        copy = keras.models.clone_model(network, call_function=call_layer)
     optimizer = inner_optimizer(network)
     copy.compile(optimizer=type(optimizer).from_config(optimizer.get_config()), loss=network.loss)
     for variable, value in zip(copy.trainable_variables, network.trainable_variables, strict=True):
         variable.assign(value)
     return copy
+
+
+def _make_layer(seed: int, number: int) -> LaneDropout:
+    return LaneDropout(seed=dropout_seed(seed, number), name=f"dropout_{number}")
 
 
 def dropout_seed(seed: int, number: int) -> int:

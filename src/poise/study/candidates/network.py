@@ -21,6 +21,7 @@ def build_start(
     hidden: Sequence[int],
     learning_rate: float,
     model: str | ModelFunction | None = None,
+    hidden_inputs: np.ndarray | None = None,
 ) -> keras.Model:
     """Return the compiled network from which every training starts, by `build_network` or a custom function.
 
@@ -33,14 +34,15 @@ def build_start(
         hidden: The units of each hidden layer.
         learning_rate: Adam's learning rate, unless a custom model is compiled.
         model: A custom model, as for `poise.run_study`. Default: `None`.
+        hidden_inputs: As for `build_network`. Default: `None`.
 
     Raises:
         DataError: If the custom model cannot be used.
     """
     outputs = classes if task == "multiclass" else 1
     if model is None:
-        network = build_network(inputs, outputs, hidden, task)
-        network.layers[-1].bias.assign(initial_bias(task, y, outputs, weight))
+        network = build_network(inputs, outputs, hidden, task, hidden_inputs)
+        network.get_layer("output").bias.assign(initial_bias(task, y, outputs, weight))
     else:
         network = _build_custom(model, inputs, outputs)
     optimizer = getattr(network, "optimizer", None) or keras.optimizers.Adam(learning_rate)
@@ -52,17 +54,38 @@ def build_start(
     return network
 
 
-def build_network(inputs: int, outputs: int, hidden: Sequence[int], task: str) -> keras.Model:
-    """Return dense ReLU layers and an output layer: a number, a logit, one logit per class, or a mean count."""
+def build_network(
+    inputs: int, outputs: int, hidden: Sequence[int], task: str, hidden_inputs: np.ndarray | None = None
+) -> keras.Model:
+    """Return dense ReLU layers and an output layer: a number, a logit, one logit per class, or a mean count.
+
+    Args:
+        inputs: The number of inputs.
+        outputs: The number of outputs.
+        hidden: The units of each hidden layer.
+        task: As for `build_start`.
+        hidden_inputs: The positions of the inputs that the hidden layers read. The outputs are then the sum of theirs
+            and of a linear skip connection from all inputs, the layer `curves`: with a piecewise-linear encoding, a
+            curve of every column. Default: `None`, for hidden layers that read all inputs, and no skip connection.
+    """
     layers = [
         keras.layers.Dense(units, activation="relu", kernel_initializer="glorot_normal", name=f"hidden_{number}")
         for number, units in enumerate(hidden, 1)
     ]
-    last = keras.layers.Dense(
-        outputs, activation="exponential" if task == "counts" else None, kernel_initializer="glorot_normal",
-        name="output",
-    )  # fmt: skip
-    return keras.Sequential([keras.Input((inputs,), name="inputs"), *layers, last], name="network")
+    activation = "exponential" if task == "counts" else None
+    start = keras.Input((inputs,), name="inputs")
+    if hidden_inputs is None or not hidden:
+        last = keras.layers.Dense(outputs, activation=activation, kernel_initializer="glorot_normal", name="output")
+        return keras.Sequential([start, *layers, last], name="network")
+    x = keras.ops.take(start, np.asarray(hidden_inputs).tolist(), axis=1)
+    for layer in layers:
+        x = layer(x)
+    last = keras.layers.Dense(outputs, kernel_initializer="glorot_normal", name="output")
+    curves = keras.layers.Dense(outputs, use_bias=False, kernel_initializer="zeros", name="curves")
+    x = keras.layers.Add(name="sum")([last(x), curves(start)])
+    if activation:
+        x = keras.layers.Activation(activation, name="mean")(x)
+    return keras.Model(start, x, name="network")
 
 
 def make_loss(task: str) -> keras.losses.Loss:

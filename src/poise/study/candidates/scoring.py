@@ -7,16 +7,15 @@ import numpy as np
 import pandas as pd
 
 from poise.path.result import RegularizationPath
-from poise.study.candidates.choice import best_stage, row_at
+from poise.study.candidates.choice import best_stage, read_columns, row_at, stable_strength
+from poise.study.candidates.encodings import EncodedNetwork
 from poise.study.candidates.references import REFERENCES, fit_reference
 from poise.study.candidates.training import WITHOUT_PENALTY, title_of
-from poise.study.columns.folds import Folds
-from poise.study.encoded_rows import EncodedRows
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Reference
 from poise.study.held_out import HeldOutRows, held_out_losses
 from poise.study.scores import Estimate, RowScores, score_rows
-from poise.study.settings import FULL_TRAINING, SELECTION
+from poise.study.settings import FULL_TRAINING, SELECTION, STABLE_SELECTION
 from poise.study.tables import Table
 
 UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
@@ -25,8 +24,7 @@ UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 def make_candidate(
     name: str,
     path: RegularizationPath,
-    rows: Folds,
-    test_rows: EncodedRows,
+    network: EncodedNetwork,
     baseline: RowScores | None,
     held_rows: HeldOutRows,
 ) -> Candidate:
@@ -35,8 +33,7 @@ def make_candidate(
     Args:
         name: Its name.
         path: Its path.
-        rows: The training rows.
-        test_rows: The test rows.
+        network: The network of the path, with its rows.
         baseline: The losses of the baseline on the test rows; `None` for the baseline itself.
         held_rows: The held-out rows.
 
@@ -48,18 +45,20 @@ def make_candidate(
         losses = None if name == FULL_TRAINING else held_out_losses(held_rows, [*path.stages, path])
     except ValueError as error:
         raise DataError(f"{title_of(name)}: {error}") from None
-    candidate = _score_network(name, title_of(name), path, stage, stage.best_strength, rows, test_rows, baseline)
+    candidate = _score_network(name, title_of(name), path, stage, stage.best_strength, network, baseline)
     return replace(candidate, held_out=losses)
 
 
-def make_selection(
-    selector: Candidate | None, rows: Folds, test_rows: EncodedRows, baseline: RowScores
-) -> Candidate | None:
+def make_selection(selector: Candidate | None, network: EncodedNetwork | None, baseline: RowScores) -> Candidate | None:
     """Return the network of the selected columns, unless it is the one that predicts."""
-    if selector is None or (selector.stage is selector.path and selector.strength == selector.selection_strength):
+    if (
+        selector is None
+        or network is None
+        or (selector.stage is selector.path and selector.strength == selector.selection_strength)
+    ):
         return None
     title, path = f"{selector.title}, selected columns", selector.path
-    return _score_network(SELECTION, title, path, path, selector.selection_strength, rows, test_rows, baseline)
+    return _score_network(SELECTION, title, path, path, selector.selection_strength, network, baseline)
 
 
 def _score_network(
@@ -68,27 +67,32 @@ def _score_network(
     path: RegularizationPath,
     stage: RegularizationPath,
     strength: float,
-    rows: Folds,
-    test_rows: EncodedRows,
+    network: EncodedNetwork,
     baseline: RowScores | None,
 ) -> Candidate:
     """Return the network of a strength of a stage, with its scores."""
-    row, scorer, owners = row_at(stage, strength), test_rows.scorer, rows.encoder.owners
-    selection_strength = path.best_strength if path.stages or name in WITHOUT_PENALTY else path.one_se_strength
-    selected, stability = _select_columns(path, selection_strength, owners)
+    row, scorer, encoder = row_at(stage, strength), network.test_rows.scorer, network.rows.encoder
+    if name in WITHOUT_PENALTY:
+        selection_strength = path.best_strength
+    elif network.selection == STABLE_SELECTION:
+        selection_strength = stable_strength(path, encoder.owners)
+    else:
+        selection_strength = path.selection_strength
+    selected, stability = _select_columns(path, selection_strength, encoder.owners)
     model = stage.model(strength)
-    scores = test_rows.score(model)
+    scores = network.test_rows.score(model)
     return Candidate(
-        name, title, path, stage, strength, _select_columns(stage, strength, owners)[0],
+        name, title, path, stage, strength, encoder, _select_columns(stage, strength, encoder.owners)[0],
         selection_strength, selected, stability, float(row["val_loss"]), float(row["val_se"]), model, scores,
         scorer.loss(scores), scorer.score(scores), UNKNOWN if baseline is None else scorer.gain(scores, baseline), None,
     )  # fmt: skip
 
 
 def score_references(
-    table: Table, rows: Folds, test_rows: EncodedRows, held_rows: HeldOutRows, baseline: RowScores
+    table: Table, network: EncodedNetwork, held_rows: HeldOutRows, baseline: RowScores
 ) -> tuple[Reference, ...]:  # fmt: skip
-    """Fit the reference models, and score them on the same rows as the networks."""
+    """Fit the reference models, and score them on the same rows as the networks, with numbers standardized."""
+    rows, test_rows = network.rows, network.test_rows
     references, scorer = [], test_rows.scorer
     for model in REFERENCES:
         fit = fit_reference(model, table.task, rows, test_rows.x, len(table.classes))
@@ -108,10 +112,11 @@ def _select_columns(
     path: RegularizationPath, strength: float, owners: Sequence[str]
 ) -> tuple[tuple[str, ...] | None, pd.Series | None]:
     """The columns that the network of a strength reads, and for each column the share of its lanes that read it."""
-    features = path.lanes.features
-    if features is None:
+    is_read = read_columns(path, owners)
+    if is_read is None:
         return None, None
-    at = int(np.argmin(np.abs(path.strengths - strength)))
-    is_read = pd.DataFrame(features[:, at].astype(bool).T, index=[*owners]).groupby(level=0, sort=False).any()
+    at = path.strengths[int(np.argmin(np.abs(path.strengths - strength)))]
+    nearest = is_read.index.get_level_values("strength").to_numpy()
+    lanes = is_read[np.isclose(nearest, at, rtol=1e-6, atol=0.0)]
     selected = set(np.asarray(owners)[path.features(strength)])
-    return tuple(column for column in is_read.index if column in selected), is_read.mean(axis=1)
+    return tuple(column for column in is_read.columns if column in selected), lanes.mean(axis=0)

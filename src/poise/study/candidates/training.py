@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-import keras
 import numpy as np
 
 from poise._keras_internals import without_tensorflow
@@ -16,8 +15,9 @@ from poise.path.training import Training
 from poise.penalties import L2
 from poise.rules.rule import PENALIZED_BY_DEFAULT, Rule
 from poise.study.candidates.dropout import add_dropout, dropout_rates
+from poise.study.candidates.encodings import EncodedNetwork, EncodedNetworks
 from poise.study.candidates.penalties import DROPOUT, find_shared_path, get_penalty, make_rules
-from poise.study.columns.folds import Folds
+from poise.study.candidates.screening import hold_hidden_columns
 from poise.study.errors import DataError
 from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 
@@ -38,8 +38,7 @@ class PathTrainer:
     """Train the paths of a study, each once, and report progress over all of them.
 
     Args:
-        start: The network from which every training starts.
-        rows: The training rows.
+        networks: The networks from which trainings start.
         settings: The settings of the study.
         executor: Where the paths are trained, as `check_executor` returns it.
         checkpoint: A folder for finished work, or `None`.
@@ -49,15 +48,14 @@ class PathTrainer:
 
     def __init__(
         self,
-        start: keras.Model,
-        rows: Folds,
+        networks: EncodedNetworks,
         settings: Settings,
         executor: str | RayCluster,
         checkpoint: str | os.PathLike[str] | None,
         report: Progress,
         predicted_rows: int,
     ) -> None:
-        self.start, self.rows, self.settings, self.predicted_rows = start, rows, settings, predicted_rows
+        self.networks, self.settings, self.predicted_rows = networks, settings, predicted_rows
         self.executor, self.checkpoint, self.report = executor, checkpoint, report
         names = dict.fromkeys(find_shared_path(name, settings.penalties) for name in settings.penalties)
         self.costs = dict.fromkeys(WITHOUT_PENALTY, BASELINE_COST)
@@ -65,10 +63,6 @@ class PathTrainer:
         self.total = sum(self.costs.values())
         self.finished = 0.0
         self.paths: dict[str, RegularizationPath] = {}
-        try:
-            self.group_rules = make_rules("group", start, rows.encoder.owners)
-        except DataError:  # the kernels that read the inputs of a custom network cannot be determined
-            self.group_rules = None
 
     def path(self, name: str) -> RegularizationPath:
         """Return the path of a candidate."""
@@ -85,7 +79,8 @@ class PathTrainer:
 
     @without_tensorflow()
     def _solve(self, name: str, title: str) -> RegularizationPath:
-        rows, settings, start = self.rows, self.settings, self.start
+        settings, network = self.settings, self.networks.of(name)
+        rows, start = network.rows, network.start
         strengths: int | np.ndarray = settings.strengths
         if name in WITHOUT_PENALTY:
             rules, strengths = [Rule(list(PENALIZED_BY_DEFAULT), L2())], np.array([0.0])
@@ -93,6 +88,9 @@ class PathTrainer:
             rules = make_rules(name, start, rows.encoder.owners)
         if name == DROPOUT:
             start, strengths = add_dropout(start, settings.seed), dropout_rates(settings.strengths)
+        held = None
+        if network.hidden is not None:
+            held = hold_hidden_columns(start, rules, network.hidden, settings.n_init)
         replicas = [replace(replica, seed=seed) for seed in range(settings.n_init) for replica in rows.replicas]
         return solve_path(
             start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), replicas,
@@ -104,5 +102,13 @@ class PathTrainer:
             training=Training.full_batch(settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING),
             checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
             predicted_rows=self.predicted_rows,
-            group_rules=None if name == DROPOUT else self.group_rules,  # it shares no program with the others
+            group_rules=None if name == DROPOUT else _group_rules(network),  # it shares no program with the others
+            held_groups=held,
         )  # fmt: skip
+
+
+def _group_rules(network: EncodedNetwork) -> list[Rule] | None:
+    try:
+        return make_rules("group", network.start, network.rows.encoder.owners)
+    except DataError:  # the kernels that read the inputs of a custom network cannot be determined
+        return None

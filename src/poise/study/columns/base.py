@@ -19,6 +19,8 @@ from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.columns.text_rules import TextRules
 
 CONSTANT = "the same value in every row"
+PIECE = "piece "
+"""How the parts of a `Key` begin that are pieces of a piecewise-linear encoding."""
 
 
 class Key(NamedTuple):
@@ -33,6 +35,11 @@ class Key(NamedTuple):
     column: str
     part: str
     category: str | None = None
+
+    @property
+    def is_piece(self) -> bool:
+        """Whether the input is a piece of a piecewise-linear encoding."""
+        return self.part.startswith(PIECE)
 
 
 @dataclass(frozen=True)
@@ -220,6 +227,17 @@ class ColumnKind(ABC):
 
     def used_parts(self, values: pd.Series) -> tuple[str, ...] | None:
         """Return the parts of a column that vary in the rows fitted on; `None` for all."""
+        return None
+
+    def takes_pieces(self, values: pd.Series) -> bool:
+        """Return whether a piecewise-linear encoding shows more of a column of the rows fitted on than one number."""
+        return False
+
+    def make_piecewise_transformer(self) -> BaseEstimator | None:
+        """Return a transformer of piecewise-linear encodings, not fitted, or `None` if the kind has no such encoding.
+
+        It takes the first place of every column in what `lay_out` returns.
+        """
         return None
 
     @abstractmethod

@@ -8,7 +8,10 @@ from sklearn.compose import ColumnTransformer
 
 from poise.study.columns.base import Column, ColumnKind, Key
 from poise.study.columns.kinds import KINDS, kind_named
+from poise.study.errors import DataError
 
+STANDARD, PIECEWISE, AUTO = "standard", "piecewise", "auto"
+ENCODINGS = (AUTO, STANDARD, PIECEWISE)
 LARGEST = float(np.finfo("float32").max)
 
 
@@ -17,6 +20,8 @@ class Encoder:
 
     Args:
         columns: The columns of the table; those set aside are ignored.
+        encoding: `"standard"`, or `"piecewise"`, which adds the pieces of columns of numbers after all other inputs.
+            Default: `"standard"`.
 
     Attributes:
         transformer: The `ColumnTransformer` that does it, made of scikit-learn's own parts. It takes columns by
@@ -40,7 +45,8 @@ class Encoder:
     owners: tuple[str, ...]
     keys: tuple[Key, ...]
 
-    def __init__(self, columns: Sequence[Column]) -> None:
+    def __init__(self, columns: Sequence[Column], encoding: str = STANDARD) -> None:
+        self.encoding = encoding
         self.columns = tuple(column for column in columns if column.is_used)
 
     def fit(self, features: pd.DataFrame, weight: np.ndarray | None = None) -> "Encoder":
@@ -61,6 +67,13 @@ class Encoder:
             taken = [place for name in names for place in _used_places(kind, features[name], places[name], layout)]
             kinds.append(kind)
             parts.append((f"{kind.name} {taken[0]}", kind.make_transformer(), taken))
+        if self.encoding == PIECEWISE:
+            for kind, names in self._groups():
+                taken = [places[name][0] for name in names if kind.takes_pieces(features[name])]
+                transformer = kind.make_piecewise_transformer()
+                if taken and transformer is not None:
+                    kinds.append(kind)
+                    parts.append((f"{kind.name} pieces {taken[0]}", transformer, taken))
         self.transformer = ColumnTransformer(parts, sparse_threshold=0.0)
         self.transformer.fit(laid_out)
         fitted = self.transformer.transformers_[: len(parts)]
@@ -82,6 +95,11 @@ class Encoder:
         with np.errstate(over="ignore"):
             x = np.asarray(self.transformer.transform(self._lay_out(features)[0]))
         return np.clip(x, -LARGEST, LARGEST).astype("float32")
+
+    @property
+    def other_inputs(self) -> np.ndarray:
+        """The positions of the inputs that are not pieces of a piecewise-linear encoding."""
+        return np.flatnonzero([not key.is_piece for key in self.keys])
 
     def kind_of(self, key: Key) -> ColumnKind:
         """Return the kind of the column that an input comes from."""
@@ -109,6 +127,16 @@ class Encoder:
                 blocks.append(block)
                 layout += keys
         return pd.concat(blocks, axis="columns").set_axis(range(len(layout)), axis="columns"), layout
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise DataError unless the encoding is one of `ENCODINGS`."""
+    if encoding not in ENCODINGS:
+        raise DataError(
+            f"encoding must be one of {', '.join(map(repr, ENCODINGS))}, got {encoding!r}. For the text encoding of a "
+            "CSV file, use text_encoding.",
+            "encoding",
+        )
 
 
 def _used_places(kind: ColumnKind, values: pd.Series, places: list[int], layout: list[Key]) -> list[int]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from poise.path.training import Replica
 from poise.study.columns.base import Key
-from poise.study.columns.encoding import Encoder
+from poise.study.columns.encoding import STANDARD, Encoder
 from poise.study.errors import DataError
 from poise.study.tables import Table
 from poise.study.weights import relative_weights, scale_to_mean_one
@@ -52,13 +52,16 @@ class Folds:
         return self.weight[-size:][positions % size].astype("float64")
 
 
-def encode_folds(table: Table, rows: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Folds:
+def encode_folds(
+    table: Table, rows: np.ndarray, pairs: list[tuple[np.ndarray, np.ndarray]], encoding: str = STANDARD
+) -> Folds:
     """Encode the training rows, once for every fold and once for all rows.
 
     Args:
         table: The table, as `poise.study.tables.read` returns it.
         rows: Positions in the table of the training rows; no other row is read.
         pairs: For each fold, positions within `rows`: the training rows and the held-out rows of the fold.
+        encoding: As for `Encoder`. Default: `"standard"`.
 
     Returns:
         The encoded rows.
@@ -77,14 +80,14 @@ def encode_folds(table: Table, rows: np.ndarray, pairs: list[tuple[np.ndarray, n
     size = len(rows)
     features = table.features.iloc[rows].reset_index(drop=True)
     weight = relative_weights(table.weight, rows)
-    encoder = Encoder(table.columns).fit(features, weight)
+    encoder = Encoder(table.columns, encoding).fit(features, weight)
     parts = [(fold, np.asarray(train), np.asarray(held)) for fold, (train, held) in enumerate(pairs)]
     parts.append((-1, np.arange(size), np.arange(0)))
     x = np.zeros((len(parts) * size, len(encoder.inputs)), "float32")
     replicas, weights = [], []
     for block, (fold, train, held) in enumerate(parts):
         fold_weight = None if weight is None else weight[train]
-        fold_encoder = encoder if fold < 0 else Encoder(table.columns).fit(features.iloc[train], fold_weight)
+        fold_encoder = encoder if fold < 0 else Encoder(table.columns, encoding).fit(features.iloc[train], fold_weight)
         start = block * size
         _encode_into(x[start : start + size], fold_encoder, features, encoder.keys)
         if weight is not None:

@@ -10,8 +10,9 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from poise.study.columns.base import Column, ColumnKind, Detected, Key, RawColumn, Texts, UnexpectedValueError
+from poise.study.columns.base import PIECE, Column, ColumnKind, Detected, Key, RawColumn, Texts, UnexpectedValueError
 from poise.study.columns.number_text import has_unit, parse_number, parse_plain_numbers
+from poise.study.columns.piecewise_encoder import PiecewiseLinearEncoder
 from poise.study.columns.text_rules import TextRules
 from poise.study.columns.tolerance import MOST_IGNORED_TEXTS, find_unreadable, note_missing
 from poise.study.columns.weighting import weigh_scaler
@@ -26,7 +27,8 @@ class NumberColumn(ColumnKind):
     """Numbers, as float64 with NaN for a missing value.
 
     Missing values become the median, with an input that marks them; the result is standardized. A column that is
-    constant in the rows fitted on is 0 in every row.
+    constant in the rows fitted on is 0 in every row. A piecewise-linear encoding adds the pieces of the column,
+    standardized as well, if it has more than two distinct values.
     """
 
     name = "number"
@@ -81,11 +83,22 @@ class NumberColumn(ColumnKind):
     def make_transformer(self) -> Pipeline:
         return make_scaler(marks_missing=True)
 
+    def takes_pieces(self, values: pd.Series) -> bool:
+        return values.nunique() > 2
+
+    def make_piecewise_transformer(self) -> Pipeline:
+        fill, scale = make_scaler(marks_missing=False).steps
+        return Pipeline([fill, ("pieces", PiecewiseLinearEncoder()), scale])
+
     def weigh(self, transformer: Any, values: pd.DataFrame, weight: np.ndarray) -> None:
         weigh_scaler(transformer, values, weight)
 
     def input_keys(self, transformer: Any, keys: Sequence[Key]) -> list[Key]:
         set_constants_to_zero(transformer.named_steps["scale"])
+        pieces = transformer.named_steps.get("pieces")
+        if pieces is not None:
+            groups = zip(keys, pieces.groups_, strict=True)
+            return [Key(key.column, f"{PIECE}{number}") for key, group in groups for number in range(1, len(group) + 1)]
         indicator = transformer.named_steps["fill"].indicator_
         missing = [] if indicator is None else [Key(keys[place].column, "missing") for place in indicator.features_]
         return [*keys, *missing]

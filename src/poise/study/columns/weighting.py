@@ -15,7 +15,7 @@ def weigh_scaler(pipeline: Pipeline, values: pd.DataFrame, weight: np.ndarray) -
     A row of weight 2 counts as two rows.
 
     Args:
-        pipeline: The pipeline, fitted to `values`.
+        pipeline: The pipeline, fitted to `values`. It may encode the values as pieces before it scales.
         values: (rows, columns).
         weight: (rows,) positive weights.
     """
@@ -23,7 +23,11 @@ def weigh_scaler(pipeline: Pipeline, values: pd.DataFrame, weight: np.ndarray) -
     columns = values.to_numpy("float64")
     for place in np.flatnonzero(~np.isnan(columns).all(axis=0)):
         fill.statistics_[place] = weighted_median(columns[:, place], weight)
-    fit_scaler(scale, fill.transform(values), weight)
+    filled = fill.transform(values)
+    pieces = pipeline.named_steps.get("pieces")
+    if pieces is not None:
+        filled = pieces.fit(filled, sample_weight=weight).transform(filled)
+    fit_scaler(scale, filled, weight)
 
 
 def fit_scaler(scaler: StandardScaler, values: np.ndarray, weight: np.ndarray) -> None:

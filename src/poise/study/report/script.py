@@ -85,7 +85,7 @@ def write_loading_script(study: Findings, folder: str | None = None) -> str:
     """Return a short script that loads the saved study, and predicts the rows that it was made from."""
     source, is_file = study.table.source, study.table.source not in READ_ONCE
     # The study remembers the other options.
-    options = {name: getattr(study.settings, name) for name in ("delimiter", "encoding")} if is_file else {}
+    options = {name: getattr(study.settings, name) for name in ("delimiter", "text_encoding")} if is_file else {}
     keywords = [f"{name}={_write_value(value, 0)}" for name, value in options.items() if value is not None]
     return _render(
         "load.py.j2",

@@ -48,7 +48,7 @@ class SelectionSection(Section):
             f"Two line charts over the strengths of {name_inside(selector)}: the size of each column, and the number "
             "of selected columns. The table below holds the numbers."
         )
-        sizes = column_sizes(selector, study.encoder.owners)
+        sizes = column_sizes(selector, selector.encoder.owners)
         plot = Plot("columns", draw_columns(study, selector), alternative, _make_legend(sizes))
         return {
             **shared,
@@ -66,7 +66,7 @@ def tabulate_columns(study: Findings) -> pd.DataFrame:
     table, selector = tabulate_importance(study).assign(size=np.nan), study.selector
     if selector is None:
         return table
-    sizes = column_sizes(selector, study.encoder.owners)
+    sizes = column_sizes(selector, selector.encoder.owners)
     at = int(np.argmin(np.abs(selector.path.strengths - selector.selection_strength)))
     table["size"] = sizes.iloc[:, at].reindex(table.index)
     return table.sort_values(["selected", "importance", "stability", "size"], ascending=False, kind="stable")
@@ -86,7 +86,7 @@ def column_sizes(candidate: Candidate, owners: Sequence[str]) -> pd.DataFrame:
 
 def draw_columns(study: Findings, selector: Candidate) -> go.Figure:
     """Draw the size of each column over the strengths, and the number of selected columns."""
-    sizes, x = column_sizes(selector, study.encoder.owners), selector.path.strengths
+    sizes, x = column_sizes(selector, selector.encoder.owners), selector.path.strengths
     figure = make_panels([["Size of each column", "Selected columns"]], "strength", "", shared="", columns=2)
     order = _order_by_size(sizes)
     gray = sizes.iloc[order[COLORED : COLORED + GRAY]]

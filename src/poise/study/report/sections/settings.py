@@ -4,6 +4,7 @@ from typing import Any
 
 from poise.path.tables import replica_table
 from poise.study.candidates.penalties import DROPOUT, get_penalty
+from poise.study.columns.encoding import PIECEWISE
 from poise.study.findings import Findings
 from poise.study.report.description import versions
 from poise.study.report.sections.base import Section
@@ -32,6 +33,8 @@ class SettingsSection(Section):
             "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
             "used": sum(column.is_used for column in columns),
             "inputs": len(study.encoder.inputs),
+            "piecewise": [each.title for each in study.candidates if each.encoder.encoding == PIECEWISE],
+            "is_piecewise": study.encoder.encoding == PIECEWISE,
             "outputs": study.saved.model.output_shape[-1],
             "trained": study.saved.model.count_params(),
             "saved": study.compact_model.count_params(),

@@ -1,0 +1,102 @@
+"""The networks that a study trains: one per encoding of the columns of numbers."""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from poise.path.models import seed_initial_weights
+from poise.study.candidates.network import ModelFunction, build_start
+from poise.study.candidates.penalties import PENALTIES
+from poise.study.candidates.screening import HiddenColumns, choose_hidden_columns
+from poise.study.columns.encoding import AUTO, PIECEWISE, STANDARD
+from poise.study.columns.folds import Folds, encode_folds
+from poise.study.encoded_rows import EncodedRows, encode_test_rows
+from poise.study.settings import Settings
+from poise.study.tables import Table
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedNetwork:
+    """The rows with one encoding, and the network that is trained on them.
+
+    Args:
+        start: The network from which every training starts.
+        rows: The training rows.
+        test_rows: The test rows.
+        hidden: The columns that the hidden layers read; `None` if they read all inputs.
+        selection: As in `Settings`.
+    """
+
+    start: keras.Model
+    rows: Folds
+    test_rows: EncodedRows
+    hidden: HiddenColumns | None
+    selection: str
+
+
+class EncodedNetworks:
+    """The networks of a study, by the encoding of columns of numbers.
+
+    With `encoding="auto"`, penalties that drop columns get the piecewise-linear encoding, if the network is the
+    built-in one and a column has more than two distinct numbers; the others get standardized numbers.
+
+    Args:
+        table: The table.
+        training, testing: Positions of the training rows and the test rows.
+        pairs: The folds, as `encode_folds` takes them.
+        settings: The settings.
+        model: A custom model, or `None`.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        training: np.ndarray,
+        testing: np.ndarray,
+        pairs: list[tuple[np.ndarray, np.ndarray]],
+        settings: Settings,
+        model: str | ModelFunction | None,
+    ) -> None:
+        self._table, self._training, self._testing, self._pairs = table, training, testing, pairs
+        self._settings, self._model = settings, model
+        self._networks: dict[str, EncodedNetwork] = {}
+
+    def __getitem__(self, encoding: str) -> EncodedNetwork:
+        if encoding not in self._networks:
+            self._networks[encoding] = self._build(encoding)
+        return self._networks[encoding]
+
+    def encoding_of(self, name: str) -> str:
+        """Return the encoding of a candidate."""
+        if self._settings.encoding != AUTO:
+            return self._settings.encoding
+        drops_columns = name in PENALTIES and PENALTIES[name].drops_columns
+        if not drops_columns or self._model is not None:
+            return STANDARD
+        has_pieces = any(key.is_piece for key in self[PIECEWISE].rows.encoder.keys)
+        return PIECEWISE if has_pieces else STANDARD
+
+    def of(self, name: str) -> EncodedNetwork:
+        """Return the network of a candidate."""
+        return self[self.encoding_of(name)]
+
+    def _build(self, encoding: str) -> EncodedNetwork:
+        table, settings = self._table, self._settings
+        rows = encode_folds(table, self._training, self._pairs, encoding)
+        hidden = None
+        if encoding == PIECEWISE and settings.hidden_layer_sizes and self._model is None:
+            is_piece = np.array([key.is_piece for key in rows.encoder.keys])
+            classes = len(table.classes)
+            hidden = choose_hidden_columns(rows.x, rows.y, rows.replicas, rows.encoder.owners, is_piece, classes)
+        every = rows.replicas[-1].train
+        if self._model is not None:  # a custom function may use any generator
+            keras.utils.set_random_seed(settings.seed)
+        with seed_initial_weights(settings.seed):
+            start = build_start(
+                table.task, rows.x.shape[1], len(table.classes), rows.y[every],
+                None if rows.weight is None else rows.weight[every], settings.hidden_layer_sizes,
+                settings.learning_rate, self._model, None if hidden is None else hidden.inputs,
+            )  # fmt: skip
+        test_rows = encode_test_rows(table, self._testing, rows, settings.seed)
+        return EncodedNetwork(start, rows, test_rows, hidden, settings.selection)

@@ -1,0 +1,153 @@
+"""Choose the columns that the hidden layers of a wide table read, in every fold by its own training rows.
+
+A skip connection reads all columns, so the hidden layers are needed for interactions only. With p columns there are
+p²/2 pairs, and random initial weights rarely find the pair that matters. Therefore, every column and every pair is
+scored by a correlation with the target, that of a value or of a product of two values, and the hidden layers read the
+columns with the highest scores. This is sure independence screening of main effects and of interactions.
+
+References:
+    Fan and Lv 2008, "Sure independence screening for ultrahigh dimensional feature space";
+    Fan, Kong, Li and Lv 2015, "Innovated interaction screening for high-dimensional nonlinear classification".
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from poise.path.training import Replica
+from poise.rules.members import path_of
+from poise.rules.rule import Rule
+
+MOST_COLUMNS = 64
+"""Columns that the hidden layers read in a fold. Tables with no more columns are not screened."""
+LARGEST = 3.0
+"""Larger standardized values are clipped, so that no single row decides."""
+BLOCK = 1024
+"""Values whose products with all others are computed at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenColumns:
+    """The columns that the hidden layers read.
+
+    Args:
+        inputs: The positions of their inputs, without pieces, ascending.
+        held: (replicas, columns read in some replica) whether a replica does not read the column at first.
+    """
+
+    inputs: np.ndarray
+    held: np.ndarray
+
+
+def choose_hidden_columns(
+    x: np.ndarray, y: np.ndarray, replicas: Sequence[Replica], owners: Sequence[str], is_piece: np.ndarray, classes: int
+) -> HiddenColumns:
+    """Return the columns that the hidden layers read.
+
+    Args:
+        x: (stacked rows, inputs) as `Folds.x`.
+        y: (stacked rows, 1) or (stacked rows,) as `Folds.y`.
+        replicas: The replicas, without further initial weights.
+        owners: The column of each input.
+        is_piece: (inputs,) whether an input is a piece of a piecewise-linear encoding.
+        classes: The number of classes; 0 if there are none.
+    """
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(owners))}
+    columns = np.array([numbers[name] for name in owners])
+    kept = np.ones((len(replicas), len(numbers)), bool)
+    if len(numbers) > MOST_COLUMNS:
+        for row, replica in enumerate(replicas):
+            targets = _standardize_targets(y[replica.train], classes)
+            kept[row] = screen_columns(x[replica.train], targets, columns, is_piece)
+    is_read = np.asarray(kept.any(axis=0))
+    return HiddenColumns(np.flatnonzero(is_read[columns] & ~is_piece), ~kept[:, is_read])
+
+
+def hold_hidden_columns(
+    start: keras.Model, rules: Sequence[Rule], hidden: HiddenColumns, n_init: int
+) -> dict[str, np.ndarray] | None:
+    """Return which groups of the first hidden kernel a path holds at zero in its first stage.
+
+    Args:
+        start: What `build_start` returned for the inputs of `hidden`.
+        rules: The rules of the path.
+        hidden: The columns that its hidden layers read.
+        n_init: The number of random initializations per fold.
+
+    Returns:
+        As `solve_path` takes it; `None` if every replica reads the same columns, or no penalty drops columns.
+    """
+    kernel = start.get_layer("hidden_1").kernel
+    drops_columns = any(hasattr(rule.penalty, "layout_of") and rule.applies_to(kernel) for rule in rules)
+    return {path_of(kernel): np.tile(hidden.held, (n_init, 1))} if drops_columns and hidden.held.any() else None
+
+
+def screen_columns(x: np.ndarray, targets: np.ndarray, columns: np.ndarray, is_piece: np.ndarray) -> np.ndarray:
+    """Return (columns,) whether a column is among the `MOST_COLUMNS` with the highest scores.
+
+    Half of them are the columns with the highest scores of their own. The others come from the pairs with the highest
+    scores.
+
+    Args:
+        x: (rows, inputs) encoded rows.
+        targets: (rows, outputs) standardized targets.
+        columns: (inputs,) the number of each input's column.
+        is_piece: (inputs,) whether an input is a piece.
+    """
+    values, owners = _make_values(x, columns, is_piece)
+    own = np.zeros(columns.max() + 1)
+    np.maximum.at(own, owners, np.square(values.T @ targets).max(axis=1))
+    kept = np.zeros(len(own), bool)
+    kept[np.argsort(-own, kind="stable")[: MOST_COLUMNS // 2]] = True
+    for pair in _rank_pairs(values, targets, owners):
+        if kept.sum() + (~kept[pair]).sum() > MOST_COLUMNS:
+            break
+        kept[pair] = True
+    return kept
+
+
+def _make_values(x: np.ndarray, columns: np.ndarray, is_piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return standardized values (rows, values) and their columns: the inputs, and a second one of columns with pieces.
+
+    The second one is the Legendre polynomial of degree 2 in the mean of the pieces, which is nearly a rank.
+    """
+    with_pieces = np.unique(columns[is_piece])
+    parts, owners = [np.clip(x[:, ~is_piece], -LARGEST, LARGEST)], [columns[~is_piece], with_pieces]
+    if len(with_pieces):
+        order = np.argsort(columns[is_piece], kind="stable")
+        starts = np.searchsorted(columns[is_piece][order], with_pieces)
+        rank = _standardize(np.add.reduceat(x[:, is_piece][:, order], starts, axis=1))
+        parts.append(np.square(rank))
+    return _standardize(np.concatenate(parts, axis=1)), np.concatenate(owners)
+
+
+def _standardize(values: np.ndarray) -> np.ndarray:
+    values = values - values.mean(axis=0)
+    spread = values.std(axis=0)
+    return values / np.where(spread > 0, spread, 1.0)
+
+
+def _standardize_targets(y: np.ndarray, classes: int) -> np.ndarray:
+    """Return (rows, outputs): one target per class if there are more than two classes."""
+    if classes > 2:
+        return _standardize((y.reshape(-1, 1) == np.arange(classes)).astype("float32"))
+    return _standardize(np.clip(_standardize(y.reshape(-1, 1)), -LARGEST, LARGEST))
+
+
+def _rank_pairs(values: np.ndarray, targets: np.ndarray, owners: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield pairs of columns, those with the highest scores first: n · r² of a product of two of their values."""
+    candidates: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    most = 8 * MOST_COLUMNS
+    for start in range(0, values.shape[1], BLOCK):
+        block = values[:, start : start + BLOCK]
+        scores = np.max([np.square((block * y[:, None]).T @ values) for y in targets.T], axis=0)
+        scores[owners[start : start + BLOCK][:, None] >= owners] = -1.0  # each pair once
+        best = np.argpartition(scores, -min(most, scores.size), axis=None)[-most:]
+        first, second = np.unravel_index(best, scores.shape)
+        candidates.append((scores[first, second], first + start, second))
+    scores, first, second = (np.concatenate(parts) for parts in zip(*candidates, strict=True))
+    for place in np.argsort(-scores, kind="stable"):
+        if scores[place] >= 0:
+            yield owners[[first[place], second[place]]]
