@@ -295,20 +295,24 @@ class Claims:
 
     def selection_strength(self, claim: str) -> None:
         table = self.selector.path.table
-        lowest = table["val_loss"].idxmin()
-        if claim == "the strength with the lowest held-out loss":
-            expected = table.loc[table["val_loss"] == table["val_loss"].min(), "strength"].max()
+        loss, lowest = table["val_loss"], table["val_loss"].idxmin()
+        within_error = table.loc[loss <= loss[lowest] + table.loc[lowest, "val_se"], "strength"].max()
+        if claim == "the largest strength whose held-out loss is within one standard error of the lowest":
+            expected = within_error
         else:
-            assert claim == "the largest strength whose held-out loss is within one standard error of the lowest"
-            limit = table.loc[lowest, "val_loss"] + table.loc[lowest, "val_se"]
-            expected = table.loc[table["val_loss"] <= limit, "strength"].max()
+            assert claim == "the largest strength that keeps 95% of the decrease of the held-out loss"
+            assert self.selector.path.stages
+            null = loss.iloc[-1]  # the largest strength, at which no column is left
+            expected = table.loc[null - loss >= 0.95 * (null - loss[lowest]), "strength"].max()
+            assert expected > within_error
         assert self.selector.selection_strength == pytest.approx(expected)
 
     def shares(self) -> dict[str, float]:
-        """The share of the training runs that read each column, whose inputs are one each here."""
-        features = self.selector.path.lanes.features
+        """The share of the training runs that read each column, by any of its inputs."""
+        features = np.asarray(self.selector.path.lanes.features, bool)
         at = int(np.argmin(np.abs(self.selector.path.strengths - self.selector.selection_strength)))
-        return dict(zip(self.findings.encoder.owners, features[:, at].mean(axis=0), strict=True))
+        owners = np.asarray(self.selector.encoder.owners)
+        return {name: features[:, at, owners == name].any(axis=1).mean() for name in dict.fromkeys(owners.tolist())}
 
     def stability(self, share: str, runs: str | None, is_selected: bool) -> None:
         chosen = [value for name, value in self.shares().items() if (name in self.selector.selected) == is_selected]

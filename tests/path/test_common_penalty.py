@@ -101,10 +101,12 @@ def names_of_programs() -> list[str]:
 
 
 class TestStudies:
-    def test_all_convex_penalties_share_one_program(self) -> None:
+    @pytest.mark.parametrize("encoding", ["standard", "piecewise"])
+    def test_all_convex_penalties_share_one_program(self, encoding) -> None:
         PROGRAMS.clear()
 
-        run_study(table(), "y", penalties=["l2", "l1", "group", "adaptive", "elasticnet", "sparse_group"], **COUNTS)
+        penalties = ["l2", "l1", "group", "adaptive", "elasticnet", "sparse_group"]
+        run_study(table(), "y", penalties=penalties, encoding=encoding, **COUNTS)
 
         names = names_of_programs()
         assert names.count("settle_segment") == 1

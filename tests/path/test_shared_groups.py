@@ -106,3 +106,29 @@ def test_groups_held_at_zero_stay_there_in_the_first_stage() -> None:
 
     sizes = next(size for name, size in path.lanes.sizes.items() if name == kernel.path)
     np.testing.assert_array_equal(sizes[:, 0] == 0, held)
+    for fold, row in ((0, 0), (None, 2)):
+        of_hidden = next(rule for rule in path.rules_at(1e-3, fold) if rule.select == ["hidden/kernel"])
+        np.testing.assert_array_equal(np.isinf(of_hidden.penalty.factors), held[row])
+
+
+def test_the_rules_of_an_adaptive_stage_count_all_weights_of_a_column() -> None:
+    keras.utils.set_random_seed(0)
+    model = skip_model(taken=(0, 1, 2))
+    x = np.random.default_rng(0).normal(size=(80, 6)).astype("float32")
+    path = poise.fit_path(
+        model, x, x[:, :1] + x[:, 1:2] ** 2, poise.input_sparsity(model, groups=GROUPS),
+        strengths=[1e-3, 1e-2], cv=2, adaptive=1, training=poise.Training.full_batch(60), progress=False,
+    )  # fmt: skip
+
+    by_path = {rule.select.split("/")[-2]: rule.penalty for rule in path.rules_at(1e-2)}
+
+    (before,) = path.stages
+    at = int(np.argmin(np.abs(before.strengths - before.best_strength)))
+    curves, hidden = (
+        next(size[2, at] for name, size in before.lanes.sizes.items() if f"{layer}/" in name)
+        for layer in ("curves", "hidden")
+    )
+    norms = np.hypot(curves, hidden)
+    expected = 1.03 / (norms / norms.max() + 0.03)
+    for layer in ("curves", "hidden"):
+        np.testing.assert_allclose(by_path[layer].factors, expected, rtol=1e-5)

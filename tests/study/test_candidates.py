@@ -30,7 +30,7 @@ def test_a_column_is_one_group_and_the_rest_has_l2() -> None:
 
     assert first.penalty.groups == [[0], [1, 2], [3]]
     assert first.penalty.factors.tolist() == [1.0, 1.0, 1.0]
-    assert rest.penalty.strength == 0.5
+    assert rest.penalty.strength == pytest.approx(0.15)
 
 
 def test_a_model_whose_inputs_go_elsewhere_has_no_columns() -> None:

@@ -36,7 +36,7 @@ def test_a_path_called_as_documented_selects_the_columns_that_a_study_selects() 
     rules = poise.input_sparsity(model)
     path = poise.fit_path(model, x, y, rules, strengths=7, cv=3, adaptive=2, progress=False)
 
-    assert [*x.columns[path.features(path.best_strength)]] == USEFUL
+    assert [*x.columns[path.features(path.selection_strength)]] == USEFUL
     assert study["adaptive"].selected == tuple(USEFUL)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from poise.cli.study_output import candidates_table, print_comparison
 from poise.study.candidates import training
+from poise.study.columns.encoding import Encoder
 from poise.study.errors import DataError
 from poise.study.predictions import predict_outputs
 from poise.study.report.comparison import compare_candidates
@@ -53,10 +54,13 @@ def study(sparse) -> Study:
     return Study(describe(sparse), sparse.compact_model, sparse.encoder, findings=sparse)
 
 
-def read_columns(model: keras.Model, owners: tuple[str, ...]) -> set[str]:
-    """The columns with a weight in the first kernel; the hidden units of these networks all matter."""
-    kernel = model.layers[0].get_weights()[0]
-    return {owner for owner, row in zip(owners, kernel, strict=True) if row.any()}
+def read_columns(model: keras.Model, encoder: Encoder) -> set[str]:
+    """The columns with a weight in a kernel that reads inputs; the hidden units of these networks all matter."""
+    owners = np.array(encoder.owners)
+    parts = [(model.get_layer("hidden_1").get_weights()[0], owners)]
+    if encoder.encoding == "piecewise":
+        parts = [(parts[0][0], owners[encoder.other_inputs]), (model.get_layer("curves").get_weights()[0], owners)]
+    return {owner for kernel, rows in parts for owner, row in zip(rows, kernel, strict=True) if row.any()}
 
 
 def test_the_row_of_the_selection_has_the_numbers_of_its_own_network(sparse) -> None:
@@ -79,13 +83,13 @@ def test_the_row_of_the_selection_has_the_numbers_of_its_own_network(sparse) -> 
         row[["val_loss", "val_error"]].astype(float), table.loc[selection.strength, ["val_loss", "val_se"]]
     )
     assert row["zeros"] == sum((weight == 0).sum() for weight in model.get_weights() if weight.ndim == 2)
-    assert row["columns"] == len(selector.selected) == len(read_columns(model, sparse.encoder.owners))
+    assert row["columns"] == len(selector.selected) == len(read_columns(model, selector.encoder))
 
 
 def test_the_columns_of_a_row_are_those_that_its_network_reads(sparse, diabetes_study) -> None:
     for findings in (sparse, diabetes_study):
         for network in findings.networks:
-            assert set(network.columns) == read_columns(network.model, findings.encoder.owners)
+            assert set(network.columns) == read_columns(network.model, network.encoder)
             assert findings.results.loc[network.name, "columns"] == len(network.columns)
     assert len(sparse["group"].columns) > len(sparse["group"].selected)
 

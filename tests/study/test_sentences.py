@@ -232,7 +232,8 @@ def test_a_study_without_any_penalty(alone, diabetes) -> None:
 def test_no_sentence_has_more_than_two_numbers(diabetes_study, alone, hostile) -> None:
     for findings in (diabetes_study, alone, judged(diabetes_study, (0.2, 0.1, 0.3))):
         for sentence in re.split(r"(?<=\.) (?=[A-Z])", " ".join(write_answer(findings))):
-            numbers = re.findall(r"(?<![\w“])−?\d[\d.,]*", sentence.replace("95%", "").replace(" and 3 more", ""))
+            numbers = re.findall(r"(?<![\w“])−?\d[\d.,]*", sentence.replace("95%", ""))
+            numbers = [number for number in numbers if f" and {number} more" not in sentence]
             assert len(numbers) <= 2, sentence
 
 
@@ -302,13 +303,22 @@ def test_the_answer_says_which_columns_the_saved_network_needs(diabetes, diabete
     assert needs(altered(diabetes, "group")) == "is that of the selected columns. It needs all 10 columns to predict."
 
 
-def test_after_adaptive_stages_columns_are_selected_where_the_loss_is_lowest(diabetes_study) -> None:
-    assert len(diabetes_study["adaptive"].stages) > 1
+def test_the_strength_that_selects_is_explained(diabetes_study, monkeypatch) -> None:
+    each = diabetes_study["adaptive"]
+    assert len(each.stages) > 1
+    within_error, of_gain = each.path.one_se_strength, each.path.strengths[-2]
+    monkeypatch.setattr(type(each.path), "selection_strength", property(lambda path: of_gain))
 
-    sentence = write_answer(diabetes_study)[1]
-
-    assert sentence.startswith("The adaptive group lasso selects ")
-    assert "Columns are selected at the strength with the lowest held-out loss." in sentence
+    for strength, expected in (
+        (within_error, "the largest strength whose held-out loss is within one standard error of the lowest."),
+        (of_gain, "the largest strength that keeps 95% of the decrease of the held-out loss."),
+        (
+            each.path.strengths[-1],
+            "the smallest strength at which at least 80% of the training runs keep each selected column.",
+        ),
+    ):
+        sentence = write_answer(altered(diabetes_study, "adaptive", selection_strength=strength))[1]
+        assert f"Columns are selected at {expected}" in sentence
 
 
 def test_columns_that_cannot_be_determined_are_not_claimed(diabetes) -> None:

@@ -3,6 +3,7 @@
 import html
 import numbers
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,7 @@ from poise.path import selection, storage
 from poise.path.dropout import find_lane_dropouts, replace_lane_dropout
 from poise.path.model_config import ModelBuilder
 from poise.path.plots import plot_path
-from poise.path.stage_rules import adaptive_rules, plain_rules
+from poise.path.stage_rules import adaptive_rules, hold_groups, plain_rules
 from poise.path.tables import (
     chosen_position,
     full_positions,
@@ -67,6 +68,9 @@ class RegularizationPath:
             A strength at which any lane diverged or failed is never chosen. `seconds` is the training time of its
             lanes. Lanes are trained together in chunks; each counts an equal share of the time of its chunk.
 
+        held_groups: By the path of a variable (replicas, groups) which groups of its penalty the first stage held at
+            zero.
+
     Raises:
         ValueError: If there is not one name per input.
 
@@ -93,6 +97,7 @@ class RegularizationPath:
     relaxed: "RegularizationPath | None" = None
     resolved: dict = field(kw_only=True)
     safe_mode: bool = field(default=False, kw_only=True)
+    held_groups: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         inputs = None if self.lanes.features is None else self.lanes.features.shape[2]
@@ -143,8 +148,8 @@ class RegularizationPath:
     def selection_strength(self) -> float:
         """Strength that selects features.
 
-        It is `one_se_strength` (with a single fold, `best_strength`). After adaptive stages it may be larger: it keeps at
-        least 95% of the decrease of the mean validation loss from the null model to the best strength. These stages
+        It is `one_se_strength` (with a single fold, `best_strength`). After adaptive stages it may be larger, but keeps
+        at least 95% of the decrease of the mean validation loss from the null model to the best strength. These stages
         leave useful features almost unpenalized, so that the same ones are selected over a wide range of strengths.
         Near the lowest loss, useless ones are selected as well.
 
@@ -213,11 +218,11 @@ class RegularizationPath:
         """
         if self._has_dropout_rates:
             return []
-        if not self.stages:
-            return plain_rules(self.rules, strength)
-        before = self.stages[-1].lanes
+        before = self.stages[-1].lanes if self.stages else self.lanes
         replicas = replica_table(before)
         replica = full_positions(before)[0] if fold is None else replicas.index[replicas["fold"] == fold][0]
+        if not self.stages:
+            return hold_groups(plain_rules(self.rules, strength), self.held_groups, replica)
         return adaptive_rules(
             self.rules, strength, self._builder.model, self.resolved, self.training.update or "auto",
             self._builder.rename_sizes(before.sizes), chosen_position(before), replica,

@@ -112,7 +112,7 @@ def solve_path(
     def make_path(lanes: Lanes, **others: Any) -> RegularizationPath:
         return RegularizationPath(
             lanes, architecture, state, tuple(rules), training, time.perf_counter() - start,
-            names=data.names, resolved=problem.resolved, **others,
+            names=data.names, resolved=problem.resolved, held_groups=held_groups or {}, **others,
         )  # fmt: skip
 
     count = strengths if isinstance(strengths, int) else len(strengths)

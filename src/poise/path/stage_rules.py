@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from poise.optimizer.penalized import PenalizedOptimizer
+from poise.path.shared_groups import find_shared_groups
 from poise.path.stages import adaptive_factors
 from poise.penalties import Penalty
 from poise.rules.rule import Rule
@@ -19,6 +20,28 @@ def plain_rules(rules: Sequence[Rule], strength: float) -> list[Rule]:
         replace(rule, penalty=change_penalty(rule.penalty, strength=float(strength * ratio)))
         for rule, ratio in zip(rules, _ratios(rules), strict=True)
     ]
+
+
+def hold_groups(rules: Sequence[Rule], held: Mapping[str, np.ndarray], replica: int) -> list[Rule]:
+    """Return the rules of a first stage with infinite factors for the groups that it holds at zero.
+
+    Args:
+        rules: What `plain_rules` returned.
+        held: By the path of a variable (replicas, groups), as for `solve_path`; a rule selects no other variable.
+        replica: Position of the replica.
+    """
+    changed = []
+    for rule in rules:
+        of_rule = [path for path in held if rule.select == [_end_of(path)]]
+        if of_rule:
+            factors = np.where(held[of_rule[0]][replica], np.inf, 1.0).tolist()
+            rule = replace(rule, penalty=change_penalty(rule.penalty, factors=factors))
+        changed.append(rule)
+    return changed
+
+
+def _end_of(path: str) -> str:
+    return glob.escape("/".join(path.split("/")[-2:]))
 
 
 def adaptive_rules(
@@ -48,7 +71,8 @@ def adaptive_rules(
     """
     optimizer = PenalizedOptimizer("sgd", list(rules), update).restore_plan(resolved)
     optimizer.build(model.trainable_variables, model)
-    factors = adaptive_factors(optimizer.targets, dict(sizes), position)
+    same_inputs = find_shared_groups(model, optimizer.targets)
+    factors = adaptive_factors(optimizer.targets, dict(sizes), position, same_inputs)
     paths = [target.path for target in optimizer.targets]
     shared = next((path for path in paths if paths.count(path) > 1), None)
     if shared is not None:

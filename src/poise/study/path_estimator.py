@@ -99,9 +99,10 @@ class PathEstimator(BaseEstimator):
         self.center_, self.scale_ = best.center, best.scale
         owners = [*map(str, best.encoder.owners)]
         selects = stable_strength(best.last, owners) if self.selection == "stable" else best.last.selection_strength
-        self.strength_ = {
-            "best": self.path_.best_strength, "one_se": self.path_.one_se_strength, "stable": selects
-        }[self.selection]  # fmt: skip
+        if self.selection == "stable":
+            self.strength_ = selects
+        else:
+            self.strength_ = self.path_.best_strength if self.selection == "best" else self.path_.one_se_strength
         with seed_initial_weights(seed):  # restores the generators
             self.model_ = self.path_.model(self.strength_)
         self.n_iter_ = int(row_at(self.path_, self.strength_)["settled"])
@@ -152,7 +153,7 @@ class PathEstimator(BaseEstimator):
                 report=lambda share: None,
                 held_groups=None if hidden is None else hold_hidden_columns(start, rules, hidden, 1),
             )  # fmt: skip
-        return replace(fitted, last=path, path=best_stage(path) if self.selection == "best" else path)
+            return replace(fitted, last=path, path=best_stage(path) if self.selection == "best" else path)
 
     def _settings(self) -> Settings:
         if self.selection not in ("best", "one_se", "stable"):

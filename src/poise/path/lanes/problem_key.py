@@ -40,7 +40,9 @@ def network_key(model: keras.Model) -> Hashable:
     config, loss = model_config(model), compile_config(model)
     if not loss or _has_foreign_code(config) or _has_foreign_code(loss):
         return object()
-    names = {layer.name: f"layer {number}" for number, layer in enumerate(layers)}
+    # Operations such as keras.ops.take are parts of the graph, but no layers.
+    operations = [part for each in (model, *layers) for part in getattr(each, "operations", []) if part not in layers]
+    names = {part.name: f"layer {number}" for number, part in enumerate([*layers, *operations])}
     positions = {id(weight): number for number, weight in enumerate(model.weights)}
     # Layers for preprocessing compute with data that are not in their variables.
     states = [state_of(layer) for layer in layers if ".preprocessing." in type(layer).__module__]

@@ -10,11 +10,13 @@ import keras
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
+from poise.compaction.inputs import input_kernels
 from poise.path.data.batches import settling_batch_size
 from poise.rules.members import path_of
 from poise.rules.rule import Role, Rule
 from poise.study.candidates.dropout import final_seeds
 from poise.study.candidates.penalties import DROPOUT
+from poise.study.columns.encoding import STANDARD
 from poise.study.file_options import FileOptions
 from poise.study.findings import Findings, has_penalty
 from poise.study.report.names import quantity_of
@@ -53,6 +55,7 @@ def write_script(study: Findings, folder: str | None = None) -> str:
     custom = saved.model if settings.model else None
     rules = saved.stage.rules_at(saved.strength) if has_penalty(saved) else []
     module, _, function = (settings.model or "").rpartition(":")
+    encoding = study.encoder.encoding
     seeds, most = _list_dropout_seeds(study), settling_batch_size(study.rows["training"])
     return _render(
         "code.py.j2",
@@ -68,6 +71,8 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         center=study.center,
         scale=study.scale,
         is_weighted=relative_weights(table.weight, training) is not None,
+        encoding="" if encoding == STANDARD else f', "{encoding}"',
+        hidden_inputs=_hidden_inputs(study),
         inputs=len(study.encoder.inputs),
         outputs=saved.model.output_shape[-1],
         rate=saved.strength,
@@ -100,6 +105,17 @@ def _render(template: str, **values: Any) -> str:
     """Fill in a template of Python, not HTML: the page escapes the result as a whole."""
     environment = Environment(loader=PackageLoader("poise.study.report"), trim_blocks=True, lstrip_blocks=True)
     return environment.get_template(template).render(**values)
+
+
+def _hidden_inputs(study: Findings) -> str:
+    """The inputs that the hidden layers read besides a skip connection, as Python; "" without a skip connection."""
+    encoder, settings = study.encoder, study.settings
+    if encoder.encoding == STANDARD or settings.model or not settings.hidden_layer_sizes:
+        return ""
+    taken = next(kernel for kernel in input_kernels(study.saved.model) or [] if kernel.position == 0).inputs
+    others = encoder.other_inputs
+    is_all = np.array_equal(taken, others) and np.array_equal(others, np.arange(len(others)))
+    return f"range({len(others)})" if is_all else _write_list(taken.tolist(), 0)
 
 
 def _list_dropout_seeds(study: Findings) -> list[int]:

@@ -43,9 +43,12 @@ def write_selection(study: Findings) -> str:
 
 def explain_selection(candidate: Candidate) -> str:
     """Return which strength selects columns."""
-    if candidate.path.stages:
-        return "the strength with the lowest held-out loss"
-    return "the largest strength whose held-out loss is within one standard error of the lowest"
+    path, strength = candidate.path, candidate.selection_strength
+    if strength <= path.one_se_strength:
+        return "the largest strength whose held-out loss is within one standard error of the lowest"
+    if strength <= path.selection_strength:
+        return "the largest strength that keeps 95% of the decrease of the held-out loss"
+    return "the smallest strength at which at least 80% of the training runs keep each selected column"
 
 
 def _name_selected(selector: Candidate, total: int) -> str:
