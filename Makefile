@@ -60,7 +60,7 @@ bench: .venv/.dev  ## the ratios that README and docs quote
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python benchmarks/step.py --all
 	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/truth.py
 	$(BIN)/python benchmarks/study.py
 	$(BIN)/python benchmarks/compact.py
 	$(BIN)/python benchmarks/memory.py

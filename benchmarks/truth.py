@@ -8,8 +8,8 @@ The same command resumes from the file. Every method gets the same rows. The mea
 exact support, the share of the k relevant columns among the k that a method ranks first, and the mean numbers of true
 and false columns. For real tables with nuisance columns, the score is that on 20% of the rows, R² or accuracy.
 
-`poise` is `PathRegressor` or `PathClassifier` with the adaptive group lasso and the piecewise-linear encoding, with
-default settings. The peers choose by cross-validation, or by the default level of Boruta, and get standardized columns.
+`poise` is `PathRegressor` or `PathClassifier` with the adaptive group lasso and `encoding="auto"`: the held-out loss
+chooses between standardized numbers and the piecewise-linear encoding. The peers choose by cross-validation, or by the default level of Boruta, and get standardized columns.
 Boruta and XGBoost are not dependencies: `pip install xgboost-cpu boruta`. A method that is not installed is left out.
 """
 
@@ -51,12 +51,12 @@ class Selection:
 
     Args:
         kept: The positions of the selected columns.
-        order: All columns, the most important first.
+        importance: (columns,) how important a column is; equal ones are ranked at random.
         predict: Predicts the target of rows; `None` for methods that only select.
     """
 
     kept: list[int]
-    order: np.ndarray
+    importance: np.ndarray
     predict: Callable[[np.ndarray], np.ndarray] | None
 
 
@@ -64,20 +64,23 @@ def select_by_poise(table: Table, seed: int) -> Selection:
     import poise
 
     estimator = poise.PathClassifier if table.is_class else poise.PathRegressor
-    fitted: Any = estimator("adaptive", encoding="piecewise", random_state=seed).fit(table.x, table.y)
+    fitted: Any = estimator("adaptive", encoding="auto", random_state=seed).fit(table.x, table.y)
     path = fitted.selection_path_
-    # The larger the strength at which a column is dropped, the more important it is.
-    owners, features = fitted.encoder_.owners, path.lanes.features[-1].astype(bool)
-    is_read = np.stack([features[:, owners == column].any(axis=1) for column in range(table.x.shape[1])])
-    largest = (is_read * path.strengths).max(axis=1)
-    return Selection(np.flatnonzero(fitted.support_).tolist(), np.argsort(-largest, kind="stable"), fitted.predict)
+    # The larger the strength at which the network of all rows drops a column, the more important it is; then, the more
+    # trainings read it.
+    owners, features = fitted.encoder_.owners, path.lanes.features.astype(bool)
+    is_read = np.stack([features[..., owners == column].any(axis=-1) for column in range(table.x.shape[1])])
+    largest = (is_read[:, -1] * path.strengths).max(axis=1)
+    return Selection(
+        np.flatnonzero(fitted.support_).tolist(), largest + 1e-9 * is_read.mean(axis=(1, 2)), fitted.predict
+    )
 
 
 def select_by_lasso(table: Table, seed: int) -> Selection:
     x = StandardScaler().fit(table.x)
     model = _fit_lasso(x.transform(table.x), table, seed)
     size = np.abs(np.atleast_2d(model.coef_)).max(axis=0)
-    return Selection(np.flatnonzero(size).tolist(), np.argsort(-size), lambda new: model.predict(x.transform(new)))
+    return Selection(np.flatnonzero(size).tolist(), size, lambda new: model.predict(x.transform(new)))
 
 
 def select_by_adaptive_lasso(table: Table, seed: int) -> Selection:
@@ -88,9 +91,7 @@ def select_by_adaptive_lasso(table: Table, seed: int) -> Selection:
     scale = first + 1e-3 * first.max() + 1e-12
     model = _fit_lasso(x * scale, table, seed)
     size = np.abs(np.atleast_2d(model.coef_)).max(axis=0) * scale
-    return Selection(
-        np.flatnonzero(size).tolist(), np.argsort(-size), lambda new: model.predict(scaler.transform(new) * scale)
-    )
+    return Selection(np.flatnonzero(size).tolist(), size, lambda new: model.predict(scaler.transform(new) * scale))
 
 
 def _fit_lasso(x: np.ndarray, table: Table, seed: int) -> Any:
@@ -121,8 +122,8 @@ def _run_boruta(model: Any, table: Table, seed: int) -> Selection:
     y = table.y.astype("int64") if table.is_class else table.y
     boruta = BorutaPy(model, n_estimators=100, random_state=seed).fit(table.x, y)
     model.fit(table.x, y)
-    order = np.lexsort((-model.feature_importances_, boruta.ranking_))
-    return Selection(np.flatnonzero(boruta.support_).tolist(), order, model.predict)
+    importance = model.feature_importances_ - boruta.ranking_
+    return Selection(np.flatnonzero(boruta.support_).tolist(), importance, model.predict)
 
 
 def select_by_lassonet(table: Table, seed: int) -> Selection:
@@ -135,9 +136,7 @@ def select_by_lassonet(table: Table, seed: int) -> Selection:
     model.path(x, table.y.astype("int64") if table.is_class else table.y[:, None].astype("float32"))
     kept = np.flatnonzero(model.best_selected_.numpy()).tolist()
     importance = model.feature_importances_.numpy()
-    return Selection(
-        kept, np.argsort(-importance), lambda new: np.ravel(model.predict(scaler.transform(new).astype("float32")))
-    )
+    return Selection(kept, importance, lambda new: np.ravel(model.predict(scaler.transform(new).astype("float32"))))
 
 
 METHODS: dict[str, tuple[Callable[[Table, int], Selection], tuple[str, ...]]] = {
@@ -168,7 +167,8 @@ def run(kind: Kind, seed: int, method: str) -> dict[str, Any]:
         measure = accuracy_score if table.is_class else r2_score
         score = float(measure(whole.y[testing], selection.predict(whole.x[testing])))
     relevant, kept = table.relevant, {*selection.kept}
-    first = {*selection.order[: len(relevant)].tolist()}
+    ties = np.random.default_rng(seed).random(len(selection.importance))
+    first = {*np.lexsort((ties, -selection.importance))[: len(relevant)].tolist()}
     return {
         "true": len(kept & relevant),
         "false": len(kept - relevant),

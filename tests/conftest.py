@@ -35,7 +35,10 @@ JAX_ONLY = [
     ),
     *(f"path/test_{name}.py" for name in ("folds", "ray", "declared_sizes", "model_files", "selection")),
     "path/test_common_penalty.py",
-    *(f"path/test_{name}.py" for name in ("held_predictions", "length", "programs", "quasi_newton", "reduction")),
+    *(
+        f"path/test_{name}.py"
+        for name in ("held_predictions", "length", "programs", "quasi_newton", "reduction", "shared_groups")
+    ),
     "test_compilation_cache.py",
     *("path/test_joint_paths.py", "path/test_identity.py"),
     # The source, the start, files and NumPy are the same on every backend.

@@ -157,7 +157,9 @@ class TestTake:
         smaller.save(tmp_path / "smaller.keras")
         again = keras.models.load_model(tmp_path / "smaller.keras")
 
-        assert read_inputs(model, model.get_weights()).nonzero()[0].tolist() == sorted(expected)
+        is_read = read_inputs(model, model.get_weights())
+        assert is_read is not None
+        assert is_read.nonzero()[0].tolist() == sorted(expected)
         assert expected <= {*features.tolist()}
         assert len(features) == max(len(expected), 1)
         for other in (smaller, again):

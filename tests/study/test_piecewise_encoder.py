@@ -137,5 +137,5 @@ def test_an_additive_model_recovers_the_curve_of_a_column() -> None:
         "adaptive", hidden_layer_sizes=(), encoding="piecewise", learning_rate=0.05, max_iter=1500
     ).fit(x, np.abs(x[:, 0]))
 
-    assert regressor.support_.tolist() == [True, False, False, False, False]
+    assert np.asarray(regressor.support_).tolist() == [True, False, False, False, False]
     assert regressor.score(x, np.abs(x[:, 0])) > 0.99

@@ -144,7 +144,7 @@ def study(
         str,
         typer.Option(
             help="How columns of numbers enter the networks: standard, piecewise (with a curve for each column), or "
-            "auto (piecewise for the penalties that drop columns).",
+            "auto (both for the penalties that drop columns; the held-out loss chooses).",
             metavar="NAME",
         ),
     ] = "auto",

@@ -125,6 +125,15 @@ def held_out_losses(rows: HeldOutRows, stages: Sequence[RegularizationPath]) -> 
     return HeldOutLosses(losses, terms)
 
 
+def join_losses(parts: Sequence[HeldOutLosses | None]) -> HeldOutLosses | None:
+    """Return the losses of all configurations of several candidates; `None` if one of them has none."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    losses = np.concatenate([part.losses for part in known], axis=1)
+    return HeldOutLosses(losses, np.concatenate([part.score_terms for part in known], axis=1))
+
+
 def release_predictions(stages: Iterable[RegularizationPath]) -> None:
     """Release the predictions of held-out rows, of which the losses are known: they take most of a path's memory."""
     for stage in stages:

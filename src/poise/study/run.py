@@ -25,7 +25,7 @@ from poise.study.candidates.dropout import check_dropout
 from poise.study.candidates.encodings import EncodedNetworks
 from poise.study.candidates.network import ModelFunction
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, get_penalty
-from poise.study.candidates.scoring import make_candidate, make_selection, score_references
+from poise.study.candidates.scoring import choose_encoding, make_candidate, make_selection, score_references
 from poise.study.candidates.training import WITHOUT_PENALTY, PathTrainer, Progress
 from poise.study.columns.encoding import AUTO, STANDARD
 from poise.study.columns.text_rules import check_missing
@@ -140,8 +140,8 @@ def run_study(
         encoding: How columns of numbers enter the networks: `"standard"` (one standardized number) or `"piecewise"`,
             which adds piecewise-linear encodings: their pieces enter by a skip connection, and the hidden layers read
             the standardized numbers. The network is then a sum of one curve per column and of interactions; without
-            hidden layers, an additive model. Default: `"auto"`: piecewise for the penalties that drop columns,
-            standard for the others. The folds compare them.
+            hidden layers, an additive model. Default: `"auto"`: standard, and for penalties that drop columns also
+            piecewise; the encoding with the lower held-out loss is kept.
         selection: Which columns are selected: `"default"` or, stricter, `"stable"`, by the smallest strength at which
             every selected column is kept in at least 80% of the trainings (folds and initial weights). Default:
             `"default"`, by `selection_strength` of the path.
@@ -193,7 +193,8 @@ def run_study(
     training, testing = split_test_rows(table, test, seed)
     table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test), *notes))
     networks = EncodedNetworks(table, training, testing, split_folds(table, training, cv, seed), settings, model)
-    start, rows = networks.of(NO_PENALTY).start, networks.of(NO_PENALTY).rows
+    first = networks[networks.encodings_of(NO_PENALTY)[0]]
+    start, rows = first.start, first.rows
     if sparse and read_inputs(start, start.get_weights()) is None:
         raise DataError(
             f"sparse needs a network whose selected columns are known; poise cannot determine which inputs "
@@ -205,16 +206,20 @@ def run_study(
     candidates: list[Candidate] = []
     for name in (*WITHOUT_PENALTY, *settings.penalties):
         baseline = candidates[0].row_scores if candidates else None
-        candidates.append(make_candidate(name, trainer.path(name), networks.of(name), baseline, held_rows))
-    release_predictions(stage for candidate in candidates for stage in candidate.stages)
+        encoded = [
+            make_candidate(name, trainer.path(name, each), networks[each], baseline, held_rows)
+            for each in networks.encodings_of(name)
+        ]
+        candidates.append(choose_encoding(encoded))
+    release_predictions(stage for path in trainer.paths.values() for stage in [*path.stages, path])
     references = score_references(table, networks[STANDARD], held_rows, candidates[0].row_scores)
     selector = choose_selector(candidates)
-    of_selector = None if selector is None else networks.of(selector.name)
+    of_selector = None if selector is None else networks[selector.encoder.encoding]
     of_selection = make_selection(selector, of_selector, candidates[0].row_scores)
     chosen, verdict = _choose(candidates, references, held_rows, settings)
     watched = {
         candidate.name: watch_training(
-            candidate.stage, candidate.strength, candidate.model, networks.of(candidate.name).start
+            candidate.stage, candidate.strength, candidate.model, networks[candidate.encoder.encoding].start
         )
         for candidate in candidates
         if candidate.name in (NO_PENALTY, chosen)

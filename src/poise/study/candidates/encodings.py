@@ -38,8 +38,8 @@ class EncodedNetwork:
 class EncodedNetworks:
     """The networks of a study, by the encoding of columns of numbers.
 
-    With `encoding="auto"`, penalties that drop columns get the piecewise-linear encoding, if the network is the
-    built-in one and a column has more than two distinct numbers; the others get standardized numbers.
+    With `encoding="auto"`, candidates get standardized numbers. Penalties that drop columns get the piecewise-linear
+    encoding as well, if the network is the built-in one and a column has more than two distinct numbers.
 
     Args:
         table: The table.
@@ -67,19 +67,15 @@ class EncodedNetworks:
             self._networks[encoding] = self._build(encoding)
         return self._networks[encoding]
 
-    def encoding_of(self, name: str) -> str:
-        """Return the encoding of a candidate."""
+    def encodings_of(self, name: str) -> tuple[str, ...]:
+        """Return the encodings with which a candidate is trained; the held-out loss chooses one."""
         if self._settings.encoding != AUTO:
-            return self._settings.encoding
+            return (self._settings.encoding,)
         drops_columns = name in PENALTIES and PENALTIES[name].drops_columns
         if not drops_columns or self._model is not None:
-            return STANDARD
+            return (STANDARD,)
         has_pieces = any(key.is_piece for key in self[PIECEWISE].rows.encoder.keys)
-        return PIECEWISE if has_pieces else STANDARD
-
-    def of(self, name: str) -> EncodedNetwork:
-        """Return the network of a candidate."""
-        return self[self.encoding_of(name)]
+        return (STANDARD, PIECEWISE) if has_pieces else (STANDARD,)
 
     def _build(self, encoding: str) -> EncodedNetwork:
         table, settings = self._table, self._settings

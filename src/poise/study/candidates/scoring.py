@@ -13,7 +13,7 @@ from poise.study.candidates.references import REFERENCES, fit_reference
 from poise.study.candidates.training import WITHOUT_PENALTY, title_of
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Reference
-from poise.study.held_out import HeldOutRows, held_out_losses
+from poise.study.held_out import HeldOutRows, held_out_losses, join_losses
 from poise.study.scores import Estimate, RowScores, score_rows
 from poise.study.settings import FULL_TRAINING, SELECTION, STABLE_SELECTION
 from poise.study.tables import Table
@@ -47,6 +47,15 @@ def make_candidate(
         raise DataError(f"{title_of(name)}: {error}") from None
     candidate = _score_network(name, title_of(name), path, stage, stage.best_strength, network, baseline)
     return replace(candidate, held_out=losses)
+
+
+def choose_encoding(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the candidate with the lowest held-out loss of those that differ by their encoding.
+
+    Its held-out losses are those of all of them, so that the verdict includes the price of this choice.
+    """
+    best = min(candidates, key=lambda candidate: candidate.val_loss)
+    return replace(best, held_out=join_losses([candidate.held_out for candidate in candidates]))
 
 
 def make_selection(selector: Candidate | None, network: EncodedNetwork | None, baseline: RowScores) -> Candidate | None:

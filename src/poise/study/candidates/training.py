@@ -60,17 +60,18 @@ class PathTrainer:
         names = dict.fromkeys(find_shared_path(name, settings.penalties) for name in settings.penalties)
         self.costs = dict.fromkeys(WITHOUT_PENALTY, BASELINE_COST)
         self.costs |= {name: 1.0 + get_penalty(name).adaptive for name in names}
-        self.total = sum(self.costs.values())
+        self.encodings = {name: networks.encodings_of(name) for name in self.costs}
+        self.total = sum(cost * len(self.encodings[name]) for name, cost in self.costs.items())
         self.finished = 0.0
-        self.paths: dict[str, RegularizationPath] = {}
+        self.paths: dict[tuple[str, str], RegularizationPath] = {}
 
-    def path(self, name: str) -> RegularizationPath:
-        """Return the path of a candidate."""
+    def path(self, name: str, encoding: str) -> RegularizationPath:
+        """Return the path of a candidate with an encoding."""
         source = name if name in WITHOUT_PENALTY else find_shared_path(name, self.settings.penalties)
-        if source not in self.paths:
-            self.paths[source] = self._solve(source, title_of(name))
+        if (source, encoding) not in self.paths:
+            self.paths[source, encoding] = self._solve(source, title_of(name), encoding)
             self.finished += self.costs[source]
-        path = self.paths[source]
+        path = self.paths[source, encoding]
         return path if source == name else [*path.stages, path][0]
 
     def report_progress(self, share: float, what: str, cost: float) -> None:
@@ -78,8 +79,8 @@ class PathTrainer:
         self.report((self.finished + share * cost) / self.total, what)
 
     @without_tensorflow()
-    def _solve(self, name: str, title: str) -> RegularizationPath:
-        settings, network = self.settings, self.networks.of(name)
+    def _solve(self, name: str, title: str, encoding: str) -> RegularizationPath:
+        settings, network = self.settings, self.networks[encoding]
         rows, start = network.rows, network.start
         strengths: int | np.ndarray = settings.strengths
         if name in WITHOUT_PENALTY:
@@ -100,7 +101,7 @@ class PathTrainer:
             adaptive=0 if name in WITHOUT_PENALTY else get_penalty(name).adaptive,
             relax=False,
             training=Training.full_batch(settings.max_iter, update="proximal", early_stopping=name != FULL_TRAINING),
-            checkpoint=None if self.checkpoint is None else os.path.join(os.fspath(self.checkpoint), name),
+            checkpoint=None if self.checkpoint is None else os.path.join(self.checkpoint, f"{name} {encoding}"),
             predicted_rows=self.predicted_rows,
             group_rules=None if name == DROPOUT else _group_rules(network),  # it shares no program with the others
             held_groups=held,
