@@ -4,13 +4,15 @@
     python benchmarks/truth.py "pairs 14" "nested 300" --runs 10        # some tables
     python benchmarks/truth.py --methods poise lasso_cv --out truth.jsonl
 
-The same command resumes from the file. Every method gets the same rows. The measures are the share of runs with the
-exact support, the share of the k relevant columns among the k that a method ranks first, and the mean numbers of true
-and false columns. For real tables with nuisance columns, the score is that on 20% of the rows, R² or accuracy.
+Run the same command again to resume. Every method gets the same rows. Measures: `exact`, the share of runs that select
+exactly the relevant columns; `top`, the share of the k relevant columns among the k highest-ranked ones; `true` and
+`false`, the mean numbers of relevant and irrelevant columns selected. Real tables show `nuisance`, the share of
+nuisance columns selected, and `score`, R² or accuracy on the 20% of rows held out.
 
 `poise` is `PathRegressor` or `PathClassifier` with the adaptive group lasso and `encoding="auto"`: the held-out loss
-chooses between standardized numbers and the piecewise-linear encoding. The peers choose by cross-validation, or by the default level of Boruta, and get standardized columns.
-Boruta and XGBoost are not dependencies: `pip install xgboost-cpu boruta`. A method that is not installed is left out.
+chooses between standardized numbers and the piecewise-linear encoding. The peers choose by cross-validation,
+except Boruta, which uses its default level. Boruta and XGBoost are not dependencies: `pip install xgboost-cpu
+boruta`. A method that is not installed is left out.
 """
 
 import argparse
@@ -66,8 +68,8 @@ def select_by_poise(table: Table, seed: int) -> Selection:
     estimator = poise.PathClassifier if table.is_class else poise.PathRegressor
     fitted: Any = estimator("adaptive", encoding="auto", random_state=seed).fit(table.x, table.y)
     path = fitted.selection_path_
-    # The larger the strength at which the network of all rows drops a column, the more important it is; then, the more
-    # trainings read it.
+    # Columns are ranked by the largest strength at which the network of all rows still reads them, then by the share of
+    # training runs that read them.
     owners, features = fitted.encoder_.owners, path.lanes.features.astype(bool)
     is_read = np.stack([features[..., owners == column].any(axis=-1) for column in range(table.x.shape[1])])
     largest = (is_read[:, -1] * path.strengths).max(axis=1)
@@ -147,7 +149,7 @@ METHODS: dict[str, tuple[Callable[[Table, int], Selection], tuple[str, ...]]] = 
     "forest_boruta": (select_by_forest, ("boruta",)),
     "lassonet": (select_by_lassonet, ("lassonet",)),
 }
-"""By name the function, and the packages that it needs."""
+"""A dict from the name of a method to its function and the packages that it needs."""
 DEFAULT_METHODS = ("poise", "lasso_cv", "adaptive_lasso", "xgboost_boruta")
 
 
@@ -203,9 +205,9 @@ def _mean_and_error(values: pd.Series) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Columns found in planted tables and in tables with nuisance.")
-    parser.add_argument("kinds", nargs="*", help=f"of {', '.join(KINDS)}; all without one")
-    parser.add_argument("--runs", type=int, help="seeds per kind; the default depends on the kind")
+    parser = argparse.ArgumentParser(description="Compare selected columns with the truth.")
+    parser.add_argument("kinds", nargs="*", help=f"kinds of tables, from: {', '.join(KINDS)}. Default: all")
+    parser.add_argument("--runs", type=int, help="number of seeds per kind. Default: set per kind")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--methods", nargs="*", choices=METHODS, default=[*DEFAULT_METHODS])
     parser.add_argument("--out", type=Path, help="a file for results, from which the same command resumes")

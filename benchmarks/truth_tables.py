@@ -1,6 +1,6 @@
-"""Planted tables, whose relevant columns are known, and real tables with known nuisance columns.
+"""Synthetic tables with known relevant columns, and real tables with added nuisance columns.
 
-Every function takes a seed and returns a `Table`. The relevant columns of the planted tables come first, except in
+Every function takes a seed and returns a `Table`. The relevant columns of the synthetic tables come first, except in
 those of `SHUFFLED`.
 """
 
@@ -19,7 +19,7 @@ class Table:
     Args:
         x: (rows, columns).
         y: (rows,) numbers, or classes.
-        relevant: The positions of the relevant columns; for a real table those of its own columns.
+        relevant: The positions of the relevant columns; for a real table, those of its original columns.
         is_class: Whether y holds classes.
     """
 
@@ -38,7 +38,7 @@ class Kind:
         runs: The number of seeds.
         measure: `"exact"` (exact support), `"top"` (share of the k relevant columns among the k first ones), or
             `"nuisance"` (share of the nuisance columns kept, and the score on test rows).
-        published: By method the published value of the measure.
+        published: A dict from a method to its published value.
         source: Where it is published.
     """
 
@@ -114,7 +114,7 @@ def additive(x: np.ndarray) -> np.ndarray:
 
 
 def weak(x: np.ndarray) -> np.ndarray:
-    """As mixed, but a sine has 4% of the variance, and little of it is a straight line."""
+    """Like `mixed`, but each sine has 4% of the variance, of which a straight line explains little."""
     waves = [np.sin(2 * x[:, j]) if j % 2 else x[:, j] ** 2 for j in range(8)]
     return np.sum(waves, axis=0) + 2 * x[:, 8] * x[:, 9]
 
@@ -167,10 +167,11 @@ REAL = ("diabetes", "breast_cancer", "wine", "iris")
 
 
 def with_nuisance(name: str, nuisance: str, seed: int) -> Table:
-    """A real table, and as many nuisance columns as it has: random, corrupted or of second order.
+    """A real table with added nuisance columns, as many as it has original columns.
 
-    Random columns are normal. Corrupted ones are own columns, of which half of the values are replaced by normal
-    numbers. Columns of second order are products of two own columns. This is the protocol of Cherepanova et al. 2023.
+    Random columns are normal. Corrupted columns are copies of original columns in which about half of the values are
+    replaced by normal numbers. Second-order columns are products of two original columns. This is the protocol of
+    Cherepanova et al. 2023.
     """
     x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
     random = np.random.default_rng([seed, len(nuisance)])

@@ -300,7 +300,10 @@ class Claims:
         if claim == "the largest strength whose held-out loss is within one standard error of the lowest":
             expected = within_error
         else:
-            assert claim == "the largest strength that keeps 95% of the decrease of the held-out loss"
+            assert (
+                claim
+                == "the largest strength that keeps 95% of the improvement in held-out loss over a model without columns"
+            )
             assert self.selector.path.stages
             null = loss.iloc[-1]  # the largest strength, at which no column is left
             expected = table.loc[null - loss >= 0.95 * (null - loss[lowest]), "strength"].max()

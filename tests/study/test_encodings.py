@@ -15,6 +15,8 @@ from poise.study.candidates.encodings import PIECEWISE, STANDARD
 from poise.study.candidates.network import build_network, build_start
 from poise.study.columns.encoding import Encoder
 from poise.study.errors import DataError
+from poise.study.report.sections.coefficients import CoefficientsSection
+from poise.study.report.sections.effects import EffectsSection
 from poise.study.tables import read
 
 FAST: dict[str, Any] = {"strengths": 5, "cv": 3, "max_iter": 300}
@@ -146,7 +148,13 @@ def test_an_additive_model_has_a_curve_for_each_selected_column_and_no_others(ad
         only = np.where(owners == column, x, 0.0)
         alone.append(selection.model.predict(only, verbose=0)[:, 0] - selection.model.get_weights()[1])
     np.testing.assert_allclose(outputs - selection.model.get_weights()[1], sum(alone), atol=1e-4)
-    assert list(additive.findings.effects) >= ["x0", "x1"]
+    assert {"x0", "x1"} <= {*additive.findings.effects}
+
+
+def test_the_report_of_an_additive_model_draws_curves_instead_of_coefficients(additive) -> None:
+    assert CoefficientsSection().context(additive.findings) is None
+    effects = EffectsSection().context(additive.findings)
+    assert effects is not None
 
 
 def test_without_pieces_the_ring_is_not_found() -> None:

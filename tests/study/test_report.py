@@ -128,8 +128,9 @@ def norm_of(candidate, column, strength) -> float:
     """The norm of all weights that read a column: rows of the first hidden kernel, and of the skip connection."""
     owners = np.array(candidate.encoder.owners)
     weights = candidate.path.weights(strength)
-    first, curves = weights[0], next(w for w in weights if len(w) == len(owners))
-    own = [first[owners[candidate.encoder.other_inputs] == column], curves[owners == column]]
+    own = [weights[0][owners[candidate.encoder.other_inputs] == column]]
+    if candidate.encoder.encoding == "piecewise":
+        own.append(next(w for w in weights if len(w) == len(owners))[owners == column])
     return float(np.sqrt(sum(np.square(part).sum() for part in own)))
 
 

@@ -224,7 +224,7 @@ def test_it_continues_from_a_checkpoint(tmp_path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_study("diabetes", penalties=["l2", "l1"], checkpoint=tmp_path, progress=stop, **FAST)
-    kept = [*tmp_path.glob("l2/chunk-*")]
+    kept = [*tmp_path.glob("l2 standard/chunk-*")]
     written = {file: file.stat().st_mtime_ns for file in kept}
     again = run_study("diabetes", penalties=["l2", "l1"], checkpoint=tmp_path, **FAST)
     whole = run_study("diabetes", penalties=["l2", "l1"], **FAST)

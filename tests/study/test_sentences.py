@@ -311,7 +311,10 @@ def test_the_strength_that_selects_is_explained(diabetes_study, monkeypatch) -> 
 
     for strength, expected in (
         (within_error, "the largest strength whose held-out loss is within one standard error of the lowest."),
-        (of_gain, "the largest strength that keeps 95% of the decrease of the held-out loss."),
+        (
+            of_gain,
+            "the largest strength that keeps 95% of the improvement in held-out loss over a model without columns.",
+        ),
         (
             each.path.strengths[-1],
             "the smallest strength at which at least 80% of the training runs keep each selected column.",

@@ -151,8 +151,8 @@ def study(
     selection: Annotated[
         str,
         typer.Option(
-            help="Which columns are selected: default, or stable (stricter: only those kept in at least 80% of the "
-            "trainings).",
+            help="How columns are selected: default, or stable (stricter: only columns that at least 80% of the "
+            "training runs keep).",
             metavar="NAME",
         ),
     ] = "default",

@@ -68,8 +68,8 @@ class RegularizationPath:
             A strength at which any lane diverged or failed is never chosen. `seconds` is the training time of its
             lanes. Lanes are trained together in chunks; each counts an equal share of the time of its chunk.
 
-        held_groups: By the path of a variable (replicas, groups) which groups of its penalty the first stage held at
-            zero.
+        held_groups: A dict from the path of a variable to a bool array (replicas, groups): the groups of its penalty
+            that the first stage held at zero.
 
     Raises:
         ValueError: If there is not one name per input.
@@ -148,10 +148,10 @@ class RegularizationPath:
     def selection_strength(self) -> float:
         """Strength that selects features.
 
-        It is `one_se_strength` (with a single fold, `best_strength`). After adaptive stages it may be larger, but keeps
-        at least 95% of the decrease of the mean validation loss from the null model to the best strength. These stages
-        leave useful features almost unpenalized, so that the same ones are selected over a wide range of strengths.
-        Near the lowest loss, useless ones are selected as well.
+        It is `one_se_strength` (with a single fold, `best_strength`). After adaptive stages it is the
+        largest strength that keeps 95% of the decrease in mean validation loss from the null model, if that is larger.
+        These stages hardly penalize useful features, so a wide range of strengths selects the same features. Near the
+        lowest loss, useless features are selected too.
 
         Raises:
             ValueError: If at every strength a lane diverged.

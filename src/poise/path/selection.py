@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 KEPT_GAIN = 0.95
-"""Share of the decrease of the loss that the strength keeps which selects features after adaptive stages."""
+"""Minimum share of the decrease in loss kept by the strength that selects features after adaptive stages."""
 NEAR = 1e-6
 """Largest relative difference between a strength and the one of the grid that is meant."""
 

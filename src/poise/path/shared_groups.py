@@ -22,8 +22,8 @@ def find_shared_groups(model: Any, targets: Sequence[Target]) -> Labels:
         targets: The targets of its penalties.
 
     Returns:
-        By the index of a target (groups,) a number per group; groups that read a common input, of any of the targets,
-        have the same one. Empty unless several kernels that read inputs have groups.
+        A dict from the index of a target to an int array (groups,). Groups that read a common input have the same
+        number. Empty if fewer than two kernels that read inputs have groups.
     """
     kernels = input_kernels(model) or []
     trained = {id(variable): number for number, variable in enumerate(model.trainable_variables)}

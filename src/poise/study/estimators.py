@@ -37,8 +37,9 @@ class PathRegressor(RegressorMixin, PathEstimator):
             and 0 otherwise.
         selection: `"best"` takes the strength (and adaptive stage) with the lowest held-out loss; `"one_se"` takes, in
             the last stage, the largest strength whose held-out loss is within one standard error of the lowest: fewer
-            features. `"stable"` takes, in the last stage, the smallest strength from `path_.selection_strength` on at
-            which every feature that is read is read in at least 80% of the trainings. Default: `"best"`.
+            features. `"stable"` is stricter still: it uses the smallest strength, at or above `selection_strength` of
+            the last stage, at which every feature that the network reads is also read in at least 80% of the training
+            runs. Default: `"best"`.
         max_iter: The maximum number of full-batch steps per training (with more than 8,192 rows, each step uses the
             next 4,096 rows). Default: 800.
         early_stopping: Whether each strength is trained only as long as its held-out loss falls, as in
@@ -67,7 +68,8 @@ class PathRegressor(RegressorMixin, PathEstimator):
         feature_mask_: (features,) whether the network reads each feature; `None` if that cannot be determined.
         selection_path_: The path that selects features: that of the last adaptive stage.
         support_: (features,) whether each feature is selected: whether the network of `selection_path_` at its
-            `selection_strength` reads it. The network that predicts best often reads more. `None` if that cannot be
+            `selection_strength` (with `selection="stable"`, at `strength_`) reads it. The network that predicts best
+            often reads more. `None` if that cannot be
             determined.
         n_iter_: The number of full-batch steps of the network.
         n_features_in_, feature_names_in_: As in scikit-learn.

@@ -137,14 +137,14 @@ def run_study(
             ones.
         sparse: Whether to save the network of the selected columns instead of the chosen one. Predictions then need
             only these columns. Default: `False`.
-        encoding: How columns of numbers enter the networks: `"standard"` (one standardized number) or `"piecewise"`,
-            which adds piecewise-linear encodings: their pieces enter by a skip connection, and the hidden layers read
-            the standardized numbers. The network is then a sum of one curve per column and of interactions; without
-            hidden layers, an additive model. Default: `"auto"`: standard, and for penalties that drop columns also
-            piecewise; the encoding with the lower held-out loss is kept.
-        selection: Which columns are selected: `"default"` or, stricter, `"stable"`, by the smallest strength at which
-            every selected column is kept in at least 80% of the trainings (folds and initial weights). Default:
-            `"default"`, by `selection_strength` of the path.
+        encoding: How columns of numbers enter the networks. `"standard"`: one standardized number. `"piecewise"`: also
+            the pieces of a piecewise-linear encoding, which go to the output through a skip connection; the hidden
+            layers read only the standardized numbers. The network is then one curve per column plus interactions, or an
+            additive model if it has no hidden layers. `"auto"`: trains penalties that drop columns with both encodings,
+            and keeps the one with the lower held-out loss. Default: `"auto"`.
+        selection: How columns are selected. `"default"`: at `selection_strength` of the path. `"stable"`: at the
+            smallest strength, at or above it, at which at least 80% of the training runs (folds and initial weights)
+            keep every selected column. Default: `"default"`.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.

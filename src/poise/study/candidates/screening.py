@@ -1,9 +1,9 @@
 """Choose the columns that the hidden layers of a wide table read, in every fold by its own training rows.
 
 A skip connection reads all columns, so the hidden layers are needed for interactions only. With p columns there are
-p²/2 pairs, and random initial weights rarely find the pair that matters. Therefore, every column and every pair is
-scored by a correlation with the target, that of a value or of a product of two values, and the hidden layers read the
-columns with the highest scores. This is sure independence screening of main effects and of interactions.
+p²/2 pairs, and random initial weights rarely find the pair that matters. The screening scores each column by the
+squared correlation of its values with the target, and each pair by that of the product of two values. The hidden layers
+read the columns with the highest scores. This is sure independence screening of main effects and of interactions.
 
 References:
     Fan and Lv 2008, "Sure independence screening for ultrahigh dimensional feature space";
@@ -34,7 +34,8 @@ class HiddenColumns:
 
     Args:
         inputs: The positions of their inputs, without pieces, ascending.
-        held: (replicas, columns read in some replica) whether a replica does not read the column at first.
+        held: (replicas, columns) bool: where a path holds the hidden weights of a column at zero in its first stage,
+            because the replica did not choose the column. Only columns that at least one replica chose are listed.
     """
 
     inputs: np.ndarray

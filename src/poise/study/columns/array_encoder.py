@@ -10,7 +10,7 @@ from poise.study.columns.weighting import fit_scaler
 
 
 class ArrayEncoder:
-    """Return the features, standardized, and with a piecewise-linear encoding their pieces, standardized as well.
+    """Encode features as network inputs: the features, and with `"piecewise"` their standardized pieces.
 
     Args:
         encoding: `"standard"` or `"piecewise"`.
@@ -50,8 +50,8 @@ class ArrayEncoder:
 
         Args:
             X: (rows, features).
-            layout: The encoder whose inputs to return; a piece that it lacks is left out, and one that only it has is
-                0. Default: `None`, for this one.
+            layout: The encoder that defines the columns of the output. Pieces that `layout` does not have are dropped,
+                and pieces that only `layout` has are 0. Default: `None`, for the layout of this encoder.
         """
         x = X if self.scaler is None else self.scaler.transform(X)
         if self.pieces is not None:

@@ -12,7 +12,7 @@ N_PIECES = 8
 FLOATS = ["float64", "float32"]
 LARGE = 1e100
 TIE = 1e-9
-"""The share of the weight by which two sums may differ through rounding."""
+"""Relative tolerance for rounding when cumulative weights are compared with quantile levels."""
 
 
 class PiecewiseLinearEncoder(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -27,8 +27,8 @@ class PiecewiseLinearEncoder(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
     column (`groups_`) it is a sparse additive model.
 
     Args:
-        n_pieces: The number of pieces per column, an int ≥ 1. A column with few distinct values has fewer: one less
-            than it has values. Default: 8.
+        n_pieces: The number of pieces per column, an int ≥ 1. A column with few distinct values has one piece
+            fewer than distinct values, and equal quantiles are merged. Default: 8.
 
     Attributes:
         edges_: For each feature the edges b_0, …, b_T, an array. A constant feature has a single edge, and one piece
@@ -65,7 +65,8 @@ class PiecewiseLinearEncoder(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             The encoder.
 
         Raises:
-            TypeError, ValueError: For data or a number of pieces that cannot be used.
+            TypeError: If `n_pieces` is not an int.
+            ValueError: If `n_pieces` is below 1, or if the data or the weights are not valid.
         """
         if isinstance(self.n_pieces, bool) or not isinstance(self.n_pieces, numbers.Integral):
             raise TypeError(f"n_pieces must be an int >= 1, got {self.n_pieces!r}.")
@@ -76,7 +77,10 @@ class PiecewiseLinearEncoder(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             sample_weight = column_or_1d(check_array(sample_weight, ensure_2d=False, dtype="float64"))
             check_consistent_length(X, sample_weight)
             if (sample_weight < 0).any() or not sample_weight.any():
-                raise ValueError("sample_weight must be >= 0, and not zero in all rows.")
+                least, most = sample_weight.min(), sample_weight.max()
+                raise ValueError(
+                    f"sample_weight must be >= 0, and not zero in all rows, got values from {least:g} to {most:g}."
+                )
         self.edges_ = [_find_edges(values, sample_weight, int(self.n_pieces)) for values in X.T]
         ends = np.cumsum([_count_pieces(edges) for edges in self.edges_]).tolist()
         self.groups_ = [[*range(start, end)] for start, end in zip([0, *ends], ends, strict=False)]
@@ -129,7 +133,7 @@ def _find_edges(values: np.ndarray, weight: np.ndarray | None, pieces: int) -> n
         return distinct
     sums = np.cumsum(np.bincount(place, weight))
     shares = sums / sums[-1]
-    # The smallest value that the share is not above: an observed value, and the same if rows are repeated.
+    # The smallest observed value whose cumulative share reaches the level. Repeating rows does not change it.
     at = np.searchsorted(shares, np.linspace(0.0, 1.0, pieces + 1) - TIE)
     return distinct[np.unique(np.minimum(at, len(distinct) - 1))]
 

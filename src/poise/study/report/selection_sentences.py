@@ -47,7 +47,7 @@ def explain_selection(candidate: Candidate) -> str:
     if strength <= path.one_se_strength:
         return "the largest strength whose held-out loss is within one standard error of the lowest"
     if strength <= path.selection_strength:
-        return "the largest strength that keeps 95% of the decrease of the held-out loss"
+        return "the largest strength that keeps 95% of the improvement in held-out loss over a model without columns"
     return "the smallest strength at which at least 80% of the training runs keep each selected column"
 
 

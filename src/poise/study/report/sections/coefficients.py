@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from poise.study.columns.encoding import PIECEWISE
 from poise.study.findings import Findings
 from poise.study.report.sections.base import Section
 
@@ -19,12 +20,13 @@ SCALES = {
 
 
 class CoefficientsSection(Section):
-    """One row per input, and the intercept."""
+    """One row per input, and the intercept. An additive model has curves instead."""
 
     name, title, link = "coefficients", "Coefficients of the linear model", "Coefficients"
 
     def context(self, study: Findings) -> dict[str, Any] | None:
-        if study.settings.model is not None or study.settings.hidden_layer_sizes:
+        is_additive = study.encoder.encoding == PIECEWISE  # its curves are drawn as effects
+        if study.settings.model is not None or study.settings.hidden_layer_sizes or is_additive:
             return None
         kernel, bias = (keras.ops.convert_to_numpy(weight).astype("float64") for weight in study.saved.model.weights)
         kernel, bias = kernel * study.scale, bias * study.scale + study.center

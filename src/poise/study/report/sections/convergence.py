@@ -38,8 +38,14 @@ class ConvergenceSection(Section):
 
 
 def drawn_layers(study: Findings) -> list[str]:
-    """Return the first penalized variables, whose forces are drawn."""
-    variables = [[*study.watched[candidate.name].forces["variable"].unique()] for candidate in study.watched_candidates]
+    """Return the first penalized variables, whose forces are drawn, as layer and variable.
+
+    Networks with different encodings have these in common, except the skip connection.
+    """
+    variables = [
+        [*study.watched[candidate.name].forces["variable"].map(_end_of).unique()]
+        for candidate in study.watched_candidates
+    ]
     return [variable for variable in variables[-1] if all(variable in others for others in variables)][:MOST_LAYERS]
 
 
@@ -53,7 +59,7 @@ def draw_forces(study: Findings) -> go.Figure:
     for column, candidate in enumerate(candidates, start=1):
         table = study.watched[candidate.name].forces
         for row, variable in enumerate(variables, start=1):
-            forces = table[table["variable"] == variable]
+            forces = table[table["variable"].map(_end_of) == variable]
             for key, *style in LINES:
                 # A logarithm has no place for zero: a force that is absent leaves a gap.
                 force = forces[key].where(forces[key] > 0.0)
@@ -64,6 +70,11 @@ def draw_forces(study: Findings) -> go.Figure:
     figure.update_traces(hovertemplate="%{y:.3g}").update_xaxes(range=[0, last_step(study)])
     figure.update_yaxes(log_axis(min(ends) / MARGIN, max(ends) * MARGIN))
     return figure.update_layout(hovermode="x unified")
+
+
+def _end_of(variable: str) -> str:
+    """Return the layer and the name of a variable, without the model."""
+    return "/".join(variable.split("/")[-2:])
 
 
 def layer_name(variable: str) -> str:
