@@ -95,6 +95,17 @@ def test_a_linear_model_has_no_later_kernel() -> None:
     assert [rule.name for rule in poise.input_sparsity(model)] == ["input_sparsity"]
 
 
+def test_a_kernel_that_reads_no_group_is_not_penalized() -> None:
+    inputs = keras.Input((6,))
+    few = layers.Dense(1, name="few")(keras.ops.take(inputs, [0, 1], axis=1))
+    model = keras.Model(inputs, layers.Add()([few, layers.Dense(1, name="all")(inputs)]))
+
+    (rule,) = poise.input_sparsity(model, groups=[[3, 4]])
+
+    assert rule.select == ["all/kernel"]
+    assert rule.penalty.groups == [[3, 4]]
+
+
 class TestRefuses:
     def test_a_model_whose_inputs_go_elsewhere(self) -> None:
         inputs = keras.Input((4,))

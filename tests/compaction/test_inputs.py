@@ -171,3 +171,30 @@ class TestTake:
         inputs = keras.Input((6,))
         taken = keras.ops.take(inputs, positions, axis=1)
         assert input_kernels(keras.Model(inputs, keras.layers.Dense(1)(taken))) is None
+
+    def test_positions_that_are_data_are_not_followed(self) -> None:
+        table = np.random.default_rng(0).normal(size=(3, 5)).astype("float32")
+        for axis in (0, 1):
+            inputs = keras.Input((4,), dtype="int32")
+            taken = keras.ops.take(table, inputs, axis=axis)
+            model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(taken[0] if axis else taken)))
+            assert [w.shape for w in poise.compact(model).get_weights()] == [w.shape for w in model.get_weights()]
+
+    def test_calls_of_a_nested_model_agree(self) -> None:
+        entry = keras.Input((6,))
+        inner = keras.Model(entry, keras.ops.take(entry, [0, 2, 4], axis=1))
+        inputs = keras.Input((3,))
+        outputs = []
+        for name in "ab":
+            hidden = inner(keras.layers.Dense(6, name=f"hidden_{name}")(inputs))
+            outputs.append(keras.layers.Dense(2, name=f"head_{name}")(hidden))
+        model = randomized(keras.Model(inputs, outputs))
+        for name, dead in (("a", 1), ("b", 0)):
+            kernel = np.array(model.get_layer(f"head_{name}").kernel)
+            kernel[dead] = 0.0
+            model.get_layer(f"head_{name}").kernel.assign(kernel)
+
+        smaller = poise.compact(model)
+
+        assert_same(model, smaller)
+        assert smaller.count_params() < model.count_params()

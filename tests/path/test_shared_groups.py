@@ -106,7 +106,7 @@ def test_groups_held_at_zero_stay_there_in_the_first_stage() -> None:
 
     sizes = next(size for name, size in path.lanes.sizes.items() if name == kernel.path)
     np.testing.assert_array_equal(sizes[:, 0] == 0, held)
-    for fold, row in ((0, 0), (None, 2)):
+    for fold, row in ((0, 0), (None, 2)):  # the rules to train with again hold the same groups
         of_hidden = next(rule for rule in path.rules_at(1e-3, fold) if rule.select == ["hidden/kernel"])
         np.testing.assert_array_equal(np.isinf(of_hidden.penalty.factors), held[row])
 

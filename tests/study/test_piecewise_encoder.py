@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.preprocessing import SplineTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
 import poise
@@ -50,6 +51,20 @@ def test_the_edges_are_the_quantiles() -> None:
     for values, found in zip(x.T, edges, strict=True):
         quantiles = np.quantile(values, np.linspace(0.0, 1.0, 6), method="inverted_cdf")
         np.testing.assert_array_equal(found, np.unique(quantiles))
+
+
+def test_a_piece_is_the_sum_of_the_splines_of_degree_one_to_its_right() -> None:
+    """Hat functions with the same knots have the same span: scikit-learn computes them."""
+    x = np.random.default_rng(0).normal(size=(150, 2))
+    encoder = poise.PiecewiseLinearEncoder(6).fit(x)
+    knots = np.column_stack(encoder.edges_)
+    splines = SplineTransformer(degree=1, knots=knots, extrapolation="continue").fit(x)
+    new = np.concatenate([x, 1.5 * x])
+
+    hats = splines.transform(new).reshape(len(new), 2, 7)
+
+    expected = np.cumsum(hats[:, :, ::-1], axis=2)[:, :, ::-1][:, :, 1:]
+    np.testing.assert_allclose(encoder.transform(new), expected.reshape(len(new), 12), atol=1e-9)
 
 
 def test_the_pieces_add_up_to_the_value() -> None:

@@ -95,7 +95,8 @@ def name_options(error: Exception, hints: Mapping[str, str]) -> str:
     argument, message = getattr(error, "argument", ""), str(error)
     if argument in OPTIONS:
         message = re.sub(rf"^{argument}\b", OPTIONS[argument], message)
-        message = re.sub(rf"\b{argument}=(\w+)", rf"{OPTIONS[argument]} \1", message)
+        for name, option in OPTIONS.items():
+            message = re.sub(rf"\b{name}='?([\w-]+)'?", rf"{option} \1", message)
     return f"{message} {hints[argument]}" if argument in hints else message
 
 

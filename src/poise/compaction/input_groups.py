@@ -89,22 +89,24 @@ def make_input_rules(model: keras.Model, penalty: Penalty) -> list[Rule]:
             f"model {model.name!r}. Add a poise.Rule with a poise.GroupLasso for each of its first kernels instead."
         )
     paths = [_unique_tail(path_of(model.weights[kernel.position]), model) for kernel in kernels]
-    first: dict[bytes, Rule] = {}
+    select: dict[bytes, list[str]] = {}  # kernels that read the same inputs share a rule
+    penalties: dict[bytes, Any] = {}
     for kernel, path in zip(kernels, paths, strict=True):
-        key = kernel.inputs.tobytes() if has_lists else b""  # kernels that read the same inputs share a rule
-        name = INPUT_RULE_NAME if not first else f"{INPUT_RULE_NAME}_{len(first) + 1}"
-        taken = [*first[key].select, path] if key in first else [path]
-        groups = restrict_groups(penalty, kernel.inputs) if has_lists else penalty
-        first[key] = Rule(taken, groups, name=first[key].name if key in first else name)
+        key = kernel.inputs.tobytes() if has_lists else b""
+        select.setdefault(key, []).append(path)
+        penalties[key] = restrict_groups(penalty, kernel.inputs) if has_lists else penalty
+    first = [(select[key], each) for key, each in penalties.items() if each is not None]
+    names = [INPUT_RULE_NAME, *(f"{INPUT_RULE_NAME}_{number}" for number in range(2, len(first) + 1))]
+    rules = [Rule(taken, each, name=name) for name, (taken, each) in zip(names, first, strict=False)]
     later = Rule(
         list(PENALIZED_BY_DEFAULT), L2(LATER_L2_RATIO * float(penalty.strength)), exclude=paths, name=LATER_RULE_NAME
     )
     has_later = any(map(later.applies_to, model.trainable_weights))
-    return [*first.values(), *([later] if has_later else [])]
+    return [*rules, *([later] if has_later else [])]
 
 
 def restrict_groups(penalty: Any, inputs: np.ndarray) -> Any:
-    """Return a penalty of groups of inputs for a kernel that reads some of the inputs.
+    """Return a penalty of groups of inputs for a kernel that reads some of the inputs; None if it reads no group.
 
     Args:
         penalty: Its `groups` are lists of inputs.
@@ -113,6 +115,8 @@ def restrict_groups(penalty: Any, inputs: np.ndarray) -> Any:
     config = penalty.get_config()
     place = {position: number for number, position in enumerate(inputs.tolist())}
     groups = [[place[i] for i in group if i in place] for group in penalty.groups]
+    if not any(groups):
+        return None
     factors = config["factors"]
     if factors is not None and len(factors) == len(groups):
         factors = [factor for factor, group in zip(factors, groups, strict=True) if group]

@@ -105,6 +105,8 @@ class Permutation(PassThrough):
 class Selection(LayerHandler):
     """Takes the entries at constant positions of an axis, each at most once."""
 
+    is_sized = True  # the positions depend on the units that stay
+
     def supports(self, call: Call) -> bool:
         return self._positions(call) is not None
 
@@ -132,7 +134,9 @@ class Selection(LayerHandler):
         tensor, axis = call.inputs[0], call.layer.axis
         args, kwargs = call.arguments.args, call.arguments.kwargs
         taken = args[1] if len(args) > 1 else kwargs.get("indices")
-        if len(call.inputs) != 1 or tensor.axis is None or axis is None or axis % len(tensor.shape) != tensor.axis:
+        if len(call.inputs) != 1 or isinstance(taken, keras.KerasTensor):  # the positions are data
+            return None
+        if tensor.axis is None or axis is None or axis % len(tensor.shape) != tensor.axis:
             return None
         size, positions = tensor.shape[tensor.axis], np.asarray(taken)
         if size is None or positions.ndim != 1 or not np.issubdtype(positions.dtype, np.integer):

@@ -1,7 +1,6 @@
 """The result of `poise.fit_path`: every strength of a grid, trained in every fold."""
 
 import html
-import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from poise.path.dropout import find_lane_dropouts, replace_lane_dropout
 from poise.path.model_config import ModelBuilder
 from poise.path.plots import plot_path
 from poise.path.stage_rules import adaptive_rules, hold_groups, plain_rules
+from poise.path.strength_choice import StrengthChoice
 from poise.path.tables import (
     chosen_position,
     full_positions,
@@ -34,7 +34,7 @@ from poise.rules.rule import Rule
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RegularizationPath:
+class RegularizationPath(StrengthChoice):
     """The solutions over a grid of strengths, with their held-out losses and their nonzero weights.
 
     `poise.fit_path` returns one. A lane is one training at one strength. At each strength, one lane per fold and
@@ -105,78 +105,8 @@ class RegularizationPath:
             raise ValueError(f"names has {len(self.names)} names, and the model has {inputs} inputs.")
 
     @property
-    def strengths(self) -> np.ndarray:
-        return self._table["strength"].to_numpy(copy=True)
-
-    @property
     def table(self) -> pd.DataFrame:
         return self._table.copy()
-
-    @property
-    def best_strength(self) -> float:
-        """Strength with the lowest mean validation loss (the largest one if tied). Use it to predict.
-
-        Raises:
-            ValueError: If at every strength a lane diverged.
-        """
-        return self._strength(selection.minimum(self._judged))
-
-    @property
-    def best_between(self) -> float:
-        """Interpolated best strength. No model was trained at it, unless it is on the grid; refit to use it.
-
-        It is the minimum of a parabola in log strength through the lowest mean validation loss and its neighbors. At
-        an end of the grid, it is the strength with the lowest mean.
-
-        Raises:
-            ValueError: If at every strength a lane diverged.
-        """
-        return selection.vertex(self.strengths, self._judged)
-
-    @property
-    def one_se_strength(self) -> float:
-        """Strength of the one-standard-error rule (glmnet's `lambda.1se`). Use it to select features.
-
-        It is the largest strength whose mean validation loss is within one standard error of the lowest.
-
-        Raises:
-            ValueError: If there is a single fold, or at every strength a lane diverged.
-        """
-        return self._strength(selection.one_standard_error(self._judged, self._errors))
-
-    @property
-    def selection_strength(self) -> float:
-        """Strength that selects features.
-
-        It is `one_se_strength` (with a single fold, `best_strength`). After adaptive stages it is the
-        largest strength that keeps 95% of the decrease in mean validation loss from the null model, if that is larger.
-        These stages hardly penalize useful features, so a wide range of strengths selects the same features. Near the
-        lowest loss, useless features are selected too.
-
-        Raises:
-            ValueError: If at every strength a lane diverged.
-        """
-        position = selection.minimum(self._judged)
-        if np.isfinite(self._errors[position]):
-            position = selection.one_standard_error(self._judged, self._errors)
-        if self.stages:
-            position = max(position, selection.most_of_gain(self._judged))
-        return self._strength(position)
-
-    def at(self, max_features: int) -> float:
-        """Return the strength with the lowest mean validation loss among those with at most `max_features` inputs.
-
-        Args:
-            max_features: Largest number of inputs.
-
-        Raises:
-            TypeError: If `max_features` is not an int.
-            ValueError: If every model reads more than `max_features` inputs, or it is unknown which inputs are read.
-        """
-        if isinstance(max_features, bool) or not isinstance(max_features, numbers.Integral):
-            raise TypeError(f"max_features must be an int >= 0, got {max_features!r}.")
-        self._known_features()
-        return self._strength(selection.at_most(self._judged, self._table["features"].to_numpy(), int(max_features)))
 
     @property
     def stability(self) -> pd.DataFrame:
@@ -218,6 +148,8 @@ class RegularizationPath:
         """
         if self._has_dropout_rates:
             return []
+        if not self.stages and not self.held_groups:
+            return plain_rules(self.rules, strength)
         before = self.stages[-1].lanes if self.stages else self.lanes
         replicas = replica_table(before)
         replica = full_positions(before)[0] if fold is None else replicas.index[replicas["fold"] == fold][0]
@@ -347,28 +279,6 @@ class RegularizationPath:
         return ModelBuilder(
             self.architecture, self.state, self.lanes, self.rules, self.resolved, self.names, self.safe_mode
         )
-
-    @cached_property
-    def _judged(self) -> np.ndarray:
-        """The mean validation losses, (strengths,), NaN where a lane diverged, also one of all rows."""
-        return np.where(self._table["diverged"] > 0, np.nan, self._table["val_loss"])
-
-    @property
-    def _errors(self) -> np.ndarray:
-        return self._table["val_se"].to_numpy()
-
-    @cached_property
-    def _marks(self) -> dict[str, int]:
-        """By name the positions of `best` and `one_se`, if they are known."""
-        if not np.isfinite(self._judged).any():
-            return {}
-        best = selection.minimum(self._judged)
-        if not np.isfinite(self._errors[best]):
-            return {"best": best}
-        return {"best": best, "one_se": selection.one_standard_error(self._judged, self._errors)}
-
-    def _strength(self, position: int) -> float:
-        return float(self._table["strength"].iloc[position])
 
     def _position(self, strength: float) -> int:
         return selection.grid_position(self._table["strength"].to_numpy(), strength)

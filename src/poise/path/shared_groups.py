@@ -35,7 +35,7 @@ def find_shared_groups(model: Any, targets: Sequence[Target]) -> Labels:
         segments = None if target is None or kernel.axis != 0 else _group_of_rows(target)
         if target is not None and segments is not None:
             first = sum(counts.values())
-            counts[target.index] = int(segments.max()) + 1
+            counts[target.index] = int(segments.max()) + 1  # every group has rows
             is_inside = segments >= 0
             pairs.append(np.stack([first + segments[is_inside], kernel.inputs[is_inside]]))
     if len(counts) < 2:

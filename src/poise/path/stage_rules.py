@@ -27,21 +27,18 @@ def hold_groups(rules: Sequence[Rule], held: Mapping[str, np.ndarray], replica: 
 
     Args:
         rules: What `plain_rules` returned.
-        held: By the path of a variable (replicas, groups), as for `solve_path`; a rule selects no other variable.
+        held: By the path of a variable (replicas, groups), as for `solve_path`. The rule of such a variable
+            selects no other one, and its penalty has factors.
         replica: Position of the replica.
     """
     changed = []
     for rule in rules:
-        of_rule = [path for path in held if rule.select == [_end_of(path)]]
+        of_rule = [path for path in held if len(rule.select) == 1 and path.endswith(str(rule.select[0]))]
         if of_rule:
-            factors = np.where(held[of_rule[0]][replica], np.inf, 1.0).tolist()
-            rule = replace(rule, penalty=change_penalty(rule.penalty, factors=factors))
+            factors = np.where(held[of_rule[0]][replica], np.inf, np.asarray(rule.penalty.factors))
+            rule = replace(rule, penalty=change_penalty(rule.penalty, factors=factors.tolist()))
         changed.append(rule)
     return changed
-
-
-def _end_of(path: str) -> str:
-    return glob.escape("/".join(path.split("/")[-2:]))
 
 
 def adaptive_rules(

@@ -69,8 +69,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
         selection_path_: The path that selects features: that of the last adaptive stage.
         support_: (features,) whether each feature is selected: whether the network of `selection_path_` at its
             `selection_strength` (with `selection="stable"`, at `strength_`) reads it. The network that predicts best
-            often reads more. `None` if that cannot be
-            determined.
+            often reads more. `None` if that cannot be determined.
         n_iter_: The number of full-batch steps of the network.
         n_features_in_, feature_names_in_: As in scikit-learn.
 
@@ -141,9 +140,9 @@ class PathClassifier(ClassifierMixin, PathEstimator):
 
     Attributes:
         classes_: The classes, sorted.
-        path_, selection_path_, strength_, encoding_, encoder_, model_, scaler_, feature_mask_, support_, n_iter_: See
-            `PathRegressor`. The network's outputs are logits: one logit (of the second class) for two classes, else
-            one per class.
+        path_, selection_path_, strength_, encoding_, encoder_, model_, scaler_, feature_mask_, support_, n_iter_,
+            n_features_in_, feature_names_in_: See `PathRegressor`. The outputs of the network are logits: one logit (of
+            the second class) for two classes, else one per class.
 
     Examples:
         >>> import numpy as np, poise

@@ -132,7 +132,11 @@ class PathEstimator(BaseEstimator):
         owners = [*map(str, encoder.owners)]
         hidden = None
         if encoding == PIECEWISE and settings.hidden_layer_sizes and self.model is None:
-            hidden = choose_hidden_columns(data.x, data.y, replicas, owners, encoder.is_piece, classes)
+            is_screened = isinstance(self.penalty, str) and get_penalty(self.penalty).drops_columns
+            blocks = replicas[: len(replicas) // self.n_init]
+            hidden = choose_hidden_columns(
+                data.x, data.y, data.sample_weight, blocks, owners, encoder.is_piece, classes, is_screened
+            )
         with seed_initial_weights(seed):
             start = build_start(
                 task, data.x.shape[1], classes, data.y[every], None if weight is None else data.sample_weight[every],
@@ -151,7 +155,7 @@ class PathEstimator(BaseEstimator):
                 ),
                 checkpoint=None,
                 report=lambda share: None,
-                held_groups=None if hidden is None else hold_hidden_columns(start, rules, hidden, 1),
+                held_groups=None if hidden is None else hold_hidden_columns(start, rules, hidden, self.n_init),
             )  # fmt: skip
             return replace(fitted, last=path, path=best_stage(path) if self.selection == "best" else path)
 

@@ -193,7 +193,7 @@ def run_study(
     training, testing = split_test_rows(table, test, seed)
     table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test), *notes))
     networks = EncodedNetworks(table, training, testing, split_folds(table, training, cv, seed), settings, model)
-    first = networks[networks.encodings_of(NO_PENALTY)[0]]
+    first = networks.get(NO_PENALTY, networks.encodings_of(NO_PENALTY)[0])
     start, rows = first.start, first.rows
     if sparse and read_inputs(start, start.get_weights()) is None:
         raise DataError(
@@ -207,26 +207,31 @@ def run_study(
     for name in (*WITHOUT_PENALTY, *settings.penalties):
         baseline = candidates[0].row_scores if candidates else None
         encoded = [
-            make_candidate(name, trainer.path(name, each), networks[each], baseline, held_rows)
+            make_candidate(name, trainer.path(name, each), networks.get(name, each), baseline, held_rows, selection)
             for each in networks.encodings_of(name)
         ]
         candidates.append(choose_encoding(encoded))
     release_predictions(stage for path in trainer.paths.values() for stage in [*path.stages, path])
-    references = score_references(table, networks[STANDARD], held_rows, candidates[0].row_scores)
+    references = score_references(table, networks.get(NO_PENALTY, STANDARD), held_rows, candidates[0].row_scores)
     selector = choose_selector(candidates)
-    of_selector = None if selector is None else networks[selector.encoder.encoding]
-    of_selection = make_selection(selector, of_selector, candidates[0].row_scores)
+    of_selection = None
+    if selector is not None:
+        of_selector = networks.get(selector.name, selector.encoder.encoding)
+        of_selection = make_selection(selector, of_selector, candidates[0].row_scores)
     chosen, verdict = _choose(candidates, references, held_rows, settings)
     watched = {
         candidate.name: watch_training(
-            candidate.stage, candidate.strength, candidate.model, networks[candidate.encoder.encoding].start
+            candidate.stage,
+            candidate.strength,
+            candidate.model,
+            networks.get(candidate.name, candidate.encoder.encoding).start,
         )
         for candidate in candidates
         if candidate.name in (NO_PENALTY, chosen)
     }
     saved = choose_saved(next(each for each in candidates if each.name == chosen), candidates, of_selection, settings)
     selected = () if selector is None else selector.selected or ()
-    saved_rows = networks[saved.encoder.encoding].test_rows
+    saved_rows = networks.get(chosen, saved.encoder.encoding).test_rows
     importance, effects = measure_importance(
         saved.model, saved_rows, saved.encoder, table.classes, saved.columns, selected, seed
     )  # fmt: skip

@@ -25,14 +25,12 @@ class EncodedNetwork:
         rows: The training rows.
         test_rows: The test rows.
         hidden: The columns that the hidden layers read; `None` if they read all inputs.
-        selection: As in `Settings`.
     """
 
     start: keras.Model
     rows: Folds
     test_rows: EncodedRows
     hidden: HiddenColumns | None
-    selection: str
 
 
 class EncodedNetworks:
@@ -60,31 +58,45 @@ class EncodedNetworks:
     ) -> None:
         self._table, self._training, self._testing, self._pairs = table, training, testing, pairs
         self._settings, self._model = settings, model
-        self._networks: dict[str, EncodedNetwork] = {}
+        self._rows: dict[str, tuple[Folds, EncodedRows]] = {}
+        self._networks: dict[tuple[str, bool], EncodedNetwork] = {}
 
-    def __getitem__(self, encoding: str) -> EncodedNetwork:
-        if encoding not in self._networks:
-            self._networks[encoding] = self._build(encoding)
-        return self._networks[encoding]
+    def get(self, name: str, encoding: str) -> EncodedNetwork:
+        """Return the network of a candidate with an encoding.
+
+        Hidden layers are screened only for penalties that drop columns: these hold at zero what the training rows of a
+        fold do not choose. The others would also read what the held-out rows choose.
+        """
+        is_screened = encoding == PIECEWISE and _drops_columns(name)
+        if (encoding, is_screened) not in self._networks:
+            self._networks[encoding, is_screened] = self._build(encoding, is_screened)
+        return self._networks[encoding, is_screened]
 
     def encodings_of(self, name: str) -> tuple[str, ...]:
         """Return the encodings with which a candidate is trained; the held-out loss chooses one."""
         if self._settings.encoding != AUTO:
             return (self._settings.encoding,)
-        drops_columns = name in PENALTIES and PENALTIES[name].drops_columns
-        if not drops_columns or self._model is not None:
+        if not _drops_columns(name) or self._model is not None:
             return (STANDARD,)
-        has_pieces = any(key.is_piece for key in self[PIECEWISE].rows.encoder.keys)
+        has_pieces = any(key.is_piece for key in self._encode(PIECEWISE)[0].encoder.keys)
         return (STANDARD, PIECEWISE) if has_pieces else (STANDARD,)
 
-    def _build(self, encoding: str) -> EncodedNetwork:
+    def _encode(self, encoding: str) -> tuple[Folds, EncodedRows]:
+        if encoding not in self._rows:
+            rows = encode_folds(self._table, self._training, self._pairs, encoding)
+            test_rows = encode_test_rows(self._table, self._testing, rows, self._settings.seed)
+            self._rows[encoding] = rows, test_rows
+        return self._rows[encoding]
+
+    def _build(self, encoding: str, is_screened: bool) -> EncodedNetwork:
         table, settings = self._table, self._settings
-        rows = encode_folds(table, self._training, self._pairs, encoding)
+        rows, test_rows = self._encode(encoding)
         hidden = None
         if encoding == PIECEWISE and settings.hidden_layer_sizes and self._model is None:
-            is_piece = np.array([key.is_piece for key in rows.encoder.keys])
-            classes = len(table.classes)
-            hidden = choose_hidden_columns(rows.x, rows.y, rows.replicas, rows.encoder.owners, is_piece, classes)
+            hidden = choose_hidden_columns(
+                rows.x, rows.y, rows.weight, rows.replicas, rows.encoder.owners,
+                np.array([key.is_piece for key in rows.encoder.keys]), len(table.classes), is_screened,
+            )  # fmt: skip
         every = rows.replicas[-1].train
         if self._model is not None:  # a custom function may use any generator
             keras.utils.set_random_seed(settings.seed)
@@ -94,5 +106,8 @@ class EncodedNetworks:
                 None if rows.weight is None else rows.weight[every], settings.hidden_layer_sizes,
                 settings.learning_rate, self._model, None if hidden is None else hidden.inputs,
             )  # fmt: skip
-        test_rows = encode_test_rows(table, self._testing, rows, settings.seed)
-        return EncodedNetwork(start, rows, test_rows, hidden, settings.selection)
+        return EncodedNetwork(start, rows, test_rows, hidden)
+
+
+def _drops_columns(name: str) -> bool:
+    return name in PENALTIES and PENALTIES[name].drops_columns

@@ -27,6 +27,7 @@ def make_candidate(
     network: EncodedNetwork,
     baseline: RowScores | None,
     held_rows: HeldOutRows,
+    selection: str,
 ) -> Candidate:
     """Return a candidate with the network that predicts best.
 
@@ -36,6 +37,7 @@ def make_candidate(
         network: The network of the path, with its rows.
         baseline: The losses of the baseline on the test rows; `None` for the baseline itself.
         held_rows: The held-out rows.
+        selection: How columns are selected, as in `Settings`.
 
     Raises:
         DataError: If training diverged at every strength.
@@ -45,7 +47,13 @@ def make_candidate(
         losses = None if name == FULL_TRAINING else held_out_losses(held_rows, [*path.stages, path])
     except ValueError as error:
         raise DataError(f"{title_of(name)}: {error}") from None
-    candidate = _score_network(name, title_of(name), path, stage, stage.best_strength, network, baseline)
+    if name in WITHOUT_PENALTY:
+        selects = path.best_strength
+    elif selection == STABLE_SELECTION:
+        selects = stable_strength(path, network.rows.encoder.owners)
+    else:
+        selects = path.selection_strength
+    candidate = _score_network(name, title_of(name), path, stage, stage.best_strength, selects, network, baseline)
     return replace(candidate, held_out=losses)
 
 
@@ -58,16 +66,12 @@ def choose_encoding(candidates: Sequence[Candidate]) -> Candidate:
     return replace(best, held_out=join_losses([candidate.held_out for candidate in candidates]))
 
 
-def make_selection(selector: Candidate | None, network: EncodedNetwork | None, baseline: RowScores) -> Candidate | None:
+def make_selection(selector: Candidate, network: EncodedNetwork, baseline: RowScores) -> Candidate | None:
     """Return the network of the selected columns, unless it is the one that predicts."""
-    if (
-        selector is None
-        or network is None
-        or (selector.stage is selector.path and selector.strength == selector.selection_strength)
-    ):
+    title, path, selects = f"{selector.title}, selected columns", selector.path, selector.selection_strength
+    if selector.stage is path and selector.strength == selects:
         return None
-    title, path = f"{selector.title}, selected columns", selector.path
-    return _score_network(SELECTION, title, path, path, selector.selection_strength, network, baseline)
+    return _score_network(SELECTION, title, path, path, selects, selects, network, baseline)
 
 
 def _score_network(
@@ -76,17 +80,12 @@ def _score_network(
     path: RegularizationPath,
     stage: RegularizationPath,
     strength: float,
+    selection_strength: float,
     network: EncodedNetwork,
     baseline: RowScores | None,
 ) -> Candidate:
     """Return the network of a strength of a stage, with its scores."""
     row, scorer, encoder = row_at(stage, strength), network.test_rows.scorer, network.rows.encoder
-    if name in WITHOUT_PENALTY:
-        selection_strength = path.best_strength
-    elif network.selection == STABLE_SELECTION:
-        selection_strength = stable_strength(path, encoder.owners)
-    else:
-        selection_strength = path.selection_strength
     selected, stability = _select_columns(path, selection_strength, encoder.owners)
     model = stage.model(strength)
     scores = network.test_rows.score(model)

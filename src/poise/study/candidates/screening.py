@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from poise.compaction.input_groups import INPUT_RULE_NAME
 from poise.path.training import Replica
 from poise.rules.members import path_of
 from poise.rules.rule import Rule
@@ -43,25 +44,35 @@ class HiddenColumns:
 
 
 def choose_hidden_columns(
-    x: np.ndarray, y: np.ndarray, replicas: Sequence[Replica], owners: Sequence[str], is_piece: np.ndarray, classes: int
+    x: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray | None,
+    replicas: Sequence[Replica],
+    owners: Sequence[str],
+    is_piece: np.ndarray,
+    classes: int,
+    is_screened: bool = True,
 ) -> HiddenColumns:
     """Return the columns that the hidden layers read.
 
     Args:
         x: (stacked rows, inputs) as `Folds.x`.
         y: (stacked rows, 1) or (stacked rows,) as `Folds.y`.
+        weight: (stacked rows,) as `Folds.weight`, or `None`.
         replicas: The replicas, without further initial weights.
         owners: The column of each input.
         is_piece: (inputs,) whether an input is a piece of a piecewise-linear encoding.
         classes: The number of classes; 0 if there are none.
+        is_screened: Whether to choose columns of a wide table. Default: `True`; otherwise, all are read.
     """
     numbers = {name: number for number, name in enumerate(dict.fromkeys(owners))}
     columns = np.array([numbers[name] for name in owners])
     kept = np.ones((len(replicas), len(numbers)), bool)
-    if len(numbers) > MOST_COLUMNS:
+    if is_screened and len(numbers) > MOST_COLUMNS:
         for row, replica in enumerate(replicas):
-            targets = _standardize_targets(y[replica.train], classes)
-            kept[row] = screen_columns(x[replica.train], targets, columns, is_piece)
+            rows = replica.train
+            of_rows = np.ones(len(rows)) if weight is None else weight[rows]
+            kept[row] = screen_columns(x[rows], _make_targets(y[rows], classes), of_rows, columns, is_piece)
     is_read = np.asarray(kept.any(axis=0))
     return HiddenColumns(np.flatnonzero(is_read[columns] & ~is_piece), ~kept[:, is_read])
 
@@ -81,11 +92,13 @@ def hold_hidden_columns(
         As `solve_path` takes it; `None` if every replica reads the same columns, or no penalty drops columns.
     """
     kernel = start.get_layer("hidden_1").kernel
-    drops_columns = any(hasattr(rule.penalty, "layout_of") and rule.applies_to(kernel) for rule in rules)
+    drops_columns = any(str(rule.name).startswith(INPUT_RULE_NAME) and rule.applies_to(kernel) for rule in rules)
     return {path_of(kernel): np.tile(hidden.held, (n_init, 1))} if drops_columns and hidden.held.any() else None
 
 
-def screen_columns(x: np.ndarray, targets: np.ndarray, columns: np.ndarray, is_piece: np.ndarray) -> np.ndarray:
+def screen_columns(
+    x: np.ndarray, targets: np.ndarray, weight: np.ndarray, columns: np.ndarray, is_piece: np.ndarray
+) -> np.ndarray:
     """Return (columns,) whether a column is among the `MOST_COLUMNS` with the highest scores.
 
     Half of them are the columns with the highest scores of their own. The others come from the pairs with the highest
@@ -93,52 +106,54 @@ def screen_columns(x: np.ndarray, targets: np.ndarray, columns: np.ndarray, is_p
 
     Args:
         x: (rows, inputs) encoded rows.
-        targets: (rows, outputs) standardized targets.
+        targets: (rows, outputs) numbers.
+        weight: (rows,) weights; a row of weight 2 counts as two rows.
         columns: (inputs,) the number of each input's column.
         is_piece: (inputs,) whether an input is a piece.
     """
-    values, owners = _make_values(x, columns, is_piece)
+    values, owners = _make_values(x, weight, columns, is_piece)
+    weighted = weight[:, None] * _standardize(np.clip(_standardize(targets, weight), -LARGEST, LARGEST), weight)
     own = np.zeros(columns.max() + 1)
-    np.maximum.at(own, owners, np.square(values.T @ targets).max(axis=1))
+    np.maximum.at(own, owners, np.square(values.T @ weighted).max(axis=1))
     kept = np.zeros(len(own), bool)
     kept[np.argsort(-own, kind="stable")[: MOST_COLUMNS // 2]] = True
-    for pair in _rank_pairs(values, targets, owners):
+    for pair in _rank_pairs(values, weighted, owners):
         if kept.sum() + (~kept[pair]).sum() > MOST_COLUMNS:
             break
         kept[pair] = True
     return kept
 
 
-def _make_values(x: np.ndarray, columns: np.ndarray, is_piece: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _make_values(
+    x: np.ndarray, weight: np.ndarray, columns: np.ndarray, is_piece: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return standardized values (rows, values) and their columns: the inputs, and a second one of columns with pieces.
 
-    The second one is the Legendre polynomial of degree 2 in the mean of the pieces, which is nearly a rank.
+    The second one is the square of the standardized sum of the pieces, which is nearly a rank.
     """
     with_pieces = np.unique(columns[is_piece])
     parts, owners = [np.clip(x[:, ~is_piece], -LARGEST, LARGEST)], [columns[~is_piece], with_pieces]
     if len(with_pieces):
         order = np.argsort(columns[is_piece], kind="stable")
         starts = np.searchsorted(columns[is_piece][order], with_pieces)
-        rank = _standardize(np.add.reduceat(x[:, is_piece][:, order], starts, axis=1))
-        parts.append(np.square(rank))
-    return _standardize(np.concatenate(parts, axis=1)), np.concatenate(owners)
+        parts.append(np.square(_standardize(np.add.reduceat(x[:, is_piece][:, order], starts, axis=1), weight)))
+    return _standardize(np.concatenate(parts, axis=1), weight), np.concatenate(owners)
 
 
-def _standardize(values: np.ndarray) -> np.ndarray:
-    values = values - values.mean(axis=0)
-    spread = values.std(axis=0)
-    return values / np.where(spread > 0, spread, 1.0)
+def _standardize(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    values = values - np.average(values, axis=0, weights=weight)
+    spread = np.sqrt(np.average(np.square(values), axis=0, weights=weight))
+    return (values / np.where(spread > 0, spread, 1.0)).astype("float32")
 
 
-def _standardize_targets(y: np.ndarray, classes: int) -> np.ndarray:
+def _make_targets(y: np.ndarray, classes: int) -> np.ndarray:
     """Return (rows, outputs): one target per class if there are more than two classes."""
-    if classes > 2:
-        return _standardize((y.reshape(-1, 1) == np.arange(classes)).astype("float32"))
-    return _standardize(np.clip(_standardize(y.reshape(-1, 1)), -LARGEST, LARGEST))
+    y = y.reshape(-1, 1)
+    return (y == np.arange(classes)).astype("float32") if classes > 2 else y
 
 
 def _rank_pairs(values: np.ndarray, targets: np.ndarray, owners: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield pairs of columns, those with the highest scores first: n · r² of a product of two of their values."""
+    """Yield pairs of columns, those with the highest scores first: the squared sum of target · value · value."""
     candidates: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     most = 8 * MOST_COLUMNS
     for start in range(0, values.shape[1], BLOCK):

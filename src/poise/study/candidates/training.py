@@ -80,7 +80,7 @@ class PathTrainer:
 
     @without_tensorflow()
     def _solve(self, name: str, title: str, encoding: str) -> RegularizationPath:
-        settings, network = self.settings, self.networks[encoding]
+        settings, network = self.settings, self.networks.get(name, encoding)
         rows, start = network.rows, network.start
         strengths: int | np.ndarray = settings.strengths
         if name in WITHOUT_PENALTY:

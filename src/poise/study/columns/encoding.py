@@ -1,5 +1,6 @@
 """Turn columns into inputs of a network, by what the rows fitted on show."""
 
+import codecs
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -132,11 +133,20 @@ class Encoder:
 def check_encoding(encoding: str) -> None:
     """Raise DataError unless the encoding is one of `ENCODINGS`."""
     if encoding not in ENCODINGS:
-        raise DataError(
-            f"encoding must be one of {', '.join(map(repr, ENCODINGS))}, got {encoding!r}. For the text encoding of a "
-            "CSV file, use text_encoding.",
-            "encoding",
+        hint = (
+            f" To read a CSV file in this text encoding, use text_encoding={encoding!r}." if _is_text(encoding) else ""
         )
+        known = ", ".join(map(repr, ENCODINGS))
+        raise DataError(f"encoding must be one of {known}, got {encoding!r}.{hint}", "encoding")
+
+
+def _is_text(name: str) -> bool:
+    """Return whether Python knows a text encoding of this name."""
+    try:
+        codecs.lookup(name)
+    except (LookupError, TypeError):
+        return False
+    return True
 
 
 def _used_places(kind: ColumnKind, values: pd.Series, places: list[int], layout: list[Key]) -> list[int]:
