@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 import poise
+from poise.study.candidates import encodings
 from poise.study.candidates.dropout import add_dropout
 from poise.study.candidates.encodings import PIECEWISE, STANDARD
 from poise.study.candidates.network import build_network, build_start
@@ -197,6 +198,12 @@ def test_a_table_without_pieces_has_the_standard_encoding() -> None:
     study = poise.run_study(
         frame.assign(y=frame["a"] + random.normal(size=90)), "y", penalties=["group"], strengths=3, cv=2, max_iter=20
     )
+    assert set(study.results["encoding"]) == {"standard"}
+
+
+def test_auto_tries_no_pieces_in_a_very_wide_table(monkeypatch) -> None:
+    monkeypatch.setattr(encodings, "MOST_COLUMNS", 7)
+    study = poise.run_study(ring(100), "y", penalties=["group"], hidden_layer_sizes=(), strengths=3, cv=2, max_iter=20)
     assert set(study.results["encoding"]) == {"standard"}
 
 

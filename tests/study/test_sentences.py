@@ -409,12 +409,24 @@ def counts() -> pd.DataFrame:
     return frame.assign(y=random.poisson(np.exp(0.5 + 0.5 * frame["d"])), w=random.uniform(0.5, 2.0, 100))
 
 
+PIECEWISE: dict[str, Any] = {"encoding": "piecewise", "hidden_layer_sizes": (4,), "max_iter": 80}
+
+
+def wide() -> pd.DataFrame:
+    """More columns than hidden layers read."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(120, 70))
+    frame = pd.DataFrame(x, columns=[f"x{number}" for number in range(70)])
+    return frame.assign(y=2 * x[:, 3] + x[:, 3] * x[:, 60] + 0.1 * random.normal(size=120))
+
+
 CASES: dict[str, Any] = {
     "binary": {"data": "breast_cancer", "penalties": ["l1"], "drop": ["mean radius"]},
     "multiclass": {"data": "wine", "penalties": ["sparse_group"]},
     "weighted counts": {"data": counts(), "target": "y", "task": "counts", "weight": "w", "penalties": ["elasticnet"]},
     "own model": {"data": "diabetes", "penalties": ["group"], "model": "own_networks:linear"},
     "selected columns": {"data": "diabetes", "penalties": ["l2", "group"], "strengths": 6, "sparse": True},
+    "screened columns": {"data": wide(), "target": "y", "penalties": ["adaptive"], "choose": "adaptive", **PIECEWISE},
 }
 
 

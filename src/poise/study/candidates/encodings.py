@@ -15,6 +15,9 @@ from poise.study.encoded_rows import EncodedRows, encode_test_rows
 from poise.study.settings import Settings
 from poise.study.tables import Table
 
+MOST_COLUMNS = 5_000
+"""With more columns, `"auto"` does not try pieces, which would take too much memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedNetwork:
@@ -37,7 +40,8 @@ class EncodedNetworks:
     """The networks of a study, by the encoding of columns of numbers.
 
     With `encoding="auto"`, candidates get standardized numbers. Penalties that drop columns get the piecewise-linear
-    encoding as well, if the network is the built-in one and a column has more than two distinct numbers.
+    encoding as well, if the network is the built-in one, a column has more than two distinct numbers, and the table is
+    not very wide.
 
     Args:
         table: The table.
@@ -77,6 +81,8 @@ class EncodedNetworks:
         if self._settings.encoding != AUTO:
             return (self._settings.encoding,)
         if not _drops_columns(name) or self._model is not None:
+            return (STANDARD,)
+        if sum(column.is_used for column in self._table.columns) > MOST_COLUMNS:
             return (STANDARD,)
         has_pieces = any(key.is_piece for key in self._encode(PIECEWISE)[0].encoder.keys)
         return (STANDARD, PIECEWISE) if has_pieces else (STANDARD,)
