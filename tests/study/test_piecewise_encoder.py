@@ -1,5 +1,7 @@
 """Piecewise-linear encodings: the formula, the quantiles, weights, and the checks of scikit-learn."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,7 +60,8 @@ def test_a_piece_is_the_sum_of_the_splines_of_degree_one_to_its_right() -> None:
     x = np.random.default_rng(0).normal(size=(150, 2))
     encoder = poise.PiecewiseLinearEncoder(6).fit(x)
     knots = np.column_stack(encoder.edges_)
-    splines = SplineTransformer(degree=1, knots=knots, extrapolation="continue").fit(x)
+    arguments: dict[str, Any] = {"knots": knots}  # its annotation says str
+    splines = SplineTransformer(degree=1, extrapolation="continue", **arguments).fit(x)
     new = np.concatenate([x, 1.5 * x])
 
     hats = splines.transform(new).reshape(len(new), 2, 7)

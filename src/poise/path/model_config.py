@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from functools import cached_property
 from typing import Any
@@ -116,12 +116,13 @@ class ModelBuilder:
                 return self._input(int(inputs[index[0]]))
         return plain
 
-    def rename_sizes(self, sizes: dict) -> dict:
+    def rename_sizes(self, sizes: Mapping[str, Any]) -> dict[str, Any]:
         """Return sizes by the variable paths of the rebuilt model; the sizes of a joint rule, by the rule's name."""
         weights = self.model.weights
         known = self._penalized
         paths = [path if path in self._joint else path_of(weights[places[0]]) for path, places in known.items()]
-        return dict(zip(unique_names(paths), (sizes[path] for path in known), strict=True))
+        names = zip(known, unique_names(paths), strict=True)
+        return {name: sizes[path] for path, name in names if path in sizes}
 
     @cached_property
     def _kernels(self) -> list[InputKernel]:

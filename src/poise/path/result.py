@@ -18,7 +18,7 @@ from poise.path import selection, storage
 from poise.path.dropout import find_lane_dropouts, replace_lane_dropout
 from poise.path.model_config import ModelBuilder
 from poise.path.plots import plot_path
-from poise.path.stage_rules import adaptive_rules, hold_groups, plain_rules
+from poise.path.stage_rules import plain_rules, rules_with_factors
 from poise.path.strength_choice import StrengthChoice
 from poise.path.tables import (
     chosen_position,
@@ -69,7 +69,7 @@ class RegularizationPath(StrengthChoice):
             lanes. Lanes are trained together in chunks; each counts an equal share of the time of its chunk.
 
         held_groups: A dict from the path of a variable to a bool array (replicas, groups): the groups of its penalty
-            that the first stage held at zero.
+            that were held at zero in all stages.
 
     Raises:
         ValueError: If there is not one name per input.
@@ -135,8 +135,8 @@ class RegularizationPath(StrengthChoice):
         """Return the rules under which the lanes of a strength were trained, to train with them again.
 
         In an adaptive stage there is one rule per variable and penalty, with the stage's factors. Weights that the
-        stage before has dropped have infinite factors; in the lanes, they started at zero. A path over dropout rates
-        has no rules.
+        stage before has dropped, or that are held at zero, have infinite factors; in the lanes, they started at zero. A
+        path over dropout rates has no rules.
 
         Args:
             strength: Any strength, also between two strengths of the grid.
@@ -150,14 +150,14 @@ class RegularizationPath(StrengthChoice):
             return []
         if not self.stages and not self.held_groups:
             return plain_rules(self.rules, strength)
-        before = self.stages[-1].lanes if self.stages else self.lanes
-        replicas = replica_table(before)
-        replica = full_positions(before)[0] if fold is None else replicas.index[replicas["fold"] == fold][0]
-        if not self.stages:
-            return hold_groups(plain_rules(self.rules, strength), self.held_groups, replica)
-        return adaptive_rules(
+        before = self.stages[-1].lanes if self.stages else None
+        replicas = replica_table(self.lanes)
+        replica = full_positions(self.lanes)[0] if fold is None else replicas.index[replicas["fold"] == fold][0]
+        rename = self._builder.rename_sizes
+        return rules_with_factors(
             self.rules, strength, self._builder.model, self.resolved, self.training.update or "auto",
-            self._builder.rename_sizes(before.sizes), chosen_position(before), replica,
+            rename(self.held_groups), None if before is None else rename(before.sizes),
+            0 if before is None else chosen_position(before), replica,
         )  # fmt: skip
 
     def weights(self, strength: float, seed: int = 0) -> list[np.ndarray]:

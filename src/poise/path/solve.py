@@ -79,8 +79,8 @@ def solve_path(
         adaptive, relax, training, checkpoint: As for `fit_path`.
         report: Called with the share of the work that is done.
         predicted_rows, group_rules: As in `Problem`. Default: 0 and None.
-        held_groups: By the path of a variable (replicas, groups) which groups of its penalty are held at zero in the
-            first stage. Default: None, for none.
+        held_groups: A dict from the path of a variable to a bool array (replicas, groups): the groups of its penalty to
+            hold at zero in all stages. Default: None, for none.
 
     Returns:
         The path of the last stage.
@@ -164,6 +164,7 @@ def _run_stages(
         if is_last:
             break
         factors = adaptive_factors(runner.targets, lanes.sizes, chosen_position(lanes), shared)
+        factors = hold_at_zero(factors, runner.targets, held_groups)
     report(1.0)
     return stages[-1]
 

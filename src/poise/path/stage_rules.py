@@ -9,7 +9,7 @@ import numpy as np
 
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path.shared_groups import find_shared_groups
-from poise.path.stages import adaptive_factors
+from poise.path.stages import adaptive_factors, current_factors, hold_at_zero
 from poise.penalties import Penalty
 from poise.rules.rule import Rule
 
@@ -22,36 +22,18 @@ def plain_rules(rules: Sequence[Rule], strength: float) -> list[Rule]:
     ]
 
 
-def hold_groups(rules: Sequence[Rule], held: Mapping[str, np.ndarray], replica: int) -> list[Rule]:
-    """Return the rules of a first stage with infinite factors for the groups that it holds at zero.
-
-    Args:
-        rules: What `plain_rules` returned.
-        held: By the path of a variable (replicas, groups), as for `solve_path`. The rule of such a variable
-            selects no other one, and its penalty has factors.
-        replica: Position of the replica.
-    """
-    changed = []
-    for rule in rules:
-        of_rule = [path for path in held if len(rule.select) == 1 and path.endswith(str(rule.select[0]))]
-        if of_rule:
-            factors = np.where(held[of_rule[0]][replica], np.inf, np.asarray(rule.penalty.factors))
-            rule = replace(rule, penalty=change_penalty(rule.penalty, factors=factors.tolist()))
-        changed.append(rule)
-    return changed
-
-
-def adaptive_rules(
+def rules_with_factors(
     rules: Sequence[Rule],
     strength: float,
     model: Any,
     resolved: dict,
     update: str,
-    sizes: Mapping[str, np.ndarray],
+    held: Mapping[str, np.ndarray],
+    sizes: Mapping[str, np.ndarray] | None,
     position: int,
     replica: int,
 ) -> list[Rule]:
-    """Return the rules of an adaptive stage at a strength: one per variable and penalty, with the stage's factors.
+    """Return the rules of a stage with factors at a strength: one per variable and penalty, with the stage's factors.
 
     Args:
         rules: rules of the path.
@@ -59,7 +41,8 @@ def adaptive_rules(
         model: a model of the path.
         resolved: what the rules resolved to.
         update: how the penalties act.
-        sizes: sizes of the stage before, by the paths of the model's variables.
+        held: as for `hold_at_zero`, by the paths of the model's variables.
+        sizes: sizes of the stage before, by the paths of the model's variables; None for the first stage.
         position: position of the strength that the stage before chose.
         replica: position of the replica whose factors to use.
 
@@ -68,8 +51,13 @@ def adaptive_rules(
     """
     optimizer = PenalizedOptimizer("sgd", list(rules), update).restore_plan(resolved)
     optimizer.build(model.trainable_variables, model)
-    same_inputs = find_shared_groups(model, optimizer.targets)
-    factors = adaptive_factors(optimizer.targets, dict(sizes), position, same_inputs)
+    replicas = len(next(iter((sizes or held).values())))
+    if sizes is None:
+        factors = current_factors(optimizer.targets, replicas)
+    else:
+        same_inputs = find_shared_groups(model, optimizer.targets)
+        factors = adaptive_factors(optimizer.targets, dict(sizes), position, same_inputs)
+    factors = hold_at_zero(factors, optimizer.targets, held)
     paths = [target.path for target in optimizer.targets]
     shared = next((path for path in paths if paths.count(path) > 1), None)
     if shared is not None:

@@ -38,7 +38,7 @@ def hold_at_zero(factors: Factors, targets: Sequence[Target], held: Mapping[str,
     """Return the factors with groups that a stage holds at zero.
 
     Args:
-        factors: What `current_factors` returned.
+        factors: What `current_factors` or `adaptive_factors` returned.
         targets: Targets of the penalties.
         held: By the name of a target (replicas, groups) whether a group is held at zero.
     """

@@ -140,9 +140,10 @@ class PathClassifier(ClassifierMixin, PathEstimator):
 
     Attributes:
         classes_: The classes, sorted.
-        path_, selection_path_, strength_, encoding_, encoder_, model_, scaler_, feature_mask_, support_, n_iter_,
-            n_features_in_, feature_names_in_: See `PathRegressor`. The outputs of the network are logits: one logit (of
-            the second class) for two classes, else one per class.
+        path_, selection_path_, strength_, encoding_, encoder_: See `PathRegressor`.
+        model_, scaler_, feature_mask_, support_, n_iter_: See `PathRegressor`. The outputs of the network are logits:
+            one logit (of the second class) for two classes, else one per class.
+        n_features_in_, feature_names_in_: See `PathRegressor`.
 
     Examples:
         >>> import numpy as np, poise

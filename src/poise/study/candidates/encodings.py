@@ -1,4 +1,4 @@
-"""The networks that a study trains: one per encoding of the columns of numbers."""
+"""The networks that a study trains, by the encoding of the columns of numbers."""
 
 from dataclasses import dataclass
 
@@ -68,8 +68,9 @@ class EncodedNetworks:
     def get(self, name: str, encoding: str) -> EncodedNetwork:
         """Return the network of a candidate with an encoding.
 
-        Hidden layers are screened only for penalties that drop columns: these hold at zero what the training rows of a
-        fold do not choose. The others would also read what the held-out rows choose.
+        Columns are screened only if the penalty drops columns. Such a penalty can hold the hidden weights of a column
+        at zero in the folds that did not choose it. With any other penalty, the hidden layers of a fold would also read
+        columns that were chosen with its held-out rows.
         """
         is_screened = encoding == PIECEWISE and _drops_columns(name)
         if (encoding, is_screened) not in self._networks:

@@ -1,4 +1,4 @@
-"""Choose the columns that the hidden layers of a wide table read, in every fold by its own training rows.
+"""In wide tables, choose the columns that the hidden layers read. Each fold chooses by its own training rows.
 
 A skip connection reads all columns, so the hidden layers are needed for interactions only. With p columns there are
 p²/2 pairs, and random initial weights rarely find the pair that matters. The screening scores each column by the
@@ -35,8 +35,8 @@ class HiddenColumns:
 
     Args:
         inputs: The positions of their inputs, without pieces, ascending.
-        held: (replicas, columns) bool: where a path holds the hidden weights of a column at zero in its first stage,
-            because the replica did not choose the column. Only columns that at least one replica chose are listed.
+        held: (replicas, columns) bool: where a path holds the hidden weights of a column at zero, because the replica
+            did not choose the column. Only columns that at least one replica chose are listed.
     """
 
     inputs: np.ndarray
@@ -80,7 +80,7 @@ def choose_hidden_columns(
 def hold_hidden_columns(
     start: keras.Model, rules: Sequence[Rule], hidden: HiddenColumns, n_init: int
 ) -> dict[str, np.ndarray] | None:
-    """Return which groups of the first hidden kernel a path holds at zero in its first stage.
+    """Return which groups of the first hidden kernel a path holds at zero.
 
     Args:
         start: What `build_start` returned for the inputs of `hidden`.
@@ -127,9 +127,10 @@ def screen_columns(
 def _make_values(
     x: np.ndarray, weight: np.ndarray, columns: np.ndarray, is_piece: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return standardized values (rows, values) and their columns: the inputs, and a second one of columns with pieces.
+    """Return standardized values (rows, values) and the column of each.
 
-    The second one is the square of the standardized sum of the pieces, which is nearly a rank.
+    The values are the inputs without pieces. Columns with pieces get a second value, so that symmetric effects are
+    found: the square of the standardized sum of the pieces. (The sum is nearly the rank of the number.)
     """
     with_pieces = np.unique(columns[is_piece])
     parts, owners = [np.clip(x[:, ~is_piece], -LARGEST, LARGEST)], [columns[~is_piece], with_pieces]
