@@ -37,8 +37,8 @@ def input_sparsity(model: Any, strength: float = 1.0, groups: Sequence[Sequence[
             makes every input its own group.
 
     Returns:
-        A `poise.Rule` named "input_sparsity" with a `poise.GroupLasso`, and one named "later_kernels" with `poise.L2`
-        if there are later kernels.
+        A `poise.Rule` named "input_sparsity" with a `poise.GroupLasso`; "input_sparsity_2", … for kernels that read
+        other inputs, such as a selection of them; and "later_kernels" with `poise.L2` if there are later kernels.
 
     Raises:
         TypeError: If `model` is not a Keras model, or an argument has a wrong type.

@@ -60,10 +60,11 @@ class StrengthChoice:
     def selection_strength(self) -> float:
         """Strength that selects features.
 
-        It is `one_se_strength` (with a single fold, `best_strength`). After adaptive stages it is the largest strength
-        that keeps 95% of the decrease in mean validation loss from the null model, if that is larger, and if the null
-        model is part of the grid, as in a grid that `fit_path` finds. These stages hardly penalize useful features, so
-        a wide range of strengths selects the same features. Near the lowest loss, useless features are selected too.
+        Without adaptive stages, it is `one_se_strength` (with a single fold, `best_strength`). After adaptive stages,
+        it is the larger of that and the largest strength that keeps 95% of the decrease in mean validation loss from
+        the null model (if the null model is in the grid, as in a grid that `fit_path` finds). Adaptive stages hardly
+        penalize useful features, which therefore stay selected over a wide range of strengths. At its low end, useless
+        features are selected as well.
 
         Raises:
             ValueError: If at every strength a lane diverged.

@@ -2,12 +2,11 @@
 
 Test rows are held out first; only the final scores and the importance of columns use them. The training rows are
 encoded once per fold, by the training rows of that fold. Then one path runs for each penalty and for dropout, which is
-compared like a penalty, and the network is trained twice without them: with early stopping and with all steps. All
-start from the same initial weights and take full-batch steps. Reference models are fitted to the same rows. The
-strength with the lowest held-out loss predicts. Columns are selected at the largest strength whose held-out loss is
-within one standard error of the lowest, or, after adaptive stages, at the strength with the lowest held-out loss; the
-network of the selected columns is scored as well. The verdict compares the chosen penalty with early stopping on all
-training rows (`poise.study.verdict`). The importance of a column is measured in the saved network.
+compared like a penalty, and the network is trained twice without them: with early stopping and with all steps. All take
+full-batch steps, and those with the same encoding start from the same initial weights. Reference models are fitted to
+the same rows. The strength with the lowest held-out loss predicts. Columns are selected at `selection_strength` of the
+path; the network of the selected columns is scored as well. The verdict compares the chosen penalty with early stopping
+on all training rows (`poise.study.verdict`). The importance of a column is measured in the saved network.
 """
 
 import os
@@ -85,8 +84,10 @@ def run_study(
 ) -> Study:
     """Find out whether a penalty helps a network on a table, which penalty, how strong, and which columns it selects.
 
-    The baseline is the same network without a penalty, with early stopping. Dropout is compared like a penalty. The
-    mean or the class frequencies, a linear model and boosted trees are fitted to the same rows, for reference.
+    The baseline is the same network without a penalty, with early stopping. With `encoding="auto"`, a penalty may use
+    piecewise-linear encodings, which the baseline does not; its gain then includes their effect. Dropout is compared
+    like a penalty. The mean or the class frequencies, a linear model and boosted trees are fitted to the same rows, for
+    reference.
 
     Args:
         data: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, the path of a CSV, TSV, Parquet, Excel or NPZ file,
@@ -138,13 +139,14 @@ def run_study(
         sparse: Whether to save the network of the selected columns instead of the chosen one. Predictions then need
             only these columns. Default: `False`.
         encoding: How columns of numbers enter the networks. `"standard"`: one standardized number. `"piecewise"`: also
-            the pieces of a piecewise-linear encoding, which go to the output through a skip connection; the hidden
-            layers read only the standardized numbers. The network is then one curve per column plus interactions, or an
-            additive model if it has no hidden layers. `"auto"`: trains penalties that drop columns with both encodings,
-            and keeps the one with the lower held-out loss. Default: `"auto"`.
-        selection: How columns are selected. `"default"`: at `selection_strength` of the path. `"stable"`: at the
-            smallest strength, at or above it, at which at least 80% of the training runs (folds and initial weights)
-            keep every selected column. Default: `"default"`.
+            up to 8 pieces of a piecewise-linear encoding. A skip connection from all inputs to the output is then added
+            to the built-in network, and its hidden layers read all inputs except the pieces. It is the sum of one curve
+            per column and of interactions, or an additive model if there are no hidden layers. (A custom network gets
+            all inputs.) `"auto"`: trains penalties that drop columns with both encodings, and keeps the one with the
+            lower held-out loss. Default: `"auto"`.
+        selection: How columns are selected. `"default"`: at `selection_strength` of the path. `"stable"`: the strength
+            is increased from there until each selected column is kept by at least 80% of the training runs (the folds,
+            all rows, and each of their initial weights). Default: `"default"`.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
