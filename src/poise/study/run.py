@@ -84,10 +84,8 @@ def run_study(
 ) -> Study:
     """Find out whether a penalty helps a network on a table, which penalty, how strong, and which columns it selects.
 
-    The baseline is the same network without a penalty, with early stopping. With `encoding="auto"`, a penalty may use
-    piecewise-linear encodings, which the baseline does not; its gain then includes their effect. Dropout is compared
-    like a penalty. The mean or the class frequencies, a linear model and boosted trees are fitted to the same rows, for
-    reference.
+    The baseline is the same network without a penalty, with early stopping. Dropout is compared like a penalty. The
+    mean or the class frequencies, a linear model and boosted trees are fitted to the same rows, for reference.
 
     Args:
         data: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, the path of a CSV, TSV, Parquet, Excel or NPZ file,
@@ -142,8 +140,8 @@ def run_study(
             up to 8 pieces of a piecewise-linear encoding. A skip connection from all inputs to the output is then added
             to the built-in network, and its hidden layers read all inputs except the pieces. It is the sum of one curve
             per column and of interactions, or an additive model if there are no hidden layers. (A custom network gets
-            all inputs.) `"auto"`: trains penalties that drop columns with both encodings, and keeps the one with the
-            lower held-out loss. Default: `"auto"`.
+            all inputs.) `"auto"`: trains penalties that drop columns, and the baseline if there are any, with both
+            encodings, and keeps for each the one with the lower held-out loss. Default: `"auto"`.
         selection: How columns are selected. `"default"`: at `selection_strength` of the path. `"stable"`: the strength
             is increased from there until each selected column is kept by at least 80% of the training runs (the folds,
             all rows, and each of their initial weights). Default: `"default"`.

@@ -12,7 +12,7 @@ from poise.study.candidates.screening import HiddenColumns, choose_hidden_column
 from poise.study.columns.encoding import AUTO, PIECEWISE, STANDARD
 from poise.study.columns.folds import Folds, encode_folds
 from poise.study.encoded_rows import EncodedRows, encode_test_rows
-from poise.study.settings import Settings
+from poise.study.settings import NO_PENALTY, Settings
 from poise.study.tables import Table
 
 MOST_COLUMNS = 5_000
@@ -41,7 +41,7 @@ class EncodedNetworks:
 
     With `encoding="auto"`, candidates get standardized numbers. Penalties that drop columns get the piecewise-linear
     encoding as well, if the network is the built-in one, a column has more than two distinct numbers, and the table is
-    not very wide.
+    not very wide. If there is such a penalty, so does the baseline, so that the verdict compares like with like.
 
     Args:
         table: The table.
@@ -81,7 +81,8 @@ class EncodedNetworks:
         """Return the encodings with which a candidate is trained; the held-out loss chooses one."""
         if self._settings.encoding != AUTO:
             return (self._settings.encoding,)
-        if not _drops_columns(name) or self._model is not None:
+        judged = self._settings.penalties if name == NO_PENALTY else (name,)
+        if not any(_drops_columns(each) for each in judged) or self._model is not None:
             return (STANDARD,)
         if sum(column.is_used for column in self._table.columns) > MOST_COLUMNS:
             return (STANDARD,)
