@@ -9,7 +9,7 @@ import pytest
 from sklearn import model_selection
 
 from poise.study.errors import DataError
-from poise.study.splits import note_split, split_folds, split_test_rows
+from poise.study.splits import note_split, split_folds, split_halves, split_test_rows
 from poise.study.tables import Table
 
 ROWS = 100
@@ -191,3 +191,23 @@ def test_two_groups_are_refused(share) -> None:
         DataError, match="has 2 groups, and a study needs at least 3: one for the test rows and two for"
     ):
         split(table(groups=np.arange(ROWS) % 2), share=share)
+
+
+@pytest.mark.parametrize("case", ["numbers", "classes", "groups", "groups of classes"])
+def test_halves_are_complementary_and_keep_units_together(case) -> None:
+    table, training = CASES[case], np.arange(0, ROWS, 2)
+
+    pairs = split_halves(table, training, 6, seed=3)
+
+    assert len(pairs) == 12
+    assert len({tuple(half) for half, _ in pairs}) == 12
+    for (half, other), (again, reverse) in zip(pairs[::2], pairs[1::2], strict=True):
+        np.testing.assert_array_equal([*half, *other], [*reverse, *again])
+        assert sorted([*half, *other]) == list(range(50))
+        if table.groups is None:
+            assert len(half) == 25
+        else:
+            groups = table.groups.to_numpy()[training]
+            assert not set(groups[half]) & set(groups[other])
+        if case == "classes":
+            assert abs(int((LABELS[training][half] == "rare").sum()) - 5) <= 1

@@ -156,6 +156,15 @@ def study(
             metavar="NAME",
         ),
     ] = "default",
+    max_false: Annotated[
+        float | None,
+        typer.Option(
+            help="Also name columns by stability selection, so that the expected number of false ones is at most this, "
+            "such as 1.",
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None,
     delimiter: Delimiter = None,
     decimal: Decimal = None,
     text_encoding: TextEncoding = None,
@@ -234,6 +243,7 @@ def study(
         "skip_rows": skip_rows, "comment": comment,
         "missing": None if missing is None else tuple(text for text in missing if text),
         "hidden_layer_sizes": hidden_layer_sizes, "sparse": sparse, "encoding": encoding, "selection": selection,
+        "max_false": max_false,
     }  # fmt: skip
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)

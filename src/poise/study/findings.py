@@ -21,6 +21,7 @@ from poise.study.importance import PartialDependence
 from poise.study.predicted_rows import PredictedRows
 from poise.study.scores import Estimate, RowScores, score_name
 from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
+from poise.study.stability_selection import StabilitySelection
 from poise.study.tables import Table
 from poise.study.verdict import Verdict
 from poise.study.watching import WatchedTraining
@@ -139,6 +140,7 @@ class Findings:
         references: The reference models.
         verdict: The comparison of the choice with the baseline and the reference models.
         metrics: Further scores of the saved network on the test rows, by name (see `poise.study.metrics`).
+        stability_selection: The columns that most halves of the training rows select; `None` if not requested.
         seconds: How long the study took.
     """
 
@@ -157,6 +159,7 @@ class Findings:
     references: tuple[Reference, ...]
     verdict: Verdict
     metrics: Mapping[str, float]
+    stability_selection: StabilitySelection | None
     seconds: float
 
     def __getitem__(self, name: str) -> Candidate:

@@ -108,6 +108,25 @@ class Study:
         return table.astype(dict.fromkeys(["importance", "error", "stability"], "float64"))
 
     @property
+    def stability_selection(self) -> pd.DataFrame | None:
+        """One row per column, the most stable first; `None` without `max_false`.
+
+        `share` is the share of 50 random halves of the training rows that select the column, at most
+        `description["stability_selection"]["per_half"]` columns each. `selected` is whether it is at least 90%. The
+        expected number of false columns among them is at most `description["stability_selection"]["expected_false"]`,
+        which is at most `max_false`. A column is false here if it is selected no more often than by a random guess.
+
+        The bound (Shah and Samworth 2013, for r-concave distributions) needs rows, or groups of rows, that are
+        independent. It does not count columns as false that only depend on a column that matters.
+        """
+        found = self.description["stability_selection"]
+        if found is None:
+            return None
+        share = pd.Series(found["share"], name="share", dtype="float64").rename_axis("column")
+        table = share.to_frame().assign(selected=share.index.isin(found["selected"]))
+        return table.sort_values("share", ascending=False, kind="stable")
+
+    @property
     def outcome(self) -> str | None:
         """Whether the judged penalty `"helps"`, `"hurts"` or makes no clear difference (`"unclear"`).
 

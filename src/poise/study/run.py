@@ -25,7 +25,7 @@ from poise.study.candidates.encodings import EncodedNetworks
 from poise.study.candidates.network import ModelFunction
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, get_penalty
 from poise.study.candidates.scoring import choose_encoding, make_candidate, make_selection, score_references
-from poise.study.candidates.training import WITHOUT_PENALTY, PathTrainer, Progress
+from poise.study.candidates.training import HALVES_COST, WITHOUT_PENALTY, PathTrainer, Progress
 from poise.study.columns.encoding import AUTO, STANDARD
 from poise.study.columns.text_rules import check_missing
 from poise.study.errors import DataError
@@ -40,8 +40,9 @@ from poise.study.report.description import describe
 from poise.study.result import Study
 from poise.study.settings import DEFAULT_SELECTION, NO_PENALTY, Settings
 from poise.study.sources import Source
-from poise.study.splits import note_split, split_folds, split_test_rows
-from poise.study.tables import read
+from poise.study.splits import note_split, split_folds, split_halves, split_test_rows
+from poise.study.stability_selection import PAIRS, check_size, most_selected, select_on_halves
+from poise.study.tables import Table, read
 from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
 
@@ -78,6 +79,7 @@ def run_study(
     sparse: bool = False,
     encoding: str = AUTO,
     selection: str = DEFAULT_SELECTION,
+    max_false: float | None = None,
     executor: str | RayCluster = "auto",
     checkpoint: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
@@ -145,6 +147,9 @@ def run_study(
         selection: How columns are selected. `"default"`: at `selection_strength` of the path. `"stable"`: the strength
             is increased from there until each selected column is kept by at least 80% of the training runs (the folds,
             all rows, and each of their initial weights). Default: `"default"`.
+        max_false: Also run a stability selection, which names columns so that the expected number of false ones among
+            them is at most this, such as 1.0. It trains on 50 random halves of the rows (see
+            `Study.stability_selection`). Default: `None`, which does not.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
@@ -176,7 +181,7 @@ def run_study(
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, as_names(drop, "drop"), as_names(keep, "keep"),
         as_types(types), delimiter, decimal, text_encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
-        encoding, selection,
+        encoding, selection, None if max_false is None else float(max_false),
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -202,6 +207,9 @@ def run_study(
             "sparse",
         )
     held_rows = find_held_out_rows(table, training, rows, start.output_shape[-1])
+    halves = None
+    if settings.max_false is not None:
+        halves = _divide_rows(table, training, testing, settings, model)
     trainer = PathTrainer(networks, settings, checked, checkpoint, report, held_rows.most_rows)
     candidates: list[Candidate] = []
     for name in (*WITHOUT_PENALTY, *settings.penalties):
@@ -218,6 +226,13 @@ def run_study(
     if selector is not None:
         of_selector = networks.get(selector.name, selector.encoder.encoding)
         of_selection = make_selection(selector, of_selector, candidates[0].row_scores)
+    stability_selection = None
+    if halves is not None and settings.max_false is not None and selector is not None:
+        check_size(len(training), len(selector.encoder.inputs))
+        stability_selection = select_on_halves(
+            selector.name, selector.path, halves.get(selector.name, selector.encoder.encoding), settings.max_false,
+            settings, checked, lambda share: trainer.report_progress(share, "Stability selection", HALVES_COST),
+        )  # fmt: skip
     chosen, verdict = _choose(candidates, references, held_rows, settings)
     watched = {
         candidate.name: watch_training(
@@ -242,9 +257,33 @@ def run_study(
     findings = Findings(
         table, settings, tuple(candidates), chosen, of_selection, importance, effects, predicted,
         rows.center, rows.scale, {"training": len(training), "test": len(testing)}, watched, references, verdict,
-        metrics, time.perf_counter() - start_time,
+        metrics, stability_selection, time.perf_counter() - start_time,
     )  # fmt: skip
     return Study(describe(findings), findings.compact_model, findings.encoder, findings=findings)
+
+
+def _divide_rows(
+    table: Table,
+    training: np.ndarray,
+    testing: np.ndarray,
+    settings: Settings,
+    model: str | ModelFunction | None,
+) -> EncodedNetworks:
+    """Return the networks of a stability selection, whose folds are halves of the training rows.
+
+    Raises:
+        DataError: If the rows are in an order, or the bound cannot be met.
+    """
+    assert settings.max_false is not None
+    if table.time is not None:
+        raise DataError(
+            f"max_false needs rows in no order, because it trains on random halves; they are ordered by "
+            f"{table.time.name!r}. Leave out max_false or the column of time.",
+            "max_false",
+        )
+    most_selected(settings.max_false, sum(column.is_used for column in table.columns))
+    pairs = split_halves(table, training, PAIRS, settings.seed)
+    return EncodedNetworks(table, training, testing, pairs, settings, model)
 
 
 def _choose(

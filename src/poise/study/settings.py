@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from poise.study.candidates.penalties import DEFAULT_PENALTIES, selects_columns
+from poise.study.candidates.penalties import DEFAULT_PENALTIES, PENALTIES, selects_columns
 from poise.study.columns.encoding import AUTO, check_encoding
 from poise.study.errors import DataError
 
@@ -49,6 +49,7 @@ class Settings:
     sparse: bool = False
     encoding: str = AUTO
     selection: str = DEFAULT_SELECTION
+    max_false: float | None = None
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
@@ -69,11 +70,19 @@ class Settings:
                 self.selection in (DEFAULT_SELECTION, STABLE_SELECTION),
                 f"be {DEFAULT_SELECTION!r} or {STABLE_SELECTION!r}",
             ),
+            "max_false": (self.max_false is None or 0.0 < self.max_false < float("inf"), "be positive, such as 1.0"),
             "choose": (self.choose is None or self.choose in known, f"be one of {', '.join(known)}"),
         }
         for name, (is_allowed, demand) in limits.items():
             if not is_allowed:
                 raise DataError(f"{name} must {demand}, got {getattr(self, name)!r}.", name)
+        drops_columns = any(name in PENALTIES and PENALTIES[name].drops_columns for name in self.penalties)
+        if self.max_false is not None and not drops_columns:
+            raise DataError(
+                f"max_false needs a penalty that drops columns, got {', '.join(self.penalties) or 'none'}. Add the "
+                "penalty 'adaptive' or 'group'.",
+                "max_false",
+            )
         if self.sparse and not any(map(selects_columns, self.penalties)):
             raise DataError(
                 f"sparse needs a penalty that selects columns, got {', '.join(self.penalties) or 'none'}. Add the "

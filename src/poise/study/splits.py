@@ -102,6 +102,31 @@ def split_folds(table: Table, training: np.ndarray, count: int, seed: int) -> Pa
     return pairs
 
 
+def split_halves(table: Table, training: np.ndarray, count: int, seed: int) -> Pairs:
+    """Divide the training rows at random into two halves, several times.
+
+    Args:
+        table: Rows of a unit are in the same half. The classes of a target are divided evenly, except those of groups.
+        training: Positions of the training rows in the table.
+        count: How many times.
+        seed: Decides which rows.
+
+    Returns:
+        Two pairs per division: the positions within `training` of one half and of the other, and in reverse.
+    """
+    unit_of, firsts = _number_units(None if table.units is None else table.units[training], len(training))
+    is_stratified = table.classes and table.groups is None
+    target = table.target.iloc[training].to_numpy()[firsts]
+    strata = np.unique(target, return_inverse=True)[1] if is_stratified else np.zeros(len(firsts))
+    random, pairs = np.random.default_rng(seed), []
+    for _ in range(count):
+        order = np.lexsort((random.random(len(firsts)), strata))
+        is_first = np.isin(unit_of, order[::2])
+        half, other = np.flatnonzero(is_first), np.flatnonzero(~is_first)
+        pairs += [(half, other), (other, half)]
+    return pairs
+
+
 def _split_rows(table: Table, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw test rows at random, stratified by class; copies count as one row."""
     unit_of, firsts = _number_units(table.units, len(table.target))

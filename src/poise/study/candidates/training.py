@@ -25,8 +25,8 @@ Progress = Callable[[float, str], None]
 """Called with the share of the work that is done and with what is being done."""
 WITHOUT_PENALTY = {NO_PENALTY: "No penalty", FULL_TRAINING: "No penalty, all steps"}
 """The titles of the networks without a penalty, which are always trained."""
-BASELINE_COST = 0.3
-"""The time of a training without a penalty, relative to one path."""
+BASELINE_COST, HALVES_COST = 0.3, 4.0
+"""The times of a training without a penalty, and of the halves of a stability selection, relative to one path."""
 
 
 def title_of(name: str) -> str:
@@ -62,6 +62,7 @@ class PathTrainer:
         self.costs |= {name: 1.0 + get_penalty(name).adaptive for name in names}
         self.encodings = {name: networks.encodings_of(name) for name in self.costs}
         self.total = sum(cost * len(self.encodings[name]) for name, cost in self.costs.items())
+        self.total += 0.0 if settings.max_false is None else HALVES_COST
         self.finished = 0.0
         self.paths: dict[tuple[str, str], RegularizationPath] = {}
 

@@ -17,6 +17,7 @@ from poise.study.report.schema import FORMAT, VERSION
 from poise.study.report.sentences import write_answer, write_headline
 from poise.study.settings import NO_PENALTY
 from poise.study.splits import split_test_rows
+from poise.study.stability_selection import StabilitySelection
 
 MOST_CLASSES = 100
 """Classes of a confusion matrix: it has as many numbers as their square."""
@@ -52,6 +53,7 @@ def describe(study: Findings) -> dict:
         "verdict": _describe_verdict(study),
         "metrics": study.metrics,
         "selector": None if selector is None else selector.name,
+        "stability_selection": _describe_stability_selection(study.stability_selection),
         "importance": tabulate_importance(study).reset_index().to_dict("records"),
         "saved": study.saved.name,
         "parameters": {"trained": study.saved.model.count_params(), "saved": study.compact_model.count_params()},
@@ -129,6 +131,10 @@ def _describe_reference(reference: Reference) -> dict:
         **flatten_estimate("score", reference.score),
         **flatten_estimate("gain", reference.gain),
     }
+
+
+def _describe_stability_selection(found: StabilitySelection | None) -> dict | None:
+    return None if found is None else {**vars(found), "share": found.share.to_dict()}
 
 
 def _describe_verdict(study: Findings) -> dict:

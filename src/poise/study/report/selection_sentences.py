@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from poise.path.tables import replica_table
+from poise.study.errors import count_noun
 from poise.study.findings import Candidate, Findings
 from poise.study.report.names import capitalize, name_inside
 from poise.study.report.numbers import format_number, list_names
@@ -36,6 +37,7 @@ def write_selection(study: Findings) -> str:
         f"Columns are selected at {explain_selection(selector)}.",
         *_write_stability(selector, selector.selected, selector.stability),
         *_explain_uncertain_columns(selector.selected, selector.stability),
+        *_write_stability_selection(study),
         _write_needs(study, study.selection or selector),
     ]
     return " ".join(sentences)
@@ -100,6 +102,20 @@ def _explain_uncertain_columns(selected: Sequence[str], stability: pd.Series) ->
         share = "more than half of the training runs select each of them"
         sentences.append(f"{list_names(left_out)} are not selected, although {share}: they may matter as well.")
     return sentences
+
+
+def _write_stability_selection(study: Findings) -> list[str]:
+    """Return what the stability selection selects, and the bound on its errors."""
+    found = study.stability_selection
+    if found is None:
+        return []
+    total = len(found.share)
+    count = "no column" if not found.selected else f"{len(found.selected):,} of {count_noun(total, 'column')}"
+    names = f": {list_names(found.selected)}" if found.selected else ""
+    return [
+        f"Stability selection selects {count}{names}. The expected number of false columns among them is at most "
+        f"{format_number(found.expected_false, DIGITS)}."
+    ]
 
 
 def _write_needs(study: Findings, selected: Candidate) -> str:

@@ -40,6 +40,7 @@ class SelectionSection(Section):
             "left_out": max(len(table) - LISTED, 0),
             "saved": study.saved,
             "selector": selector,
+            "halves": study.stability_selection,
             "second": study.table.classes[1] if len(study.table.classes) == 2 else None,
         }
         if selector is None:
@@ -61,11 +62,14 @@ class SelectionSection(Section):
 def tabulate_columns(study: Findings) -> pd.DataFrame:
     """Return one row per column, the selected ones first, then by importance.
 
-    Its columns are those of `Study.importance`, and `size`, at the strength that selects.
+    Its columns are those of `Study.importance`; `size`, at the strength that selects; and `halves`, the share of the
+    halves that a stability selection found.
     """
-    table, selector = tabulate_importance(study).assign(size=np.nan), study.selector
+    table, selector = tabulate_importance(study).assign(size=np.nan, halves=np.nan), study.selector
     if selector is None:
         return table
+    if study.stability_selection is not None:
+        table["halves"] = study.stability_selection.share.reindex(table.index)
     sizes = column_sizes(selector, selector.encoder.owners)
     at = int(np.argmin(np.abs(selector.path.strengths - selector.selection_strength)))
     table["size"] = sizes.iloc[:, at].reindex(table.index)

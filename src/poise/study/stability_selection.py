@@ -1,0 +1,171 @@
+"""Select columns so that the expected number of false ones is bounded: stability selection on halves of the rows.
+
+The training rows are divided at random into halves, 25 times. On each half, the penalty of the study trains at the same
+strengths, from strong to weak. A half selects the columns that are read first, at most q of them. The study selects the
+columns that at least 90% of the 50 halves select; q is the largest number with which the bound allows this
+(`poise.study.error_bound`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from poise._keras_internals import without_tensorflow
+from poise.path.data.arrays import Data
+from poise.path.executors.ray_cluster import RayCluster
+from poise.path.result import RegularizationPath
+from poise.path.solve import solve_path
+from poise.path.training import Training
+from poise.study.candidates.choice import read_columns
+from poise.study.candidates.encodings import EncodedNetwork
+from poise.study.candidates.penalties import make_rules
+from poise.study.candidates.screening import hold_hidden_columns
+from poise.study.error_bound import bound_false_columns, most_per_half
+from poise.study.errors import DataError
+from poise.study.settings import Settings
+
+PAIRS = 25
+"""B, how often the rows are divided."""
+THRESHOLD = 0.9
+"""τ, the share of the halves that must select a column."""
+STRENGTHS = 12
+MOST_BYTES = 4 * 2**30
+"""The largest size of the encoded halves."""
+MARGIN = 1.5
+"""The largest strength of the halves, relative to the one at which the penalty leaves no column in all rows and folds.
+
+Half as many rows are noisier, so that columns are read at larger strengths.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class StabilitySelection:
+    """The columns that most halves of the training rows select.
+
+    Args:
+        selected: Their names.
+        share: For each column, the share of the halves that select it.
+        per_half: q, the largest number of columns that a half selects.
+        threshold: τ, the share of the halves that must select a column.
+        halves: The number of halves.
+        expected_false: A bound on the expected number of columns in `selected` that are no better than random guesses.
+    """
+
+    selected: tuple[str, ...]
+    share: pd.Series
+    per_half: int
+    threshold: float
+    halves: int
+    expected_false: float
+
+
+def check_size(rows: int, inputs: int) -> None:
+    """Check that the rows of all halves fit into memory.
+
+    Raises:
+        DataError: If not.
+    """
+    size = (2 * PAIRS + 1) * rows * inputs * np.dtype("float32").itemsize
+    if size > MOST_BYTES:
+        raise DataError(
+            f"max_false would need {size / 2**30:.0f} GiB for the halves of {rows:,} rows with {inputs:,} inputs. Use "
+            "the encoding 'standard', fewer columns, or a sample of the rows.",
+            "max_false",
+        )
+
+
+def most_selected(most_false: float, columns: int) -> int:
+    """Return q, the largest number of columns that a half may select.
+
+    Args:
+        most_false: The largest allowed bound on the expected number of false columns.
+        columns: The number of columns.
+
+    Raises:
+        DataError: If no number is allowed.
+    """
+    per_half = most_per_half(most_false, columns, THRESHOLD, PAIRS)
+    if not per_half:
+        least = bound_false_columns(1, columns, THRESHOLD, PAIRS)
+        raise DataError(
+            f"max_false={most_false:g} is too small for {columns:,} columns: even if every half of the rows selects a "
+            f"single column, the bound on the expected number of false columns is {least:.3g}. Use at least that.",
+            "max_false",
+        )
+    return per_half
+
+
+@without_tensorflow()
+def select_on_halves(
+    name: str,
+    path: RegularizationPath,
+    halves: EncodedNetwork,
+    most_false: float,
+    settings: Settings,
+    executor: str | RayCluster,
+    report: Callable[[float], None],
+) -> StabilitySelection:
+    """Train a penalty on halves of the training rows, and select the columns that most of them select.
+
+    Args:
+        name: The name of the penalty, which drops columns.
+        path: Its path on all rows and in the folds.
+        halves: The network, and the rows as `split_halves` divides them.
+        most_false: The largest allowed bound on the expected number of false columns.
+        settings: The settings of the study.
+        executor: Where to train, as `check_executor` returns it.
+        report: Called with the share of the work that is done.
+
+    Raises:
+        DataError: If `most_false` is too small.
+    """
+    rows, start = halves.rows, halves.start
+    columns = [*dict.fromkeys(rows.encoder.owners)]
+    per_half = most_selected(most_false, len(columns))
+    rules = make_rules(name, start, rows.encoder.owners)
+    of_halves = solve_path(
+        start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), rows.replicas,
+        executor=executor,
+        report=report,
+        strengths=_choose_strengths([*path.stages, path][0], per_half, halves),
+        adaptive=0,
+        relax=False,
+        training=Training.full_batch(settings.max_iter, update="proximal", early_stopping=False),
+        checkpoint=None,
+        held_groups=None if halves.hidden is None else hold_hidden_columns(start, rules, halves.hidden, 1),
+    )  # fmt: skip
+    is_read = read_columns(of_halves, rows.encoder.owners)
+    assert is_read is not None
+    is_read = is_read[columns].to_numpy().reshape(len(rows.replicas), -1, len(columns))
+    share = pd.Series(first_columns(is_read[:-1], per_half).mean(axis=0), index=columns)
+    return StabilitySelection(
+        tuple(share.index[share >= THRESHOLD]), share, per_half, THRESHOLD, 2 * PAIRS,
+        bound_false_columns(per_half, len(columns), THRESHOLD, PAIRS),
+    )  # fmt: skip
+
+
+def first_columns(is_read: np.ndarray, most: int) -> np.ndarray:
+    """Return which columns are read first as the strength falls, at most `most` of them: (halves, columns).
+
+    Args:
+        is_read: (halves, strengths, columns) whether a column is read, by ascending strengths.
+        most: q.
+    """
+    so_far = np.logical_or.accumulate(is_read[:, ::-1], axis=1)
+    is_allowed = so_far.sum(axis=2) <= most
+    last = is_allowed.sum(axis=1) - 1  # the counts never fall, so the allowed strengths are the first ones
+    first = np.take_along_axis(so_far, np.maximum(last, 0)[:, None, None], axis=1)[:, 0]
+    return first & (last >= 0)[:, None]
+
+
+def _choose_strengths(path: RegularizationPath, per_half: int, halves: EncodedNetwork) -> np.ndarray:
+    """Return strengths from one that leaves no column to one at which the network of all rows reads enough of them."""
+    is_read = read_columns(path, halves.rows.encoder.owners)
+    assert is_read is not None
+    counts = is_read.sum(axis=1).to_numpy().reshape(-1, len(path.strengths))
+    is_empty, has_enough = (counts == 0).all(axis=0), counts[-1] >= min(per_half, is_read.shape[1])
+    largest = path.strengths[is_empty].min() if is_empty.any() else path.strengths[-1]
+    smallest = path.strengths[has_enough].max() if has_enough.any() else path.strengths[0]
+    return np.geomspace(min(smallest, largest / 2), MARGIN * largest, STRENGTHS)
