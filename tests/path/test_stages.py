@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from keras import layers, optimizers
 from oracles.models import assert_same_weights, diabetes, linear, net
@@ -11,7 +12,8 @@ from sklearn.linear_model import Lasso, LinearRegression
 
 import poise
 from poise.path.stages import adaptive_factors, check_reweightable, zero_holding_factors
-from poise.path.training import Training
+from poise.path.tables import reweighting_position
+from poise.path.training import Lanes, Training
 
 x, y = diabetes()
 SETTLED = Training(epochs=0, batch_size=None, settle=2000, tolerance=1e-5)
@@ -99,9 +101,16 @@ def path() -> Any:
     return poise.fit_path(model, x, y[:, None], poise.L1(), progress=False, **arguments)
 
 
+def strength_of_factors(stage, is_first=True) -> float:
+    """The strength whose weights decide the factors of the next stage."""
+    best, strengths = stage.best_strength, stage.strengths
+    weaker = strengths[strengths <= best / 1.5] if is_first else strengths[strengths == best]
+    return float(weaker.max() if len(weaker) else strengths.min())
+
+
 def test_adaptive_stage_is_the_adaptive_lasso(path) -> None:
     first = path.stages[0]
-    before = np.abs(first.weights(first.best_strength)[0][:, 0])
+    before = np.abs(first.weights(strength_of_factors(first))[0][:, 0])
     factors = shares(before)
     alive = np.isfinite(factors)
     assert 0 < alive.sum() < 10
@@ -116,7 +125,7 @@ def test_adaptive_stage_is_the_adaptive_lasso(path) -> None:
 
 def test_every_fold_is_weighted_by_its_own_solution_and_what_it_dropped_stays_out(path) -> None:
     first = path.stages[0]
-    chosen = int(np.flatnonzero(path.strengths == first.best_strength)[0])
+    chosen = int(np.flatnonzero(path.strengths == strength_of_factors(first))[0])
     (before,), (after,) = first.lanes.sizes.values(), path.lanes.sizes.values()
     dropped = before[:, chosen] == 0
     assert dropped.any(axis=(1, 2)).all()
@@ -160,11 +169,11 @@ def test_groups_of_a_network_stay_out() -> None:
     training = Training(epochs=0, batch_size=None, settle=200)
     path = poise.fit_path(model, x, y[:, None], rules, strengths=[0.02, 0.1, 0.2], cv=2, adaptive=1, training=training, progress=False)  # fmt: skip
     first = path.stages[0]
-    chosen = int(np.flatnonzero(path.strengths == first.best_strength)[0])
+    chosen = int(np.flatnonzero(path.strengths == strength_of_factors(first))[0])
     dropped = first.lanes.sizes["net/hidden/kernel"][:, chosen] == 0
     after = path.lanes.sizes["net/hidden/kernel"]
     assert (after[np.broadcast_to(dropped[:, None], after.shape)] == 0).all()
-    assert set(path.features(path.best_strength)) <= set(first.features(first.best_strength))
+    assert set(path.features(path.best_strength)) <= set(first.features(strength_of_factors(first)))
 
 
 def test_training_again_under_the_rules_of_a_strength_gives_its_weights() -> None:
@@ -183,16 +192,34 @@ def test_training_again_under_the_rules_of_a_strength_gives_its_weights() -> Non
         poise.Rule("output/kernel", poise.L2(0.5)),
     ]
     training = poise.Training(epochs=0, settle=200, tolerance=1e-12)
-    path = poise.fit_path(model, x, y, rules, strengths=5, cv=3, adaptive=1, training=training, progress=False)
+    path = poise.fit_path(model, x, y, rules, strengths=5, cv=3, adaptive=2, training=training, progress=False)
 
-    for stage in (path.stages[0], path):
+    for stage in (*path.stages, path):
         again = keras.models.clone_model(model)
         start = model.get_weights()
-        for before in stage.stages:  # what was dropped starts at zero
-            start[0][before.weights(before.best_strength)[0] == 0] = 0.0
+        for number, before in enumerate(stage.stages):  # what was dropped starts at zero
+            start[0][before.weights(strength_of_factors(before, number == 0))[0] == 0] = 0.0
         again.set_weights(start)
         rate = keras.optimizers.schedules.CosineDecay(0.01, 200)
         optimizer = poise.PenalizedOptimizer(keras.optimizers.Adam(rate), stage.rules_at(stage.best_strength))
         again.compile(optimizer, "mse")
         again.fit(x, y, batch_size=80, epochs=200, shuffle=False, verbose=0)
         assert_same_weights(stage.weights(stage.best_strength), again.get_weights())
+
+
+@pytest.mark.parametrize(
+    ("losses", "diverged", "is_first", "expected"),
+    [
+        ([9, 9, 9, 1, 9], [0, 0, 0, 0, 0], True, 1),  # 2 is the largest strength up to 4/1.5
+        ([9, 9, 9, 1, 9], [0, 0, 0, 0, 0], False, 3),
+        ([9, 9, 9, 1, 9], [0, 1, 0, 0, 0], True, 0),
+        ([9, 1, 9, 9, 9], [1, 0, 0, 0, 0], True, 1),  # nothing weaker is left
+        ([1, 9, 9, 9, 9], [0, 0, 0, 0, 0], True, 0),
+    ],
+)
+def test_the_first_stage_is_weighted_at_a_weaker_strength(losses, diverged, is_first, expected) -> None:
+    strengths = [1.0, 2.0, 3.0, 4.0, 8.0]
+    rows = {"seed": 0, "strength": strengths, "held_loss": np.array(losses, "float64"), "diverged": diverged}
+    table = pd.concat([pd.DataFrame({"fold": fold, **rows}) for fold in (0, 1)], ignore_index=True)
+
+    assert reweighting_position(Lanes(table), is_first) == expected

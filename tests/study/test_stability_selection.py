@@ -124,7 +124,7 @@ def test_the_answer_and_the_saved_study_say_so(study, tmp_path) -> None:
 
     study.save(tmp_path / "study")
 
-    loaded = Study.load(tmp_path / "study")
+    loaded: Any = Study.load(tmp_path / "study")
     pd.testing.assert_frame_equal(loaded.stability_selection, study.stability_selection)
     assert "random halves of the training rows" in (tmp_path / "study" / "report.html").read_text()
 

@@ -21,12 +21,12 @@ from poise.path.plots import plot_path
 from poise.path.stage_rules import plain_rules, rules_with_factors
 from poise.path.strength_choice import StrengthChoice
 from poise.path.tables import (
-    chosen_position,
     full_positions,
     headline,
     path_table,
     printed_table,
     replica_table,
+    reweighting_position,
     stability_table,
 )
 from poise.path.training import Lanes, Training
@@ -157,7 +157,7 @@ class RegularizationPath(StrengthChoice):
         return rules_with_factors(
             self.rules, strength, self._builder.model, self.resolved, self.training.update or "auto",
             rename(self.held_groups), None if before is None else rename(before.sizes),
-            0 if before is None else chosen_position(before), replica,
+            0 if before is None else reweighting_position(before, not self.stages[:-1]), replica,
         )  # fmt: skip
 
     def weights(self, strength: float, seed: int = 0) -> list[np.ndarray]:

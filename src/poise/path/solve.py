@@ -36,7 +36,7 @@ from poise.path.stages import (
     repeat_factors,
     zero_holding_factors,
 )
-from poise.path.tables import chosen_position
+from poise.path.tables import chosen_position, reweighting_position
 from poise.path.training import Lanes, Replica, Training
 from poise.rules.rule import Rule
 
@@ -163,7 +163,7 @@ def _run_stages(
         stages.append(make_path(lanes, stages=tuple(stages), relaxed=relaxed))
         if is_last:
             break
-        factors = adaptive_factors(runner.targets, lanes.sizes, chosen_position(lanes), shared)
+        factors = adaptive_factors(runner.targets, lanes.sizes, reweighting_position(lanes, stage == 0), shared)
         factors = hold_at_zero(factors, runner.targets, held_groups)
     report(1.0)
     return stages[-1]

@@ -43,7 +43,7 @@ def rules_with_factors(
         update: how the penalties act.
         held: as for `hold_at_zero`, by the paths of the model's variables.
         sizes: sizes of the stage before, by the paths of the model's variables; None for the first stage.
-        position: position of the strength that the stage before chose.
+        position: position of the strength of the stage before whose sizes to use.
         replica: position of the replica whose factors to use.
 
     Raises:

@@ -2,7 +2,8 @@
 
 A large group is then penalized less and a small one more, which removes the bias that makes a plain path keep too much.
 Every lane is weighted by the solution of its own fold, which was not trained on the held-out rows. These influence the
-weights only through the strength of the previous stage, which all folds choose together.
+weights only through the strength of the previous stage, which all folds choose together
+(`poise.path.tables.reweighting_position`).
 
 References:
     Zou 2006, "The adaptive lasso"; Candès, Wakin and Boyd 2008, "Enhancing sparsity by reweighted ℓ1 minimization".
@@ -64,7 +65,7 @@ def adaptive_factors(
     Args:
         targets: targets of the penalties.
         sizes: by the names of the targets, (replicas, strengths, groups or *shape).
-        position: position of the chosen strength.
+        position: position of the strength whose sizes to use.
         shared: what `find_shared_groups` returned. Default: None, for no such groups.
 
     Returns:

@@ -8,6 +8,8 @@ import pandas as pd
 from poise.path.selection import minimum
 from poise.path.training import Lanes
 
+WEAKER = 1.5
+"""How much smaller than the chosen strength of the first stage the one is at which its weights are taken."""
 SHOWN = 10
 """Rows of a printed table, besides those that are marked."""
 
@@ -25,8 +27,30 @@ def full_positions(lanes: Lanes) -> np.ndarray:
 
 def chosen_position(lanes: Lanes) -> int:
     """Return the position of the strength with the lowest mean held-out loss."""
+    return minimum(_mean_losses(lanes))
+
+
+def reweighting_position(lanes: Lanes, is_first: bool) -> int:
+    """Return the position of the strength whose weights decide the factors of the next adaptive stage.
+
+    It is the chosen one, but after the first stage the largest strength that is at most the chosen one divided by
+    `WEAKER`, or else the smallest (without those at which a lane diverged). At the chosen strength, the first stage has
+    shrunk useful groups, and may already have dropped some. At a smaller one, more groups are left, and the next stage
+    drops the useless ones.
+    """
+    chosen = chosen_position(lanes)
+    if not is_first:
+        return chosen
+    strengths = _by_replica(lanes, "strength")[0]
+    usable = np.flatnonzero(np.isfinite(_mean_losses(lanes)))
+    weaker = usable[strengths[usable] <= strengths[chosen] / WEAKER]
+    return int(weaker[-1] if len(weaker) else usable[0])
+
+
+def _mean_losses(lanes: Lanes) -> np.ndarray:
+    """Return (strengths,) the mean held-out losses over the folds; inf where a lane diverged."""
     losses = np.where(_by_replica(lanes, "diverged").astype(bool), np.inf, _by_replica(lanes, "held_loss"))
-    return minimum(losses[replica_table(lanes)["fold"].to_numpy() >= 0].mean(axis=0))
+    return losses[replica_table(lanes)["fold"].to_numpy() >= 0].mean(axis=0)
 
 
 def path_table(lanes: Lanes, weights: float) -> pd.DataFrame:

@@ -15,6 +15,7 @@ References:
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
@@ -79,7 +80,8 @@ def _find_shift(k: int, center: float, power: float, upper: float) -> float:
         weights = (math.exp(log_a) + values) ** power
         return float(weights @ values / weights.sum()) - center
 
-    return float(brentq(excess, SMALLEST, upper))
+    found: Any = brentq(excess, SMALLEST, upper)
+    return float(found)
 
 
 def _largest_tail_of(k: int, count: int, center: float, power: float, limits: tuple[float, float]) -> float:
@@ -90,4 +92,5 @@ def _largest_tail_of(k: int, count: int, center: float, power: float, limits: tu
         weights = (math.exp(log_a) + values) ** power
         return float((k + 1 - center) * weights[:count].sum() / ((k + 1 - values) @ weights))
 
-    return 1.0 - float(minimize_scalar(below, bounds=limits, method="bounded", options={"xatol": 1e-8}).fun)
+    found: Any = minimize_scalar(below, bounds=limits, method="bounded", options={"xatol": 1e-8})
+    return 1.0 - float(found.fun)
