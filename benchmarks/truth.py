@@ -1,18 +1,19 @@
-"""Compare which columns poise selects with the truth, with other methods, and with published figures.
+"""Compare the columns that poise selects with the truth, with those of other methods, and with published figures.
 
-    python benchmarks/truth.py --out truth.jsonl                        # everything, which takes many hours
+    python benchmarks/truth.py --out truth.jsonl                        # all tables, which takes many hours
     python benchmarks/truth.py "pairs 14" "nested 300" --runs 10        # some tables
     python benchmarks/truth.py --methods poise lasso_cv --out truth.jsonl
 
-Run the same command again to resume. Every method gets the same rows. Measures: `exact`, the share of runs that select
-exactly the relevant columns; `top`, the share of the k relevant columns among the k highest-ranked ones; `true` and
-`false`, the mean numbers of relevant and irrelevant columns selected. Real tables show `nuisance`, the share of
-nuisance columns selected, and `score`, R² or accuracy on the 20% of rows held out.
+With `--out`, the same command resumes an interrupted run. Every method gets the same rows. Measures: `exact`, the share
+of runs that select exactly the relevant columns; `top`, the share of the k relevant columns among the k highest-ranked
+ones; `true` and `false`, the mean numbers of relevant and irrelevant columns selected. Real tables show `nuisance`, the
+share of nuisance columns selected, and `score`, R² or accuracy on the 20% of rows held out.
 
 `poise` is `PathRegressor` or `PathClassifier` with the adaptive group lasso and `encoding="auto"`: the held-out loss
-chooses between standardized numbers and the piecewise-linear encoding. The peers choose by cross-validation,
-except Boruta, which uses its default level. Boruta and XGBoost are not dependencies: `pip install xgboost-cpu
-boruta`. A method that is not installed is left out.
+chooses between standardized numbers and the piecewise-linear encoding. `poise_standard` has `encoding="standard"`. The
+tables `friedman1` to `friedman3`, `steps`, `sums`, and the real ones without nuisance show only `score`. The other
+methods choose by cross-validation, except Boruta, which uses its default significance level. Boruta and XGBoost are not
+dependencies: `pip install xgboost-cpu boruta`. A method that is not installed is left out.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 TITLES = {
     "poise": "poise",
+    "poise_standard": "poise, standard encoding",
     "lasso_cv": "LassoCV",
     "adaptive_lasso": "adaptive lasso",
     "xgboost_boruta": "XGBoost + Boruta",
@@ -62,11 +65,11 @@ class Selection:
     predict: Callable[[np.ndarray], np.ndarray] | None
 
 
-def select_by_poise(table: Table, seed: int) -> Selection:
+def select_by_poise(table: Table, seed: int, encoding: str = "auto") -> Selection:
     import poise
 
     estimator = poise.PathClassifier if table.is_class else poise.PathRegressor
-    fitted: Any = estimator("adaptive", encoding="auto", random_state=seed).fit(table.x, table.y)
+    fitted: Any = estimator("adaptive", encoding=encoding, random_state=seed).fit(table.x, table.y)
     path = fitted.selection_path_
     # Columns are ranked by the largest strength at which the network of all rows still reads them, then by the share of
     # training runs that read them.
@@ -143,6 +146,7 @@ def select_by_lassonet(table: Table, seed: int) -> Selection:
 
 METHODS: dict[str, tuple[Callable[[Table, int], Selection], tuple[str, ...]]] = {
     "poise": (select_by_poise, ()),
+    "poise_standard": (partial(select_by_poise, encoding="standard"), ()),
     "lasso_cv": (select_by_lasso, ()),
     "adaptive_lasso": (select_by_adaptive_lasso, ()),
     "xgboost_boruta": (select_by_xgboost, ("xgboost", "boruta")),
@@ -157,7 +161,7 @@ def run(kind: Kind, seed: int, method: str) -> dict[str, Any]:
     """Return what a method selects in the table of a seed, compared with the truth."""
     table, score = kind.make(seed), None
     testing = None
-    if kind.measure == "nuisance":
+    if kind.measure in ("nuisance", "score"):
         training, testing = train_test_split(
             np.arange(len(table.y)), test_size=0.2, random_state=seed, stratify=table.y if table.is_class else None
         )
@@ -176,7 +180,7 @@ def run(kind: Kind, seed: int, method: str) -> dict[str, Any]:
         "false": len(kept - relevant),
         "exact": float(kept == relevant),
         "top": len(first & relevant) / len(relevant) if relevant else float("nan"),
-        "nuisance": len(kept - relevant) / (table.x.shape[1] - len(relevant)),
+        "nuisance": len(kept - relevant) / max(table.x.shape[1] - len(relevant), 1),
         "score": score,
         "seconds": round(seconds, 1),
     }
@@ -190,7 +194,7 @@ def show(results: list[dict[str, Any]]) -> None:
         published = ", ".join(f"{method} {value}" for method, value in kind.published.items())
         print(f"\n{name}" + (f"   published ({kind.source}): {published}" if published else ""))
         for method, runs in of_kind.groupby("method", sort=False):
-            shown = ["exact", "top"] if kind.measure != "nuisance" else ["nuisance", "score"]
+            shown = {"nuisance": ["nuisance", "score"], "score": ["score"]}.get(kind.measure, ["exact", "top"])
             measures = "  ".join(f"{measure} {_mean_and_error(runs[measure])}" for measure in shown)
             print(
                 f"  {TITLES[str(method)]:<24} {measures}  true {runs['true'].mean():5.1f}  false "

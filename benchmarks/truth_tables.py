@@ -36,8 +36,8 @@ class Kind:
     Args:
         make: Returns the table of a seed.
         runs: The number of seeds.
-        measure: `"exact"` (exact support), `"top"` (share of the k relevant columns among the k first ones), or
-            `"nuisance"` (share of the nuisance columns kept, and the score on test rows).
+        measure: `"exact"` (exact support), `"top"` (share of the k relevant columns among the k first ones),
+            `"nuisance"` (share of the nuisance columns kept, and the score on test rows), or `"score"`.
         published: A dict from a method to its published value.
         source: Where it is published.
     """
@@ -164,6 +164,37 @@ def smooth(name: str, seed: int) -> Table:
 # ---------------------------------------------------------------------- real tables with nuisance columns
 
 REAL = ("diabetes", "breast_cancer", "wine", "iris")
+MADE: dict[str, Callable[[int], tuple[np.ndarray, np.ndarray]]] = {
+    "friedman1": lambda seed: datasets.make_friedman1(500, noise=1.0, random_state=seed),
+    "friedman2": lambda seed: datasets.make_friedman2(500, noise=125.0, random_state=seed),
+    "friedman3": lambda seed: datasets.make_friedman3(500, noise=0.1, random_state=seed),
+    "steps": lambda seed: _make_steps(np.random.default_rng(seed)),
+    "sums": lambda seed: _make_sums(np.random.default_rng(seed)),
+}
+"""Generated tables whose predictions are scored."""
+
+
+def _make_steps(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Five columns with random steps, and five without effect."""
+    x = random.normal(size=(500, 10))
+    y = sum(random.normal(size=5)[np.digitize(x[:, j], [-1.0, -0.3, 0.3, 1.0])] for j in range(5))
+    return x, y + 0.5 * random.normal(size=500)
+
+
+def _make_sums(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth function of two weighted sums of eight columns."""
+    x = random.normal(size=(500, 8))
+    return x, np.tanh(x @ random.normal(size=8)) * (x @ random.normal(size=8)) + 0.5 * random.normal(size=500)
+
+
+def scored(name: str, seed: int) -> Table:
+    """A table on which only predictions are scored."""
+    if name in MADE:
+        x, y = MADE[name](seed)
+    else:
+        x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
+    x = x[:, x.std(axis=0) > 0]
+    return Table(x, y, frozenset(range(x.shape[1])), name not in ("diabetes", *MADE))
 
 
 def with_nuisance(name: str, nuisance: str, seed: int) -> Table:
@@ -217,4 +248,5 @@ KINDS: dict[str, Kind] = {
         for name in REAL
         for nuisance in ("random", "corrupted", "second order")
     },
+    **{name: Kind(partial(scored, name), 5, "score") for name in (*REAL, "digits", *MADE)},
 }  # fmt: skip

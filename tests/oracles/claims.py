@@ -302,7 +302,7 @@ class Claims:
         else:
             assert (
                 claim
-                == "the largest strength that keeps 95% of the improvement in held-out loss over a model without columns"
+                == "the largest strength that keeps 95% of the decrease in held-out loss from a model without columns"
             )
             assert self.selector.path.stages
             null = loss.iloc[-1]  # the largest strength, at which no column is left

@@ -313,7 +313,7 @@ def test_the_strength_that_selects_is_explained(diabetes_study, monkeypatch) -> 
         (within_error, "the largest strength whose held-out loss is within one standard error of the lowest."),
         (
             of_gain,
-            "the largest strength that keeps 95% of the improvement in held-out loss over a model without columns.",
+            "the largest strength that keeps 95% of the decrease in held-out loss from a model without columns.",
         ),
         (
             each.path.strengths[-1],

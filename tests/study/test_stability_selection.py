@@ -119,8 +119,8 @@ def test_a_study_selects_the_columns_that_matter(study) -> None:
 
 
 def test_the_answer_and_the_saved_study_say_so(study, tmp_path) -> None:
-    assert "Stability selection selects 3 of 12 columns: “x0”, “x1” and “x2”." in study.answer[1]
-    assert "The expected number of false columns among them is at most 0." in study.answer[1]
+    assert "halves of the training rows selects 3 of 12 columns: “x0”, “x1” and “x2”." in study.answer[1]
+    assert "than by a random choice, is at most 0." in study.answer[1]
 
     study.save(tmp_path / "study")
 
@@ -135,7 +135,7 @@ def test_nothing_is_selected_from_noise() -> None:
     found = run_study(frame, "y", max_false=0.1, **SMALL)
 
     assert found.description["stability_selection"]["selected"] == []
-    assert "Stability selection selects no column." in found.answer[1]
+    assert "halves of the training rows selects no column." in found.answer[1]
 
 
 def test_pieces_and_hidden_layers_can_be_used() -> None:
@@ -155,7 +155,7 @@ def test_pieces_and_hidden_layers_can_be_used() -> None:
         ({"max_false": 0.0}, "max_false must be positive"),
         ({"max_false": 1e-6}, "max_false=1e-06 is too small for 12 columns"),
         ({"penalties": ["l2"]}, "max_false needs a penalty that drops columns, got l2"),
-        ({"time_column": "x11"}, "max_false needs rows in no order"),
+        ({"time_column": "x11"}, "max_false cannot be combined with the time column 'x11'"),
     ],
 )
 def test_bad_requests_are_refused(changes, message) -> None:

@@ -61,8 +61,8 @@ def fit_path(
         n_init: Number of random initializations to train from. The first one uses the current weights of the model.
             Default: 1.
         adaptive: Number of adaptive (reweighted) stages. In each one, the penalty of a group (or entry) is divided
-            by its size in the previous stage, at the best strength (of the first stage: at the largest strength up to
-            two thirds of the best one, which keeps more). To select inputs as a study does, pass
+            by its size in the previous stage. The first adaptive stage takes the sizes at the largest strength that is
+            at most two thirds of the best one, later stages at the best one. To select inputs as a study does, pass
             `rules=poise.input_sparsity(model)` and `adaptive=2`. Default: 0.
         relax: Whether to train once more without the penalty on the weights that are not zero (`path.relaxed`).
             Default: False.

@@ -1,4 +1,4 @@
-"""The rules under which the lanes of one strength were trained, to train with them again."""
+"""Rebuild the rules with which the lanes of a strength were trained."""
 
 import glob
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def rules_with_factors(
     position: int,
     replica: int,
 ) -> list[Rule]:
-    """Return the rules of a stage with factors at a strength: one per variable and penalty, with the stage's factors.
+    """Return the rules of a stage at a strength: one per variable and penalty, with its factors.
 
     Args:
         rules: rules of the path.
@@ -43,7 +43,7 @@ def rules_with_factors(
         update: how the penalties act.
         held: as for `hold_at_zero`, by the paths of the model's variables.
         sizes: sizes of the stage before, by the paths of the model's variables; None for the first stage.
-        position: position of the strength of the stage before whose sizes to use.
+        position: position of the strength, in the stage before, whose sizes to use.
         replica: position of the replica whose factors to use.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Adaptive stages: penalties divided by the sizes of the solution of the previous stage.
+"""Adaptive stages: the penalty of each group is divided by its size in the previous stage.
 
 A large group is then penalized less and a small one more, which removes the bias that makes a plain path keep too much.
-Every lane is weighted by the solution of its own fold, which was not trained on the held-out rows. These influence the
-weights only through the strength of the previous stage, which all folds choose together
-(`poise.path.tables.reweighting_position`).
+The factors of a lane come from the solution of its own fold, which was not trained on the held-out rows. The held-out
+rows influence them only through the strength (`poise.path.tables.reweighting_position`), which is chosen by the losses
+of all folds.
 
 References:
     Zou 2006, "The adaptive lasso"; Candès, Wakin and Boyd 2008, "Enhancing sparsity by reweighted ℓ1 minimization".
@@ -19,13 +19,13 @@ from poise.penalties.base import Separable
 from poise.rules.members import unique_names
 
 FLOOR = 0.03
-"""ε in a = (1 + ε)/(size/largest + ε): nothing is penalized more than about 1/ε times the largest group."""
+"""ε in a = (1 + ε)/(size/largest + ε): at most about 1/ε ≈ 33 for groups that are not zero."""
 
 Factors = dict[tuple[int, int], np.ndarray]
 
 
 def current_factors(targets: Sequence[Target], replicas: int) -> Factors:
-    """Return the factors that the penalties have, in the form of `adaptive_factors`: all stages share one program."""
+    """Return the factors that the penalties have, as `adaptive_factors` returns them: all stages share one program."""
     by_penalty = {
         (target.index, number): _penalty_factors(penalty, target.shape)
         for target in targets
@@ -41,7 +41,7 @@ def hold_at_zero(factors: Factors, targets: Sequence[Target], held: Mapping[str,
     Args:
         factors: What `current_factors` or `adaptive_factors` returned.
         targets: Targets of the penalties.
-        held: By the name of a target (replicas, groups) whether a group is held at zero.
+        held: A dict from the name of a target to a bool array (replicas, groups): whether a group is held at zero.
     """
     names = dict(zip([target.index for target in targets], target_names(targets), strict=True))
     return {
@@ -111,7 +111,7 @@ def repeat_factors(factors: Mapping[tuple[int, int], np.ndarray] | None, count: 
 
 
 def zero_holding_factors(targets: Sequence[Target], sizes: dict[str, np.ndarray]) -> Factors:
-    """Return factors that hold at zero what a path has dropped, (replicas, strengths, groups or *shape)."""
+    """Return factors that hold dropped groups at zero, (replicas, strengths, groups or *shape)."""
     return {
         (target.index, number): np.where(sizes[name] > 0, 1.0, np.inf)
         for target, name in zip(targets, target_names(targets), strict=True)

@@ -29,7 +29,7 @@ class StrengthChoice:
         """Strength with the lowest mean validation loss (the largest one if tied). Use it to predict.
 
         Raises:
-            ValueError: If at every strength a lane diverged.
+            ValueError: If a lane diverged at every strength.
         """
         return self._strength(selection.minimum(self._judged))
 
@@ -41,7 +41,7 @@ class StrengthChoice:
         an end of the grid, it is the strength with the lowest mean.
 
         Raises:
-            ValueError: If at every strength a lane diverged.
+            ValueError: If a lane diverged at every strength.
         """
         return selection.vertex(self.strengths, self._judged)
 
@@ -58,16 +58,16 @@ class StrengthChoice:
 
     @property
     def selection_strength(self) -> float:
-        """Strength that selects features.
+        """Strength at which to select features.
 
         Without adaptive stages, it is `one_se_strength` (with a single fold, `best_strength`). After adaptive stages,
-        it is the larger of that and the largest strength that keeps 95% of the decrease in mean validation loss from
-        the null model (if the null model is in the grid, as in a grid that `fit_path` finds). Adaptive stages hardly
-        penalize useful features, which therefore stay selected over a wide range of strengths. At its low end, useless
-        features are selected as well.
+        it is the larger of `one_se_strength` and the largest strength that keeps 95% of the decrease in mean validation
+        loss from the null model (if the null model is in the grid, as in a grid that `fit_path` finds). Adaptive stages
+        hardly penalize useful features, which therefore stay selected over a wide range of strengths. At the low end of
+        this range, useless features are selected as well.
 
         Raises:
-            ValueError: If at every strength a lane diverged.
+            ValueError: If a lane diverged at every strength.
         """
         position = selection.minimum(self._judged)
         if np.isfinite(self._errors[position]):

@@ -9,7 +9,7 @@ from poise.path.selection import minimum
 from poise.path.training import Lanes
 
 WEAKER = 1.5
-"""How much smaller than the chosen strength of the first stage the one is at which its weights are taken."""
+"""The chosen strength of the first stage, relative to the one whose weights decide the factors of the second."""
 SHOWN = 10
 """Rows of a printed table, besides those that are marked."""
 
@@ -33,10 +33,10 @@ def chosen_position(lanes: Lanes) -> int:
 def reweighting_position(lanes: Lanes, is_first: bool) -> int:
     """Return the position of the strength whose weights decide the factors of the next adaptive stage.
 
-    It is the chosen one, but after the first stage the largest strength that is at most the chosen one divided by
-    `WEAKER`, or else the smallest (without those at which a lane diverged). At the chosen strength, the first stage has
-    shrunk useful groups, and may already have dropped some. At a smaller one, more groups are left, and the next stage
-    drops the useless ones.
+    It is the chosen strength, except after the first stage. There, it is the largest strength that is at most the
+    chosen one / `WEAKER`, or the smallest if there is none; strengths at which a lane diverged are skipped. At the
+    chosen strength, the first stage has shrunk useful groups, and may already have dropped some. At a smaller strength,
+    more groups remain, and the next stage drops the useless ones.
     """
     chosen = chosen_position(lanes)
     if not is_first:
@@ -49,8 +49,8 @@ def reweighting_position(lanes: Lanes, is_first: bool) -> int:
 
 def _mean_losses(lanes: Lanes) -> np.ndarray:
     """Return (strengths,) the mean held-out losses over the folds; inf where a lane diverged."""
-    losses = np.where(_by_replica(lanes, "diverged").astype(bool), np.inf, _by_replica(lanes, "held_loss"))
-    return losses[replica_table(lanes)["fold"].to_numpy() >= 0].mean(axis=0)
+    losses = _by_replica(lanes, "held_loss")[replica_table(lanes)["fold"].to_numpy() >= 0].mean(axis=0)
+    return np.where(_by_replica(lanes, "diverged").astype(bool).any(axis=0), np.inf, losses)
 
 
 def path_table(lanes: Lanes, weights: float) -> pd.DataFrame:

@@ -1,10 +1,10 @@
 """Bounds on the expected number of false columns of a stability selection with complementary pairs.
 
 B times, the rows are divided at random into two halves, and a procedure selects at most q of p columns in each half. A
-column is selected if at least a share τ of the 2B halves select it. Let θ = q/p. A column is false here if a half
-selects it with a probability of at most θ, the rate of a random guess. With D(η, t, N, r) the largest P(X ≥ t/N) of a
-variable X on {0, 1/N, …, 1} with an r-concave distribution and E[X] ≤ η, the expected number of false columns is at
-most
+column is selected if at least a share τ of the 2B halves select it. Let θ = q/p. A column is false here if the
+probability that a half selects it is at most θ, as for a random choice of q columns. Let D(η, t, N, r) be the largest
+P(X ≥ t/N) over all r-concave X on {0, 1/N, …, 1} with E[X] ≤ η. If the shares of pairs and of halves that select a
+false column are r-concave with r = −1/2 and r = −1/4, the expected number of false columns is at most
 
     p · min(D(θ², B·(2τ − 1), B, −1/2), D(θ, 2B·τ, 2B, −1/4)).
 
@@ -32,7 +32,7 @@ def bound_false_columns(per_half: int, columns: int, threshold: float, pairs: in
     Args:
         per_half: q, how many columns a half selects at most.
         columns: p, the number of columns.
-        threshold: τ, from 0.5 to 1.
+        threshold: τ, above 0.5 and at most 1.
         pairs: B, the number of complementary pairs.
     """
     share, count = per_half / columns, math.ceil(round(2 * pairs * threshold, 8))
@@ -52,8 +52,8 @@ def largest_tail(mean: float, count: int, size: int, r: float) -> float:
     """Return the largest P(X ≥ count/size) of an r-concave variable on {0, 1/size, …, 1} whose mean is at most `mean`.
 
     The extreme distributions have f(i) ∝ (a + i)^(1/r) for i ≤ k, possibly with a smaller value at k + 1, and 0
-    afterward. For each k, the mean decides the value at k + 1, and the best a is found numerically. The result is 1 for
-    tails that start below twice the mean, which the bound does not cover.
+    afterward. For each k, the mean decides the value at k + 1, and the best a is found numerically. This holds for
+    tails that start after ⌈2 · mean · size⌉ < size − 1. Otherwise, the result is 1.
 
     Args:
         mean: η, from 0 to 1.

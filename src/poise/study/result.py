@@ -111,13 +111,15 @@ class Study:
     def stability_selection(self) -> pd.DataFrame | None:
         """One row per column, the most stable first; `None` without `max_false`.
 
-        `share` is the share of 50 random halves of the training rows that select the column, at most
-        `description["stability_selection"]["per_half"]` columns each. `selected` is whether it is at least 90%. The
-        expected number of false columns among them is at most `description["stability_selection"]["expected_false"]`,
-        which is at most `max_false`. A column is false here if it is selected no more often than by a random guess.
+        `share`: the share of the 50 random halves of the training rows that select the column. Each half selects at
+        most `description["stability_selection"]["per_half"]` columns. `selected`: whether `share` is at least 0.9. The
+        expected number of false columns among the selected ones is at most
+        `description["stability_selection"]["expected_false"]`, which is at most `max_false`. A column is false if a
+        half selects it with at most the probability of a random choice.
 
         The bound (Shah and Samworth 2013, for r-concave distributions) needs rows, or groups of rows, that are
-        independent. It does not count columns as false that only depend on a column that matters.
+        independent. A useless column that is correlated with a useful one may be selected more often than by a random
+        choice, and does not count as false.
         """
         found = self.description["stability_selection"]
         if found is None:

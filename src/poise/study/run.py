@@ -1,12 +1,13 @@
 """Run a study: compare penalties on a table, choose one and its strength, and select columns.
 
 Test rows are held out first; only the final scores and the importance of columns use them. The training rows are
-encoded once per fold, by the training rows of that fold. Then one path runs for each penalty and for dropout, which is
-compared like a penalty, and the network is trained twice without them: with early stopping and with all steps. All take
-full-batch steps, and those with the same encoding start from the same initial weights. Reference models are fitted to
-the same rows. The strength with the lowest held-out loss predicts. Columns are selected at `selection_strength` of the
-path; the network of the selected columns is scored as well. The verdict compares the chosen penalty with early stopping
-on all training rows (`poise.study.verdict`). The importance of a column is measured in the saved network.
+encoded once per fold, by the training rows of that fold. Then a path is trained for each penalty and for dropout, which
+is compared like a penalty, and the network is trained without them, with and without early stopping. With
+`encoding="auto"`, penalties on whole columns and the baseline are trained with both encodings. Reference models are
+fitted to the same rows. The strength with the lowest held-out loss predicts. Columns are selected at
+`selection_strength` of the path; the network of the selected columns is scored as well. With `max_false`, stability
+selection also selects columns. The verdict compares the chosen penalty with early stopping on all training rows
+(`poise.study.verdict`). The importance of a column is measured in the saved network.
 """
 
 import os
@@ -138,18 +139,20 @@ def run_study(
             ones.
         sparse: Whether to save the network of the selected columns instead of the chosen one. Predictions then need
             only these columns. Default: `False`.
-        encoding: How columns of numbers enter the networks. `"standard"`: one standardized number. `"piecewise"`: also
-            up to 8 pieces of a piecewise-linear encoding. A skip connection from all inputs to the output is then added
-            to the built-in network, and its hidden layers read all inputs except the pieces. It is the sum of one curve
-            per column and of interactions, or an additive model if there are no hidden layers. (A custom network gets
-            all inputs.) `"auto"`: trains penalties that drop columns, and the baseline if there are any, with both
-            encodings, and keeps for each the one with the lower held-out loss. Default: `"auto"`.
+        encoding: How columns of numbers enter the networks. `"standard"`: one standardized number. `"piecewise"`: the
+            standardized number, and up to 8 pieces of a piecewise-linear encoding. A skip connection from all inputs to
+            the output is then added to the built-in network, and its hidden layers read all inputs except the pieces
+            (of at most 64 columns, if the penalty is on whole columns). The network is the sum of one curve per column
+            and of interactions; without hidden layers, it is an additive model. `"auto"`: penalties on whole columns
+            (`"group"`, `"adaptive"`, `"sparse_group"`), and then the baseline as well, are trained with both encodings,
+            and each keeps the one with the lower held-out loss. Custom networks, and tables with more than 5,000
+            columns, use `"standard"` only. Default: `"auto"`.
         selection: How columns are selected. `"default"`: at `selection_strength` of the path. `"stable"`: the strength
-            is increased from there until each selected column is kept by at least 80% of the training runs (the folds,
-            all rows, and each of their initial weights). Default: `"default"`.
-        max_false: Also run a stability selection, which names columns so that the expected number of false ones among
-            them is at most this, such as 1.0. It trains on 50 random halves of the rows (see
-            `Study.stability_selection`). Default: `None`, which does not.
+            is increased from there until each selected column is kept by at least 80% of the training runs (one per
+            fold and one on all rows, for each set of initial weights). Default: `"default"`.
+        max_false: The largest allowed bound on the expected number of false columns, such as 1.0. If it is set,
+            stability selection also selects columns, on 50 random halves of the training rows (see
+            `Study.stability_selection`). Default: `None`, no stability selection.
         executor: Where the paths are trained, as for `poise.fit_path`; the result does not depend on it. Default:
             `"auto"`.
         checkpoint: A folder for finished work; the same call continues from it. Default: `None`.
@@ -272,13 +275,13 @@ def _divide_rows(
     """Return the networks of a stability selection, whose folds are halves of the training rows.
 
     Raises:
-        DataError: If the rows are in an order, or the bound cannot be met.
+        DataError: If there is a column of time, or the bound cannot be met.
     """
     assert settings.max_false is not None
     if table.time is not None:
         raise DataError(
-            f"max_false needs rows in no order, because it trains on random halves; they are ordered by "
-            f"{table.time.name!r}. Leave out max_false or the column of time.",
+            f"max_false cannot be combined with the time column {table.time.name!r}, because it trains on random "
+            "halves of the rows. Remove one of them.",
             "max_false",
         )
     most_selected(settings.max_false, sum(column.is_used for column in table.columns))

@@ -1,9 +1,9 @@
 """Select columns so that the expected number of false ones is bounded: stability selection on halves of the rows.
 
-The training rows are divided at random into halves, 25 times. On each half, the penalty of the study trains at the same
-strengths, from strong to weak. A half selects the columns that are read first, at most q of them. The study selects the
-columns that at least 90% of the 50 halves select; q is the largest number with which the bound allows this
-(`poise.study.error_bound`).
+The training rows are divided at random into halves, 25 times. On each half, the penalty on whole columns is trained at
+the same strengths, without adaptive stages. From the largest strength down, a half selects the columns that its
+networks read first, at most q of them. The columns that at least 90% of the 50 halves select are selected; q is the
+largest number for which the bound (`poise.study.error_bound`) is at most `max_false`.
 """
 
 from collections.abc import Callable
@@ -27,16 +27,16 @@ from poise.study.errors import DataError
 from poise.study.settings import Settings
 
 PAIRS = 25
-"""B, how often the rows are divided."""
+"""B, the number of times the rows are divided."""
 THRESHOLD = 0.9
 """τ, the share of the halves that must select a column."""
 STRENGTHS = 12
 MOST_BYTES = 4 * 2**30
 """The largest size of the encoded halves."""
 MARGIN = 1.5
-"""The largest strength of the halves, relative to the one at which the penalty leaves no column in all rows and folds.
+"""The largest strength of the halves, relative to the smallest one at which no network reads a column.
 
-Half as many rows are noisier, so that columns are read at larger strengths.
+Gradients on half of the rows are noisier, so columns are still read at larger strengths.
 """
 
 
@@ -47,7 +47,7 @@ class StabilitySelection:
     Args:
         selected: Their names.
         share: For each column, the share of the halves that select it.
-        per_half: q, the largest number of columns that a half selects.
+        per_half: q, the largest number of columns that a half may select.
         threshold: τ, the share of the halves that must select a column.
         halves: The number of halves.
         expected_false: A bound on the expected number of columns in `selected` that are no better than random guesses.
@@ -70,8 +70,9 @@ def check_size(rows: int, inputs: int) -> None:
     size = (2 * PAIRS + 1) * rows * inputs * np.dtype("float32").itemsize
     if size > MOST_BYTES:
         raise DataError(
-            f"max_false would need {size / 2**30:.0f} GiB for the halves of {rows:,} rows with {inputs:,} inputs. Use "
-            "the encoding 'standard', fewer columns, or a sample of the rows.",
+            f"max_false needs {size / 2**30:.0f} GiB of memory for the halves of {rows:,} rows with {inputs:,} inputs; "
+            f"the limit is {MOST_BYTES / 2**30:.0f} GiB. Use encoding='standard', drop columns, or use a sample of the "
+            "rows.",
             "max_false",
         )
 
@@ -88,10 +89,12 @@ def most_selected(most_false: float, columns: int) -> int:
     """
     per_half = most_per_half(most_false, columns, THRESHOLD, PAIRS)
     if not per_half:
-        least = bound_false_columns(1, columns, THRESHOLD, PAIRS)
+        bound = bound_false_columns(1, columns, THRESHOLD, PAIRS)
+        unit = 10.0 ** (np.floor(np.log10(bound)) - 1)
         raise DataError(
-            f"max_false={most_false:g} is too small for {columns:,} columns: even if every half of the rows selects a "
-            f"single column, the bound on the expected number of false columns is {least:.3g}. Use at least that.",
+            f"max_false={most_false:g} is too small for {columns:,} columns. Even if each half of the rows selects "
+            f"only one column, the bound on the expected number of false columns is {bound:.3g}. Use max_false >= "
+            f"{np.ceil(bound / unit) * unit:.2g}.",
             "max_false",
         )
     return per_half
@@ -161,7 +164,7 @@ def first_columns(is_read: np.ndarray, most: int) -> np.ndarray:
 
 
 def _choose_strengths(path: RegularizationPath, per_half: int, halves: EncodedNetwork) -> np.ndarray:
-    """Return strengths from one that leaves no column to one at which the network of all rows reads enough of them."""
+    """Return ascending strengths, from one at which the network of all rows reads q columns to one without columns."""
     is_read = read_columns(path, halves.rows.encoder.owners)
     assert is_read is not None
     counts = is_read.sum(axis=1).to_numpy().reshape(-1, len(path.strengths))

@@ -49,7 +49,7 @@ def explain_selection(candidate: Candidate) -> str:
     if strength <= path.one_se_strength:
         return "the largest strength whose held-out loss is within one standard error of the lowest"
     if strength <= path.selection_strength:
-        return "the largest strength that keeps 95% of the improvement in held-out loss over a model without columns"
+        return "the largest strength that keeps 95% of the decrease in held-out loss from a model without columns"
     return "the smallest strength at which at least 80% of the training runs keep each selected column"
 
 
@@ -109,11 +109,13 @@ def _write_stability_selection(study: Findings) -> list[str]:
     found = study.stability_selection
     if found is None:
         return []
-    total = len(found.share)
-    count = "no column" if not found.selected else f"{len(found.selected):,} of {count_noun(total, 'column')}"
-    names = f": {list_names(found.selected)}" if found.selected else ""
+    subject = f"Stability selection on {found.halves} random halves of the training rows"
+    if not found.selected:
+        return [f"{subject} selects no column."]
+    count = f"{len(found.selected):,} of {count_noun(len(found.share), 'column')}"
     return [
-        f"Stability selection selects {count}{names}. The expected number of false columns among them is at most "
+        f"{subject} selects {count}: {list_names(found.selected)}. The expected number of false columns among these, "
+        "which are selected no more often than by a random choice, is at most "
         f"{format_number(found.expected_false, DIGITS)}."
     ]
 
