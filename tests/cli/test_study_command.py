@@ -72,7 +72,7 @@ def test_options_reach_the_study(calls):
         "--weight", "w", "--drop", "a", "--drop", "b, c", "--keep", "id", "--type", "zip=text", "--type", "a=b=date", "--cv", 3, "--strengths", 5, "--n-init", 2, "--max-iter", 7,
         "--learning-rate", 0.5, "--test", 0.3, "--seed", 9, "--delimiter", ";", "--decimal", ",", "--text-encoding",
         "cp1252", "--sheet", "Jan", "--skip-rows", 2, "--comment", "#", "--missing", "-999", "--missing", "k. A.",
-        "--sparse", "--encoding", "piecewise", "--selection", "stable", "--executor", "in_process", "--quiet",
+        "--sparse", "--encoding", "piecewise", "--selection", "stable", "--max-false", 0.5, "--executor", "in_process", "--quiet",
     )  # fmt: skip
 
     assert result.stdout == f"{Path('runs/sales/report.html')}\n"
@@ -86,7 +86,7 @@ def test_options_reach_the_study(calls):
         "drop": ("a", "b, c"), "keep": ("id",), "types": {"zip": "text", "a=b": "date"}, "sheet": "Jan", "skip_rows": 2, "comment": "#",
         "cv": 3, "strengths": 5, "n_init": 2, "max_iter": 7, "learning_rate": 0.5, "test": 0.3,
         "seed": 9, "delimiter": ";", "decimal": ",", "text_encoding": "cp1252", "missing": ("-999", "k. A."),
-        "sparse": True, "encoding": "piecewise", "selection": "stable", "executor": "in_process",
+        "sparse": True, "encoding": "piecewise", "selection": "stable", "max_false": 0.5, "executor": "in_process",
     }  # fmt: skip
 
 

@@ -177,10 +177,12 @@ def test_auto_keeps_the_encoding_with_the_lower_held_out_loss() -> None:
 
     assert auto["group"].encoder.encoding == lower
     assert auto["group"].val_loss == losses[lower]
-    assert {auto[name].encoder.encoding for name in ("none", "full_training", "l2")} == {"standard"}
-    held_out: dict[str, Any] = {name: studies[name]["group"].held_out for name in studies}
-    counts = {name: each.losses.shape[1] for name, each in held_out.items()}
-    assert counts["auto"] == counts["standard"] + counts["piecewise"]
+    assert {auto[name].encoder.encoding for name in ("full_training", "l2")} == {"standard"}
+    assert auto["none"].val_loss == min(studies[name]["none"].val_loss for name in losses)
+    for candidate in ("none", "group"):
+        held_out: dict[str, Any] = {name: studies[name][candidate].held_out for name in studies}
+        counts = {name: each.losses.shape[1] for name, each in held_out.items()}
+        assert counts["auto"] == counts["standard"] + counts["piecewise"]
 
 
 @pytest.mark.parametrize("encoding", ["standard", "piecewise"])

@@ -25,11 +25,12 @@ def make_planted(rows: int = 250, columns: int = 30, seed: int = 0) -> pd.DataFr
 
 def test_a_path_called_as_documented_selects_the_columns_that_a_study_selects() -> None:
     frame = make_planted()
-    study = poise.run_study(frame, "y", penalties=["adaptive"], strengths=7, cv=3)
+    settings = {"strengths": 7, "cv": 3, "encoding": "standard", "hidden_layer_sizes": (32,)}
+    study = poise.run_study(frame, "y", penalties=["adaptive"], **settings)
     training, _ = split_test_rows(study.findings.table, 0.2, 0)
     x, y = frame.drop(columns="y").iloc[training], frame["y"].iloc[training]
     keras.utils.set_random_seed(0)
-    hidden = keras.layers.Dense(64, activation="relu")
+    hidden = keras.layers.Dense(32, activation="relu")
     model = keras.Sequential([keras.Input((x.shape[1],)), hidden, keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.01), loss="mse")
 
