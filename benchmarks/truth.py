@@ -196,16 +196,22 @@ def show(results: list[dict[str, Any]]) -> None:
         for method, runs in of_kind.groupby("method", sort=False):
             shown = {"nuisance": ["nuisance", "score"], "score": ["score"]}.get(kind.measure, ["exact", "top"])
             measures = "  ".join(f"{measure} {_mean_and_error(runs[measure])}" for measure in shown)
-            print(
-                f"  {TITLES[str(method)]:<24} {measures}  true {runs['true'].mean():5.1f}  false "
-                f"{runs['false'].mean():6.1f}  {runs['seconds'].median():6.1f} s  {len(runs)} runs"
-            )
+            if kind.measure != "score":
+                measures += f"  true {runs['true'].mean():5.1f}  false {runs['false'].mean():6.1f}"
+            print(f"  {TITLES[str(method)]:<24} {measures}  {runs['seconds'].median():6.1f} s  {len(runs)} runs")
+    scores = frame[frame["kind"].map(lambda name: KINDS[name].measure == "score")]
+    if {"poise", "poise_standard"} <= {*scores["method"]}:
+        print("\nScore of poise minus that with the standard encoding, paired by seed")
+        pairs = scores.pivot_table(index=["kind", "seed"], columns="method", values="score", sort=False).dropna()
+        differences = (pairs["poise"] - pairs["poise_standard"]).groupby("kind", sort=False)
+        for name, difference in differences:
+            print(f"  {name!s:<24} {_mean_and_error(difference, 4)}  {len(difference)} runs")
 
 
-def _mean_and_error(values: pd.Series) -> str:
+def _mean_and_error(values: pd.Series, digits: int = 2) -> str:
     values = values.astype("float64")
     error = values.std(ddof=1) / np.sqrt(len(values))
-    return f"{values.mean():.2f} ± {error:.2f}" if len(values) > 1 else f"{values.mean():.2f}"
+    return f"{values.mean():.{digits}f} ± {error:.{digits}f}" if len(values) > 1 else f"{values.mean():.{digits}f}"
 
 
 def main() -> None:
