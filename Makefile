@@ -25,7 +25,7 @@ dev: .venv/.dev  ## an editable install with everything that development needs
 check test test-jax test-tensorflow test-torch: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.venv/.compiled
 check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
-check test test-jax test-tensorflow test-torch: export XLA_FLAGS := --xla_backend_optimization_level=0 \
+check test test-jax test-tensorflow test-torch: export XLA_FLAGS := --xla_backend_optimization_level=1 \
 	--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false
 
 check: lint types  ## lint, types and the fast tests on JAX: the loop for daily work
