@@ -1,5 +1,6 @@
 """`poise study`: what it prints and writes, one sentence for invalid input, and how to continue."""
 
+import inspect
 import json
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from poise.cli.errors import BadInputError
+from poise.cli.errors import OPTIONS, BadInputError
 from poise.cli.screen import progress_bar
 from poise.cli.unfinished import UnfinishedStudy
 from poise.files import CheckpointDamagedError, CheckpointError
@@ -90,6 +91,12 @@ def test_options_reach_the_study(calls):
     }  # fmt: skip
 
 
+def test_messages_can_name_the_option_of_every_argument():
+    plain = {"data", "target", "model", "drop", "keep", "groups", "weight", "missing", "checkpoint", "progress"}
+
+    assert {*inspect.signature(studies.run_study).parameters} - plain == {*OPTIONS}
+
+
 def test_the_defaults_are_those_of_run_study(calls):
     poise("study", "diabetes", "--hidden-layer-sizes", "none")
 
@@ -162,6 +169,7 @@ def test_a_title_above_the_names_is_refused_with_the_option_that_skips_it():
         (["wine", "--skip-rows", "2"], "--skip-rows does not apply to a built-in table. Remove this argument."),
         (["wine", "--cv", "1"], "--cv must be at least 2, got 1."),
         (["wine", "--max-iter", "0"], "--max-iter must be at least 1, got 0."),
+        (["wine", "--max-false", "0"], "--max-false must be a positive number, such as 1.0, got 0.0."),
         (["wine", "--learning-rate", "-1"], "--learning-rate must be positive and finite, such as 0.01, got -1.0."),
         (
             ["wine", "--sparse", "--penalty", "l2"],

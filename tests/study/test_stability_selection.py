@@ -1,12 +1,14 @@
 """Stability selection: the bound against distributions searched by brute force, the halves, and a study that uses it."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
+from poise.path.lanes.trainer import LaneTrainer
+from poise.study import stability_selection
 from poise.study.error_bound import bound_false_columns, largest_tail, most_per_half
 from poise.study.errors import DataError
 from poise.study.result import Study
@@ -120,7 +122,7 @@ def test_a_study_selects_the_columns_that_matter(study) -> None:
 
 def test_the_answer_and_the_saved_study_say_so(study, tmp_path) -> None:
     assert "halves of the training rows selects 3 of 12 columns: “x0”, “x1” and “x2”." in study.answer[1]
-    assert "than by a random choice, is at most 0." in study.answer[1]
+    assert "The expected number of false columns among them is at most 0." in study.answer[1]
 
     study.save(tmp_path / "study")
 
@@ -149,10 +151,34 @@ def test_pieces_and_hidden_layers_can_be_used() -> None:
     assert found.index[found["selected"]].tolist() == ["x0", "x1"]
 
 
+def test_finished_halves_are_kept(tmp_path, monkeypatch) -> None:
+    settings = {**SMALL, "max_iter": 5}
+    first = run_study(table_of(), "y", max_false=1.0, checkpoint=tmp_path, **settings)
+    monkeypatch.setattr(LaneTrainer, "run", None)  # nothing is left to train
+
+    again = run_study(table_of(), "y", max_false=1.0, checkpoint=tmp_path, **settings)
+
+    assert any((tmp_path / "halves").iterdir())
+    pd.testing.assert_frame_equal(
+        cast("pd.DataFrame", again.stability_selection), cast("pd.DataFrame", first.stability_selection)
+    )
+
+
+def test_halves_that_are_too_large_are_refused_before_anything_is_trained(monkeypatch) -> None:
+    monkeypatch.setattr(stability_selection, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(LaneTrainer, "run", None)
+
+    with pytest.raises(
+        DataError, match=r"^max_false needs 0\.0 GiB of memory for the halves of 240 rows with 12 inputs"
+    ):
+        run_study(table_of(), "y", max_false=1.0, encoding="standard", **SMALL)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"max_false": 0.0}, "max_false must be positive"),
+        ({"max_false": 0.0}, r"max_false must be a positive number, such as 1.0, got 0\.0"),
+        ({"max_false": "one"}, "max_false must be a positive number, such as 1.0, got 'one'"),
         ({"max_false": 1e-6}, "max_false=1e-06 is too small for 12 columns"),
         ({"penalties": ["l2"]}, "max_false needs a penalty that drops columns, got l2"),
         ({"time_column": "x11"}, "max_false cannot be combined with the time column 'x11'"),

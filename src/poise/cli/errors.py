@@ -18,9 +18,9 @@ INTERNAL_ERROR, BAD_INPUT, INTERRUPTED = 1, 2, 130
 EXIT_CODES = "Exit codes: 0 success, 1 internal error, 2 invalid input, 130 interrupted."
 BACKENDS = ("jax", "tensorflow", "torch")
 OPTIONS = {
-    "hidden_layer_sizes": "--hidden-layer-sizes", "learning_rate": "--learning-rate", "max_iter": "--max-iter",
-    "n_init": "--n-init", "penalties": "--penalty", "skip_rows": "--skip-rows",
-    "text_encoding": "--text-encoding", "time_column": "--time", "types": "--type",
+    "hidden_layer_sizes": "--hidden-layer-sizes", "learning_rate": "--learning-rate",
+    "max_false": "--max-false", "max_iter": "--max-iter", "n_init": "--n-init", "penalties": "--penalty",
+    "skip_rows": "--skip-rows", "text_encoding": "--text-encoding", "time_column": "--time", "types": "--type",
     **{
         name: f"--{name}"
         for name in (
@@ -94,9 +94,9 @@ def name_options(error: Exception, hints: Mapping[str, str]) -> str:
     """Return the message of an error with the option instead of the argument that it names, and its hint."""
     argument, message = getattr(error, "argument", ""), str(error)
     if argument in OPTIONS:
-        message = re.sub(rf"^{argument}\b", OPTIONS[argument], message)
         for name, option in OPTIONS.items():
-            message = re.sub(rf"\b{name}='?([\w-]+)'?", rf"{option} \1", message)
+            message = re.sub(rf"\b{name}(?:=| >= )'?([\w-]+)'?", rf"{option} \1", message)
+        message = re.sub(rf"^{argument}\b", OPTIONS[argument], message)
     return f"{message} {hints[argument]}" if argument in hints else message
 
 

@@ -1,6 +1,7 @@
 """Which strength of a path to use: to predict, or to select features."""
 
 import numbers
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from poise.path.result import RegularizationPath
 
 
-class StrengthChoice:
+class StrengthChoice(ABC):
     """The strengths that `RegularizationPath` chooses by the mean validation losses over the folds."""
 
     lanes: Lanes
@@ -52,7 +53,7 @@ class StrengthChoice:
         It is the largest strength whose mean validation loss is within one standard error of the lowest.
 
         Raises:
-            ValueError: If there is a single fold, or at every strength a lane diverged.
+            ValueError: If there is a single fold, or a lane diverged at every strength.
         """
         return self._strength(selection.one_standard_error(self._judged, self._errors))
 
@@ -92,11 +93,13 @@ class StrengthChoice:
         return self._strength(selection.at_most(self._judged, self._table["features"].to_numpy(), int(max_features)))
 
     @cached_property
+    @abstractmethod
     def _table(self) -> pd.DataFrame:
-        raise NotImplementedError
+        """The table of the path, one row per strength."""
 
+    @abstractmethod
     def _known_features(self) -> np.ndarray:
-        raise NotImplementedError
+        """Return which lanes read which inputs, or raise a ValueError if this is unknown."""
 
     @cached_property
     def _judged(self) -> np.ndarray:

@@ -41,9 +41,9 @@ from poise.study.report.description import describe
 from poise.study.result import Study
 from poise.study.settings import DEFAULT_SELECTION, NO_PENALTY, Settings
 from poise.study.sources import Source
-from poise.study.splits import note_split, split_folds, split_halves, split_test_rows
-from poise.study.stability_selection import PAIRS, check_size, most_selected, select_on_halves
-from poise.study.tables import Table, read
+from poise.study.splits import note_split, split_folds, split_test_rows
+from poise.study.stability_selection import divide_rows, select_on_halves
+from poise.study.tables import read
 from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
 
@@ -184,7 +184,7 @@ def run_study(
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, as_names(drop, "drop"), as_names(keep, "keep"),
         as_types(types), delimiter, decimal, text_encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
-        encoding, selection, None if max_false is None else float(max_false),
+        encoding, selection, max_false,
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -212,7 +212,7 @@ def run_study(
     held_rows = find_held_out_rows(table, training, rows, start.output_shape[-1])
     halves = None
     if settings.max_false is not None:
-        halves = _divide_rows(table, training, testing, settings, model)
+        halves = divide_rows(table, training, networks, settings)
     trainer = PathTrainer(networks, settings, checked, checkpoint, report, held_rows.most_rows)
     candidates: list[Candidate] = []
     for name in (*WITHOUT_PENALTY, *settings.penalties):
@@ -230,11 +230,10 @@ def run_study(
         of_selector = networks.get(selector.name, selector.encoder.encoding)
         of_selection = make_selection(selector, of_selector, candidates[0].row_scores)
     stability_selection = None
-    if halves is not None and settings.max_false is not None and selector is not None:
-        check_size(len(training), len(selector.encoder.inputs))
+    if halves is not None and selector is not None:
         stability_selection = select_on_halves(
-            selector.name, selector.path, halves.get(selector.name, selector.encoder.encoding), settings.max_false,
-            settings, checked, lambda share: trainer.report_progress(share, "Stability selection", HALVES_COST),
+            selector.name, selector.path, halves.get(selector.name, selector.encoder.encoding), settings, checked,
+            checkpoint, lambda share: trainer.report_progress(share, "Stability selection", HALVES_COST),
         )  # fmt: skip
     chosen, verdict = _choose(candidates, references, held_rows, settings)
     watched = {
@@ -249,7 +248,7 @@ def run_study(
     }
     saved = choose_saved(next(each for each in candidates if each.name == chosen), candidates, of_selection, settings)
     selected = () if selector is None else selector.selected or ()
-    saved_rows = networks.get(chosen, saved.encoder.encoding).test_rows
+    _, saved_rows = networks.encode(saved.encoder.encoding)
     importance, effects = measure_importance(
         saved.model, saved_rows, saved.encoder, table.classes, saved.columns, selected, seed
     )  # fmt: skip
@@ -263,30 +262,6 @@ def run_study(
         metrics, stability_selection, time.perf_counter() - start_time,
     )  # fmt: skip
     return Study(describe(findings), findings.compact_model, findings.encoder, findings=findings)
-
-
-def _divide_rows(
-    table: Table,
-    training: np.ndarray,
-    testing: np.ndarray,
-    settings: Settings,
-    model: str | ModelFunction | None,
-) -> EncodedNetworks:
-    """Return the networks of a stability selection, whose folds are halves of the training rows.
-
-    Raises:
-        DataError: If there is a column of time, or the bound cannot be met.
-    """
-    assert settings.max_false is not None
-    if table.time is not None:
-        raise DataError(
-            f"max_false cannot be combined with the time column {table.time.name!r}, because it trains on random "
-            "halves of the rows. Remove one of them.",
-            "max_false",
-        )
-    most_selected(settings.max_false, sum(column.is_used for column in table.columns))
-    pairs = split_halves(table, training, PAIRS, settings.seed)
-    return EncodedNetworks(table, training, testing, pairs, settings, model)
 
 
 def _choose(

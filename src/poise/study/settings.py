@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, PENALTIES, selects_columns
 from poise.study.columns.encoding import AUTO, check_encoding
@@ -70,7 +71,10 @@ class Settings:
                 self.selection in (DEFAULT_SELECTION, STABLE_SELECTION),
                 f"be {DEFAULT_SELECTION!r} or {STABLE_SELECTION!r}",
             ),
-            "max_false": (self.max_false is None or 0.0 < self.max_false < float("inf"), "be positive, such as 1.0"),
+            "max_false": (
+                self.max_false is None or (isinstance(self.max_false, Real) and 0.0 < self.max_false < float("inf")),
+                "be a positive number, such as 1.0",
+            ),
             "choose": (self.choose is None or self.choose in known, f"be one of {', '.join(known)}"),
         }
         for name, (is_allowed, demand) in limits.items():

@@ -115,7 +115,7 @@ def split_halves(table: Table, training: np.ndarray, count: int, seed: int) -> P
         Two pairs per division: the positions within `training` of one half and of the other, and in reverse.
     """
     unit_of, firsts = _number_units(None if table.units is None else table.units[training], len(training))
-    is_stratified = table.classes and table.groups is None
+    is_stratified = bool(table.classes) and table.groups is None
     target = table.target.iloc[training].to_numpy()[firsts]
     strata = np.unique(target, return_inverse=True)[1] if is_stratified else np.zeros(len(firsts))
     random, pairs = np.random.default_rng(seed), []

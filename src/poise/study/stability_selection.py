@@ -6,6 +6,7 @@ networks read first, at most q of them. The columns that at least 90% of the 50 
 largest number for which the bound (`poise.study.error_bound`) is at most `max_false`.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,12 +20,14 @@ from poise.path.result import RegularizationPath
 from poise.path.solve import solve_path
 from poise.path.training import Training
 from poise.study.candidates.choice import read_columns
-from poise.study.candidates.encodings import EncodedNetwork
+from poise.study.candidates.encodings import EncodedNetwork, EncodedNetworks
 from poise.study.candidates.penalties import make_rules
 from poise.study.candidates.screening import hold_hidden_columns
 from poise.study.error_bound import bound_false_columns, most_per_half
 from poise.study.errors import DataError
 from poise.study.settings import Settings
+from poise.study.splits import split_halves
+from poise.study.tables import Table
 
 PAIRS = 25
 """B, the number of times the rows are divided."""
@@ -50,7 +53,7 @@ class StabilitySelection:
         per_half: q, the largest number of columns that a half may select.
         threshold: τ, the share of the halves that must select a column.
         halves: The number of halves.
-        expected_false: A bound on the expected number of columns in `selected` that are no better than random guesses.
+        expected_false: A bound on the expected number of false columns in `selected` (see `poise.study.error_bound`).
     """
 
     selected: tuple[str, ...]
@@ -61,16 +64,36 @@ class StabilitySelection:
     expected_false: float
 
 
-def check_size(rows: int, inputs: int) -> None:
-    """Check that the rows of all halves fit into memory.
+def divide_rows(table: Table, training: np.ndarray, networks: EncodedNetworks, settings: Settings) -> EncodedNetworks:
+    """Return the networks whose folds are halves of the training rows, after a check that these can be used.
+
+    Args:
+        table: The table.
+        training: Positions of the training rows.
+        networks: The networks of the study.
+        settings: Its settings, with `max_false`.
 
     Raises:
-        DataError: If not.
+        DataError: If there is a column of time, the bound cannot be met, or the halves are too large.
     """
+    assert settings.max_false is not None
+    if table.time is not None:
+        raise DataError(
+            f"max_false cannot be combined with the time column {table.time.name!r}, because it trains on random "
+            "halves of the rows. Remove one of them.",
+            "max_false",
+        )
+    most_selected(settings.max_false, sum(column.is_used for column in table.columns))
+    encodings = {each for name in settings.penalties for each in networks.encodings_of(name)}
+    _check_size(len(training), max(len(networks.encode(each)[0].encoder.inputs) for each in encodings))
+    return networks.with_folds(split_halves(table, training, PAIRS, settings.seed))
+
+
+def _check_size(rows: int, inputs: int) -> None:
     size = (2 * PAIRS + 1) * rows * inputs * np.dtype("float32").itemsize
     if size > MOST_BYTES:
         raise DataError(
-            f"max_false needs {size / 2**30:.0f} GiB of memory for the halves of {rows:,} rows with {inputs:,} inputs; "
+            f"max_false needs {size / 2**30:.1f} GiB of memory for the halves of {rows:,} rows with {inputs:,} inputs; "
             f"the limit is {MOST_BYTES / 2**30:.0f} GiB. Use encoding='standard', drop columns, or use a sample of the "
             "rows.",
             "max_false",
@@ -105,9 +128,9 @@ def select_on_halves(
     name: str,
     path: RegularizationPath,
     halves: EncodedNetwork,
-    most_false: float,
     settings: Settings,
     executor: str | RayCluster,
+    checkpoint: str | os.PathLike[str] | None,
     report: Callable[[float], None],
 ) -> StabilitySelection:
     """Train a penalty on halves of the training rows, and select the columns that most of them select.
@@ -116,17 +139,15 @@ def select_on_halves(
         name: The name of the penalty, which drops columns.
         path: Its path on all rows and in the folds.
         halves: The network, and the rows as `split_halves` divides them.
-        most_false: The largest allowed bound on the expected number of false columns.
-        settings: The settings of the study.
+        settings: The settings of the study, with `max_false`.
         executor: Where to train, as `check_executor` returns it.
+        checkpoint: A folder for the finished work of the study, or `None`.
         report: Called with the share of the work that is done.
-
-    Raises:
-        DataError: If `most_false` is too small.
     """
+    assert settings.max_false is not None
     rows, start = halves.rows, halves.start
     columns = [*dict.fromkeys(rows.encoder.owners)]
-    per_half = most_selected(most_false, len(columns))
+    per_half = most_selected(settings.max_false, len(columns))
     rules = make_rules(name, start, rows.encoder.owners)
     of_halves = solve_path(
         start, rules, Data(rows.x, rows.y, rows.weight, len(rows.x), rows.encoder.inputs), rows.replicas,
@@ -136,7 +157,7 @@ def select_on_halves(
         adaptive=0,
         relax=False,
         training=Training.full_batch(settings.max_iter, update="proximal", early_stopping=False),
-        checkpoint=None,
+        checkpoint=None if checkpoint is None else os.path.join(checkpoint, "halves"),
         held_groups=None if halves.hidden is None else hold_hidden_columns(start, rules, halves.hidden, 1),
     )  # fmt: skip
     is_read = read_columns(of_halves, rows.encoder.owners)

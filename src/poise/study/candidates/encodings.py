@@ -65,6 +65,10 @@ class EncodedNetworks:
         self._rows: dict[str, tuple[Folds, EncodedRows]] = {}
         self._networks: dict[tuple[str, bool], EncodedNetwork] = {}
 
+    def with_folds(self, pairs: list[tuple[np.ndarray, np.ndarray]]) -> "EncodedNetworks":
+        """Return the networks of the same study with other folds."""
+        return EncodedNetworks(self._table, self._training, self._testing, pairs, self._settings, self._model)
+
     def get(self, name: str, encoding: str) -> EncodedNetwork:
         """Return the network of a candidate with an encoding.
 
@@ -86,10 +90,11 @@ class EncodedNetworks:
             return (STANDARD,)
         if sum(column.is_used for column in self._table.columns) > MOST_COLUMNS:
             return (STANDARD,)
-        has_pieces = any(key.is_piece for key in self._encode(PIECEWISE)[0].encoder.keys)
+        has_pieces = any(key.is_piece for key in self.encode(PIECEWISE)[0].encoder.keys)
         return (STANDARD, PIECEWISE) if has_pieces else (STANDARD,)
 
-    def _encode(self, encoding: str) -> tuple[Folds, EncodedRows]:
+    def encode(self, encoding: str) -> tuple[Folds, EncodedRows]:
+        """Return the training rows and the test rows with an encoding."""
         if encoding not in self._rows:
             rows = encode_folds(self._table, self._training, self._pairs, encoding)
             test_rows = encode_test_rows(self._table, self._testing, rows, self._settings.seed)
@@ -98,7 +103,7 @@ class EncodedNetworks:
 
     def _build(self, encoding: str, is_screened: bool) -> EncodedNetwork:
         table, settings = self._table, self._settings
-        rows, test_rows = self._encode(encoding)
+        rows, test_rows = self.encode(encoding)
         hidden = None
         if encoding == PIECEWISE and settings.hidden_layer_sizes and self._model is None:
             hidden = choose_hidden_columns(

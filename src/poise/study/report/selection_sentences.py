@@ -114,9 +114,8 @@ def _write_stability_selection(study: Findings) -> list[str]:
         return [f"{subject} selects no column."]
     count = f"{len(found.selected):,} of {count_noun(len(found.share), 'column')}"
     return [
-        f"{subject} selects {count}: {list_names(found.selected)}. The expected number of false columns among these, "
-        "which are selected no more often than by a random choice, is at most "
-        f"{format_number(found.expected_false, DIGITS)}."
+        f"{subject} selects {count}: {list_names(found.selected)}. The expected number of false columns among them is "
+        f"at most {format_number(found.expected_false, DIGITS)}."
     ]
 
 
