@@ -144,23 +144,22 @@ def study(
         str,
         typer.Option(
             help="How columns of numbers enter the networks: standard, piecewise (with a curve for each column), or "
-            "auto (both for the penalties that drop columns; the held-out loss chooses).",
+            "auto (penalties that drop columns and the baseline try both, and the held-out loss chooses).",
             metavar="NAME",
         ),
     ] = "auto",
     selection: Annotated[
         str,
         typer.Option(
-            help="How columns are selected: default, or stable (stricter: only columns that at least 80% of the "
-            "training runs keep).",
+            help="How columns are selected: default, or stable (stricter: the strength is increased until at least 80% "
+            "of the training runs keep each selected column).",
             metavar="NAME",
         ),
     ] = "default",
     max_false: Annotated[
         float | None,
         typer.Option(
-            help="Also name columns by stability selection, so that the expected number of false ones is at most this, "
-            "such as 1.",
+            help="Also run stability selection, with the expected number of false columns at most N, such as 1.",
             metavar="N",
             show_default=False,
         ),

@@ -1,9 +1,9 @@
 """Select columns so that the expected number of false ones is bounded: stability selection on halves of the rows.
 
 The training rows are divided at random into halves, 25 times. On each half, the penalty on whole columns is trained at
-the same strengths, without adaptive stages. From the largest strength down, a half selects the columns that its
-networks read first, at most q of them. The columns that at least 90% of the 50 halves select are selected; q is the
-largest number for which the bound (`poise.study.error_bound`) is at most `max_false`.
+12 strengths, the same for all halves, without adaptive stages. From the largest strength down, a half selects the
+columns that its networks read first, at most q of them. The columns that at least 90% of the 50 halves select are
+selected; q is the largest number for which the bound (`poise.study.error_bound`) is at most `max_false`.
 """
 
 import os
@@ -80,7 +80,7 @@ def divide_rows(table: Table, training: np.ndarray, networks: EncodedNetworks, s
     if table.time is not None:
         raise DataError(
             f"max_false cannot be combined with the time column {table.time.name!r}, because it trains on random "
-            "halves of the rows. Remove one of them.",
+            "halves of the rows. Omit one of the two.",
             "max_false",
         )
     most_selected(settings.max_false, sum(column.is_used for column in table.columns))
@@ -185,7 +185,11 @@ def first_columns(is_read: np.ndarray, most: int) -> np.ndarray:
 
 
 def _choose_strengths(path: RegularizationPath, per_half: int, halves: EncodedNetwork) -> np.ndarray:
-    """Return ascending strengths, from one at which the network of all rows reads q columns to one without columns."""
+    """Return ascending strengths that cover the range in which the halves read their first q columns.
+
+    They start where the network of all rows reads q columns, and end at `MARGIN` times the smallest strength at which
+    no network reads a column.
+    """
     is_read = read_columns(path, halves.rows.encoder.owners)
     assert is_read is not None
     counts = is_read.sum(axis=1).to_numpy().reshape(-1, len(path.strengths))

@@ -37,8 +37,8 @@ def write_selection(study: Findings) -> str:
         f"Columns are selected at {explain_selection(selector)}.",
         *_write_stability(selector, selector.selected, selector.stability),
         *_explain_uncertain_columns(selector.selected, selector.stability),
-        *_write_stability_selection(study),
         _write_needs(study, study.selection or selector),
+        *_write_stability_selection(study),
     ]
     return " ".join(sentences)
 
@@ -109,7 +109,7 @@ def _write_stability_selection(study: Findings) -> list[str]:
     found = study.stability_selection
     if found is None:
         return []
-    subject = f"Stability selection on {found.halves} random halves of the training rows"
+    subject = f"Separately, stability selection on {found.halves} random halves of the training rows"
     if not found.selected:
         return [f"{subject} selects no column."]
     count = f"{len(found.selected):,} of {count_noun(len(found.share), 'column')}"
