@@ -1,7 +1,6 @@
 """The console script `poise`. It lies beside the package, so that it runs before anything of the package does."""
 
 import contextlib
-import importlib.util
 import os
 import sys
 from typing import NoReturn
@@ -19,7 +18,6 @@ def main() -> None:
         refuse(f"KERAS_BACKEND must be one of {', '.join(BACKENDS)}, got {backend!r}. Unset it to use JAX.")
     if backend != "tensorflow":
         silence_tensorflow()
-    delay_package()
     from poise.cli.app import app
     from poise.cli.screen import prepare_streams
 
@@ -34,18 +32,6 @@ def silence_tensorflow() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
-
-def delay_package() -> None:
-    """Put the package `poise` into `sys.modules` without running its `__init__.py`, which imports Keras.
-
-    Modules inside it can then be imported, so that `poise --help` answers at once; `poise.cli.package` runs it when a
-    command needs it. `importlib.util.LazyLoader` does not help: it runs a package when a module inside it is imported.
-    """
-    if "poise" not in sys.modules:
-        spec = importlib.util.find_spec("poise")
-        assert spec is not None
-        sys.modules["poise"] = importlib.util.module_from_spec(spec)
 
 
 def refuse(sentence: str) -> NoReturn:

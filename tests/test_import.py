@@ -1,4 +1,4 @@
-"""`import poise` and the command: what they import, the backend they choose, and the message for a missing backend."""
+"""What `import poise` and the command import, the backend they choose, and the message for a missing backend."""
 
 import importlib.util
 import json
@@ -39,7 +39,7 @@ def test_a_chosen_backend_that_is_not_installed_is_one_sentence(tmp_path, backen
         f'Install it with `pip install "poise[{backend}]"`, or set KERAS_BACKEND=jax.\n'
     )
 
-    imported = run("import poise", tmp_path, KERAS_BACKEND=backend)
+    imported = run("import poise; poise.L1", tmp_path, KERAS_BACKEND=backend)
     commanded = run(
         "from poise_command import main; main()", tmp_path, "predict", "run", "new.csv", KERAS_BACKEND=backend
     )
@@ -51,7 +51,7 @@ def test_a_chosen_backend_that_is_not_installed_is_one_sentence(tmp_path, backen
 def test_a_configured_backend_that_is_not_installed_is_one_sentence(tmp_path):
     configure(tmp_path, '{"backend": "torch"}')
 
-    done = run("import poise", tmp_path)
+    done = run("import poise, keras", tmp_path)
 
     assert done.stderr.endswith(
         f"\nImportError: {tmp_path}/.keras/keras.json sets the backend 'torch', and PyTorch is not installed. "
@@ -110,9 +110,36 @@ def test_jax_is_chosen_only_where_nothing_else_is(tmp_path, monkeypatch, file, e
         monkeypatch.setenv("KERAS_BACKEND", environment)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if is_installed else None)
 
-    _backend.import_keras()
+    _backend.choose_backend()
 
     assert os.environ.get("KERAS_BACKEND") == chosen
+
+
+# ---------------------------------------------------------------- saved models
+
+SAVE = """
+import poise, keras
+model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+model.compile(poise.PenalizedOptimizer("sgd", poise.L1(0.1)), loss="mse")
+model.optimizer.build(model.trainable_variables)
+model.save("model.keras")
+"""
+
+
+@pytest.mark.parametrize("imports", ["import poise, keras", "import keras, poise"])
+def test_importing_poise_is_enough_to_load_a_saved_model(tmp_path, imports):
+    code = f"{imports}\nprint(type(keras.saving.load_model('model.keras').optimizer).__name__)"
+
+    run(f"import os\nos.chdir({str(tmp_path)!r})\n{SAVE}", tmp_path)
+    done = run(f"import os\nos.chdir({str(tmp_path)!r})\n{code}", tmp_path, KERAS_BACKEND="jax")
+
+    assert done.stdout == "PenalizedOptimizer\n", done.stderr
+
+
+def test_finding_keras_imports_nothing(tmp_path):
+    code = "import poise, importlib.util, sys; print(importlib.util.find_spec('keras').name, 'keras' in sys.modules)"
+
+    assert run(code, tmp_path).stdout == "keras False\n"
 
 
 # ---------------------------------------------------------------- what is imported
@@ -121,6 +148,8 @@ HEAVY = ["IPython", "jinja2", "joblib", "pandas", "plotly", "pyarrow", "ray", "s
 IMPORTS = """
 import json, sys, time
 from importlib.machinery import PathFinder
+import poise
+assert "keras" not in sys.modules and "numpy" not in sys.modules
 
 hidden = set(sys.argv[1:])
 
@@ -130,10 +159,11 @@ class Hiding(PathFinder):
         return None if name.partition(".")[0] in hidden else super().find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__name__ != "KerasFinder"]
 start = time.perf_counter()
 import keras
 middle, before = time.perf_counter(), set(sys.modules)
-import poise
+poise.L1
 end, after = time.perf_counter(), set(sys.modules)
 model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
 model.compile(poise.PenalizedOptimizer("sgd", poise.Rule("*/kernel", poise.L1(0.1))), loss="mse")
@@ -147,7 +177,7 @@ INSTALLED = [name for name in ("jax", "tensorflow", "torch") if importlib.util.f
 
 
 @pytest.mark.parametrize("backend", INSTALLED)
-def test_importing_poise_imports_keras_and_nothing_else(backend):
+def test_importing_poise_imports_nothing_and_its_first_name_imports_keras(backend):
     """And training with a penalty needs Keras, NumPy and the backend: the rest is hidden here, JAX on other backends."""
     hidden = [*HEAVY, *([] if backend == "jax" else ["jax", "jaxlib"])]
 

@@ -3,10 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from poise._backend import import_keras
+from poise._backend import register_classes, watch_keras
 from poise._version import __version__ as __version__
-
-import_keras()
 
 if TYPE_CHECKING:
     from poise.adoption import adopt_regularizers
@@ -121,6 +119,7 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'poise' has no attribute {name!r}")
+    register_classes()
     value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
@@ -130,5 +129,5 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-# Registers the classes with Keras, so that `import poise` is enough to load a saved model.
-importlib.import_module("poise.optimizer.penalized")
+# `import poise` is enough to load a saved model.
+watch_keras()

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from poise.cli.errors import plain_errors
+from poise.cli.keras_import import import_keras
 from poise.cli.options import Import
-from poise.cli.package import import_package
 
 
 def compact(
@@ -66,7 +66,7 @@ def compact(
     """
     small = out or model.parent / f"{model.stem}-compact.keras"
     with plain_errors():
-        import_package()
+        import_keras()
         from poise.cli.compaction_output import as_record, describe_compaction
         from poise.cli.custom_modules import import_modules
         from poise.cli.model_compaction import check_output, compact_file, write_model

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from poise.cli.errors import plain_errors
+from poise.cli.keras_import import import_keras
 from poise.cli.options import (
     FOLDER_HINT,
     Cache,
@@ -18,7 +19,6 @@ from poise.cli.options import (
     StudyFolder,
     TextEncoding,
 )
-from poise.cli.package import import_package
 
 HINTS = {"folder": FOLDER_HINT, "imports": "Pass --import MODULE to import a module.", "out": "Change --out."}
 
@@ -61,7 +61,7 @@ def predict(
       poise predict runs/sales new.csv --import my_layers
     """
     with plain_errors(HINTS):
-        import_package(needs_skops=True, caches_programs=cache)
+        import_keras(needs_skops=True, caches_programs=cache)
         from poise.cli.custom_modules import import_modules
         from poise.cli.screen import say_data
         from poise.study.prediction_files import check_output, write_predictions

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from poise.cli.errors import BadInputError, plain_errors
+from poise.cli.keras_import import import_keras
 from poise.cli.options import Cache, Comment, Decimal, Delimiter, Sheet, SkipRows, TextEncoding
-from poise.cli.package import import_package
 from poise.cli.unfinished import UnfinishedStudy
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def study(
     folder = out or Path("runs") / ("stdin" if data == "-" else Path(data).stem)
     unfinished = UnfinishedStudy(folder, data, target, arguments)
     with plain_errors(HINTS, unfinished.farewell):
-        import_package(needs_skops=True, caches_programs=cache)
+        import_keras(needs_skops=True, caches_programs=cache)
         from poise.cli.custom_modules import add_working_directory
         from poise.cli.screen import console, progress_bar, say, say_data
         from poise.cli.study_output import print_study

@@ -1,20 +1,16 @@
-"""Import the package `poise`, and Keras with it, only when a command runs.
-
-`poise/__init__.py` imports Keras, which takes seconds; the commands and their `--help` need only modules of
-`poise.cli`. The console script therefore puts the package into `sys.modules` without running its `__init__.py`, and
-each command that needs Keras runs it before its work starts.
-"""
+"""Import Keras when a command runs, which takes seconds. `poise --help` does not need it."""
 
 import importlib
 import signal
 import sys
 
+from poise._backend import register_classes
 from poise.cli.lean_imports import lean_imports
 from poise.compilation_cache import enable_compilation_cache
 
 
-def import_package(*, needs_skops: bool = False, caches_programs: bool = False) -> None:
-    """Run `poise/__init__.py` unless it has already run.
+def import_keras(*, needs_skops: bool = False, caches_programs: bool = False) -> None:
+    """Import Keras and the classes that are registered with it, unless Keras is already imported.
 
     During the import, Ctrl-C ends the process immediately,
     because an imported module could swallow KeyboardInterrupt.
@@ -27,11 +23,8 @@ def import_package(*, needs_skops: bool = False, caches_programs: bool = False) 
     Raises:
         ImportError: If the backend of Keras is not installed; its `name` is the backend's.
     """
-    package = sys.modules["poise"]
-    if hasattr(package, "__all__"):
+    if "keras" in sys.modules:
         return
-    assert package.__spec__ is not None
-    assert package.__spec__.loader is not None
     if caches_programs:
         enable_compilation_cache()
     handler = signal.getsignal(signal.SIGINT)
@@ -41,6 +34,7 @@ def import_package(*, needs_skops: bool = False, caches_programs: bool = False) 
         with lean_imports():
             if needs_skops:
                 importlib.import_module("skops.io")
-            package.__spec__.loader.exec_module(package)
+            importlib.import_module("keras")
+            register_classes()
     finally:
         signal.signal(signal.SIGINT, handler)
