@@ -29,6 +29,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 JAX_ONLY = [
     # The lanes, the study and the commands run on JAX, which is a dependency.
     *("study", "cli", "test_estimators_elsewhere.py"),
+    # poise.optax requires it.
+    "optax",
     *(
         f"path/test_{name}.py"
         for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "progress", "data")
@@ -107,6 +109,8 @@ LONGEST = [
 collect_ignore = []
 if BACKEND != "jax":
     collect_ignore += [name for name in JAX_ONLY if name != "docs"]
+if BACKEND != "torch":
+    collect_ignore += ["torch_compaction", "torch_training"]
 if BACKEND != "tensorflow":
     collect_ignore += ["test_examples.py"]
 if importlib.util.find_spec("tensorflow") is not None:

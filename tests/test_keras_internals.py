@@ -308,9 +308,15 @@ def test_no_other_private_name_of_keras_is_redefined() -> None:
     assert redefined == {("PenalizedOptimizer", "_track_variable"), ("SavedState", "_obj_type")}
 
 
+OTHER_BACKENDS = {"jax": ["torch"], "torch": ["optax"], "tensorflow": ["torch", "optax"]}[keras.backend.backend()]
+"""The modules of poise that need another backend."""
+
+
 def _classes_of_poise() -> set[type]:
     classes = set()
     for info in pkgutil.walk_packages(poise.__path__, "poise."):
+        if info.name.split(".")[1] in OTHER_BACKENDS:
+            continue
         try:
             module = importlib.import_module(info.name)
         except ModuleNotFoundError as error:
@@ -341,3 +347,17 @@ def test_a_tensor_of_a_program_of_jax_is_recognized() -> None:
         seen: list[bool] = []
         jax.jit(lambda x: seen.append(internals.is_traced_by_jax(x)))(1.0)
         assert seen == [True]
+
+
+def test_float64_is_kept_only_where_it_is_wanted() -> None:
+    x = keras.ops.convert_to_tensor([0.1], "float64")
+
+    def dtype() -> str:
+        return keras.backend.standardize_dtype(keras.ops.minimum(x, x).dtype)
+
+    before = dtype()
+    with internals.keep_float64():
+        inside = dtype()
+
+    assert inside == keras.backend.standardize_dtype(x.dtype)
+    assert dtype() == before

@@ -18,8 +18,8 @@ WITHOUT_EXAMPLE = {
     "Summary",
     "Study",
 }  # shown by what raises, returns or derives from them
-ONLY_ON_JAX = ("path", "cli")
-"""Rooms that run on JAX: their examples are run in its process."""
+BACKENDS_OF_ROOMS = {"path": "jax", "cli": "jax", "optax": "jax", "torch": "torch"}
+"""Rooms that run on one backend: their examples are run in its process."""
 ELSEWHERE = ("study",)
 """Rooms whose examples their own tests run."""
 
@@ -31,7 +31,8 @@ def modules_with_examples() -> list[str]:
 
 
 def on_its_backends(name: str) -> Any:
-    marks = [pytest.mark.backends("jax")] if name.split(".")[1] in ONLY_ON_JAX else []
+    backend = BACKENDS_OF_ROOMS.get(name.split(".")[1])
+    marks = [] if backend is None else [pytest.mark.backends(backend)]
     return pytest.param(name, marks=marks)
 
 

@@ -117,6 +117,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("optax", "torch"):  # they choose the backend of Keras
+        return importlib.import_module(f"poise.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'poise' has no attribute {name!r}")
     register_classes()

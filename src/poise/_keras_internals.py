@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+from keras.src.backend.common import dtypes
 from keras.src.models.functional import Functional
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils import module_utils
@@ -18,6 +19,7 @@ __all__ = [
     "STEP_METHODS",
     "Functional",
     "KerasSaveable",
+    "can_be_read",
     "compile_settings",
     "distribution_strategy",
     "functional_inside",
@@ -25,6 +27,7 @@ __all__ = [
     "input_structure",
     "is_set_up",
     "is_traced_by_jax",
+    "keep_float64",
     "learning_rate_or_schedule",
     "loss_weights",
     "model_of_h5_file",
@@ -96,6 +99,29 @@ def is_traced_by_jax(tensor: Any) -> bool:
     """Return whether a tensor stands for a value of a program that JAX is about to compile."""
     is_tracer = any(base.__name__ == "Tracer" for base in type(tensor).__mro__)
     return is_tracer and keras.backend.backend() == "jax"
+
+
+def can_be_read(tensor: Any) -> bool:
+    """Return whether a tensor has a value now: not while a program is traced or compiled."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        torch = sys.modules["torch"]
+        is_plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        return is_plain and not torch.compiler.is_compiling() and tensor.device.type != "meta"
+    if backend == "tensorflow":
+        return hasattr(tensor, "numpy")
+    return not is_traced_by_jax(tensor)
+
+
+@contextlib.contextmanager
+def keep_float64() -> Iterator[None]:
+    """Compute with float64 where tensors have it: on PyTorch and JAX, Keras rounds some results to float32."""
+    before = dtypes.BIT64_TO_BIT32_DTYPE["float64"]
+    dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
+    try:
+        yield
+    finally:
+        dtypes.BIT64_TO_BIT32_DTYPE["float64"] = before
 
 
 # ---------------------------------------------------------------- layers

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import numbers
 import warnings
 from typing import Any
 
@@ -14,7 +13,7 @@ from keras import ops
 from poise.diagnostics.force_balance import build_penalized, current_values, current_weights, forces, penalized_of
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.optimizer.records import PenaltyRecord
-from poise.penalties.base import Penalty, Schedule
+from poise.optimizer.target_sparsity import check_adaptable, check_target, next_strength
 
 Logs = dict[str, Any] | None
 
@@ -330,28 +329,17 @@ class TargetSparsity(PenalizedCallback):
 
     def __init__(self, rule: str, target: float, growth: float = 1.5, *, optimizer: Any = None) -> None:
         super().__init__(optimizer)
-        if isinstance(target, bool) or not isinstance(target, numbers.Real):
-            raise TypeError(f"target must be a number such as 0.8, got {target!r}.")
-        if not 0 < float(target) < 1:
-            raise ValueError(f"target must be between 0 and 1 (exclusive), got {target!r}.")
-        if not 1 < growth < math.inf:
-            raise ValueError(f"growth must be a finite number > 1, got {growth!r}.")
+        check_target(target, growth)
         self.rule = rule
         self.target = float(target)
         self.growth = growth
 
     def on_train_begin(self, logs: Logs = None) -> None:
         optimizer = build_penalized(self.model, self.optimizer)
-        strength, penalty = optimizer.strength[self.rule], self._penalty(optimizer)
-        who, name = f"TargetSparsity({self.rule!r})", type(penalty).__name__
-        if isinstance(penalty.strength, Schedule):
-            raise ValueError(f"{who}: the strength of this rule follows a schedule. Use a number as its strength.")
-        if strength == 0:
-            raise ValueError(f"{who}: a strength of 0 cannot grow by a factor. Start with a small one, such as 1e-5.")
-        if optimizer.update == "coupled":
-            raise ValueError(
-                f"{who}: update='coupled' sets nothing to exactly zero. Use update='auto', 'proximal' or 'decoupled'."
-            )
+        strength = optimizer.strength[self.rule]
+        rule = next(rule for rule in optimizer.rules if rule.name == self.rule)
+        check_adaptable(rule, strength, optimizer.update)
+        who, name = f"TargetSparsity({self.rule!r})", type(rule.penalty).__name__
         sizes = self._sizes(optimizer)
         if any(size is None for size in sizes):
             raise ValueError(
@@ -370,9 +358,7 @@ class TargetSparsity(PenalizedCallback):
         if logs is not None:
             logs[f"zeros/{self.rule}"] = share
             logs[f"strength/{self.rule}"] = strength
-        missing = self.target - share
-        room = self.target if missing > 0 else 1.0 - self.target
-        optimizer.strength[self.rule] = strength * self.growth ** (missing / room)
+        optimizer.strength[self.rule] = next_strength(strength, share, self.target, self.growth)
 
     def _share(self, optimizer: PenalizedOptimizer) -> float:
         """Return the share of zeros."""
@@ -389,6 +375,3 @@ class TargetSparsity(PenalizedCallback):
             for rule, penalty in target.penalties
             if rule == number
         ]
-
-    def _penalty(self, optimizer: PenalizedOptimizer) -> Penalty:
-        return next(rule.penalty for rule in optimizer.rules if rule.name == self.rule)

@@ -1,6 +1,6 @@
 """The code blocks of a documentation page, as scripts that a reader would run.
 
-A block that imports Keras or poise starts a script. A block that does not continues the script before it. The text block
+A block that imports Keras, poise, or PyTorch starts a script. A block that does not continues the script before it. The text block
 that follows a Python block shows its output. Where a training differs between machines, a comment before the text block
 allows it: `<!-- tolerance: 0.3 -->` for numbers that differ by this share, `<!-- varies -->` for other rows after the first
 line.
@@ -19,7 +19,7 @@ BLOCK = re.compile(
     r"(?:\n(?:<!-- (?:tolerance: (?P<tolerance>[\d.]+)|(?P<varies>varies)) -->\n)?```text\n(?P<shown>.*?)^```$)?",
     re.MULTILINE | re.DOTALL,
 )
-START = re.compile(r"^(?:import|from) (?:keras|poise)\b", re.MULTILINE)
+START = re.compile(r"^(?:import|from) (?:keras|poise|torch)\b", re.MULTILINE)
 DURATION = re.compile(r"\b\d+\.\d s\b")
 TOLERANCE = 0.02
 

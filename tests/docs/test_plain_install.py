@@ -17,7 +17,7 @@ SLOW = ["choose-the-strength.md", "which-columns-matter.md", "make-a-network-sma
 GUIDES = [page for page in sorted((DOCS / "how-to").glob("*.md")) if page.name not in SLOW]
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *GUIDES]
 PAGES += [DOCS / "explanation" / f"{name}.md" for name in ("compaction", "updates", "penalties")]
-NEEDS_MORE = ['os.environ["KERAS_BACKEND"]', 'executor="ray"']
+NEEDS_MORE = ['os.environ["KERAS_BACKEND"]', 'executor="ray"', "import poise.optax", "import torch"]
 """Code of examples that need another backend or an extra."""
 RUN = """
 import json, sys

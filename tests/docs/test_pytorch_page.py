@@ -1,12 +1,17 @@
-"""The guide to the PyTorch backend: its scripts run and print what the page shows."""
+"""The guides to PyTorch, with and without Keras, and the README: their scripts run and print what the pages show."""
 
 import contextlib
 import io
 
 import pytest
-from code_blocks import DOCS, Block, named_scripts
+from code_blocks import DOCS, ROOT, Block, named_scripts
 
-SCRIPTS = named_scripts(DOCS / "how-to" / "pytorch-backend.md")
+GUIDES = [DOCS / "how-to" / f"{name}.md" for name in ("pytorch", "pytorch-backend")]
+SCRIPTS = {
+    name: script
+    for name, script in named_scripts(ROOT / "README.md", *GUIDES).items()
+    if "import torch" in script[0].code
+}
 
 
 @pytest.mark.backends("torch")

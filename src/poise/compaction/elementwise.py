@@ -1,6 +1,6 @@
 """Layers whose output at an index depends only on the input at the same index, and layers that mix indices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -8,13 +8,12 @@ import numpy as np
 from keras import layers, ops
 
 from poise._keras_internals import operation_of
-from poise.compaction.graph import Call
+from poise.compaction.calls import Call
 from poise.compaction.handlers import (
     LayerHandler,
     WeightPart,
     apply_to_constants,
     channel_axis,
-    describe,
     is_elementwise,
     register,
 )
@@ -64,7 +63,7 @@ class FixedNormalization(PassThrough):
 
     def link_units(self, call: Call) -> None:
         super().link_units(call)
-        call.graph.units.pin(call.input_units[0], f"{call.layer.name!r} holds the statistics of all of them")
+        call.graph.units.pin(call.input_units[0], f"{call.name!r} holds the statistics of all of them")
 
     def map_constants(self, call: Call, constants: np.ndarray) -> np.ndarray:
         return np.full(len(constants), np.nan)
@@ -142,7 +141,7 @@ class Mixing(PassThrough):
     def link_units(self, call: Call) -> None:
         super().link_units(call)
         for units in call.input_units.values():
-            call.graph.units.pin(units, f"{describe(call.layer)} combines all of them")
+            call.graph.units.pin(units, f"{call.description} combines all of them")
 
     def find_constants(self, call: Call) -> None:
         pass
@@ -168,10 +167,13 @@ class MixingAlongAxes(PassThrough):
     def find_needed(self, call: Call) -> None:
         self._handler(call).find_needed(call)
 
+    def axes(self, call: Call) -> Sequence[int]:
+        """Return the axes along which the layer mixes."""
+        return call.layer.axis if isinstance(call.layer.axis, (list, tuple)) else [call.layer.axis]
+
     def _handler(self, call: Call) -> LayerHandler:
-        named = call.layer.axis if isinstance(call.layer.axis, (list, tuple)) else [call.layer.axis]
         rank = len(call.inputs[0].shape)
-        return MIXING if call.inputs[0].axis in [axis % rank for axis in named] else PASS_THROUGH
+        return MIXING if call.inputs[0].axis in [axis % rank for axis in self.axes(call)] else PASS_THROUGH
 
 
 PASS_THROUGH = PassThrough()
@@ -190,7 +192,7 @@ class GatedLinearUnit(LayerHandler):
         units = call.take_units(0, axis)
         made = call.graph.units.create(len(units) // 2)
         for pinned in (units, made):
-            call.graph.units.pin(pinned, f"{describe(call.layer)} combines two halves of them")
+            call.graph.units.pin(pinned, f"{call.description} combines two halves of them")
         call.outputs[0].carry(axis, made)
 
     def find_needed(self, call: Call) -> None:

@@ -26,7 +26,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from poise.compaction.graph import Call
+from poise.compaction.calls import Call
 
 Selector = Callable[[np.ndarray], np.ndarray]
 """Says, per unit, whether it stays."""
@@ -88,14 +88,18 @@ class LayerHandler:
 
     def link_units(self, call: Call) -> None:
         """Set the units of the outputs, and join or pin units."""
+        unsupported = f"{call.description}, which {call.graph.compact_name} does not support"
         for tensor in call.inputs:
-            call.graph.units.pin(tensor.units, f"read by {describe(call.layer)}, which poise.compact does not support")
+            call.graph.units.pin(tensor.units, f"read by {unsupported}")
             call.graph.units.mark_untraceable(tensor.units)
         for tensor in call.outputs:
-            last = tensor.shape[-1] if len(tensor.shape) > 1 else None
-            units = call.graph.units.create(last or 0)
-            call.graph.units.pin(units, f"output of {describe(call.layer)}, which poise.compact does not support")
-            tensor.carry(len(tensor.shape) - 1 if last else None, units)
+            axis = call.graph.unknown_axis(tensor.shape)
+            units = call.graph.units.create(0 if axis is None else tensor.shape[axis])
+            call.graph.units.pin(units, f"output of {unsupported}")
+            tensor.carry(axis, units)
+            if axis is None:
+                origins = [each.origin for each in call.inputs if each.origin]
+                tensor.origin = origins[0] if len(origins) == len(call.inputs) else f"output of {unsupported}"
 
     def find_constants(self, call: Call) -> None:
         """Set the constants of the outputs."""
@@ -127,11 +131,14 @@ class LayerHandler:
 
 
 OPAQUE = LayerHandler()
-HANDLERS: dict[type, LayerHandler] = {}
+HANDLERS: dict[Any, LayerHandler] = {}
 
 
-def register(*layer_types: type) -> Callable[[_Registered], _Registered]:
-    """Register a handler for layer types: as a decorator of its class, or called with an instance."""
+def register(*layer_types: Any) -> Callable[[_Registered], _Registered]:
+    """Register a handler for layer types: as a decorator of its class, or called with an instance.
+
+    For PyTorch, functions and names of methods are registered like layer types.
+    """
 
     def add(handler: _Registered) -> _Registered:
         instance: Any = handler() if isinstance(handler, type) else handler
@@ -145,11 +152,6 @@ def register(*layer_types: type) -> Callable[[_Registered], _Registered]:
 def handler_of(layer: Any) -> LayerHandler:
     """Return the handler of a layer or operation."""
     return HANDLERS.get(type(layer), OPAQUE)
-
-
-def describe(layer: Any) -> str:
-    """Return the name and the class of a layer, for messages."""
-    return f"{layer.name!r} ({type(layer).__name__})"
 
 
 def is_elementwise(activation: Any) -> bool:

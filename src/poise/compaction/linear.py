@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from keras import layers
 
-from poise.compaction.graph import Call
+from poise.compaction.calls import Call
 from poise.compaction.handlers import (
     OPAQUE,
     Counter,
@@ -36,6 +36,10 @@ class Linear(LayerHandler):
         """Return A, of the shape (positions, read units, made units)."""
         raise NotImplementedError
 
+    def blocks(self, call: Call) -> np.ndarray:
+        """Return A by groups, of the shape (positions, groups, read units of a group, made units of a group)."""
+        return self.matrices(call)[:, None]
+
     def covers_all_positions(self, layer: Any) -> bool:
         """Whether every output covers every position of the kernel."""
         return True
@@ -43,6 +47,18 @@ class Linear(LayerHandler):
     def input_axis(self, call: Call) -> int:
         """Return the axis of the input along which the layer reads units."""
         return channel_axis(call.layer, len(call.inputs[0].shape))
+
+    def output_axis(self, call: Call) -> int:
+        """Return the axis of the output along which the layer makes units."""
+        return channel_axis(call.layer, len(call.outputs[0].shape))
+
+    def activation(self, call: Call) -> Any:
+        """Return the activation of the layer, or None."""
+        return getattr(call.layer, "activation", None)
+
+    def bias(self, call: Call) -> np.ndarray | None:
+        """Return the bias of the layer, or None."""
+        return call.value(call.layer.bias) if getattr(call.layer, "use_bias", False) else None
 
     def size_name(self) -> str:
         """Return the name of the argument that sets the number of units."""
@@ -54,21 +70,22 @@ class Linear(LayerHandler):
         return len(call.inputs) == 1 and shape[channel_axis(call.layer, len(shape))] == made
 
     def link_units(self, call: Call) -> None:
-        output, axis = call.outputs[0], channel_axis(call.layer, len(call.outputs[0].shape))
+        output, axis = call.outputs[0], self.output_axis(call)
         call.take_units(0, self.input_axis(call))
         output.carry(axis, call.graph.units.create(output.shape[axis]))
-        if not is_elementwise(getattr(call.layer, "activation", None)):
-            call.graph.units.pin(output.units, f"the activation of {call.layer.name!r} mixes units (like softmax)")
+        if not is_elementwise(self.activation(call)):
+            call.graph.units.pin(output.units, f"the activation of {call.name!r} mixes units (like softmax)")
 
     def find_constants(self, call: Call) -> None:
         values = self._sums(call)
-        call.outputs[0].constants = activate_constants(call, getattr(call.layer, "activation", None), values)
+        call.outputs[0].constants = activate_constants(call, self.activation(call), values)
 
     def find_needed(self, call: Call) -> None:
-        needed = needed_before_activation(getattr(call.layer, "activation", None), call.outputs[0].needed)
+        needed = needed_before_activation(self.activation(call), call.outputs[0].needed)
         # A constant that no bias can absorb also keeps the constants that are computed from it.
         needed = needed | ~np.isnan(self._sums(call))
-        is_read = (self.matrices(call)[:, :, needed] != 0).any(axis=(0, 2))
+        blocks = (self.blocks(call) != 0).any(axis=0)
+        is_read = (blocks & needed.reshape(len(blocks), 1, -1)).any(axis=2).reshape(-1)
         call.mark_needed(0, is_read & np.isnan(self._absorbable(call, call.foldable_constants(0))))
 
     def resize_config(self, call: Call, config: dict[str, Any], count: Counter) -> dict[str, Any]:
@@ -76,7 +93,7 @@ class Linear(LayerHandler):
 
     def bias_additions(self, call: Call, stays: Selector) -> dict[str, np.ndarray]:
         constants = np.nan_to_num(self._absorbable(call, call.removed_constants(0, stays)))
-        return {"bias": constants @ self.matrices(call).sum(axis=0)}
+        return {"bias": _multiply(constants, self.blocks(call))}
 
     def count_products(self, call: Call) -> float:
         kernels = [getattr(call.layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel")]
@@ -88,16 +105,23 @@ class Linear(LayerHandler):
 
     def _sums(self, call: Call) -> np.ndarray:
         """Return the constant value of every made unit before the activation, or NaN."""
-        matrices, constants = self.matrices(call), self._absorbable(call, call.input_constants(0))
-        varies = (matrices[:, np.isnan(constants)] != 0).any(axis=(0, 1))
-        values = np.nan_to_num(constants) @ matrices.sum(axis=0)
-        if getattr(call.layer, "use_bias", False):
-            values = values + call.value(call.layer.bias)
+        blocks, constants = self.blocks(call), self._absorbable(call, call.input_constants(0))
+        is_unknown = np.isnan(constants).reshape(blocks.shape[1], -1, 1)
+        varies = ((blocks != 0).any(axis=0) & is_unknown).any(axis=1).reshape(-1)
+        values = _multiply(np.nan_to_num(constants), blocks)
+        bias = self.bias(call)
+        if bias is not None:
+            values = values + bias
         return np.where(varies, np.nan, values)
 
     def _absorbable(self, call: Call, constants: np.ndarray) -> np.ndarray:
         """Return those constants that the bias can absorb, NaN for the others."""
         return constants if self.covers_all_positions(call.layer) else np.where(constants == 0, 0.0, np.nan)
+
+
+def _multiply(constants: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Return the sums over positions and read units for constant units, one per made unit."""
+    return np.einsum("gr,grm->gm", constants.reshape(blocks.shape[1], -1), blocks.sum(axis=0)).reshape(-1)
 
 
 @register(layers.Dense)
@@ -135,17 +159,14 @@ class Convolution(Linear):
                 call.graph.units.join(rows[:, 0], column)
         call.graph.units.join(*firsts)
 
-    def matrices(self, call: Call) -> np.ndarray:
-        kernel = call.value(call.layer.kernel)
-        kernel = kernel.reshape(-1, *kernel.shape[-2:])
-        groups, (positions, size, made) = call.layer.groups, kernel.shape
-        if groups == 1:
-            return kernel
-        block_diagonal = np.zeros((positions, size * groups, made))
-        for group in range(groups):
-            filters = slice(group * made // groups, (group + 1) * made // groups)
-            block_diagonal[:, group * size : (group + 1) * size, filters] = kernel[:, :, filters]
-        return block_diagonal
+    def kernel(self, call: Call) -> np.ndarray:
+        """Return the kernel, of the shape (*sizes, units read by a group, made units)."""
+        return call.value(call.layer.kernel)
+
+    def blocks(self, call: Call) -> np.ndarray:
+        kernel = self.kernel(call)
+        blocks = kernel.reshape(-1, kernel.shape[-2], call.layer.groups, kernel.shape[-1] // call.layer.groups)
+        return blocks.swapaxes(1, 2)
 
     def covers_all_positions(self, layer: Any) -> bool:
         return layer.padding == "valid" or all(size == 1 for size in layer.kernel_size)

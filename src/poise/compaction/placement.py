@@ -9,9 +9,9 @@ import numpy as np
 from keras import layers, ops
 
 from poise._keras_internals import operation_of
+from poise.compaction.calls import Call
 from poise.compaction.elementwise import PassThrough, operation_class
-from poise.compaction.graph import Call
-from poise.compaction.handlers import Counter, LayerHandler, Selector, describe, register
+from poise.compaction.handlers import Counter, LayerHandler, Selector, register
 
 
 class Rearrangement(LayerHandler):
@@ -183,12 +183,12 @@ class ElementwiseMerge(LayerHandler):
             if len(units) == size:
                 matching.append(units)
             else:
-                call.graph.units.pin(units, f"{describe(call.layer)} broadcasts this tensor to every unit")
+                call.graph.units.pin(units, f"{call.description} broadcasts this tensor to every unit")
             has_unknown_length |= tensor.shape[axis] is None
         for units in matching[1:]:
             call.graph.units.join(matching[0], units)
         if has_unknown_length:  # which may be the same length
-            call.graph.units.pin(matching[0], f"{describe(call.layer)} merges this tensor with one of unknown length")
+            call.graph.units.pin(matching[0], f"{call.description} merges this tensor with one of unknown length")
         call.outputs[0].carry(rank + axis, matching[0])
 
     def find_constants(self, call: Call) -> None:
@@ -257,7 +257,7 @@ class Concatenation(LayerHandler):
     def link_units(self, call: Call) -> None:
         axis = next(tensor.axis for tensor in call.inputs if tensor.axis is not None)
         parts = [call.take_units(number, axis) for number in range(len(call.inputs))]
-        if call.layer.axis % len(call.outputs[0].shape) == axis:
+        if self.axis(call) == axis:
             call.outputs[0].carry(axis, np.concatenate(parts))
         else:
             for units in parts[1:]:
@@ -280,5 +280,9 @@ class Concatenation(LayerHandler):
             call.mark_needed(number, needed[first : first + size] if self._is_along(call) else needed)
             first += size
 
+    def axis(self, call: Call) -> int:
+        """Return the axis along which the tensors are put one after the other."""
+        return call.layer.axis % len(call.outputs[0].shape)
+
     def _is_along(self, call: Call) -> bool:
-        return call.layer.axis % len(call.outputs[0].shape) == call.outputs[0].axis
+        return self.axis(call) == call.outputs[0].axis

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import layers
 
-from poise.compaction.graph import Call
+from poise.compaction.calls import Call
 from poise.compaction.handlers import (
     Counter,
     LayerHandler,
@@ -77,7 +77,7 @@ class Einsum(LayerHandler):
         made = call.graph.units.create(shape[letters.kernel.index(letters.made)])
         call.outputs[0].carry(letters.output.index(letters.made), made)
         if not is_elementwise(call.layer.activation):
-            call.graph.units.pin(made, f"the activation of {call.layer.name!r} mixes units (like softmax)")
+            call.graph.units.pin(made, f"the activation of {call.name!r} mixes units (like softmax)")
 
     def find_constants(self, call: Call) -> None:
         call.outputs[0].constants = activate_constants(call, call.layer.activation, self._sums(call))

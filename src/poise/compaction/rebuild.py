@@ -8,8 +8,8 @@ import numpy as np
 
 from poise._keras_internals import input_structure, operation_of, output_structure, without_tensorflow
 from poise.compaction.analysis import UnitAnalysis
-from poise.compaction.graph import Call, Tensor, is_graph, nodes_of
-from poise.compaction.handlers import WeightPart
+from poise.compaction.calls import Tensor
+from poise.compaction.graph import is_graph, nodes_of
 from poise.layer_state import copy_seeds, copy_state
 
 
@@ -125,7 +125,7 @@ class _Rebuilder:
             else:
                 config = call.handler.resize_config(call, layer.get_config(), self._analysis.count)
                 if config.get("use_bias") is False and any(
-                    added.any() for added in self._bias_additions(call).values()
+                    added.any() for added in self._analysis.bias_additions(call).values()
                 ):
                     config["use_bias"] = True
                 other = _layer_from_config(layer, config)
@@ -152,29 +152,13 @@ class _Rebuilder:
             copy_state(layer, other)
             return
         copy_seeds(layer, other)
-        added = self._bias_additions(call)
+        added = self._analysis.bias_additions(call)
         for part in parts:
             new, old = part.of(other), part.of(layer)
             if new is None:
                 continue
-            value = np.zeros(new.shape) if old is None else self._select(part, call.value(old, is_exact=True))
+            value = np.zeros(new.shape) if old is None else self._analysis.select(part, call.value(old, is_exact=True))
             new.assign((value + added.get(part.name, 0.0)).astype(keras.backend.standardize_dtype(new.dtype)))
-
-    def _bias_additions(self, call: Call) -> dict[str, np.ndarray]:
-        """Return, by the name of a bias, what it absorbs."""
-        added = call.handler.bias_additions(call, self._analysis.stays)
-        return {
-            part.name: self._select(part, added[part.name])
-            for part in call.handler.weight_parts(call)
-            if part.name in added
-        }
-
-    def _select(self, part: WeightPart, value: np.ndarray) -> np.ndarray:
-        """Return the slices of a weight that are kept."""
-        for along in (part.reads, part.makes):
-            if along is not None:
-                value = np.compress(self._analysis.stays(along[1]), value, axis=along[0])
-        return value
 
 
 def _copy_jax_layer(layer: Any) -> Any:

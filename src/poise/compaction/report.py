@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from poise.compaction.analysis import UnitAnalysis
-from poise.compaction.graph import Graph, Tensor
+from poise.compaction.calls import CallGraph, Tensor
+from poise.compaction.graph_analysis import GraphAnalysis
 from poise.compaction.handlers import OPAQUE
 
 
@@ -40,16 +41,21 @@ def dead_units(model: Any, *, tolerance: float = 0.0, drop_inputs: bool = False,
         >>> poise.dead_units(model)["dead"].tolist()
         [1, 0]
     """
-    analysis = UnitAnalysis(model, tolerance, drop_inputs, multiple)
+    return tabulate_units(UnitAnalysis(model, tolerance, drop_inputs, multiple))
+
+
+def tabulate_units(analysis: GraphAnalysis) -> pd.DataFrame:
+    """Return the table of `dead_units` for an analysis."""
     rows = []
     for layer in analysis.graph.layers:
         rows += [_row(analysis, name, tensors) for name, tensors in _created_units(analysis.graph, layer)]
-        if analysis.graph.calls_of(layer)[0].handler is OPAQUE and getattr(layer, "weights", None):
-            rows += [_row(analysis, layer.name, [tensor]) for tensor in analysis.graph.calls_of(layer)[0].outputs]
+        call = analysis.graph.calls_of(layer)[0]
+        if call.handler is OPAQUE and analysis.graph.has_weights(layer):
+            rows += [_row(analysis, call.name, [tensor]) for tensor in call.outputs]
     return pd.DataFrame(rows, columns=["layer", "units", "dead", "why"])
 
 
-def _row(analysis: UnitAnalysis, name: str, tensors: list[Tensor]) -> dict:
+def _row(analysis: GraphAnalysis, name: str, tensors: list[Tensor]) -> dict:
     """Return the row of the units that a layer makes, over all of its calls."""
     tensor = tensors[0]
     stays = analysis.stays(tensor.units)
@@ -111,14 +117,14 @@ def _sizes(model: Any) -> dict[str, float]:
     return sizes
 
 
-def _created_units(graph: Graph, layer: Any) -> list[tuple[str, list[Tensor]]]:
+def _created_units(graph: CallGraph, layer: Any) -> list[tuple[str, list[Tensor]]]:
     """Return the names and tensors of the units that a layer makes, per call: its outputs, and the heads within."""
     calls = graph.calls_of(layer)
     if not calls[0].handler.makes_units:
         return []
     alike = [call for call in calls if call.form == calls[0].form]
-    inside = [(f"{layer.name}, {name}", [call.within[name] for call in alike]) for name in calls[0].within]
-    return [(layer.name, [call.outputs[0] for call in alike]), *inside]
+    inside = [(f"{calls[0].name}, {name}", [call.within[name] for call in alike]) for name in calls[0].within]
+    return [(calls[0].name, [call.outputs[0] for call in alike]), *inside]
 
 
 def _file_size(model: Any) -> int:

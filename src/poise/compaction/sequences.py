@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from poise._keras_internals import has_gate
-from poise.compaction.graph import Call, Tensor
+from poise.compaction.calls import Call, Tensor
 from poise.compaction.handlers import (
     Counter,
     LayerHandler,
@@ -59,23 +59,12 @@ class Recurrent(LayerHandler):
             fed |= (bias[:, gate] != 0).any(axis=0)
         if apply_to_constants(cell.activation, np.zeros(1), call.outputs[0].dtype)[0] != 0:
             fed[:] = True
-        is_zero = ~fed
-        for _ in range(len(is_zero)):
-            stays_zero = is_zero & ~(recurrent[~is_zero][:, gate] != 0).any(axis=0)
-            if (stays_zero == is_zero).all():
-                break
-            is_zero = stays_zero
-        call.outputs[0].constants = np.where(is_zero, 0.0, np.nan)
+        call.outputs[0].constants = np.where(find_silent(fed, recurrent[:, gate]), 0.0, np.nan)
 
     def find_needed(self, call: Call) -> None:
         kernel, recurrent = self._gates(call)
         output = call.outputs[0]
-        needed = output.needed.copy()
-        while True:
-            is_read = (recurrent[:, :, needed] != 0).any(axis=(1, 2)) & np.isnan(output.constants)
-            if not (is_read & ~needed).any():
-                break
-            needed = needed | is_read
+        needed = find_read_states(output.needed, recurrent, output.constants)
         is_read = (kernel[:, :, needed] != 0).any(axis=(1, 2))
         call.mark_needed(0, is_read & np.isnan(call.foldable_constants(0)))
         output.needed |= needed
@@ -110,6 +99,37 @@ class Recurrent(LayerHandler):
         cell, units = call.layer.cell, call.layer.units
         kernel, recurrent = call.value(cell.kernel), call.value(cell.recurrent_kernel)
         return kernel.reshape(len(kernel), -1, units), recurrent.reshape(units, -1, units)
+
+
+def find_silent(fed: np.ndarray, recurrent: np.ndarray) -> np.ndarray:
+    """Return which units keep their initial state 0.
+
+    Args:
+        fed: (units,) whether the candidate for the next state of a unit has inputs or a bias.
+        recurrent: (read, units) weights by which the candidate reads the states.
+    """
+    is_zero = ~fed
+    for _ in range(len(is_zero)):
+        stays_zero = is_zero & ~(recurrent[~is_zero] != 0).any(axis=0)
+        if (stays_zero == is_zero).all():
+            break
+        is_zero = stays_zero
+    return is_zero
+
+
+def find_read_states(needed: np.ndarray, recurrent: np.ndarray, constants: np.ndarray) -> np.ndarray:
+    """Return the needed units, and those whose states the needed units read, directly or through others.
+
+    Args:
+        needed: (units,) which units are needed.
+        recurrent: (read, gates, units) weights by which the gates read the states.
+        constants: (units,) constant values, NaN for other units.
+    """
+    while True:
+        is_read = (recurrent[:, :, needed] != 0).any(axis=(1, 2)) & np.isnan(constants)
+        if not (is_read & ~needed).any():
+            return needed
+        needed = needed | is_read
 
 
 @register(layers.MultiHeadAttention)

@@ -20,8 +20,14 @@ def uses_metric(rules: Sequence[Rule], update: str) -> bool:
     return update == "proximal" or (update == "auto" and any(needs_prox(rule.penalty) for rule in rules))
 
 
-def choose_metric(inner: Any, rules: Sequence[Rule], update: str) -> Metric | None:
+def choose_metric(inner: Any, rules: Sequence[Rule], update: str, metric_of: Callable[[Any], Any] = metric_of) -> Any:
     """Return the metric of the inner optimizer if a penalty acts in it, else None.
+
+    Args:
+        inner: The inner optimizer.
+        rules: The rules.
+        update: The update.
+        metric_of: Returns the metric of an optimizer. Default: that of Keras optimizers, a `Metric`.
 
     Raises:
         ValueError: If the inner optimizer has no usable step.

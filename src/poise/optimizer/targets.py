@@ -140,7 +140,12 @@ def accepts_steps(penalty: Penalty, metric_kind: MetricKind | None) -> bool:
 
 
 def check_actions(
-    target: Target, rule_names: Sequence[Any], update: str, metric_kind: MetricKind | None, inner: Any
+    target: Target,
+    rule_names: Sequence[Any],
+    update: str,
+    metric_kind: MetricKind | None,
+    inner: Any,
+    sgd: str = "keras.optimizers.SGD as the inner optimizer",
 ) -> None:
     """Raise ValueError if a penalty cannot act in the way that the update requires.
 
@@ -148,17 +153,18 @@ def check_actions(
         target: The target, with the actions of its penalties.
         rule_names: The names of the rules.
         update, metric_kind: As in `assign_actions`.
-        inner: The inner optimizer.
+        inner: The inner optimizer, or its name.
+        sgd: The optimizer with one step for all coordinates, for messages.
     """
     for number, penalty in target.proximal:
         where = f"Rule {rule_names[number]!r} on {target.path!r}"
         if penalty.metric is None:
             raise ValueError(f"{where}: {penalty.why_no_prox()}")
         if not accepts_steps(penalty, metric_kind):
+            name = inner if isinstance(inner, str) else type(inner).__name__
             raise ValueError(
-                f"{where}: {type(penalty).__name__} needs one step for the whole matrix, and {type(inner).__name__} "
-                "takes one step per coordinate. Use keras.optimizers.SGD as the inner optimizer, or "
-                "update='decoupled' or 'coupled'."
+                f"{where}: {type(penalty).__name__} needs one step for the whole matrix, and {name} "
+                f"takes one step per coordinate. Use {sgd}, or update='decoupled' or 'coupled'."
             )
     for number, penalty in target.coupled + target.decoupled:
         who = f"Rule {rule_names[number]!r} on {target.path!r}: {type(penalty).__name__}"

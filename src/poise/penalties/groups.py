@@ -15,12 +15,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from poise._keras_internals import is_traced_by_jax
+from poise._keras_internals import can_be_read, is_traced_by_jax
 from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold, validate_number
 from poise.penalties.layouts import Groups, Layout, layout
 
 NEWTON_STEPS = 10
 """Newton's steps at most; three or four are usual, more if the steps of a group differ by orders of magnitude."""
+SMALLEST = float(np.finfo("float32").tiny)
+"""The divisor in place of zero."""
 SMALLEST_RISE = 1e-6
 """Share of θ by which a step of Newton must raise it, in some group, so that another one follows."""
 
@@ -255,44 +257,40 @@ def _shrink_groups(at: Groups, w: Any, step: Any, threshold: Any) -> Any:
         shrunk = w * at.spread(keep, outside=1.0)
     else:
         shrunk = w * _share_left(at, ops.abs(w), at.spread(threshold) * step)
-    return ops.where(at.is_held, 0.0, shrunk)
+    return shrunk if at.are_all_free else ops.where(at.is_held, 0.0, shrunk)
 
 
 def _share_left(at: Groups, size: Any, pull: Any) -> Any:
     """Return θ/(θ + pull) per entry, where θ ≥ 0 solves Σ_g size²/(θ + pull)² = 1 in every group; 0 if no θ does.
 
-    Newton on φ(θ) = 1/√Σ, started at a lower bound: max(size − pull) and ‖size‖ − max pull are two. From there on
-    every size/(θ + pull) ≤ 1, so that nothing overflows.
+    Newton on φ(θ) = 1/√Σ, started at a lower bound, max(size − pull). From there on every size/(θ + pull) ≤ 1, so that
+    nothing overflows. Where all pulls of a group are equal, φ is linear, and the first step reaches θ.
     """
-    has_pull = pull > 0
-    at_zero = at.norms(ops.where(has_pull, size / ops.where(has_pull, pull, 1.0), ops.where(size > 0, math.inf, 0.0)))
-    is_left = at_zero > 1.0
-    start = ops.maximum(at.largest(size - pull), at.norms(size) - at.largest(pull))
+    pull = ops.maximum(pull, SMALLEST)
+    is_left = at.sums(ops.square(size / pull)) > 1.0  # an overflow is more than 1
 
     def square_and_slope(size: Any, pull: Any, theta: Any) -> Any:
-        shifted = _or_one(theta + pull)
-        square = ops.square(size / shifted)
-        return square, square / shifted
+        inverse = 1.0 / (theta + pull)
+        square = ops.square(size * inverse)
+        return square, square * inverse
 
     def take_step(theta: Any, is_rising: Any) -> tuple[Any, Any]:
         square, slope = at.sum_each(square_and_slope, [size, pull], [theta])
-        move = square * (ops.sqrt(square) - 1.0) / ops.where(slope > 0, slope, 1.0)
-        after = ops.where(is_left, ops.maximum(theta + move, 0.0), 0.0)
+        move = square * (ops.sqrt(square) - 1.0) / ops.maximum(slope, SMALLEST)
+        after = ops.where(is_left, theta + ops.maximum(move, 0.0), 0.0)
         return after, ops.any(after > theta * (1.0 + SMALLEST_RISE))
 
-    theta = ops.where(is_left, ops.maximum(start, 0.0), 0.0)
-    is_rising = ops.any(ops.logical_and(is_left, at.largest(pull) > 0))  # without a pull θ is ‖size‖
+    theta = ops.where(is_left, ops.maximum(at.largest(size - pull), 0.0), 0.0)
+    is_rising = ops.any(is_left)
     if is_traced_by_jax(theta):
         theta, _ = ops.while_loop(
             lambda theta, is_rising: is_rising, take_step, (theta, is_rising), maximum_iterations=NEWTON_STEPS
         )
     else:  # outside of a program, JAX compiles every loop again
+        can_stop = can_be_read(theta)
         for _ in range(NEWTON_STEPS):
-            theta, _ = take_step(theta, is_rising)
+            if can_stop and not bool(is_rising):
+                break
+            theta, is_rising = take_step(theta, is_rising)
     theta = at.spread(theta, outside=1.0)
-    return theta / _or_one(theta + pull)
-
-
-def _or_one(x: Any) -> Any:
-    """Return x where it is positive, else 1: a divisor of numbers that are zero there."""
-    return ops.where(x > 0, x, 1.0)
+    return theta / (theta + pull)

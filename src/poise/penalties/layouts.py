@@ -32,7 +32,12 @@ class Groups:
     @property
     def is_free(self) -> Any:
         """Per group: whether it is not held at zero."""
-        return ops.isfinite(self.factors)
+        return np.isfinite(self.factors) if isinstance(self.factors, np.ndarray) else ops.isfinite(self.factors)
+
+    @property
+    def are_all_free(self) -> bool:
+        """Whether it is known that no group is held at zero."""
+        return isinstance(self.factors, np.ndarray) and bool(np.isfinite(self.factors).all())
 
     @property
     def is_held(self) -> Any:
@@ -46,6 +51,8 @@ class Groups:
 
     def price(self, w: Any) -> Any:
         """Return c per group as a tensor of the dtype of w, 0 in place of inf."""
+        if self.are_all_free:
+            return ops.convert_to_tensor(self.factors, w.dtype)
         return ops.cast(ops.where(self.is_free, self.factors, 0.0), w.dtype)
 
     def norms(self, x: Any) -> Any:
@@ -162,7 +169,8 @@ def layout(penalty: Any, shape: Sequence[int]) -> Layout:
                 f"{name} has factors of shape {penalty.factors.shape} for {count} groups of a variable of shape "
                 f"{shape}. Give one factor per group, or a rule for each variable."
             )
-        factors = ops.broadcast_to(penalty.factors, (count,))
+        is_known = isinstance(penalty.factors, np.ndarray)
+        factors = (np if is_known else ops).broadcast_to(penalty.factors, (count,))
     return Layout(axes, segments, factors)
 
 

@@ -19,8 +19,14 @@ from poise.rules.wrapped_layers import infos_of_wrapped
 
 def register_layers(layers: Iterable[keras.layers.Layer]) -> None:
     """Remember what the variables of layers or models are, including the variables of their sublayers."""
-    for key, (variable, info) in _describe(layers).items():
+    register_infos(_describe(layers).values())
+
+
+def register_infos(pairs: Iterable[tuple[Any, VariableInfo]]) -> None:
+    """Remember what variables are: pairs of a variable and what it is."""
+    for variable, info in pairs:
         # By identity: variables compare by value and have no hash.
+        key = id(variable)
         _known[key] = (weakref.ref(variable, lambda _, key=key: _known.pop(key, None)), info)
 
 

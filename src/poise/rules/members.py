@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+LIST_VARIABLES = "Run poise.summary(model) to list all variables."
 NUMBERED = re.compile(r"(.+) \((\d+) of (\d+)\)")
 
 
@@ -75,13 +76,16 @@ def find_candidates(path: str, variables: Sequence[Any]) -> list[int]:
     return same or [number for number, other in enumerate(paths) if have_same_tail(path, other)]
 
 
-def numbers_of_members(rule: Any, variables: Sequence[Any], frozen: Iterable[Any]) -> list[int]:
+def numbers_of_members(
+    rule: Any, variables: Sequence[Any], frozen: Iterable[Any], hint: str = LIST_VARIABLES
+) -> list[int]:
     """Return the numbers of the variables of the members of a rule's penalty, in the order of the members.
 
     Args:
         rule: A rule with a joint penalty.
         variables: The variables that are trained.
         frozen: Variables of the model that are not trained, if they are known.
+        hint: How to list the variables, a sentence for messages.
 
     Raises:
         ValueError: If a member is not exactly one of the trained variables, or has another shape; if the rule has the
@@ -98,8 +102,7 @@ def numbers_of_members(rule: Any, variables: Sequence[Any], frozen: Iterable[Any
         numbers = find_candidates(path, variables)
         if not numbers:
             raise ValueError(
-                f"{who} is not one of the {len(variables)} trained variables. Use paths as in variable.path; run "
-                "poise.summary(model) to list all variables."
+                f"{who} is not one of the {len(variables)} trained variables. Use paths as in variable.path. {hint}"
             )
         if len(numbers) > 1:
             paths = ", ".join(repr(path_of(variables[number])) for number in numbers)

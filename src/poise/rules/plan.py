@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from poise.rules.layers import info_of
-from poise.rules.members import check_alone, numbers_of_members, path_of
+from poise.rules.members import LIST_VARIABLES, check_alone, numbers_of_members, path_of
 from poise.rules.rule import Role, Rule, kind_of
 from poise.rules.variable_info import STATE
 
@@ -46,7 +46,11 @@ class Plan:
 
 
 def resolve(
-    rules: Sequence[Rule], variables: Iterable[Any], weights: Iterable[Any] = (), saved: dict[str, Any] | None = None
+    rules: Sequence[Rule],
+    variables: Iterable[Any],
+    weights: Iterable[Any] = (),
+    saved: dict[str, Any] | None = None,
+    hint: str = LIST_VARIABLES,
 ) -> Plan:
     """Find the rules of every variable.
 
@@ -55,6 +59,7 @@ def resolve(
         variables: The variables that are trained.
         weights: All weights of the model in its order, including frozen ones. Default: empty, for an unknown model.
         saved: What rules of these names resolved to before (`Plan.config`). Default: None, which matches all rules.
+        hint: How to list the variables, a sentence for messages. Default: by `poise.summary`.
 
     Raises:
         ValueError: If a rule matches nothing, or a variable that no penalty can act on; if a penalty does not fit its
@@ -79,12 +84,12 @@ def resolve(
         if rule.name in restored:
             chosen = restored[rule.name]
         elif is_joint:
-            chosen = [variables[i] for i in numbers_of_members(rule, variables, frozen)]
+            chosen = [variables[i] for i in numbers_of_members(rule, variables, frozen, hint)]
             _check_members(rule, [variable for variable in variables if rule.applies_to(variable)], chosen)
         else:
             chosen = [weight for weight in weights if rule.applies_to(weight)]
             if not chosen and not _means_state(rule, variables):
-                raise ValueError(_why_nothing_matches(rule, variables, frozen))
+                raise ValueError(f"{_why_nothing_matches(rule, variables, frozen)} {hint}")
         positions[rule.name] = [places[id(variable)] for variable in chosen]
         matched = [numbers[id(variable)] for variable in chosen if id(variable) in numbers]
         if is_joint:
@@ -181,7 +186,8 @@ def _check_trained(rule: Rule, chosen: Iterable[Any], numbers: Mapping[int, int]
 def _why_nothing_matches(rule: Rule, variables: Sequence[Any], frozen: Sequence[Any]) -> str:
     """The message for a rule that matches no variable."""
     paths = [path_of(variable) for variable in [*variables, *frozen]]
-    tails = {"/".join(path.split("/")[-2:]): path for path in paths} | {path: path for path in paths}
+    separator = getattr(variables[0], "separator", "/") if variables else "/"
+    tails = {separator.join(path.split(separator)[-2:]): path for path in paths} | {path: path for path in paths}
     near = [path for glob in _globs(rule.select) for path in difflib.get_close_matches(glob, tails, n=3, cutoff=0.5)]
     hint = f" Did you mean {' or '.join(map(repr, dict.fromkeys(near)))}?" if near else ""
     excluded = [variable for variable in variables if rule.selects(variable)]
@@ -189,10 +195,7 @@ def _why_nothing_matches(rule: Rule, variables: Sequence[Any], frozen: Sequence[
         hint = f" Its exclude argument removes all {len(excluded)} variables that its select argument picks."
     if not frozen:
         hint += " Frozen variables are not counted."
-    return (
-        f"Rule {rule.name!r} matches none of the {len(variables)} trained variables.{hint} Run poise.summary(model) to "
-        "list all variables."
-    )
+    return f"Rule {rule.name!r} matches none of the {len(variables)} trained variables.{hint}"
 
 
 def _globs(select: Any) -> list[str]:

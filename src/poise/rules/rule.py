@@ -180,7 +180,8 @@ def kind_of(variable: Any) -> str:
 
 def _matches(select: Any, variable: keras.Variable) -> bool:
     if isinstance(select, str):
-        return _matches_path(select, path_of(variable))
+        paths = getattr(variable, "paths", None) or [path_of(variable)]
+        return any(_matches_path(select, path, getattr(variable, "separator", "/")) for path in paths)
     if isinstance(select, Role):
         kind = kind_of(variable)
         if select is Role.ALL:
@@ -195,9 +196,9 @@ def _matches(select: Any, variable: keras.Variable) -> bool:
     return any(_matches(part, variable) for part in select)
 
 
-def _matches_path(pattern: str, path: str) -> bool:
-    parts, segments = pattern.split("/"), path.split("/")
-    if pattern.startswith("/"):
+def _matches_path(pattern: str, path: str, separator: str) -> bool:
+    parts, segments = pattern.split(separator), path.split(separator)
+    if pattern.startswith(separator):
         parts, segments = ["", *parts[1:]], ["", *segments]
     return _matches_tail(parts, segments)
 

@@ -25,27 +25,34 @@ TORCH_GATES = {"RNN": 1, "RNNCell": 1, "GRU": 3, "GRUCell": 3, "LSTM": 4, "LSTMC
 def infos_of_wrapped(layer: Any) -> dict[int, VariableInfo]:
     """Return, by the identity of each variable of a wrapper, what it is; empty if the layer is not a wrapper."""
     if isinstance(layer, keras.layers.TorchModuleWrapper):
-        return _infos_of_module(layer)
+        infos = infos_of_module(layer.module)
+        values = {id(variable): id(variable.value) for variable in layer.variables}
+        return {key: infos[value] for key, value in values.items() if value in infos}
     return _infos_of_functions(layer) if isinstance(layer, keras.layers.JaxLayer) else {}
 
 
-def _infos_of_module(layer: Any) -> dict[int, VariableInfo]:
-    """What the parameters of a `TorchModuleWrapper` are, by the type of their module and their name in it."""
+def infos_of_module(top: Any) -> dict[int, VariableInfo]:
+    """Return, by the identity of each parameter of a `torch.nn.Module`, what it is.
+
+    The type of the module that owns the parameter, and the parameter's name in it, decide.
+    """
     infos = {}
-    modules = dict(layer.module.named_modules())
+    modules = dict(top.named_modules())
     for prefix, module in modules.items():
         for name, parameter in module.named_parameters(prefix=prefix, recurse=False):
             path = name.split(".")
             owner, own_name = module, path[-1]
             if len(path) > 2 and path[-3] == "parametrizations":  # torch.nn.utils.parametrize
                 owner, own_name = modules[".".join(path[:-3])], path[-2] + ("_g" if path[-1] == "original0" else "_v")
-            infos[id(parameter)] = _info_of_parameter(owner, own_name, tuple(parameter.shape))
-    values = {id(variable): id(variable.value) for variable in layer.variables}
-    return {key: infos[value] for key, value in values.items() if value in infos}
+            infos[id(parameter)] = info_of_parameter(owner, own_name, tuple(parameter.shape))
+    return infos
 
 
-def _info_of_parameter(module: Any, name: str, shape: Shape) -> VariableInfo:
-    """PyTorch has the outputs first, except in transposed convolutions and embeddings."""
+def info_of_parameter(module: Any, name: str, shape: Shape) -> VariableInfo:
+    """Return what a parameter of a `torch.nn.Module` is.
+
+    PyTorch has the outputs first, except in transposed convolutions and embeddings.
+    """
     kinds = [kind.__name__ for kind in type(module).__mro__]
     name = name.removesuffix("_v")  # torch.nn.utils.weight_norm: the direction, next to its length "_g"
     if "bias" in name:
@@ -62,6 +69,8 @@ def _info_of_parameter(module: Any, name: str, shape: Shape) -> VariableInfo:
         is_projection = kind in TORCH_GATES and name.startswith("weight_hr")
         if len(shape) == 2 and (is_projection or kind in ("Linear", "MultiheadAttention")):
             return matrix(KERNEL, inputs=1, outputs=0)(module, shape)
+        if len(shape) == 2 and kind == "Conv1D":  # of transformers: a linear map with its inputs first
+            return matrix(KERNEL)(module, shape)
         if kind in ("Embedding", "EmbeddingBag"):
             return matrix(EMBEDDINGS)(module, shape)
         if re.fullmatch(r"ConvTranspose[123]d", kind):
@@ -81,15 +90,18 @@ def _infos_of_functions(layer: Any) -> dict[int, VariableInfo]:
     infos = {}
     for path, variable in keras.tree.flatten_with_path(layer.params or {}):
         if isinstance(variable, keras.Variable):
-            infos[id(variable)] = _info_of_leaf([str(part) for part in path], tuple(variable.shape))
+            infos[id(variable)] = info_of_leaf([str(part) for part in path], tuple(variable.shape))
     for variable in keras.tree.flatten(layer.state or {}):
         if isinstance(variable, keras.Variable):
             infos[id(variable)] = state(layer, tuple(variable.shape))
     return infos
 
 
-def _info_of_leaf(path: list[str], shape: Shape) -> VariableInfo:
-    """As Flax and Haiku name them; a projection of an attention has its heads on a separate axis."""
+def info_of_leaf(path: list[str], shape: Shape) -> VariableInfo:
+    """Return what an array of Flax or Haiku is, by its path in the tree of parameters.
+
+    A projection of an attention has its heads on a separate axis.
+    """
     name, parents = path[-1], path[:-1]
     if name in ("b", "bias"):
         return vector(BIASES)(None, shape)

@@ -1,0 +1,240 @@
+"""The proximal steps of an optimizer, in place: recorded as programs, in parts that fit into the cache.
+
+The formulas of the penalties are functions of `keras.ops`, which costs more than the arithmetic of a small parameter.
+So the operations of PyTorch that they consist of are recorded once, and then run without Keras, or compiled. Small
+parameters with the same penalty and the same kind of step are joined.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from poise.optimizer.targets import Target
+from poise.penalties import GroupLasso, Penalty, SparseGroupLasso
+from poise.penalties.axes import Axes, Sides
+from poise.penalties.base import Separable
+from poise.penalties.groups import Grouped
+from poise.torch.metrics import StepSize
+from poise.torch.tensors import on_device
+
+PART = 1 << 17
+"""The number of entries in a part: with its temporary tensors it fits into the second-level cache."""
+JOINED = 1 << 15
+"""Parameters of up to this size are joined."""
+
+Program = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """The prox of one penalty on one tensor.
+
+    Attributes:
+        penalty: The penalty.
+        rule: The number of its rule.
+        targets: The indices of its targets: one, unless parameters are joined.
+        w: The weights, changed in place.
+        step: Their steps.
+    """
+
+    penalty: Penalty
+    rule: int
+    targets: tuple[int, ...]
+    w: Tensor
+    step: StepSize
+
+    @property
+    def is_entrywise(self) -> bool:
+        """Whether each entry has the same formula, so that entries can be taken out and joined."""
+        tensors = (self.w, *self.step.tensors)
+        is_plain = isinstance(self.penalty, Separable) and self.penalty.factors is None
+        return is_plain and all(tensor.is_contiguous() for tensor in tensors)
+
+    @property
+    def form(self) -> tuple:
+        """What a program for this job depends on."""
+        return (
+            self.rule,
+            self.targets,
+            self.step.size,
+            self.step.least,
+            tuple(self.w.shape),
+            self.w.dtype,
+            self.w.device,
+        )
+
+    def compute(self, w: Tensor, moments: Sequence[Tensor], numbers: Sequence[Tensor]) -> Tensor:
+        """Return the weights after the prox.
+
+        Args:
+            w: (A part of) the weights.
+            moments: The same part of the tensors of the step.
+            numbers: The strength, followed by the numbers and the fills of the step.
+        """
+        strength, *numbers_of_step = numbers
+        return self.penalty.prox(w, self.step.at(moments, numbers_of_step), strength)
+
+
+class ProximalSteps:
+    """Applies proximal penalties to parameters.
+
+    Args:
+        compiles: Whether to compile the programs with `torch.compile`.
+    """
+
+    def __init__(self, compiles: bool = False) -> None:
+        self._compiles = compiles
+        self._programs: dict[tuple, Program] = {}
+
+    def apply(self, jobs: Sequence[Job], strengths: Sequence[Any]) -> None:
+        """Do jobs.
+
+        Args:
+            jobs: The jobs. No two have the same weights.
+            strengths: The current strengths, in the order of the rules.
+        """
+        if self._compiles:
+            self._apply_compiled(jobs, strengths)
+            return
+        for together in _groups_to_join(jobs):
+            if len(together) == 1:
+                self._apply_in_parts(together[0], strengths[together[0].rule])
+                continue
+            joined = _concatenate(together)
+            self._apply_in_parts(joined, strengths[joined.rule])
+            for job, part in zip(together, joined.w.split([job.w.numel() for job in together]), strict=True):
+                job.w.copy_(part.view(job.w.shape))
+
+    def _apply_in_parts(self, job: Job, strength: Any) -> None:
+        with on_device(job.w):
+            numbers = _numbers(job, strength)
+            for part in _parts(job):
+                part.w.copy_(self._program(part, numbers)(part.w, part.step.tensors, numbers))
+
+    def _program(self, job: Job, numbers: Sequence[Tensor]) -> Program:
+        if isinstance(job.penalty, (Grouped, SparseGroupLasso)):
+            return job.compute  # its iteration stops early, which a recorded program cannot
+        if job.form not in self._programs:
+            inputs = (job.w, job.step.tensors, numbers)
+            self._programs[job.form] = _record(lambda *inputs: job.compute(*inputs), inputs)
+        return self._programs[job.form]
+
+    def _apply_compiled(self, jobs: Sequence[Job], strengths: Sequence[Any]) -> None:
+        """Do all jobs in one program."""
+        if not jobs:
+            return
+        numbers = [number for job in jobs for number in (strengths[job.rule], *job.step.numbers)]
+        inputs = ([job.w for job in jobs], [list(job.step.tensors) for job in jobs], _as_tensors(numbers))
+        form = tuple(job.form for job in jobs)
+        if form not in self._programs:
+
+            def compute(weights: Any, moments: Any, numbers: Any) -> None:
+                remaining = list(numbers)
+                for job, w, tensors in zip(jobs, weights, moments, strict=True):
+                    count = 1 + len(job.step.numbers)
+                    own, remaining = remaining[:count], remaining[count:]
+                    step = replace(job.step, tensors=tuple(tensors))
+                    with on_device(job.w):
+                        w.copy_(job.compute(w, tensors, [*own, *step.fills()]))
+
+            self._programs[form] = torch.compile(_record(compute, inputs))
+        self._programs[form](*inputs)
+
+
+def jobs_of(
+    target: Target, weights: Mapping[int, Tensor], steps: Mapping[int, StepSize], strengths: Sequence[Any]
+) -> list[Job]:
+    """Return the jobs of a target with one parameter, and do those of a target with several.
+
+    Args:
+        target: The target.
+        weights: Maps the number of a parameter to its weights.
+        steps: Maps the number of a parameter to its steps.
+        strengths: The current strengths, in the order of the rules.
+    """
+    if not target.is_joint:
+        w, step = weights[target.index], steps[target.index]
+        return [Job(penalty, rule, (target.index,), w, step) for rule, penalty in target.proximal if w.numel()]
+    sizes = {number: step.whole() for number, step in steps.items()}
+    if any(step.tensors for step in steps.values()):
+        step = target.gather(lambda number: torch.as_tensor(sizes[number]).expand(weights[number].shape))
+    else:
+        step = sizes[target.index]
+    for rule, penalty in target.proximal:
+        joined = penalty.prox(target.gather(weights.__getitem__), step, strengths[rule])
+        for number, part in target.split(joined):
+            weights[number].copy_(part)
+    return []
+
+
+def axis_of_groups(penalty: Penalty, shape: Sequence[int]) -> int | None:
+    """Return the axis whose indices are the groups of a penalty, or None if its groups are something else."""
+    if not isinstance(penalty, (GroupLasso, SparseGroupLasso)) or penalty.factors is not None:
+        return None
+    if isinstance(penalty.groups, list):
+        return None
+    axes = penalty.layout_of(tuple(shape)).axes
+    if len(axes.chosen) != 1 or any(len(lengths) > 1 for lengths in axes.parts):
+        return None
+    return axes.chosen[0]
+
+
+def _record(compute: Callable[..., Any], inputs: Sequence[Any]) -> Program:
+    """Return the operations of PyTorch that a function consists of, as a function. It keeps the start of `Anchored`."""
+    return make_fx(compute, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+
+
+def _groups_to_join(jobs: Sequence[Job]) -> list[list[Job]]:
+    """Return the jobs, those that can be done as one together."""
+    groups: dict[Any, list[Job]] = {}
+    for job in jobs:
+        key: Any = id(job)
+        if job.w.numel() <= JOINED and job.is_entrywise and not any(isinstance(n, Tensor) for n in job.step.numbers):
+            step = job.step
+            key = (job.rule, step.size, step.numbers, step.least, job.w.dtype, job.w.device)
+        groups.setdefault(key, []).append(job)
+    return list(groups.values())
+
+
+def _concatenate(jobs: Sequence[Job]) -> Job:
+    """Return one job on the weights of several, as a vector."""
+    first = jobs[0]
+    moments = zip(*(job.step.tensors for job in jobs), strict=True)
+    tensors = tuple(torch.cat([moment.view(-1) for moment in of_jobs]) for of_jobs in moments)
+    targets = tuple(target for job in jobs for target in job.targets)
+    w = torch.cat([job.w.view(-1) for job in jobs])
+    return replace(first, targets=targets, w=w, step=replace(first.step, tensors=tensors))
+
+
+def _parts(job: Job) -> Iterator[Job]:
+    """Yield jobs on parts of the weights that together do a job."""
+    tensors = [job.w, *job.step.tensors]
+    axis = None
+    if job.w.numel() > PART and job.w.device.type == "cpu":
+        axis = 0 if job.is_entrywise else axis_of_groups(job.penalty, job.w.shape)
+    if axis is None:
+        yield job
+        return
+    if job.is_entrywise:
+        tensors, count = [tensor.view(-1) for tensor in tensors], PART
+    else:
+        count = max(1, PART * job.w.shape[axis] // job.w.numel())
+    for w, *moments in zip(*(tensor.split(count, axis) for tensor in tensors), strict=True):
+        along = Axes.along(w.shape, axis)
+        penalty = job.penalty if job.is_entrywise else job.penalty.bind(Sides(along, along))
+        yield replace(job, penalty=penalty, w=w, step=replace(job.step, tensors=tuple(moments)))
+
+
+def _numbers(job: Job, strength: Any) -> list[Tensor]:
+    return [*_as_tensors([strength, *job.step.numbers]), *job.step.fills()]
+
+
+def _as_tensors(numbers: Sequence[Any]) -> Sequence[Tensor]:
+    """Return numbers as tensors without axes, on whose values a recorded program does not depend."""
+    if any(isinstance(number, Tensor) for number in numbers):
+        return [torch.as_tensor(number, dtype=torch.float64) for number in numbers]
+    return torch.tensor(numbers, dtype=torch.float64).unbind()
