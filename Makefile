@@ -59,6 +59,7 @@ docs: .venv/.dev  ## the documentation, into site/; a warning is an error
 bench: .venv/.dev  ## the ratios that README and docs quote
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python benchmarks/step.py --all
+	$(BIN)/python benchmarks/torch_step.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/truth.py
 	$(BIN)/python benchmarks/study.py

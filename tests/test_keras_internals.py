@@ -349,6 +349,7 @@ def test_a_tensor_of_a_program_of_jax_is_recognized() -> None:
         assert seen == [True]
 
 
+@pytest.mark.backends("tensorflow", "torch")  # JAX has no float64 unless it is enabled
 def test_float64_is_kept_only_where_it_is_wanted() -> None:
     x = keras.ops.convert_to_tensor([0.1], "float64")
 

@@ -14,6 +14,7 @@ SCRIPTS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning")  # Lightning with this PyTorch
 @pytest.mark.backends("torch")
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_script_prints_what_the_page_shows(script: list[Block]) -> None:

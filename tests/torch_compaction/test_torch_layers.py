@@ -275,14 +275,16 @@ def test_recurrent_layers_lose_units(kind, options) -> None:
 
 def test_the_states_of_a_recurrent_layer_are_units_too() -> None:
     def forward(self, x):
-        _, (hidden, cell) = self.recurrent(x)
+        _, (hidden, cell) = self.recurrent(self.first(x))
         return self.head(torch.cat([hidden[-1], cell[0]], dim=1))
 
-    model = net(forward, recurrent=nn.LSTM(3, 4, batch_first=True), head=nn.Linear(8, 2))
+    layers = {"first": nn.Linear(3, 3), "recurrent": nn.LSTM(3, 4, batch_first=True), "head": nn.Linear(8, 2)}
+    model = net(forward, **layers)
     unread(model.head, [1, 2, 5])
     with torch.no_grad():
         model.recurrent.weight_hh_l0[:, [1, 2]] = 0.0
-    assert compacted(model, STEPS).recurrent.hidden_size == 3
+    smaller = compacted(model, STEPS)
+    assert (smaller.recurrent.hidden_size, smaller.first.out_features) == (3, 3)
 
 
 def test_a_recurrent_layer_with_an_initial_state_stays() -> None:

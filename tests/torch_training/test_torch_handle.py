@@ -166,7 +166,7 @@ def test_the_summary_and_the_text_name_penalty_and_update() -> None:
 
 
 def test_parameters_without_a_gradient_are_left_alone() -> None:
-    model = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
+    model: Any = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
     optimizer = torch.optim.Adam(model.parameters(), 0.1)
     poise.torch.penalize(optimizer, model, [poise.L1(0.5)])
     unused = model[1].weight.detach().clone()

@@ -64,7 +64,8 @@ def test_parameters_whose_memory_is_not_in_order_are_right() -> None:
     results = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
         torch.manual_seed(0)
-        model = torch.nn.Conv2d(3, 4, 3).to(memory_format=memory_format)
+        model: Any = torch.nn.Conv2d(3, 4, 3)
+        model = model.to(memory_format=memory_format)
         optimizer = torch.optim.Adam(model.parameters(), 0.05)
         poise.torch.penalize(optimizer, model, poise.L1(0.05))
         x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -97,6 +97,7 @@ def test_groups_lie_where_the_type_of_the_module_says(name: str, inputs: int, ou
 def test_training_sets_whole_inputs_of_a_linear_module_to_zero() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 1))
+    network: Any = model
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     rules = [poise.Rule("0.weight", poise.GroupLasso(0.05, groups="inputs")), poise.Rule("2.weight", poise.L2(0.01))]
     poise.torch.penalize(optimizer, model, rules)
@@ -105,11 +106,11 @@ def test_training_sets_whole_inputs_of_a_linear_module_to_zero() -> None:
     y = x[:, :1] + x[:, 3:4]
     for _ in range(500):
         optimizer.zero_grad()
-        nn.functional.mse_loss(model(x), y).backward()
+        nn.functional.mse_loss(network(x), y).backward()
         optimizer.step()
         schedule.step()
 
-    columns = model[0].weight.detach().norm(dim=0)
+    columns = network[0].weight.detach().norm(dim=0)
     assert torch.nonzero(columns).flatten().tolist() == [0, 3]
 
 
@@ -117,7 +118,7 @@ def test_training_sets_whole_inputs_of_a_linear_module_to_zero() -> None:
 
 
 def test_a_shared_parameter_is_penalized_once_and_has_all_its_names() -> None:
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model: Any = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
     handle = penalize(model, poise.Rule("1.weight", poise.L1(0.5)))
 
@@ -125,7 +126,7 @@ def test_a_shared_parameter_is_penalized_once_and_has_all_its_names() -> None:
 
 
 def test_a_parameter_shared_by_modules_of_different_layout_needs_an_axis() -> None:
-    model = nn.ModuleDict({"embedding": nn.Embedding(7, 3), "head": nn.Linear(3, 7, bias=False)})
+    model: Any = nn.ModuleDict({"embedding": nn.Embedding(7, 3), "head": nn.Linear(3, 7, bias=False)})
     model["head"].weight = model["embedding"].weight
 
     assert penalized(model, poise.GroupLasso(0.1, groups=0)) == ["embedding.weight"]
@@ -228,7 +229,9 @@ def test_an_optimizer_that_overrides_the_step_is_refused() -> None:
 def test_bad_arguments_are_explained(arguments: Any, error: type[Exception], message: str) -> None:
     model = nn.Linear(3, 2)
     defaults = (torch.optim.Adam(model.parameters()), model)
-    chosen = [default if value is None else value for value, default in zip(arguments, defaults, strict=False)]
+    chosen: list[Any] = [
+        default if value is None else value for value, default in zip(arguments, defaults, strict=False)
+    ]
 
     with pytest.raises(error) as raised:
         poise.torch.penalize(*chosen, *arguments[2:])

@@ -8,8 +8,8 @@ from poise._backend import require_backend
 
 require_backend("torch", "poise.torch")
 
-from poise.torch.compaction import compact  # noqa: E402
+from poise.torch.compaction import compact, dead_units  # noqa: E402
 from poise.torch.handle import PenaltyHandle  # noqa: E402
 from poise.torch.penalize import handle_of, penalize  # noqa: E402
 
-__all__ = ["PenaltyHandle", "compact", "handle_of", "penalize"]
+__all__ = ["PenaltyHandle", "compact", "dead_units", "handle_of", "penalize"]

@@ -110,9 +110,9 @@ class PenaltyHandle:
                 for number, penalty in target.proximal:
                     size = penalty.sizes(w)
                     if size is not None:
-                        sizes.setdefault(str(self.rules[number].name), []).append(size.cpu().numpy())
+                        sizes.setdefault(str(self.rules[number].name), []).append((size == 0).cpu().numpy())
         joined = {name: np.concatenate(parts) for name, parts in sizes.items()}
-        return {name: float(np.mean(size == 0)) for name, size in joined.items() if len(size)}
+        return {name: float(np.mean(is_zero)) for name, is_zero in joined.items() if len(is_zero)}
 
     def summary(self) -> Summary:
         """List every parameter with its penalties and strengths, or why it has none.
@@ -156,11 +156,17 @@ class PenaltyHandle:
         applying = [repr(rule.name) for rule in self.rules if rule.applies_to(parameter)]
         if not is_trained:
             suffix = f"; rule {', '.join(applying)} would apply if it were trained" if applying else ""
-            return ("frozen" if not parameter.tensor.requires_grad else "not in the optimizer") + suffix
+            return self._why_not_trained(parameter) + suffix
         excluding = [repr(rule.name) for rule in self.rules if rule.selects(parameter)]
         if excluding:
             return f"excluded by rule {', '.join(excluding)}"
         return "no rule selects it" if self.rules else "there are no rules"
+
+    def _why_not_trained(self, parameter: Parameter) -> str:
+        held = {id(tensor) for group in self.optimizer.param_groups for tensor in group["params"]}
+        if id(parameter.tensor) in held:
+            return "added to the optimizer later" if parameter.tensor.requires_grad else "frozen"
+        return "not in the optimizer" if parameter.tensor.requires_grad else "frozen"
 
 
 def _update_of(target: Any, number: int) -> str:

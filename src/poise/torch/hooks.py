@@ -1,5 +1,6 @@
 """One step of a penalized `torch.optim` optimizer: before and after the step of the optimizer itself."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -54,6 +55,7 @@ class StepHooks:
         self._before: dict[int, Tensor] = {}
         self._proximal = ProximalSteps(compiles)
         self._groups = self._find_groups()
+        self._group_count = len(optimizer.param_groups)
         self.handle: Any = None
         """The `PenaltyHandle` of these hooks, for `poise.torch.handle_of`."""
         self._handles = [
@@ -114,6 +116,13 @@ class StepHooks:
         """Record the forces, save what the step overwrites, and apply the coupled and decoupled penalties."""
         if self._overflowed():
             return
+        if len(self.optimizer.param_groups) > self._group_count:
+            self._group_count = len(self.optimizer.param_groups)
+            warnings.warn(
+                "Parameters that were added to the optimizer after poise.torch.penalize are not penalized. To penalize "
+                "them, call handle.remove() and poise.torch.penalize again.",
+                stacklevel=2,
+            )
         targets = list(self._active_targets())
         for target in targets:
             for start in self._starts(target):

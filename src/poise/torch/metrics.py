@@ -53,7 +53,8 @@ class StepSize:
         if self.least is None:
             return []
         (moment,) = self.tensors
-        top = moment.reshape(-1)[:: moment.numel() // SAMPLE + 1].amax()
+        sample = moment.reshape(-1)[:: moment.numel() // SAMPLE + 1]
+        top = sample.amax() if sample.numel() else sample.new_zeros(())  # a process may have no part of a sharded one
         return [torch.where(top > self.least, top, 1.0)]
 
     def at(self, moments: Sequence[Tensor], numbers: Sequence[Any]) -> Any:
@@ -262,8 +263,9 @@ def rmsprop(after: After) -> StepSize:
     if not after.group["momentum"]:
         return StepSize(divide_by_root, (v,), (after.rate, 1.0, eps), least=0.0)
     step = StepSize(divide_by_root, (v,), (1.0, 1.0, eps), least=0.0).whole()
-    trace = after.group["momentum"] * after.state[TRACE] + step if TRACE in after.state else step
-    after.state[TRACE] = trace
+    if TRACE not in after.state:
+        after.state[TRACE] = torch.zeros_like(after.state["square_avg"])  # sharded like it, and so saved like it
+    trace = after.tensor(TRACE).mul_(after.group["momentum"]).add_(step)
     return StepSize(multiply, (trace,), (after.rate,))
 
 

@@ -101,7 +101,7 @@ def with_selected_parameters(rule: Rule, parameters: Sequence[Parameter], model:
         return rule
     name = rule.name
     if isinstance(rule.select, torch.nn.Module) and name == type(rule.select).__name__:
-        name = next(path for path, module in model.named_modules() if module is rule.select) or name
+        name = next((path for path, module in model.named_modules() if module is rule.select), "") or name
     return Rule(select, rule.penalty, exclude, name)
 
 

@@ -19,6 +19,7 @@ from poise.torch.hooks import StepHooks
 from poise.torch.metrics import check_weight_decay, metric_of
 from poise.torch.parameters import Parameter, is_parametrized, parameters_of, with_selected_parameters
 from poise.torch.strengths import KEY, OptimizerStrengths
+from poise.torch.tensors import full
 
 UPDATES = ("auto", "coupled", "decoupled", "proximal")
 LIST_PARAMETERS = "List the parameters with model.named_parameters()."
@@ -83,6 +84,7 @@ def penalize(
     optimizer = _innermost(optimizer)
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}.")
+    model = _unwrap(model)
     if update not in UPDATES:
         raise ValueError(f"update must be one of {', '.join(map(repr, UPDATES))}, got {update!r}.")
     if isinstance(observe_every, bool) or not isinstance(observe_every, int) or observe_every < 0:
@@ -99,7 +101,7 @@ def penalize(
     kind: MetricKind | None = choose_metric(optimizer, named, update, metric_of)
     targets = [
         _with_actions(target, named, update, kind, optimizer)
-        for target in targets_of(named, plan, trained, lambda parameter: parameter.tensor.detach().clone())
+        for target in targets_of(named, plan, trained, lambda parameter: full(parameter.tensor.detach()).clone())
     ]
     for target in targets:
         _check(target, [trained[number] for number in target.members], model, named)
@@ -149,6 +151,18 @@ def _innermost(optimizer: Any) -> torch.optim.Optimizer:
     if not isinstance(inner, torch.optim.Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}.")
     return inner
+
+
+def _unwrap(model: Any) -> torch.nn.Module:
+    """Return the module in a wrapper that only changes how it runs, so that its parameters have their usual names."""
+    while True:
+        if isinstance(model, (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)):
+            model = model.module
+            continue
+        compiled = dict(model.named_children()).get("_orig_mod")  # as torch.compile names it
+        if compiled is None:
+            return model
+        model = compiled
 
 
 def _trained(

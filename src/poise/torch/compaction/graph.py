@@ -119,7 +119,7 @@ class ModuleGraph(CallGraph):
         return [None] * len(call.inputs)
 
     def read_variable(self, variable: torch.Tensor) -> np.ndarray:
-        return variable.detach().to(device="cpu", dtype=torch.float64).numpy()
+        return variable.detach().cpu().double().numpy()
 
     def unknown_axis(self, shape: tuple[Any, ...]) -> int | None:
         return None

@@ -52,8 +52,8 @@ def is_elementwise(activation: Any) -> bool:
 def activate(activation: Any, constants: np.ndarray, like: torch.Tensor) -> np.ndarray:
     """Return the constants after an activation, computed in the dtype of a weight or at least float32; NaN stays."""
     with torch.no_grad():
-        known = torch.tensor(np.nan_to_num(constants)).to(like.device, torch.promote_types(like.dtype, torch.float32))
-        values = activation(known).to(device="cpu", dtype=torch.float64).numpy()
+        known = torch.tensor(np.nan_to_num(constants), dtype=torch.promote_types(like.dtype, torch.float32))
+        values = activation(known.to(like.device)).cpu().double().numpy()
     return np.where(np.isnan(constants) | ~np.isfinite(values), np.nan, values)
 
 
@@ -70,9 +70,9 @@ def run_on_constants(call: Call, constants: Sequence[np.ndarray]) -> np.ndarray:
         dtype = getattr(torch, tensor.dtype)
         if dtype.is_floating_point:
             dtype = torch.promote_types(dtype, torch.float32)
-        tensors[id(tensor)] = torch.tensor(np.nan_to_num(values)).to(call.arguments.device, dtype)
+        tensors[id(tensor)] = torch.tensor(np.nan_to_num(values), dtype=dtype).to(call.arguments.device)
     result = run_call(call, lambda tensor: tensors[id(tensor)].clone())
-    values = result.to(device="cpu", dtype=torch.float64).numpy()
+    values = result.cpu().double().numpy()
     return np.where(is_known & np.isfinite(values), values, np.nan)
 
 

@@ -111,7 +111,7 @@ class _Resizer:
 
 def _like(weight: torch.Tensor, value: np.ndarray) -> torch.Tensor:
     """Return a parameter or buffer with this value that is like another one."""
-    tensor = torch.tensor(value).to(device=weight.device, dtype=weight.dtype)
+    tensor = torch.tensor(value, dtype=weight.dtype).to(weight.device)
     return nn.Parameter(tensor, requires_grad=weight.requires_grad) if isinstance(weight, nn.Parameter) else tensor
 
 
