@@ -28,6 +28,7 @@ import poise.torch
 NETWORKS = {
     "64-128-128-10 (0.03 million)": ((64, 128, 128, 10), 64, 200),
     "1024-4096-4096-1024 (25 million)": ((1024, 4096, 4096, 1024), 128, 3),
+    "1024-4096-4096-1024 (25 million) ": ((1024, 4096, 4096, 1024), 1024, 1),
 }
 HAS_TORCHAO = importlib.util.find_spec("torchao") is not None
 PENALTIES: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {

@@ -142,6 +142,43 @@ def test_finding_keras_imports_nothing(tmp_path):
     assert run(code, tmp_path).stdout == "keras False\n"
 
 
+# ---------------------------------------------------------------- modules that choose the backend
+
+
+def start(code, **environment):
+    kept = {key: value for key, value in os.environ.items() if key != "KERAS_BACKEND"}
+    return subprocess.run([sys.executable, "-c", code], env=kept | environment, capture_output=True, text=True)
+
+
+@pytest.mark.backends("jax", "torch")
+def test_poise_torch_and_poise_optax_choose_the_backend():
+    backend, module = {"jax": ("jax", "optax"), "torch": ("torch", "torch")}[os.environ["KERAS_BACKEND"]]
+    code = (
+        f"import poise.{module}, keras, poise; print(keras.backend.backend(), poise.L1(0.1), poise.{module}.__name__)"
+    )
+
+    done = start(code)
+
+    assert done.stdout == f"{backend} L1(strength=0.1) poise.{module}\n", done.stderr
+
+
+@pytest.mark.backends("jax", "torch")
+def test_another_backend_is_one_sentence():
+    backend, module, name = {"jax": ("jax", "torch", "PyTorch"), "torch": ("torch", "optax", "JAX")}[
+        os.environ["KERAS_BACKEND"]
+    ]
+    wanted = {"torch": "torch", "optax": "jax"}[module]
+
+    chosen = start(f"import poise.{module}", KERAS_BACKEND=backend)
+    imported = start(f"import poise; poise.L1; import poise.{module}", KERAS_BACKEND=backend)
+
+    assert chosen.stderr.endswith(
+        f"ImportError: poise.{module} needs Keras on {name}, but KERAS_BACKEND is {backend!r}. Unset it, or set it to "
+        f"{wanted!r}.\n"
+    )
+    assert f"needs Keras on {name}, but Keras is already imported on" in imported.stderr
+
+
 # ---------------------------------------------------------------- what is imported
 
 HEAVY = ["IPython", "jinja2", "joblib", "pandas", "plotly", "pyarrow", "ray", "sklearn", "skops", "typer"]

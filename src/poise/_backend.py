@@ -96,11 +96,13 @@ def require_backend(backend: str, module: str) -> None:
         return
     if is_imported:
         raise ImportError(
-            f"{module} needs Keras on {NAMES[backend]}, and Keras has been imported on {NAMES.get(actual, actual)}. "
-            f"Set KERAS_BACKEND={backend}, or import {module} before Keras."
+            f"{module} needs Keras on {NAMES[backend]}, but Keras is already imported on {NAMES.get(actual, actual)}. "
+            f"Restart Python and import {module} before Keras and before the first use of a name such as poise.L1, or "
+            f"set KERAS_BACKEND={backend}."
         )
     raise ImportError(
-        f"{module} needs Keras on {NAMES[backend]}, and KERAS_BACKEND is {chosen!r}. Set KERAS_BACKEND={backend}."
+        f"{module} needs Keras on {NAMES[backend]}, but KERAS_BACKEND is {chosen!r}. Unset it, or set it to "
+        f"{backend!r}."
     )
 
 

@@ -179,7 +179,10 @@ def test_a_rule_that_matches_nothing_suggests_a_name() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: torch.optim.AdamW(p), "weight_decay=0 for this parameter, and a rule with poise.L2(0.005)"),
+        (
+            lambda p: torch.optim.AdamW(p),
+            "weight_decay=0 for this parameter (to keep an L2 penalty, add poise.L2(0.005))",
+        ),
         (lambda p: torch.optim.SGD(p, 0.1, weight_decay=0.1), "weight_decay=0 for this parameter"),
         (lambda p: torch.optim.RMSprop(p, centered=True), "its step grows without bound"),
         (lambda p: torch.optim.Rprop(p), "it moves by the sign of the gradient"),

@@ -22,12 +22,13 @@ def penalized(
     """Return an optax optimizer with penalties on the parameters.
 
     Pass it the gradients of the prediction loss, without the penalty, and the parameters:
-    `tx.update(gradients, state, params)`. What a penalty removes is exactly zero after `optax.apply_updates`. In
-    `optax.chain` it must be the last transformation. Clipping the gradients before it moves the solution.
+    `tx.update(gradients, state, params)`. After `optax.apply_updates`, removed weights are exactly zero. In
+    `optax.chain` it must be the last transformation. Clipping that is still active at the end of training
+    shifts the solution.
 
     Args:
-        optimizer: The optax function that makes the inner optimizer, such as `optax.adam`, and not the transformation
-            that it returns, whose step is not known.
+        optimizer: The optax function that makes the inner optimizer, such as `optax.adam`, not the transformation that
+            it returns, because poise cannot read the step size from that.
         rules: A penalty, a `poise.Rule`, or a list of those. A path consists of the keys of an array in the tree of
             parameters, joined by "/", such as `"Dense_0/kernel"` or `"layers/0/weight"`. A predicate receives an object
             with `path`, `shape` and `dtype`. A bare penalty acts on kernels and embeddings.
@@ -73,12 +74,12 @@ def penalized(
 
 
 def penalty_values(rules: Any, params: Any, state: PenalizedState | None = None) -> dict[str, jax.Array]:
-    """Return the value of every rule, strength · R, at some parameters.
+    """Return the value of every rule, strength · R, at the given parameters.
 
     Args:
         rules: The rules, as in `penalized`.
         params: The parameters.
-        state: The state with the current strengths. Default: None, for the strengths of the penalties.
+        state: The state with the current strengths. Default: None (the strengths in `rules`).
 
     Returns:
         A dictionary that maps the name of each rule to a scalar.

@@ -92,8 +92,9 @@ class StrengthControl:
         check_adaptable(rule, handle.strength[self.rule], handle.update)
         if self.rule not in handle.zeros():
             raise ValueError(
-                f"{who}: this rule sets nothing to exactly zero. Either {type(rule.penalty).__name__} does not: use "
-                "poise.L1 or poise.GroupLasso. Or all of its parameters are frozen or have the factor 0: unfreeze one."
+                f"{who}: this rule cannot produce exact zeros: {type(rule.penalty).__name__} sets nothing to zero, or "
+                "all of its parameters are frozen or have the factor 0. Use poise.L1 or poise.GroupLasso, or unfreeze a "
+                "parameter."
             )
         self._handle, self._adapted_at = handle, handle.strength.steps
 

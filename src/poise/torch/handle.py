@@ -99,9 +99,9 @@ class PenaltyHandle:
         self._hooks.forces, self._hooks.samples = np.zeros_like(self._hooks.forces), 0
 
     def zeros(self) -> dict[str, float]:
-        """Return by rule name the share of zeros: of groups for group penalties, of single entries for the others.
+        """Return the share of zeros per rule: of groups for group penalties, of single entries for the others.
 
-        Rules whose penalty sets nothing to exactly zero are left out.
+        Rules that cannot produce exact zeros are omitted.
         """
         sizes: dict[str, list[np.ndarray]] = {}
         for target in self._hooks.targets:

@@ -36,10 +36,10 @@ class PenaltyLogger(Callback):
         per_rule: Whether to also log `penalty/<rule>` for every rule. If several optimizers have a rule of the same
             name, the key is `penalty/<rule>/<number of the optimizer>`. Default: False.
         on_step: Whether to also log `penalty_step` and `total_loss_step` for every batch: the penalty at the weights
-            with which the loss of the batch was computed. They are measured at every batch and logged every
-            `log_every_n_steps`. Default: False.
-        loss: Name of the prediction loss among the metrics that `training_step` or `validation_step` logs. None logs
-            no total loss of an epoch. Default: `"train_loss"`.
+            with which the loss of the batch was computed. They are measured in every batch and logged every
+            `log_every_n_steps` steps. Default: False.
+        loss: Name of the prediction loss among the metrics that `training_step` or `validation_step` logs. If None, the
+            total loss per epoch is not logged. Default: `"train_loss"`.
 
     Warns:
         UserWarning: If there is no new value of the metric `loss` at the end of an epoch.

@@ -19,7 +19,7 @@ from poise.torch.tensors import local
 
 TRACE = "penalty_trace"
 """The key in the state of a parameter that holds the running sum of steps of an optimizer with momentum."""
-SAMPLE = 1 << 14
+SAMPLE = 1 << 12
 """The number of entries from which the step of entries without a gradient is estimated."""
 
 
@@ -174,8 +174,8 @@ def check_weight_decay(optimizer: optim.Optimizer, parameters: Sequence[Paramete
         if decay and path is not None:
             raise UnusableStepError(
                 f"{type(optimizer).__name__}(weight_decay={decay!r}) on {path!r}",
-                "the decay is a penalty that no rule describes, and it moves the fixed point",
-                f"Use weight_decay=0 for this parameter, and a rule with poise.L2({decay / 2:g})",
+                "weight decay is a penalty that no rule describes, and it moves the solution",
+                f"Set weight_decay=0 for this parameter (to keep an L2 penalty, add poise.L2({decay / 2:g}))",
             )
 
 

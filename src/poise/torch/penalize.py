@@ -35,12 +35,12 @@ def penalize(
 ) -> PenaltyHandle:
     """Add penalties to an optimizer of PyTorch: total loss = prediction loss + Σ_r strength_r · R_r(w_r).
 
-    The optimizer stays as it is. It gets hooks that run before and after every `step()`, so that learning rate
+    The optimizer is not wrapped or replaced. It gets hooks that run before and after every `step()`, so learning rate
     schedulers, gradient accumulation, `torch.amp.GradScaler`, and training frameworks keep working. The loss of the
     training loop is the prediction loss, without the penalty.
 
-    Parameters without a gradient in a step are neither updated nor penalized, as the optimizer skips them. Gradients
-    that are clipped where the training ends move the solution.
+    Parameters without a gradient in a step are neither updated nor penalized, as the optimizer skips them. If
+    gradients are still clipped when training ends, the solution is not a stationary point of the total loss.
 
     Args:
         optimizer: `torch.optim.Optimizer` that holds parameters of the model.
@@ -60,12 +60,12 @@ def penalize(
 
         observe_every: Record the forces at every `observe_every`-th step, for `handle.forces()`. Default: 0, which
             records none.
-        compile: Whether to compile the proximal steps with `torch.compile`, which makes them several times faster.
-            Without a GPU, this needs a C++ compiler. The first step takes seconds. Default: False.
+        compile: Whether to compile the proximal steps with `torch.compile`, which makes them faster. On a CPU, this
+            needs a C++ compiler. The first step takes seconds, for group penalties up to a minute. A new strength does
+            not compile again. Default: False.
 
     Returns:
-        A `poise.torch.PenaltyHandle`, with which strengths are read and set, penalties are measured, and the hooks are
-        removed.
+        A `poise.torch.PenaltyHandle`. Use it to read and set strengths, measure penalties, and remove the hooks.
 
     Raises:
         TypeError: If an argument has the wrong type.

@@ -17,12 +17,13 @@ def compact(model: nn.Module, example_inputs: Any, *, tolerance: float = 0.0, mu
 
     A unit is dead if all weights that read it are exactly zero, or if its value is the same for all data; the biases of
     the layers that read it then absorb that value. A unit that cannot be removed without changing an output stays, and
-    `poise.torch.compaction.dead_units` shows why. The outputs of both modules agree to rounding in eval mode. On the
+    `poise.torch.dead_units` lists the reasons. The outputs of both modules agree to rounding in eval mode. On the
     example inputs, this is checked.
 
-    The forward code is traced with `torch.fx` on the example inputs, in eval mode. Code that only other inputs or
-    training reach is not seen. The code itself is not changed, so code that works only with the original sizes, such as
-    `x.view(-1, 400)`, keeps its units; `torch.flatten(x, 1)` does not.
+    The forward code is traced with `torch.fx` on the example inputs, in eval mode. Branches that the example inputs do
+    not reach, or that run only in training mode, are not traced. The forward code is not changed. Units that feed code
+    with hard-coded sizes, such as `x.view(-1, 400)`, are therefore kept; with `torch.flatten(x, 1)` they can be
+    removed.
 
     Args:
         model: Trained `torch.nn.Module`. It is not changed.
