@@ -93,8 +93,8 @@ class StrengthControl:
         if self.rule not in handle.zeros():
             raise ValueError(
                 f"{who}: this rule cannot produce exact zeros: {type(rule.penalty).__name__} sets nothing to zero, or "
-                "all of its parameters are frozen or have the factor 0. Use poise.L1 or poise.GroupLasso, or unfreeze a "
-                "parameter."
+                "all of its parameters are frozen or have the factor 0. Use poise.L1 or poise.GroupLasso, or unfreeze "
+                "a parameter."
             )
         self._handle, self._adapted_at = handle, handle.strength.steps
 
