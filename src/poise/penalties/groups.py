@@ -8,7 +8,9 @@ u_i = w_i·θ/(θ + t·h_i). 1/√Σ is concave and increasing in θ, so Newton'
 import math
 import numbers
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -23,8 +25,28 @@ NEWTON_STEPS = 10
 """Newton's steps at most; three or four are usual, more if the steps of a group differ by orders of magnitude."""
 SMALLEST = float(np.finfo("float32").tiny)
 """The divisor in place of zero."""
+FIXED_STEPS = 4
+"""Newton's steps inside `fixed_newton_steps`."""
 SMALLEST_RISE = 1e-6
 """Share of θ by which a step of Newton must raise it, in some group, so that another one follows."""
+
+
+_unfinished: ContextVar[list[Any] | None] = ContextVar("unfinished", default=None)
+
+
+@contextmanager
+def fixed_newton_steps() -> Iterator[list[Any]]:
+    """Take `FIXED_STEPS` of Newton's steps in each prox, for programs that cannot stop early.
+
+    Yields:
+        A list, to which each prox appends a tensor: whether it needs more steps.
+    """
+    unfinished: list[Any] = []
+    token = _unfinished.set(unfinished)
+    try:
+        yield unfinished
+    finally:
+        _unfinished.reset(token)
 
 
 class Grouped(Penalty):
@@ -287,10 +309,12 @@ def _share_left(at: Groups, size: Any, pull: Any) -> Any:
             lambda theta, is_rising: is_rising, take_step, (theta, is_rising), maximum_iterations=NEWTON_STEPS
         )
     else:  # outside of a program, JAX compiles every loop again
-        can_stop = can_be_read(theta)
-        for _ in range(NEWTON_STEPS):
+        can_stop, unfinished = can_be_read(theta), _unfinished.get()
+        for _ in range(NEWTON_STEPS if unfinished is None else FIXED_STEPS):
             if can_stop and not bool(is_rising):
                 break
             theta, is_rising = take_step(theta, is_rising)
+        if unfinished is not None:
+            unfinished.append(is_rising)
     theta = at.spread(theta, outside=1.0)
     return theta / (theta + pull)

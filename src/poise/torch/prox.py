@@ -17,7 +17,7 @@ from poise.optimizer.targets import Target
 from poise.penalties import GroupLasso, Penalty, SparseGroupLasso
 from poise.penalties.axes import Axes, Sides
 from poise.penalties.base import Separable
-from poise.penalties.groups import Grouped
+from poise.penalties.groups import fixed_newton_steps
 from poise.torch.metrics import StepSize
 from poise.torch.tensors import on_device
 
@@ -113,14 +113,21 @@ class ProximalSteps:
         with on_device(job.w):
             numbers = _numbers(job, strength)
             for part in _parts(job):
-                part.w.copy_(self._program(part, numbers)(part.w, part.step.tensors, numbers))
+                inputs = (part.w, part.step.tensors, numbers)
+                after, is_unfinished = self._program(part, inputs)(*inputs)
+                if is_unfinished is not None and bool(is_unfinished):
+                    after = part.compute(*inputs)
+                part.w.copy_(after)
 
-    def _program(self, job: Job, numbers: Sequence[Tensor]) -> Program:
-        if isinstance(job.penalty, (Grouped, SparseGroupLasso)):
-            return job.compute  # its iteration stops early, which a recorded program cannot
+    def _program(self, job: Job, inputs: Sequence[Any]) -> Program:
+        """Return the function that computes the weights, and for group penalties whether they need more iterations."""
         if job.form not in self._programs:
-            inputs = (job.w, job.step.tensors, numbers)
-            self._programs[job.form] = _record(lambda *inputs: job.compute(*inputs), inputs)
+
+            def compute(*inputs: Any) -> tuple[Tensor, Tensor | None]:
+                with fixed_newton_steps() as unfinished:
+                    return job.compute(*inputs), unfinished[0] if unfinished else None
+
+            self._programs[job.form] = _record(compute, inputs)
         return self._programs[job.form]
 
     def _apply_compiled(self, jobs: Sequence[Job], strengths: Sequence[Any]) -> None:
