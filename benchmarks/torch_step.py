@@ -25,11 +25,12 @@ from sklearn.linear_model import Lasso
 import poise
 import poise.torch
 
-NETWORKS = {
-    "64-128-128-10 (0.03 million)": ((64, 128, 128, 10), 64, 200),
-    "1024-4096-4096-1024 (25 million)": ((1024, 4096, 4096, 1024), 128, 3),
-    "1024-4096-4096-1024 (25 million) ": ((1024, 4096, 4096, 1024), 1024, 1),
-}
+NETWORKS = (
+    ("64-128-128-10 (0.03 million)", (64, 128, 128, 10), 64, 200),
+    ("1024-4096-4096-1024 (25 million)", (1024, 4096, 4096, 1024), 128, 3),
+    ("1024-4096-4096-1024 (25 million)", (1024, 4096, 4096, 1024), 1024, 1),
+)
+"""Title, sizes, batch size, and the number of steps per round."""
 HAS_TORCHAO = importlib.util.find_spec("torchao") is not None
 PENALTIES: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
     "L1": (lambda: poise.L1(1e-6), {"prox_type": "ProxLasso", "group_type": "ElemGrouper"}),
@@ -94,7 +95,7 @@ def seconds_per_step(sizes: tuple[int, ...], rows: int, steps: int, rounds: int)
 
 
 def print_times(rounds: int) -> None:
-    for title, (sizes, rows, steps) in NETWORKS.items():
+    for title, sizes, rows, steps in NETWORKS:
         times = seconds_per_step(sizes, rows, steps, rounds)
         print(f"\n{title}, batches of {rows}, {torch.get_num_threads()} threads")
         base = times["AdamW(fused=True)"]
