@@ -54,7 +54,7 @@ def test_a_bare_penalty_acts_on_matrices_filters_and_embeddings() -> None:
         (lambda p: p.shape == (6, 6), ["encoder.2.weight", "attention.out_proj.weight"]),
         (lambda p: p.tensor.numel() == 1, ["head.bias"]),
     ],
-    ids=str,
+    ids=["three parts", "two parts", "from the start", "any number", "scales", "embeddings", "by shape", "by tensor"],
 )
 def test_a_rule_selects_by_name_role_and_function(select: Any, names: list[str]) -> None:
     assert sorted(penalized(Network(), poise.Rule(select, poise.L2(0.1)))) == sorted(names)
