@@ -409,7 +409,7 @@ def test_callbacks_work_in_the_package_pytorch_lightning() -> None:
 @pytest.mark.parametrize(
     ("rules", "update", "rule", "error", "message"),
     [
-        (poise.L2(0.1), "auto", "kernels", ValueError, "TargetSparsity.'kernels'.: this rule sets nothing to exactly"),
+        (poise.L2(0.1), "auto", "kernels", ValueError, "TargetSparsity.'kernels'.: this rule cannot produce exact zeros"),
         (
             poise.L1(0.0),
             "auto",

@@ -333,7 +333,7 @@ def test_training_without_penalties_is_refused(callback: TrainerCallback, make_t
             "auto",
             "kernels",
             ValueError,
-            r"TargetSparsity\('kernels'\): this rule sets nothing to exactly",
+            r"TargetSparsity\('kernels'\): this rule cannot produce exact zeros",
         ),
         (poise.L1(0.1), "coupled", "kernels", ValueError, "update='coupled' sets nothing to exactly zero"),
         (poise.L1(0.1), "auto", "head", KeyError, r"No rule is named 'head'. The rules are \['kernels'\]"),
