@@ -89,8 +89,8 @@ def require_backend(backend: str, module: str) -> None:
     """
     is_imported = "keras" in sys.modules
     chosen = os.environ.get("KERAS_BACKEND")
-    if not is_imported:
-        os.environ.setdefault("KERAS_BACKEND", backend)
+    if not is_imported and not chosen:
+        os.environ["KERAS_BACKEND"] = backend
     actual = importlib.import_module("keras").backend.backend()
     if actual == backend:
         return

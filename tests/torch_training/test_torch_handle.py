@@ -156,6 +156,22 @@ def test_removing_ends_the_penalty_and_leaves_no_trace() -> None:
     assert optimizer.state_dict()["param_groups"] == other.state_dict()["param_groups"]
 
 
+def test_removing_leaves_nothing_in_the_state_of_the_optimizer() -> None:
+    model, plain = linear(), linear()
+    optimizer, other = (torch.optim.SGD(net.parameters(), 0.1, momentum=0.9) for net in (model, plain))
+    handle = poise.torch.penalize(optimizer, model, poise.Anchored(poise.L1(0.1)))
+    step(model, optimizer)
+    step(plain, other)
+    handle.remove()
+
+    assert optimizer.state[model.weight].keys() == other.state[plain.weight].keys()
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+    handle = poise.torch.penalize(optimizer, model, poise.Anchored(poise.L1(50.0)))
+    step(model, optimizer)
+    assert (model.weight == 2.0).all()  # the anchor is where the new training started
+
+
 def test_the_summary_and_the_text_name_penalty_and_update() -> None:
     model = linear()
     handle = poise.torch.penalize(torch.optim.Adam(model.parameters()), model, poise.L1(0.1))

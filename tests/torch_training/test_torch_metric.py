@@ -26,29 +26,8 @@ def test_it_is_the_step_per_unit_of_a_constant_gradient(name: str) -> None:
         optimizer.step()
         size = step_of(After(optimizer.param_groups[0], optimizer.state[w], change)).whole()
 
-        if "momentum" in name and name.startswith("RMSprop") and count >= 20:
-            continue  # its buffer holds steps without their rates, the next test
-        if name.startswith("SGD ") and count >= 20:
-            continue
         moved = before - w.detach()
         torch.testing.assert_close(moved, size * gradient, rtol=1e-10, atol=0.0)
-
-
-@pytest.mark.parametrize("name", ["SGD momentum", "SGD Nesterov", "SGD dampening", "RMSprop momentum"])
-def test_momentum_moves_by_the_rate_of_now_times_the_trace(name: str) -> None:
-    make, rate = OPTIMIZERS[name]
-    w = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
-    optimizer = make([w], rate)
-    step_of = STEPS[registered_class(optimizer)][1]
-    gradient = torch.tensor([2.0, -0.1], dtype=torch.float64)
-
-    for count in range(30):
-        optimizer.param_groups[0]["lr"] = rate / (1 + count)
-        before = w.detach().clone()
-        w.grad = gradient.clone()
-        optimizer.step()
-        size = step_of(After(optimizer.param_groups[0], optimizer.state[w], None)).whole()
-        torch.testing.assert_close(before - w.detach(), size * gradient, rtol=1e-10, atol=0.0)
 
 
 def test_every_registered_optimizer_is_tested() -> None:
@@ -60,7 +39,7 @@ def test_every_registered_optimizer_is_tested() -> None:
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name.startswith(("Adam", "NAdam", "RMS", "Adagrad"))])
 def test_entries_without_a_gradient_take_a_step_like_the_others(name: str) -> None:
     make, rate = OPTIMIZERS[name]
-    model = torch.nn.Embedding(4, 3)
+    model = torch.nn.Embedding(4, 3, dtype=torch.float64)
     optimizer = make(model.parameters(), rate)
     poise.torch.penalize(optimizer, model, poise.L1(1e-3))
     before = model.weight.detach().clone()
@@ -74,7 +53,7 @@ def test_entries_without_a_gradient_take_a_step_like_the_others(name: str) -> No
     moved = (before[[0, 3]] - never).abs()
     assert (never != 0).all()
     assert (moved > 0).all()
-    assert moved.max() <= 3 * 1e-3 * 40 * rate + 1e-3
+    torch.testing.assert_close(moved, moved[:1, :1].expand_as(moved), rtol=1e-9, atol=0.0)  # all by the same step
 
 
 @pytest.mark.parametrize("name", ["Adam", "RMSprop", "Adagrad", "Adamax"])

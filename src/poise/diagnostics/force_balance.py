@@ -5,6 +5,7 @@ subdifferential of the penalty, is zero.
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -255,14 +256,27 @@ def _check_belong(variables: list[Any], model: Any) -> None:
 
 def _table(penalties: Penalties, squares: np.ndarray) -> pd.DataFrame:
     """Build the table from (targets, 4) of ‖∇prediction‖², ‖∇penalty‖², their inner product and ‖residual‖²."""
-    weights, rows = penalties.weights(), []
-    for target, sums in zip(penalties.targets, squares, strict=True):
-        w = ops.convert_to_numpy(weights[target.index]).astype("float64")
-        rule = ", ".join(penalties.rules[number] for number, _ in target.penalties)
-        zeros = float(np.mean(w == 0)) if w.size else float("nan")
-        names = {"variable": target.path, "rule": rule}
-        rows.append({**names, **compare_forces(sums), "zeros": zeros, "weight_norm": float(np.linalg.norm(w))})
+    weights = penalties.weights()
+    rows = [
+        forces_row(target, penalties.rules, ops.convert_to_numpy(weights[target.index]), sums)
+        for target, sums in zip(penalties.targets, squares, strict=True)
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def forces_row(target: Target, rules: Sequence[str], weights: np.ndarray, sums: np.ndarray) -> dict[str, Any]:
+    """Return the row of `forces` for a target.
+
+    Args:
+        target: The target.
+        rules: The names of all rules.
+        weights: The weights that its penalties act on.
+        sums: (4,) ‖∇prediction‖², ‖∇penalty‖², their inner product and ‖residual‖².
+    """
+    w = weights.astype("float64")
+    names = {"variable": target.path, "rule": ", ".join(rules[number] for number, _ in target.penalties)}
+    zeros = float(np.mean(w == 0)) if w.size else float("nan")
+    return {**names, **compare_forces(sums), "zeros": zeros, "weight_norm": float(np.linalg.norm(w))}
 
 
 def compare_forces(sums: np.ndarray) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from poise.diagnostics.force_balance import COLUMNS, compare_forces
+from poise.diagnostics.force_balance import COLUMNS, forces_row
 from poise.diagnostics.inventory import COLUMNS as SUMMARY_COLUMNS
 from poise.diagnostics.inventory import Summary
 from poise.optimizer.targets import values
@@ -38,10 +38,9 @@ class PenaltyHandle:
         update: str,
         hooks: StepHooks,
         parameters: Sequence[Parameter],
-        inactive: Sequence[str],
     ) -> None:
         self.optimizer, self.model, self.rules, self.update = optimizer, model, list(rules), update
-        self._hooks, self._parameters, self._inactive = hooks, parameters, inactive
+        self._hooks, self._parameters = hooks, parameters
         hooks.handle = self
 
     @property
@@ -85,13 +84,11 @@ class PenaltyHandle:
             squares = hooks.forces / hooks.samples
         else:
             raise ValueError("No forces were recorded since the last reset. Take optimizer steps first.")
-        rows = []
-        for target, sums in zip(hooks.targets, squares, strict=True):
-            w = hooks.weights_of(target).cpu().double()
-            zeros = float((w == 0).double().mean()) if w.numel() else float("nan")
-            rule = ", ".join(str(self.rules[number].name) for number, _ in target.penalties)
-            names = {"variable": target.path, "rule": rule}
-            rows.append({**names, **compare_forces(sums), "zeros": zeros, "weight_norm": float(w.norm())})
+        names = [str(rule.name) for rule in self.rules]
+        rows = [
+            forces_row(target, names, hooks.weights_of(target).cpu().double().numpy(), sums)
+            for target, sums in zip(hooks.targets, squares, strict=True)
+        ]
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def reset_forces(self) -> None:
@@ -144,7 +141,7 @@ class PenaltyHandle:
         return Summary(f"{title}, update={self.update!r}", pd.DataFrame(rows, columns=SUMMARY_COLUMNS))
 
     def remove(self) -> None:
-        """Remove the hooks and the strengths from the optimizer."""
+        """Remove the hooks, the strengths, and everything else that the penalties added to the optimizer."""
         self._hooks.remove()
         self.strength.remove()
 

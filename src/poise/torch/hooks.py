@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.optimizer.targets import Target, measure, penalty_gradient
-from poise.torch.metrics import BEFORE, STEPS, After, StepSize, multiply, registered_class
+from poise.torch.metrics import BEFORE, STEPS, TRACE, After, StepSize, multiply, registered_class
 from poise.torch.parameters import Parameter
 from poise.torch.prox import ProximalSteps, jobs_of
 from poise.torch.strengths import OptimizerStrengths
@@ -66,9 +66,13 @@ class StepHooks:
         self._after_load(optimizer)  # its state may have been loaded before
 
     def remove(self) -> None:
-        """Remove the hooks from the optimizer."""
+        """Remove the hooks, and what they added to the state of the optimizer."""
         for handle in self._handles:
             handle.remove()
+        for tensor in self.tensors:
+            state = self.optimizer.state.get(tensor, {})
+            state.pop(START, None)
+            state.pop(TRACE, None)
 
     def weights_of(self, target: Target) -> Tensor:
         """Return what the penalties of a target act on."""

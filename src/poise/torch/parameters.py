@@ -91,10 +91,10 @@ def is_parametrized(parameter: Parameter, model: torch.nn.Module) -> bool:
 
 
 def with_selected_parameters(rule: Rule, parameters: Sequence[Parameter], model: torch.nn.Module) -> Rule:
-    """Return a rule that selects parameters where the given one selects modules and parameters of PyTorch.
+    """Return a rule that selects parameters where the given one selects modules of PyTorch.
 
     Raises:
-        ValueError: If a module or parameter is not a part of the model.
+        ValueError: If a module is not a part of the model.
     """
     select, exclude = (_resolve(part, parameters, model) for part in (rule.select, rule.exclude))
     if select is rule.select and exclude is rule.exclude:

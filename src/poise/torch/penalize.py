@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from poise.optimizer.builder import choose_metric, targets_of
+from poise.optimizer.inner import UPDATES
 from poise.optimizer.targets import MetricKind, Target, assign_actions, check_actions
 from poise.penalties import Penalty
 from poise.penalties.base import Separable
@@ -18,10 +19,9 @@ from poise.torch.handle import PenaltyHandle
 from poise.torch.hooks import StepHooks
 from poise.torch.metrics import check_weight_decay, metric_of
 from poise.torch.parameters import Parameter, is_parametrized, parameters_of, with_selected_parameters
-from poise.torch.strengths import KEY, OptimizerStrengths
+from poise.torch.strengths import OptimizerStrengths
 from poise.torch.tensors import full
 
-UPDATES = ("auto", "coupled", "decoupled", "proximal")
 LIST_PARAMETERS = "List the parameters with model.named_parameters()."
 
 
@@ -110,18 +110,16 @@ def penalize(
         choose_metric(optimizer, named, update, functools.partial(check_weight_decay, parameters=proximal))
     strengths = OptimizerStrengths(optimizer, named)
     hooks = StepHooks(optimizer, trained, targets, strengths, kind is not None, observe_every, compile)
-    inactive = [str(named[number].name) for number in plan.inactive]
-    return PenaltyHandle(optimizer, model, named, update, hooks, parameters, inactive)
+    return PenaltyHandle(optimizer, model, named, update, hooks, parameters)
 
 
 def handle_of(optimizer: torch.optim.Optimizer) -> PenaltyHandle | None:
     """Return the handle of the penalties that `poise.torch.penalize` added to an optimizer, or None if it has none.
 
-    Training frameworks create or wrap the optimizer, so that the code that reads the penalties often does not have the
-    handle.
+    Use it where a training framework creates or wraps the optimizer.
 
     Args:
-        optimizer: `torch.optim.Optimizer`, or what Lightning or Accelerate wraps around it.
+        optimizer: `torch.optim.Optimizer`, or the wrapper that Lightning or Accelerate puts around it.
 
     Raises:
         TypeError: If it is not a `torch.optim.Optimizer`.
@@ -219,6 +217,3 @@ def _check_sharded(target: Target, parameter: Parameter, rule: str) -> None:
                 f"penalties of single entries without factors, such as poise.L1, act on shards, got "
                 f"{type(penalty).__name__}. Use update='coupled', or do not shard this module."
             )
-
-
-__all__ = ["KEY", "penalize"]
