@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from poise.optimizer.targets import Target
-from poise.penalties import GroupLasso, Penalty, SparseGroupLasso
+from poise.penalties import Anchored, GroupLasso, Penalty, SparseGroupLasso
 from poise.penalties.axes import Axes, Sides
 from poise.penalties.base import Separable
 from poise.penalties.groups import fixed_newton_steps
@@ -36,14 +36,14 @@ class Job:
     Attributes:
         penalty: The penalty.
         rule: The number of its rule.
-        targets: The indices of its targets: one, unless parameters are joined.
+        target: The index of its target, the first one if parameters are joined.
         w: The weights, changed in place.
         step: Their steps.
     """
 
     penalty: Penalty
     rule: int
-    targets: tuple[int, ...]
+    target: int
     w: Tensor
     step: StepSize
 
@@ -57,15 +57,9 @@ class Job:
     @property
     def form(self) -> tuple:
         """What a program for this job depends on."""
-        return (
-            self.rule,
-            self.targets,
-            self.step.size,
-            self.step.least,
-            tuple(self.w.shape),
-            self.w.dtype,
-            self.w.device,
-        )
+        penalty, step, w = self.penalty, self.step, self.w
+        start = self.target if isinstance(penalty, Anchored) else None
+        return self.rule, penalty.sides, start, step.size, step.least, tuple(w.shape), w.dtype, w.device
 
     def compute(self, w: Tensor, moments: Sequence[Tensor], numbers: Sequence[Tensor]) -> Tensor:
         """Return the weights after the prox.
@@ -165,7 +159,7 @@ def jobs_of(
     """
     if not target.is_joint:
         w, step = weights[target.index], steps[target.index]
-        return [Job(penalty, rule, (target.index,), w, step) for rule, penalty in target.proximal if w.numel()]
+        return [Job(penalty, rule, target.index, w, step) for rule, penalty in target.proximal if w.numel()]
     sizes = {number: step.whole() for number, step in steps.items()}
     if any(step.tensors for step in steps.values()):
         step = target.gather(lambda number: torch.as_tensor(sizes[number]).expand(weights[number].shape))
@@ -196,7 +190,7 @@ def _record(compute: Callable[..., Any], inputs: Sequence[Any]) -> Program:
 
 
 def _groups_to_join(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Return the jobs, those that can be done as one together."""
+    """Return lists of jobs, each of which can be done as one."""
     groups: dict[Any, list[Job]] = {}
     for job in jobs:
         key: Any = id(job)
@@ -212,9 +206,8 @@ def _concatenate(jobs: Sequence[Job]) -> Job:
     first = jobs[0]
     moments = zip(*(job.step.tensors for job in jobs), strict=True)
     tensors = tuple(torch.cat([moment.view(-1) for moment in of_jobs]) for of_jobs in moments)
-    targets = tuple(target for job in jobs for target in job.targets)
     w = torch.cat([job.w.view(-1) for job in jobs])
-    return replace(first, targets=targets, w=w, step=replace(first.step, tensors=tensors))
+    return replace(first, w=w, step=replace(first.step, tensors=tensors))
 
 
 def _parts(job: Job) -> Iterator[Job]:
