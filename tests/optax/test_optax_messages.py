@@ -43,6 +43,16 @@ def test_the_import_without_optax_names_the_extra(monkeypatch: pytest.MonkeyPatc
         (optax.noisy_sgd, {"key": 0}, r"optax\.noisy_sgd: it adds noise.*"),
         (optax.rmsprop, {"centered": True}, r"optax\.rmsprop\(centered=True\): its step grows.*Use centered=False, "),
         (
+            optax.adafactor,
+            {"momentum": 0.9},
+            r"optax\.adafactor\(momentum=0\.9\): it moves by an average.*Use momentum=None, ",
+        ),
+        (
+            optax.inject_hyperparams(optax.adam),
+            {},
+            r"a wrapper of optax\.adam: a wrapper such as optax\.inject_hyperparams.*Pass optax\.adam itself, .*",
+        ),
+        (
             optax.adamw,
             {"weight_decay": 0.01},
             r"optax\.adamw\(weight_decay=0\.01\): the decay is a penalty that no rule.*poise\.L2\(0\.005\), ",
@@ -93,14 +103,18 @@ def test_optimizers_without_a_usable_step_are_refused(optimizer: Any, settings: 
         ),
         (optax.adam, {"rate": 1}, TypeError, r"^optax\.adam: .*argument.*\. Pass its arguments by name"),
         (functools.partial(optax.adam, 0.1), {}, TypeError, r"a functools\.partial with named arguments only, got"),
-        (lambda: 1, {}, TypeError, r"^<lambda> must return an optax\.GradientTransformation, got int\.$"),
+        (
+            lambda: 1,
+            {"update": "coupled"},
+            TypeError,
+            r"^<lambda> must return an optax\.GradientTransformation, got int\.$",
+        ),
         (optax.adadelta, {}, ValueError, r"^optax\.adadelta has no learning rate.*Pass learning_rate, or use update="),
     ],
 )
 def test_what_is_not_an_optimizer_is_refused(optimizer: Any, settings: Any, error: Any, message: str) -> None:
-    update = "coupled" if "must return" in message else "auto"
     with pytest.raises(error, match=message):
-        penalized(optimizer, poise.L1(0.1), update, **settings)
+        penalized(optimizer, poise.L1(0.1), **settings)
 
 
 def test_a_partial_is_its_function() -> None:

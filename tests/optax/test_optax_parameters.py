@@ -21,7 +21,7 @@ KEY = jax.random.key(0)
 
 
 class Blocks(eqx.Module):
-    """One Equinox module of each kind, and an array of its own."""
+    """Equinox modules of every kind, and two arrays that belong to none of them."""
 
     linear: eqx.nn.Linear
     layers: list
@@ -32,6 +32,9 @@ class Blocks(eqx.Module):
     cell: eqx.nn.GRUCell
     memory: eqx.nn.LSTMCell
     norm: eqx.nn.LayerNorm
+    rms: eqx.nn.RMSNorm
+    groups: eqx.nn.GroupNorm
+    reparametrized: eqx.nn.WeightNorm
     slope: eqx.nn.PReLU
     table: jax.Array
     count: jax.Array
@@ -46,6 +49,9 @@ class Blocks(eqx.Module):
         self.cell = eqx.nn.GRUCell(3, 4, key=KEY)
         self.memory = eqx.nn.LSTMCell(3, 4, key=KEY)
         self.norm = eqx.nn.LayerNorm(4)
+        self.rms = eqx.nn.RMSNorm(4)
+        self.groups = eqx.nn.GroupNorm(2, 4)
+        self.reparametrized = eqx.nn.WeightNorm(eqx.nn.Linear(3, 4, use_bias=False, key=KEY))
         self.slope = eqx.nn.PReLU()
         self.table = jnp.zeros((2, 3))
         self.count = jnp.zeros((), "int32")
@@ -82,6 +88,12 @@ def test_equinox_modules_show_roles_and_axes() -> None:
         "memory/bias": ("biases", 4, 4),
         "norm/weight": ("scales", 4, 4),
         "norm/bias": ("biases", 4, 4),
+        "rms/weight": ("scales", 4, 4),
+        "rms/bias": ("biases", 4, 4),
+        "groups/weight": ("scales", 4, 4),
+        "groups/bias": ("biases", 4, 4),
+        "reparametrized/layer/weight": ("kernel", 3, 4),
+        "reparametrized/g": ("scales", None, None),
         "slope/negative_slope": ("slope", None, None),
         "table": ("kernel", None, None),
     }

@@ -1,4 +1,4 @@
-"""What one step does: the step size of the prox, and the equality of the smooth updates with optax's own."""
+"""What one step does: the step size of the prox, and the equality of the smooth updates with those of optax."""
 
 import warnings
 from typing import Any
@@ -21,7 +21,7 @@ GRADIENT = np.array([[2.0, -0.5], [0.7, 1.0]], "float32")
 
 @every_optimizer
 def test_step_of_the_prox_is_the_factor_of_a_constant_gradient(name: str) -> None:
-    """At rest the optimizer alone moves by −h·g, and the prox of L1 by −h·strength·sign(w): h must be the same."""
+    """At rest the inner optimizer moves by −h·g, and the prox of L1 by −h·strength·sign(w): h must be the same."""
     case, strength = CASES[name], 0.3
     tx, plain = case.penalized(poise.L1(strength)), case.plain()
     params, gradients = {"kernel": jnp.array([[3.0, -3.0], [2.0, 4.0]])}, {"kernel": jnp.array(GRADIENT)}
@@ -174,7 +174,7 @@ def test_rare_rows_of_an_embedding_are_warned_of_where_the_step_forgets_them(nam
     assert all("'embed/embedding'" in text and "Use optax.amsgrad" in text for text in messages)
 
 
-def test_own_optimizer_can_register_its_step() -> None:
+def test_custom_optimizer_can_register_its_step() -> None:
     def half_sgd(learning_rate: float) -> Any:
         return optax.sgd(0.5 * learning_rate)
 

@@ -8,7 +8,7 @@ from module_checks import compacted, net, silence, unread
 from torch import nn
 from torch.nn import functional
 
-from poise.torch.compaction import dead_units
+from poise.torch.compaction import dead_units, elementwise
 
 IMAGE = torch.linspace(-1.0, 1.0, 2 * 3 * 6 * 6).reshape(2, 3, 6, 6).sin()
 ROWS = torch.linspace(-1.0, 1.0, 4 * 3).reshape(4, 3).cos()
@@ -121,6 +121,27 @@ def test_code_that_depends_on_all_units_keeps_them(function) -> None:
 def test_elementwise_code_loses_units(function) -> None:
     smaller = compacted(row_net(function), ROWS)
     assert smaller.first.out_features == 3
+
+
+ARGUMENTS = {"threshold": (0.5, 0.2), "clamp": (0.4, 0.6), "clip": (0.4, 0.6), "clamp_min": (0.5,), "clamp_max": (0.5,)}
+ARGUMENTS |= {"to": (torch.float64,), "type": (torch.float64,)}
+
+
+@pytest.mark.parametrize("name", elementwise.FUNCTIONS)
+def test_every_function_in_the_table_is_elementwise(name) -> None:
+    """Its arguments are in (0, 1), where all of them are finite."""
+    holders = [holder for holder in (torch, functional, torch.Tensor) if callable(getattr(holder, name, None))]
+    for holder in holders:
+        function = getattr(holder, name)
+        model = row_net(lambda x, function=function: function(x.sigmoid(), *ARGUMENTS.get(name, ())).float())
+        assert compacted(model, ROWS).first.out_features == 3
+
+
+def test_a_sum_over_other_axes_keeps_zeros_only() -> None:
+    model = row_net(lambda x: x[:, None].expand(-1, 3, -1).sum(1))
+    assert compacted(model, ROWS).first.out_features == 4
+    silence(model.first, [1])
+    assert compacted(model, ROWS).first.out_features == 3
 
 
 def test_a_slice_works_if_the_units_before_it_stay() -> None:

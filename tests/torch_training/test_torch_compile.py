@@ -48,14 +48,13 @@ def train(
     rules_name: str,
     compile_model: bool = False,
     compiled: Callable[[torch.optim.Optimizer], Callable[[], Any]] | None = None,
-    rules: Any = None,
 ) -> tuple[list[torch.Tensor], poise.torch.PenaltyHandle]:
     """Return the weights after some steps, in which the learning rate and the strength change."""
     model, x, y = problem()
     network: Any = torch.compile(model, backend="eager") if compile_model else model
     optimizer = OPTIMIZERS[optimizer_name](network.parameters())
     make, update = RULES[rules_name]
-    handle = poise.torch.penalize(optimizer, network, rules or make(), update)
+    handle = poise.torch.penalize(optimizer, network, make(), update)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.5)
     step = compiled(optimizer) if compiled else optimizer.step
     for count in range(COUNT):

@@ -309,10 +309,12 @@ def test_names_of_several_optimizers_do_not_collide() -> None:
 
 
 def test_strengths_of_several_optimizers_are_adapted() -> None:
-    model = SeveralOptimizers(["first", "second"])
-    record = fit(model, TargetSparsity("first", 0.5), TargetSparsity("second", 0.25), epochs=2)
+    targets = {"first": 0.5, "second": 0.25}
+    record = fit(SeveralOptimizers([*targets]), *(TargetSparsity(*target) for target in targets.items()), epochs=2)
 
-    assert {"zeros/first", "strength/first", "zeros/second", "strength/second"} <= set(record.logs[-1])
+    for name, target in targets.items():
+        share = record.of(f"zeros/{name}")[0]
+        assert record.of(f"strength/{name}") == pytest.approx([0.1, 0.1 * factor(share, target, 1.5)])
 
 
 def test_handle_is_found_through_the_wrapped_optimizer() -> None:
@@ -409,7 +411,13 @@ def test_callbacks_work_in_the_package_pytorch_lightning() -> None:
 @pytest.mark.parametrize(
     ("rules", "update", "rule", "error", "message"),
     [
-        (poise.L2(0.1), "auto", "kernels", ValueError, "TargetSparsity.'kernels'.: this rule cannot produce exact zeros"),
+        (
+            poise.L2(0.1),
+            "auto",
+            "kernels",
+            ValueError,
+            "TargetSparsity.'kernels'.: this rule cannot produce exact zeros",
+        ),
         (
             poise.L1(0.0),
             "auto",

@@ -193,7 +193,6 @@ def test_total_of_an_evaluation_can_choose_the_best_model(make_trainer: Callable
         PenaltyLogger(),
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_only_model=False,
         **best,
     )
     trainer.train()

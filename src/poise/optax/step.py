@@ -82,7 +82,7 @@ class PenalizedStep:
             updates: The gradients of the prediction loss, under the name that optax gives them.
             state: The `PenalizedState`.
             params: The parameters.
-            **extra: What the inner optimizer's `update` takes besides.
+            **extra: Other arguments of the inner optimizer's `update`.
 
         Raises:
             ValueError: If the parameters are missing, or the strengths do not fit the rules.
@@ -129,11 +129,10 @@ class PenalizedStep:
 
     def _targets(self, parameters: Parameters, copy: Callable[[Leaf], Any]) -> list[Target]:
         kind = None if self.metric is None else self.metric.kind
-        targets = []
+        names, targets = [rule.name for rule in self.rules], []
         for target in find_targets(self.rules, parameters, copy):
             coupled, decoupled, proximal = assign_actions(target.penalties, self.update, kind)
             target = replace(target, coupled=coupled, decoupled=decoupled, proximal=proximal)
-            names = [rule.name for rule in self.rules]
             check_actions(target, names, self.update, kind, self.inner.name, "optax.sgd")
             targets.append(target)
         return targets
@@ -218,12 +217,13 @@ def find_targets(rules: Sequence[Rule], parameters: Parameters, copy: Callable[[
 
 
 def strengths_at(rules: Sequence[Rule], count: Any) -> dict[str, Any]:
-    """Return the strength of each rule by its name, of those with a schedule at this number of updates."""
-    numbers = {
-        str(rule.name): rule.penalty.strength for rule in rules if not isinstance(rule.penalty.strength, Schedule)
+    """Return the strength of each rule by its name. A schedule is evaluated at this number of updates."""
+    constant = {
+        str(rule.name): jnp.asarray(rule.penalty.strength, jnp.float32)
+        for rule in rules
+        if not isinstance(rule.penalty.strength, Schedule)
     }
-    numbers = {name: jnp.asarray(number, jnp.float32) for name, number in numbers.items()}
-    return {**numbers, **_scheduled(rules, count)}
+    return {**constant, **_scheduled(rules, count)}
 
 
 def _scheduled(rules: Sequence[Rule], count: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from poise.rules.rule import Rule
 
 
 def next_strength(strength: float, share: float, target: float, growth: float) -> float:
-    """Return the strength that follows a strength with which a share of zeros was measured.
+    """Return the next strength, given the share of zeros at the current one.
 
     With the share of zeros z and the target t, the factor is growth^((t − z)/t) below the target and
     growth^((t − z)/(1 − t)) above it: `growth` while nothing is zero, 1 at the target, and 1/growth if everything is

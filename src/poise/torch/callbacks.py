@@ -31,9 +31,15 @@ def find_handles(optimizers: Iterable[Any], who: str, how: str) -> Handles:
 
 
 def penalty_logs(handles: Handles, per_rule: bool) -> dict[str, float]:
-    """Return the penalties at the current weights: `penalty`, the sum over all rules and optimizers, and on request one
-    `penalty/<rule>` per rule, or `penalty/<rule>/<number of the optimizer>` if several optimizers have a rule of this
-    name.
+    """Return the penalties at the current weights.
+
+    Args:
+        handles: The handles of the penalties.
+        per_rule: Whether to also return the penalty of every rule.
+
+    Returns:
+        `penalty`, the sum over all rules and optimizers. With `per_rule` also one `penalty/<rule>` per rule, or
+        `penalty/<rule>/<number of the optimizer>` if several optimizers have a rule of this name.
     """
     penalties = [(number, *item) for number, handle in handles.items() for item in handle.penalties().items()]
     logs = {"penalty": sum(penalty for _, _, penalty in penalties)}
@@ -78,16 +84,17 @@ class StrengthControl:
             KeyError: If no optimizer has the rule.
             ValueError: If several optimizers have it, or it cannot be adapted.
         """
-        who, having = f"TargetSparsity({self.rule!r})", [h for h in handles.values() if self.rule in h.strength]
-        if not having:
+        who = f"TargetSparsity({self.rule!r})"
+        candidates = [handle for handle in handles.values() if self.rule in handle.strength]
+        if not candidates:
             names = [name for handle in handles.values() for name in handle.strength]
             raise KeyError(f"No rule is named {self.rule!r}. The rules are {names}.")
-        if len(having) > 1:
+        if len(candidates) > 1:
             raise ValueError(
-                f"{who}: {len(having)} optimizers have a rule of this name. Give the rules different names, such as "
+                f"{who}: {len(candidates)} optimizers have a rule of this name. Give the rules different names, such as "
                 "poise.Rule(..., name='generator')."
             )
-        (handle,) = having
+        (handle,) = candidates
         rule = next(rule for rule in handle.rules if rule.name == self.rule)
         check_adaptable(rule, handle.strength[self.rule], handle.update)
         if self.rule not in handle.zeros():
@@ -113,7 +120,7 @@ class StrengthControl:
             at_epoch_end: Whether the step was the last one of an epoch.
 
         Returns:
-            What `measure` returned before; empty if it was not the time.
+            What `measure` returned before the change; empty if the strength did not change.
         """
         steps = self.handle.strength.steps
         is_time = at_epoch_end if self.every is None else steps % self.every == 0

@@ -101,10 +101,10 @@ class PenaltyLogger(Callback):
 class TargetSparsity(Callback):
     """Adapt the strength of a rule until a target share of its entries or groups is exactly zero.
 
-    After every epoch, the strength is multiplied by a factor. With the share of zeros z and the target t, the factor is
-    growth^((t − z)/t) below the target and growth^((t − z)/(1 − t)) above it: `growth` while nothing is zero, 1 at the
-    target, and 1/growth if everything is zero. The share may stay above the target, because dead units may never
-    become nonzero again.
+    After every epoch, or every `every` steps, the strength is multiplied by a factor. With the share of zeros z and the
+    target t, the factor is growth^((t − z)/t) below the target and growth^((t − z)/(1 − t)) above it: `growth` while
+    nothing is zero, 1 at the target, and 1/growth if everything is zero. The share may stay above the target, because
+    dead units may never become nonzero again.
 
     The share counts groups (units, inputs) for `GroupLasso` and `JointGroupLasso`, and single entries for all other
     penalties, over all parameters of the rule. Entries with the factor 0 are not penalized and not counted.

@@ -94,8 +94,8 @@ class _SizeCheck:
 
     def _compute_number(self, node: fx.Node) -> None:
         """Set the result of a node that computes numbers, with the new sizes."""
-        is_attribute = node.target is getattr and node.args[1] not in SHAPE_ATTRIBUTES
-        if is_attribute or (not self._changed_numbers(node) and not self._has_resized(node)):
+        is_unrelated = node.target is getattr and node.args[1] not in SHAPE_ATTRIBUTES  # such as a dtype
+        if is_unrelated or (not self._changed_numbers(node) and not self._has_resized(node)):
             return
 
         def convert(leaf: Any) -> Any:

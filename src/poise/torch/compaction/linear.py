@@ -11,24 +11,28 @@ from poise.compaction.handlers import OPAQUE, Counter, Selector, WeightPart, reg
 from poise.torch.compaction.handlers import spatial_axis
 
 
-@register(nn.Linear)
-class TorchLinear(linear.Linear):
-    """Reads and makes units along the last axis."""
+class _PlainLayer:
+    """Reads the bias from `bias`, which may be None, and has no activation."""
 
     def supports(self, call: Call) -> bool:
         return len(call.inputs) == 1
-
-    def input_axis(self, call: Call) -> int:
-        return len(call.inputs[0].shape) - 1
-
-    def output_axis(self, call: Call) -> int:
-        return len(call.outputs[0].shape) - 1
 
     def activation(self, call: Call) -> Any:
         return None
 
     def bias(self, call: Call) -> np.ndarray | None:
         return None if call.layer.bias is None else call.value(call.layer.bias)
+
+
+@register(nn.Linear)
+class TorchLinear(_PlainLayer, linear.Linear):
+    """Reads and makes units along the last axis."""
+
+    def input_axis(self, call: Call) -> int:
+        return len(call.inputs[0].shape) - 1
+
+    def output_axis(self, call: Call) -> int:
+        return len(call.outputs[0].shape) - 1
 
     def matrices(self, call: Call) -> np.ndarray:
         return call.value(call.layer.weight).T[None]
@@ -42,23 +46,14 @@ class TorchLinear(linear.Linear):
 
 
 @register(nn.Conv1d, nn.Conv2d, nn.Conv3d)
-class TorchConvolution(linear.Convolution):
+class TorchConvolution(_PlainLayer, linear.Convolution):
     """With several groups, a group of inputs and its group of outputs are removed together, as a whole."""
-
-    def supports(self, call: Call) -> bool:
-        return len(call.inputs) == 1
 
     def input_axis(self, call: Call) -> int:
         return spatial_axis(call.inputs[0], len(call.layer.kernel_size))
 
     def output_axis(self, call: Call) -> int:
         return self.input_axis(call)
-
-    def activation(self, call: Call) -> Any:
-        return None
-
-    def bias(self, call: Call) -> np.ndarray | None:
-        return None if call.layer.bias is None else call.value(call.layer.bias)
 
     def kernel(self, call: Call) -> np.ndarray:
         return np.moveaxis(call.value(call.layer.weight), (1, 0), (-2, -1))

@@ -96,16 +96,17 @@ class TorchLayerStatistics(_Affine, normalization.LayerStatistics):
         else:
             call.outputs[0].carry(self.axis(call), call.take_units(0, self.axis(call)))
 
-    def scale(self, call: Call) -> np.ndarray:
-        is_along = self._mixes(call) and len(call.layer.normalized_shape) == 1
-        return super().scale(call) if is_along else np.ones(len(call.input_units[0]))
-
     def needed_inputs(self, call: Call, needed: np.ndarray) -> np.ndarray:
         return super().needed_inputs(call, needed) if self._mixes(call) else needed
 
+    def scale(self, call: Call) -> np.ndarray:
+        return super().scale(call) if self._has_weight_per_unit(call) else np.ones(len(call.input_units[0]))
+
     def shift(self, call: Call) -> np.ndarray:
-        is_along = self._mixes(call) and len(call.layer.normalized_shape) == 1
-        return super().shift(call) if is_along else np.zeros(len(call.input_units[0]))
+        return super().shift(call) if self._has_weight_per_unit(call) else np.zeros(len(call.input_units[0]))
+
+    def _has_weight_per_unit(self, call: Call) -> bool:
+        return self._mixes(call) and len(call.layer.normalized_shape) == 1
 
     def _mixes(self, call: Call) -> bool:
         return self.axis(call) >= len(call.inputs[0].shape) - len(call.layer.normalized_shape)
