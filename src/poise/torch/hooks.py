@@ -1,5 +1,6 @@
 """One step of a penalized `torch.optim` optimizer: before and after the step of the optimizer itself."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -19,6 +20,12 @@ START = "penalty_start"
 """The key in the state of a parameter that holds the start weights of `poise.Anchored`."""
 UNTRACED = "poise runs the hooks of a penalized optimizer outside of torch.compile: compile the step without fullgraph"
 """What `torch.compile` reports about a step that it cannot compile as one program."""
+
+
+def _untraced(function: Callable[..., Any]) -> Any:
+    """Keep a function out of `torch.compile`, with a reason if this version of PyTorch can report one."""
+    has_reason = "reason" in inspect.signature(torch.compiler.disable).parameters
+    return torch.compiler.disable(function, **({"reason": UNTRACED} if has_reason else {}))
 
 
 class StepHooks:
@@ -97,7 +104,7 @@ class StepHooks:
                 rows.append(measure(target, self.weights_of(target), gradient, strengths).cpu().numpy())
         return np.array(rows, "float64").reshape(-1, 4)
 
-    @torch.compiler.disable(reason=UNTRACED)
+    @_untraced
     def _before_step(self, optimizer: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
         """Act before the optimizer's step, or inside it if it computes the gradients there, with a closure."""
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
@@ -114,7 +121,7 @@ class StepHooks:
             return (args[0], closure_with_penalty, *args[2:]), kwargs
         return args, {**kwargs, "closure": closure_with_penalty}
 
-    @torch.compiler.disable(reason=UNTRACED)
+    @_untraced
     @torch.no_grad()
     def _prepare(self) -> None:
         """Record the forces, save what the step overwrites, and apply the coupled and decoupled penalties."""
@@ -151,7 +158,7 @@ class StepHooks:
                 if target.coupled:
                     self._add(target, penalty_gradient(target.coupled, w, strengths), self._dense_gradient)
 
-    @torch.compiler.disable(reason=UNTRACED)
+    @_untraced
     @torch.no_grad()
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Apply the proximal penalties, and count the step."""
