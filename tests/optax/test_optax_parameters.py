@@ -93,7 +93,7 @@ def test_equinox_modules_show_roles_and_axes() -> None:
         "groups/weight": ("scales", 4, 4),
         "groups/bias": ("biases", 4, 4),
         "reparametrized/layer/weight": ("kernel", 3, 4),
-        "reparametrized/g": ("scales", None, None),
+        "reparametrized/g": ("scales", 4, 4),
         "slope/negative_slope": ("slope", None, None),
         "table": ("kernel", None, None),
     }

@@ -71,7 +71,7 @@ def test_entry_without_a_gradient_so_far_takes_the_step_of_the_others(name: str)
     kernel = stepped(name, poise.L1(strength), [gradient, 0.0, 0.0])
     assert kernel[0] > 0
     expected = (1 - kernel[0]) * strength / (gradient + strength)
-    np.testing.assert_allclose(1 - kernel[1:], expected, rtol=2e-2 if name == "lamb" else 1e-3)
+    np.testing.assert_allclose(1 - kernel[1:], expected, rtol=1e-3)
 
 
 def follow(transformation: Any) -> list[np.ndarray]:

@@ -130,10 +130,13 @@ ARGUMENTS |= {"to": (torch.float64,), "type": (torch.float64,)}
 @pytest.mark.parametrize("name", elementwise.FUNCTIONS)
 def test_every_function_in_the_table_is_elementwise(name) -> None:
     """Its arguments are in (0, 1), where all of them are finite."""
-    holders = [holder for holder in (torch, functional, torch.Tensor) if callable(getattr(holder, name, None))]
-    for holder in holders:
-        function = getattr(holder, name)
-        model = row_net(lambda x, function=function: function(x.sigmoid(), *ARGUMENTS.get(name, ())).float())
+    arguments = ARGUMENTS.get(name, ())
+    functions = [getattr(holder, name) for holder in (torch, functional) if callable(getattr(holder, name, None))]
+    if hasattr(torch.Tensor, name):
+        functions.append(lambda x, *others: getattr(x, name)(*others))
+    assert functions
+    for function in functions:
+        model = row_net(lambda x, function=function: function(x.sigmoid(), *arguments).float())
         assert compacted(model, ROWS).first.out_features == 3
 
 

@@ -91,8 +91,8 @@ class StrengthControl:
             raise KeyError(f"No rule is named {self.rule!r}. The rules are {names}.")
         if len(candidates) > 1:
             raise ValueError(
-                f"{who}: {len(candidates)} optimizers have a rule of this name. Give the rules different names, such as "
-                "poise.Rule(..., name='generator')."
+                f"{who}: {len(candidates)} optimizers have a rule of this name. Give the rules different names, such "
+                "as poise.Rule(..., name='generator')."
             )
         (handle,) = candidates
         rule = next(rule for rule in handle.rules if rule.name == self.rule)

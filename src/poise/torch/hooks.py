@@ -25,7 +25,8 @@ UNTRACED = "poise runs the hooks of a penalized optimizer outside of torch.compi
 def _untraced(function: Callable[..., Any]) -> Any:
     """Keep a function out of `torch.compile`, with a reason if this version of PyTorch can report one."""
     has_reason = "reason" in inspect.signature(torch.compiler.disable).parameters
-    return torch.compiler.disable(function, **({"reason": UNTRACED} if has_reason else {}))
+    settings: dict[str, Any] = {"reason": UNTRACED} if has_reason else {}
+    return torch.compiler.disable(function, **settings)
 
 
 class StepHooks:
