@@ -93,7 +93,11 @@ def check_inputs(example_inputs: Any) -> tuple[torch.Tensor, ...]:
     """Return the example inputs as a tuple, or raise TypeError."""
     inputs = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
     if not inputs or not all(isinstance(tensor, torch.Tensor) for tensor in inputs):
-        raise TypeError(f"example_inputs must be a tensor or a tuple of tensors, got {example_inputs!r}.")
+        kinds = ", ".join(type(value).__name__ for value in inputs) or "nothing"
+        raise TypeError(
+            f"example_inputs must be a tensor or a tuple of tensors, got {kinds}. Pass the positional arguments with "
+            "which the module is called."
+        )
     return inputs
 
 
