@@ -32,8 +32,8 @@ class StepSize:
     has the same fixed points there, because the prediction gradient is zero.
 
     Attributes:
-        size: Returns the steps for (parts of) the tensors and the numbers. A function of a module, so that a program
-            that is recorded for it can be used again.
+        size: Returns the steps for (parts of) the tensors and the numbers. A module-level function, which
+            identifies the program that is recorded for it.
         tensors: Tensors of the shape of the parameter; empty for a step that is the same for all entries.
         numbers: The other arguments of `size`.
         least: Values of the first tensor up to this one mean that there was no gradient. None if every entry has a

@@ -59,13 +59,14 @@ class PenaltyLogger(TrainerCallback):
 class TargetSparsity(TrainerCallback):
     """Adapt the strength of a rule until a target share of its entries or groups is exactly zero.
 
-    After every epoch, or every `every` steps, the strength is multiplied by a factor. With the share of zeros z and the
-    target t, the factor is growth^((t − z)/t) below the target and growth^((t − z)/(1 − t)) above it: `growth` while
-    nothing is zero, 1 at the target, and 1/growth if everything is zero. The share may stay above the target, because
-    dead units may never become nonzero again.
+    The strength grows while the share of zeros is below the target, and shrinks while it is above: after every epoch,
+    or every `every` steps. With the share z and the target t, it is multiplied by growth^((t − z)/t) below the target
+    and by growth^((t − z)/(1 − t)) above it. The share may stay above the target, because dead units may never become
+    nonzero again.
 
     The share counts groups (units, inputs) for `GroupLasso` and `JointGroupLasso`, and single entries for all other
-    penalties, over all parameters of the rule. Entries with the factor 0 are not penalized and not counted.
+    penalties, over all parameters of the rule. Entries whose
+    penalty factor (`factors=`) is 0 are not counted.
 
     The callback adds `zeros/<rule>` and `strength/<rule>`, as of the last step, next to `loss` in the logs. The new
     strength is part of the checkpoints, because the state of the optimizer holds it.
