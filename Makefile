@@ -45,6 +45,10 @@ LOWEST := docs/test_plain_install.py test_optimizer.py test_keras_internals.py p
 test-lowest: .venv-lowest/.tests  ## the core tests on JAX with the lowest supported versions
 	.venv-lowest/bin/python -m pytest -q -n 2 $(addprefix tests/,$(LOWEST))
 	.venv-lowest/bin/poise study diabetes --penalty l2 --strengths 3 --cv 2 --max-iter 20 --out runs/lowest --force --quiet
+	KERAS_BACKEND=jax .venv-lowest/bin/uv run --quiet --isolated --no-project --python .venv-lowest/bin/python \
+		--resolution lowest-direct --refresh-package poise --with '.[optax]' \
+		--with pytest==8.3 --with pytest-xdist==3.6.1 --with hypothesis==6.100 \
+		python -m pytest -q -n 2 $(addprefix tests/optax_training/,test_optax_steps.py test_optax_messages.py)
 
 lint: .venv/.dev  ## style
 	$(BIN)/ruff check .

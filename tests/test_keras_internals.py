@@ -320,7 +320,8 @@ def _classes_of_poise() -> set[type]:
         try:
             module = importlib.import_module(info.name)
         except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in ("jax", "ray", "mlflow"):  # these need not be installed
+            # These need not be installed.
+            if (error.name or "").partition(".")[0] not in ("jax", "optax", "ray", "mlflow"):
                 raise
             continue
         members = vars(module).values()

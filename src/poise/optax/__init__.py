@@ -8,7 +8,9 @@ import importlib.util
 from poise._backend import require_backend
 
 if importlib.util.find_spec("optax") is None:
-    raise ImportError('poise.optax needs optax, which is not installed. Run `pip install "poise[optax]"`.')
+    raise ModuleNotFoundError(
+        'poise.optax needs optax, which is not installed. Run `pip install "poise[optax]"`.', name="optax"
+    )
 require_backend("jax", "poise.optax")
 
 from poise.optax.transformation import PenalizedState, penalized, penalty_values  # noqa: E402
