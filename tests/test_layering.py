@@ -19,6 +19,7 @@ ORDER = [
     ("torch", "optax"),
     ("path",),
     ("study",),
+    ("shrinking",),
     ("cli",),
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

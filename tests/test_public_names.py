@@ -15,10 +15,11 @@ WITHOUT_EXAMPLE = {
     "DataError",
     "Penalty",
     "Role",
+    "ShrinkResult",
     "Summary",
     "Study",
 }  # shown by what raises, returns or derives from them
-BACKENDS_OF_ROOMS = {"path": "jax", "cli": "jax", "optax": "jax", "torch": "torch"}
+BACKENDS_OF_ROOMS = {"path": "jax", "cli": "jax", "optax": "jax", "torch": "torch", "shrinking": "jax"}
 """Rooms that run on one backend: their examples are run in its process."""
 ELSEWHERE = ("study",)
 """Rooms whose examples their own tests run."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         SparseGroupLasso,
     )
     from poise.rules.rule import Role, Rule
+    from poise.shrinking import ShrinkResult, shrink
     from poise.study.columns.piecewise_encoder import PiecewiseLinearEncoder
     from poise.study.errors import DataError
     from poise.study.estimators import PathClassifier, PathRegressor
@@ -70,6 +71,7 @@ __all__ = [
     "RestoreZeros",
     "Role",
     "Rule",
+    "ShrinkResult",
     "Smoothness",
     "SparseGroupLasso",
     "Study",
@@ -85,6 +87,7 @@ __all__ = [
     "get_penalized_optimizer",
     "input_sparsity",
     "run_study",
+    "shrink",
     "summary",
     "unit_sparsity",
 ]
@@ -103,6 +106,7 @@ _MODULES = {
     **dict.fromkeys(("ForceHistory", "PenaltyLogger", "RestoreZeros", "TargetSparsity"), "poise.callbacks"),
     "adopt_regularizers": "poise.adoption",
     **dict.fromkeys(("compact", "compare_models", "dead_units", "input_sparsity", "unit_sparsity"), "poise.compaction"),
+    **dict.fromkeys(("ShrinkResult", "shrink"), "poise.shrinking"),
     "fit_path": "poise.path.fit",
     "RegularizationPath": "poise.path.result",
     "Training": "poise.path.training",

@@ -10,6 +10,7 @@ from poise.cli.compare_command import compare
 from poise.cli.errors import EXIT_CODES
 from poise.cli.predict_command import predict
 from poise.cli.show_command import show
+from poise.cli.shrink_command import shrink
 from poise.cli.study_command import study
 
 SUMMARY = "Find out whether a regularization penalty helps a neural network, and use its zeros."
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (study, predict, show, compare, compact):
+for command in (study, predict, show, compare, shrink, compact):
     app.command(epilog=EXIT_CODES)(command)
 
 

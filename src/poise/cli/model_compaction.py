@@ -132,8 +132,8 @@ def compact_file(
     return Compaction(source, smaller, tolerance, dead, compare_models(model, smaller), inputs, check)
 
 
-def read_model(source: Path) -> keras.Model:
-    """Return the model in a file, without its optimizer.
+def read_model(source: Path, *, compile: bool = False) -> keras.Model:
+    """Return the model in a file; only with `compile` with its optimizer, loss and metrics.
 
     Raises:
         BadInputError: If it cannot be loaded.
@@ -146,7 +146,7 @@ def read_model(source: Path) -> keras.Model:
     if source.suffix.lower() not in OLD_SUFFIXES and not zipfile.is_zipfile(source):
         raise BadInputError(f"{name!r} is not a Keras model, or it is damaged. {MODEL_HINT}.")
     try:
-        model = load_model(source)
+        model = load_model(source, compile=compile)
         for layer in sublayers(model):
             layer.name.encode("utf-8")
         return model

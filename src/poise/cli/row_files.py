@@ -45,23 +45,73 @@ def read_rows(path: Path, model: keras.Model) -> Rows:
         BadInputError: If the file cannot be read or does not fit.
         poise.DataError: If a table cannot be read.
     """
+    if _is_table(path):
+        columns = _read_table(path, model)
+        rows = Rows([np.column_stack([*columns.values()])], tuple(columns))
+    else:
+        rows = Rows(_order_by_input(_read_arrays(path), model, path))
+    return _fit_rows(rows, model, path)
+
+
+def read_labeled_rows(path: Path, model: keras.Model, target: str | None) -> tuple[Rows, np.ndarray]:
+    """Return the rows of a file and their targets if they fit a model.
+
+    Args:
+        path: An .npz file as for `read_rows`, with the targets in `y`; or a .csv or .parquet file of numbers.
+        model: A model with known inputs.
+        target: The column of a table that holds the targets.
+
+    Raises:
+        BadInputError: If the file cannot be read or does not fit.
+        poise.DataError: If a table cannot be read.
+    """
+    if _is_table(path):
+        if target is None:
+            raise BadInputError(f"{path.name!r} is a table. Pass --target with the column that the model predicts.")
+        columns = _read_table(path, model)
+        if target not in columns:
+            raise BadInputError(f"{path.name!r} has no column {target!r}. Its columns are {', '.join(columns)}.")
+        y = columns.pop(target)
+        if not columns:
+            raise BadInputError(f"{path.name!r} has no column besides the target {target!r}.")
+        return _fit_rows(Rows([np.column_stack([*columns.values()])], tuple(columns)), model, path), y
+    if target is not None:
+        raise BadInputError(
+            f"--target names a column of a table, and {path.name!r} holds arrays. Name the targets 'y'."
+        )
+    arrays = _read_arrays(path)
+    if "y" not in arrays:
+        raise BadInputError(
+            f"{path.name!r} holds no targets, only {', '.join(arrays)}. Write them with np.savez(file, x=x, y=y)."
+        )
+    y = arrays.pop("y")
+    rows = _fit_rows(Rows(_order_by_input(arrays, model, path)), model, path)
+    if y.ndim == 0 or len(y) != rows.count:
+        raise BadInputError(f"'y' in {path.name!r} has shape {_show_shape(y.shape)}, and there are {rows.count} rows.")
+    return rows, y
+
+
+def _is_table(path: Path) -> bool:
+    """Whether the file is a table; raise BadInputError if it is neither a table nor arrays."""
     if path.is_dir():
         raise BadInputError(f"{str(path)!r} is a folder. Give the path of {FORMATS}.")
     if not path.exists():
         raise BadInputError(f"The file {str(path)!r} does not exist. Give the path of {FORMATS}.")
     suffix = path.suffix.lower()
-    if suffix in TABLES:
-        rows = _read_table(path, model)
-    elif suffix in ARRAYS:
-        rows = Rows(_order_by_input(_read_arrays(path), model, path))
-    else:
+    if suffix not in (*TABLES, *ARRAYS):
         raise BadInputError(f"{path.name!r} has an unsupported format. Give the path of {FORMATS}.")
+    return suffix in TABLES
+
+
+def _fit_rows(rows: Rows, model: keras.Model, path: Path) -> Rows:
+    """Return the rows with the types of the inputs."""
     _check_counts(rows.arrays, path)
     fitting = [_fit_array(array, symbol, path) for array, symbol in zip(rows.arrays, model.inputs, strict=True)]
     return Rows(fitting, rows.columns)
 
 
-def _read_table(path: Path, model: keras.Model) -> Rows:
+def _read_table(path: Path, model: keras.Model) -> dict[str, np.ndarray]:
+    """Return the columns of a table of numbers."""
     import pandas as pd
 
     from poise.study.columns.base import RawColumn
@@ -87,7 +137,7 @@ def _read_table(path: Path, model: keras.Model) -> Rows:
         if is_missing.any():
             raise BadInputError(f"Column {name!r} of {path.name!r} has missing values. Remove or fill them.")
         columns[name] = detected.values
-    return Rows([np.column_stack([*columns.values()])], tuple(columns))
+    return columns
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:

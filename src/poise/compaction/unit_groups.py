@@ -8,6 +8,7 @@ from poise.compaction.analysis import UnitAnalysis
 from poise.compaction.handlers import WeightPart
 from poise.penalties import JointGroupLasso
 from poise.penalties.base import Schedule
+from poise.penalties.joint import Member
 from poise.rules.members import names_of_members
 from poise.rules.rule import Rule
 
@@ -53,11 +54,27 @@ def unit_sparsity(model: Any, strength: float | Schedule = 1.0, factors: Any = N
         >>> [*rule.penalty.members]
         ['net/hidden/kernel', 'net/hidden/bias', 'net/head/kernel']
     """
-    analysis = UnitAnalysis(model)
+    groups = find_weight_groups(UnitAnalysis(model))
+    if not groups:
+        raise ValueError(
+            f"No unit of the model {model.name!r} can be removed, so there is no group to penalize. "
+            "poise.dead_units(model) shows why."
+        )
+    sets = np.unique(np.concatenate([sets for _, _, sets in groups.values()]))
+    return Rule([*groups], JointGroupLasso(strength, number_groups(groups, sets[sets >= 0]), factors), name=NAME)
+
+
+def find_weight_groups(analysis: UnitAnalysis) -> dict[str, Member]:
+    """Return the slices of the trainable weights that belong to removable sets of units.
+
+    Returns:
+        Per path of a variable a triple (shape, axis, sets): for each index along the axis the number of the set to
+        which the slice belongs, −1 if it belongs to units that stay.
+    """
     is_free = ~analysis.unit_sets.is_pinned
-    groups = {}
-    trained = model.trainable_variables
+    trained = analysis.graph.model.trainable_variables
     names = dict(zip(map(id, trained), names_of_members(trained), strict=True))
+    groups = {}
     for layer in analysis.graph.layers:
         call = analysis.graph.calls_of(layer)[0]
         for part in call.handler.weight_parts(call):
@@ -65,18 +82,15 @@ def unit_sparsity(model: Any, strength: float | Schedule = 1.0, factors: Any = N
             along = _find_owner(part, analysis.unit_sets.root, is_free)
             if variable is not None and id(variable) in names and along is not None:
                 groups[names[id(variable)]] = (tuple(variable.shape), *along)
-    if not groups:
-        raise ValueError(
-            f"No unit of the model {model.name!r} can be removed, so there is no group to penalize. "
-            "poise.dead_units(model) shows why."
-        )
-    sets = np.unique(np.concatenate([roots for _, _, roots in groups.values()]))
-    numbers = np.full(len(is_free), -1)
-    numbers[sets[sets >= 0]] = np.arange((sets >= 0).sum())
-    members = {
-        path: (shape, axis, np.where(roots < 0, -1, numbers[roots])) for path, (shape, axis, roots) in groups.items()
-    }
-    return Rule([*members], JointGroupLasso(strength, members, factors), name=NAME)
+    return groups
+
+
+def number_groups(groups: dict[str, Member], sets: np.ndarray) -> dict[str, Member]:
+    """Return the members of a `JointGroupLasso` with one group per listed set, in the order of the list."""
+    numbers = np.full(max(sets.max(), *(roots.max() for _, _, roots in groups.values())) + 2, -1)
+    numbers[sets] = np.arange(len(sets))
+    members = {path: (shape, axis, numbers[roots]) for path, (shape, axis, roots) in groups.items()}  # [-1] is -1
+    return {path: member for path, member in members.items() if (member[2] >= 0).any()}
 
 
 def _find_owner(part: WeightPart, root: np.ndarray, is_free: np.ndarray) -> tuple[int, np.ndarray] | None:

@@ -26,11 +26,12 @@ _ONE_AT_A_TIME = threading.Lock()
 """Held while `Layer.add_weight` is replaced."""
 
 
-def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
-    """Return the Keras model in a file, not compiled, if its archive and its layers are not larger than the file.
+def load_model(file: str | os.PathLike[str], *, compile: bool = False, safe_mode: bool = True) -> Any:
+    """Return the Keras model in a file, if its archive and its layers are not larger than the file.
 
     Args:
         file: What `model.save` wrote.
+        compile: Whether to compile the model as it was when it was saved. Default: False.
         safe_mode: As for `keras.saving.load_model`.
 
     Raises:
@@ -51,7 +52,7 @@ def load_model(file: str | os.PathLike[str], *, safe_mode: bool = True) -> Any:
                         content.seek(0)
                         _check_hdf5(content, member.file_size)
     with _ONE_AT_A_TIME, _weights_up_to(held + SPARE_WEIGHTS, held), skip_random_weights():
-        model = keras.saving.load_model(path, compile=False, safe_mode=safe_mode)
+        model = keras.saving.load_model(path, compile=compile, safe_mode=safe_mode)
     for operation in getattr(model, "operations", model.layers):
         for output in keras.tree.flatten(getattr(operation, "output", ())):
             row = math.prod(length or 1 for length in output.shape[1:])

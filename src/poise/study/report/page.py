@@ -6,15 +6,17 @@ test rows (regression and counts), and quantiles and category names of the most 
 """
 
 import shlex
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup
 
+from poise._version import __version__
 from poise.study.findings import Findings, has_penalty, is_regularized
-from poise.study.report.description import versions
 from poise.study.report.names import name_inside, quantity_of
 from poise.study.report.numbers import format_number, list_names
 from poise.study.report.script import default_folder
@@ -50,10 +52,7 @@ def render_page(study: Findings, folder: str | None = None) -> str:
         study: The study.
         folder: The folder in which it is saved, for the code in the report. Default: `None`, that of the command.
     """
-    environment = Environment(
-        loader=PackageLoader("poise.study.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": format_number, "names": list_names, "embedded": embed_figure}
+    environment = make_environment()
     environment.filters["shell"] = shlex.quote
     environment.globals |= {
         "has_penalty": has_penalty,
@@ -70,8 +69,32 @@ def render_page(study: Findings, folder: str | None = None) -> str:
         if context is not None:
             template = environment.get_template(f"sections/{section.name}.html.j2")
             sections.append((section, Markup(template.render(context))))
+    title = f"{study.table.name}: does regularization help?"
+    return render_sections(environment, sections, title=title, command="poise study", first="verdict")
+
+
+def make_environment(*loaders: BaseLoader) -> Environment:
+    """Return Jinja's environment for a report, with the templates of these loaders and of the report of a study."""
+    loader = ChoiceLoader([*loaders, PackageLoader("poise.study.report")])
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"number": format_number, "names": list_names, "embedded": embed_figure}
+    return environment
+
+
+def render_sections(
+    environment: Environment, sections: Sequence[tuple[Any, Markup]], *, title: str, command: str, first: str
+) -> str:
+    """Return a page of sections as HTML.
+
+    Args:
+        environment: What `make_environment` returns.
+        sections: Pairs of an object with `name`, `title`, `link` and `is_detail`, as a `Section`, and its content.
+        title: The title of the page.
+        command: The command that wrote it.
+        first: What the first section holds.
+    """
     return environment.get_template("report.html.j2").render(
-        name=study.table.name, sections=sections, version=versions()["poise"], plotly=Markup(read_plotly())
+        sections=sections, title=title, command=command, first=first, version=__version__, plotly=Markup(read_plotly())
     )
 
 

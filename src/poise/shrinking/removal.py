@@ -1,0 +1,76 @@
+"""The removal of chosen units: a growing penalty moves them to zero while the others learn to do without them."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from poise.callbacks import PenalizedCallback
+from poise.diagnostics.force_balance import build_penalized, current_weights
+from poise.optimizer.penalized import PenalizedOptimizer
+from poise.shrinking.training import Trainer
+from poise.shrinking.unit_sets import NAME, RemovableUnits
+
+CHECKS = 24
+"""How many times the share of zeros is compared with the plan."""
+GROWTH = 1.5
+"""The factor of the strength where too few units are zero."""
+SMALLEST_FACTOR = 1e-3
+"""The smallest factor of a unit, relative to the median, for units whose gradient is nearly zero."""
+
+
+class GrowingStrength(PenalizedCallback):
+    """Raises the strength of the rule until all of its groups are zero, at a constant number of groups per batch.
+
+    Args:
+        batches: Batches of the training.
+    """
+
+    def __init__(self, batches: int) -> None:
+        super().__init__()
+        self._every = max(batches // CHECKS, 1)
+        self._batches = batches
+        self._count = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        build_penalized(self.model, self.optimizer)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._count += 1
+        if self._count % self._every == 0 and self._share_of_zeros() < self._count / self._batches:
+            self.penalized.strength[NAME] *= GROWTH
+
+    def _share_of_zeros(self) -> float:
+        optimizer = self.penalized
+        weights = current_weights(optimizer)
+        (target,) = optimizer.targets
+        ((_, penalty),) = target.penalties
+        return float(np.mean(ops.convert_to_numpy(penalty.sizes(weights[target.index])) == 0))
+
+
+def remove_units(
+    units: RemovableUnits, chosen: np.ndarray, gradient_norms: np.ndarray, trainer: Trainer, epochs: int
+) -> keras.Model:
+    """Train with a group penalty of the chosen units that grows until they are zero, and return the model without them.
+
+    The factor of each unit is the norm of its gradient, and the strength starts at 1: where the penalty and the
+    prediction loss are about in balance. The other units are not penalized. What is not zero at the end is removed all
+    the same.
+
+    Args:
+        units: Units of the model, which is trained.
+        chosen: (sets,) the sets to remove.
+        gradient_norms: (sets,) norm of the gradient of each set.
+        trainer: Trains the model.
+        epochs: Epochs of the training; 0 removes the units at once.
+
+    References:
+        Wang et al. 2021, "Neural pruning via growing regularization".
+    """
+    if epochs:
+        floor = SMALLEST_FACTOR * np.median(gradient_norms[units.is_removable])
+        rule = units.make_rule(chosen, np.maximum(gradient_norms, floor or 1.0))
+        optimizer = PenalizedOptimizer(trainer.make_optimizer(epochs), rule)
+        trainer.fit(units.model, optimizer, epochs, [GrowingStrength(epochs * trainer.training.batches)])
+    return units.remove(chosen)
