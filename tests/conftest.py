@@ -30,7 +30,7 @@ JAX_ONLY = [
     # The lanes, the study and the commands run on JAX, which is a dependency.
     *("study", "cli", "test_estimators_elsewhere.py"),
     # poise.optax requires it.
-    "optax",
+    "optax_training",
     *(
         f"path/test_{name}.py"
         for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "progress", "data")
