@@ -65,6 +65,7 @@ bench: .venv/.dev  ## the ratios that README and docs quote
 	$(BIN)/python benchmarks/step.py --all
 	$(BIN)/python benchmarks/torch_step.py
 	$(BIN)/python benchmarks/torch_prune.py
+	$(BIN)/python benchmarks/shrink.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/truth.py
 	$(BIN)/python benchmarks/study.py

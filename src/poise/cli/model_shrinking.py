@@ -6,16 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from poise._keras_internals import input_structure
 from poise.cli.errors import BadInputError
 from poise.cli.model_compaction import read_model
 from poise.cli.row_files import read_labeled_rows
-from poise.compaction.graph import check_model
+from poise.compaction.graph import check_model, graph_of
 from poise.escaping import escape_controls
 from poise.files import OutputExistsError, check_writable
 from poise.shrinking import ShrinkResult, shrink
@@ -42,13 +44,19 @@ def check_report(path: Path | None, *, overwrite: bool) -> None:
 
 
 def shrink_file(
-    source: Path, data: Path, target: str | None, budget: Mapping[str, float | None], **settings: Any
+    source: Path,
+    data: Path,
+    validation: Path | None,
+    target: str | None,
+    budget: Mapping[str, float | None],
+    **settings: Any,
 ) -> ShrinkResult:
     """Read a compiled model and its training rows, and make the model smaller.
 
     Args:
         source: The file of the model.
         data: The file of the rows; see `read_labeled_rows`.
+        validation: The file of the validation rows; `None` for a part of the training rows.
         target: The column of a table that holds the targets.
         budget: The budgets of `poise.shrink`.
         settings: Other arguments of `poise.shrink`.
@@ -72,12 +80,18 @@ def shrink_file(
             f"{str(source)!r} holds a model that is not compiled. Call model.compile(optimizer, loss, "
             'metrics=["accuracy"]) before you save it.'
         )
-    rows, y = read_labeled_rows(data, model, target)
-    x = dict(zip((symbol.name for symbol in model.inputs), rows.arrays, strict=True))
+    x, y = _read_rows(data, model, target)
+    held_out = None if validation is None else _read_rows(validation, model, target)
     try:
-        return shrink(model, rows.arrays[0] if len(x) == 1 else x, y, **budget, **settings)
+        return shrink(model, x, y, validation_data=held_out, **budget, **settings)
     except (TypeError, ValueError) as error:
         raise BadInputError(_name_options(str(error), [*budget, *settings])) from None
+
+
+def _read_rows(path: Path, model: keras.Model, target: str | None) -> tuple[Any, np.ndarray]:
+    """Return x, in the structure of the inputs, and y."""
+    rows, y = read_labeled_rows(path, model, target)
+    return keras.tree.pack_sequence_as(input_structure(graph_of(model)), rows.arrays), y
 
 
 def write_report(result: ShrinkResult, source: Path, path: Path) -> None:
@@ -89,8 +103,8 @@ def describe_result(result: ShrinkResult) -> Iterator[RenderableType]:
     """Yield the stages with their scores, the units of each layer, and the times."""
     yield Text(escape_controls(result.headline))
     stages = result.stages.drop(columns="chosen")
-    names = [f"{name} *" if chosen else name for name, chosen in
-             zip(stages.pop("stage"), result.stages["chosen"], strict=True)]  # fmt: skip
+    pairs = zip(stages.pop("stage"), result.stages["chosen"], strict=True)
+    names = [f"{name} *" if is_chosen else name for name, is_chosen in pairs]
     yield _table(["network", *stages.columns], [[name, *map(_format, row)] for name, row in
                  zip(names, stages.itertuples(index=False), strict=True)])  # fmt: skip
     layers = result.layers.rename(columns={"why": "all stay because"})

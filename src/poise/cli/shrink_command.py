@@ -53,6 +53,15 @@ def shrink(
         str | None,
         typer.Option(metavar="COLUMN", help="Column of a table that the model predicts.", show_default=False),
     ] = None,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Rows on which networks are scored, which the model should not know. By default 20% of the training "
+            "rows.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="File to write.  [default: MODEL-small.keras]", metavar="FILE", show_default=False),
@@ -77,7 +86,9 @@ def shrink(
     multiple: Annotated[
         int, typer.Option(metavar="N", help="Each layer keeps a multiple of N units, or all of its units.")
     ] = 8,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the validation rows, 20% of the data.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of the trainings and of the choice of validation rows.")
+    ] = 0,
     imports: Import = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the new file.")] = False,
@@ -91,7 +102,7 @@ def shrink(
     \b
     Examples:
       poise shrink model.keras train.npz --flops 0.25
-      poise shrink model.keras train.npz --max-accuracy-drop 0.005
+      poise shrink model.keras train.npz --max-accuracy-drop 0.005 --validation test.npz
       poise shrink model.keras train.csv --target price --parameters 0.5
     """
     small = out or model.parent / f"{model.stem}-small.keras"
@@ -108,6 +119,7 @@ def shrink(
         result = shrink_file(
             model,
             data,
+            validation,
             target,
             budget={
                 "flops": flops,

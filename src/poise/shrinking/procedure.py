@@ -67,8 +67,8 @@ def shrink(
             as this allows. The model needs an accuracy among its metrics.
         max_loss_increase: Budget: largest increase of the validation loss relative to that of `model`, such as 0.05.
         sample_weight: Weights of the rows, if `x` holds arrays. Default: None.
-        validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset, on which networks are scored. Default: None,
-            which takes a random 20% of the rows.
+        validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset, on which networks are scored. `model` should
+            not have been trained on these rows. Default: None, which takes a random 20% of the rows in `x`.
         batch_size: Rows per step, if `x` holds arrays. Default: 32.
         epochs_per_stage: Epochs of each stage. The first half trains under the penalty, and the second half without it.
             Default: 6.

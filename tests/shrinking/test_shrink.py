@@ -1,0 +1,220 @@
+"""poise.shrink from a trained model to a smaller one."""
+
+import re
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from keras import layers
+from sklearn.datasets import load_digits
+
+import poise
+from poise.shrinking.report import render_report
+
+QUICK = {"epochs_per_stage": 2, "fine_tuning_epochs": 2, "batch_size": 64}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).astype("float32")
+    return x[:1300], y[:1300], x[1300:], y[1300:]
+
+
+@pytest.fixture(scope="module")
+def classifier(digits) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    hidden = [layers.Dense(64, activation="relu", name=name) for name in ("first", "second")]
+    model = keras.Sequential([keras.Input((64,)), *hidden, layers.Dense(10, name="head")], name="digits")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.003), loss, metrics=["accuracy"])
+    model.fit(digits[0], digits[1], epochs=15, batch_size=64, verbose=0)
+    return model
+
+
+@pytest.fixture(scope="module")
+def result(classifier, digits) -> poise.ShrinkResult:
+    keras.utils.set_random_seed(0)
+    return poise.shrink(classifier, *digits[:2], flops=0.25, validation_data=digits[2:], **QUICK)
+
+
+def test_the_budget_is_met_with_nearly_the_same_accuracy(result, classifier, digits) -> None:
+    sizes = poise.compare_models(classifier, result.model)
+    assert 4 <= sizes.loc["FLOPs per sample", "ratio"] < 6
+    before = classifier.evaluate(*digits[2:], verbose=0, return_dict=True)["accuracy"]
+    after = result.model.evaluate(*digits[2:], verbose=0, return_dict=True)["accuracy"]
+    assert after > before - 0.02
+    assert result.chosen["accuracy"] == pytest.approx(after)
+    assert result.original["accuracy"] == pytest.approx(before)
+
+
+def test_the_tables_describe_the_networks(result, classifier) -> None:
+    pd.testing.assert_frame_equal(
+        result.sizes.drop("file size"), poise.compare_models(classifier, result.model).drop("file size")
+    )
+    widths = [layer.units for layer in result.model.layers]
+    assert all(width % 8 == 0 for width in widths[:2])
+    assert result.layers.to_dict("list") == {
+        "layer": ["first", "second", "head"], "before": [64, 64, 10], "after": widths,
+        "why": ["", "", "an output of the model"],
+    }  # fmt: skip
+    stages = result.stages
+    assert stages["stage"].tolist() == ["original", "stage 1", "stage 2", "stage 3", "fine-tuned"]
+    assert stages["epochs"].tolist() == [0, 2, 4, 6, 8]
+    assert stages["chosen"].tolist() == [False] * 4 + [True]
+    assert stages["FLOPs"].is_monotonic_decreasing
+    assert stages["parameters"].iloc[[0, -1]].tolist() == [classifier.count_params(), result.model.count_params()]
+    assert (result.latency[["before", "after", "ratio"]] > 0).all(axis=None)
+    assert result.latency.index.tolist() == [1, 256]
+    assert result.budget == "at most 0.25 of the FLOPs"
+
+
+def test_a_result_shows_itself(result) -> None:
+    assert repr(result).startswith(result.headline)
+    assert "fine-tuned *" in repr(result)
+    assert result.headline in result._repr_html_()
+    figure = result.plot()
+    assert list(figure.data[0].x) == result.stages["FLOPs"].tolist()
+    page = render_report(result, "digits & <co>")
+    assert "digits &amp; &lt;co&gt;: a smaller network" in page
+    assert result.headline in page
+
+
+def test_the_original_model_stays_as_it_was(classifier, digits) -> None:
+    weights, optimizer = classifier.get_weights(), classifier.optimizer
+    poise.shrink(classifier, *digits[:2], parameters=0.7, **{**QUICK, "fine_tuning_epochs": 0})
+    assert classifier.optimizer is optimizer
+    for weight, before in zip(classifier.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(weight, before)
+
+
+def test_the_smaller_model_needs_no_poise(result, digits, tmp_path) -> None:
+    result.model.save(tmp_path / "small.keras")
+    loaded = keras.saving.load_model(tmp_path / "small.keras")
+    assert isinstance(loaded.optimizer, keras.optimizers.Adam)
+    np.testing.assert_allclose(
+        loaded.predict(digits[2], verbose=0), result.model.predict(digits[2], verbose=0), rtol=1e-5, atol=1e-5
+    )
+    assert "poise" not in (tmp_path / "small.keras").read_bytes().decode("latin-1")
+
+
+def test_the_smallest_network_within_an_accuracy_drop(classifier, digits) -> None:
+    result = poise.shrink(classifier, *digits[:2], max_accuracy_drop=0.02, validation_data=digits[2:], **QUICK)
+    assert result.chosen["accuracy"] >= result.original["accuracy"] - 0.02 - 1e-6
+    assert result.chosen["FLOPs"] < 0.6 * result.original["FLOPs"]
+    within = result.stages[result.stages["accuracy"] >= result.original["accuracy"] - 0.02 - 1e-6]
+    assert result.chosen["FLOPs"] == within["FLOPs"].min()
+    scores = result.model.evaluate(*digits[2:], verbose=0, return_dict=True)
+    assert scores["accuracy"] == pytest.approx(result.chosen["accuracy"])
+
+
+def test_an_impossible_accuracy_returns_the_original_network(classifier, digits) -> None:
+    x = digits[2]
+    result = poise.shrink(
+        classifier,
+        *digits[:2],
+        max_loss_increase=0.0,
+        validation_data=(x, classifier.predict(x, verbose=0).argmax(axis=1)),
+        epochs_per_stage=1,
+        fine_tuning_epochs=0,
+        learning_rate=0.5,
+    )
+    assert result.chosen["stage"] == "original"
+    assert result.model.count_params() == classifier.count_params()
+
+
+@pytest.mark.backends("jax", "tensorflow", "torch")
+def test_datasets_several_inputs_and_regression() -> None:
+    x = {"a": np.random.default_rng(0).normal(size=(128, 4)), "b": np.random.default_rng(1).normal(size=(128, 3))}
+    x = {name: array.astype("float32") for name, array in x.items()}
+    y = x["a"][:, :1] * x["b"][:, :1]
+    inputs = {name: keras.Input(array.shape[1:], name=name) for name, array in x.items()}
+    hidden = layers.Dense(32, activation="relu")(layers.Concatenate()([*inputs.values()]))
+    model = keras.Model(inputs, layers.Dense(1)(layers.Dropout(0.1)(hidden)))
+    model.compile("rmsprop", "mse")
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, number):
+            rows = slice(32 * number, 32 * (number + 1))
+            return {name: array[rows] for name, array in x.items()}, y[rows]
+
+    result = poise.shrink(
+        model, Batches(), parameters=0.6, validation_data=(x, y), epochs_per_stage=2, fine_tuning_epochs=1
+    )
+
+    assert result.model.count_params() <= 0.6 * model.count_params()
+    assert result.accuracy == "loss"
+    assert isinstance(result.model.optimizer, keras.optimizers.RMSprop)
+    assert result.model.predict(x, verbose=0).shape == (128, 1)
+
+
+def test_weights_of_rows_count(digits) -> None:
+    """Rows of weight zero change nothing: their targets may be anything."""
+    x, y = digits[0][:200], (digits[1][:200] > 4).astype("float32")
+    outcomes = []
+    for noise in (0.0, 100.0):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((64,)), layers.Dense(16, activation="relu"), layers.Dense(1)])
+        model.compile("adam", "mse", weighted_metrics=["mae"])
+        weight = np.arange(200) < 150
+        data = (np.where(weight, y, noise), weight.astype("float32"))
+        result = poise.shrink(
+            model,
+            x,
+            data[0],
+            sample_weight=data[1],
+            validation_data=(x, *data),
+            parameters=0.6,
+            epochs_per_stage=2,
+            fine_tuning_epochs=1,
+            batch_size=200,
+        )
+        outcomes.append(result.stages[["loss", "mae"]].to_numpy(float))
+    np.testing.assert_allclose(*outcomes, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "Pass one of flops, parameters, max_accuracy_drop, max_loss_increase, such as flops=0.25, got none."),
+        ({"flops": 0.5, "parameters": 0.5}, "got flops and parameters."),
+        ({"flops": 1.5}, "flops must be a share between 0 and 1 (exclusive), such as flops=0.25, got 1.5."),
+        ({"max_accuracy_drop": -1}, "max_accuracy_drop must be a finite number >= 0, such as 0.005, got -1.0."),
+        ({"flops": 0.5, "multiple": 0}, "multiple must be an int >= 1, got 0."),
+        ({"flops": 0.5, "batch_size": 0}, "batch_size must be an int >= 1, got 0."),
+        ({"flops": 0.5, "epochs_per_stage": 1.5}, "epochs_per_stage must be an int >= 0, got 1.5."),
+        ({"flops": 0.5, "y": None}, "y is None. Pass the targets of the rows in x."),
+        ({"flops": 0.5, "y": np.zeros(3)}, "x, y and sample_weight must have the same number of rows, got [3, 40]."),
+        ({"flops": 0.01}, "flops=0.01 cannot be reached: 0.12 of the FLOPs remain if every layer keeps its smallest width with multiple=8. Pass a larger share or a smaller multiple."),
+        ({"max_accuracy_drop": 0.1}, "max_accuracy_drop needs an accuracy, and the model has only loss."),
+    ],
+    ids=["none", "two", "share", "drop", "multiple", "batch", "epochs", "no-y", "rows", "unreachable", "accuracy"],
+)  # fmt: skip
+def test_bad_arguments_have_one_clear_error(arguments, message) -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(64, activation="relu"), layers.Dense(1)])
+    model.compile("adam", "mse")
+    settings = {"y": np.zeros((40, 1)), **arguments}
+    with pytest.raises(ValueError, match=re.escape(message)):
+        poise.shrink(model, np.zeros((40, 4)), settings.pop("y"), **settings)
+
+
+def test_bad_models_and_datasets_have_one_clear_error() -> None:
+    x, y = np.zeros((40, 4)), np.zeros((40, 1))
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(64), layers.Dense(1)], name="net")
+    with pytest.raises(ValueError, match="The model 'net' is not compiled with a loss"):
+        poise.shrink(model, x, y, flops=0.5)
+    model.compile("adam", "mse")
+    with pytest.raises(ValueError, match="validation_data is needed if x is a dataset"):
+        poise.shrink(model, [(x, y)], flops=0.5)
+    with pytest.raises(TypeError, match="can be iterated more than once, got generator"):
+        poise.shrink(model, (pair for pair in [(x, y)]), validation_data=(x, y), flops=0.5)
+    with pytest.raises(TypeError, match="flops must be a number, got 'small'"):
+        poise.shrink(model, x, y, flops="small")  # type: ignore[arg-type]
+    single = keras.Sequential([keras.Input((4,)), layers.Dense(1)], name="single")
+    single.compile("adam", "mse")
+    with pytest.raises(ValueError, match="No unit of the model 'single' can be removed"):
+        poise.shrink(single, x, y, flops=0.5)
