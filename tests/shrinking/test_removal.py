@@ -36,7 +36,9 @@ def test_chosen_units_become_exactly_zero_and_the_others_stay() -> None:
         def on_train_batch_end(self, batch, logs=None):
             strengths.append(self.model.optimizer.strength[rule.name])
 
-    trainer.fit(model, PenalizedOptimizer(trainer.make_optimizer(6), rule), 6, [GrowingStrength(48), Record()])
+    trainer.fit(
+        model, PenalizedOptimizer(trainer.make_optimizer(6), rule), 6, [GrowingStrength(units, chosen, 48), Record()]
+    )
 
     kernel, bias, reading = (np.array(weight) for weight in model.get_weights()[:3])
     assert (kernel[:, :12] == 0).all()

@@ -15,9 +15,23 @@ from poise.shrinking.report import render_report
 QUICK = {"epochs_per_stage": 2, "fine_tuning_epochs": 2, "batch_size": 64}
 
 
+class Batches(keras.utils.PyDataset):
+    """Four batches of 32 rows."""
+
+    def __init__(self, x, y) -> None:
+        super().__init__()
+        self._data = (x, y)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index):
+        return keras.tree.map_structure(lambda leaf: leaf[32 * index : 32 * (index + 1)], self._data)
+
+
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    x, y = load_digits(return_X_y=True)
+    x, y = map(np.asarray, load_digits(return_X_y=True))
     x = (x / 16).astype("float32")
     return x[:1300], y[:1300], x[1300:], y[1300:]
 
@@ -36,12 +50,12 @@ def classifier(digits) -> keras.Model:
 @pytest.fixture(scope="module")
 def result(classifier, digits) -> poise.ShrinkResult:
     keras.utils.set_random_seed(0)
-    return poise.shrink(classifier, *digits[:2], flops=0.25, validation_data=digits[2:], **QUICK)
+    return poise.shrink(classifier, *digits[:2], flops=0.4, validation_data=digits[2:], **QUICK)
 
 
 def test_the_budget_is_met_with_nearly_the_same_accuracy(result, classifier, digits) -> None:
-    sizes = poise.compare_models(classifier, result.model)
-    assert 4 <= sizes.loc["FLOPs per sample", "ratio"] < 6
+    ratios = poise.compare_models(classifier, result.model)["ratio"].astype(float)
+    assert 2.5 <= ratios["FLOPs per sample"] < 4
     before = classifier.evaluate(*digits[2:], verbose=0, return_dict=True)["accuracy"]
     after = result.model.evaluate(*digits[2:], verbose=0, return_dict=True)["accuracy"]
     assert after > before - 0.02
@@ -60,14 +74,14 @@ def test_the_tables_describe_the_networks(result, classifier) -> None:
         "why": ["", "", "an output of the model"],
     }  # fmt: skip
     stages = result.stages
-    assert stages["stage"].tolist() == ["original", "stage 1", "stage 2", "stage 3", "fine-tuned"]
-    assert stages["epochs"].tolist() == [0, 2, 4, 6, 8]
-    assert stages["chosen"].tolist() == [False] * 4 + [True]
+    assert stages["stage"].tolist() == ["original", "stage 1", "stage 2", "fine-tuned"]
+    assert stages["epochs"].tolist() == [0, 2, 4, 6]
+    assert stages["chosen"].tolist() == [False] * 3 + [True]
     assert stages["FLOPs"].is_monotonic_decreasing
     assert stages["parameters"].iloc[[0, -1]].tolist() == [classifier.count_params(), result.model.count_params()]
     assert (result.latency[["before", "after", "ratio"]] > 0).all(axis=None)
     assert result.latency.index.tolist() == [1, 256]
-    assert result.budget == "at most 0.25 of the FLOPs"
+    assert result.budget == "at most 0.4 of the FLOPs"
 
 
 def test_a_result_shows_itself(result) -> None:
@@ -134,16 +148,8 @@ def test_datasets_several_inputs_and_regression() -> None:
     model = keras.Model(inputs, layers.Dense(1)(layers.Dropout(0.1)(hidden)))
     model.compile("rmsprop", "mse")
 
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 4
-
-        def __getitem__(self, number):
-            rows = slice(32 * number, 32 * (number + 1))
-            return {name: array[rows] for name, array in x.items()}, y[rows]
-
     result = poise.shrink(
-        model, Batches(), parameters=0.6, validation_data=(x, y), epochs_per_stage=2, fine_tuning_epochs=1
+        model, Batches(x, y), parameters=0.6, validation_data=(x, y), epochs_per_stage=2, fine_tuning_epochs=1
     )
 
     assert result.model.count_params() <= 0.6 * model.count_params()
@@ -209,7 +215,7 @@ def test_bad_models_and_datasets_have_one_clear_error() -> None:
         poise.shrink(model, x, y, flops=0.5)
     model.compile("adam", "mse")
     with pytest.raises(ValueError, match="validation_data is needed if x is a dataset"):
-        poise.shrink(model, [(x, y)], flops=0.5)
+        poise.shrink(model, Batches(x, y), flops=0.5)
     with pytest.raises(TypeError, match="can be iterated more than once, got generator"):
         poise.shrink(model, (pair for pair in [(x, y)]), validation_data=(x, y), flops=0.5)
     with pytest.raises(TypeError, match="flops must be a number, got 'small'"):

@@ -159,7 +159,7 @@ def test_measuring_gradients_keeps_moving_statistics() -> None:
 
 def test_a_unit_that_no_row_activates_has_no_importance() -> None:
     model = dense(4)
-    model.layers[0].set_weights([model.layers[0].get_weights()[0], [9.0, 9.0, -1e3, 9.0]])
+    model.layers[0].set_weights([model.layers[0].get_weights()[0], np.array([9.0, 9.0, -1e3, 9.0])])
     x = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
     units = RemovableUnits(model)
     importance = rate_units(units, measure_gradients(model, trainer_of(model, x, np.zeros((16, 2)), 4)))

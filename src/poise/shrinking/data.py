@@ -9,6 +9,38 @@ import numpy as np
 from keras import tree
 
 VALIDATION_SHARE = 0.2
+LARGEST_BATCH = 2048
+"""Validation rows that are scored in one batch."""
+
+
+class FullBatches(keras.utils.PyDataset):
+    """Batches of one size in a new random order in every epoch, which leaves out the rows that are left over.
+
+    A smaller last batch would double the time of compilation on JAX, for each of the many networks.
+
+    Args:
+        structure: `(x, y)` or `(x, y, sample_weight)`, arrays or structures of arrays.
+        batch_size: Largest number of rows of a batch.
+        seed: Seed of the order.
+    """
+
+    def __init__(self, structure: tuple[Any, ...], batch_size: int, seed: int) -> None:
+        super().__init__()
+        self._structure = structure
+        self._rows = len(tree.flatten(structure)[0])
+        self._batch_size = min(batch_size, self._rows)
+        self._random = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return self._rows // self._batch_size
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        rows = self._order[index * self._batch_size : (index + 1) * self._batch_size]
+        return tree.map_structure(lambda leaf: leaf[rows], self._structure)
+
+    def on_epoch_end(self) -> None:
+        self._order = self._random.permutation(self._rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +79,20 @@ def read_rows(
     counts = sorted({len(leaf) for leaf in tree.flatten(structure)})
     if len(counts) > 1:
         raise ValueError(f"x, y and sample_weight must have the same number of rows, got {counts}.")
+    structure = tree.map_structure(_to_array, structure)
     if validation_data is not None:
-        return _arrays(structure, batch_size), _read_validation(validation_data, batch_size)
+        return _batched(FullBatches(structure, batch_size, seed)), _read_validation(validation_data, batch_size)
     order = np.random.default_rng(seed).permutation(counts[0])
     size = round(VALIDATION_SHARE * counts[0])
     if not 0 < size < counts[0]:
         raise ValueError(f"x has {counts[0]} rows, too few to set 20% of them aside. Pass validation_data.")
-    parts = [tree.map_structure(lambda leaf, rows=rows: _take(leaf, rows), structure) for rows in
-             (order[size:], order[:size])]  # fmt: skip
-    return _arrays(parts[0], batch_size), _arrays(parts[1], batch_size)
+    training = tree.map_structure(lambda leaf: leaf[order[size:]], structure)
+    validation = tree.map_structure(lambda leaf: leaf[order[:size]], structure)
+    return _batched(FullBatches(training, batch_size, seed)), _arrays(validation, batch_size)
 
 
-def _take(leaf: Any, rows: np.ndarray) -> np.ndarray:
-    return (keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else np.asarray(leaf))[rows]
+def _to_array(leaf: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(leaf) if keras.ops.is_tensor(leaf) else np.asarray(leaf)
 
 
 def _are_arrays(x: Any) -> bool:
@@ -76,7 +109,8 @@ def _read_validation(data: Any, batch_size: int) -> Rows:
 def _arrays(structure: tuple[Any, ...], batch_size: int) -> Rows:
     rows = len(tree.flatten(structure)[0])
     arguments = dict(zip(("x", "y", "sample_weight"), structure, strict=False))
-    return Rows({**arguments, "batch_size": batch_size}, -(-rows // batch_size))
+    size = rows if rows <= LARGEST_BATCH else batch_size
+    return Rows({**arguments, "batch_size": size}, -(-rows // size))
 
 
 def _batched(data: Any) -> Rows:

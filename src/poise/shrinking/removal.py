@@ -4,10 +4,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from poise.callbacks import PenalizedCallback
-from poise.diagnostics.force_balance import build_penalized, current_weights
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.shrinking.training import Trainer
 from poise.shrinking.unit_sets import NAME, RemovableUnits
@@ -21,32 +19,27 @@ SMALLEST_FACTOR = 1e-3
 
 
 class GrowingStrength(PenalizedCallback):
-    """Raises the strength of the rule until all of its groups are zero, at a constant number of groups per batch.
+    """Raises the strength of the rule until all chosen units are zero, at a constant number of units per batch.
 
     Args:
+        units: Units of the model that is trained.
+        chosen: (sets,) the sets that the rule penalizes.
         batches: Batches of the training.
     """
 
-    def __init__(self, batches: int) -> None:
+    def __init__(self, units: RemovableUnits, chosen: np.ndarray, batches: int) -> None:
         super().__init__()
+        self._units, self._chosen, self._batches = units, chosen, batches
         self._every = max(batches // CHECKS, 1)
-        self._batches = batches
         self._count = 0
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        build_penalized(self.model, self.optimizer)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._count += 1
-        if self._count % self._every == 0 and self._share_of_zeros() < self._count / self._batches:
-            self.penalized.strength[NAME] *= GROWTH
-
-    def _share_of_zeros(self) -> float:
-        optimizer = self.penalized
-        weights = current_weights(optimizer)
-        (target,) = optimizer.targets
-        ((_, penalty),) = target.penalties
-        return float(np.mean(ops.convert_to_numpy(penalty.sizes(weights[target.index])) == 0))
+        if self._count % self._every:
+            return
+        strength = self.penalized.strength  # this also makes Keras on JAX write the weights back to the model
+        if self._units.share_of_zeros(self._chosen) < self._count / self._batches:
+            strength[NAME] *= GROWTH
 
 
 def remove_units(
@@ -72,5 +65,6 @@ def remove_units(
         floor = SMALLEST_FACTOR * np.median(gradient_norms[units.is_removable])
         rule = units.make_rule(chosen, np.maximum(gradient_norms, floor or 1.0))
         optimizer = PenalizedOptimizer(trainer.make_optimizer(epochs), rule)
-        trainer.fit(units.model, optimizer, epochs, [GrowingStrength(epochs * trainer.training.batches)])
+        batches = epochs * trainer.training.batches
+        trainer.fit(units.model, optimizer, epochs, [GrowingStrength(units, chosen, batches)])
     return units.remove(chosen)

@@ -12,6 +12,7 @@ from poise.compaction.analysis import UnitAnalysis
 from poise.compaction.handlers import WeightPart
 from poise.compaction.unit_groups import find_weight_groups, number_groups
 from poise.penalties import JointGroupLasso
+from poise.rules.members import names_of_members
 from poise.rules.rule import Rule
 
 NAME = "removed_units"
@@ -85,6 +86,17 @@ class RemovableUnits:
         sets = np.flatnonzero(chosen)
         members = number_groups(self._groups, sets)
         return Rule([*members], JointGroupLasso(1.0, members, factors[sets]), name=NAME)
+
+    def share_of_zeros(self, chosen: np.ndarray) -> float:
+        """Return the share of the chosen sets of which all weights that `make_rule` penalizes are zero."""
+        paths = names_of_members(self.model.trainable_variables)
+        variables = dict(zip(paths, self.model.trainable_variables, strict=True))
+        is_zero = chosen.copy()
+        for path, (_, axis, sets) in self._groups.items():
+            value = keras.ops.convert_to_numpy(variables[path])
+            others = tuple(other for other in range(value.ndim) if other != axis)
+            is_zero[sets[(value != 0).any(axis=others) & (sets >= 0)]] = False
+        return float(is_zero.sum() / chosen.sum())
 
     def remove(self, chosen: np.ndarray) -> keras.Model:
         """Return a smaller model without the chosen sets, (sets,), as if their weights were zero.
