@@ -43,6 +43,8 @@ class Penalty(keras.regularizers.Regularizer):
         metric: The steps that `prox` accepts: `"diagonal"` (a scalar or one step per entry), `"scalar"`, or None for a
             penalty without a known proximal operator.
         has_force: Whether the gradient of R has an effect (the gradient of L0 is zero wherever it exists).
+        is_constraint: Whether R is 0 on a set and infinite elsewhere (see `poise.penalties.constraints`).
+        uses_strength: Whether R depends on the strength.
         members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
             variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.
         sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
@@ -55,6 +57,8 @@ class Penalty(keras.regularizers.Regularizer):
     smooth: bool = False
     metric: Literal["diagonal", "scalar"] | None = "diagonal"
     has_force: bool = True
+    is_constraint: bool = False
+    uses_strength: bool = True
     members: dict[str, Any] | None = None
     sides: Sides | None = None
 

@@ -17,7 +17,7 @@ from poise.optimizer.targets import Target
 from poise.penalties import Anchored, GroupLasso, Penalty, SparseGroupLasso
 from poise.penalties.axes import Axes, Sides
 from poise.penalties.base import Separable
-from poise.penalties.groups import fixed_newton_steps
+from poise.penalties.loops import fixed_steps
 from poise.torch.metrics import StepSize
 from poise.torch.tensors import on_device
 
@@ -114,11 +114,11 @@ class ProximalSteps:
                 part.w.copy_(after)
 
     def _program(self, job: Job, inputs: Sequence[Any]) -> Program:
-        """Return the function that computes the weights, and for group penalties whether they need more iterations."""
+        """Return the function that computes the weights, and for iterative penalties whether they need more steps."""
         if job.form not in self._programs:
 
             def compute(*inputs: Any) -> tuple[Tensor, Tensor | None]:
-                with fixed_newton_steps() as unfinished:
+                with fixed_steps() as unfinished:
                     return job.compute(*inputs), unfinished[0] if unfinished else None
 
             self._programs[job.form] = _record(compute, inputs)
