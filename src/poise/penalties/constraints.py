@@ -30,16 +30,18 @@ class Constraint(Penalty):
 
     has_force = False
     is_constraint = True
-    uses_strength = False
+    strength_argument = None
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, strength: Any = 1.0) -> None:
+        super().__init__(strength)
 
-    def __call__(self, w: Any) -> Any:
-        raise ValueError(
-            f"{type(self).__name__} is a constraint, which cannot act as a regularizer of the loss: its gradient is "
-            "zero. Use it in poise.PenalizedOptimizer."
-        )
+    def check_strength(self, strength: Any) -> Any:
+        """Return 1.0: there is no other strength."""
+        if strength != 1.0:
+            raise ValueError(
+                f"{self!r} is a constraint, which has no strength. Remove the rule to lift the constraint."
+            )
+        return 1.0
 
     def get_config(self) -> dict[str, Any]:
         return {}
@@ -121,6 +123,9 @@ class NonNegative(Bounds):
     """
 
     lower = np.asarray(0.0)
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -147,11 +147,15 @@ class Anchored(Penalty):
             start = np.asarray(start)
             if not np.isfinite(start).all():
                 raise ValueError("start must be finite, got an array with NaN or infinite entries.")
-        super().__init__(penalty.strength, penalty.factors)
         self.penalty = penalty
+        super().__init__(penalty.strength, penalty.factors)
         self.start = start
         self.smooth, self.metric, self.has_force = penalty.smooth, penalty.metric, penalty.has_force
-        self.is_constraint, self.uses_strength = penalty.is_constraint, penalty.uses_strength
+        self.is_constraint, self.is_iterative = penalty.is_constraint, penalty.is_iterative
+        self.strength_argument = penalty.strength_argument
+
+    def check_strength(self, strength: Any) -> Any:
+        return self.penalty.check_strength(strength)
 
     def at(self, start: Any) -> "Anchored":
         """Return the same penalty with another anchor, an array or a variable."""

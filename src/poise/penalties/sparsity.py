@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from poise.penalties.axes import Axes
-from poise.penalties.base import PACKAGE, Schedule, validate_number, validate_strength
+from poise.penalties.base import PACKAGE, Schedule, serialize_strength, validate_number, validate_strength
 from poise.penalties.constraints import Constraint, validate_count
 from poise.penalties.groups import validate_axis, validate_groups
 from poise.penalties.layouts import Layout, axes_of, layout
@@ -48,16 +48,15 @@ class TopK(Constraint):
         [3. 0. 0. 2.]
     """
 
-    uses_strength = True
+    strength_argument = "sparsity"
 
     def __init__(self, sparsity: Any, groups: Any = None, axis: int | str | None = None) -> None:
-        super().__init__()
-        self.strength = self.validate_strength(sparsity)
+        super().__init__(sparsity)
         self.groups, self.axis = (None, axis) if groups is None else validate_groups(groups, axis)
         if groups is None and axis is not None:
             raise ValueError(f"axis must be None without groups, got axis={axis!r}.")
 
-    def validate_strength(self, strength: Any) -> Any:
+    def check_strength(self, strength: Any) -> Any:
         """Return a sparsity as a float or schedule, or raise TypeError or ValueError."""
         if isinstance(strength, Schedule):
             return strength
@@ -72,16 +71,7 @@ class TopK(Constraint):
         return sparsity
 
     def get_config(self) -> dict[str, Any]:
-        sparsity = self.strength
-        if isinstance(sparsity, Schedule):
-            sparsity = keras.optimizers.schedules.serialize(sparsity)
-        return {"sparsity": sparsity, "groups": self.groups, "axis": self.axis}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "TopK":
-        if isinstance(config["sparsity"], dict):
-            config = {**config, "sparsity": keras.optimizers.schedules.deserialize(config["sparsity"])}
-        return cls(**config)
+        return {"sparsity": serialize_strength(self.strength), "groups": self.groups, "axis": self.axis}
 
     def check(self, shape: Sequence[int]) -> None:
         self._layout(shape)

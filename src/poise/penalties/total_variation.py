@@ -36,6 +36,8 @@ class TotalVariation(AlongAxis):
         [1. 1. 7. 7.]
     """
 
+    is_iterative = True
+
     def _value(self, w: Any, strength: Any) -> Any:
         return ops.sum(strength * self._factors(w) * ops.abs(self._differences(w)))
 

@@ -92,8 +92,8 @@ class ProximalSteps:
             strengths: The current strengths, in the order of the rules.
         """
         if self._compiles:
-            self._apply_compiled(jobs, strengths)
-            return
+            self._apply_compiled([job for job in jobs if not job.penalty.is_iterative], strengths)
+            jobs = [job for job in jobs if job.penalty.is_iterative]
         for together in _groups_to_join(jobs):
             if len(together) == 1:
                 self._apply_in_parts(together[0], strengths[together[0].rule])
