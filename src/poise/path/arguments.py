@@ -36,9 +36,9 @@ def check_rules(model: Any, rules: Any) -> list[Rule]:
         strength = rule.penalty.strength
         if rule.penalty.is_constraint and (rule is rules[0] or rule.penalty.strength_argument is not None):
             raise ValueError(
-                f"Rule {rule.name!r} has the constraint {rule.penalty!r}. A path varies the strength of the first rule and "
-                "scales those of the others, which is not possible for a constraint. Put a penalty first, and for "
-                "poise.TopK train once per sparsity."
+                f"Rule {rule.name!r} has the constraint {rule.penalty!r}. A path varies the strength of the first "
+                "rule and scales those of the others, which is not possible for a constraint. Put a penalty first. For "
+                "poise.TopK, train once per sparsity."
             )
         if isinstance(strength, Schedule):
             raise ValueError(

@@ -56,13 +56,17 @@ class TotalVariation(AlongAxis):
     def _critical_strength(self, gradient: Any) -> Any:
         """max |Σ_{j≤i} g_j| / c_i: the flow over each difference that balances the gradient.
 
-        The penalty does not change with the mean along the axis, so the mean of the gradient is left out: this is the
-        smallest strength for which weights that are constant along the axis stay constant.
+        The penalty does not change with the mean along the axis (or the means of parts that factors of 0 separate), so
+        the mean of the gradient is left out: this is the smallest strength for which weights that are constant along
+        the axis stay constant.
         """
-        along = ops.moveaxis(gradient, self.axis, 0)
-        flow = ops.moveaxis(ops.cumsum(along - ops.mean(along, axis=0), axis=0)[:-1], 0, self.axis)
-        needed = ops.where(flow == 0, 0.0, ops.abs(flow) / self._factors(gradient))
-        return ops.max(needed) if needed.shape[self.axis] else ops.zeros((), gradient.dtype)
+        if gradient.shape[self.axis] < 2:
+            return ops.zeros((), gradient.dtype)
+        factors = self._factors(gradient) * ops.ones_like(self._differences(gradient))
+        means = self._denoise(gradient, ops.ones_like(gradient), ops.where(factors > 0, FAR, 0.0))
+        flow = ops.cumsum(ops.moveaxis(gradient - means, self.axis, 0), axis=0)[:-1]
+        flow = ops.abs(ops.moveaxis(flow, 0, self.axis))
+        return ops.max(ops.where(factors > 0, flow / ops.where(factors > 0, factors, 1.0), 0.0))
 
     def _balance(self, w: Any, gradient: Any, strength: Any) -> Any:
         """gradient + the subgradient that brings it closest to zero.
@@ -81,12 +85,8 @@ class TotalVariation(AlongAxis):
         size, largest = ops.max(ops.abs(w)), ops.max(h)
         size, largest = ops.where(size > SMALLEST, size, 1.0), ops.where(largest > SMALLEST, largest, 1.0)
         prices = ops.minimum(prices * (largest / size), FAR)
-        lines = [
-            self._last(x) for x in (w / size, ops.maximum(h / largest, SMALLEST_STEP), self._shifted(prices, False))
-        ]
-        flat_w, flat_h, flat_prices = (ops.reshape(line, (-1,)) for line in lines)
-        u = ops.reshape(fit_chain(flat_w, flat_h, flat_prices[:-1], flat_prices[:-1]), lines[0].shape)
-        return size * ops.moveaxis(u, -1, self.axis)
-
-    def _last(self, x: Any) -> Any:
-        return ops.moveaxis(x, self.axis, -1)
+        chain = [w / size, ops.maximum(h / largest, SMALLEST_STEP), self._shifted(prices, back=False)]
+        lines = ops.moveaxis(w, self.axis, -1).shape
+        w, h, prices = (ops.reshape(ops.moveaxis(x, self.axis, -1), (-1,)) for x in chain)
+        u = fit_chain(w, h, prices[:-1], prices[:-1])
+        return size * ops.moveaxis(ops.reshape(u, lines), -1, self.axis)
