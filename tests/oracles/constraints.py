@@ -99,7 +99,7 @@ def nearest_in_balls(w: Array, step: Array, labels: Array, largest: float) -> Ar
         if np.sum(x * x) <= np.longdouble(largest) ** 2:
             continue
         low, high = np.longdouble(-80), np.longdouble(80)
-        for _ in range(200):
+        for _ in range(130):
             middle = (low + high) / 2
             is_long = np.sum((x / (1 + np.exp(middle) * h)) ** 2) > np.longdouble(largest) ** 2
             low, high = (middle, high) if is_long else (low, middle)
@@ -131,7 +131,7 @@ def nearest_in_simplices(w: Array, step: Array, labels: Array, radius: float) ->
     for members in groups_of(labels):
         x, h = w[members].astype(np.longdouble), np.maximum(step[members], 1e-14).astype(np.longdouble)
         low, high = ((x - radius) / h).min() - 1, (x / h).max()
-        for _ in range(300):
+        for _ in range(130):
             middle = (low + high) / 2
             is_large = np.maximum(x - h * middle, 0).sum() > radius
             low, high = (middle, high) if is_large else (low, middle)

@@ -59,6 +59,8 @@ class Case:
     has_critical: bool = True
     constrains: bool = False
     """0 on a set, infinite elsewhere."""
+    ignores_steps: bool = False
+    """Its projection is the one for equal steps."""
     knots: Sequence[float] = (0.0,)
     """Sizes of an entry where the value is not smooth, in units of the strength."""
     entries: Callable[[Array, float], Array] | None = None
@@ -302,6 +304,7 @@ def counted(
         lambda w, h, s: constraints.nearest_with_count(w, *described(w.shape, s)),
         distance,
         convex=False,
+        ignores_steps=True,
         **facts,
     )
 

@@ -91,7 +91,8 @@ def _messages(gains: Any, low: Any, high: Any, reverse: bool = False) -> Any:
         return shift + shift_2, _clip(low + shift_2, low_2, high_2), _clip(high + shift_2, low_2, high_2)
 
     low, high = ops.broadcast_to(low, gains.shape), ops.broadcast_to(high, gains.shape)
-    return _clip(*ops.associative_scan(compose, (gains, low, high), reverse=reverse, axis=1))
+    scanned = ops.associative_scan(compose, (gains, low, high), reverse=reverse, axis=1)
+    return ops.reshape(_clip(*scanned), gains.shape)  # TensorFlow forgets the shape
 
 
 def _clip(x: Any, low: Any, high: Any) -> Any:

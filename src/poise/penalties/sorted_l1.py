@@ -115,7 +115,7 @@ class Slope(Penalty):
         sizes = ops.take(sizes, order)
         is_together = sizes[1:] == sizes[:-1]
         wanted = ops.take(x, order) - strength * self._alphas(w)
-        away = _fit_descending(wanted, ops.where(is_together, ops.cast(FAR, w.dtype), 0.0))
+        away = _fit_descending(wanted, FAR * ops.cast(is_together, w.dtype))
         away = ops.where(sizes > 0, ops.abs(away), ops.maximum(away, 0.0))
         return ops.reshape(_unsort(away, order), w.shape)
 

@@ -63,7 +63,7 @@ class TotalVariation(AlongAxis):
         if gradient.shape[self.axis] < 2:
             return ops.zeros((), gradient.dtype)
         factors = self._factors(gradient) * ops.ones_like(self._differences(gradient))
-        means = self._denoise(gradient, ops.ones_like(gradient), ops.where(factors > 0, FAR, 0.0))
+        means = self._denoise(gradient, ops.ones_like(gradient), FAR * ops.cast(factors > 0, gradient.dtype))
         flow = ops.cumsum(ops.moveaxis(gradient - means, self.axis, 0), axis=0)[:-1]
         flow = ops.abs(ops.moveaxis(flow, 0, self.axis))
         return ops.max(ops.where(factors > 0, flow / ops.where(factors > 0, factors, 1.0), 0.0))
