@@ -99,8 +99,9 @@ class Slope(Penalty):
         sizes = self.sizes(w)
         order = ops.argsort(-sizes)
         wanted = ops.take(sizes, order) - step * strength * self._alphas(w)
-        size = ops.maximum(_fit_descending(wanted, ops.full_like(wanted[1:], FAR)), 0.0)
-        return ops.sign(w) * ops.reshape(_unsort(size, order), w.shape)
+        size = _fit_descending(wanted, ops.full_like(wanted[1:], FAR))
+        size = ops.reshape(_unsort(size, order), w.shape)
+        return ops.where(size > 0, ops.sign(w) * size, 0.0)
 
     def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         """x − its projection onto s∂R(w), for x = −gradient.
