@@ -433,7 +433,7 @@ def _slope() -> list[Case]:
         return 0.5 + 0.25 * np.arange(count)[::-1]
 
     return [
-        row("Slope", partial(values.benjamini_hochberg, q=0.1), ANY_AXES),
+        row("Slope", partial(values.benjamini_hochberg, q=0.1), ((6,), MATRIX)),
         row("Slope-q", partial(values.benjamini_hochberg, q=0.5), q=0.5),
         row("Slope-oscar", oscar, (MATRIX,), alphas=oscar(12)),
         row("Slope-l1", np.ones, (MATRIX,), alphas=np.ones(12)),

@@ -9,7 +9,7 @@ regression.
 
 For a level z, the set {u > z} is the largest set of entries with the lowest cost of a cut (Hochbaum 2001), and the cut
 of a chain is a recursion of messages d_i = clip(d_{i−1} + (w_i − z)/h_i, −rise_i, fall_i) from both ends. Such maps
-compose, so all messages are one associative scan. The chain begins as one segment per line. In every round, each
+compose, so all messages follow in ⌈log₂ n⌉ doublings. The chain begins as one segment per line. In every round, each
 segment is split where the cut at its mean level splits it: the neighbors across a split have a known order, so its
 price is linear, and the segments are separate problems. A segment that is not split is constant at its mean level. The
 result has the precision of the numbers; the number of rounds is about the logarithm of the number of segments.
@@ -35,7 +35,7 @@ ROUNDING = 4.0
 """The rounding errors of a level, in units of the precision of the largest entry of its segment."""
 
 
-def fit_chain(w: Any, h: Any, fall: Any, rise: Any) -> Any:
+def fit_chain(w: Any, h: Any, fall: Any, rise: Any, longest: int) -> Any:
     """Return the minimizer u.
 
     Args:
@@ -43,6 +43,7 @@ def fit_chain(w: Any, h: Any, fall: Any, rise: Any) -> Any:
         h: (n,) their steps > 0, the largest about 1.
         fall: (n − 1,) the price of a fall by 1 from an entry to the next, ≥ 0. Prices of 0 separate independent chains.
         rise: (n − 1,) the price of a rise, ≥ 0.
+        longest: The length of the longest of the independent chains.
     """
     count = w.shape[0]
     if count < 2:
@@ -66,8 +67,8 @@ def fit_chain(w: Any, h: Any, fall: Any, rise: Any) -> Any:
         # What is above the level by more than rounding errors, and what is below it.
         gains = pull * (w - ops.stack([level + margin, level - margin]))
         low, high = ops.where(cut, flow, -rise), ops.where(cut, flow, fall)
-        from_before = _messages(gains[:, :-1], low, high)
-        from_after = _messages(gains[:, 1:], -high, -low, reverse=True)
+        ahead, back = (gains[:, :-1], low, high), (gains[:, 1:], -high, -low)
+        from_before, from_after = _messages(ahead, back, longest)
         gains = gains + _before(from_before) + _after(from_after)
         place = ops.cast(gains[0] > 0, w.dtype) - ops.cast(gains[1] < 0, w.dtype)
         new = ops.where(cut, order, ops.sign(place[:-1] - place[1:]))
@@ -80,19 +81,30 @@ def fit_chain(w: Any, h: Any, fall: Any, rise: Any) -> Any:
     return u
 
 
-def _messages(gains: Any, low: Any, high: Any, reverse: bool = False) -> Any:
-    """Return d_i = clip(d_{i−1} + gain_i, low_i, high_i) along the last axis, from d = 0 before the first one.
+def _messages(ahead: tuple, back: tuple, longest: int) -> tuple[Any, Any]:
+    """Return d_i = clip(d_{i−1} + gain_i, low_i, high_i) from both ends, from d = 0 before the first one.
 
-    The composition of two such maps is clip(x + a₁ + a₂, clip(low₁ + a₂, low₂, high₂), clip(high₁ + a₂, low₂, high₂)).
+    The composition of two such maps is clip(x + a₁ + a₂, clip(low₁ + a₂, low₂, high₂), clip(high₁ + a₂, low₂, high₂)),
+    so that all are composed with those before them by doubling (Hillis and Steele 1986).
     """
+    shape = ahead[0].shape
+    pairs = [
+        (ops.broadcast_to(x, shape), ops.flip(ops.broadcast_to(y, shape), -1)) for x, y in zip(ahead, back, strict=True)
+    ]
+    shift, low, high = (ops.concatenate(pair) for pair in pairs)
+    distance = 1
+    while distance < min(longest, shape[-1]):
+        before_low, before_high = (_delay(x, distance, end) for x, end in ((low, -FAR), (high, FAR)))
+        before_low, before_high = _clip(before_low + shift, low, high), _clip(before_high + shift, low, high)
+        shift, low, high = _delay(shift, distance, 0.0) + shift, before_low, before_high
+        distance *= 2
+    both = _clip(shift, low, high)
+    return both[: shape[0]], ops.flip(both[shape[0] :], -1)
 
-    def compose(first: tuple, second: tuple) -> tuple:
-        (shift, low, high), (shift_2, low_2, high_2) = first, second
-        return shift + shift_2, _clip(low + shift_2, low_2, high_2), _clip(high + shift_2, low_2, high_2)
 
-    low, high = ops.broadcast_to(low, gains.shape), ops.broadcast_to(high, gains.shape)
-    scanned = ops.associative_scan(compose, (gains, low, high), reverse=reverse, axis=1)
-    return ops.reshape(_clip(*scanned), gains.shape)  # TensorFlow forgets the shape
+def _delay(x: Any, distance: int, end: float) -> Any:
+    """Return x_{i−distance} along the last axis, `end` before the first one."""
+    return ops.concatenate([ops.full((*x.shape[:-1], distance), end, x.dtype), x[..., :-distance]], axis=-1)
 
 
 def _clip(x: Any, low: Any, high: Any) -> Any:

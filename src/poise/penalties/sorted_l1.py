@@ -147,7 +147,7 @@ def _fit_descending(wanted: Any, rise: Any) -> Any:
     """The isotonic regression that descends where `rise` is FAR, at any scale."""
     scale = ops.max(ops.abs(wanted))
     scale = ops.where(scale > 0, scale, 1.0)
-    return scale * fit_chain(wanted / scale, ops.ones_like(wanted), ops.zeros_like(rise), rise)
+    return scale * fit_chain(wanted / scale, ops.ones_like(wanted), ops.zeros_like(rise), rise, wanted.shape[0])
 
 
 def _unsort(x: Any, order: Any) -> Any:

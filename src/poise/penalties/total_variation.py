@@ -88,5 +88,5 @@ class TotalVariation(AlongAxis):
         chain = [w / size, ops.maximum(h / largest, SMALLEST_STEP), self._shifted(prices, back=False)]
         lines = ops.moveaxis(w, self.axis, -1).shape
         w, h, prices = (ops.reshape(ops.moveaxis(x, self.axis, -1), (-1,)) for x in chain)
-        u = fit_chain(w, h, prices[:-1], prices[:-1])
+        u = fit_chain(w, h, prices[:-1], prices[:-1], lines[-1])
         return size * ops.moveaxis(ops.reshape(u, lines), -1, self.axis)
