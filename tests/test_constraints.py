@@ -77,7 +77,7 @@ def solve_fused_lasso() -> np.ndarray:
 
 def solve_slope() -> np.ndarray:
     """Proximal gradient steps with the prox of skglm."""
-    peer, w = SLOPE(np.arange(8, 0, -1) / 4.0, 1.0), np.zeros(8)
+    peer, w = SLOPE(np.arange(8, 0, -1) / 4.0), np.zeros(8)
     step = len(X) / (2 * np.linalg.norm(X, 2) ** 2)
     for _ in range(3000):
         w = peer.prox_vec(w - step * 2 / len(X) * X.T @ (X @ w - Y), step)

@@ -195,7 +195,7 @@ def prox_total_variation_of_a_vector() -> Prox:
 
 def prox_slope(alphas: Callable[[int], Array]) -> Prox:
     def prox(w: Array, step: float, strength: float) -> Array:
-        return skglm.SLOPE(alphas(w.size), strength).prox_vec(w.reshape(-1), step).reshape(w.shape)
+        return skglm.SLOPE(strength * alphas(w.size)).prox_vec(w.reshape(-1), step).reshape(w.shape)
 
     return prox
 

@@ -217,7 +217,7 @@ class Penalty(keras.regularizers.Regularizer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         argument = cls.strength_argument
-        if isinstance(config.get(argument), dict):
+        if argument is not None and isinstance(config.get(argument), dict):
             config = {**config, argument: keras.optimizers.schedules.deserialize(config[argument])}
         return cls(**config)
 

@@ -46,19 +46,20 @@ def repeat(take_step: Callable[..., tuple], state: tuple, is_needed: Any, most: 
     """
     is_compiled = keras.backend.backend() == "tensorflow" and not can_be_read(is_needed)
     if is_compiled or is_traced_by_jax(is_needed):
-        *state, _ = ops.while_loop(
+        *after, _ = ops.while_loop(
             lambda *state_and_flag: state_and_flag[-1],
             lambda *state_and_flag: take_step(*state_and_flag[:-1]),
             (*state, is_needed),
             maximum_iterations=most,
         )
-        return tuple(state)
+        return tuple(after)
     # Outside of a program, JAX would compile every loop again.
     can_stop, unfinished = can_be_read(is_needed), _unfinished.get()
     for _ in range(most if unfinished is None else min(most, FIXED_STEPS)):
         if can_stop and not bool(is_needed):
             break
-        *state, is_needed = take_step(*state)
+        *after, is_needed = take_step(*state)
+        state = tuple(after)
     if unfinished is not None:
         unfinished.append(is_needed)
-    return tuple(state)
+    return state
