@@ -168,3 +168,37 @@ def critical_mcp(gamma: float, weights: Any = None) -> Callable[[Array], float]:
 
 def critical_elastic_net(l1: float) -> Callable[[Array], float]:
     return lambda gradient: float(skglm.L1_plus_L2(1.0, 0.5).alpha_max(gradient.reshape(-1))) / l1
+
+
+def prox_box(lower: float, upper: float) -> Prox:
+    return _flat(lambda w, h, s: pyproximal.Box(lower, upper))
+
+
+def prox_balls_of_outputs(largest: float) -> Prox:
+    """Each column in pyproximal's EuclideanBall."""
+
+    def prox(w: Array, step: float, strength: float) -> Array:
+        columns = w.reshape(-1, w.shape[-1])
+        ball = pyproximal.EuclideanBall(np.zeros(len(columns)), largest)
+        return np.stack([ball.prox(column, step) for column in columns.T], axis=1).reshape(w.shape)
+
+    return prox
+
+
+def prox_simplex_of_a_vector(radius: float) -> Prox:
+    return _flat(lambda w, h, s: pyproximal.Simplex(n=w.size, radius=radius, engine="numpy", maxiter=200, ftol=1e-14))
+
+
+def prox_total_variation_of_a_vector() -> Prox:
+    return _flat(lambda w, h, s: pyproximal.TV((w.size,), sigma=s, niter=20_000, rtol=1e-14))
+
+
+def prox_slope(alphas: Callable[[int], Array]) -> Prox:
+    def prox(w: Array, step: float, strength: float) -> Array:
+        return skglm.SLOPE(strength * alphas(w.size)).prox_vec(w.reshape(-1), step).reshape(w.shape)
+
+    return prox
+
+
+def distance_positive() -> Distance:
+    return distance_entrywise(lambda s, w: skglm.PositiveConstraint())

@@ -14,7 +14,7 @@ import numpy as np
 
 import poise
 
-from . import peers, prox, subdifferential, values
+from . import constraints, peers, prox, subdifferential, values
 
 Array = np.ndarray
 Shape = tuple[int, ...]
@@ -57,6 +57,10 @@ class Case:
     pulls_to_one: bool = False
     """A quartic with its minimum not at zero: the weights have a scale of their own."""
     has_critical: bool = True
+    constrains: bool = False
+    """0 on a set, infinite elsewhere."""
+    ignores_steps: bool = False
+    """Its projection is the one for equal steps."""
     knots: Sequence[float] = (0.0,)
     """Sizes of an entry where the value is not smooth, in units of the strength."""
     entries: Callable[[Array, float], Array] | None = None
@@ -66,6 +70,8 @@ class Case:
     start: Array | float = 0.0
     held: Callable[[Shape], Array] = nothing
     free: Callable[[Shape], Array] = nothing
+    balanced: Callable[[Array], Array] = np.asarray
+    """The part of a prediction gradient at zero that some strength balances, of a gradient that is 0 where free."""
     peer_prox: peers.Prox | None = None
     peer_shapes: Sequence[Shape] | None = None
     peer_distance: peers.Distance | None = None
@@ -234,6 +240,204 @@ def smoothness(name: str, axis: int, shapes: Sequence[Shape], weights: Any = Non
         **SMOOTH,
         **facts,
     )
+
+
+def constraint(
+    name: str,
+    make: Callable[[Any], poise.Penalty],
+    is_violated: Callable[[Array, float], Array],
+    nearest: Callable[[Array, Array, float], Array],
+    distance: Callable[[Array, Array, float], Array],
+    shapes: Sequence[Shape] = FEW,
+    **facts: Any,
+) -> Case:
+    """0 where nothing is violated, infinite elsewhere."""
+    return Case(
+        name,
+        make,
+        value=lambda w, s: np.inf if np.any(is_violated(w, s)) else 0.0,
+        distance=distance,
+        prox=lambda w, h, s: (nearest(w, h, s), True),
+        shapes=shapes,
+        **{"has_critical": False, "constrains": True, **facts},
+    )
+
+
+def bounds(name: str, make: Callable[[Any], poise.Penalty], lower: Any, upper: Any, **facts: Any) -> Case:
+    def distance(w: Array, gradient: Array, strength: float) -> Array:
+        """How far the nearest allowed point to w − t·gradient moves, per t."""
+        moved = constraints.nearest_in_bounds(w - 1e-6 * gradient, lower, upper)
+        wrong = constraints.violates_bounds(w, lower, upper)
+        return np.where(wrong, np.inf, np.abs(moved - w) / 1e-6)
+
+    violated, nearest = constraints.violates_bounds, constraints.nearest_in_bounds
+    return constraint(
+        name,
+        make,
+        lambda w, s: violated(w, lower, upper),
+        lambda w, h, s: nearest(w, lower, upper),
+        distance,
+        **facts,
+    )
+
+
+def counted(
+    name: str,
+    make: Callable[[Any], poise.Penalty],
+    described: Callable[[Shape, float], tuple[Array, int]],
+    **facts: Any,
+) -> Case:
+    """`described` gives for a shape and a strength the group of each entry, and how many of a group are kept."""
+
+    def distance(w: Array, gradient: Array, strength: float) -> Array:
+        about = described(w.shape, strength)
+        wrong = constraints.violates_count(w, *about)
+        if wrong.any():
+            whole = np.isin(about[0], about[0][wrong])
+            return np.where(wrong, np.inf, np.where(whole, 0.0, distance(np.where(whole, 0, w), gradient, strength)))
+        return np.where(constraints.free_with_count(w, *about), np.abs(gradient), 0.0)
+
+    return constraint(
+        name,
+        make,
+        lambda w, s: constraints.violates_count(w, *described(w.shape, s)),
+        lambda w, h, s: constraints.nearest_with_count(w, *described(w.shape, s)),
+        distance,
+        convex=False,
+        ignores_steps=True,
+        **facts,
+    )
+
+
+def _bounds() -> list[Case]:
+    column = np.array([[-np.inf], [0.0], [0.25], [-1.0]])
+    ceiling = np.array([0.5, 0.5, np.inf])
+    both = {"peer_prox": peers.prox_box(0.25, 1.5)}
+    return [
+        bounds("NonNegative", lambda s: poise.NonNegative(), 0.0, np.inf, shapes=ANY_AXES,
+               peer_distance=peers.distance_positive(), peer_prox=peers.prox_box(0.0, np.inf)),
+        bounds("Box", lambda s: poise.Box(-0.5, 0.75), -0.5, 0.75, shapes=ANY_AXES),
+        bounds("Box-without-zero", lambda s: poise.Box(0.25, 1.5), 0.25, 1.5, **both),
+        bounds("Box-one-side", lambda s: poise.Box(upper=-0.25), -np.inf, -0.25),
+        bounds("Box-arrays", lambda s: poise.Box(column, ceiling), column, ceiling, shapes=(MATRIX,)),
+        bounds("Box-of-a-point", lambda s: poise.Box(0.5, 0.5), 0.5, 0.5),
+    ]  # fmt: skip
+
+
+def _counts() -> list[Case]:
+    few = ((6,), MATRIX, (2, 2, 3))
+
+    def top(name: str, groups: Any = None, **facts: Any) -> Case:
+        def described(shape: Shape, sparsity: float) -> tuple[Array, int]:
+            size = int(np.prod(shape))
+            return np.zeros(shape, int), size - round(min(sparsity, 1.0) * size)
+
+        return counted(name, lambda s: poise.TopK(s if callable(s) else min(s, 1.0)), described, shapes=few, **facts)
+
+    def n_of_m(name: str, n: int, m: int, axis: Any, position: int, shapes: Sequence[Shape]) -> Case:
+        def described(shape: Shape, strength: float) -> tuple[Array, int]:
+            return constraints.blocks(shape, position if len(shape) > 1 else 0, m), n
+
+        return counted(name, lambda s: poise.NofM(n, m, axis), described, shapes=shapes)
+
+    return [
+        top("TopK"),
+        n_of_m("NofM", 2, 4, "inputs", -2, (MATRIX, (8,), (2, 4, 3))),
+        n_of_m("NofM-1-of-3", 1, 3, "outputs", -1, (MATRIX, (2, 4, 3))),
+        n_of_m("NofM-axis", 1, 2, 0, 0, (MATRIX,)),
+    ]
+
+
+def _units() -> list[Case]:
+    def max_norm(name: str, largest: float, groups: Any, shapes: Sequence[Shape] = FEW, **facts: Any) -> Case:
+        labels = partial(values.group_labels, groups=groups)
+        return constraint(
+            name,
+            lambda s: poise.MaxNorm(largest, groups),
+            lambda w, s: constraints.violates_norm(w, labels(w.shape), largest),
+            lambda w, h, s: constraints.nearest_in_balls(w, h, labels(w.shape), largest),
+            lambda w, g, s: constraints.distance_from_balls(w, g, labels(w.shape), largest),
+            shapes,
+            **facts,
+        )
+
+    def simplex(
+        name: str, radius: float, axis: Any, position: int, shapes: Sequence[Shape] = FEW, **facts: Any
+    ) -> Case:
+        def labels(w: Array) -> Array:
+            place = position if w.ndim > 1 else 0
+            return constraints.blocks(w.shape, place, w.shape[place])
+
+        return constraint(
+            name,
+            lambda s: poise.Simplex(radius, axis),
+            lambda w, s: constraints.violates_simplex(w, labels(w), radius),
+            lambda w, h, s: constraints.nearest_in_simplices(w, h, labels(w), radius),
+            lambda w, g, s: constraints.distance_from_simplices(w, g, labels(w), radius),
+            shapes,
+            **facts,
+        )
+
+    vector = {"peer_prox": peers.prox_simplex_of_a_vector(2.0), "peer_shapes": ((6,),)}
+    return [
+        max_norm("MaxNorm", 1.5, "outputs", ANY_AXES, peer_prox=peers.prox_balls_of_outputs(1.5)),
+        max_norm("MaxNorm-inputs", 0.75, "inputs"),
+        simplex("Simplex", 2.0, "inputs", -2, ANY_AXES, **vector),
+        simplex("Simplex-outputs", 1.0, "outputs", -1),
+        simplex("Simplex-axis", 1.0, 0, 0),
+    ]
+
+
+def _total_variation() -> list[Case]:
+    def row(name: str, axis: int, shapes: Sequence[Shape], weights: Any = None, **facts: Any) -> Case:
+        priced: Any = 1.0 if weights is None else weights
+        return Case(
+            name,
+            make=lambda s: poise.TotalVariation(s, axis, weights),
+            value=partial(values.total_variation, axis=axis, weights=weights),
+            distance=partial(subdifferential.total_variation, axis=axis, weights=priced),
+            prox=lambda w, h, s: (prox.total_variation(w, h, s, axis, weights), True),
+            shapes=shapes,
+            homogeneous=True,
+            balanced=lambda g: g - values.means_of_parts(g, axis, weights),
+            **facts,
+        )
+
+    peer = {"peer_prox": peers.prox_total_variation_of_a_vector(), "peer_shapes": ((6,),)}
+    return [
+        row("TotalVariation", 0, ANY_AXES, **peer),
+        row("TotalVariation-last-axis", -1, FEW),
+        row("TotalVariation-weights", 0, (MATRIX,), np.where(BROKEN == 0, 0.25, BROKEN)),
+        row("TotalVariation-free", 0, (MATRIX,), BROKEN),
+    ]
+
+
+def _slope() -> list[Case]:
+    def row(name: str, alphas_of: Callable[[int], Array], shapes: Sequence[Shape] = FEW, **parameters: Any) -> Case:
+        def alphas(w: Array) -> Array:
+            return alphas_of(w.size)
+
+        return Case(
+            name,
+            make=lambda s: poise.Slope(s, **parameters),
+            value=lambda w, s: values.slope(w, s, alphas(w)),
+            distance=lambda w, g, s: subdifferential.slope(w, g, s, alphas(w)),
+            prox=lambda w, h, s: (prox.slope(w, h, s, alphas(w)), True),
+            shapes=shapes,
+            metric="scalar",
+            homogeneous=True,
+            peer_prox=peers.prox_slope(alphas_of),
+        )
+
+    def oscar(count: int) -> Array:
+        return 0.5 + 0.25 * np.arange(count)[::-1]
+
+    return [
+        row("Slope", partial(values.benjamini_hochberg, q=0.1), ((6,), MATRIX)),
+        row("Slope-q", partial(values.benjamini_hochberg, q=0.5), q=0.5),
+        row("Slope-oscar", oscar, (MATRIX,), alphas=oscar(12)),
+        row("Slope-l1", np.ones, (MATRIX,), alphas=np.ones(12)),
+    ]
 
 
 def _l1() -> list[Case]:
@@ -447,6 +651,11 @@ CASES: list[Case] = [
     *_joint_group_lasso(),
     *_matrices(),
     *_shapes(),
+    *_total_variation(),
+    *_slope(),
+    *_bounds(),
+    *_counts(),
+    *_units(),
 ]
 WITH_PROX = [case for case in CASES if case.prox is not None]
 CONVEX = [case for case in WITH_PROX if case.convex]

@@ -6,10 +6,12 @@ nothing with the library's (bisection, a dense linear system).
 All take w and step (an array of w's shape; 0 leaves the entry as it is) in float64.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from . import values
 
@@ -132,3 +134,39 @@ def spectral(entries: Entries, w: Array, step: Array, strength: float) -> Array:
     left, singular, right = np.linalg.svd(w.reshape(-1, w.shape[-1]), full_matrices=False)
     moved, _ = separable(entries, singular, np.broadcast_to(step.reshape(-1)[0], singular.shape), strength, reach=1.0)
     return ((left * moved) @ right).reshape(w.shape)
+
+
+def total_variation(w: Array, step: Array, strength: float, axis: int, weights: Any = None) -> Array:
+    """Line by line, the best of all patterns of falling, equal and rising neighbors (entries of step 0 are given)."""
+    prices = strength * np.broadcast_to(values.counted(weights), np.diff(w, axis=axis).shape)
+    lines = [np.moveaxis(x, axis, -1) for x in (w, step, prices)]
+    result = np.empty(lines[0].shape)
+    for index in np.ndindex(result.shape[:-1]):
+        result[index] = _one_line(*(line[index] for line in lines))
+    return np.moveaxis(result, -1, axis)
+
+
+def _one_line(w: Array, step: Array, prices: Array) -> Array:
+    w, prices = w.astype(np.longdouble), prices.astype(np.longdouble)
+    inverse = 1 / np.where(step > 0, step, 1e-14).astype(np.longdouble)
+    best, least = w, np.inf
+    for pattern in itertools.product((-1, 0, 1), repeat=len(w) - 1):
+        flow = prices * np.asarray(pattern)
+        pull = inverse * w + np.append(flow, 0) - np.append(0, flow)
+        segment = np.cumsum(np.append(0, np.asarray(pattern) != 0))
+        masks = segment == np.arange(segment[-1] + 1)[:, None]
+        u = ((masks @ pull) / (masks @ inverse))[segment]
+        cost = np.sum((u - w) ** 2 * inverse) / 2 + np.sum(prices * np.abs(np.diff(u)))
+        if cost < least:
+            best, least = u, cost
+    return np.where(step > 0, best, w).astype(np.float64)
+
+
+def slope(w: Array, step: Array, strength: float, alphas: Array) -> Array:
+    """Isotonic regression by SciPy of the sorted sizes (Bogdan et al. 2015, section 2)."""
+    sizes = np.abs(w).reshape(-1)
+    order = np.argsort(-sizes)
+    result = np.zeros(w.size)
+    wanted = sizes[order] - step.reshape(-1)[0] * strength * alphas
+    result[order] = np.maximum(isotonic_regression(wanted, increasing=False).x, 0.0)
+    return np.sign(w) * result.reshape(w.shape)

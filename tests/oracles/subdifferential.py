@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .constraints import distance_from_polytope
+
 Array = np.ndarray
 Entries = Callable[[Array, float], Array]
 
@@ -92,3 +94,33 @@ def smallest_stationary(distance: Callable[[float], float]) -> float:
         middle = (low + high) / 2.0
         low, high = (middle, high) if distance(middle) > 1e-12 else (low, middle)
     return high
+
+
+def total_variation(w: Array, gradient: Array, strength: float, axis: int, weights: Array | float = 1.0) -> Array:
+    """s∂R(w) = {DᵀP}: p is s·c·sign(Dw) where that is not zero, and between −s·c and s·c elsewhere."""
+    differences = np.diff(w, axis=axis)
+    prices = strength * np.broadcast_to(weights, differences.shape)
+
+    def farthest(direction: Array) -> Array:
+        signs = np.where(differences != 0, np.sign(differences), np.sign(np.diff(direction, axis=axis)))
+        flow = np.moveaxis(prices * signs, axis, -1)
+        nothing = np.zeros((*flow.shape[:-1], 1))
+        back, ahead = np.concatenate([nothing, flow], -1), np.concatenate([flow, nothing], -1)
+        return np.moveaxis(back - ahead, -1, axis)
+
+    return distance_from_polytope(-gradient, farthest)
+
+
+def slope(w: Array, gradient: Array, strength: float, alphas: Array) -> Array:
+    """The vertex of s∂R(w) in a direction d is ∇R(w + ε·d): α by rank of |w|, equal ones by their growth along d."""
+    sizes = np.abs(w).reshape(-1)
+
+    def farthest(direction: Array) -> Array:
+        d = direction.reshape(-1)
+        growth = np.where(sizes > 0, np.sign(w.reshape(-1)) * d, np.abs(d))
+        order = np.lexsort((-growth, -sizes))
+        vertex = np.zeros(w.size)
+        vertex[order] = strength * alphas
+        return (vertex * np.where(sizes > 0, np.sign(w.reshape(-1)), np.sign(d))).reshape(w.shape)
+
+    return distance_from_polytope(-gradient, farthest)

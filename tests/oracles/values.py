@@ -119,3 +119,30 @@ def coherence(w: Array, strength: float, mode: str, weight: float = 1.0) -> floa
 
 def smoothness(w: Array, strength: float, axis: int, weights: Any = None) -> float:
     return strength * float(np.sum(counted(weights) * np.diff(w, axis=axis) ** 2))
+
+
+def total_variation(w: Array, strength: float, axis: int, weights: Any = None) -> float:
+    return strength * float(np.sum(counted(weights) * np.abs(np.diff(w, axis=axis))))
+
+
+def means_of_parts(w: Array, axis: int, weights: Any = None) -> Array:
+    """The mean along the axis, or those of the parts that weights of 0 separate."""
+    lines = np.moveaxis(w, axis, -1)
+    means = np.empty(lines.shape)
+    apart = np.moveaxis(np.broadcast_to(counted(weights), np.diff(w, axis=axis).shape) == 0, axis, -1)
+    for index in np.ndindex(lines.shape[:-1]):
+        part = np.cumsum(np.append(0, apart[index]))
+        means[index] = (np.bincount(part, lines[index]) / np.bincount(part))[part]
+    return np.moveaxis(means, -1, axis)
+
+
+def slope(w: Array, strength: float, alphas: Array) -> float:
+    """The largest Σ α_π(i)|w_i| over all orders π: the largest α belongs to the largest |w|."""
+    return strength * float(np.sort(alphas) @ np.sort(np.abs(w), axis=None))
+
+
+def benjamini_hochberg(count: int, q: float) -> Array:
+    """Φ⁻¹(1 − iq/(2n)), which is −Φ⁻¹(iq/(2n))."""
+    from scipy.stats import norm
+
+    return -norm.ppf(np.arange(1, count + 1) * q / (2 * count))

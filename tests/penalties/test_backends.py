@@ -65,7 +65,7 @@ def test_prox_of_extreme_weights_is_finite_and_at_strength_zero_the_identity(cas
             assert np.isfinite(array(penalty.prox(single, number, strength))).all()
         if case.metric == "diagonal":
             assert np.isfinite(array(penalty.prox(single, spread, strength))).all()
-    for size in (1e-40, 1e-30, 1e30):
+    for size in (1e-40, 1e-30, 1e30) if case.make(0.0).strength_argument else ():
         w = np.where(case.held(MATRIX), 0.0, sample(MATRIX, 1)) * size
         w = w.astype("float32").astype("float64")
         taking_part = max(np.abs(case.start).max(), size if case.metric == "scalar" else 0.0, float(case.pulls_to_one))

@@ -146,7 +146,7 @@ def _updates_of(optimizer: PenalizedOptimizer, model: Any) -> dict[int, list[tup
 def _describe_rule(optimizer: PenalizedOptimizer, rule: Rule, update: str) -> dict[str, Any]:
     return {
         "penalty": type(rule.penalty).__name__,
-        "strength": optimizer.strength[rule.name],
+        "strength": None if rule.penalty.strength_argument is None else optimizer.strength[rule.name],
         "update": update,
         "note": f"rule {rule.name!r}",
     }

@@ -407,8 +407,9 @@ class PenalizedOptimizer(OptimizerWrapper):
     def get_config(self) -> dict[str, Any]:
         rules = [keras.saving.serialize_keras_object(rule) for rule in self.rules]
         for rule, config in zip(self.rules, rules, strict=True):
-            if not isinstance(rule.penalty.strength, Schedule):
-                _innermost(config["config"]["penalty"])["strength"] = self.strength[rule.name]
+            argument = rule.penalty.strength_argument
+            if argument is not None and not isinstance(rule.penalty.strength, Schedule):
+                _innermost(config["config"]["penalty"])[argument] = self.strength[rule.name]
         return {
             "name": self.name,
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),

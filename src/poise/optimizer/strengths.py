@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from poise.penalties.base import Schedule, validate_strength
+from poise.penalties.base import Schedule
 from poise.rules.rule import Rule
 
 
@@ -22,12 +22,13 @@ class Strengths(Mapping):
     Raises:
         KeyError: For a name that no rule has.
         TypeError: When a strength is set to anything but a number.
-        ValueError: When a strength is set to a number that is negative or not finite, or follows a schedule.
+        ValueError: When a strength is set to a number that its penalty does not take, or follows a schedule.
     """
 
     def __init__(self, rules: list[Rule], iterations: Callable[[], Any]) -> None:
         self._numbers = {str(rule.name): number for number, rule in enumerate(rules)}
-        self._settings: list[Any] = [rule.penalty.strength for rule in rules]
+        self._penalties = [rule.penalty for rule in rules]
+        self._settings: list[Any] = [penalty.strength for penalty in self._penalties]
         self._variables: dict[int, Any] = {}
         self._iterations = iterations
 
@@ -68,7 +69,7 @@ class Strengths(Mapping):
                 f"The strength of rule {name!r} follows a schedule and cannot be set. Create the rule with a number "
                 "instead."
             )
-        strength = validate_strength(strength)
+        strength = self._penalties[number].check_strength(strength)
         if isinstance(strength, Schedule):
             raise TypeError(
                 f"The strength of rule {name!r} must be a number, got a {type(strength).__name__}. Pass a schedule to "

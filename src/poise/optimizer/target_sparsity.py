@@ -44,9 +44,15 @@ def check_adaptable(rule: Rule, strength: float, update: str) -> None:
     """Check that the strength of a rule can be adapted by a factor, and that the update gives exact zeros.
 
     Raises:
-        ValueError: If the strength follows a schedule or is 0, or the update is `"coupled"`.
+        ValueError: If the penalty is a constraint, the strength follows a schedule or is 0, or the update is
+            `"coupled"`.
     """
     who = f"TargetSparsity({rule.name!r})"
+    if rule.penalty.is_constraint:
+        raise ValueError(
+            f"{who}: {rule.penalty!r} is a constraint, which has no strength to adapt. Set the share of zeros in the "
+            "rule: poise.TopK(0.8)."
+        )
     if isinstance(rule.penalty.strength, Schedule):
         raise ValueError(f"{who}: the strength of this rule follows a schedule. Use a number as its strength.")
     if strength == 0:

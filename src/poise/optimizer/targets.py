@@ -189,6 +189,8 @@ def penalty_gradient(penalties: Pairs, w: Any, strengths: Sequence[Any]) -> Any:
 def values(targets: Sequence[Target], weights: Mapping[int, Any], strengths: Sequence[Any]) -> list[Any]:
     """Return the value of every rule, summed over its variables, as float32 scalars.
 
+    A constraint counts 0: every step of training ends where it holds.
+
     Args:
         targets: The targets.
         weights: Maps the index of a target to its weights.
@@ -197,6 +199,8 @@ def values(targets: Sequence[Target], weights: Mapping[int, Any], strengths: Seq
     totals = [ops.zeros((), "float32") for _ in strengths]
     for target in targets:
         for number, penalty in target.penalties:
+            if penalty.is_constraint:
+                continue
             value = penalty.value(weights[target.index], strengths[number])
             totals[number] = totals[number] + ops.cast(value, "float32")
     return totals

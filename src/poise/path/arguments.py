@@ -19,7 +19,7 @@ def check_rules(model: Any, rules: Any) -> list[Rule]:
     """Return the rules of a path; if `rules` is None, the rules that the model was compiled with.
 
     Raises:
-        ValueError: If there are none, or a strength is not a positive number.
+        ValueError: If there are none, a strength is not a positive number, or a constraint cannot be part of a path.
     """
     if rules is None:
         compiled = find_penalized_optimizer(model)
@@ -34,6 +34,12 @@ def check_rules(model: Any, rules: Any) -> list[Rule]:
         raise ValueError("rules is empty. Pass a penalty, such as poise.L1().")
     for rule in rules:
         strength = rule.penalty.strength
+        if rule.penalty.is_constraint and (rule is rules[0] or rule.penalty.strength_argument is not None):
+            raise ValueError(
+                f"Rule {rule.name!r} has the constraint {rule.penalty!r}. A path varies the strength of the first "
+                "rule and scales those of the others, which is not possible for a constraint. Put a penalty first. For "
+                "poise.TopK, train once per sparsity."
+            )
         if isinstance(strength, Schedule):
             raise ValueError(
                 f"Rule {rule.name!r} has a scheduled strength, but a path trains each network at a constant strength. "

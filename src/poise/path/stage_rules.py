@@ -81,7 +81,9 @@ def rules_with_factors(
 
 
 def change_penalty(penalty: Penalty, **arguments: Any) -> Penalty:
-    """Return the same penalty with other arguments."""
+    """Return the same penalty with other arguments; a constraint as it is."""
+    if penalty.is_constraint:
+        return penalty
     return type(penalty).from_config({**penalty.get_config(), **arguments})
 
 

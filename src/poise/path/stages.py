@@ -30,7 +30,7 @@ def current_factors(targets: Sequence[Target], replicas: int) -> Factors:
         (target.index, number): _penalty_factors(penalty, target.shape)
         for target in targets
         for number, penalty in target.penalties
-        if not penalty.smooth
+        if _has_factors(penalty)
     }
     return {key: np.broadcast_to(factors, (replicas, 1, *factors.shape)) for key, factors in by_penalty.items()}
 
@@ -86,7 +86,7 @@ def adaptive_factors(
         shares = size / np.where(most > 0, most, 1.0)
         weights = np.where(size > 0, (1.0 + FLOOR) / (shares + FLOOR), np.inf)
         for number, penalty in target.penalties:
-            if not penalty.smooth:
+            if _has_factors(penalty):
                 before = np.broadcast_to(_penalty_factors(penalty, target.shape), weights.shape)
                 # A factor of 0 leaves a group free, whatever its size.
                 product = np.multiply(weights, before, where=before > 0, out=np.zeros_like(weights))
@@ -116,7 +116,7 @@ def zero_holding_factors(targets: Sequence[Target], sizes: dict[str, np.ndarray]
         (target.index, number): np.where(sizes[name] > 0, 1.0, np.inf)
         for target, name in zip(targets, target_names(targets), strict=True)
         for number, penalty in target.penalties
-        if not penalty.smooth
+        if _has_factors(penalty)
     }
 
 
@@ -136,7 +136,7 @@ def check_reweightable(targets: Sequence[Target], update: str, argument: str) ->
     Raises:
         ValueError: If not.
     """
-    rough = [(target, penalty) for target in targets for _, penalty in target.penalties if not penalty.smooth]
+    rough = [(target, penalty) for target in targets for _, penalty in target.penalties if _has_factors(penalty)]
     if not rough or update == "coupled":
         raise ValueError(
             f"{argument} needs exact zeros, and here no weight becomes exactly zero. Use a penalty such as poise.L1 or "
@@ -148,6 +148,11 @@ def check_reweightable(targets: Sequence[Target], update: str, argument: str) ->
                 f"{argument} gives every group or entry a factor, and {type(penalty).__name__} on {target.path!r} does "
                 "not take factors. Use poise.L1 or poise.GroupLasso."
             )
+
+
+def _has_factors(penalty: Penalty) -> bool:
+    """Return whether the factors of a penalty decide which of its weights become zero."""
+    return not penalty.smooth and not penalty.is_constraint
 
 
 def _penalty_factors(penalty: Penalty, shape: tuple[int, ...]) -> np.ndarray:

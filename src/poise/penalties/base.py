@@ -43,6 +43,9 @@ class Penalty(keras.regularizers.Regularizer):
         metric: The steps that `prox` accepts: `"diagonal"` (a scalar or one step per entry), `"scalar"`, or None for a
             penalty without a known proximal operator.
         has_force: Whether the gradient of R has an effect (the gradient of L0 is zero wherever it exists).
+        is_constraint: Whether R is 0 on a set and infinite elsewhere (see `poise.penalties.constraints`).
+        strength_argument: The name of the constructor's argument that is the strength; None if there is none.
+        is_iterative: Whether the prox repeats a step until nothing changes, as often as the weights require.
         members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
             variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.
         sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
@@ -55,11 +58,14 @@ class Penalty(keras.regularizers.Regularizer):
     smooth: bool = False
     metric: Literal["diagonal", "scalar"] | None = "diagonal"
     has_force: bool = True
+    is_constraint: bool = False
+    strength_argument: str | None = "strength"
+    is_iterative: bool = False
     members: dict[str, Any] | None = None
     sides: Sides | None = None
 
     def __init__(self, strength: Any = 1.0, factors: Any = None) -> None:
-        self.strength = validate_strength(strength)
+        self.strength = self.check_strength(strength)
         self.factors = _validate_factors(factors)
 
     def value(self, w: Any, strength: Any) -> Any:
@@ -153,6 +159,10 @@ class Penalty(keras.regularizers.Regularizer):
         """
         return None
 
+    def check_strength(self, strength: Any) -> Any:
+        """Return a strength as a float or schedule, or raise TypeError or ValueError."""
+        return validate_strength(strength)
+
     def with_factors(self, factors: Any) -> "Penalty":
         """Return the penalty with other factors, unchecked: they may be a traced tensor (the lanes of a path)."""
         other = copy.copy(self)
@@ -185,6 +195,11 @@ class Penalty(keras.regularizers.Regularizer):
 
     def __call__(self, w: Any) -> Any:
         """Return the value of the penalty as a plain Keras regularizer, with `gradient` as its exact derivative."""
+        if self.is_constraint:
+            raise ValueError(
+                f"{self!r} is a constraint, which cannot act as a regularizer of the loss: its gradient is zero. Use "
+                "it in poise.PenalizedOptimizer."
+            )
         if isinstance(self.strength, Schedule):
             raise ValueError(
                 f"{type(self).__name__} has a schedule as its strength, and a plain Keras regularizer has no "
@@ -196,17 +211,14 @@ class Penalty(keras.regularizers.Regularizer):
         return self.value(here, self.strength) + ops.sum(slope * (w - ops.stop_gradient(w)))
 
     def get_config(self) -> dict[str, Any]:
-        strength = self.strength
-        if isinstance(strength, Schedule):
-            strength = keras.optimizers.schedules.serialize(strength)
         factors = self.factors if self.factors is None else self.factors.tolist()
-        return {"strength": strength, "factors": factors}
+        return {"strength": serialize_strength(self.strength), "factors": factors}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        if isinstance(config.get("strength"), dict):
-            schedule = keras.optimizers.schedules.deserialize(config["strength"])
-            config = {**config, "strength": schedule}
+        argument = cls.strength_argument
+        if argument is not None and isinstance(config.get(argument), dict):
+            config = {**config, argument: keras.optimizers.schedules.deserialize(config[argument])}
         return cls(**config)
 
     def __repr__(self) -> str:
@@ -334,6 +346,11 @@ def validate_strength(strength: Any) -> Any:
     if isinstance(strength, bool) or not isinstance(strength, numbers.Real):
         raise TypeError(f"strength must be a number >= 0 or a keras LearningRateSchedule, got {strength!r}.")
     return validate_number("strength", float(strength))
+
+
+def serialize_strength(strength: Any) -> Any:
+    """Return a strength as a number or the configuration of its schedule."""
+    return keras.optimizers.schedules.serialize(strength) if isinstance(strength, Schedule) else strength
 
 
 def validate_number(name: str, value: Any, least: float = 0.0, inclusive: bool = True) -> float:

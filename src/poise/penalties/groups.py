@@ -8,45 +8,23 @@ u_i = w_i·θ/(θ + t·h_i). 1/√Σ is concave and increasing in θ, so Newton'
 import math
 import numbers
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from poise._keras_internals import can_be_read, is_traced_by_jax
 from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold, validate_number
 from poise.penalties.layouts import Groups, Layout, layout
+from poise.penalties.loops import repeat
 
 NEWTON_STEPS = 10
 """Newton's steps at most; three or four are usual, more if the steps of a group differ by orders of magnitude."""
 SMALLEST = float(np.finfo("float32").tiny)
 """The divisor in place of zero."""
-FIXED_STEPS = 4
-"""Newton's steps inside `fixed_newton_steps`."""
 SMALLEST_RISE = 1e-6
 """Share of θ by which a step of Newton must raise it, in some group, so that another one follows."""
-
-
-_unfinished: ContextVar[list[Any] | None] = ContextVar("unfinished", default=None)
-
-
-@contextmanager
-def fixed_newton_steps() -> Iterator[list[Any]]:
-    """Take `FIXED_STEPS` of Newton's steps in each prox, for programs that cannot stop early.
-
-    Yields:
-        A list, to which each prox appends a tensor: whether it needs more steps.
-    """
-    unfinished: list[Any] = []
-    token = _unfinished.set(unfinished)
-    try:
-        yield unfinished
-    finally:
-        _unfinished.reset(token)
 
 
 class Grouped(Penalty):
@@ -126,7 +104,7 @@ class GroupLasso(Grouped):
         self, strength: Any = 1.0, groups: Any = "outputs", axis: int | str | None = None, factors: Any = None
     ) -> None:
         super().__init__(strength, factors)
-        self.groups, self.axis = _validate_groups(groups, axis)
+        self.groups, self.axis = validate_groups(groups, axis)
 
     def get_config(self) -> dict[str, Any]:
         return {"groups": self.groups, "axis": self.axis, **super().get_config()}
@@ -172,7 +150,7 @@ class SparseGroupLasso(Penalty):
         self.l1_ratio = validate_number("l1_ratio", l1_ratio)
         if self.l1_ratio > 1:
             raise ValueError(f"l1_ratio must be between 0 and 1, got {l1_ratio!r}.")
-        self.groups, self.axis = _validate_groups(groups, axis)
+        self.groups, self.axis = validate_groups(groups, axis)
 
     def get_config(self) -> dict[str, Any]:
         return {"l1_ratio": self.l1_ratio, "groups": self.groups, "axis": self.axis, **super().get_config()}
@@ -233,7 +211,7 @@ class SparseGroupLasso(Penalty):
         return at, l1, strength * (1.0 - self.l1_ratio) * at.price(w)
 
 
-def _validate_groups(groups: Any, axis: Any) -> Any:
+def validate_groups(groups: Any, axis: Any) -> Any:
     """Return the arguments `groups` and `axis` in the form that `layout` reads: (axis, None) or (lists, axis)."""
     if isinstance(groups, (list, tuple, np.ndarray)):
         lists = [_validate_indices(indices) for indices in groups]
@@ -243,10 +221,10 @@ def _validate_groups(groups: Any, axis: Any) -> Any:
             raise ValueError(f"groups overlap: the index {twice[0]} is listed twice. List each index in one group.")
         if not lists or not all(lists) or min(seen) < 0:
             raise ValueError(f"groups must be non-empty lists of indices >= 0, got {groups!r}.")
-        return lists, _validate_axis("axis", "inputs" if axis is None else axis)
+        return lists, validate_axis("axis", "inputs" if axis is None else axis)
     if axis is not None:
         raise ValueError(f"axis must be None where groups names an axis, got axis={axis!r} and groups={groups!r}.")
-    return _validate_axis("groups", groups), None
+    return validate_axis("groups", groups), None
 
 
 def _validate_indices(indices: Any) -> list[int]:
@@ -256,7 +234,7 @@ def _validate_indices(indices: Any) -> list[int]:
     return [int(i) for i in indices]
 
 
-def _validate_axis(argument: str, axis: Any) -> Any:
+def validate_axis(argument: str, axis: Any) -> Any:
     if axis in ("inputs", "outputs") or (isinstance(axis, int) and not isinstance(axis, bool)):
         return axis
     raise ValueError(
@@ -296,7 +274,7 @@ def _share_left(at: Groups, size: Any, pull: Any) -> Any:
         square = ops.square(size * inverse)
         return square, square * inverse
 
-    def take_step(theta: Any, is_rising: Any) -> tuple[Any, Any]:
+    def take_step(theta: Any) -> tuple[Any, Any]:
         square, slope = at.sum_each(square_and_slope, [size, pull], [theta])
         move = square * (ops.sqrt(square) - 1.0) / ops.maximum(slope, SMALLEST)
         after = ops.where(is_left, theta + ops.maximum(move, 0.0), 0.0)
@@ -304,17 +282,6 @@ def _share_left(at: Groups, size: Any, pull: Any) -> Any:
 
     theta = ops.where(is_left, ops.maximum(at.largest(size - pull), 0.0), 0.0)
     is_rising = ops.any(is_left)
-    if is_traced_by_jax(theta):
-        theta, _ = ops.while_loop(
-            lambda theta, is_rising: is_rising, take_step, (theta, is_rising), maximum_iterations=NEWTON_STEPS
-        )
-    else:  # outside of a program, JAX compiles every loop again
-        can_stop, unfinished = can_be_read(theta), _unfinished.get()
-        for _ in range(NEWTON_STEPS if unfinished is None else FIXED_STEPS):
-            if can_stop and not bool(is_rising):
-                break
-            theta, is_rising = take_step(theta, is_rising)
-        if unfinished is not None:
-            unfinished.append(is_rising)
+    (theta,) = repeat(take_step, (theta,), is_rising, NEWTON_STEPS)
     theta = at.spread(theta, outside=1.0)
     return theta / (theta + pull)

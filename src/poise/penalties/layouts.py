@@ -145,7 +145,7 @@ def layout(penalty: Any, shape: Sequence[int]) -> Layout:
     name = type(penalty).__name__
     listed = isinstance(penalty.groups, list)
     side = penalty.axis if listed else penalty.groups
-    axes = _axes_of(penalty, side, shape)
+    axes = axes_of(penalty, side, shape)
     segments = None
     count = axes.count
     if listed:
@@ -174,7 +174,7 @@ def layout(penalty: Any, shape: Sequence[int]) -> Layout:
     return Layout(axes, segments, factors)
 
 
-def _axes_of(penalty: Any, side: Any, shape: Sequence[int]) -> Axes:
+def axes_of(penalty: Any, side: Any, shape: Sequence[int]) -> Axes:
     """The axes of a side, by the sides the penalty is bound to, else by the convention of Keras; or one axis."""
     name = type(penalty).__name__
     if isinstance(side, str):

@@ -12,8 +12,57 @@ from poise.penalties.axes import Sides
 from poise.penalties.base import PACKAGE, Penalty
 
 
+class AlongAxis(Penalty):
+    """A penalty of the differences between neighbors along an axis. Its factors are one per difference."""
+
+    def __init__(self, strength: Any = 1.0, axis: Any = 0, factors: Any = None) -> None:
+        super().__init__(strength, factors)
+        if isinstance(axis, bool) or not isinstance(axis, int):
+            raise TypeError(f"axis must be an int, got {axis!r}.")
+        self.axis = axis
+
+    def get_config(self) -> dict[str, Any]:
+        return {"axis": self.axis, **super().get_config()}
+
+    def check(self, shape: Sequence[int]) -> None:
+        shape = tuple(shape)
+        if not -len(shape) <= self.axis < len(shape):
+            raise ValueError(
+                f"{type(self).__name__}(axis={self.axis}) needs a variable that has this axis, got the shape {shape}. "
+                "Use another axis, or exclude the variable from the rule."
+            )
+        if self.factors is None:
+            return
+        differences = list(shape)
+        differences[self.axis] -= 1
+        try:
+            fits = np.broadcast_shapes(self.factors.shape, tuple(differences)) == tuple(differences)
+        except ValueError:
+            fits = False
+        if not fits or not np.isfinite(self.factors).all():
+            raise ValueError(
+                f"{type(self).__name__}(axis={self.axis}) on a variable of shape {shape} takes finite factors that "
+                f"broadcast to {tuple(differences)}, one per difference, got factors of shape {self.factors.shape}."
+            )
+
+    def _factors(self, w: Any) -> Any:
+        self.check(w.shape)
+        return 1.0 if self.factors is None else ops.convert_to_tensor(self.factors, w.dtype)
+
+    def _differences(self, w: Any) -> Any:
+        along = ops.moveaxis(w, self.axis, 0)
+        return ops.moveaxis(along[1:] - along[:-1], 0, self.axis)
+
+    def _shifted(self, differences: Any, back: bool) -> Any:
+        """Return per entry of w the difference before it (`back`) or after it, 0 at the ends."""
+        along = ops.moveaxis(differences, self.axis, 0)
+        nothing = ops.zeros((1, *along.shape[1:]), along.dtype)
+        padded = ops.concatenate([nothing, along] if back else [along, nothing])
+        return ops.moveaxis(padded, 0, self.axis)
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
-class Smoothness(Penalty):
+class Smoothness(AlongAxis):
     """Penalize strength · Σ c_i (w_{i+1} − w_i)² along an axis: neighboring weights become similar.
 
     This is the discrete roughness penalty. Its proximal operator solves one symmetric positive definite tridiagonal
@@ -37,36 +86,6 @@ class Smoothness(Penalty):
     """
 
     smooth = True
-
-    def __init__(self, strength: Any = 1.0, axis: Any = 0, factors: Any = None) -> None:
-        super().__init__(strength, factors)
-        if isinstance(axis, bool) or not isinstance(axis, int):
-            raise TypeError(f"axis must be an int, got {axis!r}.")
-        self.axis = axis
-
-    def get_config(self) -> dict[str, Any]:
-        return {"axis": self.axis, **super().get_config()}
-
-    def check(self, shape: Sequence[int]) -> None:
-        shape = tuple(shape)
-        if not -len(shape) <= self.axis < len(shape):
-            raise ValueError(
-                f"Smoothness(axis={self.axis}) needs a variable that has this axis, got the shape {shape}. Use another "
-                "axis, or exclude the variable from the rule."
-            )
-        if self.factors is None:
-            return
-        differences = list(shape)
-        differences[self.axis] -= 1
-        try:
-            fits = np.broadcast_shapes(self.factors.shape, tuple(differences)) == tuple(differences)
-        except ValueError:
-            fits = False
-        if not fits or not np.isfinite(self.factors).all():
-            raise ValueError(
-                f"Smoothness(axis={self.axis}) on a variable of shape {shape} takes finite factors that broadcast to "
-                f"{tuple(differences)}, one per difference, got factors of shape {self.factors.shape}."
-            )
 
     def _value(self, w: Any, strength: Any) -> Any:
         factors = self._factors(w)
@@ -98,21 +117,6 @@ class Smoothness(Penalty):
             distance *= 2
         return ops.moveaxis(r / (e + a + d), 0, axis)
 
-    def _factors(self, w: Any) -> Any:
-        self.check(w.shape)
-        return 1.0 if self.factors is None else ops.convert_to_tensor(self.factors, w.dtype)
-
-    def _differences(self, w: Any) -> Any:
-        along = ops.moveaxis(w, self.axis, 0)
-        return ops.moveaxis(along[1:] - along[:-1], 0, self.axis)
-
-    def _shifted(self, differences: Any, back: bool) -> Any:
-        """Return per entry of w the difference before it (`back`) or after it, 0 at the ends."""
-        along = ops.moveaxis(differences, self.axis, 0)
-        nothing = ops.zeros((1, *along.shape[1:]), along.dtype)
-        padded = ops.concatenate([nothing, along] if back else [along, nothing])
-        return ops.moveaxis(padded, 0, self.axis)
-
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Anchored(Penalty):
@@ -143,10 +147,15 @@ class Anchored(Penalty):
             start = np.asarray(start)
             if not np.isfinite(start).all():
                 raise ValueError("start must be finite, got an array with NaN or infinite entries.")
-        super().__init__(penalty.strength, penalty.factors)
         self.penalty = penalty
+        super().__init__(penalty.strength, penalty.factors)
         self.start = start
         self.smooth, self.metric, self.has_force = penalty.smooth, penalty.metric, penalty.has_force
+        self.is_constraint, self.is_iterative = penalty.is_constraint, penalty.is_iterative
+        self.strength_argument = penalty.strength_argument
+
+    def check_strength(self, strength: Any) -> Any:
+        return self.penalty.check_strength(strength)
 
     def at(self, start: Any) -> "Anchored":
         """Return the same penalty with another anchor, an array or a variable."""

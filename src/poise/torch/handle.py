@@ -129,7 +129,7 @@ class PenaltyHandle:
                     {
                         **about,
                         "penalty": type(penalty).__name__,
-                        "strength": self.strength[rule.name],
+                        "strength": None if penalty.strength_argument is None else self.strength[rule.name],
                         "update": _update_of(target, number),
                         "note": f"rule {rule.name!r}",
                     }

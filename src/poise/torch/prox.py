@@ -17,7 +17,7 @@ from poise.optimizer.targets import Target
 from poise.penalties import Anchored, GroupLasso, Penalty, SparseGroupLasso
 from poise.penalties.axes import Axes, Sides
 from poise.penalties.base import Separable
-from poise.penalties.groups import fixed_newton_steps
+from poise.penalties.loops import fixed_steps
 from poise.torch.metrics import StepSize
 from poise.torch.tensors import on_device
 
@@ -92,8 +92,8 @@ class ProximalSteps:
             strengths: The current strengths, in the order of the rules.
         """
         if self._compiles:
-            self._apply_compiled(jobs, strengths)
-            return
+            self._apply_compiled([job for job in jobs if not job.penalty.is_iterative], strengths)
+            jobs = [job for job in jobs if job.penalty.is_iterative]
         for together in _groups_to_join(jobs):
             if len(together) == 1:
                 self._apply_in_parts(together[0], strengths[together[0].rule])
@@ -114,11 +114,11 @@ class ProximalSteps:
                 part.w.copy_(after)
 
     def _program(self, job: Job, inputs: Sequence[Any]) -> Program:
-        """Return the function that computes the weights, and for group penalties whether they need more iterations."""
+        """Return the function that computes the weights, and for iterative penalties whether they need more steps."""
         if job.form not in self._programs:
 
             def compute(*inputs: Any) -> tuple[Tensor, Tensor | None]:
-                with fixed_newton_steps() as unfinished:
+                with fixed_steps() as unfinished:
                     return job.compute(*inputs), unfinished[0] if unfinished else None
 
             self._programs[job.form] = _record(compute, inputs)

@@ -42,9 +42,9 @@ def summarize_chunk(
         size = arrays[f"size/{number}"] = group_sizes(target, members)
         outputs = info_of(optimizer.variables_of(target)[0]).sides.outputs
         units = units + count_live_units(target, members, size, outputs)
-        if not all(penalty.smooth for _, penalty in target.penalties):
+        if not all(penalty.smooth or penalty.is_constraint for _, penalty in target.penalties):
             empty = empty & is_empty(target, members, size)
-    if all(penalty.smooth for target in targets for _, penalty in target.penalties):
+    if all(penalty.smooth or penalty.is_constraint for target in targets for _, penalty in target.penalties):
         empty = zero > 0
     arrays |= {"measure/units": units, "measure/is_empty": empty}
     read = read_inputs(model, weights)
