@@ -150,8 +150,8 @@ def test_int8_after_compact_predicts_about_the_same(name: str) -> None:
 @pytest.mark.backends("jax")
 @of_layers_that_stay_float
 def test_int8_keeps_the_accuracy_of_a_shrunk_classifier() -> None:
-    x, y = load_digits(return_X_y=True)
-    x = x / 16
+    digits: Any = load_digits()
+    x, y = digits.data / 16, digits.target
     random_start = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.15)}
     hidden = [layers.Dense(32, activation="relu", **random_start) for _ in range(2)]
     model = keras.Sequential([keras.Input((64,)), *hidden, layers.Dense(10, activation="softmax", **random_start)])
