@@ -88,7 +88,7 @@ SLOW = [
     *(f"path/test_{name}.py" for name in ("ray", "subprocess", "streams", "lanes", "result")),
     *("study", "cli", "docs", "test_estimators_elsewhere.py", "test_public_names.py", "test_saving.py"),
     "test_compilation_cache.py",
-    *("fit", "compaction/test_applications.py", "compaction/test_graphs.py"),
+    *("fit", "compaction/test_applications.py", "compaction/test_graphs.py", "compaction/test_export.py"),
     *("test_metric.py", "test_adoption.py", "test_identity.py"),
 ]
 """Files and folders that `make check` leaves out."""
