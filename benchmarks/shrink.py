@@ -153,7 +153,7 @@ def prune_at_once(model: keras.Model, share: float, power: int) -> keras.Model:
     """Remove the same share of units of every layer, so that at most this share of the FLOPs is left."""
     units = RemovableUnits(copy(model))
     makers = {
-        id(variable): np.abs(np.array(variable)) ** power
+        id(variable): np.abs(keras.ops.convert_to_numpy(variable)) ** power
         for variable, part in units.parts
         if part.makes is not None and len(variable.shape) > 1
     }
