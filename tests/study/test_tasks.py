@@ -1,5 +1,6 @@
 """Tasks: the loss of the network is the one of the scores, and its start is the best constant."""
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import keras
@@ -35,6 +36,8 @@ def make_case(name: str, **settings: Any) -> Case:
         "binary": random.integers(0, 2, 40),
         "multiclass": random.integers(0, 3, 40),
         "counts": random.poisson(2.0, 40).astype("float64"),
+        "gamma": random.gamma(2.0, size=40),
+        "tweedie": random.poisson(2.0, 40) * random.gamma(2.0, size=40),
     }[name]
     task = make_task(name, settings)
     outputs = random.normal(size=(40, task.count_outputs(classes)))
@@ -97,4 +100,5 @@ def test_a_task_names_what_users_see(name) -> None:
     assert task.allows_classes(classes)
     assert not task.allows_classes(1)
     assert task.predict(outputs).shape[1] >= len(task.label_predictions(labels)) >= 1
-    assert eval(task.loss_code, {"keras": keras}).name == task.make_loss().name
+    table = SimpleNamespace(task=task)
+    assert eval(task.loss_code, {"keras": keras, "table": table}).get_config() == task.make_loss().get_config()
