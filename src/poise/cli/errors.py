@@ -25,8 +25,8 @@ OPTIONS = {
     **{
         name: f"--{name}"
         for name in (
-            "choose", "comment", "cv", "decimal", "delimiter", "encoding", "executor", "exposure", "offset", "seed",
-            "selection", "sheet", "sparse", "strengths", "task", "test",
+            "choose", "comment", "cv", "decimal", "delimiter", "encoding", "executor", "exposure", "offset",
+            "quantiles", "seed", "selection", "sheet", "sparse", "strengths", "task", "test",
         )
     },
 }  # fmt: skip

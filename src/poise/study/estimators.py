@@ -19,9 +19,10 @@ from poise.study.tasks.classes import Binary, Multiclass, predict_probabilities
 from poise.study.tasks.counts import Counts
 from poise.study.tasks.log_link import LogLink
 from poise.study.tasks.positive import Gamma, Tweedie
+from poise.study.tasks.quantiles import Quantiles, are_quantiles
 from poise.study.tasks.regression import Regression
 
-LOSSES = ("squared_error", "poisson", "gamma", "tweedie")
+LOSSES = ("squared_error", "poisson", "gamma", "tweedie", "quantile")
 """The losses of `PathRegressor`."""
 
 
@@ -64,8 +65,10 @@ class PathRegressor(RegressorMixin, PathEstimator):
         loss: `"squared_error"`, or with a log link, so that predictions are positive: `"poisson"` and `"tweedie"` for
             y >= 0, and `"gamma"` for y > 0. These losses are half of the mean deviance, up to a constant, as in
             scikit-learn's `PoissonRegressor`, `TweedieRegressor` and `GammaRegressor`, whose `alpha` is twice the
-            strength of `poise.L2`. Default: `"squared_error"`.
+            strength of `poise.L2`. Or `"quantile"`, the pinball loss. Default: `"squared_error"`.
         power: The power of the variance function of the Tweedie loss, between 1 (Poisson) and 2 (gamma). Default: 1.5.
+        quantile: The quantile of the quantile loss, between 0 and 1; or several in ascending order, which one network
+            predicts such that they do not cross. Default: 0.5.
         encoding: `"standard"`; `"piecewise"`, which adds the pieces of a `poise.PiecewiseLinearEncoder` to the
             features, by a skip connection past the hidden layers (without these, the network is an additive model); or
             `"auto"`, which trains both and keeps the one with the lower held-out loss. A custom model takes all inputs:
@@ -113,6 +116,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
         *,
         loss: str = "squared_error",
         power: float = 1.5,
+        quantile: float | Sequence[float] = 0.5,
         hidden_layer_sizes: Sequence[int] = (64,),
         model: ModelFunction | None = None,
         strengths: int | Sequence[float] = 13,
@@ -134,6 +138,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
         )  # fmt: skip
         self.loss = loss
         self.power = power
+        self.quantile = quantile
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None, offset: Any = None) -> Self:
         """Train the path and keep the network of the chosen strength.
@@ -161,6 +166,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
             center = task.center_offset(offset, weight)
             y, factor = task.remove_offset(y, offset - center), task.offset_weight(offset - center)
         self._task, self._has_offset = task, offset is not None
+        self._is_single = self.loss != "quantile" or np.ndim(self.quantile) == 0
         self._fit(Rows(X, y, task, 0, weight, factor), groups)
         self.scale_ *= float(np.exp(-center))
         return self
@@ -173,12 +179,14 @@ class PathRegressor(RegressorMixin, PathEstimator):
             offset: (rows,) the offset of these rows; needed if `fit` had one. Default: `None`.
 
         Returns:
-            (rows,) in the units of y.
+            (rows,) in the units of y; (rows, quantiles) if `quantile` is a sequence.
 
         Raises:
             ValueError: If the offset is missing.
         """
-        values = self._outputs(X)[:, 0] * self.scale_ + self.center_
+        values = self._outputs(X) * self.scale_ + self.center_
+        if self._is_single:
+            values = values[:, 0]
         if offset is None:
             if self._has_offset:
                 raise ValueError("predict needs the offset of these rows, because fit had one. Pass offset.")
@@ -187,6 +195,8 @@ class PathRegressor(RegressorMixin, PathEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None) -> float:
         """Compute R² of predictions, whatever the loss, as scikit-learn's `HistGradientBoostingRegressor` does.
+
+        Several quantiles have no R²; use `sklearn.metrics.d2_pinball_score` for each of them.
 
         Args:
             X: (rows, features).
@@ -201,7 +211,10 @@ class PathRegressor(RegressorMixin, PathEstimator):
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}.")
         if not 1.0 < self.power < 2.0:
             raise ValueError(f"power must lie between 1 and 2, such as 1.5, got {self.power!r}.")
-        tasks = (Regression(), Counts(), Gamma(), Tweedie(self.power))
+        quantiles = tuple(np.ravel(self.quantile).tolist())
+        if not are_quantiles(quantiles):
+            raise ValueError(f"quantile must be between 0 and 1, or ascending numbers, got {self.quantile!r}.")
+        tasks = (Regression(), Counts(), Gamma(), Tweedie(self.power), Quantiles(quantiles))
         return dict(zip(LOSSES, tasks, strict=True))[self.loss]
 
 
@@ -347,6 +360,8 @@ def _check_values(y: np.ndarray, task: Task, loss: str) -> None:
 
 
 def _check_offset(offset: Any, X: np.ndarray, task: Task) -> np.ndarray:
+    if not task.takes_offset:
+        raise ValueError(f"offset cannot be combined with the loss of the task {task.name}. Omit offset.")
     offset = column_or_1d(check_array(offset, ensure_2d=False, dtype="float64", input_name="offset"))
     check_consistent_length(X, offset)
     if (np.abs(offset) > task.largest_offset).any():

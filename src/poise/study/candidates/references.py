@@ -31,15 +31,13 @@ class ReferenceModel:
 
     Args:
         name: Its name in the results.
-        title: Its name in tables and sentences.
-        title_of_classes: The same where the target has classes.
+        title: Its name in tables and sentences; `""` for the constant model, which the task names.
         makers: A function of the task and the number of inputs. It returns functions, one per setting to choose from,
             that take the total weight of the training rows and return an estimator of scikit-learn.
     """
 
     name: str
     title: str
-    title_of_classes: str
     makers: Callable[[Task, int], Sequence[Maker]]
 
 
@@ -72,9 +70,9 @@ def _make_boosted_trees(task: Task, inputs: int) -> Sequence[Maker]:
 
 
 REFERENCES = (
-    ReferenceModel("mean", "Mean", "Class frequencies", lambda task, inputs: task.constant_models()),
-    ReferenceModel("linear", "Linear model", "Linear model", lambda task, inputs: task.linear_models()),
-    ReferenceModel("boosted_trees", "Boosted trees", "Boosted trees", _make_boosted_trees),
+    ReferenceModel("mean", "", lambda task, inputs: task.constant_models()),
+    ReferenceModel("linear", "Linear model", lambda task, inputs: task.linear_models()),
+    ReferenceModel("boosted_trees", "Boosted trees", _make_boosted_trees),
 )
 """A new reference model is one entry here."""
 
@@ -111,8 +109,7 @@ def _fit_with_best_setting(
         options.append((np.array(losses), make, outputs))
     losses, make, outputs = min(options, key=lambda option: np.nan_to_num(option[0].mean(), nan=np.inf))
     test_outputs = _predict(task, _fit(make, rows, every), x_test, classes)
-    title = model.title_of_classes if classes else model.title
-    return ReferenceFit(model.name, title, losses, outputs, test_outputs)
+    return ReferenceFit(model.name, model.title or task.constant_title, losses, outputs, test_outputs)
 
 
 def _fit(make: Maker, rows: Folds, replica: Replica) -> Any:

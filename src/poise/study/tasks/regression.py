@@ -45,7 +45,9 @@ class Regression(Task):
         losses = self.row_losses(y, outputs)
         return RowScores(losses, losses)
 
-    def score_of_sums(self, y: np.ndarray, terms: np.ndarray) -> tuple[list[np.ndarray], StatisticOfSums]:
+    def score_of_sums(
+        self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None
+    ) -> tuple[list[np.ndarray], StatisticOfSums]:
         y = y[:, 0] - y.mean()
         return [terms, y, y * y], lambda w, error, y, yy: 1.0 - error / (yy - y * y / w)
 
