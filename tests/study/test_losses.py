@@ -1,4 +1,4 @@
-"""Losses with a log link: coefficients and deviances of scikit-learn and statsmodels, with and without an offset."""
+"""Losses of the estimators and of tasks: coefficients and scores of scikit-learn and statsmodels."""
 
 from typing import Any
 
@@ -10,11 +10,19 @@ from scipy.stats import norm
 from sklearn.linear_model import (
     GammaRegressor,
     LogisticRegression,
+    MultiTaskLasso,
     PoissonRegressor,
     QuantileRegressor,
+    Ridge,
     TweedieRegressor,
 )
-from sklearn.metrics import d2_pinball_score, d2_tweedie_score, mean_pinball_loss, mean_tweedie_deviance
+from sklearn.metrics import (
+    d2_pinball_score,
+    d2_tweedie_score,
+    mean_pinball_loss,
+    mean_tweedie_deviance,
+    r2_score,
+)
 from sklearn.utils.class_weight import compute_class_weight
 
 import poise
@@ -215,6 +223,60 @@ def test_the_pinball_loss_and_its_explained_share_are_those_of_scikit_learn(quan
 def test_quantiles_that_cannot_be_used_are_refused(quantile) -> None:
     with pytest.raises(ValueError, match="quantile must be between 0 and 1, or ascending numbers"):
         poise.PathRegressor(loss="quantile", quantile=quantile).fit(X, X[:, 0])
+
+
+# ---------------------------------------------------------------- several outputs
+
+
+def make_outputs() -> np.ndarray:
+    """Return two targets on different scales, which depend on the first two features."""
+    random = np.random.default_rng(3)
+    signal = X @ np.array([[1.0, -0.5], [0.5, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    return (signal + 0.5 * random.normal(size=(150, 2))) * [1.0, 1000.0] + [5.0, 0.0]
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+def test_several_outputs_of_the_linear_model_are_those_of_ridge(weight) -> None:
+    y = make_outputs()
+
+    ours = poise.PathRegressor(strengths=[STRENGTH], **LINEAR).fit(X, y, sample_weight=weight)
+
+    center = np.average(y, axis=0, weights=weight)
+    scale = np.sqrt(np.average((y - center) ** 2, axis=0, weights=weight))
+    total = 150.0 if weight is None else weight.sum()
+    theirs = Ridge(alpha=2 * total * STRENGTH).fit(X, (y - center) / scale, sample_weight=weight)
+    np.testing.assert_allclose(ours.model_.get_weights()[0], theirs.coef_.T, atol=1e-4)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X) * scale + center, rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(ours.center_, center)
+    assert ours.score(X, y) == pytest.approx(r2_score(y, ours.predict(X)))
+
+
+def test_the_group_lasso_of_several_outputs_is_the_multitask_lasso() -> None:
+    y = make_outputs()
+
+    ours = poise.PathRegressor("group", strengths=[0.2], **LINEAR).fit(X, y)
+
+    theirs = MultiTaskLasso(alpha=0.2).fit(X, (y - y.mean(axis=0)) / y.std(axis=0))
+    np.testing.assert_allclose(ours.model_.get_weights()[0], theirs.coef_.T, atol=1e-4)
+    assert np.asarray(ours.feature_mask_).tolist() == [True, True, False, False]
+
+
+def test_several_outputs_with_hidden_layers_and_pieces() -> None:
+    y = np.column_stack([X[:, 0], np.abs(X[:, 1])])
+
+    fitted = poise.PathRegressor(
+        "group", strengths=[1e-3], cv=2, max_iter=200, hidden_layer_sizes=(8,), encoding="piecewise"
+    ).fit(X, y)  # fmt: skip
+
+    assert fitted.predict(X).shape == (150, 2)
+    assert fitted.score(X, y) > 0.9
+
+
+def test_several_outputs_need_the_squared_error_and_no_offset() -> None:
+    with pytest.raises(ValueError, match="1d array"):
+        poise.PathRegressor(loss="poisson", **LINEAR).fit(X, np.ones((150, 2)))
+    with pytest.raises(ValueError, match=r"offset needs y of shape \(rows,\), got several outputs"):
+        poise.PathRegressor(**LINEAR).fit(X, make_outputs(), offset=OFFSET)
 
 
 # ---------------------------------------------------------------- class weights
