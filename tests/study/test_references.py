@@ -5,8 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from sklearn.linear_model import (
+    GammaRegressor,
+    LogisticRegression,
+    PoissonRegressor,
+    QuantileRegressor,
+    Ridge,
+    TweedieRegressor,
+)
 from sklearn.metrics import log_loss, mean_squared_error
 
 from poise.path.training import Replica
@@ -25,6 +33,8 @@ TARGETS: dict[str, Any] = {
     "binary": (SIGNAL + RANDOM.normal(size=ROWS) > 0)[:, None].astype("float32"),
     "multiclass": np.digitize(SIGNAL + RANDOM.normal(size=ROWS), [-0.5, 0.5]).astype("int32"),
     "counts": RANDOM.poisson(np.exp(0.5 * SIGNAL))[:, None].astype("float32"),
+    "gamma": RANDOM.gamma(2.0, np.exp(0.5 * SIGNAL))[:, None].astype("float32"),
+    "tweedie": (RANDOM.poisson(np.exp(0.5 * SIGNAL)) * RANDOM.gamma(2.0, size=ROWS))[:, None].astype("float32"),
 }
 
 
@@ -63,6 +73,26 @@ def test_the_mean_of_each_fold() -> None:
     ):
         np.testing.assert_allclose(predicted, y[train].mean(), rtol=1e-5)
         assert loss == pytest.approx(np.mean((y[held] - y[train].mean()) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mean", "linear", "boosted_trees"])
+def test_every_quantile_has_its_own_model(name) -> None:
+    y, quantiles = TARGETS["regression"][:, 0], (0.2, 0.7)
+    task = make_task("quantile", {"quantiles": quantiles})
+    model = next(model for model in REFERENCES if model.name == name)
+
+    outputs = fit_reference(model, task, rows_of("regression"), X_TEST, 0).test_outputs
+
+    def make(quantile: float) -> list[Any]:
+        if name == "mean":
+            return [DummyRegressor(strategy="quantile", quantile=quantile)]
+        if name == "linear":
+            return [QuantileRegressor(quantile=quantile, alpha=10.0**exponent) for exponent in range(-4, 1)]
+        return [HistGradientBoostingRegressor(loss="quantile", quantile=quantile, early_stopping=False, random_state=0)]
+
+    models = zip(*(make(quantile) for quantile in quantiles), strict=True)
+    expected = [np.sort([each.fit(X, y).predict(X_TEST) for each in of_setting], axis=0).T for of_setting in models]
+    assert min(np.abs(outputs - each).max() for each in expected) < 1e-5
 
 
 def test_class_frequencies() -> None:
@@ -116,12 +146,23 @@ def test_logistic_regression() -> None:
     assert binary.test_outputs.shape == (30, 1)
 
 
-def test_poisson_regression_predicts_mean_counts() -> None:
-    y = TARGETS["counts"][:, 0]
+LOG_LINKS: dict[str, Any] = {
+    "counts": (lambda alpha: PoissonRegressor(alpha=alpha, max_iter=300), "poisson"),
+    "gamma": (lambda alpha: GammaRegressor(alpha=alpha, max_iter=300), "gamma"),
+    "tweedie": (lambda alpha: TweedieRegressor(power=1.5, alpha=alpha, link="log", max_iter=300), "poisson"),
+}
 
-    outputs = fit("linear", "counts")
 
-    models = [PoissonRegressor(alpha=alpha, max_iter=300).fit(X, y) for alpha in ALPHAS]
+@pytest.mark.parametrize("task", LOG_LINKS)
+def test_linear_models_and_trees_with_a_log_link(task) -> None:
+    make, loss = LOG_LINKS[task]
+    y = TARGETS[task][:, 0]
+
+    outputs, trees = fit("linear", task), fit("boosted_trees", task)
+
+    expected = HistGradientBoostingRegressor(loss=loss, early_stopping=False, random_state=0).fit(X, y)
+    np.testing.assert_allclose(trees.test_outputs[:, 0], expected.predict(X_TEST), rtol=1e-5)
+    models = [make(alpha).fit(X.astype("float64"), y) for alpha in ALPHAS]
     distances = [np.abs(model.predict(X_TEST) - outputs.test_outputs[:, 0]).max() for model in models]
     assert min(distances) < 1e-5
 
