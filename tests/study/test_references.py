@@ -37,6 +37,8 @@ TARGETS: dict[str, Any] = {
     "tweedie": (RANDOM.poisson(np.exp(0.5 * SIGNAL)) * RANDOM.gamma(2.0, size=ROWS))[:, None].astype("float32"),
 }
 
+TREES: dict[str, Any] = {"early_stopping": False, "random_state": 0}
+
 
 def rows_of(task: str, weight: np.ndarray | None = None) -> Folds:
     every = np.arange(ROWS)
@@ -88,7 +90,7 @@ def test_every_quantile_has_its_own_model(name) -> None:
             return [DummyRegressor(strategy="quantile", quantile=quantile)]
         if name == "linear":
             return [QuantileRegressor(quantile=quantile, alpha=10.0**exponent) for exponent in range(-4, 1)]
-        return [HistGradientBoostingRegressor(loss="quantile", quantile=quantile, early_stopping=False, random_state=0)]
+        return [HistGradientBoostingRegressor(loss="quantile", quantile=quantile, **TREES)]
 
     models = zip(*(make(quantile) for quantile in quantiles), strict=True)
     expected = [np.sort([each.fit(X, y).predict(X_TEST) for each in of_setting], axis=0).T for of_setting in models]
@@ -160,7 +162,7 @@ def test_linear_models_and_trees_with_a_log_link(task) -> None:
 
     outputs, trees = fit("linear", task), fit("boosted_trees", task)
 
-    expected = HistGradientBoostingRegressor(loss=loss, early_stopping=False, random_state=0).fit(X, y)
+    expected = HistGradientBoostingRegressor(loss=loss, **TREES).fit(X, y)
     np.testing.assert_allclose(trees.test_outputs[:, 0], expected.predict(X_TEST), rtol=1e-5)
     models = [make(alpha).fit(X.astype("float64"), y) for alpha in ALPHAS]
     distances = [np.abs(model.predict(X_TEST) - outputs.test_outputs[:, 0]).max() for model in models]
