@@ -45,7 +45,7 @@ class Task(ABC):
         standardizes: Whether numbers are standardized by the training rows. Default: `False`.
         is_share: Whether the score is 1 minus the ratio of two sums of `RowScores.score_terms`, those of the network
             and of the constant model. Otherwise it is the mean of these terms. Default: `True`.
-        activation_code: The activation as Python, for scripts. Default: the name.
+        activation_code: The activation as Python, for scripts. Default: `""`, for a linear one.
         coefficient_meaning: What a coefficient of the linear model is; `""` if no such thing can be said.
         constant_title: The name of the constant reference model. Default: `"Mean"`.
         constant_name: What sentences call it. Default: `"the mean"`.
