@@ -27,6 +27,7 @@ from poise.study.candidates.network import ModelFunction
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, get_penalty
 from poise.study.candidates.scoring import choose_encoding, make_candidate, make_selection, score_references
 from poise.study.candidates.training import HALVES_COST, WITHOUT_PENALTY, PathTrainer, Progress
+from poise.study.class_weights import ClassWeight, apply_class_weight, as_class_weight
 from poise.study.columns.encoding import AUTO, STANDARD
 from poise.study.columns.text_rules import check_missing
 from poise.study.errors import DataError
@@ -34,7 +35,6 @@ from poise.study.findings import Candidate, Findings, Reference, choose_saved, c
 from poise.study.headers import as_name, as_names, as_types
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, release_predictions
 from poise.study.importance import measure_importance
-from poise.study.metrics import measure_predictions
 from poise.study.predicted_rows import make_predicted_rows
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
@@ -44,8 +44,10 @@ from poise.study.sources import Source
 from poise.study.splits import note_split, split_folds, split_test_rows
 from poise.study.stability_selection import divide_rows, select_on_halves
 from poise.study.tables import read
+from poise.study.tasks.quantiles import QUANTILES
 from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
+from poise.study.weights import relative_weights
 
 
 def run_study(
@@ -62,6 +64,11 @@ def run_study(
     groups: str | int | None = None,
     time_column: str | int | None = None,
     weight: str | int | None = None,
+    offset: str | int | None = None,
+    exposure: str | int | None = None,
+    class_weight: ClassWeight = None,
+    tweedie_power: float = 1.5,
+    quantiles: Sequence[float] = QUANTILES,
     types: Mapping[Any, str] | None = None,
     cv: int = 4,
     strengths: int = 13,
@@ -95,8 +102,10 @@ def run_study(
             `"-"` for CSV on standard input, a DataFrame of pandas, polars or another library that Narwhals knows, or
             an Arrow table.
         target: The column to predict. Default: `None`, for built-in tables, which have their own.
-        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers it from the
-            target. The result says what was inferred.
+        task: `"regression"`, `"binary"`, `"multiclass"`, `"counts"`, `"gamma"` (positive numbers, whose standard
+            deviation is proportional to their mean), `"tweedie"` (nonnegative numbers, of which many are zero) or
+            `"quantile"` (several quantiles of a number, which do not cross). Default: `None`, which infers one of the
+            first four from the target. The result says what was inferred.
         penalties: Any of `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"`, `"scad"`
             and `"dropout"`, which is compared like a penalty, with rates as its strengths. A network without a penalty
             is always trained as well. Default: `("l2", "l1", "group", "adaptive", "dropout")`; without dropout if the
@@ -114,6 +123,18 @@ def run_study(
         time_column: A column that orders the rows: no fold trains on the future, and the test rows are the latest. With
             `groups`, earlier rows of groups that also have later rows are left out. Default: `None`.
         weight: A column of sample weights. Only their ratios count, and rows of weight 0 are left out. Default: `None`.
+        offset: A column that is added to the linear predictor, such as the logarithm of an exposure, for the tasks
+            regression, counts, gamma and tweedie. Predictions of new rows need it. Default: `None`.
+        exposure: A column of positive numbers to which the mean is proportional, such as the time at risk: its
+            logarithm is added to the linear predictor. For counts, gamma and tweedie. Predictions of new rows need it.
+            Default: `None`.
+        class_weight: The weights of the classes in the loss: `"balanced"` for weights that are inversely proportional
+            to the number of training rows of a class, as in scikit-learn; or a dict from classes to weights, where
+            other classes have weight 1. The losses and the accuracy are weighted as well; `Study.metrics` are not.
+            Default: `None`.
+        tweedie_power: The power of the variance function of the task tweedie, between 1 (counts) and 2 (gamma).
+            Default: 1.5.
+        quantiles: The quantiles that the task quantile predicts, ascending. Default: `(0.1, 0.5, 0.9)`.
         types: For some columns, what they are read as, such as `{"zip": "categorical"}`: `"categorical"`, `"numeric"`,
             `"date"`, `"text"` (categories if the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which
             detects the type of every column.
@@ -184,7 +205,8 @@ def run_study(
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, as_names(drop, "drop"), as_names(keep, "keep"),
         as_types(types), delimiter, decimal, text_encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
-        encoding, selection, max_false,
+        encoding, selection, max_false, as_class_weight(class_weight), tweedie_power,
+        tuple(np.ravel(quantiles).tolist()),
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -195,10 +217,13 @@ def run_study(
     report(0.0, "reading")
     table = read(
         data, as_name(target), task=task, drop=settings.drop, keep=settings.keep, groups=as_name(groups),
-        time=as_name(time_column), weight=as_name(weight), types=settings.types, delimiter=delimiter, decimal=decimal,
-        text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows, comment=comment, missing=missing,
+        time=as_name(time_column), weight=as_name(weight), offset=as_name(offset), exposure=as_name(exposure),
+        tweedie_power=tweedie_power, quantiles=settings.quantiles, types=settings.types, delimiter=delimiter,
+        decimal=decimal, text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows, comment=comment,
+        missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
+    table = apply_class_weight(table, settings.class_weight, training)
     table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test), *notes))
     networks = EncodedNetworks(table, training, testing, split_folds(table, training, cv, seed), settings, model)
     first = networks.get(NO_PENALTY, networks.encodings_of(NO_PENALTY)[0])
@@ -253,8 +278,11 @@ def run_study(
         saved.model, saved_rows, saved.encoder, table.classes, saved.columns, selected, seed
     )  # fmt: skip
     outputs, scorer = predict_outputs(saved.model, saved_rows.x), saved_rows.scorer
-    predicted = make_predicted_rows(scorer, outputs, bool(table.classes), rows.center, rows.scale)
-    metrics = measure_predictions(scorer.task, scorer.y, outputs, scorer.weight, rows.scale)
+    predicted = make_predicted_rows(
+        scorer, outputs, rows.center, rows.scale, relative_weights(table.weight, testing),
+        None if table.linear_offset is None else table.linear_offset[testing],
+    )  # fmt: skip
+    metrics = scorer.task.measure(predicted.actual, predicted.predictions, predicted.weight)
     report(1.0, "done")
     findings = Findings(
         table, settings, tuple(candidates), chosen, of_selection, importance, effects, predicted,
@@ -281,7 +309,7 @@ def _choose(
     def compare_choice(options: Sequence[Candidate]) -> list[Comparison]:
         return compare(
             _losses_of(options), [losses for losses in others if losses is not None], references[0].held_out,
-            held_rows.weight, is_share=held_rows.task in ("regression", "counts"), seed=settings.seed,
+            held_rows.weight, is_share=held_rows.task.is_share, seed=settings.seed,
         )  # fmt: skip
 
     over_baseline, *over_references = compare_choice(penalties)
