@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from poise.study.estimators import PathClassifier, PathRegressor
     from poise.study.result import Study
     from poise.study.run import run_study
+    from poise.survival.loss import CoxPartialLikelihood
 
 __all__ = [
     "L0",
@@ -50,6 +51,7 @@ __all__ = [
     "MCP",
     "SCAD",
     "Anchored",
+    "CoxPartialLikelihood",
     "DataError",
     "ElasticNet",
     "ForceHistory",
@@ -95,6 +97,7 @@ _PENALTIES = (
 )
 _MODULES = {
     **dict.fromkeys(_PENALTIES, "poise.penalties"),
+    "CoxPartialLikelihood": "poise.survival.loss",
     **dict.fromkeys(("Role", "Rule"), "poise.rules.rule"),
     "PenalizedOptimizer": "poise.optimizer.penalized",
     "get_penalized_optimizer": "poise.optimizer.lookup",

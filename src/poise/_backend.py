@@ -67,6 +67,7 @@ def watch_keras() -> None:
 def register_classes() -> None:
     """Import the classes that a saved model may contain. That registers them with Keras, which can then load it."""
     importlib.import_module("poise.optimizer.penalized")
+    importlib.import_module("poise.survival.loss")
 
 
 def choose_backend() -> None:
