@@ -16,6 +16,7 @@ from poise.path.progress import show_progress
 from poise.path.result import RegularizationPath
 from poise.path.solve import solve_path
 from poise.path.training import Replica, Training
+from poise.survival.targets import check_survival_folds
 
 
 def fit_path(
@@ -67,7 +68,10 @@ def fit_path(
         relax: Whether to train once more without the penalty on the weights that are not zero (`path.relaxed`).
             Default: False.
         training: How every lane is trained. Default: None, which is `poise.Training()`, or, with adaptive stages and
-            rows in memory, `poise.Training.full_batch()`, as in a study.
+            rows in memory, `poise.Training.full_batch()`, as in a study. If the loss compares the rows of a batch
+            (`loss.whole_batch` is True), as `poise.CoxPartialLikelihood` does, every batch must have all rows: the
+            default is then `poise.Training.full_batch()`, and each step uses all rows, however many there are. The
+            held-out loss is the loss of all rows minus that of the training rows.
         sample_weight: (rows,) as for `model.fit`. Default: None.
         groups: (rows,) for the folds: rows of one group stay together. Default: None.
         executor: Where to train: `"in_process"` (this process, which must run on JAX), `"subprocess"` (a new process on
@@ -86,7 +90,8 @@ def fit_path(
 
     References:
         Friedman, Hastie and Tibshirani 2010, "Regularization paths for generalized linear models via coordinate
-        descent" (the path); Zou 2006, "The adaptive lasso" (the stages).
+        descent" (the path); Zou 2006, "The adaptive lasso" (the stages); Verweij and van Houwelingen 1993,
+        "Cross-validation in survival analysis" (the held-out loss of a Cox model).
 
     Examples:
         >>> import poise, keras, numpy as np
@@ -126,6 +131,8 @@ def _prepare_arrays(
         data.rows, data.y, cv, n_init, groups,
         validation_rows=data.validation_rows, sample_weight=data.sample_weight, are_classes=has_class_targets(model),
     )  # fmt: skip
+    folds = [(replica.fold, replica.train) for replica in replicas]
+    check_survival_folds(model, data.y, folds, data.sample_weight)
     return data, replicas
 
 
