@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from poise.study.estimators import PathClassifier, PathRegressor
     from poise.study.result import Study
     from poise.study.run import run_study
+    from poise.survival.concordance import concordance_index
+    from poise.survival.curves import BaselineHazard
     from poise.survival.loss import CoxPartialLikelihood
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "MCP",
     "SCAD",
     "Anchored",
+    "BaselineHazard",
     "CoxPartialLikelihood",
     "DataError",
     "ElasticNet",
@@ -81,6 +84,7 @@ __all__ = [
     "adopt_regularizers",
     "compact",
     "compare_models",
+    "concordance_index",
     "dead_units",
     "fit_path",
     "forces",
@@ -98,6 +102,8 @@ _PENALTIES = (
 _MODULES = {
     **dict.fromkeys(_PENALTIES, "poise.penalties"),
     "CoxPartialLikelihood": "poise.survival.loss",
+    "BaselineHazard": "poise.survival.curves",
+    "concordance_index": "poise.survival.concordance",
     **dict.fromkeys(("Role", "Rule"), "poise.rules.rule"),
     "PenalizedOptimizer": "poise.optimizer.penalized",
     "get_penalized_optimizer": "poise.optimizer.lookup",
