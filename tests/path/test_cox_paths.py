@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 from oracles.survival import draw_survival, negative_partial_log_likelihood
+from sklearn.model_selection import StratifiedKFold
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
+from statsmodels.duration.hazard_regression import PHReg
 
 import poise
 from poise.path.data import batches
@@ -77,9 +79,8 @@ def test_weighted_ridge_satisfies_its_optimality_conditions(ties):
 
 @both
 def test_strength_zero_is_the_cox_model_of_statsmodels(ties):
-    phreg = pytest.importorskip("statsmodels.duration.hazard_regression")
     path = fit(poise.L1(), ties, strengths=[0.0])
-    expected = phreg.PHReg(y[:, 0], x, status=y[:, 1], ties=ties).fit().params
+    expected = PHReg(y[:, 0], x, status=y[:, 1], ties=ties).fit().params
     np.testing.assert_allclose(coefficients_of(path, 0.0), expected, atol=1e-5)
 
 
@@ -137,16 +138,38 @@ def test_default_training_is_full_batch():
     assert fit(poise.L1(), training=None, strengths=[0.1]).training == poise.Training.full_batch(update="auto")
 
 
+SPLITTER = StratifiedKFold(4, shuffle=True, random_state=0)
+
+
+@pytest.mark.parametrize("cv", [4, SPLITTER], ids=["int", "splitter"])
+def test_folds_are_stratified_by_events(cv):
+    losses, expected = (
+        fit(poise.L1(), strengths=[0.1], cv=folds).lanes.table["held_loss"]
+        for folds in (cv, list(SPLITTER.split(x, y[:, 1])))
+    )
+    np.testing.assert_array_equal(losses, expected)
+
+
+def test_folds_without_censored_rows_train():
+    observed = np.stack([y[:, 0], np.ones(len(y))], axis=1)
+    assert np.isfinite(fit(poise.L1(), rows=(x, observed), strengths=[0.1]).lanes.table["held_loss"][:3]).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"training": poise.Training()}, "training has batch_size=32. Pass poise.Training(batch_size=None)"),
         ({"rows": (x, y[:, ::-1])}, "must be 1 for an event and 0 for a censored row"),
         ({"rows": (x, y[:, :1])}, r"y must have shape (rows, 2), time and event, got (120, 1)."),
-        ({"rows": (x, y * [1, 0])}, "The training rows of fold 0 are censored."),
+        ({"rows": (x, y * [1, 0])}, "All 120 rows are censored or have weight 0."),
+        ({"sample_weight": 1 - y[:, 1]}, "All 120 rows are censored or have weight 0."),
+        (
+            {"cv": [(np.flatnonzero(y[:, 1] == 0), np.flatnonzero(y[:, 1]))]},
+            "All training rows of fold 0 are censored or have weight 0.",
+        ),
         ({"rows": (Batches(), None), "cv": 2}, "which a stream of batches does not allow"),
     ],
-    ids=["mini-batches", "swapped columns", "one column", "no events", "stream"],
+    ids=["mini-batches", "swapped columns", "one column", "no events", "no weights", "fold", "stream"],
 )
 def test_what_cannot_be_trained_is_refused(arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):

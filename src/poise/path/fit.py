@@ -16,7 +16,8 @@ from poise.path.progress import show_progress
 from poise.path.result import RegularizationPath
 from poise.path.solve import solve_path
 from poise.path.training import Replica, Training
-from poise.survival.targets import check_survival_folds
+from poise.survival.loss import CoxPartialLikelihood
+from poise.survival.targets import check_folds, stratification_target
 
 
 def fit_path(
@@ -55,8 +56,8 @@ def fit_path(
             range of the grid. While the lowest validation loss is at the smallest strength, the grid is extended
             downward by a factor of 10, at most twice. The values are strengths of the first rule; the strengths of the
             other rules are scaled in proportion. Default: 100.
-        cv: Cross-validation: an int (stratified if y holds classes), a scikit-learn splitter, or a list of pairs
-            (train, held) of positions or masks of rows. Default: 5.
+        cv: Cross-validation: an int (stratified if y holds classes, or by events with `poise.CoxPartialLikelihood`), a
+            scikit-learn splitter, or a list of pairs (train, held) of positions or masks of rows. Default: 5.
         validation_data: (x, y) or (x, y, sample_weight) to validate on instead of cross-validation; `cv` is then not
             used. Default: None.
         n_init: Number of random initializations to train from. The first one uses the current weights of the model.
@@ -127,12 +128,15 @@ def _prepare_arrays(
     model: Any, x: Any, y: Any, sample_weight: Any, groups: Any, cv: Any, validation_data: Any, n_init: int
 ) -> tuple[Data, list[Replica]]:
     data = prepare_data(model, x, y, sample_weight, groups, validation_data)
+    target = data.y
+    if isinstance(model.loss, CoxPartialLikelihood):
+        target = stratification_target(data.y, data.sample_weight, cv)
     replicas = split_rows(
-        data.rows, data.y, cv, n_init, groups,
+        data.rows, target, cv, n_init, groups,
         validation_rows=data.validation_rows, sample_weight=data.sample_weight, are_classes=has_class_targets(model),
     )  # fmt: skip
-    folds = [(replica.fold, replica.train) for replica in replicas]
-    check_survival_folds(model, data.y, folds, data.sample_weight)
+    if isinstance(model.loss, CoxPartialLikelihood):
+        check_folds(data.y, data.sample_weight, [(replica.fold, replica.train) for replica in replicas])
     return data, replicas
 
 

@@ -1,12 +1,10 @@
 """The targets of survival analysis: the time of every row, and whether the event happened then."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
-import keras
 import numpy as np
-
-from poise.survival.loss import CoxPartialLikelihood
 
 
 def check_targets(y: Any, name: str = "y") -> tuple[np.ndarray, np.ndarray]:
@@ -34,24 +32,44 @@ def check_targets(y: Any, name: str = "y") -> tuple[np.ndarray, np.ndarray]:
     return times, events == 1
 
 
-def check_survival_folds(model: keras.Model, y: Any, folds: Sequence[tuple[int, np.ndarray]], weights: Any) -> None:
-    """Check the targets of a model whose loss is the Cox partial likelihood; for another loss, do nothing.
+def stratification_target(y: Any, weights: Any, cv: Any) -> np.ndarray:
+    """Return what to stratify folds by, (rows,): whether each row has an event that counts, if some have none.
 
     Args:
-        model: Compiled model.
-        y: Targets.
-        folds: Number and training rows of every fold.
+        y: Times and events.
         weights: Sample weights; None if there are none.
+        cv: How to make the folds, as in `poise.fit_path`; folds that are pairs of positions are not stratified.
 
     Raises:
-        ValueError: If the targets are not times and events, or the training rows of a fold have no event.
+        ValueError: If the targets are not times and events, or no row has an event.
     """
-    if not isinstance(model.loss, CoxPartialLikelihood):
-        return
-    _, events = check_targets(y)
-    if weights is not None:
-        events = events & (np.asarray(weights).reshape(-1) > 0)
+    times, events = _count_events(y, weights)
+    if not events.any():
+        raise ValueError(f"All {len(times)} rows are censored or have weight 0. Pass rows with events.")
+    is_split = isinstance(cv, Integral) or hasattr(cv, "split")
+    return events.astype(int) if is_split and not events.all() else times
+
+
+def check_folds(y: Any, weights: Any, folds: Sequence[tuple[int, np.ndarray]]) -> None:
+    """Check that every fold trains on events.
+
+    Args:
+        y, weights: As for `stratification_target`.
+        folds: Number and training rows of every fold.
+
+    Raises:
+        ValueError: If the training rows of a fold have no event.
+    """
+    _, events = _count_events(y, weights)
     for fold, rows in folds:
         if not events[rows].any():
-            where = "All training rows" if fold < 0 else f"The training rows of fold {fold}"
-            raise ValueError(f"{where} are censored. Pass rows with events, or other folds.")
+            raise ValueError(
+                f"All training rows of fold {fold} are censored or have weight 0. Pass other folds, or rows "
+                "with events."
+            )
+
+
+def _count_events(y: Any, weights: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the times, and whether each row has an event and a weight above 0."""
+    times, events = check_targets(y)
+    return times, events if weights is None else events & (np.asarray(weights).reshape(-1) > 0)
