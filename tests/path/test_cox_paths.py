@@ -1,6 +1,7 @@
 """Cox models along a path: the coefficients of scikit-survival, and the loss of a whole batch in every fold."""
 
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ x, y, weights = draw_survival(120, 6)
 both = pytest.mark.parametrize("ties", ["breslow", "efron"])
 
 
-def fit(penalty, ties="breslow", rows=(x, y), training=PRECISE, **arguments):
+def fit(penalty, ties: Any = "breslow", rows=(x, y), training: Any = PRECISE, **arguments: Any) -> Any:
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
     model.compile(keras.optimizers.Adam(0.05), poise.CoxPartialLikelihood(ties))
     arguments = {"strengths": STRENGTHS, "cv": 3, "progress": False, **arguments}

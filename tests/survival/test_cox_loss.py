@@ -1,5 +1,7 @@
 """The loss against its definition and statsmodels, and what any weights must satisfy, on every backend."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -49,7 +51,7 @@ def test_gradient_is_that_of_the_definition(ties):
 def test_likelihood_is_that_of_statsmodels(ties):
     x, y, _ = draw_survival(80)
     coefficients = np.array([0.4, -0.2, 0.9])
-    model = PHReg(y[:, 0], x, status=y[:, 1], ties=ties)
+    model: Any = PHReg(y[:, 0], x, status=y[:, 1], ties=ties)
     assert evaluate(y, x @ coefficients, ties=ties) == pytest.approx(-model.loglike(coefficients) / 80, rel=1e-6)
 
 

@@ -1,5 +1,7 @@
 """The concordance index and survival curves against scikit-survival, and against all pairs for weights."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from oracles.survival import draw_survival
@@ -54,7 +56,9 @@ def test_survival_curves_are_those_of_scikit_survival():
     eta = model.predict(x)
     baseline = poise.BaselineHazard.fit(y, eta)
     inside = np.linspace(times.min(), times.max(), 50)
-    curves = zip(model.predict_survival_function(x[:5]), model.predict_cumulative_hazard_function(x[:5]), strict=True)
+    curves: Any = zip(
+        model.predict_survival_function(x[:5]), model.predict_cumulative_hazard_function(x[:5]), strict=True
+    )
     for row, (survival, hazard) in enumerate(curves):
         np.testing.assert_allclose(baseline.survival(inside, eta[[row]])[0], survival(inside), rtol=1e-8)
         np.testing.assert_allclose(baseline.cumulative_hazard(inside, eta[[row]])[0], hazard(inside), rtol=1e-8)
@@ -76,8 +80,8 @@ def test_integer_weights_repeat_rows():
 
 
 def test_kaplan_meier_is_that_of_scikit_survival():
-    at, expected = kaplan_meier_estimator(events, times)
-    np.testing.assert_allclose(KaplanMeier.fit(y).survival(at), expected, rtol=1e-12)
+    curve: Any = kaplan_meier_estimator(events, times)
+    np.testing.assert_allclose(KaplanMeier.fit(y).survival(curve[0]), curve[1], rtol=1e-12)
     assert KaplanMeier.fit(y).survival([0.0]) == [1.0]
 
 
