@@ -10,8 +10,10 @@ from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.metrics import log_loss, mean_squared_error
 
 from poise.path.training import Replica
-from poise.study.candidates.references import ALPHAS, REFERENCES, fit_reference
+from poise.study.candidates.references import REFERENCES, fit_reference
 from poise.study.columns.folds import Folds
+from poise.study.tasks.base import ALPHAS
+from poise.study.tasks.table import make_task
 
 ROWS, FOLD = 120, 40
 RANDOM = np.random.default_rng(0)
@@ -38,7 +40,9 @@ def rows_of(task: str, weight: np.ndarray | None = None) -> Folds:
 
 def fit(name: str, task: str, weight: np.ndarray | None = None) -> Any:
     model = next(model for model in REFERENCES if model.name == name)
-    return fit_reference(model, task, rows_of(task, weight), X_TEST, {"multiclass": 3, "binary": 2}.get(task, 0))
+    return fit_reference(
+        model, make_task(task), rows_of(task, weight), X_TEST, {"multiclass": 3, "binary": 2}.get(task, 0)
+    )
 
 
 def held_rows() -> list[np.ndarray]:
@@ -131,7 +135,7 @@ def test_a_setting_without_a_finite_loss_is_not_chosen() -> None:
     settings = [lambda total: Diverged(), lambda total: Ridge(0.1 * total), lambda total: Diverged()]
     model = replace(linear, makers=lambda task, inputs: settings)
 
-    outputs = fit_reference(model, "regression", rows_of("regression"), X_TEST, 0)
+    outputs = fit_reference(model, make_task("regression"), rows_of("regression"), X_TEST, 0)
 
     assert np.isfinite(outputs.fold_losses).all()
     assert np.isfinite(outputs.test_outputs).all()
@@ -141,7 +145,7 @@ def test_counts_that_grow_without_bound_are_cut() -> None:
     rows = rows_of("counts")
 
     outputs = fit_reference(
-        next(model for model in REFERENCES if model.name == "linear"), "counts", rows, X_TEST * 1e6, 0
+        next(model for model in REFERENCES if model.name == "linear"), make_task("counts"), rows, X_TEST * 1e6, 0
     )
 
     assert np.isfinite(outputs.test_outputs).all()
@@ -166,5 +170,5 @@ def test_trees_of_wide_tables_have_fewer_bins(inputs, bins) -> None:
     (trees,) = (model for model in REFERENCES if model.name == "boosted_trees")
 
     for task in TARGETS:
-        (make,) = trees.makers(task, inputs)
+        (make,) = trees.makers(make_task(task), inputs)
         assert make(1.0).max_bins == bins

@@ -14,7 +14,6 @@ from poise.escaping import escape_controls
 from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.report.comparison import list_networks, list_rows, read_estimate, show_counts, show_estimate
 from poise.study.report.numbers import format_number, format_with_error
-from poise.study.scores import score_name
 
 SHORTEST_NAME = 12
 """Characters of a name that stay on one line."""
@@ -39,7 +38,7 @@ def task_line(description: Mapping) -> str:
     data, rows = description["data"], description["rows"]
     used = _count_used(data)
     aside = len(data["columns"]) - used
-    kind = f"{data['task']} with {len(data['classes'])} classes" if data["task"] == "multiclass" else data["task"]
+    kind = f"{data['task']} with {len(data['classes'])} classes" if len(data["classes"]) > 2 else data["task"]
     columns = f"{used} column{'s'[: used - 1]}" + (f" ({aside} set aside)" if aside else "")
     counts = f"{rows['training']:,} training rows, {rows['test']:,} test rows"
     reason = data.get("task_reason")
@@ -97,7 +96,7 @@ class _Column:
 def _tables_by_detail(description: Mapping) -> Iterator[Table]:
     """Yield tables from the most detailed to the narrowest one."""
     columns, titles = _columns(description), _titles(description)
-    score = score_name(description["data"]["task"])
+    score = description["candidates"][0]["score_name"]
     yield _table(titles, [(column.heading, column.cells) for column in columns])
     detailed = ({score, "gain"}, {"gain"}, set())
     least = ("test loss", "zeros", "strength", "columns", "held-out loss")
@@ -144,7 +143,7 @@ def _columns(description: Mapping) -> list[_Column]:
             [format_number(_number(candidate["val_loss"])) for candidate in candidates],
         ),
         estimates("test loss", "test_loss"),
-        estimates(score_name(description["data"]["task"]), "score"),
+        estimates(description["candidates"][0]["score_name"], "score"),
         estimates("gain", "gain"),
         column("columns", columns),
         column(

@@ -9,7 +9,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from poise.study.path_estimator import FLOATS, PathEstimator, check_weight
-from poise.study.predictions import predict_probabilities
+from poise.study.tasks.classes import Binary, Multiclass, predict_probabilities
+from poise.study.tasks.regression import Regression
 
 
 class PathRegressor(RegressorMixin, PathEstimator):
@@ -103,7 +104,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
             TypeError, ValueError: For data or a parameter that cannot be used.
         """
         X, y = validate_data(self, X, y, dtype=FLOATS, y_numeric=True, ensure_min_samples=2)
-        return self._fit(X, np.asarray(y, "float64"), "regression", 0, check_weight(sample_weight, X), groups)
+        return self._fit(X, np.asarray(y, "float64"), Regression(), 0, check_weight(sample_weight, X), groups)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the target.
@@ -177,7 +178,7 @@ class PathClassifier(ClassifierMixin, PathEstimator):
         if len(np.unique(numbers if weight is None else numbers[weight > 0])) < 2:
             counted = "" if weight is None else " among the rows with a positive sample_weight"
             raise ValueError(f"y must have at least two classes{counted}, got 1. Add rows of another class.")
-        task = "binary" if len(self.classes_) == 2 else "multiclass"
+        task = Binary() if len(self.classes_) == 2 else Multiclass()
         return self._fit(X, numbers, task, len(self.classes_), weight, groups)
 
     def predict(self, X: Any) -> np.ndarray:

@@ -31,6 +31,7 @@ from poise.study.columns.encoding import AUTO, PIECEWISE, STANDARD, check_encodi
 from poise.study.columns.folds import standardize
 from poise.study.predictions import predict_outputs
 from poise.study.settings import Settings
+from poise.study.tasks.base import Task
 from poise.study.weights import scale_to_mean_one
 
 Penalties = str | Penalty | Rule | Sequence[Penalty | Rule]
@@ -74,7 +75,7 @@ class PathEstimator(BaseEstimator):
         self.random_state = random_state
 
     def _fit(
-        self, X: np.ndarray, y: np.ndarray, task: str, classes: int, weight: np.ndarray | None, groups: Any
+        self, X: np.ndarray, y: np.ndarray, task: Task, classes: int, weight: np.ndarray | None, groups: Any
     ) -> Self:
         """Train the path, choose the strength, and set the fitted attributes.
 
@@ -119,7 +120,7 @@ class PathEstimator(BaseEstimator):
         encoding: str,
         X: np.ndarray,
         y: np.ndarray,
-        task: str,
+        task: Task,
         classes: int,
         weight: np.ndarray | None,
         replicas: list[Replica],
@@ -193,7 +194,7 @@ class PathEstimator(BaseEstimator):
         self,
         X: np.ndarray,
         y: np.ndarray,
-        task: str,
+        task: Task,
         weight: np.ndarray | None,
         replicas: list[Replica],
         encoding: str,
@@ -212,14 +213,13 @@ class PathEstimator(BaseEstimator):
             if len(replica.held):
                 of_fold = ArrayEncoder(encoding, self.standardize).fit(X[replica.train], fold_weight)
             values = y
-            if task == "regression":
+            if task.standardizes:
                 values, center, scale = standardize(y, replica.train, fold_weight)
             xs.append(of_fold.transform(X, encoder))
             ys.append(values)
             if weight is not None:
                 weights.append(scale_to_mean_one(weight, replica))
-        targets = np.concatenate(ys)
-        targets = targets.astype("int32") if task == "multiclass" else targets.astype("float32")[:, None]
+        targets = task.encode(np.concatenate(ys))
         names = getattr(self, "feature_names_in_", None)
         starts = [len(X) * (number % blocks) for number in range(len(replicas))]
         moved = [
@@ -248,7 +248,7 @@ class _Fit:
 
     Args:
         encoder: The encoder of the features.
-        center, scale: What standardizes the target; 0 and 1 except in regression.
+        center, scale: What standardizes the target; 0 and 1 if the task does not standardize.
         last: The path of the last adaptive stage. Default: `None`, before it is trained.
         path: The stage that is used. Default: `None`, before it is trained.
     """

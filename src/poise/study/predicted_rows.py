@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poise.study.predictions import predict_probabilities
 from poise.study.scores import Scorer
 
 
@@ -31,17 +30,16 @@ class PredictedRows:
 
 
 def make_predicted_rows(
-    scorer: Scorer, outputs: np.ndarray, has_classes: bool, center: float, scale: float
+    scorer: Scorer, outputs: np.ndarray, center: float, scale: float
 ) -> PredictedRows:  # fmt: skip
     """Return the test rows with predictions of them.
 
     Args:
         scorer: The test rows.
         outputs: (rows, outputs) of the network.
-        has_classes: Whether the target has classes.
         center, scale: A prediction in units of the target is output · scale + center.
     """
     actual = np.asarray(scorer.y).reshape(-1)
-    if has_classes:
-        return PredictedRows(actual.astype(int), predict_probabilities(outputs), scorer.weight)
+    if scorer.task.has_classes:
+        return PredictedRows(actual.astype(int), scorer.task.predict(outputs), scorer.weight)
     return PredictedRows(actual.astype("float64") * scale + center, outputs[:, 0] * scale + center, scorer.weight)

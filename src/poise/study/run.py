@@ -34,7 +34,6 @@ from poise.study.findings import Candidate, Findings, Reference, choose_saved, c
 from poise.study.headers import as_name, as_names, as_types
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, release_predictions
 from poise.study.importance import measure_importance
-from poise.study.metrics import measure_predictions
 from poise.study.predicted_rows import make_predicted_rows
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
@@ -253,8 +252,8 @@ def run_study(
         saved.model, saved_rows, saved.encoder, table.classes, saved.columns, selected, seed
     )  # fmt: skip
     outputs, scorer = predict_outputs(saved.model, saved_rows.x), saved_rows.scorer
-    predicted = make_predicted_rows(scorer, outputs, bool(table.classes), rows.center, rows.scale)
-    metrics = measure_predictions(scorer.task, scorer.y, outputs, scorer.weight, rows.scale)
+    predicted = make_predicted_rows(scorer, outputs, rows.center, rows.scale)
+    metrics = scorer.task.measure(predicted.actual, predicted.predictions, predicted.weight)
     report(1.0, "done")
     findings = Findings(
         table, settings, tuple(candidates), chosen, of_selection, importance, effects, predicted,
@@ -281,7 +280,7 @@ def _choose(
     def compare_choice(options: Sequence[Candidate]) -> list[Comparison]:
         return compare(
             _losses_of(options), [losses for losses in others if losses is not None], references[0].held_out,
-            held_rows.weight, is_share=held_rows.task in ("regression", "counts"), seed=settings.seed,
+            held_rows.weight, is_share=held_rows.task.is_share, seed=settings.seed,
         )  # fmt: skip
 
     over_baseline, *over_references = compare_choice(penalties)

@@ -91,10 +91,10 @@ def split_folds(table: Table, training: np.ndarray, count: int, seed: int) -> Pa
                 f"Fold {number} has no training row of class {missing[0]!r}. Use fewer folds, or remove rare classes.",
                 "cv",
             )
-        if table.task == "counts" and not target[train].any():
+        problem = table.task.find_problem(target[train])
+        if problem:
             raise DataError(
-                f"All training rows of fold {number} have the count 0, from which no count can be predicted. Use fewer "
-                "folds, or another column of time or groups.",
+                f"All training rows of fold {number} {problem}. Use fewer folds, or another column of time or groups.",
                 "cv",
             )
         if not len(held):

@@ -19,8 +19,10 @@ from poise.study.file_options import FileOptions
 from poise.study.headers import check_column
 from poise.study.leaks import find_leaks
 from poise.study.sources import BUILT_IN, Source, load
-from poise.study.targets import TASKS, note_rare_classes, pose_task, read_target
+from poise.study.targets import note_rare_classes, pose_task, read_target
 from poise.study.task_inference import infer_task
+from poise.study.tasks.base import Task
+from poise.study.tasks.table import TASKS, make_task
 
 FEWEST_ROWS = 20
 
@@ -34,9 +36,9 @@ class Table:
         source: The source as text; `""` for a DataFrame.
         features: The columns in use, in the form of their kinds (see `poise.study.columns.kinds.KINDS`).
         columns: Every column of the source except the target and the columns of groups, time and weights, in order.
-        target: (rows,) float64 in regression and counts, else text.
-        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`.
-        classes: The classes in the order of the network's outputs; empty in regression and counts.
+        target: (rows,) float64, or text if the target has classes.
+        task: The task.
+        classes: The classes in the order of the network's outputs; empty if the target has numbers.
         groups: (rows,) rows with the same value stay together; or `None`.
         time: (rows,) numbers or datetimes that order the rows; or `None`.
         weight: (rows,) float64, finite and positive; or `None`.
@@ -50,7 +52,7 @@ class Table:
     features: pd.DataFrame
     columns: tuple[Column, ...]
     target: pd.Series
-    task: str
+    task: Task
     classes: tuple[str, ...]
     groups: pd.Series | None
     time: pd.Series | None
@@ -114,7 +116,7 @@ def read(
     Examples:
         >>> from poise.study.tables import read
         >>> table = read("wine")
-        >>> table.task, table.classes, table.features.shape
+        >>> table.task.name, table.classes, table.features.shape
         ('multiclass', ('class_0', 'class_1', 'class_2'), (178, 13))
     """
     if task is not None and task not in TASKS:
@@ -150,8 +152,9 @@ def read(
         raise DataError(
             f"{name} has {count_noun(len(frame), 'row')}{usable}; a study needs at least {FEWEST_ROWS}. Add rows."
         )
-    task, task_reason = infer_task(labels.values, labels.is_number) if task is None else (task, "")
-    values, classes = pose_task(labels, task)
+    task_name, task_reason = infer_task(labels.values, labels.is_number) if task is None else (task, "")
+    posed = make_task(task_name)
+    values, classes = pose_task(labels, posed)
     notes += note_rare_classes(values, classes)
     taken = set(roles.values())
     names = [column for column in frame.columns if column not in taken]
@@ -175,7 +178,7 @@ def read(
         f"Column {column!r} determines the target {target!r} almost exactly. This looks like a leak; consider "
         "dropping the column."
         for column in find_leaks(
-            {column: feature.iloc[distinct] for column, feature in features.items()}, values[distinct], task, classes
+            {column: feature.iloc[distinct] for column, feature in features.items()}, values[distinct], posed, classes
         )
     ]
     return Table(
@@ -184,7 +187,7 @@ def read(
         features=pd.DataFrame(features),
         columns=tuple(columns),
         target=pd.Series(values, name=target, dtype=object if classes else "float64"),
-        task=task,
+        task=posed,
         classes=classes,
         groups=group_labels,
         time=times,

@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 
 from poise.study.columns.base import RawColumn, Texts, text_of
-from poise.study.columns.number_text import parse_number
 from poise.study.columns.reading import detect_kind
 from poise.study.columns.text_rules import TextRules
 from poise.study.errors import DataError, list_first, quote_names
+from poise.study.tasks.base import Task
 
-TASKS = ("regression", "binary", "multiclass", "counts")
 FEWEST_ROWS_PER_CLASS = 5
 SHARE_OF_CLASS = 0.5
 """How frequent a text such as "NA" must be, relative to the median class, to be a class."""
@@ -99,7 +98,7 @@ def _read_labels(texts: Texts, rules: TextRules, name: str) -> tuple[np.ndarray,
     return labels, [f"Texts of target {name!r} that count as missing values: {quote_names(likely)}."]
 
 
-def pose_task(target: Target, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def pose_task(target: Target, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the target as the task needs it, and its classes.
 
     Args:
@@ -109,30 +108,14 @@ def pose_task(target: Target, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
     Raises:
         DataError: If the target does not fit the task.
     """
-    values, is_number, name = target.values, target.is_number, target.name
-    codes, distinct = pd.factorize(values, sort=True)
+    distinct = pd.unique(target.values)
     if len(distinct) < 2:
         raise DataError(
-            f"Target {name!r} is constant: every row has {target.labels_of(values[:1])[0]!r}. Choose another target.",
+            f"Target {target.name!r} is constant: every row has {target.labels_of(distinct)[0]!r}. Choose another "
+            "target.",
             "target",
         )
-    if task in ("regression", "counts"):
-        return _check_numbers(values, distinct, is_number, name, task), ()
-    if task == "binary" and len(distinct) != 2:
-        raise DataError(
-            f"A binary task needs two distinct values of {name!r}, got {len(distinct)}. Choose the task multiclass or "
-            "regression.",
-            "task",
-        )
-    labels = target.labels_of(distinct)
-    single = [label for label, count in zip(labels, np.bincount(codes), strict=True) if count < 2]
-    if single:
-        raise DataError(
-            f"Target {name!r} has classes with a single row: {quote_names(single)}. Each class needs at least two. "
-            f"{_suggest(distinct, is_number)}",
-            "task",
-        )
-    return np.array(labels, dtype=object)[codes], tuple(labels)
+    return task.check_target(target)
 
 
 def note_rare_classes(values: np.ndarray, classes: tuple[str, ...]) -> list[str]:
@@ -146,40 +129,3 @@ def note_rare_classes(values: np.ndarray, classes: tuple[str, ...]) -> list[str]
     return [
         f"Classes with fewer than {FEWEST_ROWS_PER_CLASS} rows: {list_first(rare)}. Results for them are unreliable."
     ]
-
-
-def _check_numbers(
-    values: np.ndarray, distinct: np.ndarray, is_number: bool, name: str, task: str
-) -> np.ndarray:  # fmt: skip
-    if not is_number:
-        raise DataError(
-            f"The task {task} needs numbers, and target {name!r} is text, such as {quote_names(distinct[:3])}. "
-            f"{_name_odd_value(distinct)}Choose another target, or the task binary or multiclass.",
-            "task",
-        )
-    wrong = _not_counts(distinct)
-    if task == "counts" and len(wrong):
-        raise DataError(
-            f"Counts must be whole numbers >= 0, and target {name!r} holds {text_of(wrong[0])}. Choose the task "
-            "regression.",
-            "task",
-        )
-    return values
-
-
-def _not_counts(distinct: np.ndarray) -> np.ndarray:
-    return distinct[(distinct < 0) | (distinct % 1 != 0)]
-
-
-def _suggest(distinct: np.ndarray, is_number: bool) -> str:
-    """What to do about classes with a single row."""
-    if not is_number:
-        return f"Merge or remove these classes. {_name_odd_value(distinct)}".rstrip()
-    tasks = "regression" if len(_not_counts(distinct)) else "counts or regression"
-    return f"Choose the task {tasks}, or merge or remove these classes."
-
-
-def _name_odd_value(distinct: np.ndarray) -> str:
-    """A column of numbers with a few odd values reads as text: name one of those."""
-    odd = [text for text in distinct if all(parse_number(text, mark) is None for mark in (".", ","))]
-    return f"It holds numbers except for values such as {odd[0]!r}. " if 0 < len(odd) < len(distinct) / 2 else ""

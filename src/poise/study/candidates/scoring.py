@@ -14,7 +14,7 @@ from poise.study.candidates.training import WITHOUT_PENALTY, title_of
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Reference
 from poise.study.held_out import HeldOutRows, held_out_losses, join_losses
-from poise.study.scores import Estimate, RowScores, score_rows
+from poise.study.scores import Estimate, RowScores
 from poise.study.settings import FULL_TRAINING, SELECTION, STABLE_SELECTION
 from poise.study.tables import Table
 
@@ -104,7 +104,7 @@ def score_references(
     references, scorer = [], test_rows.scorer
     for model in REFERENCES:
         fit = fit_reference(model, table.task, rows, test_rows.x, len(table.classes))
-        scores = score_rows(scorer.task, scorer.y, fit.test_outputs)
+        scores = scorer.task.score_rows(scorer.y, fit.test_outputs)
         references.append(
             Reference(
                 fit.name, fit.title, float(fit.fold_losses.mean()),

@@ -25,15 +25,15 @@ class Folds:
 
     Args:
         x: (blocks * rows, inputs) float32.
-        y: Regression: (blocks * rows, 1), standardized by the training rows of the block. Counts: (blocks * rows, 1),
-            unchanged. Binary: (blocks * rows, 1), 0 or 1. Multiclass: (blocks * rows,) int32.
+        y: (blocks * rows, ...) as `Task.encode` returns it; numbers that the task standardizes are standardized by
+            the training rows of the block.
         weight: (blocks * rows,) float32, with mean 1 over the training rows and over the held-out rows of each block;
             `None` if there are no weights, or all are equal.
         replicas: One per block; `train` and `held` are positions in `x`, all within the block. The last has fold −1
             and trains on all rows.
         encoder: The encoder of all rows, whose inputs are the columns of `x`.
-        center: The mean of the target over all rows, weighted if there are weights; 0 except in regression.
-        scale: Its standard deviation; 1 except in regression.
+        center: The mean of the target over all rows, weighted if there are weights; 0 if the task does not standardize.
+        scale: Its standard deviation; 1 if the task does not standardize.
     """
 
     x: np.ndarray
@@ -116,15 +116,14 @@ def _stack_targets(
     name, values = str(table.target.name), table.target.to_numpy()[rows]
     if table.classes:
         codes = pd.Categorical(values, categories=list(table.classes)).codes
-        stacked = np.tile(codes, len(training))
-        return (stacked.astype("float32")[:, None] if table.task == "binary" else stacked.astype("int32")), 0.0, 1.0
-    if table.task == "counts":
-        return _to_finite_float32(np.tile(values, len(training)), name)[:, None], 0.0, 1.0
+        return table.task.encode(np.tile(codes, len(training))), 0.0, 1.0
+    if not table.task.standardizes:
+        return table.task.encode(_to_finite_float32(np.tile(values, len(training)), name)), 0.0, 1.0
     blocks, center, scale = [], 0.0, 1.0
     for train in training:
         y, center, scale = standardize(values, train, None if weight is None else weight[train])
         blocks.append(y)
-    return _to_finite_float32(np.concatenate(blocks), name)[:, None], center, scale
+    return table.task.encode(_to_finite_float32(np.concatenate(blocks), name)), center, scale
 
 
 def standardize(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, float, float]:

@@ -36,7 +36,7 @@ def describe(study: Findings) -> dict:
             "name": table.name,
             "source": table.source,
             "target": str(table.target.name),
-            "task": table.task,
+            "task": table.task.name,
             "task_reason": table.task_reason,
             "classes": table.classes,
             "columns": [asdict(column) for column in table.columns],

@@ -7,7 +7,6 @@ import numpy as np
 from poise.study.findings import Findings, is_regularized
 from poise.study.report.names import name_inside, quantity_of
 from poise.study.report.numbers import format_interval, format_number
-from poise.study.scores import score_name
 
 DIGITS = 2
 
@@ -34,7 +33,7 @@ def list_key_numbers(study: Findings) -> list[KeyNumber]:
 
 def _make_gain(study: Findings) -> KeyNumber:
     """Return the gain over early stopping in the score (or the loss), or, without a penalty, over a constant."""
-    judged, score = study[study.verdict.judged], score_name(study.table.task)
+    judged, score = study[study.verdict.judged], study.table.task.score_name
     if is_regularized(judged):
         comparison = study.verdict.over_baseline
         what, gain = ("gain in", comparison.score_gain) if comparison.shows_score else ("fall of", comparison.loss_gain)
@@ -50,7 +49,7 @@ def _make_gain(study: Findings) -> KeyNumber:
 
 def _make_score(study: Findings) -> KeyNumber:
     """Return the score of the saved network on the test rows, beside those of the reference models."""
-    saved, score = study.saved, score_name(study.table.task)
+    saved, score = study.saved, study.table.task.score_name
     mean = next(reference for reference in study.references if reference.name == "mean")
     others = [each for each in study.references if each is not mean and np.isfinite(each.score.value)]
     lines = [f"{mean.title.lower()}: {format_number(mean.score.value)}"]

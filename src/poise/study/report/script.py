@@ -23,12 +23,6 @@ from poise.study.report.names import quantity_of
 from poise.study.splits import split_test_rows
 from poise.study.weights import relative_weights
 
-LOSSES = {
-    "regression": "keras.losses.MeanSquaredError()",
-    "counts": "keras.losses.Poisson()",
-    "binary": "keras.losses.BinaryCrossentropy(from_logits=True)",
-    "multiclass": "keras.losses.SparseCategoricalCrossentropy(from_logits=True)",
-}
 READ_ONCE = ("", "-")
 """Sources that cannot be read again: a DataFrame and standard input."""
 WIDTH = 100
@@ -79,9 +73,9 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         dropout_seeds=seeds,
         is_permuted=bool(seeds) or most < study.rows["training"],
         rows=study.rows["training"],
-        activation=', activation="exponential"' if table.task == "counts" else "",
+        activation=table.task.activation or "",
         rules=[write_rule(rule, custom) for rule in rules],
-        loss=LOSSES[table.task],
+        loss=table.task.loss_code,
         most=most,
     )
 
@@ -127,7 +121,7 @@ def _list_dropout_seeds(study: Findings) -> list[int]:
 def _read_arguments(study: Findings) -> str:
     """The arguments of `read`."""
     table = study.table
-    options: dict[str, Any] = {"task": table.task}
+    options: dict[str, Any] = {"task": table.task.name}
     options |= {name: [*columns] for name in ("drop", "keep") if (columns := getattr(study.settings, name))}
     roles = {"groups": table.groups, "time": table.time, "weight": table.weight}
     options |= {name: str(role.name) for name, role in roles.items() if role is not None}

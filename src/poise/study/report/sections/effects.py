@@ -58,7 +58,7 @@ def describe_prediction(study: Findings) -> str:
     classes = [*study.table.classes]
     if classes:
         return f"probability of {classes[1] if len(classes) == 2 else 'a class'}"
-    return "mean count" if study.table.task == "counts" else "prediction"
+    return study.table.task.prediction_title
 
 
 def draw_effects(study: Findings, names: list[str]) -> go.Figure:

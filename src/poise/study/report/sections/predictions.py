@@ -10,7 +10,6 @@ from poise.study.report.number_plots import draw_number_predictions
 from poise.study.report.numbers import format_number
 from poise.study.report.panels import Plot
 from poise.study.report.sections.base import Section
-from poise.study.scores import score_name
 
 MOST_CLASSES = 20
 """Classes in the confusion matrix, the most frequent ones."""
@@ -26,12 +25,12 @@ class PredictionsSection(Section):
 
     def context(self, study: Findings) -> dict[str, Any]:
         shared = {"saved": study.saved, "rows": study.rows["test"], "metrics": list_metrics(study)}
-        return {**shared, **(_show_classes(study) if study.table.classes else _show_numbers(study))}
+        return {**shared, **VIEWS[study.table.task.view](study)}
 
 
 def list_metrics(study: Findings) -> list[str]:
     """Return the score and the further scores of the saved network, with their units."""
-    scores = {score_name(study.table.task): study.saved.score.value, **study.metrics}
+    scores = {study.table.task.score_name: study.saved.score.value, **study.metrics}
     units = {LAST_IN_UNITS: f" (both in units of {study.table.target.name})"}
     return [f"{name} {format_number(value)}{units.get(name, '')}" for name, value in scores.items()]
 
@@ -42,7 +41,12 @@ def _show_numbers(study: Findings) -> dict[str, Any]:
         "Two scatter plots of test rows: the predicted over the actual value, with a line where both are equal, and "
         "the residual, actual minus predicted, over the predicted value."
     )
-    return {"plot": Plot("accuracy", figure, alternative), "drawn": count, "matrix": None, "task": study.table.task}
+    return {
+        "plot": Plot("accuracy", figure, alternative),
+        "drawn": count,
+        "matrix": None,
+        "residual_note": study.table.task.residual_note,
+    }
 
 
 def _show_classes(study: Findings) -> dict[str, Any]:
@@ -68,3 +72,7 @@ def _make_row(counts: np.ndarray, shown: np.ndarray, number: int) -> list[tuple[
     """Return for each predicted class the number of rows, their share of the actual class, and whether it is right."""
     total = max(int(counts.sum()), 1)
     return [(int(counts[other]), float(counts[other] / total), bool(other == number)) for other in shown]
+
+
+VIEWS = {"numbers": _show_numbers, "classes": _show_classes}
+"""What shows the predictions of a task, by `Task.view`."""

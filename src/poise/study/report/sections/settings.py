@@ -11,8 +11,6 @@ from poise.study.report.sections.base import Section
 
 LISTED = 200
 """Columns that a table lists."""
-LOSSES = {"regression": "mean squared error", "counts": "Poisson loss"}
-CROSS_ENTROPY = "cross-entropy (log loss)"
 
 
 class SettingsSection(Section):
@@ -39,7 +37,7 @@ class SettingsSection(Section):
             "trained": study.saved.model.count_params(),
             "saved": study.compact_model.count_params(),
             "needed": study.needed_columns,
-            "loss": LOSSES.get(study.table.task, CROSS_ENTROPY),
+            "loss": study.table.task.loss_title,
             "penalties": [f"{title} ({meaning})" for title, meaning in penalties],
             "has_dropout": DROPOUT in study.settings.penalties,
             "seconds": study.seconds,

@@ -1,0 +1,186 @@
+"""What a task is: the kind of target, the loss of the network, the score, and what predictions look like.
+
+To add a task, write one subclass of `Task` in a file of this folder, and list it in `poise.study.tasks.table.TASKS`.
+Nothing else compares names of tasks.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+
+from poise.study.scores import RowScores, StatisticOfSums
+
+if TYPE_CHECKING:
+    import keras
+
+    from poise.study.targets import Target
+
+ALPHAS = tuple(10.0**exponent for exponent in np.arange(-4.0, 4.5, 1.0))
+"""Strengths of the linear reference models, for a penalty of alpha times half the squared weights, per row."""
+MOST_STEPS = 300
+"""Iterations of a linear reference model."""
+
+Maker = Callable[[float], Any]
+"""Takes the total weight of the training rows and returns an estimator of scikit-learn."""
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A task.
+
+    Arrays of targets, `y`, are in the form that the network takes: what `encode` returns, standardized if the task
+    standardizes. Arrays of outputs are (..., rows, outputs) of the network, or of a reference model in the same form.
+
+    Attributes:
+        name: Its name, which users write.
+        score_name: The name of the score. A higher score is better.
+        loss_title: The name of the loss in the report.
+        loss_code: The loss as Python, for scripts.
+        loss_unit: What the report adds about the unit of the loss. Default: `""`.
+        activation: The activation of the last layer. Default: `None`, for a linear one.
+        has_classes: Whether the target has classes; otherwise it has numbers. Default: `False`.
+        standardizes: Whether numbers are standardized by the training rows. Default: `False`.
+        is_share: Whether the score is 1 minus the ratio of two sums of `RowScores.score_terms`, those of the network
+            and of the constant model. Otherwise it is the mean of these terms. Default: `True`.
+        coefficient_meaning: What a coefficient of the linear model is.
+        prediction_title: What the network predicts, on an axis. Default: `"prediction"`.
+        residual_note: What a reader of a plot of residuals must know. Default: `""`.
+        view: The name of the section of the report that shows predictions (see
+            `poise.study.report.sections.predictions.VIEWS`). Default: `"numbers"`.
+    """
+
+    name: ClassVar[str]
+    score_name: ClassVar[str]
+    loss_title: ClassVar[str]
+    loss_code: ClassVar[str]
+    coefficient_meaning: ClassVar[str]
+    loss_unit: ClassVar[str] = ""
+    activation: ClassVar[str | None] = None
+    has_classes: ClassVar[bool] = False
+    standardizes: ClassVar[bool] = False
+    is_share: ClassVar[bool] = True
+    prediction_title: ClassVar[str] = "prediction"
+    residual_note: ClassVar[str] = ""
+    view: ClassVar[str] = "numbers"
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """Return the task with its options, which are among the settings of a study. Default: it has none."""
+        return cls()
+
+    # ------------------------------------------------------------ the target
+
+    @abstractmethod
+    def check_target(self, target: "Target") -> tuple[np.ndarray, tuple[str, ...]]:
+        """Return (rows,) float64 numbers or text labels, and the classes in the order of the outputs.
+
+        Raises:
+            DataError: If the target does not fit the task.
+        """
+
+    def find_problem(self, values: np.ndarray) -> str:
+        """Return why a network cannot be trained on targets that `check_target` returned, or `""`."""
+        return ""
+
+    def allows_classes(self, count: int) -> bool:
+        """Return whether a target may have this number of classes; 0 if it has none."""
+        return count == 0
+
+    @abstractmethod
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Return the targets as the network takes them.
+
+        Args:
+            values: (rows,) numbers, standardized if the task standardizes; or class numbers.
+        """
+
+    # ------------------------------------------------------------ the network
+
+    def count_outputs(self, classes: int) -> int:
+        """Return the number of outputs of the network."""
+        return 1
+
+    @abstractmethod
+    def make_loss(self) -> "keras.losses.Loss":
+        """Return the prediction loss."""
+
+    def initial_bias(self, y: np.ndarray, outputs: int, weight: np.ndarray | None = None) -> np.ndarray:
+        """Return (outputs,) the bias of the output layer with which the network starts at the constant model.
+
+        Args:
+            y: The targets of the training rows.
+            outputs: The number of outputs.
+            weight: (rows,) sample weights. Default: `None`.
+        """
+        return np.zeros(outputs)
+
+    # ------------------------------------------------------------ losses and scores
+
+    @abstractmethod
+    def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Return (..., rows) the prediction loss of each row, whose mean is the loss of the network."""
+
+    @abstractmethod
+    def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
+        """Return the loss of each row and its term of the score."""
+
+    @abstractmethod
+    def score_of_sums(self, y: np.ndarray, terms: np.ndarray) -> tuple[list[np.ndarray], StatisticOfSums]:
+        """Return columns (rows,), and the score as a function of the weighted sums of 1 and of each column.
+
+        Args:
+            y: The targets.
+            terms: (rows,) `RowScores.score_terms`.
+        """
+
+    @abstractmethod
+    def measure(self, actual: np.ndarray, predictions: np.ndarray, weight: np.ndarray | None) -> dict[str, float]:
+        """Return further scores of predictions by name, in the terms that users of the task know.
+
+        Args:
+            actual, predictions, weight: As in `poise.study.predicted_rows.PredictedRows`.
+        """
+
+    # ------------------------------------------------------------ reference models
+
+    @abstractmethod
+    def constant_models(self) -> Sequence[Maker]:
+        """Return the constant reference model."""
+
+    @abstractmethod
+    def linear_models(self) -> Sequence[Maker]:
+        """Return linear reference models, one per setting to choose from."""
+
+    @abstractmethod
+    def boosted_trees(self, options: Mapping[str, Any]) -> Sequence[Maker]:
+        """Return boosted trees of scikit-learn with some options, one per setting to choose from."""
+
+    @abstractmethod
+    def reference_outputs(self, model: Any, x: np.ndarray, classes: int) -> np.ndarray:
+        """Return (rows, outputs) predictions of a fitted reference model, in the form of the network's outputs."""
+
+    # ------------------------------------------------------------ predictions
+
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        """Return (rows, predictions) what the report shows: numbers, or the probability of every class."""
+        return outputs
+
+    def label_predictions(self, classes: Sequence[str]) -> Sequence[str]:
+        """Return the names of the predictions that partial dependence shows, the last ones that `predict` returns."""
+        return [""]
+
+    def tabulate(
+        self, outputs: np.ndarray, target: str, classes: Sequence[str], center: float, scale: float
+    ) -> dict[str, np.ndarray]:
+        """Return the columns of a file of predictions.
+
+        Args:
+            outputs: (rows, outputs).
+            target: The name of the target.
+            classes: The classes.
+            center, scale: A prediction in units of the target is output · scale + center.
+        """
+        return {target: outputs[:, 0] * scale + center}
