@@ -12,7 +12,7 @@ class PredictedRows:
     """The targets of the test rows, and the predictions of the saved network.
 
     Args:
-        actual: (rows,) the target in its own units, or class numbers.
+        actual: (rows,) the target in its own units, or class numbers; for survival (rows, 2) time and event.
         predictions: (rows,) the predictions in the same units, or (rows, classes) probabilities.
         weight: (rows,) sample weights, or `None`.
     """
@@ -39,7 +39,8 @@ def make_predicted_rows(
         outputs: (rows, outputs) of the network.
         center, scale: A prediction in units of the target is output · scale + center.
     """
-    actual = np.asarray(scorer.y).reshape(-1)
     if scorer.task.has_classes:
-        return PredictedRows(actual.astype(int), scorer.task.predict(outputs), scorer.weight)
-    return PredictedRows(actual.astype("float64") * scale + center, outputs[:, 0] * scale + center, scorer.weight)
+        actual = np.asarray(scorer.y).reshape(-1).astype(int)
+        return PredictedRows(actual, scorer.task.predict(outputs), scorer.weight)
+    actual = scorer.task.actual_values(scorer.y)
+    return PredictedRows(actual * scale + center, outputs[:, 0] * scale + center, scorer.weight)

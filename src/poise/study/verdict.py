@@ -109,6 +109,7 @@ def compare(
     mean: HeldOutLosses,
     weight: np.ndarray,
     is_share: bool,
+    constant_score: float,
     seed: int,
     resamples: int = RESAMPLES,
 ) -> list[Comparison]:
@@ -120,6 +121,7 @@ def compare(
         mean: The held-out losses of the mean or of the class frequencies.
         weight: (units,) the total weight of the rows in each unit.
         is_share: Whether the score is a ratio to `mean` (R², explained deviance). Otherwise it is a mean over rows.
+        constant_score: The score of `mean`, if the score is a ratio.
         seed: The seed of the bootstrap.
         resamples: The number of resamples.
 
@@ -143,7 +145,10 @@ def compare(
         with np.errstate(divide="ignore", invalid="ignore"):
             loss = outside @ losses / (outside @ weight)[:, None]
             score = outside @ terms
-            score = -score / (outside @ mean.score_terms[:, :1]) if is_share else score / (outside @ weight)[:, None]
+            if is_share:
+                score = (constant_score - 1.0) * score / (outside @ mean.score_terms[:, :1])
+            else:
+                score = score / (outside @ weight)[:, None]
         references = bests[:, len(candidates) :].T
         gains.append(
             np.array([[loss[at, r] - loss[at, chosen], score[at, chosen] - score[at, r]] for r in references])

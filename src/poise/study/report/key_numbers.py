@@ -41,7 +41,7 @@ def _make_gain(study: Findings) -> KeyNumber:
         label = f"{what} held-out {score} from {name_inside(judged)}, compared with early stopping alone"
     else:
         gain = study.verdict.over_references["mean"].score_gain
-        label = f"gain in held-out {score} over {_name_constant(study)}"
+        label = f"gain in held-out {score} over {study.table.task.constant_name}"
     ends = format_interval(gain, DIGITS)
     sign = "+" if gain.value > 0 else ""
     return KeyNumber(label, f"{sign}{format_number(gain.value, DIGITS)}", (f"95% interval {ends}",) if ends else ())
@@ -77,7 +77,3 @@ def _make_strength(study: Findings) -> KeyNumber:
         return KeyNumber("columns needed to predict", f"{len(study.needed_columns):,}", ("no penalty is used",))
     label = f"{quantity_of(best.name)} of {name_inside(best)}"
     return KeyNumber(label, format_number(best.strength, DIGITS), ("chosen by cross-validation",))
-
-
-def _name_constant(study: Findings) -> str:
-    return "the class frequencies" if study.table.classes else "the mean"

@@ -71,8 +71,7 @@ def _write_comparison_with_mean(study: Findings) -> str:
     """Return a warning if the chosen network does not predict better than a constant."""
     if study.verdict.over_references["mean"].outcome == "helps":
         return ""
-    constant = "the class frequencies" if study.table.classes else "the mean"
-    return f"It is not certain that the network predicts better than {constant}."
+    return f"It is not certain that the network predicts better than {study.table.task.constant_name}."
 
 
 def _write_outcome(study: Findings, judged: Candidate) -> list[str]:

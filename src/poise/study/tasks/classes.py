@@ -26,6 +26,8 @@ class Classification(Task):
     loss_title = "cross-entropy (log loss)"
     has_classes = True
     is_share = False
+    constant_title = "Class frequencies"
+    constant_name = "the class frequencies"
     view = "classes"
 
     def check_target(self, target: "Target") -> tuple[np.ndarray, tuple[str, ...]]:

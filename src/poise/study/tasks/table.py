@@ -7,8 +7,9 @@ from poise.study.tasks.base import Task
 from poise.study.tasks.classes import Binary, Multiclass
 from poise.study.tasks.counts import Counts
 from poise.study.tasks.regression import Regression
+from poise.study.tasks.survival import Survival
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Regression, Binary, Multiclass, Counts)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (Regression, Binary, Multiclass, Counts, Survival)}
 """A new task is one entry here."""
 
 

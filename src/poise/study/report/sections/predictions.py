@@ -10,6 +10,7 @@ from poise.study.report.number_plots import draw_number_predictions
 from poise.study.report.numbers import format_number
 from poise.study.report.panels import Plot
 from poise.study.report.sections.base import Section
+from poise.study.report.survival_plots import draw_survival_curves
 
 MOST_CLASSES = 20
 """Classes in the confusion matrix, the most frequent ones."""
@@ -19,7 +20,7 @@ LAST_IN_UNITS = "MAE"
 
 
 class PredictionsSection(Section):
-    """Predicted against actual numbers and their residuals; or a confusion matrix, ROC curves and calibration."""
+    """Predicted against actual numbers, or a confusion matrix, ROC curves and calibration, or survival curves."""
 
     name, title, link = "predictions", "Predictions of the test rows", "Predictions"
 
@@ -74,5 +75,14 @@ def _make_row(counts: np.ndarray, shown: np.ndarray, number: int) -> list[tuple[
     return [(int(counts[other]), float(counts[other] / total), bool(other == number)) for other in shown]
 
 
-VIEWS = {"numbers": _show_numbers, "classes": _show_classes}
+def _show_survival(study: Findings) -> dict[str, Any]:
+    figure, legend = draw_survival_curves(study.predicted, str(study.table.target.name))
+    alternative = (
+        "Three step curves of test rows, the thirds with the lowest, the middle and the highest predicted risk: the "
+        "share of rows without an event over time (Kaplan-Meier)."
+    )
+    return {"plot": Plot("accuracy", figure, alternative, legend), "matrix": None, "is_survival": True}
+
+
+VIEWS = {"numbers": _show_numbers, "classes": _show_classes, "survival": _show_survival}
 """What shows the predictions of a task, by `Task.view`."""
