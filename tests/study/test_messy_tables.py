@@ -164,7 +164,7 @@ def test_a_study_of_a_messy_table_is_true_and_predicts(make, tmp_path) -> None:
     study = run_study(table.data, "y", **FAST, **table.settings)
 
     data = study.description["data"]
-    assert data["task"] == table.task.name
+    assert data["task"] == table.task
     assert [column["name"] for column in data["columns"] if column["kind"] == "set aside"] == [*table.unused]
     for text in table.notes:
         assert any(text in note for note in data["notes"])
