@@ -202,7 +202,8 @@ def run_study(
     target, task = choose_target(target, task, time_to_event, event)
     table = read(
         data, as_name(target), task=task, event=as_name(event), drop=settings.drop, keep=settings.keep,
-        groups=as_name(groups), time=as_name(time_column), weight=as_name(weight), types=settings.types, delimiter=delimiter, decimal=decimal,
+        groups=as_name(groups), time=as_name(time_column), weight=as_name(weight), types=settings.types,
+        delimiter=delimiter, decimal=decimal,
         text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows, comment=comment, missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
@@ -295,8 +296,8 @@ def _choose(
     def compare_choice(options: Sequence[Candidate]) -> list[Comparison]:
         return compare(
             _losses_of(options), [losses for losses in others if losses is not None], references[0].held_out,
-            held_rows.weight, is_share=held_rows.task.is_share, constant_score=held_rows.task.constant_score,
-            seed=settings.seed,
+            held_rows.weight, is_share=held_rows.task.is_share, seed=settings.seed,
+            constant_score=held_rows.task.constant_score,
         )  # fmt: skip
 
     over_baseline, *over_references = compare_choice(penalties)

@@ -109,9 +109,9 @@ def compare(
     mean: HeldOutLosses,
     weight: np.ndarray,
     is_share: bool,
-    constant_score: float,
     seed: int,
     resamples: int = RESAMPLES,
+    constant_score: float = 0.0,
 ) -> list[Comparison]:
     """Compare the choice among candidates with each baseline, corrected for the optimism of choosing.
 
@@ -121,9 +121,9 @@ def compare(
         mean: The held-out losses of the mean or of the class frequencies.
         weight: (units,) the total weight of the rows in each unit.
         is_share: Whether the score is a ratio to `mean` (R², explained deviance). Otherwise it is a mean over rows.
-        constant_score: The score of `mean`, if the score is a ratio.
         seed: The seed of the bootstrap.
-        resamples: The number of resamples.
+        resamples: The number of resamples. Default: 1000.
+        constant_score: The score of `mean`, if the score is a ratio. Default: 0.
 
     Returns:
         One comparison per baseline.

@@ -1,13 +1,12 @@
 """The linear reference model of a task for which scikit-learn has none: a cross-validated lasso, as a path of poise."""
 
-import numpy as np
-
 from poise.path.data.arrays import Data
 from poise.path.executors.registry import check_executor
 from poise.path.solve import solve_path
 from poise.path.training import Training
 from poise.penalties import L1
 from poise.rules.rule import Rule
+from poise.study.candidates.choice import row_at
 from poise.study.candidates.encodings import EncodedNetwork
 from poise.study.candidates.network import build_start
 from poise.study.findings import Reference
@@ -45,7 +44,7 @@ def fit_linear_path(
         predicted_rows=held_rows.most_rows,
     )  # fmt: skip
     scores, scorer = test_rows.score(path.model(path.best_strength)), test_rows.scorer
-    best = path.table.loc[int(np.argmin(np.abs(path.strengths - path.best_strength)))]
+    best = row_at(path, path.best_strength)
     return Reference(
         "linear", "Linear model", float(best["val_loss"]), float(best["val_se"]), scorer.loss(scores),
         scorer.score(scores), scorer.gain(scores, baseline), held_out_losses(held_rows, [path]),

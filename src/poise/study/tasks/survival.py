@@ -44,6 +44,9 @@ class Survival(Task):
     constant_score: ClassVar[float] = 0.5
     constant_title: ClassVar[str] = "No columns"
     constant_name: ClassVar[str] = "a model without columns"
+    loss_unit: ClassVar[str] = (
+        "; they depend on how many rows are compared, so held-out and test losses are not comparable"
+    )
     coefficient_meaning: ClassVar[str] = "the change of the log hazard ratio"
     prediction_title: ClassVar[str] = "log hazard ratio"
     view: ClassVar[str] = "survival"
