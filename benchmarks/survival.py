@@ -112,14 +112,14 @@ def predict_coxnet(rows: Rows, by_deviance: bool) -> np.ndarray:
         return row_losses(y[:, 0], y[:, 1] == 1, rows.x[positions] @ w).sum()
 
     alphas = fit(rows.training, n_alphas=STRENGTHS, alpha_min_ratio=0.001).alphas_
-    scores = np.zeros((len(rows.folds), len(alphas)))
+    scores = np.full((len(rows.folds), len(alphas)), np.nan)  # Coxnet may stop before the last strength
     for fold, (train, held) in enumerate(rows.folds):
         for number, w in enumerate(fit(train, alphas=alphas).coef_.T):
             if by_deviance:
                 scores[fold, number] = loss(train, w) - loss(np.concatenate([train, held]), w)
             else:
                 scores[fold, number] = poise.concordance_index(rows.y[held], rows.x[held] @ w)
-    w = fit(rows.training, alphas=alphas).coef_[:, scores.mean(axis=0).argmax()]
+    w = fit(rows.training, alphas=alphas).coef_[:, np.nanargmax(scores.mean(axis=0))]
     return rows.x_test @ w
 
 

@@ -66,8 +66,8 @@ def watch_keras() -> None:
 
 def register_classes() -> None:
     """Import the classes that a saved model may contain. That registers them with Keras, which can then load it."""
-    importlib.import_module("poise.optimizer.penalized")
-    importlib.import_module("poise.survival.loss")
+    for module in ("poise.optimizer.penalized", "poise.study.tasks.losses", "poise.survival.loss"):
+        importlib.import_module(module)
 
 
 def choose_backend() -> None:

@@ -15,7 +15,7 @@ LABELS = np.array([[1.0], [0.0], [0.0], [1.0]])
 
 def measure(name: str, y: Any, outputs: np.ndarray, weight: Any = None, scale: float = 1.0) -> dict[str, float]:
     task = make_task(name)
-    rows = make_predicted_rows(Scorer(task, np.asarray(y), weight, None, 0), outputs, 5.0, scale)
+    rows = make_predicted_rows(Scorer(task, np.asarray(y), weight, None, 0), outputs, 5.0, scale, weight)
     return task.measure(rows.actual, rows.predictions, rows.weight)
 
 

@@ -1,5 +1,6 @@
 """Tasks: the loss of the network is the one of the scores, and its start is the best constant."""
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import keras
@@ -37,6 +38,8 @@ def make_case(name: str, **settings: Any) -> Case:
         "multiclass": random.integers(0, 3, 40),
         "counts": random.poisson(2.0, 40).astype("float64"),
         "survival": np.copysign(np.ceil(4 * random.exponential(size=40)), random.normal(size=40)),
+        "gamma": random.gamma(2.0, size=40),
+        "tweedie": random.poisson(2.0, 40) * random.gamma(2.0, size=40),
     }[name]
     task = make_task(name, settings)
     outputs = random.normal(size=(40, task.count_outputs(classes)))
@@ -99,4 +102,5 @@ def test_a_task_names_what_users_see(name) -> None:
     assert task.allows_classes(classes)
     assert not task.allows_classes(1)
     assert task.predict(outputs).shape[1] >= len(task.label_predictions(labels)) >= 1
-    assert eval(task.loss_code, {"keras": keras, "poise": poise}).name == task.make_loss().name
+    table, modules = SimpleNamespace(task=task), {"keras": keras, "poise": poise}
+    assert eval(task.loss_code, {**modules, "table": table}).get_config() == task.make_loss().get_config()

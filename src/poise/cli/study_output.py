@@ -39,11 +39,12 @@ def task_line(description: Mapping) -> str:
     used = _count_used(data)
     aside = len(data["columns"]) - used
     kind = f"{data['task']} with {len(data['classes'])} classes" if len(data["classes"]) > 2 else data["task"]
+    offsets = "".join(f" with {role} {data[role]!r}" for role in ("exposure", "offset") if data.get(role))
     columns = f"{used} column{'s'[: used - 1]}" + (f" ({aside} set aside)" if aside else "")
     counts = f"{rows['training']:,} training rows, {rows['test']:,} test rows"
     reason = data.get("task_reason")
     inferred = f" The task was inferred from the target ({reason}); poise study --task changes it." if reason else ""
-    return f"{data['name']}: {kind} of {data['target']!r} from {columns}; {counts}.{inferred}"
+    return f"{data['name']}: {kind} of {data['target']!r}{offsets} from {columns}; {counts}.{inferred}"
 
 
 def candidates_table(description: Mapping, screen: Console) -> Table:

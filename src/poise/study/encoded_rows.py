@@ -49,11 +49,10 @@ def encode_test_rows(table: Table, testing: np.ndarray, folds: Folds, seed: int)
         folds: The training rows, encoded.
         seed: The seed of the bootstrap.
     """
-    target, features = table.target.iloc[testing], table.features.iloc[testing]
-    if table.classes:
-        values = target.map({label: number for number, label in enumerate(table.classes)}).to_numpy("int32")
-    else:
-        values = (target.to_numpy("float64") - folds.center) / folds.scale
+    features = table.features.iloc[testing]
+    values = table.class_numbers[testing] if table.classes else table.network_target.to_numpy("float64")[testing]
+    if table.task.standardizes:
+        values = (values - folds.center) / folds.scale
     units = None if table.units is None else table.units[testing]
-    scorer = Scorer(table.task, table.task.encode(values), relative_weights(table.weight, testing), units, seed)
+    scorer = Scorer(table.task, table.task.encode(values), relative_weights(table.loss_weight, testing), units, seed)
     return EncodedRows(features, folds.encoder.transform(features), scorer)

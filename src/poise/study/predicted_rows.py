@@ -30,17 +30,26 @@ class PredictedRows:
 
 
 def make_predicted_rows(
-    scorer: Scorer, outputs: np.ndarray, center: float, scale: float
-) -> PredictedRows:  # fmt: skip
+    scorer: Scorer,
+    outputs: np.ndarray,
+    center: float,
+    scale: float,
+    weight: np.ndarray | None,
+    offset: np.ndarray | None = None,
+) -> PredictedRows:
     """Return the test rows with predictions of them.
 
     Args:
         scorer: The test rows.
         outputs: (rows, outputs) of the network.
         center, scale: A prediction in units of the target is output · scale + center.
+        weight: (rows,) sample weights, or `None`. Those of the scorer also weigh classes and exposures.
+        offset: (rows,) what is added to the linear predictor. Default: `None`.
     """
     if scorer.task.has_classes:
         actual = np.asarray(scorer.y).reshape(-1).astype(int)
-        return PredictedRows(actual, scorer.task.predict(outputs), scorer.weight)
-    actual = scorer.task.actual_values(scorer.y)
-    return PredictedRows(actual * scale + center, outputs[:, 0] * scale + center, scorer.weight)
+        return PredictedRows(actual, scorer.task.predict(outputs), weight)
+    actual, predictions = (values * scale + center for values in (scorer.task.actual_values(scorer.y), outputs[:, 0]))
+    if offset is not None:
+        actual, predictions = (scorer.task.add_offset(values, offset) for values in (actual, predictions))
+    return PredictedRows(actual, predictions, weight)

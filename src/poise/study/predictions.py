@@ -10,6 +10,7 @@ from poise.study.columns.encoding import Encoder
 from poise.study.columns.kinds import kind_named
 from poise.study.columns.reading import convert_rows
 from poise.study.errors import DataError, first_line
+from poise.study.offsets import read_new_offsets
 from poise.study.tasks.table import make_task
 
 BATCH_SIZE = 1024
@@ -48,7 +49,11 @@ def predict_rows(
     if len(frame):
         outputs = _predict_outputs(model, _encode_inputs(description, encoder, frame, name, decimal))
     task = task.with_estimates(description.get("estimates", {}))
+    missing = description["settings"]["missing"]
+    offset = read_new_offsets(data, frame, name, task, decimal, missing) if len(frame) else None
     columns = task.tabulate(outputs, data["target"], data["classes"], description["center"], description["scale"])
+    if offset is not None:
+        columns = {column: task.add_offset(values, offset) for column, values in columns.items()}
     return pd.DataFrame(columns, index=frame.index)
 
 

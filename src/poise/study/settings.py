@@ -51,6 +51,8 @@ class Settings:
     encoding: str = AUTO
     selection: str = DEFAULT_SELECTION
     max_false: float | None = None
+    class_weight: str | Mapping[str, float] | None = None
+    tweedie_power: float = 1.5
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
@@ -75,6 +77,7 @@ class Settings:
                 self.max_false is None or (isinstance(self.max_false, Real) and 0.0 < self.max_false < float("inf")),
                 "be a positive number, such as 1.0",
             ),
+            "tweedie_power": (1.0 < self.tweedie_power < 2.0, "lie between 1 and 2, such as 1.5"),
             "choose": (self.choose is None or self.choose in known, f"be one of {', '.join(known)}"),
         }
         for name, (is_allowed, demand) in limits.items():

@@ -16,6 +16,8 @@ from poise.study.settings import Settings
 from poise.study.tasks.base import Task
 
 STRENGTHS = 30
+TRAINING = Training(epochs=1, batch_size=None, update="proximal", tolerance=1e-4, early_stopping=True)
+"""Quasi-Newton steps: they settle a linear model within a few dozen steps."""
 
 
 def fit_linear_path(
@@ -23,7 +25,7 @@ def fit_linear_path(
 ) -> Reference:
     """Return the lasso at the strength with the lowest held-out loss.
 
-    It is trained in the same way as the networks of the study, on the same rows and folds.
+    It is trained on the same rows and folds as the networks of the study.
 
     Args:
         task: The task.
@@ -40,7 +42,7 @@ def fit_linear_path(
         start, [Rule("output/kernel", L1())], Data(rows.x, rows.y, rows.weight, len(rows.x)), rows.replicas,
         executor=check_executor("auto"), strengths=STRENGTHS, adaptive=0, relax=False, checkpoint=None,
         report=lambda share: None,
-        training=Training.full_batch(settings.max_iter, update="proximal", early_stopping=True),
+        training=TRAINING,
         predicted_rows=held_rows.most_rows,
     )  # fmt: skip
     scores, scorer = test_rows.score(path.model(path.best_strength)), test_rows.scorer

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from poise.study.findings import Candidate, Findings, Reference, flatten_estimate, is_regularized
+from poise.study.offsets import ROLES as OFFSET_ROLES
 from poise.study.report.schema import FORMAT, VERSION
 from poise.study.report.sentences import write_answer, write_headline
 from poise.study.settings import NO_PENALTY
@@ -26,7 +27,7 @@ MOST_CLASSES = 100
 def describe(study: Findings) -> dict:
     """Return the content of study.json except checksums, as templates/study.schema.json documents it."""
     table = study.table
-    roles = {name: getattr(table, name) for name in ("groups", "time", "weight")}
+    roles = {name: getattr(table, name) for name in ("groups", "time", "weight", *OFFSET_ROLES)}
     selector, selection = study.selector, study.selection
     testing = split_test_rows(table, study.settings.test, study.settings.seed)[1]
     content = {

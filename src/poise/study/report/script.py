@@ -65,7 +65,10 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         task=table.task,
         center=study.center,
         scale=study.scale,
-        is_weighted=relative_weights(table.weight, training) is not None,
+        has_weight=relative_weights(table.weight, training) is not None,
+        is_weighted=relative_weights(table.loss_weight, training) is not None,
+        has_class_weight=table.class_weight is not None,
+        class_weight=_write_value(settings.class_weight, 0),
         encoding="" if encoding == STANDARD else f', "{encoding}"',
         hidden_inputs=_hidden_inputs(study),
         inputs=len(study.encoder.inputs),
@@ -126,7 +129,9 @@ def _read_arguments(study: Findings) -> str:
     options |= {} if table.event is None else {"event": table.event}
     options |= {name: [*columns] for name in ("drop", "keep") if (columns := getattr(study.settings, name))}
     roles = {"groups": table.groups, "time": table.time, "weight": table.weight}
+    roles |= {"offset": table.offset, "exposure": table.exposure}
     options |= {name: str(role.name) for name, role in roles.items() if role is not None}
+    options |= table.task.script_options()
     if study.settings.types:
         options["types"] = dict(study.settings.types)
     names = (*(option.name for option in fields(FileOptions)), "decimal", "missing")

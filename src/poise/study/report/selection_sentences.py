@@ -120,7 +120,8 @@ def _write_stability_selection(study: Findings) -> list[str]:
 
 def _write_needs(study: Findings, selected: Candidate) -> str:
     """Return which columns the saved network needs, and how well that of the selected columns predicts."""
-    needs = f"needs {_count_needed(study)} to predict"
+    roles = [str(role.name) for role in (study.table.offset, study.table.exposure) if role is not None]
+    needs = f"needs {_count_needed(study)}{f' and {list_names(roles)}' if roles else ''} to predict"
     score = format_number(selected.score.value, DIGITS)
     name = f"{study.table.task.score_name} on the test rows"
     if study.settings.sparse:

@@ -175,7 +175,8 @@ def _write_score(study: Findings) -> str:
     value = f"{subject} is {format_number(best.score.value, DIGITS)}."
     interval = f" The 95% confidence interval is {ends}." if ends else ""
     majority = study.metrics.get("majority rate")
-    frequent = f" The most frequent class has {majority:.0%} of these rows." if majority is not None else ""
+    is_comparable = majority is not None and study.table.class_weight is None
+    frequent = f" The most frequent class has {majority:.0%} of these rows." if is_comparable else ""
     return f"{value}{interval}{frequent}"
 
 

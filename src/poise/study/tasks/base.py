@@ -36,7 +36,7 @@ class Task(ABC):
 
     Attributes:
         name: Its name, which users write.
-        score_name: The name of the score. A higher score is better.
+        score: The name of the score. A higher score is better.
         loss_title: The name of the loss in the report.
         loss_code: The loss as Python, for scripts.
         loss_unit: What the report adds about the unit of the loss. Default: `""`.
@@ -54,12 +54,15 @@ class Task(ABC):
         constant_score: The score of the constant model, if the score is a share. Default: 0.
         constant_title: The title of the constant model in tables. Default: `"Mean"`.
         constant_name: Its name in sentences. Default: `"the mean"`.
+        takes_offset: Whether a column can be added to the linear predictor. Default: `False`.
+        takes_exposure: Whether the logarithm of a column can be. Default: `False`.
+        largest_offset: The largest absolute value of an offset. Default: no limit.
         view: The name of the section of the report that shows predictions (see
             `poise.study.report.sections.predictions.VIEWS`). Default: `"numbers"`.
     """
 
     name: ClassVar[str]
-    score_name: ClassVar[str]
+    score: ClassVar[str]
     loss_title: ClassVar[str]
     loss_code: ClassVar[str]
     coefficient_meaning: ClassVar[str]
@@ -74,12 +77,29 @@ class Task(ABC):
     constant_name: ClassVar[str] = "the mean"
     prediction_title: ClassVar[str] = "prediction"
     residual_note: ClassVar[str] = ""
+    takes_offset: ClassVar[bool] = False
+    takes_exposure: ClassVar[bool] = False
+    largest_offset: ClassVar[float] = float("inf")
     view: ClassVar[str] = "numbers"
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
         """Return the task with its options, which are among the settings of a study. Default: it has none."""
         return cls()
+
+    @property
+    def title(self) -> str:
+        """The task with its options, in words."""
+        return self.name
+
+    def script_options(self) -> dict[str, Any]:
+        """Return the options of the task, as arguments of `poise.study.tables.read`."""
+        return {}
+
+    @property
+    def score_name(self) -> str:
+        """The name of the score with the options of the task."""
+        return self.score
 
     # ------------------------------------------------------------ the target
 
@@ -115,6 +135,34 @@ class Task(ABC):
             values: (rows,) numbers, standardized if the task standardizes; or class numbers.
         """
 
+    # ------------------------------------------------------------ offsets
+
+    def center_offset(self, offset: np.ndarray, weight: np.ndarray | None) -> float:
+        """Return the part of the offset that `scale` of the targets replaces. Default: 0.
+
+        Args:
+            offset: (rows,) what is added to the linear predictor.
+            weight: (rows,) sample weights, or `None`.
+        """
+        return 0.0
+
+    def remove_offset(self, values: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """Return the targets of a network whose linear predictor has no offset (see `offset_weight`).
+
+        Args:
+            values: (rows,) the target in its own units.
+            offset: (rows,) what is added to the linear predictor.
+        """
+        return values - offset
+
+    def offset_weight(self, offset: np.ndarray) -> np.ndarray:
+        """Return (rows,) the weights with which the loss of these targets is that of the target, up to a constant."""
+        return np.ones(len(offset))
+
+    def add_offset(self, predictions: np.ndarray, offset: np.ndarray) -> np.ndarray:
+        """Return (rows,) predictions in the units of the target, from those of a network without the offset."""
+        return predictions + offset
+
     # ------------------------------------------------------------ the network
 
     def count_outputs(self, classes: int) -> int:
@@ -134,6 +182,18 @@ class Task(ABC):
             weight: (rows,) sample weights. Default: `None`.
         """
         return np.zeros(outputs)
+
+    def unstandardize(
+        self, kernel: np.ndarray, bias: np.ndarray, center: float, scale: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the coefficients and intercepts of a linear model for the target in its own units.
+
+        Args:
+            kernel: (inputs, outputs).
+            bias: (outputs,).
+            center, scale: See `Folds`.
+        """
+        return kernel * scale, bias * scale + center
 
     # ------------------------------------------------------------ losses and scores
 

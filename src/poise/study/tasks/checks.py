@@ -29,6 +29,39 @@ def check_numbers(target: "Target", task: str) -> np.ndarray:
     return target.values
 
 
+def check_nonnegative(target: "Target", task: str) -> np.ndarray:
+    """Return the values of a target of numbers >= 0, of which some are positive.
+
+    Raises:
+        DataError: If it has other values.
+    """
+    values = check_numbers(target, task)
+    if (values < 0).any():
+        raise DataError(
+            f"The task {task} needs numbers >= 0, and target {target.name!r} holds {text_of(values.min())}. Choose the "
+            "task regression.",
+            "task",
+        )
+    return values
+
+
+def check_positive(target: "Target", task: str) -> np.ndarray:
+    """Return the values of a target of positive numbers.
+
+    Raises:
+        DataError: If it has other values.
+    """
+    values = check_numbers(target, task)
+    if (values <= 0).any():
+        other = "tweedie" if values.min() == 0 else "regression"
+        raise DataError(
+            f"The task {task} needs positive numbers, and target {target.name!r} holds {text_of(values.min())}. Choose "
+            f"the task {other}.",
+            "task",
+        )
+    return values
+
+
 def check_counts(target: "Target") -> np.ndarray:
     """Return the values of a target of counts.
 

@@ -1,6 +1,7 @@
 """Classification: two classes, or several, by the cross-entropy of their logits."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,16 +20,27 @@ SMALLEST = 1e-12
 """The smallest probability that a reference model predicts."""
 
 
+@dataclass(frozen=True)
 class Classification(Task):
-    """What tasks with classes share."""
+    """What tasks with classes share.
 
-    score_name = "accuracy"
+    Args:
+        is_class_weighted: Whether the loss and the score weigh classes.
+    """
+
+    is_class_weighted: bool = False
+
+    score = "accuracy"
     loss_title = "cross-entropy (log loss)"
     has_classes = True
     is_share = False
     constant_title = "Class frequencies"
     constant_name = "the class frequencies"
     view = "classes"
+
+    @property
+    def score_name(self) -> str:
+        return f"class-weighted {self.score}" if self.is_class_weighted else self.score
 
     def check_target(self, target: "Target") -> tuple[np.ndarray, tuple[str, ...]]:
         return check_classes(target)

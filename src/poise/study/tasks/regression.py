@@ -19,11 +19,12 @@ class Regression(Task):
     """Numbers. The network takes and returns standardized ones."""
 
     name = "regression"
-    score_name = "R²"
+    score = "R²"
     loss_title = "mean squared error"
     loss_code = "keras.losses.MeanSquaredError()"
     loss_unit = ", in units of the target's variance"
     standardizes = True
+    takes_offset = True
     coefficient_meaning = "the change of the prediction, in units of the target"
 
     def check_target(self, target: "Target") -> tuple[np.ndarray, tuple[str, ...]]:

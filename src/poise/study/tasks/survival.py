@@ -37,7 +37,7 @@ class Survival(Task):
     cumulative_hazards: tuple[float, ...] = ()
 
     name: ClassVar[str] = "survival"
-    score_name: ClassVar[str] = "concordance index"
+    score: ClassVar[str] = "concordance index"
     loss_title: ClassVar[str] = "negative log partial likelihood (Cox) per row"
     loss_code: ClassVar[str] = "poise.CoxPartialLikelihood()"
     compares_rows: ClassVar[bool] = True

@@ -6,10 +6,13 @@ from typing import Any
 from poise.study.tasks.base import Task
 from poise.study.tasks.classes import Binary, Multiclass
 from poise.study.tasks.counts import Counts
+from poise.study.tasks.positive import Gamma, Tweedie
 from poise.study.tasks.regression import Regression
 from poise.study.tasks.survival import Survival
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (Regression, Binary, Multiclass, Counts, Survival)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (Regression, Binary, Multiclass, Counts, Gamma, Tweedie, Survival)
+}
 """A new task is one entry here."""
 
 

@@ -23,7 +23,7 @@ class CoefficientsSection(Section):
         if study.settings.model is not None or study.settings.hidden_layer_sizes or is_additive:
             return None
         kernel, bias = (keras.ops.convert_to_numpy(weight).astype("float64") for weight in study.saved.model.weights)
-        kernel, bias = kernel * study.scale, bias * study.scale + study.center
+        kernel, bias = study.table.task.unstandardize(kernel, bias, study.center, study.scale)
         order = np.argsort(-np.abs(kernel).max(axis=1), kind="stable")
         return {
             "saved": study.saved,
