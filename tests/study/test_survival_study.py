@@ -142,9 +142,9 @@ def test_script_of_the_report_trains_the_saved_network_again(study, tmp_path, mo
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({}, {"event": None}, "The task survival needs event. Name the column."),
+        ({}, {"event": None}, "event is missing, and the task survival needs it. Name the column."),
         ({}, {"task": "counts"}, "time_to_event works only with the task survival, got the task counts."),
-        ({}, {"target": "a"}, "no target besides time_to_event and event, got the target 'a'."),
+        ({}, {"target": "a"}, "time_to_event replaces the target in the task survival, got the target 'a' as well."),
         ({"months": -FRAME["months"]}, {}, "The times until an event must be numbers >= 0, and 'months' holds -"),
         ({"died": 2}, {}, "The column of events 'died' must be 1 or true for an event"),
         ({"died": False}, {}, "No row has an event in 'died'."),

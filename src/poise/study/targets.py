@@ -136,11 +136,11 @@ def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any)
         )
     for name, column in given.items():
         if column is None:
-            raise DataError(f"The task survival needs {name}. Name the column.", name)
+            raise DataError(f"{name} is missing, and the task survival needs it. Name the column.", name)
     if target is not None:
         raise DataError(
-            f"The task survival has no target besides time_to_event and event, got the target {target!r}. Omit it.",
-            "target",
+            f"time_to_event replaces the target in the task survival, got the target {target!r} as well. Omit one of them.",
+            "time_to_event",
         )
     return time_to_event, Survival.name
 
