@@ -139,7 +139,8 @@ def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any)
             raise DataError(f"{name} is missing, and the task survival needs it. Name the column.", name)
     if target is not None:
         raise DataError(
-            f"time_to_event replaces the target in the task survival, got the target {target!r} as well. Omit one of them.",
+            f"time_to_event replaces the target in the task survival, got the target {target!r} as well. Omit one of "
+            "them.",
             "time_to_event",
         )
     return time_to_event, Survival.name
