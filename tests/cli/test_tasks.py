@@ -40,6 +40,18 @@ def test_an_exposure_is_needed_again_by_predict(claims):
     assert "new.csv has no column 'years'" in refused("predict", "runs/claims", "new.csv")
 
 
+def test_one_column_per_quantile(claims):
+    command = ["study", "claims.csv", "--target", "size", "--task", "quantile", "--quantiles", "0.25,0.75", *LINEAR]
+
+    text = printed(*command)
+
+    assert text.startswith("claims: quantile of 'size' from 3 columns")
+    assert "25% to 75% coverage" in text
+    predicted = pd.read_csv(StringIO(poise("predict", "runs/claims", "claims.csv").stdout))
+    assert list(predicted.columns) == ["quantile 0.25 of size", "quantile 0.75 of size"]
+    assert (np.diff(predicted, axis=1) > 0).all()
+
+
 def test_weights_of_classes(claims):
     text = printed("study", "claims.csv", "--target", "late", "--class-weight", "yes=3", *LINEAR)
 
@@ -58,6 +70,8 @@ def test_weights_of_classes(claims):
             ["--task", "regression", "--exposure", "years"],
             "--exposure needs one of the tasks counts, gamma, tweedie, got",
         ),
+        (["--task", "quantile", "--quantiles", "0.9,0.1"], "--quantiles must be ascending numbers between 0 and 1"),
+        (["--quantiles", "all"], "--quantiles must be numbers such as 0.1,0.5,0.9, got 'all'."),
         (["--class-weight", "yes"], "--class-weight must be balanced, or CLASS=WEIGHT such as yes=5, got 'yes'."),
         (["--class-weight", "=3"], "--class-weight must be balanced, or CLASS=WEIGHT such as yes=5, got '=3'."),
         (
@@ -65,7 +79,7 @@ def test_weights_of_classes(claims):
             "--class-weight needs a target with classes, got the task gamma",
         ),
     ],
-    ids=["power", "exposure", "word", "no class", "numbers"],
+    ids=["power", "exposure", "order", "text", "word", "no class", "numbers"],
 )
 def test_options_that_do_not_fit_are_one_sentence(options, message, claims):
     assert refused("study", "claims.csv", "--target", "size", *options, *LINEAR).startswith(message)

@@ -1,4 +1,4 @@
-"""Losses with a log link: coefficients and deviances of scikit-learn and statsmodels, with and without an offset."""
+"""Losses of the estimators and of tasks: coefficients and scores of scikit-learn and statsmodels."""
 
 from typing import Any
 
@@ -6,8 +6,23 @@ import keras
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from sklearn.linear_model import GammaRegressor, LogisticRegression, PoissonRegressor, TweedieRegressor
-from sklearn.metrics import d2_tweedie_score, mean_tweedie_deviance
+from scipy.stats import norm
+from sklearn.linear_model import (
+    GammaRegressor,
+    LogisticRegression,
+    MultiTaskLasso,
+    PoissonRegressor,
+    QuantileRegressor,
+    Ridge,
+    TweedieRegressor,
+)
+from sklearn.metrics import (
+    d2_pinball_score,
+    d2_tweedie_score,
+    mean_pinball_loss,
+    mean_tweedie_deviance,
+    r2_score,
+)
 from sklearn.utils.class_weight import compute_class_weight
 
 import poise
@@ -137,7 +152,7 @@ def test_predictions_after_a_fit_with_an_offset_need_one() -> None:
             r"loss='poisson' needs y >= 0, and not all 0, got values from -1",
         ),
         ({"loss": "tweedie"}, np.zeros(150), r"loss='tweedie' needs y >= 0, and not all 0"),
-        ({"loss": "huber"}, MEAN, r"loss must be one of squared_error, poisson, gamma, tweedie, got 'huber'"),
+        ({"loss": "huber"}, MEAN, r"loss must be one of squared_error, poisson, gamma, tweedie, quantile, got 'huber'"),
         ({"loss": "tweedie", "power": 2.0}, MEAN, r"power must lie between 1 and 2, such as 1.5, got 2.0"),
     ],
     ids=["gamma", "poisson", "tweedie", "unknown", "power"],
@@ -145,6 +160,123 @@ def test_predictions_after_a_fit_with_an_offset_need_one() -> None:
 def test_targets_that_do_not_fit_the_loss_are_refused(arguments, y, message) -> None:
     with pytest.raises(ValueError, match=message):
         poise.PathRegressor(**arguments, **LINEAR).fit(X, y)
+
+
+# ---------------------------------------------------------------- quantiles
+
+
+@pytest.mark.parametrize("quantile", [0.2, 0.5])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+def test_one_quantile_of_the_linear_model_is_that_of_quantile_regression(quantile, weight) -> None:
+    y = X @ [1.0, -0.5, 0.2, 0.0] + np.random.default_rng(1).normal(size=150)
+
+    ours = poise.PathRegressor(
+        "l1", loss="quantile", quantile=quantile, strengths=[0.02], **{**LINEAR, "max_iter": 3000}
+    ).fit(X, y, sample_weight=weight)  # fmt: skip
+
+    target = (y - ours.center_) / ours.scale_
+    theirs = QuantileRegressor(quantile=quantile, alpha=0.02, solver="highs").fit(X, target, sample_weight=weight)
+    kernel, bias = coefficients_of(ours)[:-1], coefficients_of(ours)[-1]
+
+    def objective(kernel: np.ndarray, bias: float) -> float:
+        pinball = mean_pinball_loss(target, X @ kernel + bias, alpha=quantile, sample_weight=weight)
+        return float(pinball + 0.02 * np.abs(kernel).sum())
+
+    assert objective(kernel, bias) == pytest.approx(objective(theirs.coef_, theirs.intercept_), rel=1e-4)
+    np.testing.assert_allclose(kernel, theirs.coef_, atol=0.02)
+    assert ours.predict(X).shape == (150,)
+
+
+def test_several_quantiles_do_not_cross_and_cover_their_share() -> None:
+    random, quantiles = np.random.default_rng(0), (0.1, 0.5, 0.9)
+    x = random.uniform(-1.0, 1.0, size=(600, 1))
+    y = 3.0 * x[:, 0] + np.exp(x[:, 0]) * random.normal(size=600)
+
+    fitted = poise.PathRegressor(
+        loss="quantile", quantile=quantiles, strengths=[1e-5], cv=2, hidden_layer_sizes=(16,), early_stopping=False
+    ).fit(x, y)
+
+    predicted = fitted.predict(x)
+    assert (np.diff(predicted, axis=1) > 0).all()
+    assert (np.diff(fitted.predict(np.linspace(-30.0, 30.0, 50)[:, None]), axis=1) >= 0).all()
+    np.testing.assert_allclose((y[:, None] <= predicted).mean(axis=0), quantiles, atol=0.02)
+    truth = 3.0 * x + np.exp(x) * norm.ppf(quantiles)
+    assert np.abs(predicted - truth).mean() < 0.25
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+def test_the_pinball_loss_and_its_explained_share_are_those_of_scikit_learn(quantile, weight) -> None:
+    y, predicted = X[:, 0] + np.random.default_rng(1).normal(size=150), X[:, 0]
+    task = make_task("quantile", {"quantiles": (quantile,)})
+
+    scores = task.score_rows(y[:, None], predicted[:, None])
+    score = Scorer(task, y[:, None], weight, None, 0).score(scores).value
+
+    loss = mean_pinball_loss(y, predicted, alpha=quantile, sample_weight=weight)
+    assert np.average(scores.losses, weights=weight) == pytest.approx(loss)
+    assert score == pytest.approx(d2_pinball_score(y, predicted, alpha=quantile, sample_weight=weight), abs=2e-3)
+    assert task.measure(y, predicted[:, None], weight)["pinball loss"] == pytest.approx(loss)
+
+
+@pytest.mark.parametrize("quantile", [0.0, (0.9, 0.1), ()], ids=["zero", "descending", "none"])
+def test_quantiles_that_cannot_be_used_are_refused(quantile) -> None:
+    with pytest.raises(ValueError, match="quantile must be between 0 and 1, or ascending numbers"):
+        poise.PathRegressor(loss="quantile", quantile=quantile).fit(X, X[:, 0])
+
+
+# ---------------------------------------------------------------- several outputs
+
+
+def make_outputs() -> np.ndarray:
+    """Return two targets on different scales, which depend on the first two features."""
+    random = np.random.default_rng(3)
+    signal = X @ np.array([[1.0, -0.5], [0.5, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    return (signal + 0.5 * random.normal(size=(150, 2))) * [1.0, 1000.0] + [5.0, 0.0]
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+def test_several_outputs_of_the_linear_model_are_those_of_ridge(weight) -> None:
+    y = make_outputs()
+
+    ours = poise.PathRegressor(strengths=[STRENGTH], **LINEAR).fit(X, y, sample_weight=weight)
+
+    center = np.average(y, axis=0, weights=weight)
+    scale = np.sqrt(np.average((y - center) ** 2, axis=0, weights=weight))
+    total = 150.0 if weight is None else weight.sum()
+    theirs = Ridge(alpha=2 * total * STRENGTH).fit(X, (y - center) / scale, sample_weight=weight)
+    np.testing.assert_allclose(ours.model_.get_weights()[0], theirs.coef_.T, atol=1e-4)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X) * scale + center, rtol=1e-3, atol=2e-3)
+    np.testing.assert_allclose(ours.center_, center)
+    assert ours.score(X, y) == pytest.approx(r2_score(y, ours.predict(X)))
+
+
+def test_the_group_lasso_of_several_outputs_is_the_multitask_lasso() -> None:
+    y = make_outputs()
+
+    ours = poise.PathRegressor("group", strengths=[0.2], **LINEAR).fit(X, y)
+
+    theirs = MultiTaskLasso(alpha=0.2).fit(X, (y - y.mean(axis=0)) / y.std(axis=0))
+    np.testing.assert_allclose(ours.model_.get_weights()[0], theirs.coef_.T, atol=1e-4)
+    assert np.asarray(ours.feature_mask_).tolist() == [True, True, False, False]
+
+
+def test_several_outputs_with_hidden_layers_and_pieces() -> None:
+    y = np.column_stack([X[:, 0], np.abs(X[:, 1])])
+
+    fitted = poise.PathRegressor(
+        "group", strengths=[1e-3], cv=2, max_iter=200, hidden_layer_sizes=(8,), encoding="piecewise"
+    ).fit(X, y)  # fmt: skip
+
+    assert fitted.predict(X).shape == (150, 2)
+    assert fitted.score(X, y) > 0.9
+
+
+def test_several_outputs_need_the_squared_error_and_no_offset() -> None:
+    with pytest.raises(ValueError, match="1d array"):
+        poise.PathRegressor(loss="poisson", **LINEAR).fit(X, np.ones((150, 2)))
+    with pytest.raises(ValueError, match=r"offset needs y of shape \(rows,\), got several outputs"):
+        poise.PathRegressor(**LINEAR).fit(X, make_outputs(), offset=OFFSET)
 
 
 # ---------------------------------------------------------------- class weights
@@ -222,10 +354,11 @@ def test_a_rate_with_its_weight_has_the_loss_of_the_target_up_to_a_constant(task
     np.testing.assert_allclose(posed.add_offset(rates, OFFSET), y, rtol=1e-12)
 
 
-@pytest.mark.parametrize("task", ["gamma", "tweedie"])
+@pytest.mark.parametrize("task", ["gamma", "tweedie", "quantile"])
 def test_losses_are_saved_with_their_options(task, tmp_path) -> None:
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, activation="exponential")])
-    model.compile("adam", make_task(task, {"tweedie_power": 1.3}).make_loss())
+    posed = make_task(task, {"tweedie_power": 1.3, "quantiles": (0.3,)})
+    model: Any = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, activation=posed.make_activation())])
+    model.compile("adam", posed.make_loss())
     y, mean = np.array([[0.5], [2.0]], "float32"), np.array([[1.0], [0.0]], "float32")
     model.fit(np.ones((2, 2)), y, verbose=0)
     model.save(tmp_path / "model.keras")

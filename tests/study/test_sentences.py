@@ -433,6 +433,7 @@ CASES: dict[str, Any] = {
         "exposure": "w",
         "penalties": ["l2"],
     },
+    "quantiles": {"data": "diabetes", "penalties": ["group"], "task": "quantile", "quantiles": (0.2, 0.5, 0.8)},
     "class weights": {"data": "breast_cancer", "penalties": ["l2"], "class_weight": "balanced"},
     "own model": {"data": "diabetes", "penalties": ["group"], "model": "own_networks:linear"},
     "selected columns": {"data": "diabetes", "penalties": ["l2", "group"], "strengths": 6, "sparse": True},

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import accuracy_score, log_loss, mean_tweedie_deviance
+from sklearn.metrics import accuracy_score, log_loss, mean_pinball_loss, mean_tweedie_deviance
 
 from poise import Study, run_study
 from poise.study.errors import DataError
@@ -210,3 +210,38 @@ def test_classes_of_numbers_are_named_as_numbers(classes) -> None:
     assert study.description["settings"]["class_weight"] == {"1": 3}
     with pytest.raises(DataError, match="class_weight names '2', which is not a class. The classes are '0', '1'"):
         run_study(frame, "y", class_weight={2: 3}, **FAST)
+
+
+# ---------------------------------------------------------------- quantiles
+
+
+def test_a_study_of_quantiles_predicts_one_column_for_each(tmp_path) -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(size=(300, 2)), columns=["a", "b"])
+    frame["y"] = 100.0 + 10.0 * (frame["a"] + random.normal(size=300))
+    settings = {**FAST, "hidden_layer_sizes": (8,), "penalties": ["group"], "quantiles": (0.1, 0.6)}
+
+    study = run_study(frame, "y", task="quantile", **settings)
+
+    predicted = study.predict(frame)
+    assert list(predicted.columns) == ["quantile 0.1 of y", "quantile 0.6 of y"]
+    assert (np.diff(predicted, axis=1) > 0).all()
+    _, testing = split_test_rows(study.findings.table, 0.2, 0)
+    actual, quantiles = frame["y"].to_numpy()[testing], predicted.to_numpy()[testing]
+    losses = [mean_pinball_loss(actual, quantiles[:, number], alpha=q) for number, q in enumerate((0.1, 0.6))]
+    assert study.metrics["pinball loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert study.metrics["10% quantile coverage"] == pytest.approx((actual <= quantiles[:, 0]).mean())
+    inside = (actual >= quantiles[:, 0]) & (actual <= quantiles[:, 1])
+    assert study.metrics["10% to 60% coverage"] == pytest.approx(inside.mean(), abs=1e-9)
+    constants = np.quantile(actual, (0.1, 0.6))
+    null = [
+        mean_pinball_loss(actual, np.full(len(actual), c), alpha=q) for c, q in zip(constants, (0.1, 0.6), strict=True)
+    ]
+    assert study.findings.saved.score.value == pytest.approx(1.0 - np.sum(losses) / np.sum(null), rel=1e-3)
+    assert study.references.loc["mean", "title"] == "Constant quantiles"
+    study.save(tmp_path / "study")
+    pd.testing.assert_frame_equal(Study.load(tmp_path / "study").predict(frame), predicted)
+    page = render_page(study.findings, "runs/x")
+    assert "the mean quantile 0.6 over test rows" in " ".join(page.split())
+    assert "quantile 0.1, 0.6" in page
+    assert "the share of actual values at or below a predicted quantile is equal to the quantile" in page

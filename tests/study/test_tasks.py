@@ -28,6 +28,11 @@ class Case(NamedTuple):
     classes: int
 
 
+def activate(task: Task, linear: np.ndarray) -> np.ndarray:
+    """Return the outputs of a network, of those of its last layer without the activation."""
+    return np.asarray(keras.activations.get(task.make_activation())(keras.ops.convert_to_tensor(linear)), "float64")
+
+
 def make_case(name: str, **settings: Any) -> Case:
     random = np.random.default_rng(0)
     signal = random.normal(size=(40, 1))
@@ -40,10 +45,10 @@ def make_case(name: str, **settings: Any) -> Case:
         "survival": np.copysign(np.ceil(4 * random.exponential(size=40)), random.normal(size=40)),
         "gamma": random.gamma(2.0, size=40),
         "tweedie": random.poisson(2.0, 40) * random.gamma(2.0, size=40),
+        "quantile": signal[:, 0],
     }[name]
     task = make_task(name, settings)
-    outputs = random.normal(size=(40, task.count_outputs(classes)))
-    outputs = np.exp(outputs) if task.activation == "exponential" else outputs
+    outputs = activate(task, random.normal(size=(40, task.count_outputs(classes))))
     return Case(task, task.encode(values), outputs.astype("float32"), classes)
 
 
@@ -82,12 +87,12 @@ def test_a_network_starts_at_the_constant_with_the_lowest_loss(name) -> None:
     bias = task.initial_bias(y, outputs.shape[1], weight)
 
     def loss_at(bias: np.ndarray) -> float:
-        constant = np.tile(np.exp(bias) if task.activation == "exponential" else bias, (len(y), 1))
+        constant = np.tile(activate(task, bias[None]), (len(y), 1))
         return float(np.average(task.row_losses(y, constant), weights=weight))
 
     lowest = loss_at(bias)
     for output in range(len(bias)):
-        for step in (-0.01, 0.01):
+        for step in (-0.3, 0.3):
             assert loss_at(bias + step * (np.arange(len(bias)) == output)) > lowest
 
 
@@ -101,6 +106,8 @@ def test_a_task_names_what_users_see(name) -> None:
     assert {len(column) for column in columns.values()} == {len(outputs)}
     assert task.allows_classes(classes)
     assert not task.allows_classes(1)
-    assert task.predict(outputs).shape[1] >= len(task.label_predictions(labels)) >= 1
+    names, explained = task.explain(outputs, labels)
+    assert explained.shape == (len(outputs), len(names))
+    assert task.predict(outputs).shape[1] >= len(names) >= 1
     table, modules = SimpleNamespace(task=task), {"keras": keras, "poise": poise}
     assert eval(task.loss_code, {**modules, "table": table}).get_config() == task.make_loss().get_config()

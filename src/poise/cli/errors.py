@@ -27,8 +27,7 @@ OPTIONS = {
         name: f"--{name}"
         for name in (
             "choose", "comment", "cv", "decimal", "delimiter", "encoding", "event", "executor", "exposure", "offset",
-            "seed",
-            "selection", "sheet", "sparse", "strengths", "task", "test",
+            "quantiles", "seed", "selection", "sheet", "sparse", "strengths", "task", "test",
         )
     },
 }  # fmt: skip

@@ -36,7 +36,7 @@ def study(
         str | None,
         typer.Option(
             help="regression, binary, multiclass, counts, gamma (positive numbers), tweedie (numbers >= 0, many of "
-            "them zero) or survival. By default, one of the first four is inferred from the target.",
+            "them zero), quantile or survival. By default, one of the first four is inferred from the target.",
             metavar="TASK",
             show_default=False,
         ),
@@ -143,6 +143,10 @@ def study(
         float,
         typer.Option(help="For the task tweedie: power of the variance function, between 1 and 2.", metavar="POWER"),
     ] = 1.5,
+    quantiles: Annotated[
+        str,
+        typer.Option(help="For the task quantile: the quantiles to predict, ascending.", metavar="NUMBERS"),
+    ] = "0.1,0.5,0.9",
     drop: Annotated[
         list[str] | None, typer.Option(help="Column to leave out. Repeatable.", metavar="COLUMN", show_default=False)
     ] = None,
@@ -288,7 +292,7 @@ def study(
         "task": task, "time_to_event": time_to_event, "event": event,
         "penalties": _split_names(penalty), "choose": choose, "model": model, "groups": groups,
         "time_column": time, "weight": weight, "offset": offset, "exposure": exposure, "class_weight": class_weight,
-        "tweedie_power": tweedie_power, "drop": tuple(drop or ()), "keep": tuple(keep or ()),
+        "tweedie_power": tweedie_power, "quantiles": quantiles, "drop": tuple(drop or ()), "keep": tuple(keep or ()),
         "types": types, "cv": cv,
         "strengths": strengths,
         "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
@@ -311,6 +315,7 @@ def study(
         from poise.study.storage import check_folder
 
         arguments["types"] = _split_types(types)
+        arguments["quantiles"] = _split_quantiles(quantiles)
         arguments["class_weight"] = _split_class_weight(class_weight)
         arguments["hidden_layer_sizes"] = _split_units(hidden_layer_sizes)
         arguments["penalties"] = arguments["penalties"] or DEFAULT_PENALTIES
@@ -370,6 +375,13 @@ def _split_class_weight(values: Sequence[str] | None) -> str | dict[str, float] 
         raise BadInputError(
             f"--class-weight must be balanced, or CLASS=WEIGHT such as yes=5, got {', '.join(values)!r}."
         ) from None
+
+
+def _split_quantiles(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise BadInputError(f"--quantiles must be numbers such as 0.1,0.5,0.9, got {text!r}.") from None
 
 
 def _split_units(text: str) -> tuple[int, ...]:

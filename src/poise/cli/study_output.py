@@ -18,6 +18,10 @@ from poise.study.report.numbers import format_number, format_with_error
 SHORTEST_NAME = 12
 """Characters of a name that stay on one line."""
 
+DECIDES_LOSS = ("target", "task", "digest", "offset", "exposure")
+LOSS_OPTIONS = {"class_weight": None, "tweedie_power": 1.5, "quantiles": [0.1, 0.5, 0.9]}
+"""What decides the loss of a study, in its data, and in its settings with their defaults."""
+
 
 def print_study(description: Mapping, screen: Console) -> None:
     """Print task, comparison, answer and notes of a study."""
@@ -69,14 +73,23 @@ def find_differences(names: Sequence[str], studies: Sequence[Mapping]) -> list[s
     sentences = []
     pairs = combinations(zip(names, studies, strict=True), 2)
     for (first_name, first), (second_name, second) in pairs:
-        if any(first["data"][key] != second["data"][key] for key in ("target", "task", "digest")):
+        if any(first["data"].get(key) != second["data"].get(key) for key in DECIDES_LOSS):
             sentences.append(f"{first_name} and {second_name} use different data; their losses are not comparable.")
+        elif _loss_options(first) != _loss_options(second):
+            sentences.append(
+                f"{first_name} and {second_name} have different losses, which are not comparable. Run both studies "
+                "with the same --class-weight, --tweedie-power and --quantiles."
+            )
         elif first["rows"]["digest"] != second["rows"]["digest"]:
             sentences.append(
                 f"{first_name} and {second_name} have different test rows, so a difference between their test losses "
                 "may come from the rows. Run both studies with the same --test, --seed, --groups and --time."
             )
     return sentences
+
+
+def _loss_options(study: Mapping) -> list:
+    return [study["settings"].get(name, default) for name, default in LOSS_OPTIONS.items()]
 
 
 @dataclass(frozen=True)

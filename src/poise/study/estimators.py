@@ -6,23 +6,16 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from poise.study.candidates.network import ModelFunction
-from poise.study.class_weights import BALANCED, weigh_classes
+from poise.study.class_weights import weigh_classes
 from poise.study.columns.encoding import STANDARD
+from poise.study.estimator_arguments import check_class_weight, check_offset, check_values, make_regression_task
 from poise.study.path_estimator import FLOATS, PathEstimator, Penalties, Rows, check_weight
-from poise.study.tasks.base import Task
 from poise.study.tasks.classes import Binary, Multiclass, predict_probabilities
-from poise.study.tasks.counts import Counts
-from poise.study.tasks.log_link import LogLink
-from poise.study.tasks.positive import Gamma, Tweedie
-from poise.study.tasks.regression import Regression
-
-LOSSES = ("squared_error", "poisson", "gamma", "tweedie")
-"""The losses of `PathRegressor`."""
 
 
 class PathRegressor(RegressorMixin, PathEstimator):
@@ -64,8 +57,10 @@ class PathRegressor(RegressorMixin, PathEstimator):
         loss: `"squared_error"`, or with a log link, so that predictions are positive: `"poisson"` and `"tweedie"` for
             y >= 0, and `"gamma"` for y > 0. These losses are half of the mean deviance, up to a constant, as in
             scikit-learn's `PoissonRegressor`, `TweedieRegressor` and `GammaRegressor`, whose `alpha` is twice the
-            strength of `poise.L2`. Default: `"squared_error"`.
+            strength of `poise.L2`. Or `"quantile"`, the pinball loss. Default: `"squared_error"`.
         power: The power of the variance function of the Tweedie loss, between 1 (Poisson) and 2 (gamma). Default: 1.5.
+        quantile: The quantile of the quantile loss, between 0 and 1; or several in ascending order, which one network
+            predicts such that they do not cross. Default: 0.5.
         encoding: `"standard"`; `"piecewise"`, which adds the pieces of a `poise.PiecewiseLinearEncoder` to the
             features, by a skip connection past the hidden layers (without these, the network is an additive model); or
             `"auto"`, which trains both and keeps the one with the lower held-out loss. A custom model takes all inputs:
@@ -83,6 +78,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
         encoder_: Encodes features as the inputs of `model_` (see `poise.study.columns.array_encoder.ArrayEncoder`).
         scaler_: The `StandardScaler` of the features, which turns constants into 0; or `None`.
         center_: The mean of the target: a prediction is the network's output · `scale_` + `center_`. 0 with a log link.
+            With several outputs, an array, as `scale_`.
         scale_: The standard deviation of the target. With a log link: 1, or with an offset the factor from outputs of
             the network to means at an offset of 0.
         feature_mask_: (features,) whether the network reads each feature; `None` if that cannot be determined.
@@ -113,6 +109,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
         *,
         loss: str = "squared_error",
         power: float = 1.5,
+        quantile: float | Sequence[float] = 0.5,
         hidden_layer_sizes: Sequence[int] = (64,),
         model: ModelFunction | None = None,
         strengths: int | Sequence[float] = 13,
@@ -134,13 +131,15 @@ class PathRegressor(RegressorMixin, PathEstimator):
         )  # fmt: skip
         self.loss = loss
         self.power = power
+        self.quantile = quantile
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None, offset: Any = None) -> Self:
         """Train the path and keep the network of the chosen strength.
 
         Args:
             X: (rows, features) numbers, or a DataFrame of them.
-            y: (rows,) numbers.
+            y: (rows,) numbers; or (rows, outputs) for the squared error, which is then the mean over the standardized
+                outputs.
             sample_weight: (rows,) weights ≥ 0; the loss is their weighted mean. Default: `None`.
             groups: (rows,) rows of the same group stay together in the folds. Default: `None`.
             offset: (rows,) what is added to the linear predictor, such as the logarithm of an exposure, as in glmnet.
@@ -152,15 +151,22 @@ class PathRegressor(RegressorMixin, PathEstimator):
         Raises:
             TypeError, ValueError: For data or a parameter that cannot be used.
         """
-        X, y = validate_data(self, X, y, dtype=FLOATS, y_numeric=True, ensure_min_samples=2)
-        task, y, factor = self._make_task(), np.asarray(y, "float64"), None
-        _check_values(y, task, self.loss)
+        takes_several = self.loss == "squared_error"
+        X, y = validate_data(
+            self, X, y, dtype=FLOATS, y_numeric=True, ensure_min_samples=2, multi_output=takes_several
+        )  # fmt: skip
+        y, factor = np.asarray(y, "float64"), None
+        task = make_regression_task(self.loss, self.power, self.quantile, 1 if y.ndim == 1 else y.shape[1])
+        check_values(y, task, self.loss)
         weight, center = check_weight(sample_weight, X), 0.0
         if offset is not None:
-            offset = _check_offset(offset, X, task)
+            if y.ndim > 1:
+                raise ValueError("offset needs y of shape (rows,), got several outputs. Subtract it from y.")
+            offset = check_offset(offset, X, task)
             center = task.center_offset(offset, weight)
             y, factor = task.remove_offset(y, offset - center), task.offset_weight(offset - center)
         self._task, self._has_offset = task, offset is not None
+        self._is_single = y.ndim == 1 and (self.loss != "quantile" or np.ndim(self.quantile) == 0)
         self._fit(Rows(X, y, task, 0, weight, factor), groups)
         self.scale_ *= float(np.exp(-center))
         return self
@@ -173,20 +179,25 @@ class PathRegressor(RegressorMixin, PathEstimator):
             offset: (rows,) the offset of these rows; needed if `fit` had one. Default: `None`.
 
         Returns:
-            (rows,) in the units of y.
+            (rows,) in the units of y; (rows, outputs) if y was; (rows, quantiles) if `quantile` is a sequence.
 
         Raises:
             ValueError: If the offset is missing.
         """
-        values = self._outputs(X)[:, 0] * self.scale_ + self.center_
+        values = self._outputs(X) * self.scale_ + self.center_
+        if self._is_single:
+            values = values[:, 0]
         if offset is None:
             if self._has_offset:
                 raise ValueError("predict needs the offset of these rows, because fit had one. Pass offset.")
             return values
-        return self._task.add_offset(values, _check_offset(offset, values, self._task))
+        return self._task.add_offset(values, check_offset(offset, values, self._task))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None) -> float:
         """Compute R² of predictions, whatever the loss, as scikit-learn's `HistGradientBoostingRegressor` does.
+
+        Of several outputs, it is the mean. Several quantiles have no R²; use `sklearn.metrics.d2_pinball_score` for
+        each of them.
 
         Args:
             X: (rows, features).
@@ -196,13 +207,10 @@ class PathRegressor(RegressorMixin, PathEstimator):
         """
         return float(r2_score(y, self.predict(X, offset), sample_weight=sample_weight))
 
-    def _make_task(self) -> Task:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}.")
-        if not 1.0 < self.power < 2.0:
-            raise ValueError(f"power must lie between 1 and 2, such as 1.5, got {self.power!r}.")
-        tasks = (Regression(), Counts(), Gamma(), Tweedie(self.power))
-        return dict(zip(LOSSES, tasks, strict=True))[self.loss]
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = self.loss == "squared_error"
+        return tags
 
 
 class PathClassifier(ClassifierMixin, PathEstimator):
@@ -297,7 +305,7 @@ class PathClassifier(ClassifierMixin, PathEstimator):
         task = Binary() if len(self.classes_) == 2 else Multiclass()
         factor = None
         if self.class_weight is not None:
-            _check_class_weight(self.class_weight, self.classes_)
+            check_class_weight(self.class_weight, self.classes_)
             factor = weigh_classes(self.class_weight, numbers, self.classes_.tolist(), weight)[numbers]
         return self._fit(Rows(X, numbers, task, len(self.classes_), weight, factor), groups)
 
@@ -335,39 +343,3 @@ class PathClassifier(ClassifierMixin, PathEstimator):
         """
         outputs = self._outputs(X)
         return outputs[:, 0] if len(self.classes_) == 2 else outputs
-
-
-def _check_values(y: np.ndarray, task: Task, loss: str) -> None:
-    if not isinstance(task, LogLink):
-        return
-    is_valid = (y >= 0).all() if task.allows_zero else (y > 0).all()
-    if not is_valid or not y.any():
-        demand = ">= 0, and not all 0" if task.allows_zero else "> 0"
-        raise ValueError(f"loss={loss!r} needs y {demand}, got values from {y.min():g} to {y.max():g}.")
-
-
-def _check_offset(offset: Any, X: np.ndarray, task: Task) -> np.ndarray:
-    offset = column_or_1d(check_array(offset, ensure_2d=False, dtype="float64", input_name="offset"))
-    check_consistent_length(X, offset)
-    if (np.abs(offset) > task.largest_offset).any():
-        wrong = offset[np.abs(offset).argmax()]
-        raise ValueError(
-            f"offset must lie between ±{task.largest_offset:g}, because its exponential multiplies the mean, got "
-            f"{wrong:g}. Pass the logarithm of an exposure."
-        )
-    return offset
-
-
-def _check_class_weight(class_weight: str | Mapping[Any, float], classes: np.ndarray) -> None:
-    if not isinstance(class_weight, Mapping):
-        if class_weight != BALANCED:
-            raise ValueError(f"class_weight must be {BALANCED!r} or a dict, got {class_weight!r}.")
-        return
-    unknown = [label for label in class_weight if label not in classes.tolist()]
-    if unknown:
-        raise ValueError(
-            f"class_weight names {unknown[0]!r}, which is not a class. The classes are {classes.tolist()}."
-        )
-    for label, weight in class_weight.items():
-        if not 0.0 < weight < float("inf"):
-            raise ValueError(f"class_weight must have positive and finite weights, got {weight!r} for {label!r}.")

@@ -195,8 +195,7 @@ def _encode_grids(grids: dict[str, pd.Series], encoder: Encoder) -> np.ndarray:
 
 def _take_prediction(outputs: np.ndarray, task: Task, classes: Sequence[str]) -> tuple[str, np.ndarray]:
     """Return the name and the (values, rows) predictions of the one whose mean changes most."""
-    labels = task.label_predictions(classes)
-    predictions = task.predict(outputs)[..., -len(labels) :]
+    labels, predictions = task.explain(outputs, classes)
     number = int(np.ptp(predictions.mean(axis=1), axis=0).argmax())
     return labels[number], predictions[..., number]
 

@@ -194,7 +194,8 @@ class PathEstimator(BaseEstimator):
         X, y, weight = rows.X, rows.y, rows.weight
         blocks = len(replicas) // self.n_init
         xs, ys, weights = [], [], []
-        center, scale = 0.0, 1.0
+        center: float | np.ndarray = 0.0
+        scale: float | np.ndarray = 1.0
         encoder = ArrayEncoder(encoding, self.standardize).fit(X, weight)
         for replica in replicas[:blocks]:
             fold_weight = None if weight is None else weight[replica.train]
@@ -203,7 +204,7 @@ class PathEstimator(BaseEstimator):
                 of_fold = ArrayEncoder(encoding, self.standardize).fit(X[replica.train], fold_weight)
             values = y
             if rows.task.standardizes:
-                values, center, scale = standardize(y, replica.train, fold_weight)
+                values, center, scale = _standardize_targets(y, replica.train, fold_weight)
             xs.append(of_fold.transform(X, encoder))
             ys.append(values)
             if rows.loss_weight is not None:
@@ -237,7 +238,7 @@ class Rows:
 
     Args:
         X: (rows, features).
-        y: (rows,) numbers without their offset, or class numbers.
+        y: (rows,) or (rows, outputs) numbers without their offset, or (rows,) class numbers.
         task: The task.
         classes: The number of classes; 0 if there are none.
         weight: (rows,) sample weights, or `None`.
@@ -271,10 +272,20 @@ class _Fit:
     """
 
     encoder: ArrayEncoder
-    center: float
-    scale: float
+    center: float | np.ndarray
+    scale: float | np.ndarray
     last: Any = None
     path: Any = None
+
+
+def _standardize_targets(
+    y: np.ndarray, train: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, float | np.ndarray, float | np.ndarray]:
+    """Standardize (rows,) targets, or each column of (rows, outputs) targets, as `standardize` does."""
+    if y.ndim == 1:
+        return standardize(y, train, weight)
+    values, centers, scales = zip(*(standardize(column, train, weight) for column in y.T), strict=True)
+    return np.column_stack(values), np.array(centers), np.array(scales)
 
 
 def check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:

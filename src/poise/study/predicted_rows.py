@@ -13,7 +13,7 @@ class PredictedRows:
 
     Args:
         actual: (rows,) the target in its own units, or class numbers; for survival (rows, 2) time and event.
-        predictions: (rows,) the predictions in the same units, or (rows, classes) probabilities.
+        predictions: (rows,) the predictions in the same units, or (rows, quantiles), or (rows, classes) probabilities.
         weight: (rows,) sample weights, or `None`.
     """
 
@@ -49,7 +49,8 @@ def make_predicted_rows(
     if scorer.task.has_classes:
         actual = np.asarray(scorer.y).reshape(-1).astype(int)
         return PredictedRows(actual, scorer.task.predict(outputs), weight)
-    actual, predictions = (values * scale + center for values in (scorer.task.actual_values(scorer.y), outputs[:, 0]))
+    outputs = outputs[:, 0] if outputs.shape[1] == 1 else outputs
+    actual, predictions = (values * scale + center for values in (scorer.task.actual_values(scorer.y), outputs))
     if offset is not None:
         actual, predictions = (scorer.task.add_offset(values, offset) for values in (actual, predictions))
     return PredictedRows(actual, predictions, weight)

@@ -45,6 +45,7 @@ from poise.study.splits import note_split, split_folds, split_test_rows
 from poise.study.stability_selection import divide_rows, select_on_halves
 from poise.study.tables import read
 from poise.study.targets import choose_target
+from poise.study.tasks.quantiles import QUANTILES
 from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
 from poise.study.weights import relative_weights
@@ -70,6 +71,7 @@ def run_study(
     exposure: str | int | None = None,
     class_weight: ClassWeight = None,
     tweedie_power: float = 1.5,
+    quantiles: Sequence[float] = QUANTILES,
     types: Mapping[Any, str] | None = None,
     cv: int = 4,
     strengths: int = 13,
@@ -104,9 +106,10 @@ def run_study(
             an Arrow table.
         target: The column to predict. Default: `None`, for built-in tables, which have their own.
         task: `"regression"`, `"binary"`, `"multiclass"`, `"counts"`, `"gamma"` (positive numbers, whose standard
-            deviation is proportional to their mean), `"tweedie"` (nonnegative numbers, of which many are zero) or
-            `"survival"` (times until an event, some of them censored). Default: `None`, which infers one of the first
-            four from the target. The result says what was inferred.
+            deviation is proportional to their mean), `"tweedie"` (nonnegative numbers, of which many are zero),
+            `"quantile"` (several quantiles of a number, which do not cross) or `"survival"` (times until an event, some
+            of them censored). Default: `None`, which infers one of the first four from the target. The result says what
+            was inferred.
         time_to_event: For the task `"survival"`, instead of `target`: the column of times, at which a row had its event
             or was censored. Default: `None`.
         event: For the task `"survival"`: the column that is 1 or true for rows with an event, and 0 or false for
@@ -139,6 +142,7 @@ def run_study(
             Default: `None`.
         tweedie_power: The power of the variance function of the task tweedie, between 1 (counts) and 2 (gamma).
             Default: 1.5.
+        quantiles: The quantiles that the task quantile predicts, ascending. Default: `(0.1, 0.5, 0.9)`.
         types: For some columns, what they are read as, such as `{"zip": "categorical"}`: `"categorical"`, `"numeric"`,
             `"date"`, `"text"` (categories if the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which
             detects the type of every column.
@@ -210,6 +214,7 @@ def run_study(
         cv, strengths, n_init, max_iter, learning_rate, test, seed, as_names(drop, "drop"), as_names(keep, "keep"),
         as_types(types), delimiter, decimal, text_encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
         encoding, selection, max_false, as_class_weight(class_weight), tweedie_power,
+        tuple(np.ravel(quantiles).tolist()),
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -222,9 +227,9 @@ def run_study(
     table = read(
         data, as_name(target), task=task, event=as_name(event), drop=settings.drop, keep=settings.keep,
         groups=as_name(groups), time=as_name(time_column), weight=as_name(weight), offset=as_name(offset),
-        exposure=as_name(exposure), tweedie_power=tweedie_power, types=settings.types, delimiter=delimiter,
-        decimal=decimal,
-        text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows, comment=comment, missing=missing,
+        exposure=as_name(exposure), tweedie_power=tweedie_power, quantiles=settings.quantiles, types=settings.types,
+        delimiter=delimiter, decimal=decimal, text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows,
+        comment=comment, missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
     table = apply_class_weight(table, settings.class_weight, training)

@@ -78,7 +78,7 @@ class Scorer:
 
     def score(self, scores: RowScores) -> Estimate:
         """Return the score of the task."""
-        return self._estimate(*self.task.score_of_sums(self.y, scores.score_terms))
+        return self._estimate(*self.task.score_of_sums(self.y, scores.score_terms, self.weight))
 
     def _estimate(self, columns: list[np.ndarray], of_sums: StatisticOfSums) -> Estimate:
         """Compute `of_sums(Σw, Σw·column, ...)` over the rows, and over rows (or groups) drawn with replacement."""

@@ -23,6 +23,7 @@ from poise.study.sources import BUILT_IN, Source, load
 from poise.study.targets import join_event, note_rare_classes, pose_task, read_target
 from poise.study.task_inference import infer_task
 from poise.study.tasks.base import Task
+from poise.study.tasks.quantiles import QUANTILES
 from poise.study.tasks.table import TASKS, make_task
 
 FEWEST_ROWS = 20
@@ -126,6 +127,7 @@ def read(
     offset: str | None = None,
     exposure: str | None = None,
     tweedie_power: float = 1.5,
+    quantiles: Sequence[float] = QUANTILES,
     types: Mapping[str, str] | None = None,
     delimiter: str | None = None,
     decimal: str | None = None,
@@ -153,7 +155,7 @@ def read(
         weight: A column of sample weights; rows of weight 0 are left out. Default: `None`.
         offset: A column that is added to the linear predictor. Default: `None`.
         exposure: A column of positive numbers, whose logarithm is added to the linear predictor. Default: `None`.
-        tweedie_power: As for `poise.run_study`. Default: 1.5.
+        tweedie_power, quantiles: As for `poise.run_study`.
         types: For some columns, what they are read as: `"categorical"`, `"numeric"`, `"date"`, `"text"` (categories if
             the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which detects it.
         delimiter, text_encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
@@ -210,7 +212,7 @@ def read(
             f"{name} has {count_noun(len(frame), 'row')}{usable}; a study needs at least {FEWEST_ROWS}. Add rows."
         )
     task_name, task_reason = infer_task(labels.values, labels.is_number) if task is None else (task, "")
-    posed = make_task(task_name, {"tweedie_power": tweedie_power})
+    posed = make_task(task_name, {"tweedie_power": tweedie_power, "quantiles": quantiles})
     _check_offset_task(posed, offset, exposure, task_reason)
     values, classes = pose_task(labels, posed)
     notes += note_rare_classes(values, classes)

@@ -76,7 +76,7 @@ def build_network(
     start = keras.Input((inputs,), name="inputs")
     if hidden_inputs is None or not hidden:
         last = keras.layers.Dense(
-            outputs, activation=task.activation, kernel_initializer="glorot_normal", name="output"
+            outputs, activation=task.make_activation(), kernel_initializer="glorot_normal", name="output"
         )
         return keras.Sequential([start, *layers, last], name="network")
     x = keras.ops.take(start, np.asarray(hidden_inputs).tolist(), axis=1)
@@ -85,8 +85,9 @@ def build_network(
     last = keras.layers.Dense(outputs, kernel_initializer="glorot_normal", name="output")
     curves = keras.layers.Dense(outputs, use_bias=False, kernel_initializer="zeros", name="curves")
     x = keras.layers.Add(name="sum")([last(x), curves(start)])
-    if task.activation:
-        x = keras.layers.Activation(task.activation, name="mean")(x)
+    activation = task.make_activation()
+    if activation is not None:
+        x = keras.layers.Activation(activation, name="mean")(x)
     return keras.Model(start, x, name="network")
 
 

@@ -31,7 +31,7 @@ class ReferenceModel:
 
     Args:
         name: Its name in the results.
-        title: Its name in tables and sentences; empty for that of the task's constant model.
+        title: Its name in tables and sentences; `""` for the constant model, which the task names.
         makers: A function of the task and the number of inputs. It returns functions, one per setting to choose from,
             that take the total weight of the training rows and return an estimator of scikit-learn.
     """

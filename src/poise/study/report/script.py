@@ -21,6 +21,7 @@ from poise.study.file_options import FileOptions
 from poise.study.findings import Findings, has_penalty
 from poise.study.report.names import quantity_of
 from poise.study.splits import split_test_rows
+from poise.study.tasks.base import Task
 from poise.study.weights import relative_weights
 
 READ_ONCE = ("", "-")
@@ -63,6 +64,7 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         function=function,
         is_file=table.source not in READ_ONCE,
         task=table.task,
+        starts_at_zero=type(table.task).initial_bias is Task.initial_bias,
         center=study.center,
         scale=study.scale,
         has_weight=relative_weights(table.weight, training) is not None,
@@ -77,7 +79,7 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         dropout_seeds=seeds,
         is_permuted=bool(seeds) or most < study.rows["training"],
         rows=study.rows["training"],
-        activation=table.task.activation or "",
+        activation=table.task.activation_code,
         rules=[write_rule(rule, custom) for rule in rules],
         loss=table.task.loss_code,
         most=most,

@@ -46,14 +46,14 @@ class Task(ABC):
         is_share: Whether the score is 1 minus the ratio of two sums of `RowScores.score_terms`, those of the network
             and of the constant model, times 1 minus `constant_score`. Otherwise it is the mean of these terms. Default:
             `True`.
-        coefficient_meaning: What a coefficient of the linear model is.
-        prediction_title: What the network predicts, on an axis. Default: `"prediction"`.
+        activation_code: The activation as Python, for scripts. Default: the name.
+        coefficient_meaning: What a coefficient of the linear model is; `""` if no such thing can be said.
+        constant_title: The name of the constant reference model. Default: `"Mean"`.
+        constant_name: What sentences call it. Default: `"the mean"`.
+        constant_score: The score of the constant model, if the score is a share. Default: 0.
         residual_note: What a reader of a plot of residuals must know. Default: `""`.
         compares_rows: Whether the loss compares rows with each other. Every training step then has all rows, and the
             held-out loss is the loss of all rows minus that of the training rows. Default: `False`.
-        constant_score: The score of the constant model, if the score is a share. Default: 0.
-        constant_title: The title of the constant model in tables. Default: `"Mean"`.
-        constant_name: Its name in sentences. Default: `"the mean"`.
         takes_offset: Whether a column can be added to the linear predictor. Default: `False`.
         takes_exposure: Whether the logarithm of a column can be. Default: `False`.
         largest_offset: The largest absolute value of an offset. Default: no limit.
@@ -71,11 +71,11 @@ class Task(ABC):
     has_classes: ClassVar[bool] = False
     standardizes: ClassVar[bool] = False
     is_share: ClassVar[bool] = True
-    compares_rows: ClassVar[bool] = False
-    constant_score: ClassVar[float] = 0.0
+    activation_code: ClassVar[str] = ""
     constant_title: ClassVar[str] = "Mean"
     constant_name: ClassVar[str] = "the mean"
-    prediction_title: ClassVar[str] = "prediction"
+    constant_score: ClassVar[float] = 0.0
+    compares_rows: ClassVar[bool] = False
     residual_note: ClassVar[str] = ""
     takes_offset: ClassVar[bool] = False
     takes_exposure: ClassVar[bool] = False
@@ -169,6 +169,10 @@ class Task(ABC):
         """Return the number of outputs of the network."""
         return 1
 
+    def make_activation(self) -> "str | Callable | None":
+        """Return the activation of the last layer."""
+        return self.activation
+
     @abstractmethod
     def make_loss(self) -> "keras.losses.Loss":
         """Return the prediction loss."""
@@ -206,12 +210,15 @@ class Task(ABC):
         """Return the loss of each row and its term of the score."""
 
     @abstractmethod
-    def score_of_sums(self, y: np.ndarray, terms: np.ndarray) -> tuple[list[np.ndarray], StatisticOfSums]:
+    def score_of_sums(
+        self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None
+    ) -> tuple[list[np.ndarray], StatisticOfSums]:
         """Return columns (rows,), and the score as a function of the weighted sums of 1 and of each column.
 
         Args:
             y: The targets.
             terms: (rows,) `RowScores.score_terms`.
+            weight: (rows,) the weights, or `None`. Only a constant model that is no function of sums needs them.
         """
 
     @abstractmethod
@@ -264,9 +271,18 @@ class Task(ABC):
         """Return the task with what `estimate` returned."""
         return self
 
-    def label_predictions(self, classes: Sequence[str]) -> Sequence[str]:
-        """Return the names of the predictions that partial dependence shows, the last ones that `predict` returns."""
-        return [""]
+    def name_prediction(self) -> str:
+        """Return what partial dependence shows."""
+        return "prediction"
+
+    def explain(self, outputs: np.ndarray, classes: Sequence[str]) -> tuple[Sequence[str], np.ndarray]:
+        """Return the names of the predictions that partial dependence shows, and (..., rows, names) these predictions.
+
+        Args:
+            outputs: (..., rows, outputs).
+            classes: The classes.
+        """
+        return [""], outputs
 
     def tabulate(
         self, outputs: np.ndarray, target: str, classes: Sequence[str], center: float, scale: float

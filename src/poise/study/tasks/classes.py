@@ -37,6 +37,8 @@ class Classification(Task):
     constant_title = "Class frequencies"
     constant_name = "the class frequencies"
     view = "classes"
+    constant_title = "Class frequencies"
+    constant_name = "the class frequencies"
 
     @property
     def score_name(self) -> str:
@@ -50,7 +52,9 @@ class Classification(Task):
         chosen = outputs[..., 0] > 0 if outputs.shape[-1] == 1 else outputs.argmax(axis=-1)
         return RowScores(self.row_losses(y, outputs), (chosen == np.asarray(y).reshape(-1)).astype("float64"))
 
-    def score_of_sums(self, y: np.ndarray, terms: np.ndarray) -> tuple[list[np.ndarray], StatisticOfSums]:
+    def score_of_sums(
+        self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None
+    ) -> tuple[list[np.ndarray], StatisticOfSums]:
         return [terms], lambda w, correct: correct / w
 
     def measure(self, actual: np.ndarray, predictions: np.ndarray, weight: np.ndarray | None) -> dict[str, float]:
@@ -103,8 +107,10 @@ class Classification(Task):
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         return predict_probabilities(outputs)
 
-    def label_predictions(self, classes: Sequence[str]) -> Sequence[str]:
-        return classes[1:] if len(classes) == 2 else classes
+    def explain(self, outputs: np.ndarray, classes: Sequence[str]) -> tuple[Sequence[str], np.ndarray]:
+        """Return the probability of the second of two classes, or of each class."""
+        labels = classes[1:] if len(classes) == 2 else classes
+        return labels, self.predict(outputs)[..., -len(labels) :]
 
     def tabulate(
         self, outputs: np.ndarray, target: str, classes: Sequence[str], center: float, scale: float

@@ -25,13 +25,15 @@ class Counts(LogLink):
     loss_title = "Poisson loss"
     loss_code = "keras.losses.Poisson()"
     coefficient_meaning = "the change of the logarithm of the mean count"
-    prediction_title = "mean count"
     residual_note = " The residuals of counts become wider for larger predictions."
     trees_loss = "poisson"
     power = 1.0
 
     def check_target(self, target: "Target") -> tuple[np.ndarray, tuple[str, ...]]:
         return check_counts(target), ()
+
+    def name_prediction(self) -> str:
+        return "mean count"
 
     def find_problem(self, values: np.ndarray) -> str:
         return "" if values.any() else "have the count 0, from which no count can be predicted"

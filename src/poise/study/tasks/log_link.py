@@ -49,6 +49,7 @@ class LogLink(Task):
 
     score = "explained deviance"
     activation = "exponential"
+    activation_code = '"exponential"'
     residual_note = " The residuals become wider for larger predictions."
     takes_offset = True
     takes_exposure = True
@@ -92,7 +93,9 @@ class LogLink(Task):
         losses, y = self.row_losses(y, outputs), np.asarray(y, "float64")[:, 0]
         return RowScores(losses, 2.0 * (losses - self.deviance_part(y, y)))
 
-    def score_of_sums(self, y: np.ndarray, terms: np.ndarray) -> tuple[list[np.ndarray], StatisticOfSums]:
+    def score_of_sums(
+        self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None
+    ) -> tuple[list[np.ndarray], StatisticOfSums]:
         y = y[:, 0].astype("float64")
 
         def explain(w: np.ndarray, deviance: np.ndarray, y: np.ndarray, best: np.ndarray) -> np.ndarray:

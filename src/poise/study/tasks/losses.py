@@ -1,5 +1,9 @@
-"""Losses of tasks that Keras does not have. The formulas are in `poise.study.tasks.log_link`."""
+"""Losses and activations of tasks that Keras does not have.
 
+The formulas are in `poise.study.tasks.log_link` and `poise.study.tasks.quantiles`.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -47,3 +51,32 @@ class TweedieLoss(keras.losses.Loss):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "power": self.power}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PinballLoss(keras.losses.Loss):
+    """The mean of the pinball losses of several quantiles (see `poise.study.tasks.quantiles`).
+
+    Args:
+        quantiles: The quantiles, one per output.
+        name: The name. Default: `"pinball"`.
+        **kwargs: Other arguments of `keras.losses.Loss`.
+    """
+
+    def __init__(self, quantiles: Sequence[float] = (0.5,), name: str = "pinball", **kwargs: Any) -> None:
+        super().__init__(name=name, **kwargs)
+        self.quantiles = tuple(quantiles)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        error, levels = y_true - y_pred, ops.convert_to_tensor(self.quantiles, y_pred.dtype)
+        return ops.mean(ops.maximum(levels * error, (levels - 1.0) * error), axis=-1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "quantiles": self.quantiles}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+def accumulate(x: Any) -> Any:
+    """Return ascending outputs: the first one, and sums of it and of positive increments softplus(x_k)."""
+    increments = ops.concatenate([x[..., :1], ops.softplus(x[..., 1:])], axis=-1)
+    return ops.cumsum(increments, axis=-1)

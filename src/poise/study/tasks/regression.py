@@ -1,6 +1,7 @@
 """Regression: numbers, by the squared error."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,15 @@ if TYPE_CHECKING:
     from poise.study.targets import Target
 
 
+@dataclass(frozen=True)
 class Regression(Task):
-    """Numbers. The network takes and returns standardized ones."""
+    """Numbers. The network takes and returns standardized ones.
+
+    Args:
+        targets: How many numbers a row has. The loss is the mean over them.
+    """
+
+    targets: int = 1
 
     name = "regression"
     score = "R²"
@@ -31,7 +39,10 @@ class Regression(Task):
         return check_numbers(target, self.name), ()
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        return values.astype("float32")[:, None]
+        return values.astype("float32").reshape(len(values), self.targets)
+
+    def count_outputs(self, classes: int) -> int:
+        return self.targets
 
     def make_loss(self) -> "keras.losses.Loss":
         import keras
@@ -39,13 +50,15 @@ class Regression(Task):
         return keras.losses.MeanSquaredError()
 
     def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        return np.square(np.asarray(y, "float64") - np.asarray(outputs, "float64"))[..., 0]
+        return np.square(np.asarray(y, "float64") - np.asarray(outputs, "float64")).mean(axis=-1)
 
     def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
         losses = self.row_losses(y, outputs)
         return RowScores(losses, losses)
 
-    def score_of_sums(self, y: np.ndarray, terms: np.ndarray) -> tuple[list[np.ndarray], StatisticOfSums]:
+    def score_of_sums(
+        self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None
+    ) -> tuple[list[np.ndarray], StatisticOfSums]:
         y = y[:, 0] - y.mean()
         return [terms, y, y * y], lambda w, error, y, yy: 1.0 - error / (yy - y * y / w)
 

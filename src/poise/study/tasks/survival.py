@@ -48,8 +48,10 @@ class Survival(Task):
         "; they depend on how many rows are compared, so held-out and test losses are not comparable"
     )
     coefficient_meaning: ClassVar[str] = "the change of the log hazard ratio"
-    prediction_title: ClassVar[str] = "log hazard ratio"
     view: ClassVar[str] = "survival"
+
+    def name_prediction(self) -> str:
+        return "log hazard ratio"
 
     def check_target(self, target: "Target") -> tuple[np.ndarray, tuple[str, ...]]:
         return target.values, ()
@@ -82,7 +84,9 @@ class Survival(Task):
     def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
         return RowScores(self.row_losses(y, outputs), wrong_pairs(*_split(y), np.asarray(outputs)[..., 0]))
 
-    def score_of_sums(self, y: np.ndarray, terms: np.ndarray) -> tuple[list[np.ndarray], StatisticOfSums]:
+    def score_of_sums(
+        self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None
+    ) -> tuple[list[np.ndarray], StatisticOfSums]:
         """Return the parts in the wrong pairs, and those of equal predictions: half of the comparable pairs."""
         half = wrong_pairs(*_split(y), np.zeros(len(y)))
         return [terms, half], lambda w, wrong, half: 1.0 - 0.5 * wrong / half

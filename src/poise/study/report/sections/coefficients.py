@@ -20,7 +20,8 @@ class CoefficientsSection(Section):
 
     def context(self, study: Findings) -> dict[str, Any] | None:
         is_additive = study.encoder.encoding == PIECEWISE  # its curves are drawn as effects
-        if study.settings.model is not None or study.settings.hidden_layer_sizes or is_additive:
+        is_linear = bool(study.table.task.coefficient_meaning)
+        if study.settings.model is not None or study.settings.hidden_layer_sizes or is_additive or not is_linear:
             return None
         kernel, bias = (keras.ops.convert_to_numpy(weight).astype("float64") for weight in study.saved.model.weights)
         kernel, bias = study.table.task.unstandardize(kernel, bias, study.center, study.scale)

@@ -9,14 +9,16 @@ from poise.study.report.class_plots import draw_class_curves
 from poise.study.report.number_plots import draw_number_predictions
 from poise.study.report.numbers import format_number
 from poise.study.report.panels import Plot
+from poise.study.report.quantile_plots import draw_quantiles
 from poise.study.report.sections.base import Section
 from poise.study.report.survival_plots import draw_survival_curves
+from poise.study.tasks.quantiles import Quantiles
 
 MOST_CLASSES = 20
 """Classes in the confusion matrix, the most frequent ones."""
 MOST_POINTS = 2000
-LAST_IN_UNITS = "MAE"
-"""The second of the two scores in units of the target, RMSE and MAE."""
+UNITS = {"MAE": "both in units of", "pinball loss": "in units of"}
+"""Scores in units of the target; MAE comes after RMSE."""
 
 
 class PredictionsSection(Section):
@@ -32,7 +34,7 @@ class PredictionsSection(Section):
 def list_metrics(study: Findings) -> list[str]:
     """Return the score and the further scores of the saved network, with their units."""
     scores = {study.table.task.score_name: study.saved.score.value, **study.metrics}
-    units = {LAST_IN_UNITS: f" (both in units of {study.table.target.name})"}
+    units = {name: f" ({words} {study.table.target.name})" for name, words in UNITS.items()}
     return [f"{name} {format_number(value)}{units.get(name, '')}" for name, value in scores.items()]
 
 
@@ -84,5 +86,28 @@ def _show_survival(study: Findings) -> dict[str, Any]:
     return {"plot": Plot("accuracy", figure, alternative, legend), "matrix": None, "is_survival": True}
 
 
-VIEWS = {"numbers": _show_numbers, "classes": _show_classes, "survival": _show_survival}
+def _show_quantiles(study: Findings) -> dict[str, Any]:
+    task = study.table.task
+    assert isinstance(task, Quantiles)
+    figure, legend, count = draw_quantiles(
+        study.predicted, task.quantiles, task.middle, MOST_POINTS, study.settings.seed
+    )  # fmt: skip
+    alternative = (
+        "Two plots of test rows: actual values and predicted quantiles over the middle predicted quantile, and the "
+        "share of rows at or below each predicted quantile over the quantile."
+    )
+    return {
+        "plot": Plot("accuracy", figure, alternative, legend),
+        "drawn": count,
+        "matrix": None,
+        "are_quantiles": True,
+    }
+
+
+VIEWS = {
+    "numbers": _show_numbers,
+    "classes": _show_classes,
+    "quantiles": _show_quantiles,
+    "survival": _show_survival,
+}
 """What shows the predictions of a task, by `Task.view`."""
