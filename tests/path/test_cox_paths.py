@@ -26,7 +26,7 @@ def fit(penalty, ties: Any = "breslow", rows=(x, y), training: Any = PRECISE, **
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
     model.compile(keras.optimizers.Adam(0.05), poise.CoxPartialLikelihood(ties))
     arguments = {"strengths": STRENGTHS, "cv": 3, "progress": False, **arguments}
-    return poise.fit_path(model, *rows, penalty, training=training, **arguments)
+    return poise.fit_path(model, rows[0], rows[1], penalty, training=training, **arguments)
 
 
 def coefficients_of(path, strength):
