@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+import poise
 from poise.study.tasks.base import Task
 from poise.study.tasks.table import TASKS, make_task
 
@@ -41,6 +42,7 @@ def make_case(name: str, **settings: Any) -> Case:
         "binary": random.integers(0, 2, 40),
         "multiclass": random.integers(0, 3, 40),
         "counts": random.poisson(2.0, 40).astype("float64"),
+        "survival": np.copysign(np.ceil(4 * random.exponential(size=40)), random.normal(size=40)),
         "gamma": random.gamma(2.0, size=40),
         "tweedie": random.poisson(2.0, 40) * random.gamma(2.0, size=40),
         "quantile": signal[:, 0],
@@ -77,7 +79,7 @@ def test_scores_of_several_networks_at_once_are_those_of_each(name) -> None:
         )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.task.compares_rows])
 def test_a_network_starts_at_the_constant_with_the_lowest_loss(name) -> None:
     task, y, outputs, _ = CASES[name]
     y = (y - y.mean()) / y.std() if task.standardizes else y
@@ -107,5 +109,5 @@ def test_a_task_names_what_users_see(name) -> None:
     names, explained = task.explain(outputs, labels)
     assert explained.shape == (len(outputs), len(names))
     assert task.predict(outputs).shape[1] >= len(names) >= 1
-    table = SimpleNamespace(task=task)
-    assert eval(task.loss_code, {"keras": keras, "table": table}).get_config() == task.make_loss().get_config()
+    table, modules = SimpleNamespace(task=task), {"keras": keras, "poise": poise}
+    assert eval(task.loss_code, {**modules, "table": table}).get_config() == task.make_loss().get_config()

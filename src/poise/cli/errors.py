@@ -21,11 +21,12 @@ OPTIONS = {
     "hidden_layer_sizes": "--hidden-layer-sizes", "learning_rate": "--learning-rate",
     "class_weight": "--class-weight", "tweedie_power": "--tweedie-power",
     "max_false": "--max-false", "max_iter": "--max-iter", "n_init": "--n-init", "penalties": "--penalty",
-    "skip_rows": "--skip-rows", "text_encoding": "--text-encoding", "time_column": "--time", "types": "--type",
+    "skip_rows": "--skip-rows", "text_encoding": "--text-encoding", "time_column": "--time",
+    "time_to_event": "--time-to-event", "types": "--type",
     **{
         name: f"--{name}"
         for name in (
-            "choose", "comment", "cv", "decimal", "delimiter", "encoding", "executor", "exposure", "offset",
+            "choose", "comment", "cv", "decimal", "delimiter", "encoding", "event", "executor", "exposure", "offset",
             "quantiles", "seed", "selection", "sheet", "sparse", "strengths", "task", "test",
         )
     },

@@ -35,9 +35,26 @@ def study(
     task: Annotated[
         str | None,
         typer.Option(
-            help="regression, binary, multiclass, counts, gamma (positive numbers) or tweedie (numbers >= 0, many of "
-            "them zero), or quantile. By default, one of the first four is inferred from the target.",
+            help="regression, binary, multiclass, counts, gamma (positive numbers), tweedie (numbers >= 0, many of "
+            "them zero), quantile or survival. By default, one of the first four is inferred from the target.",
             metavar="TASK",
+            show_default=False,
+        ),
+    ] = None,
+    time_to_event: Annotated[
+        str | None,
+        typer.Option(
+            help="For the task survival, instead of --target: column of times, at which a row had its event or was "
+            "censored.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
+    ] = None,
+    event: Annotated[
+        str | None,
+        typer.Option(
+            help="For the task survival: column that is 1 or true for an event, and 0 or false for a censored row.",
+            metavar="COLUMN",
             show_default=False,
         ),
     ] = None,
@@ -264,6 +281,7 @@ def study(
       poise study sales.csv --target revenue --sparse
       poise study sales.csv --target revenue --hidden-layer-sizes 64,32
       poise study visits.parquet --target visits --task counts --groups patient
+      poise study patients.csv --task survival --time-to-event months --event died
       poise study claims.csv --target claims --task counts --exposure years
       poise study sales.xlsx --sheet 2024 --target revenue --type zip=categorical
       poise study sales.csv --target revenue --tensorboard logs --mlflow
@@ -271,7 +289,8 @@ def study(
       cat sales.csv | poise study - --target revenue --json
     """
     arguments = {
-        "task": task, "penalties": _split_names(penalty), "choose": choose, "model": model, "groups": groups,
+        "task": task, "time_to_event": time_to_event, "event": event,
+        "penalties": _split_names(penalty), "choose": choose, "model": model, "groups": groups,
         "time_column": time, "weight": weight, "offset": offset, "exposure": exposure, "class_weight": class_weight,
         "tweedie_power": tweedie_power, "quantiles": quantiles, "drop": tuple(drop or ()), "keep": tuple(keep or ()),
         "types": types, "cv": cv,

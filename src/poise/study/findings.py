@@ -6,6 +6,7 @@ Reports and the saved folder are made from it.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import keras
 import numpy as np
@@ -140,6 +141,7 @@ class Findings:
         references: The reference models.
         verdict: The comparison of the choice with the baseline and the reference models.
         metrics: Further scores of the saved network on the test rows, by name (see `Task.measure`).
+        estimates: What predictions need besides the network (see `Task.estimate`).
         stability_selection: The columns that most halves of the training rows select; `None` if not requested.
         seconds: How long the study took.
     """
@@ -159,6 +161,7 @@ class Findings:
     references: tuple[Reference, ...]
     verdict: Verdict
     metrics: Mapping[str, float]
+    estimates: Mapping[str, Any]
     stability_selection: StabilitySelection | None
     seconds: float
 

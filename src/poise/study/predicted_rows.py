@@ -12,7 +12,7 @@ class PredictedRows:
     """The targets of the test rows, and the predictions of the saved network.
 
     Args:
-        actual: (rows,) the target in its own units, or class numbers.
+        actual: (rows,) the target in its own units, or class numbers; for survival (rows, 2) time and event.
         predictions: (rows,) the predictions in the same units, or (rows, quantiles), or (rows, classes) probabilities.
         weight: (rows,) sample weights, or `None`.
     """
@@ -46,11 +46,11 @@ def make_predicted_rows(
         weight: (rows,) sample weights, or `None`. Those of the scorer also weigh classes and exposures.
         offset: (rows,) what is added to the linear predictor. Default: `None`.
     """
-    actual = np.asarray(scorer.y).reshape(-1)
     if scorer.task.has_classes:
-        return PredictedRows(actual.astype(int), scorer.task.predict(outputs), weight)
+        actual = np.asarray(scorer.y).reshape(-1).astype(int)
+        return PredictedRows(actual, scorer.task.predict(outputs), weight)
     outputs = outputs[:, 0] if outputs.shape[1] == 1 else outputs
-    actual, predictions = (values * scale + center for values in (actual.astype("float64"), outputs))
+    actual, predictions = (values * scale + center for values in (scorer.task.actual_values(scorer.y), outputs))
     if offset is not None:
         actual, predictions = (scorer.task.add_offset(values, offset) for values in (actual, predictions))
     return PredictedRows(actual, predictions, weight)

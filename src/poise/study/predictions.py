@@ -29,8 +29,8 @@ def predict_rows(
     """Predict the target of new rows.
 
     Args:
-        description: The content of study.json; its `data`, `settings`, `inputs`, `needed_columns`, `center` and `scale`
-            are used.
+        description: The content of study.json; its `data`, `settings`, `inputs`, `needed_columns`, `center`, `scale`
+            and `estimates` are used.
         model: The network; it takes the `inputs` of encoded rows.
         encoder: The encoder.
         frame: The rows, with the needed columns in any order; others are ignored.
@@ -48,6 +48,7 @@ def predict_rows(
     outputs = np.zeros((0, task.count_outputs(len(data["classes"]))))
     if len(frame):
         outputs = _predict_outputs(model, _encode_inputs(description, encoder, frame, name, decimal))
+    task = task.with_estimates(description.get("estimates", {}))
     missing = description["settings"]["missing"]
     offset = read_new_offsets(data, frame, name, task, decimal, missing) if len(frame) else None
     columns = task.tabulate(outputs, data["target"], data["classes"], description["center"], description["scale"])

@@ -44,6 +44,7 @@ from poise.study.sources import Source
 from poise.study.splits import note_split, split_folds, split_test_rows
 from poise.study.stability_selection import divide_rows, select_on_halves
 from poise.study.tables import read
+from poise.study.targets import choose_target
 from poise.study.tasks.quantiles import QUANTILES
 from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
@@ -55,6 +56,8 @@ def run_study(
     target: str | int | None = None,
     *,
     task: str | None = None,
+    time_to_event: str | int | None = None,
+    event: str | int | None = None,
     penalties: Sequence[str] = DEFAULT_PENALTIES,
     choose: str | None = None,
     hidden_layer_sizes: Sequence[int] = (64,),
@@ -103,9 +106,14 @@ def run_study(
             an Arrow table.
         target: The column to predict. Default: `None`, for built-in tables, which have their own.
         task: `"regression"`, `"binary"`, `"multiclass"`, `"counts"`, `"gamma"` (positive numbers, whose standard
-            deviation is proportional to their mean), `"tweedie"` (nonnegative numbers, of which many are zero) or
-            `"quantile"` (several quantiles of a number, which do not cross). Default: `None`, which infers one of the
-            first four from the target. The result says what was inferred.
+            deviation is proportional to their mean), `"tweedie"` (nonnegative numbers, of which many are zero),
+            `"quantile"` (several quantiles of a number, which do not cross) or `"survival"` (times until an event, some
+            of them censored). Default: `None`, which infers one of the first four from the target. The result says what
+            was inferred.
+        time_to_event: For the task `"survival"`, instead of `target`: the column of times, at which a row had its event
+            or was censored. Default: `None`.
+        event: For the task `"survival"`: the column that is 1 or true for rows with an event, and 0 or false for
+            censored rows. Default: `None`.
         penalties: Any of `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"`, `"scad"`
             and `"dropout"`, which is compared like a penalty, with rates as its strengths. A network without a penalty
             is always trained as well. Default: `("l2", "l1", "group", "adaptive", "dropout")`; without dropout if the
@@ -215,12 +223,13 @@ def run_study(
     except ValueError as error:
         raise DataError(str(error), "executor") from None
     report(0.0, "reading")
+    target, task = choose_target(target, task, time_to_event, event)
     table = read(
-        data, as_name(target), task=task, drop=settings.drop, keep=settings.keep, groups=as_name(groups),
-        time=as_name(time_column), weight=as_name(weight), offset=as_name(offset), exposure=as_name(exposure),
-        tweedie_power=tweedie_power, quantiles=settings.quantiles, types=settings.types, delimiter=delimiter,
-        decimal=decimal, text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows, comment=comment,
-        missing=missing,
+        data, as_name(target), task=task, event=as_name(event), drop=settings.drop, keep=settings.keep,
+        groups=as_name(groups), time=as_name(time_column), weight=as_name(weight), offset=as_name(offset),
+        exposure=as_name(exposure), tweedie_power=tweedie_power, quantiles=settings.quantiles, types=settings.types,
+        delimiter=delimiter, decimal=decimal, text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows,
+        comment=comment, missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
     table = apply_class_weight(table, settings.class_weight, training)
@@ -248,7 +257,9 @@ def run_study(
         ]
         candidates.append(choose_encoding(encoded))
     release_predictions(stage for path in trainer.paths.values() for stage in [*path.stages, path])
-    references = score_references(table, networks.get(NO_PENALTY, STANDARD), held_rows, candidates[0].row_scores)
+    references = score_references(
+        table, networks.get(NO_PENALTY, STANDARD), held_rows, candidates[0].row_scores, settings
+    )
     selector = choose_selector(candidates)
     of_selection = None
     if selector is not None:
@@ -273,7 +284,7 @@ def run_study(
     }
     saved = choose_saved(next(each for each in candidates if each.name == chosen), candidates, of_selection, settings)
     selected = () if selector is None else selector.selected or ()
-    _, saved_rows = networks.encode(saved.encoder.encoding)
+    saved_training, saved_rows = networks.encode(saved.encoder.encoding)
     importance, effects = measure_importance(
         saved.model, saved_rows, saved.encoder, table.classes, saved.columns, selected, seed
     )  # fmt: skip
@@ -283,11 +294,16 @@ def run_study(
         None if table.linear_offset is None else table.linear_offset[testing],
     )  # fmt: skip
     metrics = scorer.task.measure(predicted.actual, predicted.predictions, predicted.weight)
+    every = saved_training.replicas[-1].train
+    weights = None if saved_training.weight is None else saved_training.weight[every]
+    estimates = table.task.estimate(
+        saved_training.y[every], predict_outputs(saved.model, saved_training.x[every]), weights
+    )
     report(1.0, "done")
     findings = Findings(
         table, settings, tuple(candidates), chosen, of_selection, importance, effects, predicted,
         rows.center, rows.scale, {"training": len(training), "test": len(testing)}, watched, references, verdict,
-        metrics, stability_selection, time.perf_counter() - start_time,
+        metrics, estimates, stability_selection, time.perf_counter() - start_time,
     )  # fmt: skip
     return Study(describe(findings), findings.compact_model, findings.encoder, findings=findings)
 
@@ -310,6 +326,7 @@ def _choose(
         return compare(
             _losses_of(options), [losses for losses in others if losses is not None], references[0].held_out,
             held_rows.weight, is_share=held_rows.task.is_share, seed=settings.seed,
+            constant_score=held_rows.task.constant_score,
         )  # fmt: skip
 
     over_baseline, *over_references = compare_choice(penalties)

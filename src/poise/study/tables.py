@@ -20,7 +20,7 @@ from poise.study.headers import check_column
 from poise.study.leaks import find_leaks
 from poise.study.offsets import add_offsets, read_role
 from poise.study.sources import BUILT_IN, Source, load
-from poise.study.targets import note_rare_classes, pose_task, read_target
+from poise.study.targets import join_event, note_rare_classes, pose_task, read_target
 from poise.study.task_inference import infer_task
 from poise.study.tasks.base import Task
 from poise.study.tasks.quantiles import QUANTILES
@@ -38,7 +38,8 @@ class Table:
         source: The source as text; `""` for a DataFrame.
         features: The columns in use, in the form of their kinds (see `poise.study.columns.kinds.KINDS`).
         columns: Every column of the source except the target and the columns of groups, time and weights, in order.
-        target: (rows,) float64, or text if the target has classes.
+        target: (rows,) float64, or text if the target has classes. For the task survival, the time, with a minus sign
+            if the row is censored.
         task: The task.
         classes: The classes in the order of the network's outputs; empty if the target has numbers.
         groups: (rows,) rows with the same value stay together; or `None`.
@@ -47,6 +48,7 @@ class Table:
         notes: Sentences that a reader must know.
         task_reason: What the target holds, from which the task was inferred; `""` if the task was requested.
         copies: (rows,) rows with the same number have equal features and stay together; `None` if none do.
+        event: The column of events, which are part of the target; `None` except for the task survival.
         offset: (rows,) float64, added to the linear predictor; or `None`.
         exposure: (rows,) float64, positive; its logarithm is added to the linear predictor; or `None`.
         class_weight: (classes,) the weights of the classes in the loss; or `None`.
@@ -65,6 +67,7 @@ class Table:
     notes: tuple[str, ...]
     task_reason: str = ""
     copies: np.ndarray | None = None
+    event: str | None = None
     offset: pd.Series | None = None
     exposure: pd.Series | None = None
     class_weight: np.ndarray | None = None
@@ -115,6 +118,7 @@ def read(
     target: str | None = None,
     *,
     task: str | None = None,
+    event: str | None = None,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     groups: str | None = None,
@@ -142,6 +146,8 @@ def read(
             values and two distinct values are classes; small whole numbers from 0 whose distribution has a long tail
             are counts; other whole numbers are classes if they are few (at most 20, each in 10 rows on average);
             everything else is regression.
+        event: The column that is 1 or true for rows with an event, for the task survival; `target` is then the time.
+            Default: `None`.
         drop: Columns to leave out. Default: `()`.
         keep: Columns to use although they look like free text, an identifier or a row number. Default: `()`.
         groups: A column of group labels; rows with the same label stay together. Default: `None`.
@@ -179,7 +185,7 @@ def read(
         raise DataError(
             f"{name} needs a target. Name the column to predict, one of: {quote_names(frame.columns)}.", "target"
         )
-    roles = {"target": target, "groups": groups, "time": time, "weight": weight}
+    roles = {"target": target, "event": event, "groups": groups, "time": time, "weight": weight}
     roles |= {"offset": offset, "exposure": exposure}
     roles = {role: column for role, column in roles.items() if column is not None}
     _check_roles(roles, drop, keep, frame, name)
@@ -195,6 +201,8 @@ def read(
         rules, doubtful = make_rules(frame[numbers], decimal, missing)
     notes += _note_decimal(doubtful, rules)
     labels = read_target(frame[target], rules)
+    if event is not None:
+        labels = join_event(labels, frame[event], rules)
     notes = [*labels.notes, *notes]
     frame = frame.iloc[labels.rows]
     has_gaps = len(frame) < count
@@ -229,8 +237,12 @@ def read(
     notes += [
         f"Column {column!r} determines the target {target!r} almost exactly. This looks like a leak; consider "
         "dropping the column."
-        for column in find_leaks(
-            {column: feature.iloc[distinct] for column, feature in features.items()}, values[distinct], posed, classes
+        for column in dict.fromkeys(
+            column
+            for numbers in posed.list_targets(values[distinct])
+            for column in find_leaks(
+                {column: feature.iloc[distinct] for column, feature in features.items()}, numbers, posed, classes
+            )
         )
     ]
     return Table(
@@ -247,6 +259,7 @@ def read(
         notes=tuple(notes),
         task_reason=task_reason,
         copies=duplicates.copies,
+        event=event,
         offset=None if offset is None else read_role(frame[offset], "offset", posed, rules),
         exposure=None if exposure is None else read_role(frame[exposure], "exposure", posed, rules),
     )

@@ -1,6 +1,7 @@
 """The target of a table, and the task that it poses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from poise.study.columns.reading import detect_kind
 from poise.study.columns.text_rules import TextRules
 from poise.study.errors import DataError, list_first, quote_names
 from poise.study.tasks.base import Task
+from poise.study.tasks.survival import Survival
 
 FEWEST_ROWS_PER_CLASS = 5
 SHARE_OF_CLASS = 0.5
@@ -116,6 +118,72 @@ def pose_task(target: Target, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
             "target",
         )
     return task.check_target(target)
+
+
+def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any) -> tuple[Any, str | None]:
+    """Return the column that is read as the target, and the task, of the arguments of a study.
+
+    Raises:
+        DataError: If the arguments of the task survival are incomplete, or passed with another task or a target.
+    """
+    given = {"time_to_event": time_to_event, "event": event}
+    if task != Survival.name and all(column is None for column in given.values()):
+        return target, task
+    if task not in (None, Survival.name):
+        name = next(name for name, column in given.items() if column is not None)
+        raise DataError(
+            f"{name} works only with the task survival, got the task {task}. Choose the task survival.", name
+        )
+    for name, column in given.items():
+        if column is None:
+            raise DataError(f"{name} is missing, and the task survival needs it. Name the column.", name)
+    if target is not None:
+        raise DataError(
+            f"time_to_event replaces the target in the task survival, got the target {target!r} as well. Omit one of "
+            "them.",
+            "time_to_event",
+        )
+    return time_to_event, Survival.name
+
+
+def join_event(target: Target, column: pd.Series, rules: TextRules) -> Target:
+    """Return the target of the task survival: the time, with a minus sign if the row is censored (also -0.0).
+
+    Args:
+        target: The times.
+        column: The column that is 1 or true for rows with an event, 0 or false for censored rows.
+        rules: How text is read.
+
+    Raises:
+        DataError: If a time is negative or not a number, or the column of events has other values, or no event.
+    """
+    if not target.is_number or (target.values < 0).any():
+        wrong = f"holds {text_of(target.values.min())}" if target.is_number else "is not a column of numbers"
+        raise DataError(
+            f"The times until an event must be numbers >= 0, and {target.name!r} {wrong}. Choose another column.",
+            "time_to_event",
+        )
+    detected = detect_kind(RawColumn(column, rules))
+    events = detected.values[target.rows] if detected.values.dtype == "float64" else None
+    if events is None or detected.ignored_texts or not np.isin(events[~np.isnan(events)], (0.0, 1.0)).all():
+        raise DataError(
+            f"The column of events {str(column.name)!r} must be 1 or true for an event, and 0 or false for a censored "
+            "row. Recode it, or choose another column.",
+            "event",
+        )
+    is_known = ~np.isnan(events)
+    notes = [*target.notes]
+    if not is_known.all():
+        notes.append(f"{(~is_known).sum()} rows have no value for {str(column.name)!r} and are left out.")
+    if not (events == 1).any():
+        raise DataError(f"No row has an event in {str(column.name)!r}. Add rows with events.", "event")
+    times, has_event = target.values[is_known], events[is_known] == 1
+    notes.append(
+        f"{has_event.sum():,} of {len(times):,} rows have an event. scikit-learn has no boosted trees for censored "
+        "times, so there is no such reference."
+    )
+    values = np.copysign(times, np.where(has_event, 1.0, -1.0))
+    return replace(target, rows=target.rows[is_known], values=values, notes=tuple(notes))
 
 
 def note_rare_classes(values: np.ndarray, classes: tuple[str, ...]) -> list[str]:

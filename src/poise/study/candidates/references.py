@@ -98,18 +98,41 @@ def _fit_with_best_setting(
     folds, every = [replica for replica in rows.replicas if replica.fold >= 0], rows.replicas[-1]
     options = []
     for make in model.makers(task, rows.x.shape[1]):
-        outputs = [_predict(task, _fit(make, rows, fold), rows.x[fold.held], classes) for fold in folds]
+        models = [_fit(make, rows, fold) for fold in folds]
+        outputs = [_predict(task, each, rows.x[fold.held], classes) for each, fold in zip(models, folds, strict=True)]
         losses = [
-            np.average(
-                task.row_losses(rows.y[fold.held], predictions),
-                weights=None if rows.weight is None else rows.weight[fold.held],
-            )
-            for fold, predictions in zip(folds, outputs, strict=True)
+            _held_out_loss(task, rows, fold, held, lambda x, each=each: _predict(task, each, x, classes))
+            for each, fold, held in zip(models, folds, outputs, strict=True)
         ]
         options.append((np.array(losses), make, outputs))
     losses, make, outputs = min(options, key=lambda option: np.nan_to_num(option[0].mean(), nan=np.inf))
     test_outputs = _predict(task, _fit(make, rows, every), x_test, classes)
     return ReferenceFit(model.name, model.title or task.constant_title, losses, outputs, test_outputs)
+
+
+def _held_out_loss(
+    task: Task, rows: Folds, fold: Replica, held: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
+) -> float:
+    """Return the held-out loss of a fold, as the lanes of a path measure it.
+
+    Args:
+        task: The task.
+        rows: The training rows.
+        fold: The fold.
+        held: The outputs for its held-out rows.
+        predict: Returns the outputs for inputs.
+    """
+
+    def mean_loss(positions: np.ndarray, outputs: np.ndarray) -> float:
+        weights = None if rows.weight is None else rows.weight[positions]
+        return float(np.average(task.row_losses(rows.y[positions], outputs), weights=weights))
+
+    if not task.compares_rows:
+        return mean_loss(fold.held, held)
+    train = predict(rows.x[fold.train])
+    both = mean_loss(np.concatenate([fold.train, fold.held]), np.concatenate([train, held]))
+    counts = len(fold.train), len(fold.held)
+    return (both * sum(counts) - mean_loss(fold.train, train) * counts[0]) / counts[1]
 
 
 def _fit(make: Maker, rows: Folds, replica: Replica) -> Any:

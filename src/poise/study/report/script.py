@@ -51,7 +51,8 @@ def write_script(study: Findings, folder: str | None = None) -> str:
     rules = saved.stage.rules_at(saved.strength) if has_penalty(saved) else []
     module, _, function = (settings.model or "").rpartition(":")
     encoding = study.encoder.encoding
-    seeds, most = _list_dropout_seeds(study), settling_batch_size(study.rows["training"])
+    seeds = _list_dropout_seeds(study)
+    most = settling_batch_size(study.rows["training"], table.task.compares_rows)
     return _render(
         "code.py.j2",
         title=" ".join(f"{table.name}: {saved.title} at {quantity_of(saved.name)} {saved.strength:.3g}".split()),
@@ -127,6 +128,7 @@ def _read_arguments(study: Findings) -> str:
     """The arguments of `read`."""
     table = study.table
     options: dict[str, Any] = {"task": table.task.name}
+    options |= {} if table.event is None else {"event": table.event}
     options |= {name: [*columns] for name in ("drop", "keep") if (columns := getattr(study.settings, name))}
     roles = {"groups": table.groups, "time": table.time, "weight": table.weight}
     roles |= {"offset": table.offset, "exposure": table.exposure}

@@ -44,12 +44,16 @@ class Task(ABC):
         has_classes: Whether the target has classes; otherwise it has numbers. Default: `False`.
         standardizes: Whether numbers are standardized by the training rows. Default: `False`.
         is_share: Whether the score is 1 minus the ratio of two sums of `RowScores.score_terms`, those of the network
-            and of the constant model. Otherwise it is the mean of these terms. Default: `True`.
+            and of the constant model, times 1 minus `constant_score`. Otherwise it is the mean of these terms. Default:
+            `True`.
         activation_code: The activation as Python, for scripts. Default: `""`, for a linear one.
         coefficient_meaning: What a coefficient of the linear model is; `""` if no such thing can be said.
         constant_title: The name of the constant reference model. Default: `"Mean"`.
         constant_name: What sentences call it. Default: `"the mean"`.
+        constant_score: The score of the constant model, if the score is a share. Default: 0.
         residual_note: What a reader of a plot of residuals must know. Default: `""`.
+        compares_rows: Whether the loss compares rows with each other. Every training step then has all rows, and the
+            held-out loss is the loss of all rows minus that of the training rows. Default: `False`.
         takes_offset: Whether a column can be added to the linear predictor. Default: `False`.
         takes_exposure: Whether the logarithm of a column can be. Default: `False`.
         largest_offset: The largest absolute value of an offset. Default: no limit.
@@ -70,6 +74,8 @@ class Task(ABC):
     activation_code: ClassVar[str] = ""
     constant_title: ClassVar[str] = "Mean"
     constant_name: ClassVar[str] = "the mean"
+    constant_score: ClassVar[float] = 0.0
+    compares_rows: ClassVar[bool] = False
     residual_note: ClassVar[str] = ""
     takes_offset: ClassVar[bool] = False
     takes_exposure: ClassVar[bool] = False
@@ -108,6 +114,14 @@ class Task(ABC):
     def find_problem(self, values: np.ndarray) -> str:
         """Return why a network cannot be trained on targets that `check_target` returned, or `""`."""
         return ""
+
+    def list_targets(self, values: np.ndarray) -> Sequence[np.ndarray]:
+        """Return the numbers or labels that a column may not determine, each (rows,); else it looks like a leak."""
+        return [values]
+
+    def find_strata(self, values: np.ndarray) -> np.ndarray | None:
+        """Return (rows,) labels whose shares are equal in all parts of a split, or `None`."""
+        return values if self.has_classes else None
 
     def allows_classes(self, count: int) -> bool:
         """Return whether a target may have this number of classes; 0 if it has none."""
@@ -238,6 +252,24 @@ class Task(ABC):
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         """Return (rows, predictions) what the report shows: numbers, or the probability of every class."""
         return outputs
+
+    def actual_values(self, y: np.ndarray) -> np.ndarray:
+        """Return the targets of test rows as numbers, (rows,), or in the form that `measure` and the report take."""
+        return np.asarray(y).reshape(-1).astype("float64")
+
+    def estimate(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None) -> dict[str, Any]:
+        """Return what predictions need besides the network, in values of JSON: an estimate by the training rows.
+
+        Args:
+            y: The targets of the training rows.
+            outputs: The outputs of the saved network for them.
+            weight: (rows,) sample weights, or `None`.
+        """
+        return {}
+
+    def with_estimates(self, estimates: Mapping[str, Any]) -> Self:
+        """Return the task with what `estimate` returned."""
+        return self
 
     def name_prediction(self) -> str:
         """Return what partial dependence shows."""

@@ -34,6 +34,8 @@ class Classification(Task):
     loss_title = "cross-entropy (log loss)"
     has_classes = True
     is_share = False
+    constant_title = "Class frequencies"
+    constant_name = "the class frequencies"
     view = "classes"
     constant_title = "Class frequencies"
     constant_name = "the class frequencies"

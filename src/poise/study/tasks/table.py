@@ -9,9 +9,10 @@ from poise.study.tasks.counts import Counts
 from poise.study.tasks.positive import Gamma, Tweedie
 from poise.study.tasks.quantiles import Quantiles
 from poise.study.tasks.regression import Regression
+from poise.study.tasks.survival import Survival
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (Regression, Binary, Multiclass, Counts, Gamma, Tweedie, Quantiles)
+    task.name: task for task in (Regression, Binary, Multiclass, Counts, Gamma, Tweedie, Quantiles, Survival)
 }
 """A new task is one entry here."""
 

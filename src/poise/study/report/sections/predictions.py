@@ -11,6 +11,7 @@ from poise.study.report.numbers import format_number
 from poise.study.report.panels import Plot
 from poise.study.report.quantile_plots import draw_quantiles
 from poise.study.report.sections.base import Section
+from poise.study.report.survival_plots import draw_survival_curves
 from poise.study.tasks.quantiles import Quantiles
 
 MOST_CLASSES = 20
@@ -21,7 +22,7 @@ UNITS = {"MAE": "both in units of", "pinball loss": "in units of"}
 
 
 class PredictionsSection(Section):
-    """Predicted against actual numbers and their residuals; or a confusion matrix, ROC curves and calibration."""
+    """Predicted against actual numbers, or a confusion matrix, ROC curves and calibration, or survival curves."""
 
     name, title, link = "predictions", "Predictions of the test rows", "Predictions"
 
@@ -76,6 +77,15 @@ def _make_row(counts: np.ndarray, shown: np.ndarray, number: int) -> list[tuple[
     return [(int(counts[other]), float(counts[other] / total), bool(other == number)) for other in shown]
 
 
+def _show_survival(study: Findings) -> dict[str, Any]:
+    figure, legend = draw_survival_curves(study.predicted, str(study.table.target.name))
+    alternative = (
+        "Three step curves of test rows, the thirds with the lowest, the middle and the highest predicted risk: the "
+        "share of rows without an event over time (Kaplan-Meier)."
+    )
+    return {"plot": Plot("accuracy", figure, alternative, legend), "matrix": None, "is_survival": True}
+
+
 def _show_quantiles(study: Findings) -> dict[str, Any]:
     task = study.table.task
     assert isinstance(task, Quantiles)
@@ -94,5 +104,10 @@ def _show_quantiles(study: Findings) -> dict[str, Any]:
     }
 
 
-VIEWS = {"numbers": _show_numbers, "classes": _show_classes, "quantiles": _show_quantiles}
+VIEWS = {
+    "numbers": _show_numbers,
+    "classes": _show_classes,
+    "quantiles": _show_quantiles,
+    "survival": _show_survival,
+}
 """What shows the predictions of a task, by `Task.view`."""
