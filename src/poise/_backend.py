@@ -66,7 +66,7 @@ def watch_keras() -> None:
 
 def register_classes() -> None:
     """Import the classes that a saved model may contain. That registers them with Keras, which can then load it."""
-    for module in ("poise.optimizer.penalized", "poise.study.tasks.losses", "poise.survival.loss"):
+    for module in ("poise.optimizer.penalized", "poise._losses", "poise.survival.loss"):
         importlib.import_module(module)
 
 

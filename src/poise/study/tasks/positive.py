@@ -25,7 +25,7 @@ class Gamma(LogLink):
     allows_zero = False
 
     def make_loss(self) -> "keras.losses.Loss":
-        from poise.study.tasks.losses import GammaLoss
+        from poise._losses import GammaLoss
 
         return GammaLoss()
 
@@ -67,7 +67,7 @@ class Tweedie(LogLink):
         return f"{self.name} with power {self.power:g}"
 
     def make_loss(self) -> "keras.losses.Loss":
-        from poise.study.tasks.losses import TweedieLoss
+        from poise._losses import TweedieLoss
 
         return TweedieLoss(self.power)
 

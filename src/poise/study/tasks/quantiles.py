@@ -88,12 +88,12 @@ class Quantiles(Task):
         return len(self.quantiles)
 
     def make_activation(self) -> Callable:
-        from poise.study.tasks.losses import accumulate
+        from poise._losses import accumulate
 
         return accumulate
 
     def make_loss(self) -> "keras.losses.Loss":
-        from poise.study.tasks.losses import PinballLoss
+        from poise._losses import PinballLoss
 
         return PinballLoss(self.quantiles)
 
