@@ -82,8 +82,11 @@ def test_what_can_be_corrected_is_one_sentence():
     assert refused("net.keras", "train.npz", "--flops", 0.5, "--parameters", 0.5).endswith(
         "got --flops and --parameters."
     )
-    assert refused("net.keras", "train.npz", "--flops", 2).startswith("--flops must be a share between 0 and 1")
+    assert refused("net.keras", "train.npz", "--flops", 2).startswith("--flops must be between 0 and 1")
     assert refused("net.keras", "train.npz", "--flops", 0.01).startswith("--flops 0.01 cannot be reached: 0.25 of")
+    assert refused("net.keras", "train.npz", "--flops", 0.01).endswith(
+        "with --multiple 8. Pass a larger share or a smaller multiple."
+    )
     assert refused("net.keras", "train.csv", "--flops", 0.5) == (
         "'train.csv' is a table. Pass --target with the column that the model predicts."
     )

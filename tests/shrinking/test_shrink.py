@@ -135,6 +135,7 @@ def test_an_impossible_accuracy_returns_the_original_network(classifier, digits)
         learning_rate=0.5,
     )
     assert result.chosen["stage"] == "original"
+    assert result.headline == "No smaller network meets the budget: validation loss at most 0% higher."
     assert result.model.count_params() == classifier.count_params()
 
 
@@ -188,7 +189,7 @@ def test_weights_of_rows_count(digits) -> None:
     [
         ({}, "Pass one of flops, parameters, max_accuracy_drop, max_loss_increase, such as flops=0.25, got none."),
         ({"flops": 0.5, "parameters": 0.5}, "got flops and parameters."),
-        ({"flops": 1.5}, "flops must be a share between 0 and 1 (exclusive), such as flops=0.25, got 1.5."),
+        ({"flops": 1.5}, "flops must be between 0 and 1 (exclusive), got 1.5. Pass a share such as 0.25."),
         ({"max_accuracy_drop": -1}, "max_accuracy_drop must be a finite number >= 0, such as 0.005, got -1.0."),
         ({"flops": 0.5, "multiple": 0}, "multiple must be an int >= 1, got 0."),
         ({"flops": 0.5, "batch_size": 0}, "batch_size must be an int >= 1, got 0."),

@@ -1,6 +1,7 @@
 """The work of `poise shrink`: a model in a file becomes a smaller one, as text for a terminal and as JSON."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,10 @@ def shrink_file(
         BadInputError: If the model or the rows cannot be read, or the model cannot be made smaller.
         poise.DataError: If a table cannot be read.
     """
-    given = [f"--{name.replace('_', '-')}" for name, value in budget.items() if value is not None]
-    if len(given) != 1:
+    budgets = [f"--{name.replace('_', '-')}" for name, value in budget.items() if value is not None]
+    if len(budgets) != 1:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in budget)
-        raise BadInputError(f"Pass one of {options}, such as --flops 0.25, got {' and '.join(given) or 'none'}.")
+        raise BadInputError(f"Pass one of {options}, such as --flops 0.25, got {' and '.join(budgets) or 'none'}.")
     keras.utils.set_random_seed(settings["seed"])
     model = read_model(source, compile=True)
     try:
@@ -154,9 +155,18 @@ def _format(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) and abs(value) > 1 else f"{value:.4g}"
 
 
+OPTIONS = {"validation_data": "--validation"}
+"""Options that are not named like the argument."""
+
+
 def _name_options(message: str, arguments: list[str]) -> str:
     """Return a message of the library with options instead of arguments."""
-    for name in arguments:
-        option = f"--{name.replace('_', '-')}"
-        message = message.replace(f"{name}=", f"{option} ").replace(f"{name} must", f"{option} must")
+    for name in (*arguments, *OPTIONS):
+        option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+        message = re.sub(rf"\b{name}=", f"{option} ", message)
+        if "_" in name or name == "flops":  # not words of a sentence
+            message = re.sub(rf"(?<!-)\b{name}\b", option, message)
+        else:
+            message = re.sub(rf"^{name}\b", option, message)
+            message = re.sub(rf"(?<=Pass ){name}\b", option, message)
     return message

@@ -20,7 +20,7 @@ def shrink(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="Training rows: .npz (x and y; or one array per input, and y), or .csv or .parquet with --target.",
+            help="Training rows: .npz (x and y; or one array per input, and y), or .csv, .tsv or .parquet with --target.",
             show_default=False,
         ),
     ],
@@ -36,7 +36,7 @@ def shrink(
         float | None,
         typer.Option(
             metavar="DROP",
-            help="Budget: largest fall of the validation accuracy, such as 0.005. The model becomes as small as this "
+            help="Budget: largest drop in validation accuracy, such as 0.005. The model becomes as small as this "
             "allows.",
             show_default=False,
         ),
@@ -45,7 +45,7 @@ def shrink(
         float | None,
         typer.Option(
             metavar="SHARE",
-            help="Budget: largest increase of the validation loss relative to the model's, such as 0.05.",
+            help="Budget: largest relative increase of the validation loss, such as 0.05.",
             show_default=False,
         ),
     ] = None,
@@ -57,8 +57,7 @@ def shrink(
         Path | None,
         typer.Option(
             metavar="DATA",
-            help="Rows on which networks are scored, which the model should not know. By default 20% of the training "
-            "rows.",
+            help="Validation rows, on which the model was not trained. By default, 20% of the training rows.",
             show_default=False,
         ),
     ] = None,
@@ -72,9 +71,10 @@ def shrink(
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Rows per training step.")] = 32,
     epochs_per_stage: Annotated[
-        int, typer.Option(metavar="N", help="Epochs after which units are removed, and trained without them.")
+        int,
+        typer.Option(metavar="N", help="Epochs of each stage: half of them before units are removed, and half after."),
     ] = 6,
-    fine_tuning_epochs: Annotated[int, typer.Option(metavar="N", help="Epochs at the end.")] = 20,
+    fine_tuning_epochs: Annotated[int, typer.Option(metavar="N", help="Epochs of each fine-tuning.")] = 20,
     learning_rate: Annotated[
         float | None,
         typer.Option(

@@ -60,8 +60,8 @@ def _parameter_terms(units: RemovableUnits) -> list[Term]:
     terms = []
     for variable, part in units.parts:
         terms.append(Term(float(math.prod(variable.shape)), _sides(units, part)))
-    rest = units.model.count_params() - sum(term.cost for term in terms)
-    return [*terms, Term(float(rest), ())]
+    others = units.model.count_params() - sum(term.cost for term in terms)
+    return [*terms, Term(float(others), ())]
 
 
 def _flop_terms(units: RemovableUnits) -> list[Term]:

@@ -14,9 +14,9 @@ LARGEST_BATCH = 2048
 
 
 class FullBatches(keras.utils.PyDataset):
-    """Batches of one size in a new random order in every epoch, which leaves out the rows that are left over.
+    """Batches of one size in a new random order in every epoch, without an incomplete last batch.
 
-    A smaller last batch would double the time of compilation on JAX, for each of the many networks.
+    An incomplete batch would double the time of compilation on JAX, for each of the many networks.
 
     Args:
         structure: `(x, y)` or `(x, y, sample_weight)`, arrays or structures of arrays.
@@ -72,7 +72,7 @@ def read_rows(
             raise ValueError("y and sample_weight must be None if x is a dataset, which yields (x, y) batches.")
         if validation_data is None:
             raise ValueError("validation_data is needed if x is a dataset. Pass another dataset, or a tuple (x, y).")
-        return _batched(x), _read_validation(validation_data, batch_size)
+        return _read_dataset(x), _read_validation(validation_data, batch_size)
     if y is None:
         raise ValueError("y is None. Pass the targets of the rows in x.")
     structure = (x, y) if sample_weight is None else (x, y, sample_weight)
@@ -81,14 +81,14 @@ def read_rows(
         raise ValueError(f"x, y and sample_weight must have the same number of rows, got {counts}.")
     structure = tree.map_structure(_to_array, structure)
     if validation_data is not None:
-        return _batched(FullBatches(structure, batch_size, seed)), _read_validation(validation_data, batch_size)
+        return _read_dataset(FullBatches(structure, batch_size, seed)), _read_validation(validation_data, batch_size)
     order = np.random.default_rng(seed).permutation(counts[0])
     size = round(VALIDATION_SHARE * counts[0])
     if not 0 < size < counts[0]:
         raise ValueError(f"x has {counts[0]} rows, too few to set 20% of them aside. Pass validation_data.")
     training = tree.map_structure(lambda leaf: leaf[order[size:]], structure)
     validation = tree.map_structure(lambda leaf: leaf[order[:size]], structure)
-    return _batched(FullBatches(training, batch_size, seed)), _arrays(validation, batch_size)
+    return _read_dataset(FullBatches(training, batch_size, seed)), _arrays(validation, batch_size)
 
 
 def _to_array(leaf: Any) -> np.ndarray:
@@ -103,7 +103,7 @@ def _are_arrays(x: Any) -> bool:
 def _read_validation(data: Any, batch_size: int) -> Rows:
     if isinstance(data, (tuple, list)) and len(data) in (2, 3) and _are_arrays(data[0]):
         return _arrays(tuple(data), batch_size)
-    return _batched(data)
+    return _read_dataset(data, "validation_data")
 
 
 def _arrays(structure: tuple[Any, ...], batch_size: int) -> Rows:
@@ -113,10 +113,10 @@ def _arrays(structure: tuple[Any, ...], batch_size: int) -> Rows:
     return Rows({**arguments, "batch_size": size}, -(-rows // size))
 
 
-def _batched(data: Any) -> Rows:
+def _read_dataset(data: Any, name: str = "x") -> Rows:
     if isinstance(data, Iterator) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
         raise TypeError(
-            f"x must be arrays or a dataset that can be iterated more than once, got {type(data).__name__}. Pass a "
+            f"{name} must be arrays or a dataset that can be iterated more than once, got {type(data).__name__}. Pass a "
             "tf.data.Dataset, a keras.utils.PyDataset or a torch DataLoader."
         )
     try:

@@ -60,6 +60,6 @@ def rate_units(units: RemovableUnits, gradients: dict[int, np.ndarray]) -> np.nd
 def norm_gradients(units: RemovableUnits, gradients: dict[int, np.ndarray]) -> np.ndarray:
     """Return (sets,) the root mean square √(Σ E[g²]) of the gradient of each set.
 
-    That is about the strength of a group penalty with the factor 1 from which on the set moves to zero.
+    That is about the smallest strength at which a group penalty with the factor 1 moves the set to zero.
     """
     return np.sqrt(units.sum_entries(gradients))

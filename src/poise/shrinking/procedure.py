@@ -54,7 +54,13 @@ def shrink(
     stages. A stage estimates how much the loss depends on each unit, and chooses the units whose importance is lowest
     for their cost. Then it trains the network under a group penalty of only these units, which grows until they are
     zero, so that the other units learn to replace them. It removes them with `poise.compact`, and trains the smaller
-    network without a penalty. At the end, the smallest network is fine-tuned.
+    network without a penalty. With a budget of `flops` or `parameters`, the last network is then fine-tuned. With the
+    other budgets, a network that misses the budget is fine-tuned and scored again, and the smallest network that meets
+    the budget is returned.
+
+    Penalties of a `poise.PenalizedOptimizer` with which the model is compiled are not applied; Keras regularizers are.
+    The validation rows choose the network for the budgets `max_accuracy_drop` and `max_loss_increase`, so its accuracy
+    on them is slightly optimistic: measure it on other rows.
 
     Args:
         model: Trained and compiled functional or sequential `keras.Model`. It is not changed.
@@ -63,31 +69,27 @@ def shrink(
         y: Targets, if `x` holds arrays. Default: None.
         flops: Budget: largest share of the FLOPs per sample, between 0 and 1. Pass one of the four budgets.
         parameters: Budget: largest share of the parameters, between 0 and 1.
-        max_accuracy_drop: Budget: largest fall of the validation accuracy, such as 0.005. The network becomes as small
+        max_accuracy_drop: Budget: largest drop in validation accuracy, such as 0.005. The network becomes as small
             as this allows. The model needs an accuracy among its metrics.
-        max_loss_increase: Budget: largest increase of the validation loss relative to that of `model`, such as 0.05.
+        max_loss_increase: Budget: largest relative increase of the validation loss, such as 0.05 for 5%.
         sample_weight: Weights of the rows, if `x` holds arrays. Default: None.
         validation_data: `(x, y)`, `(x, y, sample_weight)` or a dataset, on which networks are scored. `model` should
             not have been trained on these rows. Default: None, which takes a random 20% of the rows in `x`.
         batch_size: Rows per step, if `x` holds arrays. Default: 32.
         epochs_per_stage: Epochs of each stage. The first half trains under the penalty, and the second half without it.
             Default: 6.
-        fine_tuning_epochs: Epochs at the end. Default: 20.
+        fine_tuning_epochs: Epochs of each fine-tuning. Default: 20.
         learning_rate: Learning rate at the start of each training, which falls to 0 along a cosine. Default: None,
             which takes the rate of the model's optimizer.
         multiple: Each layer keeps a multiple of this number of units, or all of its units. Widths that are multiples of
             8 are fast on most hardware. Default: 8.
-        seed: Seed of the choice of validation rows. Default: 0.
+        seed: Seed of the choice of validation rows, and of the order of rows. Default: 0.
         verbose: Verbosity of the trainings, as in `fit`. Default: 0.
 
     Returns:
-        A `poise.shrinking.ShrinkResult`. Its `model` is a plain Keras model, compiled like the original one, and its
+        A `poise.ShrinkResult`. Its `model` is a plain Keras model, compiled like the original one, and its
         tables show accuracy against FLOPs, the units of each layer with the reason why units cannot be removed, and the
         time of a prediction.
-
-    Penalties of a `poise.PenalizedOptimizer` with which the model is compiled are not applied; Keras regularizers are.
-    The validation rows choose the network for the budgets `max_accuracy_drop` and `max_loss_increase`, so its accuracy
-    on them is slightly optimistic: measure it on other rows.
 
     Raises:
         TypeError: If the model has no graph of layers, or an argument has the wrong type.
@@ -166,7 +168,7 @@ class Shrinker:
             compare_models(model, smaller),
             _compare_layers(model, smaller),
             measure_latency(start, smaller),
-            _describe(self.budget),
+            self.budget.description,
             accuracy or "loss",
         )
 
@@ -235,7 +237,7 @@ class Shrinker:
         return smaller
 
     def _check_reachable(self, units: RemovableUnits, original: keras.Model) -> None:
-        """Raise ValueError if even the removal of all units that may go is not enough."""
+        """Raise ValueError if removing all removable units is not enough."""
         assert self.budget.share is not None
         everything = choose_units(
             units, np.zeros(len(units.is_removable)), Costs(units, self.budget.quantity), 0.0, self.multiple
@@ -277,14 +279,6 @@ def _compare_layers(before: keras.Model, after: keras.Model) -> pd.DataFrame:
         for layer, units, why in old[["layer", "units", "why"]].itertuples(index=False)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["layer", "before", "after", "why"])
-
-
-def _describe(budget: Budget) -> str:
-    if budget.share is not None:
-        return f"at most {budget.share:.3g} of the {budget.quantity}"
-    if budget.accuracy_drop is not None:
-        return f"validation accuracy at most {budget.accuracy_drop:g} lower"
-    return f"validation loss at most {budget.loss_increase:.3g} of it higher"
 
 
 def _check_counts(**counts: Any) -> None:

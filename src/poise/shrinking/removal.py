@@ -48,8 +48,8 @@ def remove_units(
     """Train with a group penalty of the chosen units that grows until they are zero, and return the model without them.
 
     The factor of each unit is the norm of its gradient, and the strength starts at 1: where the penalty and the
-    prediction loss are about in balance. The other units are not penalized. What is not zero at the end is removed all
-    the same.
+    prediction loss are about in balance. The other units are not penalized. Chosen
+    units that are not zero at the end are removed as well.
 
     Args:
         units: Units of the model, which is trained.

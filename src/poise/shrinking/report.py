@@ -83,17 +83,17 @@ def _numbers(result: ShrinkResult) -> list[dict[str, Any]]:
         {
             "label": "FLOPs per sample",
             "value": f"÷ {sizes.loc['FLOPs per sample', 'ratio']:.1f}",
-            "detail": f"{sizes.loc['FLOPs per sample', 'after']:,.0f} left",
+            "detail": f"{sizes.loc['FLOPs per sample', 'after']:,.0f} after",
         },
         {
             "label": "parameters",
             "value": f"÷ {sizes.loc['parameters', 'ratio']:.1f}",
-            "detail": f"{sizes.loc['parameters', 'after']:,.0f} left",
+            "detail": f"{sizes.loc['parameters', 'after']:,.0f} after",
         },
         {
-            "label": f"time of {largest} predictions",
+            "label": f"time per batch of {largest}",
             "value": f"÷ {result.latency.loc[largest, 'ratio']:.1f}",
-            "detail": f"{result.latency.loc[largest, 'after']:.2g} ms left",
+            "detail": f"{result.latency.loc[largest, 'after']:.2g} ms after",
         },
     ]
 

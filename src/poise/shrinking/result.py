@@ -17,8 +17,7 @@ class ShrinkResult:
 
     Attributes:
         model: The smaller `keras.Model`, compiled like the original one. It does not depend on poise.
-        stages: One row per network: the original one, one after each removal of units and training, and the last one
-            after fine-tuning. Columns: `stage`, `FLOPs`, `parameters`, `epochs` (trained so far), `loss` and the
+        stages: One row per network: the original one, one after each stage, and one after each fine-tuning. Columns: `stage`, `FLOPs`, `parameters`, `epochs` (trained so far), `loss` and the
             metrics on the validation rows, and `chosen` (whether it is `model`).
         sizes: The table of `poise.compare_models` for both networks.
         layers: One row per layer that makes units. Columns: `layer`, `before`, `after` (number of units), and `why`
@@ -50,6 +49,8 @@ class ShrinkResult:
     @property
     def headline(self) -> str:
         """The outcome in two sentences."""
+        if self.chosen["stage"] == self.original["stage"]:
+            return f"No smaller network meets the budget: {self.budget}."
         flops, parameters = self.sizes["ratio"].loc[["FLOPs per sample", "parameters"]].astype(float)
         fewer = f"{flops:.1f} times fewer FLOPs and " if math.isfinite(flops) else ""
         return (

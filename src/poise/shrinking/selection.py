@@ -40,7 +40,7 @@ def choose_units(
 
 
 def round_widths(units: RemovableUnits, chosen: np.ndarray, score: np.ndarray, multiple: int) -> np.ndarray:
-    """Return the choice without the best sets of each layer that a multiple of units, or one unit, needs."""
+    """Return the choice without the most important sets, so that layers keep a multiple of units and at least one."""
     chosen = chosen.copy()
     before = -1
     while before != chosen.sum():  # a set that one layer keeps may have units in another layer

@@ -101,8 +101,8 @@ class RemovableUnits:
     def remove(self, chosen: np.ndarray) -> keras.Model:
         """Return a smaller model without the chosen sets, (sets,), as if their weights were zero.
 
-        Of a unit without incoming weights, the value of its activation at 0 is left, which the biases of the following
-        layers absorb. Where they cannot, the weights that read the unit count as zero, too.
+        A unit without incoming weights outputs f(0), a constant that the biases of the following layers absorb. Where
+        they cannot, the weights that read the unit count as zero as well.
         """
         before = [np.array(keras.ops.convert_to_numpy(weight)) for weight in self.model.weights]
         try:
