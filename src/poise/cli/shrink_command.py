@@ -20,7 +20,7 @@ def shrink(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="Training rows: .npz (x and y; or one array per input, and y), or .csv, .tsv or .parquet with --target.",
+            help="Training rows: .npz (x, or one array per input, and y), or .csv, .tsv or .parquet with --target.",
             show_default=False,
         ),
     ],

@@ -116,8 +116,8 @@ def _arrays(structure: tuple[Any, ...], batch_size: int) -> Rows:
 def _read_dataset(data: Any, name: str = "x") -> Rows:
     if isinstance(data, Iterator) or not (hasattr(data, "__iter__") or hasattr(data, "__getitem__")):
         raise TypeError(
-            f"{name} must be arrays or a dataset that can be iterated more than once, got {type(data).__name__}. Pass a "
-            "tf.data.Dataset, a keras.utils.PyDataset or a torch DataLoader."
+            f"{name} must be arrays or a dataset that can be iterated more than once, got {type(data).__name__}. Pass "
+            "a tf.data.Dataset, a keras.utils.PyDataset or a torch DataLoader."
         )
     try:
         batches = len(data)  # type: ignore[arg-type]

@@ -17,8 +17,9 @@ class ShrinkResult:
 
     Attributes:
         model: The smaller `keras.Model`, compiled like the original one. It does not depend on poise.
-        stages: One row per network: the original one, one after each stage, and one after each fine-tuning. Columns: `stage`, `FLOPs`, `parameters`, `epochs` (trained so far), `loss` and the
-            metrics on the validation rows, and `chosen` (whether it is `model`).
+        stages: One row per network: the original one, one after each stage, and one after each fine-tuning. Columns:
+            `stage`, `FLOPs`, `parameters`, `epochs` (trained so far), `loss` and the metrics on the validation rows,
+            and `chosen` (whether it is `model`).
         sizes: The table of `poise.compare_models` for both networks.
         layers: One row per layer that makes units. Columns: `layer`, `before`, `after` (number of units), and `why`
             (why its units cannot be removed; empty if they can).
