@@ -23,10 +23,11 @@ PENALTIES: dict[str, poise.Penalty] = {
     "slope": poise.Slope(alphas=ALPHAS),
 }
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float]] = {
-    "SGD": (torch.optim.SGD, 0.1),
+    "SGD": (torch.optim.SGD, 0.2),
     "Adam": (torch.optim.Adam, 0.1),
 }
 EVERY = [(name, kind) for name in PENALTIES for kind in OPTIMIZERS if (name, kind) != ("slope", "Adam")]
+STEPS = {("fused-lasso", "SGD"): 100, ("slope", "SGD"): 100}
 INPUTS, TARGETS = torch.tensor(X, dtype=torch.float64), torch.tensor(Y, dtype=torch.float64)[:, None]
 
 
@@ -67,6 +68,18 @@ def test_every_step_ends_in_the_set_and_training_at_the_solution(name: str, kind
         assert len(np.unique(np.abs(w))) == len(np.unique(np.abs(SOLVERS[name]()).round(6))) < 8
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # by torch.compile itself
+@pytest.mark.parametrize(
+    ("name", "kind"), [("top-k", "Adam"), ("max-norm", "Adam"), ("fused-lasso", "SGD"), ("slope", "SGD")]
+)
+def test_compiled_steps_are_the_same(name: str, kind: str) -> None:
+    """The fused lasso and SLOPE are not compiled."""
+    plain, compiled = (Line(PENALTIES[name], kind, compile=compiles).take(10)[-1] for compiles in (False, True))
+
+    np.testing.assert_allclose(compiled, plain, atol=1e-9)
+    np.testing.assert_array_equal(compiled == 0, plain == 0)
+
+
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_sparsity_follows_its_schedule_and_continues_with_the_state(kind: str) -> None:
     schedule = poise.PolynomialSparsity(0.75, end_step=8, begin_step=2, initial_sparsity=0.25, frequency=2)
@@ -90,5 +103,5 @@ def test_sparsity_follows_its_schedule_and_continues_with_the_state(kind: str) -
 
 
 def test_slope_needs_one_step_for_all_weights() -> None:
-    with pytest.raises(ValueError, match="Slope"):
+    with pytest.raises(ValueError, match="Slope needs one step .* Adam takes one step per coordinate"):
         Line(PENALTIES["slope"], "Adam")
