@@ -9,11 +9,11 @@ regression.
 
 For a level z, the set {u > z} is the largest set of entries with the lowest cost of a cut (Hochbaum 2001), and the cut
 of a chain is a recursion of messages d_i = clip(d_{i−1} + (w_i − z)/h_i, −rise_i, fall_i) from both ends. Such maps
-compose, so all messages follow in ⌈log₂ n⌉ doublings (those of long chains, on a CPU, one by one). The chain begins as one
-segment per line. In every round, each segment is split where the cut at its mean level splits it: the neighbors across
-a split have a known order, so its price is linear, and the segments are separate problems. A segment that is not split
-is constant at its mean level. The result has the precision of the numbers; the number of rounds is about the logarithm
-of the number of segments.
+compose, so all messages follow in ⌈log₂ n⌉ doublings (on a CPU, those of long chains one by one). The chain begins as
+one segment per line. In every round, each segment is split where the cut at its mean level splits it: the neighbors
+across a split have a known order, so its price is linear, and the segments are separate problems. A segment that is not
+split is constant at its mean level. The result has the precision of the numbers; the number of rounds is about the
+logarithm of the number of segments.
 
 References:
     Hochbaum 2001, "An efficient algorithm for image segmentation, Markov random fields and related problems".
@@ -31,12 +31,15 @@ from poise.penalties.loops import repeat
 
 FAR = 1e30
 """The price that stands for infinity."""
-SMALLEST_STEP = 1e-10
-"""The smallest step, as a share of the largest; entries with smaller steps move less than the precision."""
 ROUNDING = 4.0
 """The rounding errors of a level, in units of the precision of the largest entry of its segment."""
 LONG = 256
 """The length of the longest chain from which messages follow one by one on a CPU."""
+
+
+def smallest_step(dtype: str) -> float:
+    """Return the smallest step, as a share of the largest; entries with smaller steps move less than the precision."""
+    return float(np.finfo(dtype).eps) ** 1.5
 
 
 def fit_chain(w: Any, h: Any, fall: Any, rise: Any, longest: int) -> Any:
