@@ -80,7 +80,7 @@ SOLVERS: dict[str, Callable[[], np.ndarray]] = {
     "fused-lasso": solve_fused_lasso,
     "slope": solve_slope,
 }
-HOLDS: dict[str, Callable[[np.ndarray], bool]] = {
+HOLDS: dict[str, Callable[[np.ndarray], Any]] = {
     "non-negative": lambda w: w.min() >= 0,
     "box": lambda w: w.min() >= -0.25 and w.max() <= 1.0,
     "max-norm": lambda w: np.linalg.norm(w) <= 1.0 + 1e-6,
