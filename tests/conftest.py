@@ -36,7 +36,7 @@ JAX_ONLY = [
         for name in ("lanes", "fit", "grid", "stages", "checkpoints", "inputs", "plots", "progress", "data")
     ),
     *(f"path/test_{name}.py" for name in ("folds", "ray", "declared_sizes", "model_files", "selection")),
-    "path/test_common_penalty.py",
+    *("path/test_common_penalty.py", "path/test_cox_paths.py", "survival/test_survival_measures.py"),
     *(
         f"path/test_{name}.py"
         for name in ("held_predictions", "length", "programs", "quasi_newton", "reduction", "shared_groups")

@@ -9,9 +9,9 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
-    ("_backend", "_keras_internals", "_version", "compilation_cache", "files"),
+    ("_backend", "_keras_internals", "_losses", "_version", "compilation_cache", "files"),
     ("escaping", "penalties"),
-    ("layer_state",),
+    ("layer_state", "survival"),
     ("rules",),
     ("optimizer",),
     ("diagnostics",),

@@ -52,6 +52,9 @@ if TYPE_CHECKING:
     from poise.study.estimators import PathClassifier, PathRegressor
     from poise.study.result import Study
     from poise.study.run import run_study
+    from poise.survival.concordance import concordance_index
+    from poise.survival.curves import BaselineHazard
+    from poise.survival.loss import CoxPartialLikelihood
 
 __all__ = [
     "L0",
@@ -60,7 +63,9 @@ __all__ = [
     "MCP",
     "SCAD",
     "Anchored",
+    "BaselineHazard",
     "Box",
+    "CoxPartialLikelihood",
     "DataError",
     "ElasticNet",
     "ForceHistory",
@@ -99,6 +104,7 @@ __all__ = [
     "adopt_regularizers",
     "compact",
     "compare_models",
+    "concordance_index",
     "dead_units",
     "fit_path",
     "forces",
@@ -117,6 +123,9 @@ _PENALTIES = (
 )
 _MODULES = {
     **dict.fromkeys(_PENALTIES, "poise.penalties"),
+    "CoxPartialLikelihood": "poise.survival.loss",
+    "BaselineHazard": "poise.survival.curves",
+    "concordance_index": "poise.survival.concordance",
     **dict.fromkeys(("Role", "Rule"), "poise.rules.rule"),
     "PenalizedOptimizer": "poise.optimizer.penalized",
     "get_penalized_optimizer": "poise.optimizer.lookup",

@@ -66,7 +66,8 @@ def watch_keras() -> None:
 
 def register_classes() -> None:
     """Import the classes that a saved model may contain. That registers them with Keras, which can then load it."""
-    importlib.import_module("poise.optimizer.penalized")
+    for module in ("poise.optimizer.penalized", "poise._losses", "poise.survival.loss"):
+        importlib.import_module(module)
 
 
 def choose_backend() -> None:

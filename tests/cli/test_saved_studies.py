@@ -195,6 +195,17 @@ def test_studies_that_are_not_comparable_are_named(finished, calls):
     assert lines[1].endswith("runs/data use different data; their losses are not comparable.")
 
 
+def test_studies_with_different_losses_are_named(finished, calls):
+    poise("study", "loss")
+    content = json.loads(Path("runs", "loss", "study.json").read_text(encoding="utf-8"))
+    sign("runs/loss", settings=content["settings"] | {"class_weight": "balanced"})
+
+    assert poise("compare", finished.folder, "runs/loss").stderr.endswith(
+        "runs/loss have different losses, which are not comparable. Run both studies with the same --class-weight, "
+        "--tweedie-power and --quantiles.\n"
+    )
+
+
 def test_compare_needs_two_studies(finished):
     assert refused("compare", finished.folder) == (
         "compare needs two or more studies, got 1. Use poise show to print one study."

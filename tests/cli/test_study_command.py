@@ -70,7 +70,8 @@ def test_options_reach_the_study(calls):
     result = poise(
         "study", "sales.csv", "--target", "price", "--task", "counts", "--penalty", "l1,group", "--penalty", "mcp",
         "--choose", "l1", "--model", "nets:wide", "--hidden-layer-sizes", "64,32", "--groups", "g", "--time", "t",
-        "--weight", "w", "--drop", "a", "--drop", "b, c", "--keep", "id", "--type", "zip=text", "--type", "a=b=date", "--cv", 3, "--strengths", 5, "--n-init", 2, "--max-iter", 7,
+        "--time-to-event", "m", "--event", "d", "--weight", "w", "--offset", "o", "--exposure", "e", "--class-weight", "a=b=2", "--class-weight", "c=3",
+        "--tweedie-power", 1.2, "--quantiles", "0.2,0.8", "--drop", "a", "--drop", "b, c", "--keep", "id", "--type", "zip=text", "--type", "a=b=date", "--cv", 3, "--strengths", 5, "--n-init", 2, "--max-iter", 7,
         "--learning-rate", 0.5, "--test", 0.3, "--seed", 9, "--delimiter", ";", "--decimal", ",", "--text-encoding",
         "cp1252", "--sheet", "Jan", "--skip-rows", 2, "--comment", "#", "--missing", "-999", "--missing", "k. A.",
         "--sparse", "--encoding", "piecewise", "--selection", "stable", "--max-false", 0.5, "--executor", "in_process", "--quiet",
@@ -84,6 +85,7 @@ def test_options_reach_the_study(calls):
     assert arguments == {
         "data": "sales.csv", "target": "price", "task": "counts", "penalties": ("l1", "group", "mcp"), "choose": "l1",
         "model": "nets:wide", "hidden_layer_sizes": (64, 32), "groups": "g", "time_column": "t", "weight": "w",
+        "time_to_event": "m", "event": "d", "offset": "o", "exposure": "e", "class_weight": {"a=b": 2.0, "c": 3.0}, "tweedie_power": 1.2, "quantiles": (0.2, 0.8),
         "drop": ("a", "b, c"), "keep": ("id",), "types": {"zip": "text", "a=b": "date"}, "sheet": "Jan", "skip_rows": 2, "comment": "#",
         "cv": 3, "strengths": 5, "n_init": 2, "max_iter": 7, "learning_rate": 0.5, "test": 0.3,
         "seed": 9, "delimiter": ";", "decimal": ",", "text_encoding": "cp1252", "missing": ("-999", "k. A."),
@@ -155,7 +157,10 @@ def test_a_title_above_the_names_is_refused_with_the_option_that_skips_it():
     [
         (["none.csv"], "'none.csv'"),
         (["wine", "--target", "color_intensit"], "'color_intensity'"),
-        (["wine", "--task", "ranking"], "--task must be one of regression, binary, multiclass, counts, got 'ranking'."),
+        (
+            ["wine", "--task", "ranking"],
+            "--task must be one of regression, binary, multiclass, counts, gamma, tweedie, quantile, got",
+        ),
         (["wine", "--penalty", "l3"], "Unknown penalty 'l3'. Use one of l2, l1, group, adaptive"),
         (["wine", "--choose", "l3"], "--choose must be one of adaptive, dropout, group, l1, l2, none, got 'l3'."),
         (

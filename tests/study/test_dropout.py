@@ -12,12 +12,13 @@ import pytest
 
 import poise
 from poise.study.candidates.dropout import LEFT_OUT_NOTE, add_dropout, dropout_rates
-from poise.study.candidates.network import build_network, make_loss
+from poise.study.candidates.network import build_network
 from poise.study.candidates.penalties import DEFAULT_PENALTIES
 from poise.study.errors import DataError
 from poise.study.report.script import write_script
 from poise.study.result import Study
 from poise.study.run import run_study
+from poise.study.tasks.table import make_task
 from poise.study.verdict import choose_candidate
 
 SMALL: dict[str, Any] = {"max_iter": 60, "strengths": 8, "cv": 2, "hidden_layer_sizes": (16, 4)}
@@ -42,8 +43,8 @@ def test_rates_are_evenly_spaced() -> None:
 
 
 def test_the_network_starts_from_the_same_weights_with_dropout_after_each_hidden_layer() -> None:
-    network = build_network(3, 2, (5, 4), "multiclass")
-    network.compile(keras.optimizers.Adam(0.02), make_loss("multiclass"))
+    network = build_network(3, 2, (5, 4), make_task("multiclass"))
+    network.compile(keras.optimizers.Adam(0.02), make_task("multiclass").make_loss())
 
     model = add_dropout(network, seed=2**32 - 1)
 

@@ -19,6 +19,7 @@ from poise.study.errors import DataError
 from poise.study.report.sections.coefficients import CoefficientsSection
 from poise.study.report.sections.effects import EffectsSection
 from poise.study.tables import read
+from poise.study.tasks.table import make_task
 
 FAST: dict[str, Any] = {"strengths": 5, "cv": 3, "max_iter": 300}
 
@@ -103,7 +104,7 @@ def test_weighted_pieces_are_those_of_repeated_rows() -> None:
 @pytest.mark.parametrize(("task", "outputs"), [("regression", 1), ("multiclass", 3), ("counts", 1)])
 def test_the_network_is_the_sum_of_hidden_layers_and_a_skip_connection(task, outputs) -> None:
     keras.utils.set_random_seed(0)
-    network = build_network(6, outputs, (4, 3), task, np.array([0, 2]))
+    network = build_network(6, outputs, (4, 3), make_task(task), np.array([0, 2]))
     curves = network.get_layer("curves").kernel
     curves.assign(np.random.default_rng(0).normal(size=curves.shape))
     x = np.random.default_rng(1).normal(size=(5, 6)).astype("float32")
@@ -121,7 +122,7 @@ def test_the_network_is_the_sum_of_hidden_layers_and_a_skip_connection(task, out
 
 def test_dropout_enters_after_the_hidden_layers() -> None:
     start = build_start(
-        "regression", 6, 0, np.zeros((4, 1)), None, (4, 3), 0.01, hidden_inputs=np.array([0, 2])
+        make_task("regression"), 6, 0, np.zeros((4, 1)), None, (4, 3), 0.01, hidden_inputs=np.array([0, 2])
     )  # fmt: skip
     copy = add_dropout(start, 0)
     x = np.random.default_rng(1).normal(size=(5, 6)).astype("float32")

@@ -10,7 +10,8 @@ import pytest
 from poise.path.training import Replica
 from poise.study import held_out
 from poise.study.run import run_study
-from poise.study.scores import RowScores, score_rows
+from poise.study.scores import RowScores
+from poise.study.tasks.regression import Regression
 
 FAST: dict[str, Any] = {"max_iter": 60, "strengths": 4, "cv": 3, "hidden_layer_sizes": (8,), "penalties": ["l2", "l1"]}
 
@@ -107,7 +108,9 @@ def test_predictions_are_released_once_their_losses_are_known() -> None:
 
 
 def test_losses_that_are_not_finite_are_left_out(monkeypatch) -> None:
-    def score(task: str, y: np.ndarray, outputs: np.ndarray) -> RowScores:
+    score_rows = Regression.score_rows
+
+    def score(task: Regression, y: np.ndarray, outputs: np.ndarray) -> RowScores:
         scores = score_rows(task, y, outputs)
         if outputs.ndim == 3:  # a network without a penalty, or with one, and all its configurations
             scores.losses[0, 0] = np.nan
@@ -115,7 +118,7 @@ def test_losses_that_are_not_finite_are_left_out(monkeypatch) -> None:
 
     data = frame().drop(columns=["w", "group", "day", "kind"])
     counts = count_configurations(data)
-    monkeypatch.setattr(held_out, "score_rows", score)
+    monkeypatch.setattr(Regression, "score_rows", score)
 
     assert count_configurations(data) == {name: count - 1 for name, count in counts.items()}
 

@@ -16,6 +16,7 @@ from poise.study.importance import measure_importance
 from poise.study.predictions import predict_outputs
 from poise.study.scores import Scorer
 from poise.study.tables import read
+from poise.study.tasks.table import make_task
 
 
 def planted(count=150) -> pd.DataFrame:
@@ -31,7 +32,7 @@ def encode(frame: pd.DataFrame, **roles: Any) -> tuple[EncodedRows, Encoder]:
     table = read(frame, "y")
     encoder = Encoder(table.columns).fit(table.features)
     y = table.target.to_numpy("float32")[:, None]
-    scorer = Scorer("regression", y, roles.get("weight"), roles.get("groups"), 0)
+    scorer = Scorer(make_task("regression"), y, roles.get("weight"), roles.get("groups"), 0)
     return EncodedRows(table.features, encoder.transform(table.features), scorer), encoder
 
 
@@ -143,9 +144,11 @@ def test_directions_of_a_known_network() -> None:
 def test_the_direction_of_classes() -> None:
     """The probability of the second of two classes; of several, of the class that changes most."""
     rows, encoder = encode(planted())
-    two = EncodedRows(rows.features, rows.x, Scorer("binary", (rows.scorer.y > 1).astype("float32"), None, None, 0))
+    two = EncodedRows(
+        rows.features, rows.x, Scorer(make_task("binary"), (rows.scorer.y > 1).astype("float32"), None, None, 0)
+    )
     codes = np.digitize(rows.scorer.y[:, 0], [-1.0, 1.0])
-    three = EncodedRows(rows.features, rows.x, Scorer("multiclass", codes, None, None, 0))
+    three = EncodedRows(rows.features, rows.x, Scorer(make_task("multiclass"), codes, None, None, 0))
     model = known_network(encoder, 3)
     kernel, bias = model.layers[-1].get_weights()
     model.layers[-1].set_weights([kernel * [0.0, 0.0, 1.0], bias])

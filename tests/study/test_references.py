@@ -5,13 +5,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from sklearn.linear_model import (
+    GammaRegressor,
+    LogisticRegression,
+    PoissonRegressor,
+    QuantileRegressor,
+    Ridge,
+    TweedieRegressor,
+)
 from sklearn.metrics import log_loss, mean_squared_error
 
 from poise.path.training import Replica
-from poise.study.candidates.references import ALPHAS, REFERENCES, fit_reference
+from poise.study.candidates.references import REFERENCES, fit_reference
 from poise.study.columns.folds import Folds
+from poise.study.tasks.base import ALPHAS
+from poise.study.tasks.table import make_task
 
 ROWS, FOLD = 120, 40
 RANDOM = np.random.default_rng(0)
@@ -23,7 +33,11 @@ TARGETS: dict[str, Any] = {
     "binary": (SIGNAL + RANDOM.normal(size=ROWS) > 0)[:, None].astype("float32"),
     "multiclass": np.digitize(SIGNAL + RANDOM.normal(size=ROWS), [-0.5, 0.5]).astype("int32"),
     "counts": RANDOM.poisson(np.exp(0.5 * SIGNAL))[:, None].astype("float32"),
+    "gamma": RANDOM.gamma(2.0, np.exp(0.5 * SIGNAL))[:, None].astype("float32"),
+    "tweedie": (RANDOM.poisson(np.exp(0.5 * SIGNAL)) * RANDOM.gamma(2.0, size=ROWS))[:, None].astype("float32"),
 }
+
+TREES: dict[str, Any] = {"early_stopping": False, "random_state": 0}
 
 
 def rows_of(task: str, weight: np.ndarray | None = None) -> Folds:
@@ -38,7 +52,9 @@ def rows_of(task: str, weight: np.ndarray | None = None) -> Folds:
 
 def fit(name: str, task: str, weight: np.ndarray | None = None) -> Any:
     model = next(model for model in REFERENCES if model.name == name)
-    return fit_reference(model, task, rows_of(task, weight), X_TEST, {"multiclass": 3, "binary": 2}.get(task, 0))
+    return fit_reference(
+        model, make_task(task), rows_of(task, weight), X_TEST, {"multiclass": 3, "binary": 2}.get(task, 0)
+    )
 
 
 def held_rows() -> list[np.ndarray]:
@@ -59,6 +75,26 @@ def test_the_mean_of_each_fold() -> None:
     ):
         np.testing.assert_allclose(predicted, y[train].mean(), rtol=1e-5)
         assert loss == pytest.approx(np.mean((y[held] - y[train].mean()) ** 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mean", "linear", "boosted_trees"])
+def test_every_quantile_has_its_own_model(name) -> None:
+    y, quantiles = TARGETS["regression"][:, 0], (0.2, 0.7)
+    task = make_task("quantile", {"quantiles": quantiles})
+    model = next(model for model in REFERENCES if model.name == name)
+
+    outputs = fit_reference(model, task, rows_of("regression"), X_TEST, 0).test_outputs
+
+    def make(quantile: float) -> list[Any]:
+        if name == "mean":
+            return [DummyRegressor(strategy="quantile", quantile=quantile)]
+        if name == "linear":
+            return [QuantileRegressor(quantile=quantile, alpha=10.0**exponent) for exponent in range(-4, 1)]
+        return [HistGradientBoostingRegressor(loss="quantile", quantile=quantile, **TREES)]
+
+    models = zip(*(make(quantile) for quantile in quantiles), strict=True)
+    expected = [np.sort([each.fit(X, y).predict(X_TEST) for each in of_setting], axis=0).T for of_setting in models]
+    assert min(np.abs(outputs - each).max() for each in expected) < 1e-5
 
 
 def test_class_frequencies() -> None:
@@ -112,12 +148,23 @@ def test_logistic_regression() -> None:
     assert binary.test_outputs.shape == (30, 1)
 
 
-def test_poisson_regression_predicts_mean_counts() -> None:
-    y = TARGETS["counts"][:, 0]
+LOG_LINKS: dict[str, Any] = {
+    "counts": (lambda alpha: PoissonRegressor(alpha=alpha, max_iter=300), "poisson"),
+    "gamma": (lambda alpha: GammaRegressor(alpha=alpha, max_iter=300), "gamma"),
+    "tweedie": (lambda alpha: TweedieRegressor(power=1.5, alpha=alpha, link="log", max_iter=300), "poisson"),
+}
 
-    outputs = fit("linear", "counts")
 
-    models = [PoissonRegressor(alpha=alpha, max_iter=300).fit(X, y) for alpha in ALPHAS]
+@pytest.mark.parametrize("task", LOG_LINKS)
+def test_linear_models_and_trees_with_a_log_link(task) -> None:
+    make, loss = LOG_LINKS[task]
+    y = TARGETS[task][:, 0]
+
+    outputs, trees = fit("linear", task), fit("boosted_trees", task)
+
+    expected = HistGradientBoostingRegressor(loss=loss, **TREES).fit(X, y)
+    np.testing.assert_allclose(trees.test_outputs[:, 0], expected.predict(X_TEST), rtol=1e-5)
+    models = [make(alpha).fit(X.astype("float64"), y) for alpha in ALPHAS]
     distances = [np.abs(model.predict(X_TEST) - outputs.test_outputs[:, 0]).max() for model in models]
     assert min(distances) < 1e-5
 
@@ -131,7 +178,7 @@ def test_a_setting_without_a_finite_loss_is_not_chosen() -> None:
     settings = [lambda total: Diverged(), lambda total: Ridge(0.1 * total), lambda total: Diverged()]
     model = replace(linear, makers=lambda task, inputs: settings)
 
-    outputs = fit_reference(model, "regression", rows_of("regression"), X_TEST, 0)
+    outputs = fit_reference(model, make_task("regression"), rows_of("regression"), X_TEST, 0)
 
     assert np.isfinite(outputs.fold_losses).all()
     assert np.isfinite(outputs.test_outputs).all()
@@ -141,7 +188,7 @@ def test_counts_that_grow_without_bound_are_cut() -> None:
     rows = rows_of("counts")
 
     outputs = fit_reference(
-        next(model for model in REFERENCES if model.name == "linear"), "counts", rows, X_TEST * 1e6, 0
+        next(model for model in REFERENCES if model.name == "linear"), make_task("counts"), rows, X_TEST * 1e6, 0
     )
 
     assert np.isfinite(outputs.test_outputs).all()
@@ -166,5 +213,5 @@ def test_trees_of_wide_tables_have_fewer_bins(inputs, bins) -> None:
     (trees,) = (model for model in REFERENCES if model.name == "boosted_trees")
 
     for task in TARGETS:
-        (make,) = trees.makers(task, inputs)
+        (make,) = trees.makers(make_task(task), inputs)
         assert make(1.0).max_bins == bins

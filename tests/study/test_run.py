@@ -13,8 +13,9 @@ from poise.study import run as studies
 from poise.study.candidates.penalties import find_shared_path
 from poise.study.errors import DataError
 from poise.study.run import run_study
-from poise.study.scores import Estimate, row_losses
+from poise.study.scores import Estimate
 from poise.study.splits import split_test_rows
+from poise.study.tasks.table import make_task
 from poise.study.verdict import Comparison
 
 FAST: dict[str, Any] = {"strengths": 4, "cv": 2, "max_iter": 60}
@@ -71,8 +72,8 @@ def test_the_results_are_those_of_the_networks(small) -> None:
     for each in small.candidates:
         row = small.results.loc[each.name]
         x = each.encoder.transform(small.table.features)
-        trained = row_losses("multiclass", y[training], each.model.predict(x[training], verbose=0))
-        tested = row_losses("multiclass", y[testing], each.model.predict(x[testing], verbose=0))
+        trained = make_task("multiclass").row_losses(y[training], each.model.predict(x[training], verbose=0))
+        tested = make_task("multiclass").row_losses(y[testing], each.model.predict(x[testing], verbose=0))
         assert row["loss"] == pytest.approx(trained.mean(), rel=1e-4)
         assert row["test_loss"] == pytest.approx(tested.mean(), rel=1e-4)
         assert row["zeros"] == sum((w == 0).sum() for w in each.model.get_weights() if w.ndim == 2)
@@ -144,7 +145,7 @@ def test_the_network_learns_every_task(task) -> None:
 
     result = run_study(frame, "y", task=task, penalties=["l2"], cv=2, max_iter=300, strengths=4).findings
 
-    assert result.table.task == task
+    assert result.table.task.name == task
     assert result.best.score.value > {"binary": 0.8, "counts": 0.5}[task]
     assert result.best.score.low < result.best.score.value < result.best.score.high
 

@@ -24,6 +24,7 @@ from poise.study.run import run_study
 from poise.study.scores import Estimate
 from poise.study.storage import write_study
 from poise.study.tables import read
+from poise.study.tasks.table import make_task
 from poise.study.verdict import Comparison, Verdict
 
 SMALL: dict[str, Any] = {"max_iter": 80, "strengths": 4, "cv": 2, "hidden_layer_sizes": (8,)}
@@ -104,7 +105,7 @@ def of_classes(findings, loss: tuple[float, float, float], accuracy: tuple[float
     """The first paragraph of a study of two classes with these gains over the baseline."""
     predicted = replace(findings.predicted, predictions=np.full((len(findings.predicted.actual), 2), 0.5))
     classes = replace(
-        findings, table=replace(findings.table, classes=["a", "b"], task="binary"), predicted=predicted
+        findings, table=replace(findings.table, classes=["a", "b"], task=make_task("binary")), predicted=predicted
     )  # fmt: skip
     study = judged(classes, loss)
     over = Comparison(Estimate(*loss), Estimate(*accuracy))
@@ -424,6 +425,16 @@ CASES: dict[str, Any] = {
     "binary": {"data": "breast_cancer", "penalties": ["l1"], "drop": ["mean radius"]},
     "multiclass": {"data": "wine", "penalties": ["sparse_group"]},
     "weighted counts": {"data": counts(), "target": "y", "task": "counts", "weight": "w", "penalties": ["elasticnet"]},
+    "exposure": {
+        "data": counts(),
+        "target": "y",
+        "task": "tweedie",
+        "tweedie_power": 1.2,
+        "exposure": "w",
+        "penalties": ["l2"],
+    },
+    "quantiles": {"data": "diabetes", "penalties": ["group"], "task": "quantile", "quantiles": (0.2, 0.5, 0.8)},
+    "class weights": {"data": "breast_cancer", "penalties": ["l2"], "class_weight": "balanced"},
     "own model": {"data": "diabetes", "penalties": ["group"], "model": "own_networks:linear"},
     "selected columns": {"data": "diabetes", "penalties": ["l2", "group"], "strengths": 6, "sparse": True},
     "screened columns": {"data": wide(), "target": "y", "penalties": ["adaptive"], "choose": "adaptive", **PIECEWISE},

@@ -11,6 +11,7 @@ from sklearn import model_selection
 from poise.study.errors import DataError
 from poise.study.splits import note_split, split_folds, split_halves, split_test_rows
 from poise.study.tables import Table
+from poise.study.tasks.table import make_task
 
 ROWS = 100
 random = np.random.default_rng(0)
@@ -20,7 +21,7 @@ def table(target=None, classes=(), groups=None, time=None) -> Any:
     target = random.normal(size=ROWS) if target is None else target
     return Table(
         name="made", source="made", features=pd.DataFrame({"a": np.arange(ROWS, dtype="float64")}), columns=(),
-        target=pd.Series(target), task="multiclass" if classes else "regression", classes=tuple(classes),
+        target=pd.Series(target), task=make_task("multiclass" if classes else "regression"), classes=tuple(classes),
         groups=None if groups is None else pd.Series(groups), time=None if time is None else pd.Series(time),
         weight=None, notes=(),
     )  # fmt: skip
@@ -107,7 +108,7 @@ def test_a_class_that_a_fold_lacks_is_named() -> None:
 
 
 def test_a_fold_that_trains_on_zeros_only_is_named() -> None:
-    counts = replace(table(np.arange(ROWS) // 70), task="counts")
+    counts = replace(table(np.arange(ROWS) // 70), task=make_task("counts"))
     counts = replace(counts, groups=pd.Series(np.where(np.arange(ROWS) < 70, np.arange(ROWS), -1)))
 
     with pytest.raises(DataError, match="All training rows of fold 0 have the count 0, from which no count can be"):

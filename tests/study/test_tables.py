@@ -67,7 +67,7 @@ def refused(*arguments, **keywords) -> str:
 def test_built_in_tables(name, task, classes, columns) -> None:
     result = read(name)
 
-    assert (result.name, result.source, result.task) == (name, name, task)
+    assert (result.name, result.source, result.task.name) == (name, name, task)
     assert (len(result.classes), result.features.shape[1]) == (classes, columns)
     assert result.notes == ()
 
@@ -75,7 +75,7 @@ def test_built_in_tables(name, task, classes, columns) -> None:
 def test_constant_pixels_of_digits_are_set_aside() -> None:
     result = read("digits")
 
-    assert (result.task, len(result.classes), result.features.shape) == ("multiclass", 10, (1797, 61))
+    assert (result.task.name, len(result.classes), result.features.shape) == ("multiclass", 10, (1797, 61))
 
 
 def test_california_is_read_only_from_the_disk(monkeypatch, tmp_path) -> None:
@@ -111,7 +111,7 @@ def test_a_text_file_is_read_as_it_was_written(tmp_path, case) -> None:
 
     assert result.features["a"].tolist() == [n + 0.5 for n in range(ROWS)]
     assert result.features["b"].tolist() == [f"x{n % 4}" for n in range(ROWS)]
-    assert (result.name, result.task, result.target.tolist()) == ("sales", "regression", list(range(ROWS)))
+    assert (result.name, result.task.name, result.target.tolist()) == ("sales", "regression", list(range(ROWS)))
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ ROLES = [
     ({"target": "price", "groups": "color", "time": "color"}, "Column 'color' cannot be both the groups and"),
     (
         {"target": "price", "task": "ranking"},
-        "task must be one of regression, binary, multiclass, counts, got 'ranking'.",
+        "task must be one of regression, binary, multiclass, counts, gamma, tweedie, quantile, got 'ranking'.",
     ),
     ({"target": "price", "weight": "color"}, "The weight column 'color' must contain numbers >= 0."),
     ({"target": "price", "time": "color"}, "The time column 'color' contains neither numbers nor dates, so the rows"),
@@ -539,7 +539,7 @@ def test_groups_need_values_and_two_of_them() -> None:
 def test_the_task_is_inferred(target, task, classes) -> None:
     result = read(table(price=target), "price")
 
-    assert (result.task, result.classes) == (task, classes)
+    assert (result.task.name, result.classes) == (task, classes)
     assert result.target.dtype == ("float64" if task == "regression" else object)
 
 
@@ -547,7 +547,7 @@ def test_the_task_is_inferred(target, task, classes) -> None:
 def test_a_task_can_be_chosen(task) -> None:
     result = read(table(price=np.arange(ROWS) % 3), "price", task=task)
 
-    assert (result.task, result.target.dtype, result.classes) == (task, "float64", ())
+    assert (result.task.name, result.target.dtype, result.classes) == (task, "float64", ())
 
 
 WRONG_TARGETS = {
@@ -617,7 +617,7 @@ def test_one_in_a_thousand_is_a_class() -> None:
     target = ["rare"] * 10 + ["common"] * 10_000
     result = read(pd.DataFrame({"size": np.random.default_rng(0).normal(size=10_010), "y": target}), "y")
 
-    assert (result.task, result.classes, result.notes) == ("binary", ("common", "rare"), ())
+    assert (result.task.name, result.classes, result.notes) == ("binary", ("common", "rare"), ())
 
 
 def test_a_rare_class_is_noted() -> None:

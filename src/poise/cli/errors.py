@@ -19,13 +19,15 @@ EXIT_CODES = "Exit codes: 0 success, 1 internal error, 2 invalid input, 130 inte
 BACKENDS = ("jax", "tensorflow", "torch")
 OPTIONS = {
     "hidden_layer_sizes": "--hidden-layer-sizes", "learning_rate": "--learning-rate",
+    "class_weight": "--class-weight", "tweedie_power": "--tweedie-power",
     "max_false": "--max-false", "max_iter": "--max-iter", "n_init": "--n-init", "penalties": "--penalty",
-    "skip_rows": "--skip-rows", "text_encoding": "--text-encoding", "time_column": "--time", "types": "--type",
+    "skip_rows": "--skip-rows", "text_encoding": "--text-encoding", "time_column": "--time",
+    "time_to_event": "--time-to-event", "types": "--type",
     **{
         name: f"--{name}"
         for name in (
-            "choose", "comment", "cv", "decimal", "delimiter", "encoding", "executor", "seed",
-            "selection", "sheet", "sparse", "strengths", "task", "test",
+            "choose", "comment", "cv", "decimal", "delimiter", "encoding", "event", "executor", "exposure", "offset",
+            "quantiles", "seed", "selection", "sheet", "sparse", "strengths", "task", "test",
         )
     },
 }  # fmt: skip

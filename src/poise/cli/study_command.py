@@ -35,8 +35,26 @@ def study(
     task: Annotated[
         str | None,
         typer.Option(
-            help="regression, binary, multiclass or counts. Inferred from the target by default.",
+            help="regression, binary, multiclass, counts, gamma (positive numbers), tweedie (numbers >= 0, many of "
+            "them zero), quantile or survival. By default, one of the first four is inferred from the target.",
             metavar="TASK",
+            show_default=False,
+        ),
+    ] = None,
+    time_to_event: Annotated[
+        str | None,
+        typer.Option(
+            help="For the task survival, instead of --target: column of times, at which a row had its event or was "
+            "censored.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
+    ] = None,
+    event: Annotated[
+        str | None,
+        typer.Option(
+            help="For the task survival: column that is 1 or true for an event, and 0 or false for a censored row.",
+            metavar="COLUMN",
             show_default=False,
         ),
     ] = None,
@@ -93,6 +111,42 @@ def study(
             help="Column of sample weights. Rows of weight 0 are left out.", metavar="COLUMN", show_default=False
         ),
     ] = None,
+    offset: Annotated[
+        str | None,
+        typer.Option(
+            help="Column to add to the linear predictor, such as the logarithm of an exposure. For the tasks "
+            "regression, counts, gamma and tweedie. Predictions need it too.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
+    ] = None,
+    exposure: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of positive numbers to which the mean is proportional, such as the time at risk. For counts, "
+            "gamma and tweedie. Predictions need it too.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
+    ] = None,
+    class_weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Weight of a class in the loss and the accuracy, such as yes=5; other classes have weight 1. "
+            "Repeatable. Or balanced, for weights that are inversely proportional to the number of training rows of a "
+            "class.",
+            metavar="CLASS=WEIGHT",
+            show_default=False,
+        ),
+    ] = None,
+    tweedie_power: Annotated[
+        float,
+        typer.Option(help="For the task tweedie: power of the variance function, between 1 and 2.", metavar="POWER"),
+    ] = 1.5,
+    quantiles: Annotated[
+        str,
+        typer.Option(help="For the task quantile: the quantiles to predict, ascending.", metavar="NUMBERS"),
+    ] = "0.1,0.5,0.9",
     drop: Annotated[
         list[str] | None, typer.Option(help="Column to leave out. Repeatable.", metavar="COLUMN", show_default=False)
     ] = None,
@@ -227,14 +281,18 @@ def study(
       poise study sales.csv --target revenue --sparse
       poise study sales.csv --target revenue --hidden-layer-sizes 64,32
       poise study visits.parquet --target visits --task counts --groups patient
+      poise study patients.csv --task survival --time-to-event months --event died
+      poise study claims.csv --target claims --task counts --exposure years
       poise study sales.xlsx --sheet 2024 --target revenue --type zip=categorical
       poise study sales.csv --target revenue --tensorboard logs --mlflow
       poise study sales.csv --target revenue --executor ray
       cat sales.csv | poise study - --target revenue --json
     """
     arguments = {
-        "task": task, "penalties": _split_names(penalty), "choose": choose, "model": model, "groups": groups,
-        "time_column": time, "weight": weight, "drop": tuple(drop or ()), "keep": tuple(keep or ()),
+        "task": task, "time_to_event": time_to_event, "event": event,
+        "penalties": _split_names(penalty), "choose": choose, "model": model, "groups": groups,
+        "time_column": time, "weight": weight, "offset": offset, "exposure": exposure, "class_weight": class_weight,
+        "tweedie_power": tweedie_power, "quantiles": quantiles, "drop": tuple(drop or ()), "keep": tuple(keep or ()),
         "types": types, "cv": cv,
         "strengths": strengths,
         "n_init": n_init, "max_iter": max_iter, "learning_rate": learning_rate, "test": test, "seed": seed,
@@ -257,6 +315,8 @@ def study(
         from poise.study.storage import check_folder
 
         arguments["types"] = _split_types(types)
+        arguments["quantiles"] = _split_quantiles(quantiles)
+        arguments["class_weight"] = _split_class_weight(class_weight)
         arguments["hidden_layer_sizes"] = _split_units(hidden_layer_sizes)
         arguments["penalties"] = arguments["penalties"] or DEFAULT_PENALTIES
         check_folder(folder, overwrite=force)
@@ -298,6 +358,30 @@ def _split_types(values: Sequence[str] | None) -> dict[str, str] | None:
     if wrong is not None:
         raise BadInputError(f"--type must be COLUMN=TYPE, such as zip=categorical, got {wrong!r}.")
     return {column: kind for column, _, kind in pairs} or None
+
+
+def _split_class_weight(values: Sequence[str] | None) -> str | dict[str, float] | None:
+    """Return what --class-weight says, if anything; names of classes may hold an equals sign."""
+    if not values:
+        return None
+    if list(values) == ["balanced"]:
+        return "balanced"
+    pairs = [value.rpartition("=") for value in values]
+    try:
+        if not all(label for label, _, _ in pairs):
+            raise ValueError
+        return {label: float(weight) for label, _, weight in pairs}
+    except ValueError:
+        raise BadInputError(
+            f"--class-weight must be balanced, or CLASS=WEIGHT such as yes=5, got {', '.join(values)!r}."
+        ) from None
+
+
+def _split_quantiles(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise BadInputError(f"--quantiles must be numbers such as 0.1,0.5,0.9, got {text!r}.") from None
 
 
 def _split_units(text: str) -> tuple[int, ...]:

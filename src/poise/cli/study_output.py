@@ -14,10 +14,13 @@ from poise.escaping import escape_controls
 from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.report.comparison import list_networks, list_rows, read_estimate, show_counts, show_estimate
 from poise.study.report.numbers import format_number, format_with_error
-from poise.study.scores import score_name
 
 SHORTEST_NAME = 12
 """Characters of a name that stay on one line."""
+
+DECIDES_LOSS = ("target", "task", "digest", "offset", "exposure")
+LOSS_OPTIONS = {"class_weight": None, "tweedie_power": 1.5, "quantiles": [0.1, 0.5, 0.9]}
+"""What decides the loss of a study, in its data, and in its settings with their defaults."""
 
 
 def print_study(description: Mapping, screen: Console) -> None:
@@ -39,12 +42,13 @@ def task_line(description: Mapping) -> str:
     data, rows = description["data"], description["rows"]
     used = _count_used(data)
     aside = len(data["columns"]) - used
-    kind = f"{data['task']} with {len(data['classes'])} classes" if data["task"] == "multiclass" else data["task"]
+    kind = f"{data['task']} with {len(data['classes'])} classes" if len(data["classes"]) > 2 else data["task"]
+    offsets = "".join(f" with {role} {data[role]!r}" for role in ("exposure", "offset") if data.get(role))
     columns = f"{used} column{'s'[: used - 1]}" + (f" ({aside} set aside)" if aside else "")
     counts = f"{rows['training']:,} training rows, {rows['test']:,} test rows"
     reason = data.get("task_reason")
     inferred = f" The task was inferred from the target ({reason}); poise study --task changes it." if reason else ""
-    return f"{data['name']}: {kind} of {data['target']!r} from {columns}; {counts}.{inferred}"
+    return f"{data['name']}: {kind} of {data['target']!r}{offsets} from {columns}; {counts}.{inferred}"
 
 
 def candidates_table(description: Mapping, screen: Console) -> Table:
@@ -69,14 +73,23 @@ def find_differences(names: Sequence[str], studies: Sequence[Mapping]) -> list[s
     sentences = []
     pairs = combinations(zip(names, studies, strict=True), 2)
     for (first_name, first), (second_name, second) in pairs:
-        if any(first["data"][key] != second["data"][key] for key in ("target", "task", "digest")):
+        if any(first["data"].get(key) != second["data"].get(key) for key in DECIDES_LOSS):
             sentences.append(f"{first_name} and {second_name} use different data; their losses are not comparable.")
+        elif _loss_options(first) != _loss_options(second):
+            sentences.append(
+                f"{first_name} and {second_name} have different losses, which are not comparable. Run both studies "
+                "with the same --class-weight, --tweedie-power and --quantiles."
+            )
         elif first["rows"]["digest"] != second["rows"]["digest"]:
             sentences.append(
                 f"{first_name} and {second_name} have different test rows, so a difference between their test losses "
                 "may come from the rows. Run both studies with the same --test, --seed, --groups and --time."
             )
     return sentences
+
+
+def _loss_options(study: Mapping) -> list:
+    return [study["settings"].get(name, default) for name, default in LOSS_OPTIONS.items()]
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ class _Column:
 def _tables_by_detail(description: Mapping) -> Iterator[Table]:
     """Yield tables from the most detailed to the narrowest one."""
     columns, titles = _columns(description), _titles(description)
-    score = score_name(description["data"]["task"])
+    score = description["candidates"][0]["score_name"]
     yield _table(titles, [(column.heading, column.cells) for column in columns])
     detailed = ({score, "gain"}, {"gain"}, set())
     least = ("test loss", "zeros", "strength", "columns", "held-out loss")
@@ -144,7 +157,7 @@ def _columns(description: Mapping) -> list[_Column]:
             [format_number(_number(candidate["val_loss"])) for candidate in candidates],
         ),
         estimates("test loss", "test_loss"),
-        estimates(score_name(description["data"]["task"]), "score"),
+        estimates(description["candidates"][0]["score_name"], "score"),
         estimates("gain", "gain"),
         column("columns", columns),
         column(

@@ -8,7 +8,7 @@ import numpy as np
 
 from poise.optimizer.lookup import find_penalized_optimizer
 from poise.path.data.folds import check_int
-from poise.path.models import compiled_update
+from poise.path.models import compiled_update, is_whole_batch
 from poise.path.settling import default_steps
 from poise.path.training import Training
 from poise.penalties.base import LARGEST, Schedule
@@ -98,9 +98,23 @@ def complete_training(
         training: how lanes are trained; None for the defaults.
         rows: number of rows in memory; None for a stream.
         adaptive: number of adaptive stages. Default: 0.
+
+    Raises:
+        ValueError: If the loss compares the rows of a batch, and the training has smaller batches.
     """
+    is_whole = is_whole_batch(model)
+    if is_whole and rows is None:
+        raise ValueError(
+            "The loss of the model compares all rows with each other, which a stream of batches does not allow. Pass "
+            "x and y as arrays."
+        )
     if training is None:
-        training = Training.full_batch() if adaptive and rows is not None else Training()
+        training = Training.full_batch() if is_whole or (adaptive and rows is not None) else Training()
+    if is_whole and training.epochs and training.batch_size is not None:
+        raise ValueError(
+            f"The loss of the model compares all rows with each other, and training has batch_size="
+            f"{training.batch_size}. Pass poise.Training(batch_size=None) or poise.Training.full_batch()."
+        )
     if training.update is None:
         training = replace(training, update=compiled_update(model))
     has_zeros = training.update != "coupled" and not all(rule.penalty.smooth for rule in rules)

@@ -50,6 +50,7 @@ class ChunkLimits:
         memory: bytes that a chunk may take.
         parallel_chunks: least number of chunks.
         is_stream: whether the rows are a stream, where all lanes see the same batches.
+        is_whole_batch: whether every batch has all training rows.
         measure: returns the fastest of several widths for a replica; the result is cached under a name.
     """
 
@@ -59,6 +60,7 @@ class ChunkLimits:
     memory: float
     parallel_chunks: int
     is_stream: bool
+    is_whole_batch: bool
     measure: Callable[[str, Replica, list[int]], int]
 
 
@@ -80,7 +82,7 @@ def plan_chunks(
     families: dict[tuple, list[int]] = {}
     for number, replica in enumerate(replicas):
         comes_last = training.early_stopping and not len(replica.held)
-        sizes = (training.batch_size, settling_batch_size(len(replica.train)))
+        sizes = (training.batch_size, settling_batch_size(len(replica.train), limits.is_whole_batch))
         steps = () if limits.is_stream else tuple(steps_of(replica, size) for size in sizes)
         families.setdefault((comes_last, *steps), []).append(number)
     chunks = []
@@ -102,7 +104,7 @@ def part_width(replica: Replica, strengths: int, training: Training, limits: Chu
         training: how the lanes are trained.
         limits: what the size of a chunk depends on.
     """
-    all_at_once = settling_batch_size(len(replica.train))
+    all_at_once = settling_batch_size(len(replica.train), limits.is_whole_batch)
     uses_all_rows = training.settle or training.batch_size is None
     rows = all_at_once if uses_all_rows else min(training.batch_size or 0, all_at_once)
     fitting = min(max(CACHED // max(rows * limits.outputs, 1), 1), _fitting_lanes(limits))

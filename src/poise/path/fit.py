@@ -16,6 +16,8 @@ from poise.path.progress import show_progress
 from poise.path.result import RegularizationPath
 from poise.path.solve import solve_path
 from poise.path.training import Replica, Training
+from poise.survival.loss import CoxPartialLikelihood
+from poise.survival.targets import check_folds, stratification_target
 
 
 def fit_path(
@@ -54,8 +56,8 @@ def fit_path(
             range of the grid. While the lowest validation loss is at the smallest strength, the grid is extended
             downward by a factor of 10, at most twice. The values are strengths of the first rule; the strengths of the
             other rules are scaled in proportion. Default: 100.
-        cv: Cross-validation: an int (stratified if y holds classes), a scikit-learn splitter, or a list of pairs
-            (train, held) of positions or masks of rows. Default: 5.
+        cv: Cross-validation: an int (stratified if y holds classes, or by events with `poise.CoxPartialLikelihood`), a
+            scikit-learn splitter, or a list of pairs (train, held) of positions or masks of rows. Default: 5.
         validation_data: (x, y) or (x, y, sample_weight) to validate on instead of cross-validation; `cv` is then not
             used. Default: None.
         n_init: Number of random initializations to train from. The first one uses the current weights of the model.
@@ -67,7 +69,10 @@ def fit_path(
         relax: Whether to train once more without the penalty on the weights that are not zero (`path.relaxed`).
             Default: False.
         training: How every lane is trained. Default: None, which is `poise.Training()`, or, with adaptive stages and
-            rows in memory, `poise.Training.full_batch()`, as in a study.
+            rows in memory, `poise.Training.full_batch()`, as in a study. If the loss compares the rows of a batch
+            (`loss.whole_batch` is True), as `poise.CoxPartialLikelihood` does, every batch must have all rows: the
+            default is then `poise.Training.full_batch()`, and each step uses all rows, however many there are. The
+            held-out loss is the loss of all rows minus that of the training rows.
         sample_weight: (rows,) as for `model.fit`. Default: None.
         groups: (rows,) for the folds: rows of one group stay together. Default: None.
         executor: Where to train: `"in_process"` (this process, which must run on JAX), `"subprocess"` (a new process on
@@ -86,7 +91,8 @@ def fit_path(
 
     References:
         Friedman, Hastie and Tibshirani 2010, "Regularization paths for generalized linear models via coordinate
-        descent" (the path); Zou 2006, "The adaptive lasso" (the stages).
+        descent" (the path); Zou 2006, "The adaptive lasso" (the stages); Verweij and van Houwelingen 1993,
+        "Cross-validation in survival analysis" (the held-out loss of a Cox model).
 
     Examples:
         >>> import poise, keras, numpy as np
@@ -122,10 +128,15 @@ def _prepare_arrays(
     model: Any, x: Any, y: Any, sample_weight: Any, groups: Any, cv: Any, validation_data: Any, n_init: int
 ) -> tuple[Data, list[Replica]]:
     data = prepare_data(model, x, y, sample_weight, groups, validation_data)
+    target = data.y
+    if isinstance(model.loss, CoxPartialLikelihood):
+        target = stratification_target(data.y, data.sample_weight, cv)
     replicas = split_rows(
-        data.rows, data.y, cv, n_init, groups,
+        data.rows, target, cv, n_init, groups,
         validation_rows=data.validation_rows, sample_weight=data.sample_weight, are_classes=has_class_targets(model),
     )  # fmt: skip
+    if isinstance(model.loss, CoxPartialLikelihood):
+        check_folds(data.y, data.sample_weight, [(replica.fold, replica.train) for replica in replicas])
     return data, replicas
 
 

@@ -48,6 +48,12 @@ def check_model(model: Any) -> None:
         )
 
 
+def is_whole_batch(model: Any) -> bool:
+    """Return whether a loss of the model compares the rows of a batch, and says so: `loss.whole_batch` is True."""
+    losses = keras.tree.flatten(model.loss)
+    return any(getattr(keras.losses.get(loss), "whole_batch", False) for loss in losses if loss is not None)
+
+
 def resolve_rules(model: Any, rules: Sequence[Rule]) -> dict:
     """Return what rules resolve to on the model (`Plan.config`); its optimizer's rules stay as that one resolved them.
 

@@ -11,7 +11,7 @@ from poise.path.data.folds import full_replicas
 from poise.path.executors.base import Arrays, Executor, Problem, Report
 from poise.path.executors.checkpoints import Checkpoint
 from poise.path.lanes.problem import Task
-from poise.path.models import build_optimizer, count_outputs, draw_variables
+from poise.path.models import build_optimizer, count_outputs, draw_variables, is_whole_batch
 from poise.path.reduction import InputReduction
 from poise.path.settling import count_numbers, takes_quasi_newton_steps
 from poise.path.stages import target_names
@@ -184,7 +184,7 @@ class LaneRunner:
         values = self._values if inputs is None else self._reduction.count_values(self._values, inputs)
         return ChunkLimits(
             values, settling, count_outputs(model), executor.memory,
-            parallel_chunks, self.problem.is_stream, measure,
+            parallel_chunks, self.problem.is_stream, is_whole_batch(model), measure,
         )  # fmt: skip
 
     def _remember(self, name: str, compute: Any) -> int:

@@ -9,6 +9,7 @@ from poise.study.columns.encoding import Encoder
 from poise.study.columns.kinds import kind_named
 from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.errors import first_line
+from poise.study.tasks.table import make_task
 
 Shape = tuple[int | None, ...]
 
@@ -16,10 +17,9 @@ Shape = tuple[int | None, ...]
 def find_inconsistency(description: Mapping, model: keras.Model, encoder: Encoder) -> str:
     """Return what does not fit, or `""`."""
     data, inputs = description["data"], description["inputs"]
-    classes, task = data["classes"], data["task"]
-    allowed = {"binary": [2], "multiclass": range(2, len(classes) + 1)}.get(task, [0])
-    if len(classes) not in allowed or len(set(classes)) < len(classes):
-        return f"{len(classes)} classes do not fit the task {task}"
+    classes, task = data["classes"], make_task(data["task"], description["settings"])
+    if not task.allows_classes(len(classes)) or len(set(classes)) < len(classes):
+        return f"{len(classes)} classes do not fit the task {task.name}"
     try:
         columns = [(column.name, column.kind) for column in encoder.columns]
         names = list(encoder.inputs)
@@ -34,7 +34,7 @@ def find_inconsistency(description: Mapping, model: keras.Model, encoder: Encode
     if [name for name in names if name in set(inputs)] != inputs or encoded.shape != (1, len(names)):
         return "study.json and preprocessing.skops name different inputs"
     expected_in: list[Shape] = [(None, len(inputs))]
-    expected_out: list[Shape] = [(None, len(classes) if task == "multiclass" else 1)]
+    expected_out: list[Shape] = [(None, task.count_outputs(len(classes)))]
     shapes_in, shapes_out = _shapes(model, len(inputs))
     if shapes_in != expected_in or shapes_out != expected_out:
         return (

@@ -8,7 +8,7 @@ import pandas as pd
 
 from poise.study.columns.folds import Folds
 from poise.study.predictions import predict_outputs
-from poise.study.scores import RowScores, Scorer, score_rows
+from poise.study.scores import RowScores, Scorer
 from poise.study.tables import Table
 from poise.study.weights import relative_weights
 
@@ -29,7 +29,7 @@ class EncodedRows:
 
     def score(self, model: keras.Model) -> RowScores:
         """Return the losses of a network that takes encoded rows."""
-        return score_rows(self.scorer.task, self.scorer.y, predict_outputs(model, self.x))
+        return self.scorer.task.score_rows(self.scorer.y, predict_outputs(model, self.x))
 
     def take(self, positions: np.ndarray) -> "EncodedRows":
         """Return some of the rows."""
@@ -49,12 +49,10 @@ def encode_test_rows(table: Table, testing: np.ndarray, folds: Folds, seed: int)
         folds: The training rows, encoded.
         seed: The seed of the bootstrap.
     """
-    target, features = table.target.iloc[testing], table.features.iloc[testing]
-    if table.classes:
-        y = target.map({label: number for number, label in enumerate(table.classes)}).to_numpy("int32")
-        y = y[:, None].astype("float32") if table.task == "binary" else y
-    else:
-        y = ((target.to_numpy("float64") - folds.center) / folds.scale).astype("float32")[:, None]
+    features = table.features.iloc[testing]
+    values = table.class_numbers[testing] if table.classes else table.network_target.to_numpy("float64")[testing]
+    if table.task.standardizes:
+        values = (values - folds.center) / folds.scale
     units = None if table.units is None else table.units[testing]
-    scorer = Scorer(table.task, y, relative_weights(table.weight, testing), units, seed)
+    scorer = Scorer(table.task, table.task.encode(values), relative_weights(table.loss_weight, testing), units, seed)
     return EncodedRows(features, folds.encoder.transform(features), scorer)

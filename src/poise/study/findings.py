@@ -6,6 +6,7 @@ Reports and the saved folder are made from it.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from poise.study.columns.encoding import Encoder
 from poise.study.held_out import HeldOutLosses
 from poise.study.importance import PartialDependence
 from poise.study.predicted_rows import PredictedRows
-from poise.study.scores import Estimate, RowScores, score_name
+from poise.study.scores import Estimate, RowScores
 from poise.study.settings import FULL_TRAINING, NO_PENALTY, Settings
 from poise.study.stability_selection import StabilitySelection
 from poise.study.tables import Table
@@ -133,13 +134,14 @@ class Findings:
             `poise.study.importance`).
         effects: For each column that is measured the partial dependence of the same network.
         predicted: The test rows with the predictions of the same network.
-        center: What was subtracted from the target; 0 except in regression.
-        scale: What it was divided by; 1 except in regression.
+        center: What was subtracted from the target; 0 if the task does not standardize.
+        scale: What it was divided by; 1 if the task does not standardize.
         rows: The numbers of `"training"` and `"test"` rows.
         watched: The training of the chosen candidate and of the baseline, by name.
         references: The reference models.
         verdict: The comparison of the choice with the baseline and the reference models.
-        metrics: Further scores of the saved network on the test rows, by name (see `poise.study.metrics`).
+        metrics: Further scores of the saved network on the test rows, by name (see `Task.measure`).
+        estimates: What predictions need besides the network (see `Task.estimate`).
         stability_selection: The columns that most halves of the training rows select; `None` if not requested.
         seconds: How long the study took.
     """
@@ -159,6 +161,7 @@ class Findings:
     references: tuple[Reference, ...]
     verdict: Verdict
     metrics: Mapping[str, float]
+    estimates: Mapping[str, Any]
     stability_selection: StabilitySelection | None
     seconds: float
 
@@ -240,7 +243,7 @@ class Findings:
     @cached_property
     def results(self) -> pd.DataFrame:
         """One row per network: strength, losses, score and gain with their intervals, and the columns that it reads."""
-        score = score_name(self.table.task)
+        score = self.table.task.score_name
         rows = {}
         for candidate in self.networks:
             at_strength = candidate.row

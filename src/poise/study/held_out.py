@@ -8,8 +8,9 @@ import numpy as np
 from poise.path.result import RegularizationPath
 from poise.path.tables import replica_table
 from poise.study.columns.folds import Folds
-from poise.study.scores import MOST_UNITS, merge_units, score_rows
+from poise.study.scores import MOST_UNITS, merge_units
 from poise.study.tables import Table
+from poise.study.tasks.base import Task
 
 MOST_NUMBERS = 50_000
 """Approximate number of predictions kept per configuration. Larger tables use a random sample of the rows."""
@@ -43,7 +44,7 @@ class HeldOutRows:
         most_rows: The number of held-out rows of a fold that are predicted, at most.
     """
 
-    task: str
+    task: Task
     folds: Folds
     rows: list[np.ndarray]
     units: np.ndarray
@@ -63,7 +64,7 @@ class HeldOutRows:
         """Return the losses of predictions, for each fold (..., rows, outputs), the leading axes flattened."""
         losses, terms = [], []
         for positions, outputs in zip(self.rows, predictions, strict=True):
-            scores = score_rows(self.task, self.folds.y[positions], outputs)
+            scores = self.task.score_rows(self.folds.y[positions], outputs)
             weight = self.folds.weight_of(positions)
             losses.append(np.reshape(scores.losses * weight, (-1, len(positions))))
             terms.append(np.reshape(scores.score_terms * weight, (-1, len(positions))))

@@ -20,8 +20,8 @@ from poise.study.columns.base import text_of
 from poise.study.columns.encoding import Encoder
 from poise.study.columns.kinds import kind_named
 from poise.study.encoded_rows import EncodedRows
-from poise.study.predictions import BATCH_SIZE, predict_outputs, predict_probabilities
-from poise.study.scores import row_losses
+from poise.study.predictions import BATCH_SIZE, predict_outputs
+from poise.study.tasks.base import Task
 
 PERMUTATIONS = 10
 MOST_COLUMNS = 100
@@ -72,7 +72,7 @@ def measure_importance(
         model: The network; it takes encoded rows.
         rows: The test rows.
         encoder: The encoder.
-        classes: The classes; empty in regression and counts.
+        classes: The classes; empty if the target has numbers.
         read: The columns that the network reads; `None` if they are unknown. The others have importance 0.
         selected: Columns that are measured in any case.
         seed: The seed of the permutations.
@@ -87,6 +87,7 @@ def measure_importance(
     """
     kinds = {column.name: kind_named(column.kind) for column in encoder.columns}
     table = pd.DataFrame({"importance": np.nan, "error": np.nan, "direction": ""}, index=pd.Index(kinds, name="column"))
+    task = rows.scorer.task
     used = [name for name in kinds if read is None or name in read]
     table.loc[~table.index.isin(used)] = [0.0, 0.0, "flat"]
     random = np.random.default_rng(seed)
@@ -101,12 +102,12 @@ def measure_importance(
     for name in measured:
         places = np.flatnonzero(np.asarray(encoder.owners) == name)
         permuted = _predict_with(model, rows.x, places, rows.x[:, places][orders])
-        increase = (row_losses(rows.scorer.task, rows.scorer.y, permuted) - losses).mean(axis=0)
+        increase = (task.row_losses(rows.scorer.y, permuted) - losses).mean(axis=0)
         table.loc[name, ["importance", "error"]] = _mean_and_error(increase, rows)
         outputs = _predict_with(model, curve_rows.x, places, encoded[: len(grids[name]), None, places])
         table.loc[name, "direction"] = "flat"
         if len(grids[name]):
-            label, predictions = _take_output(_to_predictions(outputs, classes), classes)
+            label, predictions = _take_prediction(outputs, task, classes)
             curve = PartialDependence(grids[name], predictions.mean(axis=1), label, kinds[name].is_ordered)
             curves[name] = curve
             table.loc[name, "direction"] = _describe_curve(curve, float(predictions.std()), len(classes) > 2)
@@ -192,18 +193,11 @@ def _encode_grids(grids: dict[str, pd.Series], encoder: Encoder) -> np.ndarray:
     return encoder.transform(pd.DataFrame(frame))
 
 
-def _to_predictions(outputs: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Return (values, rows, outputs) numbers, mean counts or probabilities; of two classes only the second."""
-    if not classes:
-        return outputs
-    probabilities = predict_probabilities(outputs.reshape(-1, outputs.shape[-1])).reshape(*outputs.shape[:2], -1)
-    return probabilities[..., 1:] if len(classes) == 2 else probabilities
-
-
-def _take_output(predictions: np.ndarray, classes: Sequence[str]) -> tuple[str, np.ndarray]:
-    """Return the class and the (values, rows) predictions of the output whose mean changes most."""
-    output = int(np.ptp(predictions.mean(axis=1), axis=0).argmax())
-    return ([""] if not classes else classes[1:] if len(classes) == 2 else classes)[output], predictions[..., output]
+def _take_prediction(outputs: np.ndarray, task: Task, classes: Sequence[str]) -> tuple[str, np.ndarray]:
+    """Return the name and the (values, rows) predictions of the one whose mean changes most."""
+    labels, predictions = task.explain(outputs, classes)
+    number = int(np.ptp(predictions.mean(axis=1), axis=0).argmax())
+    return labels[number], predictions[..., number]
 
 
 def _describe_curve(curve: PartialDependence, spread: float, names_class: bool) -> str:

@@ -5,18 +5,20 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from poise.study.tasks.base import Task
+
 CORRELATION = 0.9999
 FEWEST_ROWS = 10
 
 
 def find_leaks(
-    features: Mapping[str, pd.Series], target: np.ndarray, task: str, classes: tuple[str, ...]
+    features: Mapping[str, pd.Series], target: np.ndarray, task: Task, classes: tuple[str, ...]
 ) -> list[str]:  # fmt: skip
     """Return the features that are a linear function of the target, or another name for each of its values."""
     codes, distinct = pd.factorize(target)
     repeats = bool(classes) or len(distinct) <= len(target) / 2
     numbers = pd.Series(target).map({label: code for code, label in enumerate(classes)}) if classes else target
-    line = None if task == "multiclass" else np.asarray(numbers, dtype="float64")
+    line = None if classes and task.count_outputs(len(classes)) > 1 else np.asarray(numbers, dtype="float64")
     return [
         name
         for name, feature in features.items()

@@ -31,6 +31,7 @@ from poise.study.columns.encoding import AUTO, PIECEWISE, STANDARD, check_encodi
 from poise.study.columns.folds import standardize
 from poise.study.predictions import predict_outputs
 from poise.study.settings import Settings
+from poise.study.tasks.base import Task
 from poise.study.weights import scale_to_mean_one
 
 Penalties = str | Penalty | Rule | Sequence[Penalty | Rule]
@@ -73,23 +74,20 @@ class PathEstimator(BaseEstimator):
         self.encoding = encoding
         self.random_state = random_state
 
-    def _fit(
-        self, X: np.ndarray, y: np.ndarray, task: str, classes: int, weight: np.ndarray | None, groups: Any
-    ) -> Self:
+    def _fit(self, rows: "Rows", groups: Any) -> Self:
         """Train the path, choose the strength, and set the fitted attributes.
 
         Args:
-            X: (rows, features), checked.
-            y: (rows,) numbers, or class numbers.
-            task, classes: See `build_start`.
-            weight: (rows,) checked sample weights, or `None`.
+            rows: The training rows.
             groups: (rows,) or `None`.
         """
-        settings = self._settings()
-        replicas = split_rows(len(X), y, self.cv, self.n_init, groups, sample_weight=weight, are_classes=classes > 0)
+        settings, X = self._settings(), rows.X
+        replicas = split_rows(
+            len(X), rows.y, self.cv, self.n_init, groups, sample_weight=rows.weight, are_classes=rows.classes > 0
+        )
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         fits = [
-            self._fit_encoding(encoding, X, y, task, classes, weight, replicas, settings, seed)
+            self._fit_encoding(encoding, rows, replicas, settings, seed)
             for encoding in ((STANDARD, PIECEWISE) if self.encoding == AUTO else (self.encoding,))
         ]
         losses = [row_at(fit.path, fit.path.best_strength)["val_loss"] for fit in fits]
@@ -117,17 +115,13 @@ class PathEstimator(BaseEstimator):
     def _fit_encoding(
         self,
         encoding: str,
-        X: np.ndarray,
-        y: np.ndarray,
-        task: str,
-        classes: int,
-        weight: np.ndarray | None,
+        rows: "Rows",
         replicas: list[Replica],
         settings: Settings,
         seed: int,
     ) -> "_Fit":
         """Train the path with an encoding of the features, and return its stage that is used."""
-        data, replicas, fitted = self._stack(X, y, task, weight, replicas, encoding)
+        data, replicas, fitted = self._stack(rows, replicas, encoding)
         encoder, every = fitted.encoder, replicas[-1].train
         owners = [*map(str, encoder.owners)]
         hidden = None
@@ -135,11 +129,12 @@ class PathEstimator(BaseEstimator):
             is_screened = isinstance(self.penalty, str) and get_penalty(self.penalty).drops_columns
             blocks = replicas[: len(replicas) // self.n_init]
             hidden = choose_hidden_columns(
-                data.x, data.y, data.sample_weight, blocks, owners, encoder.is_piece, classes, is_screened
+                data.x, data.y, data.sample_weight, blocks, owners, encoder.is_piece, rows.classes, is_screened
             )
         with seed_initial_weights(seed):
             start = build_start(
-                task, data.x.shape[1], classes, data.y[every], None if weight is None else data.sample_weight[every],
+                rows.task, data.x.shape[1], rows.classes, data.y[every],
+                None if rows.loss_weight is None else data.sample_weight[every],
                 settings.hidden_layer_sizes, settings.learning_rate, self.model,
                 None if hidden is None else hidden.inputs,
             )  # fmt: skip
@@ -190,21 +185,17 @@ class PathEstimator(BaseEstimator):
         return rules, adaptive
 
     def _stack(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        task: str,
-        weight: np.ndarray | None,
-        replicas: list[Replica],
-        encoding: str,
-    ) -> tuple[Data, list[Replica], "_Fit"]:
+        self, rows: "Rows", replicas: list[Replica], encoding: str
+    ) -> tuple[Data, list[Replica], "_Fit"]:  # fmt: skip
         """Return the rows as each fold sees them, block by block, the replicas, and what was fitted to all rows.
 
         The last block has all rows.
         """
+        X, y, weight = rows.X, rows.y, rows.weight
         blocks = len(replicas) // self.n_init
         xs, ys, weights = [], [], []
-        center, scale = 0.0, 1.0
+        center: float | np.ndarray = 0.0
+        scale: float | np.ndarray = 1.0
         encoder = ArrayEncoder(encoding, self.standardize).fit(X, weight)
         for replica in replicas[:blocks]:
             fold_weight = None if weight is None else weight[replica.train]
@@ -212,14 +203,13 @@ class PathEstimator(BaseEstimator):
             if len(replica.held):
                 of_fold = ArrayEncoder(encoding, self.standardize).fit(X[replica.train], fold_weight)
             values = y
-            if task == "regression":
-                values, center, scale = standardize(y, replica.train, fold_weight)
+            if rows.task.standardizes:
+                values, center, scale = _standardize_targets(y, replica.train, fold_weight)
             xs.append(of_fold.transform(X, encoder))
             ys.append(values)
-            if weight is not None:
-                weights.append(scale_to_mean_one(weight, replica))
-        targets = np.concatenate(ys)
-        targets = targets.astype("int32") if task == "multiclass" else targets.astype("float32")[:, None]
+            if rows.loss_weight is not None:
+                weights.append(scale_to_mean_one(rows.loss_weight, replica))
+        targets = rows.task.encode(np.concatenate(ys))
         names = getattr(self, "feature_names_in_", None)
         starts = [len(X) * (number % blocks) for number in range(len(replicas))]
         moved = [
@@ -243,21 +233,59 @@ class PathEstimator(BaseEstimator):
 
 
 @dataclass(frozen=True, eq=False)
+class Rows:
+    """Training rows, checked.
+
+    Args:
+        X: (rows, features).
+        y: (rows,) or (rows, outputs) numbers without their offset, or (rows,) class numbers.
+        task: The task.
+        classes: The number of classes; 0 if there are none.
+        weight: (rows,) sample weights, or `None`.
+        factor: (rows,) by which the weight in the loss is larger, for classes and offsets; or `None`.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    task: Task
+    classes: int
+    weight: np.ndarray | None
+    factor: np.ndarray | None = None
+
+    @property
+    def loss_weight(self) -> np.ndarray | None:
+        """(rows,) the weights of the loss, or `None`."""
+        if self.weight is None or self.factor is None:
+            return self.factor if self.weight is None else self.weight
+        return self.weight * self.factor
+
+
+@dataclass(frozen=True, eq=False)
 class _Fit:
     """What was fitted to all rows with one encoding.
 
     Args:
         encoder: The encoder of the features.
-        center, scale: What standardizes the target; 0 and 1 except in regression.
+        center, scale: What standardizes the target; 0 and 1 if the task does not standardize.
         last: The path of the last adaptive stage. Default: `None`, before it is trained.
         path: The stage that is used. Default: `None`, before it is trained.
     """
 
     encoder: ArrayEncoder
-    center: float
-    scale: float
+    center: float | np.ndarray
+    scale: float | np.ndarray
     last: Any = None
     path: Any = None
+
+
+def _standardize_targets(
+    y: np.ndarray, train: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, float | np.ndarray, float | np.ndarray]:
+    """Standardize (rows,) targets, or each column of (rows, outputs) targets, as `standardize` does."""
+    if y.ndim == 1:
+        return standardize(y, train, weight)
+    values, centers, scales = zip(*(standardize(column, train, weight) for column in y.T), strict=True)
+    return np.column_stack(values), np.array(centers), np.array(scales)
 
 
 def check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:

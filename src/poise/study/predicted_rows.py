@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poise.study.predictions import predict_probabilities
 from poise.study.scores import Scorer
 
 
@@ -13,8 +12,8 @@ class PredictedRows:
     """The targets of the test rows, and the predictions of the saved network.
 
     Args:
-        actual: (rows,) the target in its own units, or class numbers.
-        predictions: (rows,) the predictions in the same units, or (rows, classes) probabilities.
+        actual: (rows,) the target in its own units, or class numbers; for survival (rows, 2) time and event.
+        predictions: (rows,) the predictions in the same units, or (rows, quantiles), or (rows, classes) probabilities.
         weight: (rows,) sample weights, or `None`.
     """
 
@@ -31,17 +30,27 @@ class PredictedRows:
 
 
 def make_predicted_rows(
-    scorer: Scorer, outputs: np.ndarray, has_classes: bool, center: float, scale: float
-) -> PredictedRows:  # fmt: skip
+    scorer: Scorer,
+    outputs: np.ndarray,
+    center: float,
+    scale: float,
+    weight: np.ndarray | None,
+    offset: np.ndarray | None = None,
+) -> PredictedRows:
     """Return the test rows with predictions of them.
 
     Args:
         scorer: The test rows.
         outputs: (rows, outputs) of the network.
-        has_classes: Whether the target has classes.
         center, scale: A prediction in units of the target is output · scale + center.
+        weight: (rows,) sample weights, or `None`. Those of the scorer also weigh classes and exposures.
+        offset: (rows,) what is added to the linear predictor. Default: `None`.
     """
-    actual = np.asarray(scorer.y).reshape(-1)
-    if has_classes:
-        return PredictedRows(actual.astype(int), predict_probabilities(outputs), scorer.weight)
-    return PredictedRows(actual.astype("float64") * scale + center, outputs[:, 0] * scale + center, scorer.weight)
+    if scorer.task.has_classes:
+        actual = np.asarray(scorer.y).reshape(-1).astype(int)
+        return PredictedRows(actual, scorer.task.predict(outputs), weight)
+    outputs = outputs[:, 0] if outputs.shape[1] == 1 else outputs
+    actual, predictions = (values * scale + center for values in (scorer.task.actual_values(scorer.y), outputs))
+    if offset is not None:
+        actual, predictions = (scorer.task.add_offset(values, offset) for values in (actual, predictions))
+    return PredictedRows(actual, predictions, weight)

@@ -10,6 +10,8 @@ from poise.study.columns.encoding import Encoder
 from poise.study.columns.kinds import kind_named
 from poise.study.columns.reading import convert_rows
 from poise.study.errors import DataError, first_line
+from poise.study.offsets import read_new_offsets
+from poise.study.tasks.table import make_task
 
 BATCH_SIZE = 1024
 """Rows that are predicted at once; the last batch is padded, so that no prediction depends on the other rows."""
@@ -27,8 +29,8 @@ def predict_rows(
     """Predict the target of new rows.
 
     Args:
-        description: The content of study.json; its `data`, `settings`, `inputs`, `needed_columns`, `center` and `scale`
-            are used.
+        description: The content of study.json; its `data`, `settings`, `inputs`, `needed_columns`, `center`, `scale`
+            and `estimates` are used.
         model: The network; it takes the `inputs` of encoded rows.
         encoder: The encoder.
         frame: The rows, with the needed columns in any order; others are ignored.
@@ -36,31 +38,23 @@ def predict_rows(
         decimal: The decimal mark of numbers in text. Default: `None`, that of the study or else of the rows.
 
     Returns:
-        One row per row of `frame`, with its index: the target in its own units, or the mean count, or the class and the
-        probability of each class.
+        One row per row of `frame`, with its index, and the columns of `Task.tabulate`.
 
     Raises:
         DataError: If a column is missing or holds values of another kind, or the network fails.
     """
     data = description["data"]
-    outputs = np.zeros((0, len(data["classes"]) if data["task"] == "multiclass" else 1))
+    task = make_task(data["task"], description["settings"])
+    outputs = np.zeros((0, task.count_outputs(len(data["classes"]))))
     if len(frame):
         outputs = _predict_outputs(model, _encode_inputs(description, encoder, frame, name, decimal))
-    if not data["classes"]:
-        values = outputs[:, 0] * description["scale"] + description["center"]
-        return pd.DataFrame({data["target"]: values}, index=frame.index)
-    probabilities = predict_probabilities(outputs)
-    classes = np.asarray(data["classes"], object)
-    columns = {data["target"]: classes[probabilities.argmax(axis=1)]}
-    columns |= {f"probability of {label}": probabilities[:, number] for number, label in enumerate(classes)}
+    task = task.with_estimates(description.get("estimates", {}))
+    missing = description["settings"]["missing"]
+    offset = read_new_offsets(data, frame, name, task, decimal, missing) if len(frame) else None
+    columns = task.tabulate(outputs, data["target"], data["classes"], description["center"], description["scale"])
+    if offset is not None:
+        columns = {column: task.add_offset(values, offset) for column, values in columns.items()}
     return pd.DataFrame(columns, index=frame.index)
-
-
-def predict_probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Return (rows, classes) probabilities of logits: a single one of the second class, or one per class."""
-    logits = np.hstack([np.zeros_like(outputs), outputs]) if outputs.shape[1] == 1 else outputs
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return odds / odds.sum(axis=1, keepdims=True)
 
 
 def predict_outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:

@@ -155,8 +155,10 @@ class Study:
     def metrics(self) -> dict[str, float]:
         """Further scores of the saved network on the test rows, by name.
 
-        Regression: `RMSE` and `MAE`, in units of the target. Counts: `RMSE`, `MAE` and `deviance`. Classes: `majority
-        rate` (the share of the most frequent class), `log loss` and `AUC` (NaN if a class has no test rows).
+        Regression: `RMSE` and `MAE`, in units of the target. Counts, gamma and tweedie: also `deviance`. Quantiles:
+        `pinball loss`, and coverages, such as `10% quantile coverage`, the share of rows at or below a quantile.
+        Classes: `majority rate` (the share of the most frequent class), `log loss` and `AUC` (NaN if a class has no
+        test rows).
         """
         return {name: float("nan") if value is None else value for name, value in self.description["metrics"].items()}
 
@@ -232,8 +234,8 @@ class Study:
             comment: Character that starts a comment in a CSV file. Default: `None`, as in the study.
 
         Returns:
-            One row per row of `data`: the target in its own units, or the mean count, or the class and the probability
-            of each class.
+            One row per row of `data`: the target in its own units; or its mean, times the exposure if the study has
+            one (counts, gamma and tweedie); or one column per quantile; or the class and the probability of each class.
 
         Raises:
             DataError: If a column is missing, or holds values of another kind than in the study.

@@ -27,6 +27,7 @@ from poise.study.candidates.network import ModelFunction
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, get_penalty
 from poise.study.candidates.scoring import choose_encoding, make_candidate, make_selection, score_references
 from poise.study.candidates.training import HALVES_COST, WITHOUT_PENALTY, PathTrainer, Progress
+from poise.study.class_weights import ClassWeight, apply_class_weight, as_class_weight
 from poise.study.columns.encoding import AUTO, STANDARD
 from poise.study.columns.text_rules import check_missing
 from poise.study.errors import DataError
@@ -34,7 +35,6 @@ from poise.study.findings import Candidate, Findings, Reference, choose_saved, c
 from poise.study.headers import as_name, as_names, as_types
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, release_predictions
 from poise.study.importance import measure_importance
-from poise.study.metrics import measure_predictions
 from poise.study.predicted_rows import make_predicted_rows
 from poise.study.predictions import predict_outputs
 from poise.study.report.description import describe
@@ -44,8 +44,11 @@ from poise.study.sources import Source
 from poise.study.splits import note_split, split_folds, split_test_rows
 from poise.study.stability_selection import divide_rows, select_on_halves
 from poise.study.tables import read
+from poise.study.targets import choose_target
+from poise.study.tasks.quantiles import QUANTILES
 from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training
+from poise.study.weights import relative_weights
 
 
 def run_study(
@@ -53,6 +56,8 @@ def run_study(
     target: str | int | None = None,
     *,
     task: str | None = None,
+    time_to_event: str | int | None = None,
+    event: str | int | None = None,
     penalties: Sequence[str] = DEFAULT_PENALTIES,
     choose: str | None = None,
     hidden_layer_sizes: Sequence[int] = (64,),
@@ -62,6 +67,11 @@ def run_study(
     groups: str | int | None = None,
     time_column: str | int | None = None,
     weight: str | int | None = None,
+    offset: str | int | None = None,
+    exposure: str | int | None = None,
+    class_weight: ClassWeight = None,
+    tweedie_power: float = 1.5,
+    quantiles: Sequence[float] = QUANTILES,
     types: Mapping[Any, str] | None = None,
     cv: int = 4,
     strengths: int = 13,
@@ -95,8 +105,15 @@ def run_study(
             `"-"` for CSV on standard input, a DataFrame of pandas, polars or another library that Narwhals knows, or
             an Arrow table.
         target: The column to predict. Default: `None`, for built-in tables, which have their own.
-        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers it from the
-            target. The result says what was inferred.
+        task: `"regression"`, `"binary"`, `"multiclass"`, `"counts"`, `"gamma"` (positive numbers, whose standard
+            deviation is proportional to their mean), `"tweedie"` (nonnegative numbers, of which many are zero),
+            `"quantile"` (several quantiles of a number, which do not cross) or `"survival"` (times until an event, some
+            of them censored). Default: `None`, which infers one of the first four from the target. The result says what
+            was inferred.
+        time_to_event: For the task `"survival"`, instead of `target`: the column of times, at which a row had its event
+            or was censored. Default: `None`.
+        event: For the task `"survival"`: the column that is 1 or true for rows with an event, and 0 or false for
+            censored rows. Default: `None`.
         penalties: Any of `"l2"`, `"l1"`, `"group"`, `"adaptive"`, `"elasticnet"`, `"sparse_group"`, `"mcp"`, `"scad"`
             and `"dropout"`, which is compared like a penalty, with rates as its strengths. A network without a penalty
             is always trained as well. Default: `("l2", "l1", "group", "adaptive", "dropout")`; without dropout if the
@@ -114,6 +131,18 @@ def run_study(
         time_column: A column that orders the rows: no fold trains on the future, and the test rows are the latest. With
             `groups`, earlier rows of groups that also have later rows are left out. Default: `None`.
         weight: A column of sample weights. Only their ratios count, and rows of weight 0 are left out. Default: `None`.
+        offset: A column that is added to the linear predictor, such as the logarithm of an exposure, for the tasks
+            regression, counts, gamma and tweedie. Predictions of new rows need it. Default: `None`.
+        exposure: A column of positive numbers to which the mean is proportional, such as the time at risk: its
+            logarithm is added to the linear predictor. For counts, gamma and tweedie. Predictions of new rows need it.
+            Default: `None`.
+        class_weight: The weights of the classes in the loss: `"balanced"` for weights that are inversely proportional
+            to the number of training rows of a class, as in scikit-learn; or a dict from classes to weights, where
+            other classes have weight 1. The losses and the accuracy are weighted as well; `Study.metrics` are not.
+            Default: `None`.
+        tweedie_power: The power of the variance function of the task tweedie, between 1 (counts) and 2 (gamma).
+            Default: 1.5.
+        quantiles: The quantiles that the task quantile predicts, ascending. Default: `(0.1, 0.5, 0.9)`.
         types: For some columns, what they are read as, such as `{"zip": "categorical"}`: `"categorical"`, `"numeric"`,
             `"date"`, `"text"` (categories if the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which
             detects the type of every column.
@@ -184,7 +213,8 @@ def run_study(
         model if model is None or isinstance(model, str) else getattr(model, "__name__", repr(model)),
         cv, strengths, n_init, max_iter, learning_rate, test, seed, as_names(drop, "drop"), as_names(keep, "keep"),
         as_types(types), delimiter, decimal, text_encoding, sheet, skip_rows, comment, check_missing(missing), sparse,
-        encoding, selection, max_false,
+        encoding, selection, max_false, as_class_weight(class_weight), tweedie_power,
+        tuple(np.ravel(quantiles).tolist()),
     )  # fmt: skip
     for name in settings.penalties:
         get_penalty(name)
@@ -193,12 +223,16 @@ def run_study(
     except ValueError as error:
         raise DataError(str(error), "executor") from None
     report(0.0, "reading")
+    target, task = choose_target(target, task, time_to_event, event)
     table = read(
-        data, as_name(target), task=task, drop=settings.drop, keep=settings.keep, groups=as_name(groups),
-        time=as_name(time_column), weight=as_name(weight), types=settings.types, delimiter=delimiter, decimal=decimal,
-        text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows, comment=comment, missing=missing,
+        data, as_name(target), task=task, event=as_name(event), drop=settings.drop, keep=settings.keep,
+        groups=as_name(groups), time=as_name(time_column), weight=as_name(weight), offset=as_name(offset),
+        exposure=as_name(exposure), tweedie_power=tweedie_power, quantiles=settings.quantiles, types=settings.types,
+        delimiter=delimiter, decimal=decimal, text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows,
+        comment=comment, missing=missing,
     )  # fmt: skip
     training, testing = split_test_rows(table, test, seed)
+    table = apply_class_weight(table, settings.class_weight, training)
     table = replace(table, notes=(*table.notes, *note_split(table, training, testing, test), *notes))
     networks = EncodedNetworks(table, training, testing, split_folds(table, training, cv, seed), settings, model)
     first = networks.get(NO_PENALTY, networks.encodings_of(NO_PENALTY)[0])
@@ -223,7 +257,9 @@ def run_study(
         ]
         candidates.append(choose_encoding(encoded))
     release_predictions(stage for path in trainer.paths.values() for stage in [*path.stages, path])
-    references = score_references(table, networks.get(NO_PENALTY, STANDARD), held_rows, candidates[0].row_scores)
+    references = score_references(
+        table, networks.get(NO_PENALTY, STANDARD), held_rows, candidates[0].row_scores, settings
+    )
     selector = choose_selector(candidates)
     of_selection = None
     if selector is not None:
@@ -248,18 +284,26 @@ def run_study(
     }
     saved = choose_saved(next(each for each in candidates if each.name == chosen), candidates, of_selection, settings)
     selected = () if selector is None else selector.selected or ()
-    _, saved_rows = networks.encode(saved.encoder.encoding)
+    saved_training, saved_rows = networks.encode(saved.encoder.encoding)
     importance, effects = measure_importance(
         saved.model, saved_rows, saved.encoder, table.classes, saved.columns, selected, seed
     )  # fmt: skip
     outputs, scorer = predict_outputs(saved.model, saved_rows.x), saved_rows.scorer
-    predicted = make_predicted_rows(scorer, outputs, bool(table.classes), rows.center, rows.scale)
-    metrics = measure_predictions(scorer.task, scorer.y, outputs, scorer.weight, rows.scale)
+    predicted = make_predicted_rows(
+        scorer, outputs, rows.center, rows.scale, relative_weights(table.weight, testing),
+        None if table.linear_offset is None else table.linear_offset[testing],
+    )  # fmt: skip
+    metrics = scorer.task.measure(predicted.actual, predicted.predictions, predicted.weight)
+    every = saved_training.replicas[-1].train
+    weights = None if saved_training.weight is None else saved_training.weight[every]
+    estimates = table.task.estimate(
+        saved_training.y[every], predict_outputs(saved.model, saved_training.x[every]), weights
+    )
     report(1.0, "done")
     findings = Findings(
         table, settings, tuple(candidates), chosen, of_selection, importance, effects, predicted,
         rows.center, rows.scale, {"training": len(training), "test": len(testing)}, watched, references, verdict,
-        metrics, stability_selection, time.perf_counter() - start_time,
+        metrics, estimates, stability_selection, time.perf_counter() - start_time,
     )  # fmt: skip
     return Study(describe(findings), findings.compact_model, findings.encoder, findings=findings)
 
@@ -281,7 +325,8 @@ def _choose(
     def compare_choice(options: Sequence[Candidate]) -> list[Comparison]:
         return compare(
             _losses_of(options), [losses for losses in others if losses is not None], references[0].held_out,
-            held_rows.weight, is_share=held_rows.task in ("regression", "counts"), seed=settings.seed,
+            held_rows.weight, is_share=held_rows.task.is_share, seed=settings.seed,
+            constant_score=held_rows.task.constant_score,
         )  # fmt: skip
 
     over_baseline, *over_references = compare_choice(penalties)

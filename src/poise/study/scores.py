@@ -3,15 +3,19 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-SMALLEST_COUNT = 1e-7
-"""What Keras' Poisson loss adds to a predicted mean, so that its logarithm is finite."""
+if TYPE_CHECKING:
+    from poise.study.tasks.base import Task
+
 RESAMPLES = 2000
 MOST_UNITS = 5000
 """Rows that the bootstrap draws one by one; more rows are put into as many random bins, whose sums vary alike."""
 LEVEL = 0.95
+StatisticOfSums = Callable[..., np.ndarray]
+"""Takes the sum of the weights, and the weighted sum of each column; all have the same shape."""
 
 
 @dataclass(frozen=True)
@@ -34,52 +38,11 @@ class RowScores:
 
     Args:
         losses: (rows,) the prediction loss of each row, in the units of the network's target.
-        score_terms: (rows,) what the score averages: squared errors, whether the class is correct, or deviances.
+        score_terms: (rows,) what the score averages, such as squared errors, or whether the class is correct.
     """
 
     losses: np.ndarray
     score_terms: np.ndarray
-
-
-def row_losses(task: str, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Compute the prediction loss of each row: squared error, cross-entropy of the logits, or Poisson loss.
-
-    Args:
-        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`.
-        y: (rows, 1), or (rows,) class numbers.
-        outputs: (..., rows, outputs) of the network: a number, a logit, one logit per class, or a mean count.
-
-    Returns:
-        (..., rows) the losses.
-    """
-    y, outputs = np.asarray(y, "float64"), np.asarray(outputs, "float64")
-    if task == "regression":
-        return np.square(y - outputs)[..., 0]
-    if task == "binary":
-        return np.logaddexp(0.0, outputs * (1.0 - 2.0 * y))[..., 0]
-    if task == "counts":
-        return (outputs - y * np.log(outputs + SMALLEST_COUNT))[..., 0]
-    return np.logaddexp.reduce(outputs, axis=-1) - outputs[..., np.arange(len(y)), y.astype(int)]
-
-
-def score_rows(task: str, y: np.ndarray, outputs: np.ndarray) -> RowScores:
-    """Compute the loss of each test row and its term of the score; arguments as for `row_losses`."""
-    y, losses = np.asarray(y, "float64"), row_losses(task, y, outputs)
-    if task == "regression":
-        return RowScores(losses, losses)
-    if task == "counts":
-        mean = np.asarray(outputs, "float64")[..., 0] + SMALLEST_COUNT
-        excess = y[:, 0] - mean
-        # y log(y / mean) - (y - mean), without the cancellation of large counts
-        ratio = np.where(y[:, 0] > 0, excess / mean, 0.0)
-        return RowScores(losses, 2.0 * (y[:, 0] * np.log1p(ratio) - excess))
-    chosen = outputs[..., 0] > 0 if task == "binary" else outputs.argmax(axis=-1)
-    return RowScores(losses, (chosen == np.asarray(y).reshape(-1)).astype("float64"))
-
-
-def score_name(task: str) -> str:
-    """Return the name of the score of a task."""
-    return {"regression": "R²", "counts": "explained deviance"}.get(task, "accuracy")
 
 
 def merge_units(count: int, seed: int) -> np.ndarray:
@@ -92,14 +55,14 @@ class Scorer:
     """Scores networks on the test rows.
 
     Args:
-        task: See `row_losses`.
-        y: (rows, 1), or (rows,) class numbers.
+        task: The task.
+        y: The targets, as the network takes them.
         weight: (rows,) sample weights, or `None`.
         groups: (rows,) rows of the same group, or copies, are drawn together; `None` if rows are independent.
         seed: The seed of the bootstrap.
     """
 
-    task: str
+    task: "Task"
     y: np.ndarray
     weight: np.ndarray | None
     groups: np.ndarray | None
@@ -114,23 +77,10 @@ class Scorer:
         return self._estimate([baseline.losses - scores.losses], lambda w, gain: gain / w)
 
     def score(self, scores: RowScores) -> Estimate:
-        """Return R², accuracy, or the share of the deviance that is explained."""
-        if self.task == "regression":
-            y = self.y[:, 0] - self.y.mean()
-            return self._estimate(
-                [scores.score_terms, y, y * y], lambda w, error, y, yy: 1.0 - error / (yy - y * y / w)
-            )
-        if self.task == "counts":
-            y = self.y[:, 0].astype("float64")
-            log = np.where(y > 0, y * np.log(np.maximum(y, 1e-12)), 0.0)
+        """Return the score of the task."""
+        return self._estimate(*self.task.score_of_sums(self.y, scores.score_terms, self.weight))
 
-            def explained(w: np.ndarray, deviance: np.ndarray, y: np.ndarray, log: np.ndarray) -> np.ndarray:
-                return 1.0 - deviance / (2.0 * (log - y * np.log(np.maximum(y / w, 1e-12))))
-
-            return self._estimate([scores.score_terms, y, log], explained)
-        return self._estimate([scores.score_terms], lambda w, correct: correct / w)
-
-    def _estimate(self, columns: list[np.ndarray], of_sums: Callable) -> Estimate:
+    def _estimate(self, columns: list[np.ndarray], of_sums: StatisticOfSums) -> Estimate:
         """Compute `of_sums(Σw, Σw·column, ...)` over the rows, and over rows (or groups) drawn with replacement."""
         weight = np.ones(len(self.y)) if self.weight is None else np.asarray(self.weight, "float64")
         sums = [weight, *(weight * column for column in columns)]

@@ -7,6 +7,7 @@ from numbers import Real
 from poise.study.candidates.penalties import DEFAULT_PENALTIES, PENALTIES, selects_columns
 from poise.study.columns.encoding import AUTO, check_encoding
 from poise.study.errors import DataError
+from poise.study.tasks.quantiles import QUANTILES, are_quantiles
 
 NO_PENALTY = "none"
 """The name of the baseline: no penalty, with early stopping."""
@@ -51,6 +52,9 @@ class Settings:
     encoding: str = AUTO
     selection: str = DEFAULT_SELECTION
     max_false: float | None = None
+    class_weight: str | Mapping[str, float] | None = None
+    tweedie_power: float = 1.5
+    quantiles: tuple[float, ...] = QUANTILES
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
@@ -75,6 +79,8 @@ class Settings:
                 self.max_false is None or (isinstance(self.max_false, Real) and 0.0 < self.max_false < float("inf")),
                 "be a positive number, such as 1.0",
             ),
+            "tweedie_power": (1.0 < self.tweedie_power < 2.0, "lie between 1 and 2, such as 1.5"),
+            "quantiles": (are_quantiles(self.quantiles), "be ascending numbers between 0 and 1, such as 0.1,0.5,0.9"),
             "choose": (self.choose is None or self.choose in known, f"be one of {', '.join(known)}"),
         }
         for name, (is_allowed, demand) in limits.items():

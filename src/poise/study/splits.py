@@ -83,7 +83,9 @@ def split_folds(table: Table, training: np.ndarray, count: int, seed: int) -> Pa
     if table.time is not None:
         pairs = split_forward(table.time.iloc[training].to_numpy(), units, count)
     else:
-        pairs = _split_shuffled(target, units, table.groups is not None, bool(table.classes), count, seed)
+        pairs = _split_shuffled(
+            len(target), units, table.groups is not None, table.task.find_strata(target), count, seed
+        )
     for number, (train, held) in enumerate(pairs):
         missing = sorted(set(table.classes) - set(target[train]))
         if missing:
@@ -91,10 +93,10 @@ def split_folds(table: Table, training: np.ndarray, count: int, seed: int) -> Pa
                 f"Fold {number} has no training row of class {missing[0]!r}. Use fewer folds, or remove rare classes.",
                 "cv",
             )
-        if table.task == "counts" and not target[train].any():
+        problem = table.task.find_problem(target[train])
+        if problem:
             raise DataError(
-                f"All training rows of fold {number} have the count 0, from which no count can be predicted. Use fewer "
-                "folds, or another column of time or groups.",
+                f"All training rows of fold {number} {problem}. Use fewer folds, or another column of time or groups.",
                 "cv",
             )
         if not len(held):
@@ -115,12 +117,13 @@ def split_halves(table: Table, training: np.ndarray, count: int, seed: int) -> P
         Two pairs per division: the positions within `training` of one half and of the other, and in reverse.
     """
     unit_of, firsts = _number_units(None if table.units is None else table.units[training], len(training))
-    is_stratified = bool(table.classes) and table.groups is None
-    target = table.target.iloc[training].to_numpy()[firsts]
-    strata = np.unique(target, return_inverse=True)[1] if is_stratified else np.zeros(len(firsts))
+    strata = (
+        None if table.groups is not None else table.task.find_strata(table.target.iloc[training].to_numpy()[firsts])
+    )
+    numbers = np.zeros(len(firsts)) if strata is None else np.unique(strata, return_inverse=True)[1]
     random, pairs = np.random.default_rng(seed), []
     for _ in range(count):
-        order = np.lexsort((random.random(len(firsts)), strata))
+        order = np.lexsort((random.random(len(firsts)), numbers))
         is_first = np.isin(unit_of, order[::2])
         half, other = np.flatnonzero(is_first), np.flatnonzero(~is_first)
         pairs += [(half, other), (other, half)]
@@ -130,7 +133,7 @@ def split_halves(table: Table, training: np.ndarray, count: int, seed: int) -> P
 def _split_rows(table: Table, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw test rows at random, stratified by class; copies count as one row."""
     unit_of, firsts = _number_units(table.units, len(table.target))
-    strata = table.target.iloc[firsts] if table.classes else None
+    strata = table.task.find_strata(table.target.iloc[firsts].to_numpy())
     try:
         training, testing = model_selection.train_test_split(
             np.arange(len(firsts)), test_size=share, random_state=seed, stratify=strata
@@ -173,17 +176,17 @@ def _draw_groups(order: np.ndarray, sizes: np.ndarray, wanted: float) -> list[in
 
 
 def _split_shuffled(
-    target: np.ndarray, units: np.ndarray | None, are_groups: bool, is_stratified: bool, count: int, seed: int
+    rows: int, units: np.ndarray | None, are_groups: bool, strata: np.ndarray | None, count: int, seed: int
 ) -> Pairs:  # fmt: skip
-    unit_of, firsts = _number_units(units, len(target))
+    unit_of, firsts = _number_units(units, rows)
     if are_groups and len(firsts) < count:
         raise DataError(
             f"{count} folds need at least {count} groups; the training rows have {len(firsts)}. Use fewer "
             "folds, or another column of groups.",
             "cv",
         )
-    if is_stratified:
-        fewest = pd.Series(target[firsts]).value_counts().min()
+    if strata is not None:
+        fewest = pd.Series(strata[firsts]).value_counts().min()
         if not are_groups and fewest < count:
             count = max(int(fewest), 2)
         splitter = model_selection.StratifiedGroupKFold if are_groups else model_selection.StratifiedKFold
@@ -191,12 +194,12 @@ def _split_shuffled(
         splitter = model_selection.GroupKFold if are_groups else model_selection.KFold
     shuffling = {} if splitter is model_selection.GroupKFold else {"shuffle": True, "random_state": seed}
     # Groups differ in size, so that their rows are balanced; copies count as one row.
-    rows, groups = (np.arange(len(target)), unit_of) if are_groups else (firsts, None)
+    drawn, groups = (np.arange(rows), unit_of) if are_groups else (firsts, None)
     try:
         with warnings.catch_warnings():
             # A fold may hold out no row of a rare class; the caller checks that each fold trains on every class.
             warnings.filterwarnings("ignore", "The least populated class in y", UserWarning)
-            splits = [*splitter(count, **shuffling).split(rows, target[rows] if is_stratified else None, groups)]
+            splits = [*splitter(count, **shuffling).split(drawn, None if strata is None else strata[drawn], groups)]
     except ValueError as error:
         raise DataError(
             f"The rows cannot be split into {count} folds: {error} Use fewer folds.", "cv"

@@ -18,9 +18,13 @@ from poise.study.errors import DataError, count_noun, quote_names
 from poise.study.file_options import FileOptions
 from poise.study.headers import check_column
 from poise.study.leaks import find_leaks
+from poise.study.offsets import add_offsets, read_role
 from poise.study.sources import BUILT_IN, Source, load
-from poise.study.targets import TASKS, note_rare_classes, pose_task, read_target
+from poise.study.targets import join_event, note_rare_classes, pose_task, read_target
 from poise.study.task_inference import infer_task
+from poise.study.tasks.base import Task
+from poise.study.tasks.quantiles import QUANTILES
+from poise.study.tasks.table import TASKS, make_task
 
 FEWEST_ROWS = 20
 
@@ -34,15 +38,20 @@ class Table:
         source: The source as text; `""` for a DataFrame.
         features: The columns in use, in the form of their kinds (see `poise.study.columns.kinds.KINDS`).
         columns: Every column of the source except the target and the columns of groups, time and weights, in order.
-        target: (rows,) float64 in regression and counts, else text.
-        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`.
-        classes: The classes in the order of the network's outputs; empty in regression and counts.
+        target: (rows,) float64, or text if the target has classes. For the task survival, the time, with a minus sign
+            if the row is censored.
+        task: The task.
+        classes: The classes in the order of the network's outputs; empty if the target has numbers.
         groups: (rows,) rows with the same value stay together; or `None`.
         time: (rows,) numbers or datetimes that order the rows; or `None`.
         weight: (rows,) float64, finite and positive; or `None`.
         notes: Sentences that a reader must know.
         task_reason: What the target holds, from which the task was inferred; `""` if the task was requested.
         copies: (rows,) rows with the same number have equal features and stay together; `None` if none do.
+        event: The column of events, which are part of the target; `None` except for the task survival.
+        offset: (rows,) float64, added to the linear predictor; or `None`.
+        exposure: (rows,) float64, positive; its logarithm is added to the linear predictor; or `None`.
+        class_weight: (classes,) the weights of the classes in the loss; or `None`.
     """
 
     name: str
@@ -50,7 +59,7 @@ class Table:
     features: pd.DataFrame
     columns: tuple[Column, ...]
     target: pd.Series
-    task: str
+    task: Task
     classes: tuple[str, ...]
     groups: pd.Series | None
     time: pd.Series | None
@@ -58,6 +67,45 @@ class Table:
     notes: tuple[str, ...]
     task_reason: str = ""
     copies: np.ndarray | None = None
+    event: str | None = None
+    offset: pd.Series | None = None
+    exposure: pd.Series | None = None
+    class_weight: np.ndarray | None = None
+
+    @cached_property
+    def linear_offset(self) -> np.ndarray | None:
+        """(rows,) what is added to the linear predictor of the network; or `None`."""
+        return add_offsets(self.offset, self.exposure)
+
+    @cached_property
+    def offset_center(self) -> float:
+        """The part of the offset that is not in `network_target`; 0 without an offset (see `Task.center_offset`)."""
+        weight = None if self.weight is None else self.weight.to_numpy("float64")
+        return 0.0 if self.linear_offset is None else self.task.center_offset(self.linear_offset, weight)
+
+    @cached_property
+    def network_target(self) -> pd.Series:
+        """The target of the network, which has no offset: see `Task.remove_offset`."""
+        if self.linear_offset is None:
+            return self.target
+        values = self.target.to_numpy("float64")
+        values = self.task.remove_offset(values, self.linear_offset - self.offset_center)
+        return pd.Series(values, name=self.target.name)
+
+    @cached_property
+    def loss_weight(self) -> pd.Series | None:
+        """(rows,) the weights of the rows in the loss and the score: of the row, its class and its exposure."""
+        factors = [] if self.weight is None else [self.weight.to_numpy("float64")]
+        if self.linear_offset is not None:
+            factors.append(self.task.offset_weight(self.linear_offset - self.offset_center))
+        if self.class_weight is not None:
+            factors.append(self.class_weight[self.class_numbers])
+        return pd.Series(np.prod(factors, axis=0)) if factors else None
+
+    @property
+    def class_numbers(self) -> np.ndarray:
+        """(rows,) the number of the class of each row."""
+        return self.target.map({label: number for number, label in enumerate(self.classes)}).to_numpy("int32")
 
     @cached_property
     def units(self) -> np.ndarray | None:
@@ -70,11 +118,16 @@ def read(
     target: str | None = None,
     *,
     task: str | None = None,
+    event: str | None = None,
     drop: Sequence[str] = (),
     keep: Sequence[str] = (),
     groups: str | None = None,
     time: str | None = None,
     weight: str | None = None,
+    offset: str | None = None,
+    exposure: str | None = None,
+    tweedie_power: float = 1.5,
+    quantiles: Sequence[float] = QUANTILES,
     types: Mapping[str, str] | None = None,
     delimiter: str | None = None,
     decimal: str | None = None,
@@ -89,15 +142,20 @@ def read(
     Args:
         source: See `poise.study.sources.load`.
         target: The column to predict. Default: `None`, for built-in tables and NPZ files (`"y"`), which have their own.
-        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`. Default: `None`, which infers it: text, truth
+        task: A key of `TASKS`. Default: `None`, which infers it: text, truth
             values and two distinct values are classes; small whole numbers from 0 whose distribution has a long tail
             are counts; other whole numbers are classes if they are few (at most 20, each in 10 rows on average);
             everything else is regression.
+        event: The column that is 1 or true for rows with an event, for the task survival; `target` is then the time.
+            Default: `None`.
         drop: Columns to leave out. Default: `()`.
         keep: Columns to use although they look like free text, an identifier or a row number. Default: `()`.
         groups: A column of group labels; rows with the same label stay together. Default: `None`.
         time: A column that orders the rows. Default: `None`.
         weight: A column of sample weights; rows of weight 0 are left out. Default: `None`.
+        offset: A column that is added to the linear predictor. Default: `None`.
+        exposure: A column of positive numbers, whose logarithm is added to the linear predictor. Default: `None`.
+        tweedie_power, quantiles: As for `poise.run_study`.
         types: For some columns, what they are read as: `"categorical"`, `"numeric"`, `"date"`, `"text"` (categories if
             the texts repeat; 007 is not a number) or `"drop"`. Default: `None`, which detects it.
         delimiter, text_encoding, sheet, skip_rows, comment: See `poise.study.file_options.FileOptions`.
@@ -114,7 +172,7 @@ def read(
     Examples:
         >>> from poise.study.tables import read
         >>> table = read("wine")
-        >>> table.task, table.classes, table.features.shape
+        >>> table.task.name, table.classes, table.features.shape
         ('multiclass', ('class_0', 'class_1', 'class_2'), (178, 13))
     """
     if task is not None and task not in TASKS:
@@ -127,7 +185,8 @@ def read(
         raise DataError(
             f"{name} needs a target. Name the column to predict, one of: {quote_names(frame.columns)}.", "target"
         )
-    roles = {"target": target, "groups": groups, "time": time, "weight": weight}
+    roles = {"target": target, "event": event, "groups": groups, "time": time, "weight": weight}
+    roles |= {"offset": offset, "exposure": exposure}
     roles = {role: column for role, column in roles.items() if column is not None}
     _check_roles(roles, drop, keep, frame, name)
     frame, count = frame.reset_index(drop=True), len(frame)  # the index: positions of the rows in the source
@@ -142,6 +201,8 @@ def read(
         rules, doubtful = make_rules(frame[numbers], decimal, missing)
     notes += _note_decimal(doubtful, rules)
     labels = read_target(frame[target], rules)
+    if event is not None:
+        labels = join_event(labels, frame[event], rules)
     notes = [*labels.notes, *notes]
     frame = frame.iloc[labels.rows]
     has_gaps = len(frame) < count
@@ -150,8 +211,10 @@ def read(
         raise DataError(
             f"{name} has {count_noun(len(frame), 'row')}{usable}; a study needs at least {FEWEST_ROWS}. Add rows."
         )
-    task, task_reason = infer_task(labels.values, labels.is_number) if task is None else (task, "")
-    values, classes = pose_task(labels, task)
+    task_name, task_reason = infer_task(labels.values, labels.is_number) if task is None else (task, "")
+    posed = make_task(task_name, {"tweedie_power": tweedie_power, "quantiles": quantiles})
+    _check_offset_task(posed, offset, exposure, task_reason)
+    values, classes = pose_task(labels, posed)
     notes += note_rare_classes(values, classes)
     taken = set(roles.values())
     names = [column for column in frame.columns if column not in taken]
@@ -174,8 +237,12 @@ def read(
     notes += [
         f"Column {column!r} determines the target {target!r} almost exactly. This looks like a leak; consider "
         "dropping the column."
-        for column in find_leaks(
-            {column: feature.iloc[distinct] for column, feature in features.items()}, values[distinct], task, classes
+        for column in dict.fromkeys(
+            column
+            for numbers in posed.list_targets(values[distinct])
+            for column in find_leaks(
+                {column: feature.iloc[distinct] for column, feature in features.items()}, numbers, posed, classes
+            )
         )
     ]
     return Table(
@@ -184,7 +251,7 @@ def read(
         features=pd.DataFrame(features),
         columns=tuple(columns),
         target=pd.Series(values, name=target, dtype=object if classes else "float64"),
-        task=task,
+        task=posed,
         classes=classes,
         groups=group_labels,
         time=times,
@@ -192,6 +259,9 @@ def read(
         notes=tuple(notes),
         task_reason=task_reason,
         copies=duplicates.copies,
+        event=event,
+        offset=None if offset is None else read_role(frame[offset], "offset", posed, rules),
+        exposure=None if exposure is None else read_role(frame[exposure], "exposure", posed, rules),
     )
 
 
@@ -230,6 +300,21 @@ def _check_roles(
     both = [column for column in keep if column in drop]
     if both:
         raise DataError(f"Column {both[0]!r} cannot be both dropped and kept. Choose one of the two.", "keep")
+
+
+def _check_offset_task(task: Task, offset: str | None, exposure: str | None, reason: str) -> None:
+    inferred = f", which was inferred from the target ({reason})" if reason else ""
+    for role, column, is_allowed in (
+        ("offset", offset, task.takes_offset),
+        ("exposure", exposure, task.takes_exposure),
+    ):
+        if column is not None and not is_allowed:
+            allowed = [name for name, each in TASKS.items() if getattr(each, f"takes_{role}")]
+            raise DataError(
+                f"{role} needs one of the tasks {', '.join(allowed)}, got {task.name}{inferred}. Choose one of these "
+                f"tasks, or omit {role}.",
+                role,
+            )
 
 
 def _check_types(types: Mapping[str, str], roles: Mapping[str, str], frame: pd.DataFrame, name: str) -> None:

@@ -1,17 +1,18 @@
 """The target of a table, and the task that it poses."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from poise.study.columns.base import RawColumn, Texts, text_of
-from poise.study.columns.number_text import parse_number
 from poise.study.columns.reading import detect_kind
 from poise.study.columns.text_rules import TextRules
 from poise.study.errors import DataError, list_first, quote_names
+from poise.study.tasks.base import Task
+from poise.study.tasks.survival import Survival
 
-TASKS = ("regression", "binary", "multiclass", "counts")
 FEWEST_ROWS_PER_CLASS = 5
 SHARE_OF_CLASS = 0.5
 """How frequent a text such as "NA" must be, relative to the median class, to be a class."""
@@ -99,7 +100,7 @@ def _read_labels(texts: Texts, rules: TextRules, name: str) -> tuple[np.ndarray,
     return labels, [f"Texts of target {name!r} that count as missing values: {quote_names(likely)}."]
 
 
-def pose_task(target: Target, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def pose_task(target: Target, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return the target as the task needs it, and its classes.
 
     Args:
@@ -109,30 +110,80 @@ def pose_task(target: Target, task: str) -> tuple[np.ndarray, tuple[str, ...]]:
     Raises:
         DataError: If the target does not fit the task.
     """
-    values, is_number, name = target.values, target.is_number, target.name
-    codes, distinct = pd.factorize(values, sort=True)
+    distinct = pd.unique(target.values)
     if len(distinct) < 2:
         raise DataError(
-            f"Target {name!r} is constant: every row has {target.labels_of(values[:1])[0]!r}. Choose another target.",
+            f"Target {target.name!r} is constant: every row has {target.labels_of(distinct)[0]!r}. Choose another "
+            "target.",
             "target",
         )
-    if task in ("regression", "counts"):
-        return _check_numbers(values, distinct, is_number, name, task), ()
-    if task == "binary" and len(distinct) != 2:
+    return task.check_target(target)
+
+
+def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any) -> tuple[Any, str | None]:
+    """Return the column that is read as the target, and the task, of the arguments of a study.
+
+    Raises:
+        DataError: If the arguments of the task survival are incomplete, or passed with another task or a target.
+    """
+    given = {"time_to_event": time_to_event, "event": event}
+    if task != Survival.name and all(column is None for column in given.values()):
+        return target, task
+    if task not in (None, Survival.name):
+        name = next(name for name, column in given.items() if column is not None)
         raise DataError(
-            f"A binary task needs two distinct values of {name!r}, got {len(distinct)}. Choose the task multiclass or "
-            "regression.",
-            "task",
+            f"{name} works only with the task survival, got the task {task}. Choose the task survival.", name
         )
-    labels = target.labels_of(distinct)
-    single = [label for label, count in zip(labels, np.bincount(codes), strict=True) if count < 2]
-    if single:
+    for name, column in given.items():
+        if column is None:
+            raise DataError(f"{name} is missing, and the task survival needs it. Name the column.", name)
+    if target is not None:
         raise DataError(
-            f"Target {name!r} has classes with a single row: {quote_names(single)}. Each class needs at least two. "
-            f"{_suggest(distinct, is_number)}",
-            "task",
+            f"time_to_event replaces the target in the task survival, got the target {target!r} as well. Omit one of "
+            "them.",
+            "time_to_event",
         )
-    return np.array(labels, dtype=object)[codes], tuple(labels)
+    return time_to_event, Survival.name
+
+
+def join_event(target: Target, column: pd.Series, rules: TextRules) -> Target:
+    """Return the target of the task survival: the time, with a minus sign if the row is censored (also -0.0).
+
+    Args:
+        target: The times.
+        column: The column that is 1 or true for rows with an event, 0 or false for censored rows.
+        rules: How text is read.
+
+    Raises:
+        DataError: If a time is negative or not a number, or the column of events has other values, or no event.
+    """
+    if not target.is_number or (target.values < 0).any():
+        wrong = f"holds {text_of(target.values.min())}" if target.is_number else "is not a column of numbers"
+        raise DataError(
+            f"The times until an event must be numbers >= 0, and {target.name!r} {wrong}. Choose another column.",
+            "time_to_event",
+        )
+    detected = detect_kind(RawColumn(column, rules))
+    events = detected.values[target.rows] if detected.values.dtype == "float64" else None
+    if events is None or detected.ignored_texts or not np.isin(events[~np.isnan(events)], (0.0, 1.0)).all():
+        raise DataError(
+            f"The column of events {str(column.name)!r} must be 1 or true for an event, and 0 or false for a censored "
+            "row. Recode it, or choose another column.",
+            "event",
+        )
+    is_known = ~np.isnan(events)
+    notes = [*target.notes]
+    if not is_known.all():
+        notes.append(f"{(~is_known).sum()} rows have no value for {str(column.name)!r} and are left out.")
+    if not (events == 1).any():
+        raise DataError(f"No row has an event in {str(column.name)!r}. Add rows with events.", "event")
+    times, has_event = target.values[is_known], events[is_known] == 1
+    notes.append(
+        f"{has_event.sum():,} of {len(times):,} rows have an event. scikit-learn has no boosted trees for censored "
+        "times, so there is no such reference."
+    )
+    values = np.copysign(times, np.where(has_event, 1.0, -1.0))
+    return replace(target, rows=target.rows[is_known], values=values, notes=tuple(notes))
 
 
 def note_rare_classes(values: np.ndarray, classes: tuple[str, ...]) -> list[str]:
@@ -146,40 +197,3 @@ def note_rare_classes(values: np.ndarray, classes: tuple[str, ...]) -> list[str]
     return [
         f"Classes with fewer than {FEWEST_ROWS_PER_CLASS} rows: {list_first(rare)}. Results for them are unreliable."
     ]
-
-
-def _check_numbers(
-    values: np.ndarray, distinct: np.ndarray, is_number: bool, name: str, task: str
-) -> np.ndarray:  # fmt: skip
-    if not is_number:
-        raise DataError(
-            f"The task {task} needs numbers, and target {name!r} is text, such as {quote_names(distinct[:3])}. "
-            f"{_name_odd_value(distinct)}Choose another target, or the task binary or multiclass.",
-            "task",
-        )
-    wrong = _not_counts(distinct)
-    if task == "counts" and len(wrong):
-        raise DataError(
-            f"Counts must be whole numbers >= 0, and target {name!r} holds {text_of(wrong[0])}. Choose the task "
-            "regression.",
-            "task",
-        )
-    return values
-
-
-def _not_counts(distinct: np.ndarray) -> np.ndarray:
-    return distinct[(distinct < 0) | (distinct % 1 != 0)]
-
-
-def _suggest(distinct: np.ndarray, is_number: bool) -> str:
-    """What to do about classes with a single row."""
-    if not is_number:
-        return f"Merge or remove these classes. {_name_odd_value(distinct)}".rstrip()
-    tasks = "regression" if len(_not_counts(distinct)) else "counts or regression"
-    return f"Choose the task {tasks}, or merge or remove these classes."
-
-
-def _name_odd_value(distinct: np.ndarray) -> str:
-    """A column of numbers with a few odd values reads as text: name one of those."""
-    odd = [text for text in distinct if all(parse_number(text, mark) is None for mark in (".", ","))]
-    return f"It holds numbers except for values such as {odd[0]!r}. " if 0 < len(odd) < len(distinct) / 2 else ""

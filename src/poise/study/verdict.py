@@ -111,6 +111,7 @@ def compare(
     is_share: bool,
     seed: int,
     resamples: int = RESAMPLES,
+    constant_score: float = 0.0,
 ) -> list[Comparison]:
     """Compare the choice among candidates with each baseline, corrected for the optimism of choosing.
 
@@ -121,7 +122,8 @@ def compare(
         weight: (units,) the total weight of the rows in each unit.
         is_share: Whether the score is a ratio to `mean` (R², explained deviance). Otherwise it is a mean over rows.
         seed: The seed of the bootstrap.
-        resamples: The number of resamples.
+        resamples: The number of resamples. Default: 1000.
+        constant_score: The score of `mean`, if the score is a ratio. Default: 0.
 
     Returns:
         One comparison per baseline.
@@ -143,7 +145,10 @@ def compare(
         with np.errstate(divide="ignore", invalid="ignore"):
             loss = outside @ losses / (outside @ weight)[:, None]
             score = outside @ terms
-            score = -score / (outside @ mean.score_terms[:, :1]) if is_share else score / (outside @ weight)[:, None]
+            if is_share:
+                score = (constant_score - 1.0) * score / (outside @ mean.score_terms[:, :1])
+            else:
+                score = score / (outside @ weight)[:, None]
         references = bests[:, len(candidates) :].T
         gains.append(
             np.array([[loss[at, r] - loss[at, chosen], score[at, chosen] - score[at, r]] for r in references])

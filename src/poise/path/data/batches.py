@@ -12,9 +12,9 @@ PART = 4096
 """Rows of a settling step if there are more than `WHOLE`: their noise is small, and time is proportional to rows."""
 
 
-def settling_batch_size(rows: int) -> int:
-    """Return how many of `rows` a settling step uses: all of them if they are few."""
-    return rows if rows <= WHOLE else PART
+def settling_batch_size(rows: int, is_whole_batch: bool = False) -> int:
+    """Return how many of `rows` a settling step uses: all of them if they are few, or if the loss needs all of them."""
+    return rows if rows <= WHOLE or is_whole_batch else PART
 
 
 def batches_of(

@@ -24,6 +24,9 @@ def evaluate_rows(
 ) -> Any:
     """Return both losses on some rows and the gradient of the first, in a form that can be summed over batches.
 
+    If the loss compares the rows of a batch, the held-out loss is the loss of all rows minus that of the training rows,
+    as sums, per held-out row: the cross-validated partial likelihood of Verweij and van Houwelingen 1993.
+
     Args:
         network: network of the lanes.
         trained, fixed: as in `LaneState`.
@@ -34,14 +37,21 @@ def evaluate_rows(
     """
     x, y, sample_weight = jax.tree.map(lambda a: a[rows], data)
     weights = {name: mask * loss_scale(network, mask.shape[1], counts[name]) for name, mask in masks.items()}
+    if network.is_whole_batch:
+        scale = loss_scale(network, rows.shape[0], counts["held_loss"])
+        weights |= {"all": scale * (masks["loss"] + masks["held_loss"]), "training": scale * masks["loss"]}
 
     def evaluate(trained: list[Any], fixed: list[Any], weights: Any) -> Any:
         (loss, (predictions, _)), gradient = loss_and_gradient(
             network, trained, fixed, x, y, times(weights["loss"], sample_weight), False
         )
-        with network.scope(trained, fixed):
-            held_weights = times(weights["held_loss"], sample_weight)
-            held_loss = loss_of(network.model, x, y, predictions, held_weights, False)
+
+        def loss_with(name: str) -> Any:
+            with network.scope(trained, fixed):
+                return loss_of(network.model, x, y, predictions, times(weights[name], sample_weight), False)
+
+        is_whole = network.is_whole_batch
+        held_loss = loss_with("all") - loss_with("training") if is_whole else loss_with("held_loss")
         return {"loss": loss, "held_loss": held_loss}, gradient
 
     return jax.vmap(jax.vmap(evaluate, in_axes=(0, 0, None)))(trained, fixed, weights)

@@ -15,6 +15,7 @@ import numpy as np
 
 from poise._keras_internals import learning_rate_or_schedule
 from poise.optimizer.penalized import PenalizedOptimizer
+from poise.path.models import is_whole_batch
 from poise.path.training import Replica, Training
 
 Factors = dict[tuple[int, int], Any]
@@ -49,6 +50,11 @@ class LaneNetwork:
     key: Hashable
     model: keras.Model
     is_mean: bool
+
+    @property
+    def is_whole_batch(self) -> bool:
+        """Whether the loss compares the rows of a batch, so that only batches of all rows make sense."""
+        return is_whole_batch(self.model)
 
     @property
     def variables(self) -> list[Any]:

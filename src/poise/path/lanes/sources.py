@@ -78,43 +78,56 @@ class ArraySource:
 
     Args:
         data: (x, y, sample_weight or None), structures of arrays that share their first axis.
+        is_whole_batch: whether the loss compares the rows of a batch, so that each batch has all rows of a replica.
     """
 
     can_split = True
 
-    def __init__(self, data: Any):
+    def __init__(self, data: Any, is_whole_batch: bool):
         self.data: Any = jax.device_put(jax.tree.map(np.asarray, data))
         self.inputs = self.data[0]
         self.rows = len(jax.tree.leaves(self.data)[0])
+        self._is_whole_batch = is_whole_batch
 
     def steps_per_epoch(self, replicas: Sequence[Replica], batch_size: int | None) -> int:
         return batches_of(replicas, batch_size, 0)[0].shape[1]
 
     def steps_per_pass(self, replicas: Sequence[Replica]) -> int:
         rows = max(len(replica.train) for replica in replicas)
-        return -(-rows // settling_batch_size(rows))
+        return -(-rows // settling_batch_size(rows, self._is_whole_batch))
 
     def train(self, problem: LaneProblem, part: Part, batch_size: int | None, epoch: int) -> LaneState:
         batches = batches_of(part.task.replicas, batch_size, epoch, part.task.batch_rows)
         return PROGRAMS.call(train_epoch, problem, part.state, self.data, *batches, part.factors, donate=(0,))
 
     def settle(self, problem: LaneProblem, part: Part, done: np.ndarray, span: Span, rate: float) -> LaneState:
-        batches = batches_of(part.task.replicas, settling_batch_size(part.task.batch_rows), 0, part.task.batch_rows)
+        size = settling_batch_size(part.task.batch_rows, self._is_whole_batch)
+        batches = batches_of(part.task.replicas, size, 0, part.task.batch_rows)
         limits = np.array(span, "int32"), np.float32(rate)
         return PROGRAMS.call(settle_segment, problem, part.state, self.data, *batches, part.factors, done, *limits)
 
     def blocks(self, replicas: Sequence[Replica]) -> Iterator[tuple[Any, np.ndarray, Masks]]:
         """Yield all rows in parts that a replica uses.
 
-        If every replica has separate rows, as in a study, a part is no larger than the rows of one replica.
+        If every replica has separate rows, as in a study, a part is no larger than the rows of one replica. If the loss
+        compares rows, all rows of a replica are in one part.
         """
         count = self.rows
         masks = {name: np.zeros((len(replicas), count), "float32") for name in ("loss", "held_loss")}
         for number, replica in enumerate(replicas):
             np.add.at(masks["loss"][number], replica.train, 1.0)
             np.add.at(masks["held_loss"][number], replica.held, 1.0)
-        span = max(np.ptp(np.concatenate([replica.train, replica.held])) + 1 for replica in replicas)
-        size = min(int(span), WHOLE) if 2 * span <= count else WHOLE
+        used = [np.concatenate([replica.train, replica.held]) for replica in replicas]
+        span = max(int(np.ptp(rows)) + 1 for rows in used)
+        size = span if 2 * span <= count else count
+        if self._is_whole_batch:
+            starts = np.array([min(rows.min(), count - size) for rows in used])
+            for first in np.unique(starts):
+                rows = np.arange(first, first + size, dtype="int32")
+                is_here = (starts == first)[:, None]
+                yield self.data, rows, {name: mask[:, rows] * is_here for name, mask in masks.items()}
+            return
+        size = min(size, WHOLE)
         for first in range(0, count, size):
             rows = np.arange(first, min(first + size, count), dtype="int32")
             block = {name: mask[:, rows] for name, mask in masks.items()}

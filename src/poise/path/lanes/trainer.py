@@ -47,7 +47,8 @@ class LaneTrainer:
     def __init__(self, problem: LaneProblem, data: Any, training: Training, predicted_rows: int = 0):
         self._problem = problem
         self._predicted_rows = predicted_rows
-        self._source: DataSource = StreamSource(data) if isinstance(data, Stream) else ArraySource(data)
+        is_whole = problem.network.is_whole_batch
+        self._source: DataSource = StreamSource(data) if isinstance(data, Stream) else ArraySource(data, is_whole)
         self._training = training
         self._settler = choose_settler(problem, self._source, training)
         self._threads = Threads()

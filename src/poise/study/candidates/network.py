@@ -8,12 +8,13 @@ import numpy as np
 
 from poise.path.models import check_model
 from poise.study.errors import DataError, count_noun
+from poise.study.tasks.base import Task
 
 ModelFunction = Callable[[int, int], keras.Model]
 
 
 def build_start(
-    task: str,
+    task: Task,
     inputs: int,
     classes: int,
     y: np.ndarray,
@@ -26,7 +27,7 @@ def build_start(
     """Return the compiled network from which every training starts, by `build_network` or a custom function.
 
     Args:
-        task: `"regression"`, `"binary"`, `"multiclass"` or `"counts"`.
+        task: The task.
         inputs: The number of inputs.
         classes: The number of classes; 0 if there are none.
         y: The targets of all training rows, as the network takes them.
@@ -39,14 +40,14 @@ def build_start(
     Raises:
         DataError: If the custom model cannot be used.
     """
-    outputs = classes if task == "multiclass" else 1
+    outputs = task.count_outputs(classes)
     if model is None:
         network = build_network(inputs, outputs, hidden, task, hidden_inputs)
-        network.get_layer("output").bias.assign(initial_bias(task, y, outputs, weight))
+        network.get_layer("output").bias.assign(task.initial_bias(y, outputs, weight))
     else:
         network = _build_custom(model, inputs, outputs)
     optimizer = getattr(network, "optimizer", None) or keras.optimizers.Adam(learning_rate)
-    network.compile(optimizer=optimizer, loss=make_loss(task))
+    network.compile(optimizer=optimizer, loss=task.make_loss())
     try:
         check_model(network)
     except ValueError as error:
@@ -55,15 +56,15 @@ def build_start(
 
 
 def build_network(
-    inputs: int, outputs: int, hidden: Sequence[int], task: str, hidden_inputs: np.ndarray | None = None
+    inputs: int, outputs: int, hidden: Sequence[int], task: Task, hidden_inputs: np.ndarray | None = None
 ) -> keras.Model:
-    """Return dense ReLU layers and an output layer: a number, a logit, one logit per class, or a mean count.
+    """Return dense ReLU layers and an output layer.
 
     Args:
         inputs: The number of inputs.
         outputs: The number of outputs.
         hidden: The units of each hidden layer.
-        task: As for `build_start`.
+        task: The task, which has the activation of the output.
         hidden_inputs: The positions of the inputs that the hidden layers read. The outputs are then the sum of theirs
             and of a linear skip connection from all inputs, the layer `curves`: with a piecewise-linear encoding, a
             curve of every column. Default: `None`, for hidden layers that read all inputs, and no skip connection.
@@ -72,10 +73,11 @@ def build_network(
         keras.layers.Dense(units, activation="relu", kernel_initializer="glorot_normal", name=f"hidden_{number}")
         for number, units in enumerate(hidden, 1)
     ]
-    activation = "exponential" if task == "counts" else None
     start = keras.Input((inputs,), name="inputs")
     if hidden_inputs is None or not hidden:
-        last = keras.layers.Dense(outputs, activation=activation, kernel_initializer="glorot_normal", name="output")
+        last = keras.layers.Dense(
+            outputs, activation=task.make_activation(), kernel_initializer="glorot_normal", name="output"
+        )
         return keras.Sequential([start, *layers, last], name="network")
     x = keras.ops.take(start, np.asarray(hidden_inputs).tolist(), axis=1)
     for layer in layers:
@@ -83,43 +85,10 @@ def build_network(
     last = keras.layers.Dense(outputs, kernel_initializer="glorot_normal", name="output")
     curves = keras.layers.Dense(outputs, use_bias=False, kernel_initializer="zeros", name="curves")
     x = keras.layers.Add(name="sum")([last(x), curves(start)])
-    if activation:
+    activation = task.make_activation()
+    if activation is not None:
         x = keras.layers.Activation(activation, name="mean")(x)
     return keras.Model(start, x, name="network")
-
-
-def make_loss(task: str) -> keras.losses.Loss:
-    """Return the prediction loss of a task."""
-    if task == "regression":
-        return keras.losses.MeanSquaredError()
-    if task == "counts":
-        return keras.losses.Poisson()
-    if task == "binary":
-        return keras.losses.BinaryCrossentropy(from_logits=True)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def initial_bias(task: str, y: np.ndarray, outputs: int, weight: np.ndarray | None = None) -> np.ndarray:
-    """Return the bias of the output layer that predicts the mean: log odds, log frequencies, or the log of the mean.
-
-    Args:
-        task: As for `build_start`.
-        y: The targets of the training rows.
-        outputs: The number of outputs.
-        weight: (rows,) sample weights. Default: `None`.
-
-    Returns:
-        (outputs,) the bias.
-    """
-    smallest = 0.5 / len(y)  # half a row, for a class without rows
-    if task == "multiclass":
-        counts = np.bincount(y, weight, minlength=outputs)
-        return np.log(np.maximum(counts / counts.sum(), smallest))
-    mean = float(np.average(y[:, 0], weights=weight))
-    if task == "binary":
-        share = min(max(mean, smallest), 1.0 - smallest)
-        return np.array([np.log(share / (1.0 - share))])
-    return np.array([np.log(max(mean, 1e-6))]) if task == "counts" else np.zeros(outputs)
 
 
 def _build_custom(model: str | ModelFunction, inputs: int, outputs: int) -> keras.Model:

@@ -14,25 +14,15 @@ from threadpoolctl import threadpool_limits
 
 from poise.path.training import Replica
 from poise.study.columns.folds import Folds
-from poise.study.scores import row_losses
+from poise.study.tasks.base import Maker, Task
 
-SMALLEST = 1e-12
-"""The smallest probability and mean count that a reference model predicts."""
-LARGEST = 1e30
-"""The largest mean count."""
 SMALL = 1_000_000
 """Numbers in the encoded rows of all folds up to which a single thread fits the models."""
-MOST_STEPS = 300
 TREES = 100
 """Iterations of boosting; scikit-learn's default."""
 MANY_INPUTS = 1000
 """Inputs above which trees divide an input into `FEW_BINS` bins instead of 255: their time is proportional to both."""
 FEW_BINS = 63
-ALPHAS = tuple(10.0**exponent for exponent in np.arange(-4.0, 4.5, 1.0))
-"""Strengths of the linear models, for a penalty of alpha times half the squared weights, per row."""
-
-
-Maker = Callable[[float], Any]
 
 
 @dataclass(frozen=True)
@@ -41,16 +31,14 @@ class ReferenceModel:
 
     Args:
         name: Its name in the results.
-        title: Its name in tables and sentences.
-        title_of_classes: The same where the target has classes.
+        title: Its name in tables and sentences; `""` for the constant model, which the task names.
         makers: A function of the task and the number of inputs. It returns functions, one per setting to choose from,
             that take the total weight of the training rows and return an estimator of scikit-learn.
     """
 
     name: str
     title: str
-    title_of_classes: str
-    makers: Callable[[str, int], Sequence[Maker]]
+    makers: Callable[[Task, int], Sequence[Maker]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,48 +61,23 @@ class ReferenceFit:
     test_outputs: np.ndarray
 
 
-def _make_means(task: str, inputs: int) -> Sequence[Maker]:
-    from sklearn.dummy import DummyClassifier, DummyRegressor
-
-    return [lambda total: DummyClassifier(strategy="prior") if task in ("binary", "multiclass") else DummyRegressor()]
-
-
-def _make_linear_models(task: str, inputs: int) -> Sequence[Maker]:
-    """Return linear models with L2; Ridge and LogisticRegression minimize sums over rows, the others means."""
-    from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
-
-    def make(alpha: float) -> Maker:
-        if task == "regression":
-            return lambda total: Ridge(alpha=alpha * total)
-        if task == "counts":
-            return lambda total: PoissonRegressor(alpha=alpha, max_iter=MOST_STEPS)
-        return lambda total: LogisticRegression(C=1.0 / (alpha * total), max_iter=MOST_STEPS)
-
-    return [make(alpha) for alpha in ALPHAS]
-
-
-def _make_boosted_trees(task: str, inputs: int) -> Sequence[Maker]:
-    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-
+def _make_boosted_trees(task: Task, inputs: int) -> Sequence[Maker]:
     # The trees of every fold then see all of its training rows, whatever their number.
     options: dict[str, Any] = {"max_iter": TREES, "early_stopping": False, "random_state": 0}
     if inputs > MANY_INPUTS:
         options["max_bins"] = FEW_BINS
-    if task in ("binary", "multiclass"):
-        return [lambda total: HistGradientBoostingClassifier(**options)]
-    loss = "poisson" if task == "counts" else "squared_error"
-    return [lambda total: HistGradientBoostingRegressor(loss=loss, **options)]
+    return task.boosted_trees(options)
 
 
 REFERENCES = (
-    ReferenceModel("mean", "Mean", "Class frequencies", _make_means),
-    ReferenceModel("linear", "Linear model", "Linear model", _make_linear_models),
-    ReferenceModel("boosted_trees", "Boosted trees", "Boosted trees", _make_boosted_trees),
+    ReferenceModel("mean", "", lambda task, inputs: task.constant_models()),
+    ReferenceModel("linear", "Linear model", lambda task, inputs: task.linear_models()),
+    ReferenceModel("boosted_trees", "Boosted trees", _make_boosted_trees),
 )
 """A new reference model is one entry here."""
 
 
-def fit_reference(model: ReferenceModel, task: str, rows: Folds, x_test: np.ndarray, classes: int) -> ReferenceFit:
+def fit_reference(model: ReferenceModel, task: Task, rows: Folds, x_test: np.ndarray, classes: int) -> ReferenceFit:
     """Fit a reference model on every fold and on all training rows, with the setting of the lowest held-out loss.
 
     Args:
@@ -130,43 +93,56 @@ def fit_reference(model: ReferenceModel, task: str, rows: Folds, x_test: np.ndar
 
 
 def _fit_with_best_setting(
-    model: ReferenceModel, task: str, rows: Folds, x_test: np.ndarray, classes: int
+    model: ReferenceModel, task: Task, rows: Folds, x_test: np.ndarray, classes: int
 ) -> ReferenceFit:  # fmt: skip
     folds, every = [replica for replica in rows.replicas if replica.fold >= 0], rows.replicas[-1]
     options = []
     for make in model.makers(task, rows.x.shape[1]):
-        outputs = [_predict(_fit(make, rows, fold), rows.x[fold.held], task, classes) for fold in folds]
+        models = [_fit(make, rows, fold) for fold in folds]
+        outputs = [_predict(task, each, rows.x[fold.held], classes) for each, fold in zip(models, folds, strict=True)]
         losses = [
-            np.average(
-                row_losses(task, rows.y[fold.held], predictions),
-                weights=None if rows.weight is None else rows.weight[fold.held],
-            )
-            for fold, predictions in zip(folds, outputs, strict=True)
+            _held_out_loss(task, rows, fold, held, lambda x, each=each: _predict(task, each, x, classes))
+            for each, fold, held in zip(models, folds, outputs, strict=True)
         ]
         options.append((np.array(losses), make, outputs))
     losses, make, outputs = min(options, key=lambda option: np.nan_to_num(option[0].mean(), nan=np.inf))
-    test_outputs = _predict(_fit(make, rows, every), x_test, task, classes)
-    title = model.title_of_classes if classes else model.title
-    return ReferenceFit(model.name, title, losses, outputs, test_outputs)
+    test_outputs = _predict(task, _fit(make, rows, every), x_test, classes)
+    return ReferenceFit(model.name, model.title or task.constant_title, losses, outputs, test_outputs)
+
+
+def _held_out_loss(
+    task: Task, rows: Folds, fold: Replica, held: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
+) -> float:
+    """Return the held-out loss of a fold, as the lanes of a path measure it.
+
+    Args:
+        task: The task.
+        rows: The training rows.
+        fold: The fold.
+        held: The outputs for its held-out rows.
+        predict: Returns the outputs for inputs.
+    """
+
+    def mean_loss(positions: np.ndarray, outputs: np.ndarray) -> float:
+        weights = None if rows.weight is None else rows.weight[positions]
+        return float(np.average(task.row_losses(rows.y[positions], outputs), weights=weights))
+
+    if not task.compares_rows:
+        return mean_loss(fold.held, held)
+    train = predict(rows.x[fold.train])
+    both = mean_loss(np.concatenate([fold.train, fold.held]), np.concatenate([train, held]))
+    counts = len(fold.train), len(fold.held)
+    return (both * sum(counts) - mean_loss(fold.train, train) * counts[0]) / counts[1]
 
 
 def _fit(make: Maker, rows: Folds, replica: Replica) -> Any:
     weight = None if rows.weight is None else rows.weight[replica.train].astype("float64")
     x, y = rows.x[replica.train].astype("float64"), np.asarray(rows.y[replica.train])
+    y = y[:, 0] if y.shape[1:] == (1,) else y
     estimator = make(float(len(x) if weight is None else weight.sum()))
     with warnings.catch_warnings(action="ignore"):  # about settings that do not converge: the held-out loss judges them
-        return estimator.fit(x, y.reshape(-1), sample_weight=weight)
+        return estimator.fit(x, y, sample_weight=weight)
 
 
-def _predict(model: Any, x: np.ndarray, task: str, classes: int) -> np.ndarray:
-    """Return predictions as the network's outputs: a number, a logit, one logit per class, or a mean count."""
-    x = x.astype("float64")
-    if task == "regression":
-        return np.asarray(model.predict(x), "float64").reshape(-1, 1)
-    if task == "counts":
-        with np.errstate(over="ignore"):
-            return np.clip(np.asarray(model.predict(x), "float64"), SMALLEST, LARGEST).reshape(-1, 1)
-    probabilities = np.full((len(x), max(classes, 2)), SMALLEST)
-    probabilities[:, np.asarray(model.classes_).astype(int)] = model.predict_proba(x)
-    logits = np.log(np.clip(probabilities, SMALLEST, None))
-    return logits[:, 1:] - logits[:, :1] if task == "binary" else logits
+def _predict(task: Task, model: Any, x: np.ndarray, classes: int) -> np.ndarray:
+    return task.reference_outputs(model, x.astype("float64"), classes)

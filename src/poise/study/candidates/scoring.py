@@ -9,13 +9,14 @@ import pandas as pd
 from poise.path.result import RegularizationPath
 from poise.study.candidates.choice import best_stage, read_columns, row_at, stable_strength
 from poise.study.candidates.encodings import EncodedNetwork
+from poise.study.candidates.linear_path import fit_linear_path
 from poise.study.candidates.references import REFERENCES, fit_reference
 from poise.study.candidates.training import WITHOUT_PENALTY, title_of
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Reference
 from poise.study.held_out import HeldOutRows, held_out_losses, join_losses
-from poise.study.scores import Estimate, RowScores, score_rows
-from poise.study.settings import FULL_TRAINING, SELECTION, STABLE_SELECTION
+from poise.study.scores import Estimate, RowScores
+from poise.study.settings import FULL_TRAINING, SELECTION, STABLE_SELECTION, Settings
 from poise.study.tables import Table
 
 UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
@@ -97,14 +98,18 @@ def _score_network(
 
 
 def score_references(
-    table: Table, network: EncodedNetwork, held_rows: HeldOutRows, baseline: RowScores
+    table: Table, network: EncodedNetwork, held_rows: HeldOutRows, baseline: RowScores, settings: Settings
 ) -> tuple[Reference, ...]:  # fmt: skip
     """Fit the reference models, and score them on the same rows as the networks, with numbers standardized."""
     rows, test_rows = network.rows, network.test_rows
     references, scorer = [], test_rows.scorer
     for model in REFERENCES:
+        if not model.makers(table.task, rows.x.shape[1]):
+            if model.name == "linear":
+                references.append(fit_linear_path(table.task, network, held_rows, baseline, settings))
+            continue
         fit = fit_reference(model, table.task, rows, test_rows.x, len(table.classes))
-        scores = score_rows(scorer.task, scorer.y, fit.test_outputs)
+        scores = scorer.task.score_rows(scorer.y, fit.test_outputs)
         references.append(
             Reference(
                 fit.name, fit.title, float(fit.fold_losses.mean()),

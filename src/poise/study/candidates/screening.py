@@ -149,7 +149,7 @@ def _standardize(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def _make_targets(y: np.ndarray, classes: int) -> np.ndarray:
     """Return (rows, outputs): one target per class if there are more than two classes."""
-    y = y.reshape(-1, 1)
+    y = y.reshape(len(y), -1)
     return (y == np.arange(classes)).astype("float32") if classes > 2 else y
 
 

@@ -25,15 +25,16 @@ class Folds:
 
     Args:
         x: (blocks * rows, inputs) float32.
-        y: Regression: (blocks * rows, 1), standardized by the training rows of the block. Counts: (blocks * rows, 1),
-            unchanged. Binary: (blocks * rows, 1), 0 or 1. Multiclass: (blocks * rows,) int32.
-        weight: (blocks * rows,) float32, with mean 1 over the training rows and over the held-out rows of each block;
-            `None` if there are no weights, or all are equal.
+        y: (blocks * rows, ...) as `Task.encode` returns it; numbers that the task standardizes are standardized by
+            the training rows of the block.
+        weight: (blocks * rows,) float32, the weights of the loss, with mean 1 over the training rows and over the
+            held-out rows of each block; `None` if there are no weights, or all are equal.
         replicas: One per block; `train` and `held` are positions in `x`, all within the block. The last has fold −1
             and trains on all rows.
         encoder: The encoder of all rows, whose inputs are the columns of `x`.
-        center: The mean of the target over all rows, weighted if there are weights; 0 except in regression.
-        scale: Its standard deviation; 1 except in regression.
+        center, scale: A prediction in units of the target, without an offset, is output · scale + center. If the task
+            standardizes, they are the mean and the standard deviation of the target over all rows, weighted if there
+            are weights; otherwise 0 and 1, or with an offset exp(−`Table.offset_center`).
     """
 
     x: np.ndarray
@@ -79,7 +80,7 @@ def encode_folds(
     """
     size = len(rows)
     features = table.features.iloc[rows].reset_index(drop=True)
-    weight = relative_weights(table.weight, rows)
+    weight, loss_weight = relative_weights(table.weight, rows), relative_weights(table.loss_weight, rows)
     encoder = Encoder(table.columns, encoding).fit(features, weight)
     parts = [(fold, np.asarray(train), np.asarray(held)) for fold, (train, held) in enumerate(pairs)]
     parts.append((-1, np.arange(size), np.arange(0)))
@@ -90,8 +91,8 @@ def encode_folds(
         fold_encoder = encoder if fold < 0 else Encoder(table.columns, encoding).fit(features.iloc[train], fold_weight)
         start = block * size
         _encode_into(x[start : start + size], fold_encoder, features, encoder.keys)
-        if weight is not None:
-            weights.append(scale_to_mean_one(weight, Replica(fold, 0, train, held)))
+        if loss_weight is not None:
+            weights.append(scale_to_mean_one(loss_weight, Replica(fold, 0, train, held)))
         replicas.append(Replica(fold, 0, start + train, start + held))
     y, center, scale = _stack_targets(table, rows, [train for _, train, _ in parts], weight)
     return Folds(x, y, np.concatenate(weights) if weights else None, replicas, encoder, center, scale)
@@ -113,18 +114,18 @@ def _encode_into(x: np.ndarray, encoder: Encoder, features: pd.DataFrame, keys: 
 def _stack_targets(
     table: Table, rows: np.ndarray, training: list[np.ndarray], weight: np.ndarray | None
 ) -> tuple[np.ndarray, float, float]:
-    name, values = str(table.target.name), table.target.to_numpy()[rows]
+    name, values = str(table.target.name), table.network_target.to_numpy()[rows]
     if table.classes:
         codes = pd.Categorical(values, categories=list(table.classes)).codes
-        stacked = np.tile(codes, len(training))
-        return (stacked.astype("float32")[:, None] if table.task == "binary" else stacked.astype("int32")), 0.0, 1.0
-    if table.task == "counts":
-        return _to_finite_float32(np.tile(values, len(training)), name)[:, None], 0.0, 1.0
+        return table.task.encode(np.tile(codes, len(training))), 0.0, 1.0
+    if not table.task.standardizes:
+        y = table.task.encode(_to_finite_float32(np.tile(values, len(training)), name))
+        return y, 0.0, float(np.exp(-table.offset_center))
     blocks, center, scale = [], 0.0, 1.0
     for train in training:
         y, center, scale = standardize(values, train, None if weight is None else weight[train])
         blocks.append(y)
-    return _to_finite_float32(np.concatenate(blocks), name)[:, None], center, scale
+    return table.task.encode(_to_finite_float32(np.concatenate(blocks), name)), center, scale
 
 
 def standardize(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, float, float]:

@@ -94,10 +94,10 @@ def bin_probabilities(predicted: PredictedRows) -> Iterator[CalibrationBin]:
         mean = float(np.average(probability[part], weights=weight[part]))
         share = float(np.average(is_right[part], weights=weight[part]))
         effective = float(weight[part].sum() ** 2 / np.square(weight[part]).sum())
-        yield CalibrationBin(mean, share, *_wilson_interval(share, effective), len(part))
+        yield CalibrationBin(mean, share, *wilson_interval(share, effective), len(part))
 
 
-def _wilson_interval(share: float, rows: float) -> tuple[float, float]:
+def wilson_interval(share: float, rows: float) -> tuple[float, float]:
     """Return the 95% interval of a share of independent rows (Wilson 1927)."""
     z = float(norm.ppf(0.5 + LEVEL / 2))
     center = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from poise.study.report.numbers import format_interval, format_number, format_with_error
-from poise.study.scores import Estimate, score_name
+from poise.study.scores import Estimate
 
 
 def compare_candidates(description: Mapping) -> tuple[list[str], list[list[str]]]:
     """Return the headings and one row of cells per candidate and reference model; a star marks the saved one."""
-    score = score_name(description["data"]["task"])
+    score = description["candidates"][0]["score_name"]
     headings = ["", "strength", "held-out loss", "test loss", score, "gain", "columns", "zeros"]
     return headings, [_cells(row, description["saved"]) for row in list_rows(description)]
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from poise.study.findings import Candidate, Findings, Reference, flatten_estimate, is_regularized
+from poise.study.offsets import ROLES as OFFSET_ROLES
 from poise.study.report.schema import FORMAT, VERSION
 from poise.study.report.sentences import write_answer, write_headline
 from poise.study.settings import NO_PENALTY
@@ -26,7 +27,7 @@ MOST_CLASSES = 100
 def describe(study: Findings) -> dict:
     """Return the content of study.json except checksums, as templates/study.schema.json documents it."""
     table = study.table
-    roles = {name: getattr(table, name) for name in ("groups", "time", "weight")}
+    roles = {name: getattr(table, name) for name in ("groups", "time", "weight", *OFFSET_ROLES)}
     selector, selection = study.selector, study.selection
     testing = split_test_rows(table, study.settings.test, study.settings.seed)[1]
     content = {
@@ -36,7 +37,8 @@ def describe(study: Findings) -> dict:
             "name": table.name,
             "source": table.source,
             "target": str(table.target.name),
-            "task": table.task,
+            "event": table.event,
+            "task": table.task.name,
             "task_reason": table.task_reason,
             "classes": table.classes,
             "columns": [asdict(column) for column in table.columns],
@@ -52,6 +54,7 @@ def describe(study: Findings) -> dict:
         "chosen": study.chosen,
         "verdict": _describe_verdict(study),
         "metrics": study.metrics,
+        "estimates": study.estimates,
         "selector": None if selector is None else selector.name,
         "stability_selection": _describe_stability_selection(study.stability_selection),
         "importance": tabulate_importance(study).reset_index().to_dict("records"),

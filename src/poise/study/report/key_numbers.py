@@ -7,7 +7,6 @@ import numpy as np
 from poise.study.findings import Findings, is_regularized
 from poise.study.report.names import name_inside, quantity_of
 from poise.study.report.numbers import format_interval, format_number
-from poise.study.scores import score_name
 
 DIGITS = 2
 
@@ -34,7 +33,7 @@ def list_key_numbers(study: Findings) -> list[KeyNumber]:
 
 def _make_gain(study: Findings) -> KeyNumber:
     """Return the gain over early stopping in the score (or the loss), or, without a penalty, over a constant."""
-    judged, score = study[study.verdict.judged], score_name(study.table.task)
+    judged, score = study[study.verdict.judged], study.table.task.score_name
     if is_regularized(judged):
         comparison = study.verdict.over_baseline
         what, gain = ("gain in", comparison.score_gain) if comparison.shows_score else ("fall of", comparison.loss_gain)
@@ -42,7 +41,7 @@ def _make_gain(study: Findings) -> KeyNumber:
         label = f"{what} held-out {score} from {name_inside(judged)}, compared with early stopping alone"
     else:
         gain = study.verdict.over_references["mean"].score_gain
-        label = f"gain in held-out {score} over {_name_constant(study)}"
+        label = f"gain in held-out {score} over {study.table.task.constant_name}"
     ends = format_interval(gain, DIGITS)
     sign = "+" if gain.value > 0 else ""
     return KeyNumber(label, f"{sign}{format_number(gain.value, DIGITS)}", (f"95% interval {ends}",) if ends else ())
@@ -50,7 +49,7 @@ def _make_gain(study: Findings) -> KeyNumber:
 
 def _make_score(study: Findings) -> KeyNumber:
     """Return the score of the saved network on the test rows, beside those of the reference models."""
-    saved, score = study.saved, score_name(study.table.task)
+    saved, score = study.saved, study.table.task.score_name
     mean = next(reference for reference in study.references if reference.name == "mean")
     others = [each for each in study.references if each is not mean and np.isfinite(each.score.value)]
     lines = [f"{mean.title.lower()}: {format_number(mean.score.value)}"]
@@ -78,7 +77,3 @@ def _make_strength(study: Findings) -> KeyNumber:
         return KeyNumber("columns needed to predict", f"{len(study.needed_columns):,}", ("no penalty is used",))
     label = f"{quantity_of(best.name)} of {name_inside(best)}"
     return KeyNumber(label, format_number(best.strength, DIGITS), ("chosen by cross-validation",))
-
-
-def _name_constant(study: Findings) -> str:
-    return "the class frequencies" if study.table.classes else "the mean"

@@ -21,14 +21,9 @@ from poise.study.file_options import FileOptions
 from poise.study.findings import Findings, has_penalty
 from poise.study.report.names import quantity_of
 from poise.study.splits import split_test_rows
+from poise.study.tasks.base import Task
 from poise.study.weights import relative_weights
 
-LOSSES = {
-    "regression": "keras.losses.MeanSquaredError()",
-    "counts": "keras.losses.Poisson()",
-    "binary": "keras.losses.BinaryCrossentropy(from_logits=True)",
-    "multiclass": "keras.losses.SparseCategoricalCrossentropy(from_logits=True)",
-}
 READ_ONCE = ("", "-")
 """Sources that cannot be read again: a DataFrame and standard input."""
 WIDTH = 100
@@ -56,7 +51,8 @@ def write_script(study: Findings, folder: str | None = None) -> str:
     rules = saved.stage.rules_at(saved.strength) if has_penalty(saved) else []
     module, _, function = (settings.model or "").rpartition(":")
     encoding = study.encoder.encoding
-    seeds, most = _list_dropout_seeds(study), settling_batch_size(study.rows["training"])
+    seeds = _list_dropout_seeds(study)
+    most = settling_batch_size(study.rows["training"], table.task.compares_rows)
     return _render(
         "code.py.j2",
         title=" ".join(f"{table.name}: {saved.title} at {quantity_of(saved.name)} {saved.strength:.3g}".split()),
@@ -68,9 +64,13 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         function=function,
         is_file=table.source not in READ_ONCE,
         task=table.task,
+        starts_at_zero=type(table.task).initial_bias is Task.initial_bias,
         center=study.center,
         scale=study.scale,
-        is_weighted=relative_weights(table.weight, training) is not None,
+        has_weight=relative_weights(table.weight, training) is not None,
+        is_weighted=relative_weights(table.loss_weight, training) is not None,
+        has_class_weight=table.class_weight is not None,
+        class_weight=_write_value(settings.class_weight, 0),
         encoding="" if encoding == STANDARD else f', "{encoding}"',
         hidden_inputs=_hidden_inputs(study),
         inputs=len(study.encoder.inputs),
@@ -79,9 +79,9 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         dropout_seeds=seeds,
         is_permuted=bool(seeds) or most < study.rows["training"],
         rows=study.rows["training"],
-        activation=', activation="exponential"' if table.task == "counts" else "",
+        activation=table.task.activation_code,
         rules=[write_rule(rule, custom) for rule in rules],
-        loss=LOSSES[table.task],
+        loss=table.task.loss_code,
         most=most,
     )
 
@@ -127,10 +127,13 @@ def _list_dropout_seeds(study: Findings) -> list[int]:
 def _read_arguments(study: Findings) -> str:
     """The arguments of `read`."""
     table = study.table
-    options: dict[str, Any] = {"task": table.task}
+    options: dict[str, Any] = {"task": table.task.name}
+    options |= {} if table.event is None else {"event": table.event}
     options |= {name: [*columns] for name in ("drop", "keep") if (columns := getattr(study.settings, name))}
     roles = {"groups": table.groups, "time": table.time, "weight": table.weight}
+    roles |= {"offset": table.offset, "exposure": table.exposure}
     options |= {name: str(role.name) for name, role in roles.items() if role is not None}
+    options |= table.task.script_options()
     if study.settings.types:
         options["types"] = dict(study.settings.types)
     names = (*(option.name for option in fields(FileOptions)), "decimal", "missing")

@@ -13,7 +13,6 @@ from poise.study.errors import count_noun
 from poise.study.findings import Candidate, Findings
 from poise.study.report.names import capitalize, name_inside
 from poise.study.report.numbers import format_number, list_names
-from poise.study.scores import score_name
 
 DIGITS = 2
 MOST_RUNS = 0.5
@@ -121,9 +120,10 @@ def _write_stability_selection(study: Findings) -> list[str]:
 
 def _write_needs(study: Findings, selected: Candidate) -> str:
     """Return which columns the saved network needs, and how well that of the selected columns predicts."""
-    needs = f"needs {_count_needed(study)} to predict"
+    roles = [str(role.name) for role in (study.table.offset, study.table.exposure) if role is not None]
+    needs = f"needs {_count_needed(study)}{f' and {list_names(roles)}' if roles else ''} to predict"
     score = format_number(selected.score.value, DIGITS)
-    name = f"{score_name(study.table.task)} on the test rows"
+    name = f"{study.table.task.score_name} on the test rows"
     if study.settings.sparse:
         return f"As requested, the network of the selected columns is saved. It {needs}. Its {name} is {score}."
     if selected is study.saved:

@@ -10,7 +10,7 @@ from poise.study.findings import Candidate, Findings, has_penalty, is_regularize
 from poise.study.report.names import capitalize, name_inside, quantity_of
 from poise.study.report.numbers import format_interval, format_number, format_with_error, join_words
 from poise.study.report.selection_sentences import write_selection
-from poise.study.scores import Estimate, score_name
+from poise.study.scores import Estimate
 
 NEARLY = 0.05
 """A relative residual below this is close to convergence."""
@@ -71,8 +71,7 @@ def _write_comparison_with_mean(study: Findings) -> str:
     """Return a warning if the chosen network does not predict better than a constant."""
     if study.verdict.over_references["mean"].outcome == "helps":
         return ""
-    constant = "the class frequencies" if study.table.classes else "the mean"
-    return f"It is not certain that the network predicts better than {constant}."
+    return f"It is not certain that the network predicts better than {study.table.task.constant_name}."
 
 
 def _write_outcome(study: Findings, judged: Candidate) -> list[str]:
@@ -81,7 +80,7 @@ def _write_outcome(study: Findings, judged: Candidate) -> list[str]:
     The verdict depends only on the loss. The gain is that in the score if its interval leads to the same verdict;
     otherwise it is that in the loss, and another sentence has the score.
     """
-    comparison, score = study.verdict.over_baseline, score_name(study.table.task)
+    comparison, score = study.verdict.over_baseline, study.table.task.score_name
     is_requested = study.settings.choose is not None
     subject = (
         f"{capitalize(name_inside(judged))}, chosen by request," if is_requested else capitalize(_name_kind(judged))
@@ -170,13 +169,14 @@ def _explain_no_penalty(study: Findings) -> str:
 
 def _write_score(study: Findings) -> str:
     best = study.best
-    score = score_name(study.table.task)
+    score = study.table.task.score_name
     ends = format_interval(best.score, DIGITS)
     subject = f"The {score} on the test rows" if is_regularized(best) else f"Its {score} on the test rows"
     value = f"{subject} is {format_number(best.score.value, DIGITS)}."
     interval = f" The 95% confidence interval is {ends}." if ends else ""
     majority = study.metrics.get("majority rate")
-    frequent = f" The most frequent class has {majority:.0%} of these rows." if majority is not None else ""
+    is_comparable = majority is not None and study.table.class_weight is None
+    frequent = f" The most frequent class has {majority:.0%} of these rows." if is_comparable else ""
     return f"{value}{interval}{frequent}"
 
 

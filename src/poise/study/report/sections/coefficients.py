@@ -11,12 +11,6 @@ from poise.study.report.sections.base import Section
 
 LISTED = 200
 """Inputs that the table lists, those with the largest coefficients."""
-SCALES = {
-    "regression": "the change of the prediction, in units of the target",
-    "counts": "the change of the logarithm of the mean count",
-    "binary": "the change of the log odds of",
-    "multiclass": "the change of the logit of a class",
-}
 
 
 class CoefficientsSection(Section):
@@ -26,16 +20,17 @@ class CoefficientsSection(Section):
 
     def context(self, study: Findings) -> dict[str, Any] | None:
         is_additive = study.encoder.encoding == PIECEWISE  # its curves are drawn as effects
-        if study.settings.model is not None or study.settings.hidden_layer_sizes or is_additive:
+        is_linear = bool(study.table.task.coefficient_meaning)
+        if study.settings.model is not None or study.settings.hidden_layer_sizes or is_additive or not is_linear:
             return None
         kernel, bias = (keras.ops.convert_to_numpy(weight).astype("float64") for weight in study.saved.model.weights)
-        kernel, bias = kernel * study.scale, bias * study.scale + study.center
+        kernel, bias = study.table.task.unstandardize(kernel, bias, study.center, study.scale)
         order = np.argsort(-np.abs(kernel).max(axis=1), kind="stable")
         return {
             "saved": study.saved,
-            "meaning": SCALES[study.table.task],
+            "meaning": study.table.task.coefficient_meaning,
             "columns": [(name, "") for name in (study.table.classes if len(bias) > 1 else ["coefficient"])],
-            "second": study.table.classes[1] if study.table.task == "binary" else None,
+            "second": study.table.classes[1] if study.table.classes and len(bias) == 1 else None,
             "intercept": bias,
             "rows": [(study.encoder.inputs[at], kernel[at]) for at in order[:LISTED]],
             "left_out": max(len(order) - LISTED, 0),

@@ -9,7 +9,6 @@ from poise.study.candidates.penalties import DROPOUT
 from poise.study.findings import Candidate, Findings, Reference, has_penalty
 from poise.study.report.numbers import format_interval, format_number, format_with_error
 from poise.study.report.sections.base import Section
-from poise.study.scores import score_name
 
 Cell = tuple[str, str, str]
 """The text, the number to sort by as text, and the interval below it."""
@@ -28,8 +27,8 @@ class ComparisonSection(Section):
             "has_dropout": DROPOUT in study.settings.penalties,
             "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
             "test_rows": study.rows["test"],
-            "score": score_name(study.table.task),
-            "task": study.table.task,
+            "score": study.table.task.score_name,
+            "loss_unit": study.table.task.loss_unit,
         }
 
 

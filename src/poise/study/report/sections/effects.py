@@ -58,7 +58,8 @@ def describe_prediction(study: Findings) -> str:
     classes = [*study.table.classes]
     if classes:
         return f"probability of {classes[1] if len(classes) == 2 else 'a class'}"
-    return "mean count" if study.table.task == "counts" else "prediction"
+    title, exposure = study.table.task.name_prediction(), study.table.exposure
+    return title if exposure is None else f"{title} per unit of {exposure.name}"
 
 
 def draw_effects(study: Findings, names: list[str]) -> go.Figure:

@@ -9,30 +9,32 @@ from poise.study.report.class_plots import draw_class_curves
 from poise.study.report.number_plots import draw_number_predictions
 from poise.study.report.numbers import format_number
 from poise.study.report.panels import Plot
+from poise.study.report.quantile_plots import draw_quantiles
 from poise.study.report.sections.base import Section
-from poise.study.scores import score_name
+from poise.study.report.survival_plots import draw_survival_curves
+from poise.study.tasks.quantiles import Quantiles
 
 MOST_CLASSES = 20
 """Classes in the confusion matrix, the most frequent ones."""
 MOST_POINTS = 2000
-LAST_IN_UNITS = "MAE"
-"""The second of the two scores in units of the target, RMSE and MAE."""
+UNITS = {"MAE": "both in units of", "pinball loss": "in units of"}
+"""Scores in units of the target; MAE comes after RMSE."""
 
 
 class PredictionsSection(Section):
-    """Predicted against actual numbers and their residuals; or a confusion matrix, ROC curves and calibration."""
+    """Predicted against actual numbers, or a confusion matrix, ROC curves and calibration, or survival curves."""
 
     name, title, link = "predictions", "Predictions of the test rows", "Predictions"
 
     def context(self, study: Findings) -> dict[str, Any]:
         shared = {"saved": study.saved, "rows": study.rows["test"], "metrics": list_metrics(study)}
-        return {**shared, **(_show_classes(study) if study.table.classes else _show_numbers(study))}
+        return {**shared, **VIEWS[study.table.task.view](study)}
 
 
 def list_metrics(study: Findings) -> list[str]:
     """Return the score and the further scores of the saved network, with their units."""
-    scores = {score_name(study.table.task): study.saved.score.value, **study.metrics}
-    units = {LAST_IN_UNITS: f" (both in units of {study.table.target.name})"}
+    scores = {study.table.task.score_name: study.saved.score.value, **study.metrics}
+    units = {name: f" ({words} {study.table.target.name})" for name, words in UNITS.items()}
     return [f"{name} {format_number(value)}{units.get(name, '')}" for name, value in scores.items()]
 
 
@@ -42,7 +44,12 @@ def _show_numbers(study: Findings) -> dict[str, Any]:
         "Two scatter plots of test rows: the predicted over the actual value, with a line where both are equal, and "
         "the residual, actual minus predicted, over the predicted value."
     )
-    return {"plot": Plot("accuracy", figure, alternative), "drawn": count, "matrix": None, "task": study.table.task}
+    return {
+        "plot": Plot("accuracy", figure, alternative),
+        "drawn": count,
+        "matrix": None,
+        "residual_note": study.table.task.residual_note,
+    }
 
 
 def _show_classes(study: Findings) -> dict[str, Any]:
@@ -68,3 +75,39 @@ def _make_row(counts: np.ndarray, shown: np.ndarray, number: int) -> list[tuple[
     """Return for each predicted class the number of rows, their share of the actual class, and whether it is right."""
     total = max(int(counts.sum()), 1)
     return [(int(counts[other]), float(counts[other] / total), bool(other == number)) for other in shown]
+
+
+def _show_survival(study: Findings) -> dict[str, Any]:
+    figure, legend = draw_survival_curves(study.predicted, str(study.table.target.name))
+    alternative = (
+        "Three step curves of test rows, the thirds with the lowest, the middle and the highest predicted risk: the "
+        "share of rows without an event over time (Kaplan-Meier)."
+    )
+    return {"plot": Plot("accuracy", figure, alternative, legend), "matrix": None, "is_survival": True}
+
+
+def _show_quantiles(study: Findings) -> dict[str, Any]:
+    task = study.table.task
+    assert isinstance(task, Quantiles)
+    figure, legend, count = draw_quantiles(
+        study.predicted, task.quantiles, task.middle, MOST_POINTS, study.settings.seed
+    )  # fmt: skip
+    alternative = (
+        "Two plots of test rows: actual values and predicted quantiles over the middle predicted quantile, and the "
+        "share of rows at or below each predicted quantile over the quantile."
+    )
+    return {
+        "plot": Plot("accuracy", figure, alternative, legend),
+        "drawn": count,
+        "matrix": None,
+        "are_quantiles": True,
+    }
+
+
+VIEWS = {
+    "numbers": _show_numbers,
+    "classes": _show_classes,
+    "quantiles": _show_quantiles,
+    "survival": _show_survival,
+}
+"""What shows the predictions of a task, by `Task.view`."""

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from poise.path.tables import replica_table
 from poise.study.candidates.penalties import DROPOUT, get_penalty
 from poise.study.columns.encoding import PIECEWISE
@@ -11,8 +13,6 @@ from poise.study.report.sections.base import Section
 
 LISTED = 200
 """Columns that a table lists."""
-LOSSES = {"regression": "mean squared error", "counts": "Poisson loss"}
-CROSS_ENTROPY = "cross-entropy (log loss)"
 
 
 class SettingsSection(Section):
@@ -28,6 +28,10 @@ class SettingsSection(Section):
             "table": study.table,
             "settings": study.settings,
             "rows": study.rows,
+            "class_weights": [*zip(study.table.classes, np.ravel(study.table.class_weight), strict=True)]
+            if study.table.class_weight is not None
+            else [],
+            "offsets": _list_offsets(study),
             "center": study.center,
             "scale": study.scale,
             "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
@@ -39,10 +43,17 @@ class SettingsSection(Section):
             "trained": study.saved.model.count_params(),
             "saved": study.compact_model.count_params(),
             "needed": study.needed_columns,
-            "loss": LOSSES.get(study.table.task, CROSS_ENTROPY),
+            "loss": study.table.task.loss_title,
             "penalties": [f"{title} ({meaning})" for title, meaning in penalties],
             "has_dropout": DROPOUT in study.settings.penalties,
             "seconds": study.seconds,
             "versions": versions(),
             "columns": columns[:LISTED],
         }
+
+
+def _list_offsets(study: Findings) -> list[str]:
+    """Return what is added to the linear predictor."""
+    offset, exposure = study.table.offset, study.table.exposure
+    parts = [] if offset is None else [str(offset.name)]
+    return parts if exposure is None else [*parts, f"the logarithm of {exposure.name}"]
