@@ -45,7 +45,7 @@ JAX_ONLY = [
     *("path/test_joint_paths.py", "path/test_identity.py"),
     # The source, the start, files and NumPy are the same on every backend.
     *("test_layering.py", "test_import.py", "test_files.py", "test_public_names.py", "penalties/test_oracles.py"),
-    "penalties/test_errors.py",
+    *("penalties/test_errors.py", "penalties/test_constraint_errors.py"),
     # Graphs of Keras layers; test_graphs, test_applications and test_behavior compare outputs on every backend.
     *(
         f"compaction/test_{name}.py"

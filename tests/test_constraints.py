@@ -1,6 +1,5 @@
 """Constraints, the fused lasso and SLOPE in training: they end at the solutions of independent solvers."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,159 +7,48 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from scipy.optimize import lsq_linear, minimize
-from skglm.penalties import SLOPE
+from oracles.lines import linear_model, train, weights
+from oracles.regression import ALPHAS, SOLVERS, X, Y, solve_nonnegative
 from sklearn.linear_model import LinearRegression
 
 import poise
 
-RANDOM = np.random.default_rng(0)
-X = RANDOM.normal(size=(40, 8)).astype("float32")
-Y = (X @ [2.0, -1.0, 0.0, 1.5, 0.0, 0.25, -0.5, 0.75] + 0.25 * RANDOM.normal(size=40)).astype("float32")
 on_jax = pytest.mark.backends("jax")
 
 
-def linear_model(penalty: Any, inner: Any = "adam", **settings: Any) -> keras.Model:
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, use_bias=False, name="line")])
-    model.compile(poise.PenalizedOptimizer(inner, penalty, **settings), loss="mse")
-    return model
-
-
-def train(model: keras.Model, steps: int, **settings: Any) -> dict[str, list[float]]:
-    """Train on whole batches, 100 steps per epoch."""
-    x, y = np.tile(X, (100, 1)), np.tile(Y, 100)
-    return model.fit(x, y, batch_size=len(X), epochs=steps // 100, shuffle=False, verbose=0, **settings).history
-
-
-def weights(model: keras.Model) -> np.ndarray:
-    return np.concatenate([array.ravel() for array in model.get_weights()])
-
-
-def mean_square(w: np.ndarray) -> float:
-    return float(np.mean((X.astype("float64") @ w - Y) ** 2))
-
-
-def solve_nonnegative() -> np.ndarray:
-    return LinearRegression(positive=True, fit_intercept=False).fit(X.astype("float64"), Y).coef_
-
-
-def solve_box() -> np.ndarray:
-    return lsq_linear(X.astype("float64"), Y, bounds=(-0.25, 1.0), tol=1e-14).x
-
-
-def solve_max_norm() -> np.ndarray:
-    ball = {"type": "ineq", "fun": lambda w: 1.0 - w @ w}
-    return minimize(mean_square, np.zeros(8), method="SLSQP", constraints=[ball], options={"ftol": 1e-14}).x
-
-
-def solve_simplex() -> np.ndarray:
-    total = {"type": "eq", "fun": lambda w: w.sum() - 2.0}
-    settings = {"method": "SLSQP", "bounds": [(0, None)] * 8, "options": {"ftol": 1e-14, "maxiter": 500}}
-    return minimize(mean_square, np.full(8, 0.25), constraints=[total], **settings).x
-
-
-def solve_fused_lasso() -> np.ndarray:
-    """w = start + Σ rises − Σ falls, which makes the penalty linear in variables with bounds."""
-    steps = np.tril(np.ones((8, 8)))
-    basis = np.concatenate([steps, -steps[:, 1:]], axis=1)
-    prices = np.r_[0.0, np.ones(14)]
-    bounds = [(None, None), *[(0, None)] * 14]
-    settings: dict[str, Any] = {"method": "L-BFGS-B", "bounds": bounds, "options": {"ftol": 1e-15, "gtol": 1e-9}}
-
-    def cost(z: np.ndarray) -> tuple[float, np.ndarray]:
-        error = X.astype("float64") @ (basis @ z) - Y
-        return np.mean(error**2) + prices @ z, 2 / len(X) * basis.T @ (X.T @ error) + prices
-
-    return basis @ minimize(cost, np.zeros(15), jac=True, **settings).x
-
-
-def solve_slope() -> np.ndarray:
-    """Proximal gradient steps with the prox of skglm."""
-    peer, w = SLOPE(np.arange(8, 0, -1) / 4.0), np.zeros(8)
-    step = len(X) / (2 * np.linalg.norm(X, 2) ** 2)
-    for _ in range(3000):
-        w = peer.prox_vec(w - step * 2 / len(X) * X.T @ (X @ w - Y), step)
-    return w
-
-
 SGD, ADAM = keras.optimizers.SGD, keras.optimizers.Adam
-SOLUTIONS: dict[str, tuple[poise.Penalty, Callable[[], np.ndarray], Any]] = {
-    "non-negative": (poise.NonNegative(), solve_nonnegative, ADAM),
-    "box": (poise.Box(-0.25, 1.0), solve_box, ADAM),
-    "max-norm": (poise.MaxNorm(1.0), solve_max_norm, ADAM),
-    "simplex": (poise.Simplex(2.0), solve_simplex, ADAM),
-    "fused-lasso": (poise.TotalVariation(), solve_fused_lasso, ADAM),
-    "fused-lasso-sgd": (poise.TotalVariation(), solve_fused_lasso, SGD),
-    "slope": (poise.Slope(alphas=np.arange(8, 0, -1) / 4.0), solve_slope, SGD),
+SOLUTIONS: dict[str, tuple[poise.Penalty, Any]] = {
+    "non-negative": (poise.NonNegative(), ADAM),
+    "box": (poise.Box(-0.25, 1.0), ADAM),
+    "max-norm": (poise.MaxNorm(1.0), ADAM),
+    "simplex": (poise.Simplex(2.0), ADAM),
+}
+CHAINS: dict[str, tuple[poise.Penalty, Any]] = {
+    "fused-lasso": (poise.TotalVariation(), ADAM),
+    "slope": (poise.Slope(alphas=ALPHAS), SGD),
 }
 
 
 @pytest.mark.parametrize("name", SOLUTIONS)
 def test_training_ends_at_the_solution_of_an_independent_solver(name: str) -> None:
-    penalty, solve, kind = SOLUTIONS[name]
+    assert_solution(name, *SOLUTIONS[name])
+
+
+@pytest.mark.backends("jax", "tensorflow")  # tests/torch_training has them on PyTorch, in fewer steps
+@pytest.mark.parametrize("name", CHAINS)
+def test_equal_weights_are_those_of_an_independent_solver(name: str) -> None:
+    assert_solution(name, *CHAINS[name])
+
+
+def assert_solution(name: str, penalty: poise.Penalty, kind: Any) -> None:
     rate = 0.1 if kind is SGD else keras.optimizers.schedules.CosineDecay(0.05, 800)
     model = linear_model(penalty, kind(rate))
 
     train(model, 800)
 
-    np.testing.assert_allclose(weights(model), solve(), atol=2e-4)
+    np.testing.assert_allclose(weights(model), SOLVERS[name](), atol=2e-4)
     report = poise.forces(model, X, Y)
     assert report["residual"].max() < 2e-3
-
-
-@pytest.mark.parametrize("kind", [SGD, ADAM])
-def test_topk_trains_what_it_keeps_to_the_least_squares_of_its_columns(kind: Any) -> None:
-    model = linear_model(poise.TopK(0.5), kind(0.05))
-
-    train(model, 1000)
-
-    w = weights(model)
-    kept = np.flatnonzero(w)
-    assert len(kept) == 4
-    np.testing.assert_allclose(w[kept], np.linalg.lstsq(X[:, kept], Y, rcond=None)[0], atol=1e-3)
-
-
-def test_sparsity_follows_its_schedule_and_continues_after_loading(tmp_path: Path) -> None:
-    schedule = poise.PolynomialSparsity(0.75, end_step=300, begin_step=100, initial_sparsity=0.25, frequency=50)
-    model = linear_model(poise.TopK(schedule), ADAM(0.01))
-    zeros = []
-    for _ in range(2):
-        train(model, 100)
-        zeros.append(np.sum(weights(model) == 0))
-    model.save(tmp_path / "model.keras")
-    restored = keras.models.load_model(tmp_path / "model.keras")
-    assert restored.optimizer.rules[0].penalty.strength.get_config() == schedule.get_config()
-    assert restored.optimizer.strength["kernels"] == pytest.approx(0.25 * 0.5**3 * -1 + 0.75 - 0.25 * 0.5**3)
-    for _ in range(2):
-        train(restored, 100)
-        zeros.append(np.sum(weights(restored) == 0))
-
-    # Step 99 is before the schedule; steps 199 and 299 have the sparsity of steps 150 and 250.
-    expected = [0.0, *(0.75 - 0.5 * (1 - share) ** 3 for share in (0.25, 0.75)), 0.75]
-    assert zeros == [round(8 * sparsity) for sparsity in expected]
-
-
-def test_polynomial_sparsity_is_the_formula_of_zhu_and_gupta() -> None:
-    schedule = poise.PolynomialSparsity(0.9, end_step=110, begin_step=10, initial_sparsity=0.5, frequency=20)
-    for step in range(130):
-        share = min(max((step - 10) // 20 * 20 / 100, 0.0), 1.0)
-        formula = 0.9 + (0.5 - 0.9) * (1.0 - share) ** 3
-        expected = 0.0 if step < 10 else 0.9 if step >= 110 else formula
-        assert float(schedule(step)) == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_sparsity_set_by_hand_is_saved(tmp_path: Path) -> None:
-    model = linear_model(poise.TopK(0.25), ADAM(0.01))
-    model.optimizer.strength["kernels"] = 0.5
-    train(model, 100)
-    assert np.sum(weights(model) == 0) == 4
-    model.save(tmp_path / "model.keras")
-
-    restored = keras.models.load_model(tmp_path / "model.keras")
-
-    assert restored.optimizer.strength["kernels"] == 0.5
-    assert restored.optimizer.get_config()["rules"][0]["config"]["penalty"]["config"]["sparsity"] == 0.5
 
 
 def test_a_constraint_is_saved(tmp_path: Path) -> None:
@@ -171,39 +59,6 @@ def test_a_constraint_is_saved(tmp_path: Path) -> None:
     (rule,) = keras.models.load_model(tmp_path / "model.keras").optimizer.rules
 
     assert repr(rule.penalty) == "Box(lower=-0.25, upper=1.0)"
-
-
-def test_blocks_of_four_inputs_keep_two_weights() -> None:
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential(
-        [keras.Input((4, 8)), keras.layers.Conv1D(4, 2), keras.layers.Flatten(), keras.layers.Dense(1)]
-    )
-    rules = [poise.Rule(["conv1d*/kernel", "dense*/kernel"], poise.NofM())]
-    model.compile(poise.PenalizedOptimizer("adam", rules), loss="mse")
-    x = RANDOM.normal(size=(16, 4, 8))
-
-    model.fit(x, x[:, 0, 0], epochs=2, verbose=0)
-
-    conv, _, dense, _ = model.get_weights()
-    assert (np.count_nonzero(np.moveaxis(conv, 1, -1).reshape(-1, 4), axis=-1) == 2).all()
-    assert (np.count_nonzero(dense.reshape(-1, 4), axis=-1) == 2).all()
-
-
-def test_whole_units_are_pruned_and_compacted() -> None:
-    keras.utils.set_random_seed(0)
-    layers = [keras.layers.Dense(8, activation="relu", name="hidden"), keras.layers.Dense(1, name="head")]
-    model = keras.Sequential([keras.Input((8,)), *layers])
-    rules = [
-        poise.Rule("hidden/kernel", poise.TopK(0.75, groups="outputs")),
-        poise.Rule("hidden/bias", poise.Box(upper=0.0)),
-    ]
-    model.compile(poise.PenalizedOptimizer("adam", rules), loss="mse")
-    train(model, 100)
-
-    small = poise.compact(model)
-
-    assert small.get_layer("hidden").units == 2
-    np.testing.assert_allclose(small.predict(X, verbose=0), model.predict(X, verbose=0), atol=1e-5)
 
 
 def test_the_first_step_projects_and_the_logs_are_finite() -> None:

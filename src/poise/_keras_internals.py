@@ -27,6 +27,7 @@ __all__ = [
     "input_structure",
     "is_set_up",
     "is_traced_by_jax",
+    "is_traced_for_cpu",
     "keep_float64",
     "learning_rate_or_schedule",
     "loss_weights",
@@ -99,6 +100,11 @@ def is_traced_by_jax(tensor: Any) -> bool:
     """Return whether a tensor stands for a value of a program that JAX is about to compile."""
     is_tracer = any(base.__name__ == "Tracer" for base in type(tensor).__mro__)
     return is_tracer and keras.backend.backend() == "jax"
+
+
+def is_traced_for_cpu(tensor: Any) -> bool:
+    """Return whether a tensor stands for a value of a program of JAX, on a machine without an accelerator."""
+    return is_traced_by_jax(tensor) and sys.modules["jax"].default_backend() == "cpu"
 
 
 def can_be_read(tensor: Any) -> bool:

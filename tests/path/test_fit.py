@@ -171,6 +171,9 @@ def test_every_initialization_is_anchored_at_its_own_weights() -> None:
         kernel, free, anchored = (path.weights(s, seed)[0] for path, s in ((initial, 0.1), (held, 1e-6), (held, 1e6)))
         np.testing.assert_allclose(anchored, kernel, atol=1e-5)
         assert np.abs(free - kernel).max() > 0.1
+    (rule,) = held.rules_at(1e6)
+    assert isinstance(rule.penalty, poise.Anchored)
+    assert (rule.penalty.strength, rule.penalty.penalty.strength) == (1e6, 1e6)
 
 
 def test_a_diverging_strength_is_reported_and_never_chosen() -> None:

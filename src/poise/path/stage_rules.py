@@ -10,7 +10,7 @@ import numpy as np
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.path.shared_groups import find_shared_groups
 from poise.path.stages import adaptive_factors, current_factors, hold_at_zero
-from poise.penalties import Penalty
+from poise.penalties import Anchored, Penalty
 from poise.rules.rule import Rule
 
 
@@ -81,9 +81,11 @@ def rules_with_factors(
 
 
 def change_penalty(penalty: Penalty, **arguments: Any) -> Penalty:
-    """Return the same penalty with other arguments; a constraint as it is."""
+    """Return the same penalty with other arguments, those of the inner penalty of `Anchored`; a constraint as it is."""
     if penalty.is_constraint:
         return penalty
+    if isinstance(penalty, Anchored):
+        return Anchored(change_penalty(penalty.penalty, **arguments), penalty.start)
     return type(penalty).from_config({**penalty.get_config(), **arguments})
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from poise.penalties.base import PACKAGE
-from poise.penalties.chains import FAR, SMALLEST_STEP, fit_chain
+from poise.penalties.chains import FAR, fit_chain, smallest_step
 from poise.penalties.shapes import AlongAxis
 
 SMALLEST = float(np.finfo("float32").tiny)
@@ -85,7 +85,11 @@ class TotalVariation(AlongAxis):
         size, largest = ops.max(ops.abs(w)), ops.max(h)
         size, largest = ops.where(size > SMALLEST, size, 1.0), ops.where(largest > SMALLEST, largest, 1.0)
         prices = ops.minimum(prices * (largest / size), FAR)
-        chain = [w / size, ops.maximum(h / largest, SMALLEST_STEP), self._shifted(prices, back=False)]
+        chain = [
+            w / size,
+            ops.maximum(h / largest, smallest_step(keras.backend.standardize_dtype(w.dtype))),
+            self._shifted(prices, back=False),
+        ]
         lines = ops.moveaxis(w, self.axis, -1).shape
         w, h, prices = (ops.reshape(ops.moveaxis(x, self.axis, -1), (-1,)) for x in chain)
         u = fit_chain(w, h, prices[:-1], prices[:-1], lines[-1])

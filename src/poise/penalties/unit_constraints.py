@@ -67,6 +67,7 @@ class MaxNorm(Constraint):
         norms = at.norms(w)
         is_long = norms > self.max_value
         if len(step.shape) == 0:
+            is_long = ops.logical_and(is_long, step > 0)
             return w * at.spread(ops.where(is_long, self.max_value / ops.where(is_long, norms, 1.0), 1.0), outside=1.0)
         h = step / at.spread(ops.maximum(at.largest(step), SMALLEST), outside=1.0)
         h = ops.maximum(h, SMALLEST_STEP)

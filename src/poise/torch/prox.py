@@ -108,6 +108,9 @@ class ProximalSteps:
             numbers = _numbers(job, strength)
             for part in _parts(job):
                 inputs = (part.w, part.step.tensors, numbers)
+                if part.penalty.is_iterative:  # it usually takes more steps than a program has
+                    part.w.copy_(part.compute(*inputs))
+                    continue
                 after, is_unfinished = self._program(part, inputs)(*inputs)
                 if is_unfinished is not None and bool(is_unfinished):
                     after = part.compute(*inputs)
