@@ -244,4 +244,7 @@ def test_a_study_of_quantiles_predicts_one_column_for_each(tmp_path) -> None:
     page = render_page(study.findings, "runs/x")
     assert "the mean quantile 0.6 over test rows" in " ".join(page.split())
     assert "quantile 0.1, 0.6" in page
+    assert "which loads after <code>import poise</code>" in page
+    assert "standardized as" in page
+    assert "predicting the mean has a loss" not in page
     assert "the share of actual values at or below a predicted quantile is equal to the quantile" in page

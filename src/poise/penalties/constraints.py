@@ -20,9 +20,9 @@ AT_BOUND = 1e-5
 class Constraint(Penalty):
     """A penalty that is 0 on a set of weights and infinite elsewhere. Its prox is the projection onto the set.
 
-    The strength does not enter, so a constraint has none. The gradient is zero, so a constraint acts only by its prox.
-    Its residual is the distance of −gradient from the normal cone of the set, and infinite outside of the set. The
-    critical strength is None.
+    A constraint has no strength, because scaling it changes nothing. The gradient is zero, so a constraint acts only by
+    its prox. Its residual is the distance of −gradient from the normal cone of the set, and infinite outside of the
+    set. The critical strength is None.
 
     A subclass writes `_is_violated`, `_project` and `_distance`. The projections of `MaxNorm` and `Simplex` depend on
     the steps: like every prox, they minimize the distance in the metric 1/step. The others ignore the steps.

@@ -53,7 +53,7 @@ class AlongAxis(Penalty):
         along = ops.moveaxis(w, self.axis, 0)
         return ops.moveaxis(along[1:] - along[:-1], 0, self.axis)
 
-    def _shifted(self, differences: Any, back: bool) -> Any:
+    def _pad_differences(self, differences: Any, back: bool) -> Any:
         """Return per entry of w the difference before it (`back`) or after it, 0 at the ends."""
         along = ops.moveaxis(differences, self.axis, 0)
         nothing = ops.zeros((1, *along.shape[1:]), along.dtype)
@@ -94,7 +94,7 @@ class Smoothness(AlongAxis):
 
     def _gradient(self, w: Any, strength: Any) -> Any:
         flow = self._factors(w) * self._differences(w)
-        return 2.0 * strength * (self._shifted(flow, back=True) - self._shifted(flow, back=False))
+        return 2.0 * strength * (self._pad_differences(flow, back=True) - self._pad_differences(flow, back=False))
 
     def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         """(I + 2s·h DᵀCD)u = w by parallel cyclic reduction (Hockney 1965).
@@ -103,8 +103,8 @@ class Smoothness(AlongAxis):
         """
         axis = self.axis % len(w.shape)
         couplings = 2.0 * strength * self._factors(w) * ops.ones_like(self._differences(w))
-        a = ops.moveaxis(step * self._shifted(couplings, back=True), axis, 0)
-        d = ops.moveaxis(step * self._shifted(couplings, back=False), axis, 0)
+        a = ops.moveaxis(step * self._pad_differences(couplings, back=True), axis, 0)
+        d = ops.moveaxis(step * self._pad_differences(couplings, back=False), axis, 0)
         r = ops.moveaxis(w, axis, 0)
         e = ops.ones_like(r)
         distance = 1

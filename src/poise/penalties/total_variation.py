@@ -1,4 +1,4 @@
-"""The total variation along an axis (fused lasso): weights that are constant in pieces."""
+"""The total variation along an axis (fused lasso): piecewise-constant weights."""
 
 from typing import Any
 
@@ -42,7 +42,7 @@ class TotalVariation(AlongAxis):
         return ops.sum(strength * self._factors(w) * ops.abs(self._differences(w)))
 
     def _gradient(self, w: Any, strength: Any) -> Any:
-        """The subgradient of minimum norm: what is left of the rest, once the equal neighbors balance it best."""
+        """The subgradient of minimum norm, over all choices for pairs of equal neighbors."""
         return self._balance(w, ops.zeros_like(w), strength)
 
     def _prox(self, w: Any, step: Any, strength: Any) -> Any:
@@ -76,7 +76,7 @@ class TotalVariation(AlongAxis):
         """
         differences, prices = self._differences(w), strength * self._factors(w)
         flow = prices * ops.sign(differences)
-        known = self._shifted(flow, back=True) - self._shifted(flow, back=False)
+        known = self._pad_differences(flow, back=True) - self._pad_differences(flow, back=False)
         free = ops.where(differences == 0, prices, 0.0)
         return self._denoise(gradient + known, ops.ones_like(w), free)
 
@@ -88,7 +88,7 @@ class TotalVariation(AlongAxis):
         chain = [
             w / size,
             ops.maximum(h / largest, smallest_step(keras.backend.standardize_dtype(w.dtype))),
-            self._shifted(prices, back=False),
+            self._pad_differences(prices, back=False),
         ]
         lines = ops.moveaxis(w, self.axis, -1).shape
         w, h, prices = (ops.reshape(ops.moveaxis(x, self.axis, -1), (-1,)) for x in chain)

@@ -105,9 +105,10 @@ class MaxNorm(Constraint):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Simplex(Constraint):
-    """Constrain weights along an axis to w_i ≥ 0 and Σ_i w_i = radius: a mixture, such as an average of inputs.
+    """Constrain weights along an axis to w_i ≥ 0 and Σ_i w_i = radius: a weighted average of inputs.
 
-    The prox sorts the weights: it is max(w_i − h_i·μ, 0) with steps h, where μ makes the sum right.
+    The prox sorts the weights: it is max(w_i − h_i·μ, 0) with steps h, where μ is chosen so that the weights sum to
+    `radius`.
 
     Args:
         radius: The sum, > 0. Default: 1.0.

@@ -108,8 +108,8 @@ def run_study(
         task: `"regression"`, `"binary"`, `"multiclass"`, `"counts"`, `"gamma"` (positive numbers, whose standard
             deviation is proportional to their mean), `"tweedie"` (nonnegative numbers, of which many are zero),
             `"quantile"` (several quantiles of a number, which do not cross) or `"survival"` (times until an event, some
-            of them censored). Default: `None`, which infers one of the first four from the target. The result says what
-            was inferred.
+            of them censored). Default: `None`, which infers one of the first four from the target. The result reports
+            the inferred task.
         time_to_event: For the task `"survival"`, instead of `target`: the column of times, at which a row had its event
             or was censored. Default: `None`.
         event: For the task `"survival"`: the column that is 1 or true for rows with an event, and 0 or false for

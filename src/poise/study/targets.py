@@ -126,15 +126,15 @@ def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any)
     Raises:
         DataError: If the arguments of the task survival are incomplete, or passed with another task or a target.
     """
-    given = {"time_to_event": time_to_event, "event": event}
-    if task != Survival.name and all(column is None for column in given.values()):
+    columns = {"time_to_event": time_to_event, "event": event}
+    if task != Survival.name and all(column is None for column in columns.values()):
         return target, task
     if task not in (None, Survival.name):
-        name = next(name for name, column in given.items() if column is not None)
+        name = next(name for name, column in columns.items() if column is not None)
         raise DataError(
             f"{name} works only with the task survival, got the task {task}. Choose the task survival.", name
         )
-    for name, column in given.items():
+    for name, column in columns.items():
         if column is None:
             raise DataError(f"{name} is missing, and the task survival needs it. Name the column.", name)
     if target is not None:

@@ -16,12 +16,12 @@ def concordance_index(y: Any, log_hazard: Any, sample_weight: Any = None) -> flo
 
     A pair is comparable if the row with the shorter time has an event; of two rows with equal times, if exactly one of
     them has an event, which counts as the earlier one. A pair is right if the row whose event is earlier has the higher
-    predicted hazard. Equal predictions count one half. 0.5 is chance.
+    predicted hazard. Equal predictions count one half. A value of 0.5 is no better than chance.
 
     Args:
         y: (rows, 2) time and event (1: event, 0: censored).
         log_hazard: (rows,) or (rows, 1) predictions; higher means an earlier event.
-        sample_weight: (rows,) weights >= 0; a pair counts the product of its weights. Default: None, for ones.
+        sample_weight: (rows,) weights >= 0; a pair is weighted by the product of its weights. Default: None, for ones.
 
     Returns:
         The index, from 0 to 1.

@@ -25,12 +25,12 @@ class CoxPartialLikelihood(keras.losses.Loss):
 
         −1/n · Σ_{i: event} (η_i − log Σ_{j: t_j ≥ t_i} exp(η_j))
 
-    which is the scale of glmnet: a strength λ of glmnet is a strength λ here. Sample weights multiply the events and
-    enter the sums over rows at risk, where they are divided by their mean over the rows with a weight above 0. A row
-    with weight 0 has no effect.
+    which is the scale of glmnet: a strength λ of glmnet is a strength λ here. Sample weights multiply the term of
+    each event and enter the sums over the rows at risk, where they are divided by their mean over the rows with a
+    weight above 0. A row with weight 0 has no effect.
 
-    The loss depends on which rows are in a batch together. Train with all rows in one batch, as `poise.fit_path` does
-    by default: `model.fit(x, y, batch_size=len(x))`.
+    The loss depends on which rows are in a batch together. Train with all rows in one batch:
+    `model.fit(x, y, batch_size=len(x))`. `poise.fit_path` does this by default.
 
     Args:
         ties: How to treat events at the same time: `"breslow"` (as in glmnet) or `"efron"` (as in the R package

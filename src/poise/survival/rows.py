@@ -53,7 +53,7 @@ def wrong_pairs(times: np.ndarray, events: np.ndarray, log_hazard: np.ndarray, s
     Args:
         times, events: (rows,).
         log_hazard: (..., rows).
-        seed: Decides with which rows all rows are compared, if there are too many pairs.
+        seed: Seed of the random sample of comparison rows, which is used if there are too many pairs.
 
     References:
         Hoeffding 1948, "A class of statistics with asymptotically normal distribution" (the projection on rows).

@@ -33,7 +33,9 @@ def check_targets(y: Any, name: str = "y") -> tuple[np.ndarray, np.ndarray]:
 
 
 def stratification_target(y: Any, weights: Any, cv: Any) -> np.ndarray:
-    """Return what to stratify folds by, (rows,): whether each row has an event that counts, if some have none.
+    """Return the labels to stratify folds by, (rows,): whether each row has an event with weight > 0.
+
+    If folds are not stratified, or all rows have such an event, return the times.
 
     Args:
         y: Times and events.

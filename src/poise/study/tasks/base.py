@@ -47,7 +47,7 @@ class Task(ABC):
             and of the constant model, times 1 minus `constant_score`. Otherwise it is the mean of these terms. Default:
             `True`.
         activation_code: The activation as Python, for scripts. Default: `""`, for a linear one.
-        coefficient_meaning: What a coefficient of the linear model is; `""` if no such thing can be said.
+        coefficient_meaning: What a coefficient of the linear model is; `""` if coefficients have no simple meaning.
         constant_title: The name of the constant reference model. Default: `"Mean"`.
         constant_name: What sentences call it. Default: `"the mean"`.
         constant_score: The score of the constant model, if the score is a share. Default: 0.
@@ -55,7 +55,7 @@ class Task(ABC):
         compares_rows: Whether the loss compares rows with each other. Every training step then has all rows, and the
             held-out loss is the loss of all rows minus that of the training rows. Default: `False`.
         takes_offset: Whether a column can be added to the linear predictor. Default: `False`.
-        takes_exposure: Whether the logarithm of a column can be. Default: `False`.
+        takes_exposure: Whether the task accepts an exposure, a column whose logarithm is added. Default: `False`.
         largest_offset: The largest absolute value of an offset. Default: no limit.
         view: The name of the section of the report that shows predictions (see
             `poise.study.report.sections.predictions.VIEWS`). Default: `"numbers"`.
@@ -84,7 +84,10 @@ class Task(ABC):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Return the task with its options, which are among the settings of a study. Default: it has none."""
+        """Return the task with its options, which are among the settings of a study.
+
+        The base class has no options.
+        """
         return cls()
 
     @property
@@ -116,7 +119,7 @@ class Task(ABC):
         return ""
 
     def list_targets(self, values: np.ndarray) -> Sequence[np.ndarray]:
-        """Return the numbers or labels that a column may not determine, each (rows,); else it looks like a leak."""
+        """Return the targets to check for leaks, each (rows,): a column that determines one of them is reported."""
         return [values]
 
     def find_strata(self, values: np.ndarray) -> np.ndarray | None:
@@ -138,7 +141,7 @@ class Task(ABC):
     # ------------------------------------------------------------ offsets
 
     def center_offset(self, offset: np.ndarray, weight: np.ndarray | None) -> float:
-        """Return the part of the offset that `scale` of the targets replaces. Default: 0.
+        """Return the constant that is subtracted from the offset and included in `scale`. Default: 0.
 
         Args:
             offset: (rows,) what is added to the linear predictor.
@@ -218,7 +221,8 @@ class Task(ABC):
         Args:
             y: The targets.
             terms: (rows,) `RowScores.score_terms`.
-            weight: (rows,) the weights, or `None`. Only a constant model that is no function of sums needs them.
+            weight: (rows,) the weights, or `None`. Only a constant model that is not a function of sums
+                needs them.
         """
 
     @abstractmethod

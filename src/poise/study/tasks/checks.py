@@ -30,7 +30,7 @@ def check_numbers(target: "Target", task: str) -> np.ndarray:
 
 
 def check_nonnegative(target: "Target", task: str) -> np.ndarray:
-    """Return the values of a target of numbers >= 0, of which some are positive.
+    """Return the values of a target of numbers >= 0.
 
     Raises:
         DataError: If it has other values.

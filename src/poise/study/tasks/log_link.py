@@ -112,7 +112,10 @@ class LogLink(Task):
     # ------------------------------------------------------------ offsets
 
     def center_offset(self, offset: np.ndarray, weight: np.ndarray | None) -> float:
-        """Return the logarithm of the exposure that has weight 1; for p = 2, of the mean one."""
+        """Return the log exposure at which the weight is 1.
+
+        For p = 2, where all weights are 1, return the mean log exposure.
+        """
         slope = 2.0 - self.power
         if not slope:
             return float(np.average(offset, weights=weight))

@@ -1,8 +1,8 @@
 """Quantiles of numbers: several at once, by the pinball loss.
 
 The loss of a quantile τ with the prediction q of a target y is τ (y − q) if y ≥ q, and (1 − τ) (q − y) otherwise. Its
-mean is lowest at the quantile τ. The loss of a network is the mean over its quantiles. They do not cross: the first
-output is the lowest quantile, and the others are positive increments.
+mean is lowest at the quantile τ. The loss of a network is the mean over its quantiles. The last layer adds a positive
+increment to each quantile to get the next one, so quantiles do not cross.
 
 References:
     Koenker and Bassett 1978, "Regression quantiles".

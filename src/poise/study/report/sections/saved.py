@@ -23,5 +23,6 @@ class SavedSection(Section):
             "needed": needed,
             "total": len(study.encoder.columns),
             "inputs": len(study.inputs),
+            "needs_poise": study.settings.model is None and callable(study.table.task.make_activation()),
             "write_script": partial(write_loading_script, study),
         }
