@@ -79,7 +79,7 @@ def test_the_home_page_links_every_page() -> None:
 def test_every_guide_states_its_goal_in_the_first_sentence() -> None:
     first_lines = [guide.read_text(encoding="utf-8").split("\n\n")[1] for guide in GUIDES]
 
-    assert len(GUIDES) == 12
+    assert len(GUIDES) == 13
     assert all(line.startswith("This guide shows how to ") for line in first_lines)
 
 

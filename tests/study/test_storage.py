@@ -95,7 +95,7 @@ def test_study_json_holds_what_was_found(done, folder) -> None:
         "columns": [
             {**vars(column), "ignored_texts": list(column.ignored_texts)} for column in done.table.columns
         ],
-        "groups": None, "time": None, "weight": None, "offset": None, "exposure": None, "notes": list(done.table.notes), "digest": "",
+        "event": None, "groups": None, "time": None, "weight": None, "offset": None, "exposure": None, "notes": list(done.table.notes), "digest": "",
     }  # fmt: skip
     assert {"training": 48, "test": 12}.items() <= result["rows"].items()
     assert result["settings"]["penalties"] == ["l2"]

@@ -94,9 +94,9 @@ def shrink(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the new file.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the results, as JSON.")] = False,
 ) -> None:
-    """Make a trained Keras model smaller while it keeps its accuracy.
+    """Make a trained Keras model smaller.
 
-    Removes units in stages: a growing penalty moves the least important units to zero while the others learn to replace
+    Keeps the accuracy of the model where it can. Removes units in stages: a growing penalty moves the least important units to zero while the others learn to replace
     them. Pass one budget. Prints accuracy against size, and writes a plain Keras model.
 
     \b

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Any
 
 import keras
@@ -133,6 +132,8 @@ class Slope(Penalty):
 @functools.lru_cache(maxsize=32)
 def _quantiles(count: int, q: float) -> np.ndarray:
     """Φ⁻¹(1 − iq/(2n)), without the rounding of 1 − iq/(2n)."""
+    from statistics import NormalDist  # its import would take time at the start of every program
+
     inverse = NormalDist().inv_cdf
     return np.asarray([-inverse(i * q / (2 * count)) for i in range(1, count + 1)])
 

@@ -159,7 +159,9 @@ class Shrinker:
         else:
             self._check_reachable(units, model)
             smaller = self._descend(start, model)
-        self.trainer.compile(smaller, self.trainer.make_optimizer())
+        optimizer = self.trainer.make_optimizer()
+        self.trainer.compile(smaller, optimizer)
+        optimizer.build(smaller.trainable_variables)  # otherwise Keras warns when it loads the saved model
         stages = pd.DataFrame(self.rows)
         stages["chosen"] = [row is self.rows[self._chosen] for row in self.rows]
         return ShrinkResult(
