@@ -96,8 +96,9 @@ def shrink(
 ) -> None:
     """Make a trained Keras model smaller.
 
-    Keeps the accuracy of the model where it can. Removes units in stages: a growing penalty moves the least important units to zero while the others learn to replace
-    them. Pass one budget. Prints accuracy against size, and writes a plain Keras model.
+    Keeps the accuracy of the model where it can. Removes units in stages: a growing penalty moves the least important
+    units to zero while the others learn to replace them. Pass one budget. Prints accuracy against size, and writes a
+    plain Keras model.
 
     \b
     Examples:
