@@ -12,6 +12,8 @@ from poise.shrinking.unit_sets import NAME, RemovableUnits
 
 CHECKS = 24
 """How many times the share of zeros is compared with the plan."""
+PLAN = 0.75
+"""The share of the batches after which all chosen units should be zero."""
 GROWTH = 1.5
 """The factor of the strength where too few units are zero."""
 SMALLEST_FACTOR = 1e-3
@@ -38,7 +40,7 @@ class GrowingStrength(PenalizedCallback):
         if self._count % self._every:
             return
         strength = self.penalized.strength  # this also makes Keras on JAX write the weights back to the model
-        if self._units.share_of_zeros(self._chosen) < self._count / self._batches:
+        if self._units.share_of_zeros(self._chosen) < min(self._count / (PLAN * self._batches), 1.0):
             strength[NAME] *= GROWTH
 
 
