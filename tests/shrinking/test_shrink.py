@@ -159,6 +159,55 @@ def test_datasets_several_inputs_and_regression() -> None:
     assert result.model.predict(x, verbose=0).shape == (128, 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "constraint"), [("AdamW", None), ("Lion", None), ("Adam", "max_norm")], ids=["AdamW", "Lion", "constraint"]
+)
+def test_what_a_proximal_update_refuses_can_be_shrunk_too(name, constraint) -> None:
+    x = np.random.default_rng(0).normal(size=(128, 6)).astype("float32")
+    hidden = layers.Dense(32, activation="relu", kernel_constraint=constraint)
+    model = keras.Sequential([keras.Input((6,)), hidden, layers.Dense(1)])
+    model.compile(getattr(keras.optimizers, name)(0.003), "mse", steps_per_execution=3)
+    result = poise.shrink(model, x, x[:, :1], parameters=0.6, epochs_per_stage=2, fine_tuning_epochs=0)
+    assert result.model.layers[0].units == 16
+    assert type(result.model.optimizer).__name__ == name
+    assert result.model.optimizer.weight_decay == model.optimizer.weight_decay
+    assert result.model.steps_per_execution == 3
+    assert type(result.model.layers[0].kernel.constraint) is type(model.layers[0].kernel.constraint)
+
+
+@pytest.mark.backends("jax", "tensorflow", "torch")
+def test_a_network_of_unknown_length_has_an_embedding_and_no_flops() -> None:
+    tokens = np.random.default_rng(0).integers(0, 9, size=(96, 5))
+    y = (tokens == 3).any(axis=1).astype("float32")
+    inputs = keras.Input((None,), dtype="int32")
+    x = layers.GlobalMaxPooling1D()(layers.Dense(24, activation="relu")(layers.Embedding(9, 16)(inputs)))
+    model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x))
+    model.compile(keras.optimizers.Adam(0.01), "binary_crossentropy", metrics=["accuracy"])
+    model.fit(tokens, y, epochs=5, verbose=0)
+    data = {"validation_data": (tokens, y), "epochs_per_stage": 2, "fine_tuning_epochs": 1}
+
+    result = poise.shrink(model, tokens, y, max_accuracy_drop=0.5, **data)
+
+    assert result.size == "parameters"
+    assert result.model.count_params() < 0.6 * model.count_params()
+    assert result.plot().data[0].x[0] == model.count_params()
+    assert result.headline.startswith("The smaller network has ")
+    with pytest.raises(ValueError, match="The FLOPs of the model are not known"):
+        poise.shrink(model, tokens, y, flops=0.5, **data)
+
+
+def test_widths_stay_multiples_over_several_stages() -> None:
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    hidden = [layers.Dense(units, activation="relu") for units in (40, 44, 64)]
+    model = keras.Sequential([keras.Input((6,)), *hidden, layers.Dense(1)])
+    model.compile("adam", "mse")
+    result = poise.shrink(model, x, x[:, :1], flops=0.2, epochs_per_stage=2, fine_tuning_epochs=0)
+    assert len(result.stages) > 3
+    for layer, whole in zip(result.model.layers, (40, 44, 64), strict=False):
+        assert layer.units == whole or layer.units % 8 == 0
+    assert result.chosen["FLOPs"] <= 0.2 * result.original["FLOPs"]
+
+
 def test_weights_of_rows_count(digits) -> None:
     """Rows of weight zero change nothing: their targets may be anything."""
     x, y = digits[0][:200], (digits[1][:200] > 4).astype("float32")
@@ -194,12 +243,13 @@ def test_weights_of_rows_count(digits) -> None:
         ({"flops": 0.5, "multiple": 0}, "multiple must be an int >= 1, got 0."),
         ({"flops": 0.5, "batch_size": 0}, "batch_size must be an int >= 1, got 0."),
         ({"flops": 0.5, "epochs_per_stage": 1.5}, "epochs_per_stage must be an int >= 0, got 1.5."),
+        ({"flops": 0.5, "learning_rate": 0.0}, "learning_rate must be a finite number > 0, got 0.0."),
         ({"flops": 0.5, "y": None}, "y is None. Pass the targets of the rows in x."),
         ({"flops": 0.5, "y": np.zeros(3)}, "x, y and sample_weight must have the same number of rows, got [3, 40]."),
         ({"flops": 0.01}, "flops=0.01 cannot be reached: 0.12 of the FLOPs remain if every layer keeps its smallest width with multiple=8. Pass a larger share or a smaller multiple."),
         ({"max_accuracy_drop": 0.1}, "max_accuracy_drop needs an accuracy, and the model has only loss."),
     ],
-    ids=["none", "two", "share", "drop", "multiple", "batch", "epochs", "no-y", "rows", "unreachable", "accuracy"],
+    ids=["none", "two", "share", "drop", "multiple", "batch", "epochs", "rate", "no-y", "rows", "unreachable", "accuracy"],
 )  # fmt: skip
 def test_bad_arguments_have_one_clear_error(arguments, message) -> None:
     model = keras.Sequential([keras.Input((4,)), layers.Dense(64, activation="relu"), layers.Dense(1)])

@@ -197,6 +197,18 @@ def test_widths_are_multiples_and_at_least_one_unit_stays(multiple) -> None:
     assert widths == [8, 7]
 
 
+def test_heads_are_removed_one_by_one_whatever_the_multiple() -> None:
+    model = attention()
+    units = RemovableUnits(model)
+    importance = np.ones(len(units.is_removable))
+    (heads,) = units.heads
+    importance[heads[1:]] = 0.0
+    costs = Costs(units, PARAMETERS)
+    chosen = choose_units(units, importance, costs, costs.total(np.ones(len(importance), bool)) - 1, 8)
+    assert chosen[heads].tolist() == [False, True, False]
+    assert units.remove(chosen).get_layer(model.layers[1].name).num_heads == 2
+
+
 def test_units_of_frozen_layers_stay() -> None:
     model = dense(4, 4)
     model.layers[0].trainable = model.layers[1].trainable = False

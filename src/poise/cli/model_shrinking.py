@@ -21,6 +21,7 @@ from poise.cli.row_files import read_labeled_rows
 from poise.compaction.graph import check_model, graph_of
 from poise.escaping import escape_controls
 from poise.files import OutputExistsError, check_writable
+from poise.path.models import seed_initial_weights
 from poise.shrinking import ShrinkResult, shrink
 from poise.shrinking.report import write_report as write_page
 
@@ -70,7 +71,6 @@ def shrink_file(
     if len(budgets) != 1:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in budget)
         raise BadInputError(f"Pass one of {options}, such as --flops 0.25, got {' and '.join(budgets) or 'none'}.")
-    keras.utils.set_random_seed(settings["seed"])
     model = read_model(source, compile=True)
     try:
         check_model(model)
@@ -84,7 +84,8 @@ def shrink_file(
     x, y = _read_rows(data, model, target)
     held_out = None if validation is None else _read_rows(validation, model, target)
     try:
-        return shrink(model, x, y, validation_data=held_out, **budget, **settings)
+        with seed_initial_weights(settings["seed"]):
+            return shrink(model, x, y, validation_data=held_out, **budget, **settings)
     except (TypeError, ValueError) as error:
         raise BadInputError(_name_options(str(error), [*budget, *settings])) from None
 

@@ -14,6 +14,18 @@ MOST_BATCHES = 40
 """Batches whose gradients are averaged."""
 
 
+class StopAfter(keras.callbacks.Callback):
+    """Ends an epoch after some batches."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch + 1 >= self._most:
+            self.model.stop_training = True
+
+
 class GradientSquares(keras.optimizers.Optimizer):
     """Sums the squared gradients of every weight, and changes no weight."""
 
@@ -38,7 +50,8 @@ def measure_gradients(model: keras.Model, trainer: Trainer) -> dict[int, np.ndar
     """
     before = [np.array(ops.convert_to_numpy(weight)) for weight in model.weights]
     optimizer = GradientSquares()
-    batches = trainer.fit(model, optimizer, epochs=1, most_batches=MOST_BATCHES)
+    batches = min(trainer.training.batches, MOST_BATCHES)
+    trainer.fit(model, optimizer, epochs=1, callbacks=[StopAfter(batches)])
     model.set_weights(before)
     squares = [ops.convert_to_numpy(total).astype("float64") / batches for total in optimizer.sums]
     return dict(zip(map(id, model.trainable_variables), squares, strict=True))

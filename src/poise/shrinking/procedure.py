@@ -25,7 +25,7 @@ STEP = 0.6
 """The share of the cost that a stage leaves."""
 SMALLEST_REDUCTION = 0.9
 """The search for the smallest good network ends with stages that would leave more than this share of the cost."""
-ATTEMPTS = 4
+ATTEMPTS = 20
 """How often a choice of units is repeated because the estimated cost of a layer was too low."""
 
 
@@ -79,10 +79,10 @@ def shrink(
         epochs_per_stage: Epochs of each stage. The first half trains under the penalty, and the second half without it.
             Default: 6.
         fine_tuning_epochs: Epochs of each fine-tuning. Default: 20.
-        learning_rate: Learning rate at the start of each training, which falls to 0 along a cosine. Default: None,
-            which takes the rate of the model's optimizer.
+        learning_rate: Float > 0, learning rate at the start of each training, which falls to 0 along a cosine.
+            Default: None, which takes the rate of the model's optimizer.
         multiple: Each layer keeps a multiple of this number of units, or all of its units. Widths that are multiples of
-            8 are fast on most hardware. Default: 8.
+            8 are fast on most hardware. It does not apply to the heads of attention layers. Default: 8.
         seed: Seed of the choice of validation rows, and of the order of rows. Default: 0.
         verbose: Verbosity of the trainings, as in `fit`. Default: 0.
 
@@ -115,6 +115,8 @@ def shrink(
     budget = read_budget(flops, parameters, max_accuracy_drop, max_loss_increase)
     check_multiple(multiple)
     _check_counts(batch_size=batch_size, epochs_per_stage=epochs_per_stage, fine_tuning_epochs=fine_tuning_epochs)
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be a finite number > 0, got {learning_rate!r}.")
     training, validation = read_rows(x, y, sample_weight, validation_data, batch_size, seed)
     trainer = Trainer(model, training, validation, learning_rate, verbose)
     shrinker = Shrinker(trainer, budget, multiple, epochs_per_stage, fine_tuning_epochs)
@@ -130,7 +132,7 @@ class Shrinker:
         budget: How small the network should become.
         multiple: Each layer keeps a multiple of this number of units, or all.
         epochs_per_stage: Epochs of a stage.
-        fine_tuning_epochs: Epochs at the end.
+        fine_tuning_epochs: Epochs of each fine-tuning.
     """
 
     trainer: Trainer
@@ -183,10 +185,11 @@ class Shrinker:
         count = max(math.ceil(math.log(ratio) / math.log(STEP)), 1) if ratio < 1 else 0
         epochs = 0
         for number in range(1, count + 1):
-            goal = target / ratio ** (1 - number / count)
-            model = self._run_stage(model, goal, is_last=number == count)
-            epochs += self.epochs_per_stage
-            self._record(f"stage {number}", model, self.trainer.score(model), epochs)
+            smaller = self._run_stage(model, target / ratio ** (1 - number / count), self.budget.quantity)
+            if smaller is not None:
+                model = smaller
+                epochs += self.epochs_per_stage
+                self._record(f"stage {number}", model, self.trainer.score(model), epochs)
         self.trainer.fine_tune(model, self.fine_tuning_epochs)
         self._record("fine-tuned", model, self.trainer.score(model), epochs + self.fine_tuning_epochs)
         self._chosen = len(self.rows) - 1
@@ -196,10 +199,11 @@ class Shrinker:
         """Reduce the cost while the scores allow it, in smaller and smaller stages."""
         best, step, epochs, number = model, STEP, 0, 0
         self._chosen = 0
+        quantity = FLOPS if math.isfinite(_cost(model, FLOPS)) else PARAMETERS
         while step < SMALLEST_REDUCTION:
-            before = _cost(best, FLOPS)
-            candidate = self._run_stage(_copy(best), step * before, is_last=True)
-            if _cost(candidate, FLOPS) > 0.97 * before:  # the widths allow no smaller network
+            copy = compact(best)  # a stage trains the model that it gets
+            candidate = self._run_stage(copy, step * _cost(best, quantity), quantity)
+            if candidate is None:
                 break
             number += 1
             epochs += self.epochs_per_stage
@@ -216,23 +220,22 @@ class Shrinker:
                 step = math.sqrt(step)
         return best
 
-    def _run_stage(self, model: keras.Model, target: float, is_last: bool) -> keras.Model:
-        """Remove units until the cost is at most a target, train, and return the smaller model."""
+    def _run_stage(self, model: keras.Model, target: float, quantity: str) -> keras.Model | None:
+        """Remove units until the cost is at most a target, train, and return the smaller model; None without one."""
         units = RemovableUnits(model)
         gradients = measure_gradients(model, self.trainer)
         importance = rate_units(units, gradients)
-        multiple = self.multiple if is_last else 1
-        costs = Costs(units, self.budget.quantity)
+        costs = Costs(units, quantity)
         estimate = target
         chosen = np.zeros(len(importance), bool)
         for _ in range(ATTEMPTS):
-            chosen = choose_units(units, importance, costs, estimate, multiple)
-            actual = _cost(units.remove(chosen), self.budget.quantity)
+            chosen = choose_units(units, importance, costs, estimate, self.multiple)
+            actual = _cost(units.remove(chosen), quantity)
             if actual <= target:
                 break
             estimate *= 0.98 * target / actual
         if not chosen.any():
-            return model
+            return None
         penalized = self.epochs_per_stage - self.epochs_per_stage // 2
         smaller = remove_units(units, chosen, norm_gradients(units, gradients), self.trainer, penalized)
         self.trainer.fine_tune(smaller, self.epochs_per_stage // 2)
@@ -266,10 +269,6 @@ class Shrinker:
 def _cost(model: keras.Model, quantity: str) -> float:
     units = RemovableUnits(model)
     return Costs(units, quantity).total(np.ones(len(units.is_removable), bool))
-
-
-def _copy(model: keras.Model) -> keras.Model:
-    return compact(model)
 
 
 def _compare_layers(before: keras.Model, after: keras.Model) -> pd.DataFrame:

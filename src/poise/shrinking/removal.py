@@ -1,11 +1,13 @@
 """The removal of chosen units: a growing penalty moves them to zero while the others learn to do without them."""
 
+import warnings
 from typing import Any
 
 import keras
 import numpy as np
 
 from poise.callbacks import PenalizedCallback
+from poise.optimizer.metrics import UnusableStepError, metric_of
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.shrinking.training import Trainer
 from poise.shrinking.unit_sets import NAME, RemovableUnits
@@ -50,11 +52,11 @@ def remove_units(
     """Train with a group penalty of the chosen units that grows until they are zero, and return the model without them.
 
     The factor of each unit is the norm of its gradient, and the strength starts at 1: where the penalty and the
-    prediction loss are about in balance. The other units are not penalized. Chosen
-    units that are not zero at the end are removed as well.
+    prediction loss are about in balance. The other units are not penalized, and weights do not decay. Chosen units that
+    are not zero at the end are removed as well.
 
     Args:
-        units: Units of the model, which is trained.
+        units: Units of the model, which is trained and should not be used again.
         chosen: (sets,) the sets to remove.
         gradient_norms: (sets,) norm of the gradient of each set.
         trainer: Trains the model.
@@ -64,9 +66,27 @@ def remove_units(
         Wang et al. 2021, "Neural pruning via growing regularization".
     """
     if epochs:
-        floor = SMALLEST_FACTOR * np.median(gradient_norms[units.is_removable])
-        rule = units.make_rule(chosen, np.maximum(gradient_norms, floor or 1.0))
-        optimizer = PenalizedOptimizer(trainer.make_optimizer(epochs), rule)
-        batches = epochs * trainer.training.batches
-        trainer.fit(units.model, optimizer, epochs, [GrowingStrength(units, chosen, batches)])
+        inner = trainer.make_optimizer(epochs, has_decay=False)
+        is_proximal = _has_proximal_step(inner)
+        # A decoupled step does not know the gradients: it then moves each weight by about the learning rate.
+        sizes = gradient_norms if is_proximal else np.sqrt(units.count_entries())
+        floor = SMALLEST_FACTOR * np.median(sizes[units.is_removable])
+        rule = units.make_rule(chosen, np.maximum(sizes, floor or 1.0))
+        optimizer = PenalizedOptimizer(inner, rule, update="proximal" if is_proximal else "decoupled")
+        for variable in units.model.trainable_variables:
+            variable.constraint = None  # it would act before the penalty; the layers of the smaller model have it again
+        callback = GrowingStrength(units, chosen, epochs * trainer.training.batches)
+        with warnings.catch_warnings():
+            # Too large steps on rare rows do no harm to units that are removed.
+            warnings.filterwarnings("ignore", f"Rule '{NAME}' on the embedding", UserWarning)
+            trainer.fit(units.model, optimizer, epochs, [callback])
     return units.remove(chosen)
+
+
+def _has_proximal_step(inner: keras.optimizers.Optimizer) -> bool:
+    """Whether a proximal update works: not with an optimizer such as Lion, whose step per weight is not known."""
+    try:
+        metric_of(inner)
+    except UnusableStepError:
+        return False
+    return True

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import PackageLoader
 from markupsafe import Markup
 
@@ -101,7 +100,7 @@ def _numbers(result: ShrinkResult) -> list[dict[str, Any]]:
 def _plot(result: ShrinkResult) -> Plot:
     """Return the scores of all networks over their FLOPs, or over their parameters if FLOPs are not known."""
     stages = result.stages.sort_values(["FLOPs", "parameters"])
-    size = "FLOPs" if np.isfinite(stages["FLOPs"]).all() else "parameters"
+    size = result.size
     label = "FLOPs per sample" if size == "FLOPs" else size
     figure = make_panels([[f"validation {result.accuracy}"]], label, "", shared="", columns=1)
     figure.add_scatter(

@@ -48,6 +48,11 @@ class ShrinkResult:
         return self.stages[self.stages["chosen"]].iloc[0]
 
     @property
+    def size(self) -> str:
+        """The column by which networks are plotted: "FLOPs", or "parameters" where FLOPs are not known."""
+        return "FLOPs" if self.stages["FLOPs"].notna().all() else "parameters"
+
+    @property
     def headline(self) -> str:
         """The outcome in two sentences."""
         if self.chosen["stage"] == self.original["stage"]:
@@ -61,26 +66,26 @@ class ShrinkResult:
         )
 
     def plot(self) -> go.Figure:
-        """Return a Plotly figure of the accuracy (or loss) of all networks against their FLOPs."""
-        chosen = self.stages["chosen"]
+        """Return a Plotly figure of the accuracy (or loss) of all networks against their FLOPs (or parameters)."""
+        chosen, size = self.stages["chosen"], self.size
         figure = PathFigure()
         figure.add_scatter(
-            x=self.stages["FLOPs"],
+            x=self.stages[size],
             y=self.stages[self.accuracy],
             mode="lines+markers",
             marker={"color": [PENALTY if each else PREDICTION for each in chosen], "size": 10},
             line={"color": RULE},
             text=self.stages["stage"],
-            hovertemplate=f"%{{text}}<br>%{{x:,}} FLOPs<br>{html.escape(self.accuracy)} %{{y:.4g}}<extra></extra>",
+            hovertemplate=f"%{{text}}<br>%{{x:,}} {size}<br>{html.escape(self.accuracy)} %{{y:.4g}}<extra></extra>",
         )
-        place = math.log10(self.chosen["FLOPs"])
+        place = math.log10(self.chosen[size])
         figure.add_annotation(x=place, y=self.chosen[self.accuracy], text="chosen", ay=30, ax=0)
         figure.update_layout(
             template="none",
             paper_bgcolor=PAPER,
             plot_bgcolor=PAPER,
             font={"color": INK},
-            xaxis={"title": "FLOPs per sample", "type": "log", "gridcolor": RULE},
+            xaxis={"title": size, "type": "log", "gridcolor": RULE},
             yaxis={"title": f"validation {html.escape(self.accuracy)}", "gridcolor": RULE},
             showlegend=False,
         )

@@ -16,7 +16,8 @@ def choose_units(
         importance: (sets,) how much the loss depends on each set.
         costs: What the sets cost.
         target: Largest cost that may be left. Where it cannot be reached, everything that is allowed is chosen.
-        multiple: Every layer keeps a multiple of this number of units, or all of its units.
+        multiple: Every layer keeps a multiple of this number of units, or all of its units. Heads of attention layers
+            are not counted as units.
 
     Returns:
         (sets,) whether a set is removed.
@@ -45,9 +46,9 @@ def round_widths(units: RemovableUnits, chosen: np.ndarray, score: np.ndarray, m
     before = -1
     while before != chosen.sum():  # a set that one layer keeps may have units in another layer
         before = chosen.sum()
-        for sets in units.widths:
+        for sets, factor in [*((sets, multiple) for sets in units.widths), *((sets, 1) for sets in units.heads)]:
             kept = int((~chosen[sets]).sum())
-            missing = min(max(-kept % multiple, 1 - kept), len(sets) - kept)
+            missing = min(max(-kept % factor, 1 - kept), len(sets) - kept)
             if missing:
                 removed = np.unique(sets[chosen[sets]])
                 chosen[removed[np.argsort(-score[removed], kind="stable")[:missing]]] = False

@@ -16,20 +16,6 @@ ACCURACIES = ("accuracy", "acc")
 """The names of metrics that are an accuracy; also as the end of a name."""
 
 
-class StopAfter(keras.callbacks.Callback):
-    """Ends an epoch after some batches, and counts them."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most = most
-        self.batches = 0
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.batches += 1
-        if self.batches >= self._most:
-            self.model.stop_training = True
-
-
 class Trainer:
     """Trains and scores models with the loss, the metrics and the optimizer of a compiled model.
 
@@ -61,9 +47,16 @@ class Trainer:
         self.learning_rate = first_learning_rate(optimizer) if learning_rate is None else float(learning_rate)
         self.training, self.validation, self._verbose = training, validation, verbose
 
-    def make_optimizer(self, epochs: int | None = None) -> keras.optimizers.Optimizer:
-        """Return an optimizer like the model's, whose learning rate falls along a cosine over these epochs."""
+    def make_optimizer(self, epochs: int | None = None, *, has_decay: bool = True) -> keras.optimizers.Optimizer:
+        """Return an optimizer like the model's.
+
+        Args:
+            epochs: Epochs over which the learning rate falls to 0 along a cosine. Default: `None`, for a constant rate.
+            has_decay: Whether to keep the weight decay of the model's optimizer. Default: `True`.
+        """
         config = {name: value for name, value in self._optimizer.get_config().items() if name not in NOT_COPIED}
+        if not has_decay and config.get("weight_decay"):
+            config["weight_decay"] = 0.0
         rate: Any = self.learning_rate
         if epochs is not None:
             rate = keras.optimizers.schedules.CosineDecay(rate, epochs * self.training.batches)
@@ -82,13 +75,11 @@ class Trainer:
         optimizer: Any,
         epochs: int,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        most_batches: int | None = None,
-    ) -> int:
-        """Train a model on the training rows. Return the number of batches."""
+    ) -> None:
+        """Train a model on the training rows. Callbacks see every batch."""
         self.compile(model, optimizer)
-        counter = StopAfter(most_batches or self.training.batches * epochs)
-        model.fit(**self.training.arguments, epochs=epochs, verbose=self._verbose, callbacks=[*callbacks, counter])
-        return counter.batches
+        model.steps_per_execution = 1
+        model.fit(**self.training.arguments, epochs=epochs, verbose=self._verbose, callbacks=[*callbacks])
 
     def fine_tune(self, model: keras.Model, epochs: int) -> None:
         """Train a model without penalties, with a falling learning rate."""

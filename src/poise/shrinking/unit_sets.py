@@ -1,6 +1,6 @@
 """The sets of units that can be removed from a Keras model, and the weights that belong to them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from poise.compaction import compact
 from poise.compaction.analysis import UnitAnalysis
+from poise.compaction.calls import Call, Tensor
 from poise.compaction.handlers import WeightPart
 from poise.compaction.unit_groups import find_weight_groups, number_groups
 from poise.penalties import JointGroupLasso
@@ -54,14 +55,13 @@ class RemovableUnits:
 
     @cached_property
     def widths(self) -> list[np.ndarray]:
-        """The sets of the units that each layer makes, one array per layer or attention with heads."""
-        widths = []
-        for layer in self.analysis.graph.layers:
-            call = self.analysis.graph.calls_of(layer)[0]
-            if call.handler.makes_units:
-                tensors = [*call.outputs, *call.within.values()]
-                widths += [self.analysis.unit_sets.root[tensor.units] for tensor in tensors]
-        return [sets for sets in widths if self.is_removable[sets].any()]
+        """The sets of the units that each layer makes, one array per layer."""
+        return self._list_removable(lambda call: call.outputs)
+
+    @cached_property
+    def heads(self) -> list[np.ndarray]:
+        """The sets of the heads, one array per attention layer."""
+        return self._list_removable(lambda call: call.within.values())
 
     def sum_entries(self, entries: dict[int, np.ndarray]) -> np.ndarray:
         """Sum over all weights of each set: those that make its units, and those that read them.
@@ -80,6 +80,10 @@ class RemovableUnits:
                     others = tuple(other for other in range(values.ndim) if other != axis)
                     np.add.at(totals, sets, values.sum(axis=others))
         return totals
+
+    def count_entries(self) -> np.ndarray:
+        """Return (sets,) how many weights make or read the units of each set."""
+        return self.sum_entries({id(variable): np.ones(variable.shape) for variable, _ in self.parts})
 
     def make_rule(self, chosen: np.ndarray, factors: np.ndarray) -> Rule:
         """Return the rule that penalizes the chosen sets, with strength 1 and these factors, both (sets,)."""
@@ -129,6 +133,13 @@ class RemovableUnits:
                 value = np.array(keras.ops.convert_to_numpy(variable))
                 np.moveaxis(value, along[0], 0)[chosen[along[1]]] = 0
                 variable.assign(value)
+
+    def _list_removable(self, tensors_of: Callable[[Call], Iterable[Tensor]]) -> list[np.ndarray]:
+        """Return the sets along each of these tensors, if one of them can be removed."""
+        calls = [self.analysis.graph.calls_of(layer)[0] for layer in self.analysis.graph.layers]
+        tensors = [tensor for call in calls if call.handler.makes_units for tensor in tensors_of(call)]
+        groups = [self.analysis.unit_sets.root[tensor.units] for tensor in tensors]
+        return [sets for sets in groups if self.is_removable[sets].any()]
 
     def _both_sides(self, part: WeightPart) -> Iterator[tuple[int, np.ndarray]]:
         sides = (self.sets_of(along) for along in (part.makes, part.reads))
