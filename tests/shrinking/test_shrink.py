@@ -88,7 +88,7 @@ def test_a_result_shows_itself(result) -> None:
     assert repr(result).startswith(result.headline)
     assert "fine-tuned *" in repr(result)
     assert result.headline in result._repr_html_()
-    figure = result.plot()
+    figure: Any = result.plot()
     assert list(figure.data[0].x) == result.stages["FLOPs"].tolist()
     page = render_report(result, "digits & <co>")
     assert "digits &amp; &lt;co&gt;: a smaller network" in page
@@ -190,7 +190,8 @@ def test_a_network_of_unknown_length_has_an_embedding_and_no_flops() -> None:
 
     assert result.size == "parameters"
     assert result.model.count_params() < 0.6 * model.count_params()
-    assert result.plot().data[0].x[0] == model.count_params()
+    figure: Any = result.plot()
+    assert figure.data[0].x[0] == model.count_params()
     assert result.headline.startswith("The smaller network has ")
     with pytest.raises(ValueError, match="The FLOPs of the model are not known"):
         poise.shrink(model, tokens, y, flops=0.5, **data)
