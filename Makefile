@@ -41,7 +41,7 @@ test-jax test-tensorflow test-torch: test-%: .venv/.dev  ## all tests on one bac
 
 # The lower bounds in pyproject.toml, without TensorFlow and PyTorch, from an installed wheel.
 LOWEST := docs/test_plain_install.py test_optimizer.py test_keras_internals.py penalties/test_oracles.py \
-	path/test_stages.py compaction/test_behavior.py study/test_scores.py
+	path/test_stages.py compaction/test_behavior.py study/test_scores.py study/test_tasks.py
 test-lowest: .venv-lowest/.tests  ## the core tests on JAX with the lowest supported versions
 	.venv-lowest/bin/python -m pytest -q -n 2 $(addprefix tests/,$(LOWEST))
 	.venv-lowest/bin/poise study diabetes --penalty l2 --strengths 3 --cv 2 --max-iter 20 --out runs/lowest --force --quiet

@@ -206,6 +206,18 @@ def test_studies_with_different_losses_are_named(finished, calls):
     )
 
 
+def test_only_options_of_the_task_decide_the_loss(finished, calls):
+    """The power of the Tweedie loss does not change a regression."""
+    poise("study", "power")
+    content = json.loads(Path("runs", "power", "study.json").read_text(encoding="utf-8"))
+    sign("runs/power", settings=content["settings"] | {"tweedie_power": 1.8})
+    assert poise("compare", finished.folder, "runs/power").stderr == ""
+
+    for name, value in (("task_title", "tweedie with power 1.8"), ("weight", "w")):
+        sign("runs/power", data=content["data"] | {name: value})
+        assert "not comparable" in poise("compare", finished.folder, "runs/power").stderr
+
+
 def test_compare_needs_two_studies(finished):
     assert refused("compare", finished.folder) == (
         "compare needs two or more studies, got 1. Use poise show to print one study."

@@ -110,8 +110,8 @@ def test_predictions_are_released_once_their_losses_are_known() -> None:
 def test_losses_that_are_not_finite_are_left_out(monkeypatch) -> None:
     score_rows = Regression.score_rows
 
-    def score(task: Regression, y: np.ndarray, outputs: np.ndarray) -> RowScores:
-        scores = score_rows(task, y, outputs)
+    def score(task: Regression, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray) -> RowScores:
+        scores = score_rows(task, y, outputs, weight)
         if outputs.ndim == 3:  # a network without a penalty, or with one, and all its configurations
             scores.losses[0, 0] = np.nan
         return scores

@@ -115,6 +115,25 @@ def test_a_fold_that_trains_on_zeros_only_is_named() -> None:
         split_folds(counts, np.arange(ROWS), 2, 0)
 
 
+@pytest.mark.parametrize(("name", "folds"), [("survival", 4), ("binary", 3)])
+def test_only_classes_need_a_row_in_every_fold(name, folds) -> None:
+    """Three of a hundred rows are censored, or of the rare class."""
+    is_rare = np.arange(ROWS) < 3
+    labels = np.where(is_rare, "rare", "common")
+    made = (
+        table(labels, ("common", "rare"))
+        if name == "binary"
+        else table(np.where(is_rare, -1.0, 1.0) * (np.arange(ROWS) + 1.0))
+    )
+    made = replace(made, task=make_task(name))
+
+    pairs = split_folds(made, np.arange(ROWS), 4, 0)
+
+    assert len(pairs) == folds
+    assert sorted(np.concatenate([held for _, held in pairs])) == list(range(ROWS))
+    assert sorted(int(is_rare[held].sum()) for _, held in pairs) == [0, 1, 1, 1][-folds:]
+
+
 # ---------------------------------------------------------------- ties, groups in time, unequal groups
 
 

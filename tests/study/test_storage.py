@@ -90,12 +90,13 @@ def test_study_json_holds_what_was_found(done, folder) -> None:
     result = read_description(folder)
 
     assert result["data"] | {"digest": ""} == {
-        "name": done.table.name, "source": done.table.source, "target": "price", "task": "regression", "classes": [],
+        "name": done.table.name, "source": done.table.source, "target": "price", "task": "regression", "task_title": "regression", "classes": [],
         "task_reason": "numbers",
         "columns": [
             {**vars(column), "ignored_texts": list(column.ignored_texts)} for column in done.table.columns
         ],
-        "event": None, "groups": None, "time": None, "weight": None, "offset": None, "exposure": None, "notes": list(done.table.notes), "digest": "",
+        "event": None, "groups": None, "time": None, "weight": None, "offset": None, "exposure": None, "decimal": ".",
+        "notes": list(done.table.notes), "digest": "",
     }  # fmt: skip
     assert {"training": 48, "test": 12}.items() <= result["rows"].items()
     assert result["settings"]["penalties"] == ["l2"]

@@ -1,6 +1,7 @@
 """A study of survival, from the columns of times and events to predictions, against scikit-survival and definitions."""
 
 import io
+import random
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,19 @@ from sksurv.nonparametric import kaplan_meier_estimator
 from sksurv.util import Surv
 
 import poise
+from poise.study.candidates.encodings import EncodedNetworks
+from poise.study.candidates.linear_path import fit_linear_path
 from poise.study.candidates.network import build_start
 from poise.study.candidates.references import REFERENCES, fit_reference
+from poise.study.columns.encoding import STANDARD
 from poise.study.columns.folds import encode_folds
 from poise.study.errors import DataError
+from poise.study.held_out import find_held_out_rows
 from poise.study.report.page import render_page
 from poise.study.report.script import write_script
 from poise.study.report.survival_plots import draw_survival_curves
 from poise.study.run import run_study
+from poise.study.settings import NO_PENALTY
 from poise.study.splits import split_folds, split_test_rows
 from poise.study.tables import read
 from poise.study.tasks.survival import Survival
@@ -98,6 +104,41 @@ def test_references_have_the_losses_of_the_definition(study) -> None:
     np.testing.assert_allclose(fit.fold_losses, constant, rtol=1e-6)
     assert study.references["val_loss"]["mean"] == pytest.approx(np.mean(constant), rel=1e-6)
     assert study.references["val_loss"]["linear"] == pytest.approx(np.mean(lasso, axis=0).min(), rel=2e-3)
+
+
+def test_reference_of_weighted_rows_has_the_loss_of_the_definition() -> None:
+    """The loss of all rows minus that of the training rows, both with their weights, as the lanes of a path have it."""
+    frame = FRAME.assign(weight=np.random.default_rng(0).uniform(0.2, 3.0, ROWS))
+    table = read(frame, "months", task="survival", event="died", weight="weight")
+    training, _ = split_test_rows(table, 0.2, 0)
+    rows = encode_folds(table, training, split_folds(table, training, 2, 0))
+    assert rows.weight is not None
+    constant = []
+    for replica in rows.replicas[:-1]:
+        parts = (np.concatenate([replica.train, replica.held]), replica.train)
+        losses = [
+            negative_partial_log_likelihood(
+                rows.y[part], np.zeros(len(part)), rows.weight[part].astype("float64"), "breslow"
+            )
+            for part in parts
+        ]
+        constant.append((losses[0] - losses[1]) / len(replica.held))
+    fit = fit_reference(REFERENCES[0], table.task, rows, rows.x[:3], 0)
+    np.testing.assert_allclose(fit.fold_losses, constant, rtol=1e-6)
+
+
+def test_linear_reference_is_the_same_whatever_was_drawn_before(study) -> None:
+    table, settings = study.findings.table, study.findings.settings
+    training, testing = split_test_rows(table, 0.2, 0)
+    networks = EncodedNetworks(table, training, testing, split_folds(table, training, 2, 0), settings, None)
+    network = networks.get(NO_PENALTY, STANDARD)
+    held_rows = find_held_out_rows(table, training, network.rows, 1)
+    losses = []
+    for seed in (1, 2):
+        random.seed(seed)
+        fit = fit_linear_path(table.task, network, held_rows, study.findings.baseline.row_scores, settings)
+        losses.append(fit.val_loss)
+    assert losses == [study.references["val_loss"]["linear"]] * 2
 
 
 def test_predictions_are_those_of_the_baseline_hazard_of_the_training_rows(study, tmp_path) -> None:

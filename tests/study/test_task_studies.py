@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, log_loss, mean_pinball_loss, mean_tweedie_deviance
 
+import poise
 from poise import Study, run_study
 from poise.study.errors import DataError
 from poise.study.report.page import render_page
@@ -103,6 +105,21 @@ def test_a_saved_study_predicts_the_same_and_reports_the_exposure(study, claims,
         "the logarithm of years, added to the logarithm of the mean; predictions of new rows need this column" in page
     )
     assert "per unit of years" in page
+
+
+def test_new_exposures_are_read_with_the_decimal_mark_of_the_study(claims) -> None:
+    """Three digits after the only mark may be decimals or thousands; the features of the study show which."""
+    frame = take(claims, "counts").assign(years=(1000.0 * claims["years"]).round())
+    texts = frame.assign(
+        age=[f"{age:.2f}".replace(".", ",") for age in frame["age"]],
+        years=[f"{days // 1000:.0f}.{days % 1000:03.0f}" for days in frame["years"]],
+    )
+
+    study = run_study(texts, "counts", task="counts", exposure="years", **FAST)
+
+    numbers = frame.assign(age=frame["age"].round(2)).head(3)
+    assert study.description["data"]["decimal"] == ","
+    np.testing.assert_allclose(study.predict(texts.head(3)), study.predict(numbers), rtol=1e-9)
 
 
 def test_an_offset_is_the_logarithm_of_an_exposure(claims) -> None:
@@ -213,6 +230,31 @@ def test_classes_of_numbers_are_named_as_numbers(classes) -> None:
 
 
 # ---------------------------------------------------------------- quantiles
+
+
+def make_crossing(inputs: int, outputs: int) -> keras.Model:
+    """Return a linear network. Its second output is lower than the first one where the input is negative."""
+    return keras.Sequential([keras.Input((inputs,)), keras.layers.Dense(outputs)])
+
+
+def test_quantiles_of_a_custom_network_are_in_order_wherever_they_are_used() -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": random.uniform(0.2, 2.0, 200) * np.where(np.arange(200) % 20, 1.0, -1.0)})
+    frame["y"] = frame["a"] * random.uniform(-1.0, 1.0, 200)
+    settings = {**FAST, "quantiles": (0.1, 0.9)}
+
+    study = run_study(frame, "y", task="quantile", model=make_crossing, **settings)
+
+    predicted = study.predict(frame).to_numpy()
+    raw = keras.ops.convert_to_numpy(study.model(study.encoder.transform(frame[["a"]])))
+    assert (np.diff(raw, axis=1) < 0).any()
+    assert (np.diff(predicted, axis=1) >= 0).all()
+    _, testing = split_test_rows(study.findings.table, 0.2, 0)
+    np.testing.assert_allclose(study.findings.predicted.predictions, predicted[testing], rtol=1e-5)
+    fitted = poise.PathRegressor(
+        loss="quantile", quantile=(0.1, 0.9), model=make_crossing, strengths=[1e-6], cv=2, max_iter=300
+    ).fit(frame[["a"]], frame["y"])
+    assert (np.diff(fitted.predict(frame[["a"]]), axis=1) >= 0).all()
 
 
 def test_a_study_of_quantiles_predicts_one_column_for_each(tmp_path) -> None:

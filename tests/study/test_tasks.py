@@ -55,13 +55,18 @@ def make_case(name: str, **settings: Any) -> Case:
 CASES = {name: make_case(name) for name in TASKS}
 
 
+WEIGHT = np.random.default_rng(1).uniform(0.5, 2.0, 40)
+WEIGHT /= WEIGHT.mean()
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_the_loss_of_the_network_is_the_mean_of_the_row_losses(name) -> None:
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+def test_the_loss_of_the_network_is_the_mean_of_the_row_losses(name, weight) -> None:
     task, y, outputs, _ = CASES[name]
 
-    loss = float(keras.ops.convert_to_numpy(task.make_loss()(y, outputs)))
+    loss = float(keras.ops.convert_to_numpy(task.make_loss()(y, outputs, sample_weight=weight)))
 
-    assert loss == pytest.approx(task.row_losses(y, outputs).mean(), rel=1e-5)
+    assert loss == pytest.approx(np.average(task.row_losses(y, outputs, weight), weights=weight), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -82,13 +87,12 @@ def test_scores_of_several_networks_at_once_are_those_of_each(name) -> None:
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.task.compares_rows])
 def test_a_network_starts_at_the_constant_with_the_lowest_loss(name) -> None:
     task, y, outputs, _ = CASES[name]
-    y = (y - y.mean()) / y.std() if task.standardizes else y
-    weight = np.random.default_rng(1).uniform(0.5, 2.0, len(y)) if not task.standardizes else None
-    bias = task.initial_bias(y, outputs.shape[1], weight)
+    y = (y - np.average(y[:, 0], weights=WEIGHT)) / y.std() if task.standardizes else y
+    bias = task.initial_bias(y, outputs.shape[1], WEIGHT)
 
     def loss_at(bias: np.ndarray) -> float:
         constant = np.tile(activate(task, bias[None]), (len(y), 1))
-        return float(np.average(task.row_losses(y, constant), weights=weight))
+        return float(np.average(task.row_losses(y, constant), weights=WEIGHT))
 
     lowest = loss_at(bias)
     for output in range(len(bias)):

@@ -24,6 +24,13 @@ def test_losses_add_up_to_the_partial_likelihood():
         assert losses[number, 0].sum() == pytest.approx(expected, rel=1e-12)
 
 
+def test_weighted_losses_add_up_to_the_weighted_partial_likelihood():
+    weight = np.random.default_rng(0).uniform(0.5, 2.0, 80)
+    weight /= weight.mean()
+    expected = negative_partial_log_likelihood(y, eta, weight, "breslow")
+    assert weight @ row_losses(times, events, eta, weight) == pytest.approx(expected, rel=1e-12)
+
+
 def test_loss_of_a_row_is_its_influence_on_the_partial_likelihood():
     """It is the derivative by the weight of the row, minus 1 for an event."""
 

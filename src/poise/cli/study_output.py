@@ -18,9 +18,8 @@ from poise.study.report.numbers import format_number, format_with_error
 SHORTEST_NAME = 12
 """Characters of a name that stay on one line."""
 
-DECIDES_LOSS = ("target", "task", "digest", "offset", "exposure")
-LOSS_OPTIONS = {"class_weight": None, "tweedie_power": 1.5, "quantiles": [0.1, 0.5, 0.9]}
-"""What decides the loss of a study, in its data, and in its settings with their defaults."""
+DECIDES_LOSS = ("target", "event", "task", "digest", "weight", "offset", "exposure")
+"""What decides the loss of a study, in its data."""
 
 
 def print_study(description: Mapping, screen: Console) -> None:
@@ -75,7 +74,7 @@ def find_differences(names: Sequence[str], studies: Sequence[Mapping]) -> list[s
     for (first_name, first), (second_name, second) in pairs:
         if any(first["data"].get(key) != second["data"].get(key) for key in DECIDES_LOSS):
             sentences.append(f"{first_name} and {second_name} use different data; their losses are not comparable.")
-        elif _loss_options(first) != _loss_options(second):
+        elif _loss_of(first) != _loss_of(second):
             sentences.append(
                 f"{first_name} and {second_name} have different losses, which are not comparable. Run both studies "
                 "with the same --class-weight, --tweedie-power and --quantiles."
@@ -88,8 +87,10 @@ def find_differences(names: Sequence[str], studies: Sequence[Mapping]) -> list[s
     return sentences
 
 
-def _loss_options(study: Mapping) -> list:
-    return [study["settings"].get(name, default) for name, default in LOSS_OPTIONS.items()]
+def _loss_of(study: Mapping) -> tuple[str, object]:
+    """Return the task with its options, and the weights of the classes."""
+    data = study["data"]
+    return data.get("task_title", data["task"]), study["settings"].get("class_weight")
 
 
 @dataclass(frozen=True)

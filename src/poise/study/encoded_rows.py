@@ -29,7 +29,7 @@ class EncodedRows:
 
     def score(self, model: keras.Model) -> RowScores:
         """Return the losses of a network that takes encoded rows."""
-        return self.scorer.task.score_rows(self.scorer.y, predict_outputs(model, self.x))
+        return self.scorer.score_rows(predict_outputs(model, self.x))
 
     def take(self, positions: np.ndarray) -> "EncodedRows":
         """Return some of the rows."""

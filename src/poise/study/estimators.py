@@ -8,7 +8,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from poise.study.candidates.network import ModelFunction
 from poise.study.class_weights import weigh_classes
@@ -176,22 +176,23 @@ class PathRegressor(RegressorMixin, PathEstimator):
 
         Args:
             X: (rows, features).
-            offset: (rows,) the offset of these rows; needed if `fit` had one. Default: `None`.
+            offset: (rows,) the offset of these rows, if and only if `fit` had one. Default: `None`.
 
         Returns:
             (rows,) in the units of y; (rows, outputs) if y was; (rows, quantiles) if `quantile` is a sequence.
 
         Raises:
-            ValueError: If the offset is missing.
+            ValueError: If there is an offset here and not in `fit`, or the reverse.
         """
-        values = self._outputs(X) * self.scale_ + self.center_
+        check_is_fitted(self)
+        if self._has_offset and offset is None:
+            raise ValueError("predict needs the offset of these rows, because fit had one. Pass offset.")
+        if not self._has_offset and offset is not None:
+            raise ValueError("predict got an offset, and fit had none. Omit offset, or pass one to fit.")
+        values = self._task.predict(self._outputs(X)) * self.scale_ + self.center_
         if self._is_single:
             values = values[:, 0]
-        if offset is None:
-            if self._has_offset:
-                raise ValueError("predict needs the offset of these rows, because fit had one. Pass offset.")
-            return values
-        return self._task.add_offset(values, check_offset(offset, values, self._task))
+        return values if offset is None else self._task.add_offset(values, check_offset(offset, values, self._task))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None) -> float:
         """Compute R² of predictions, whatever the loss, as scikit-learn's `HistGradientBoostingRegressor` does.

@@ -64,8 +64,8 @@ class HeldOutRows:
         """Return the losses of predictions, for each fold (..., rows, outputs), the leading axes flattened."""
         losses, terms = [], []
         for positions, outputs in zip(self.rows, predictions, strict=True):
-            scores = self.task.score_rows(self.folds.y[positions], outputs)
             weight = self.folds.weight_of(positions)
+            scores = self.task.score_rows(self.folds.y[positions], outputs, weight)
             losses.append(np.reshape(scores.losses * weight, (-1, len(positions))))
             terms.append(np.reshape(scores.score_terms * weight, (-1, len(positions))))
         return HeldOutLosses(*(self._sum(np.concatenate(parts, axis=1)) for parts in (losses, terms)))

@@ -102,7 +102,7 @@ def measure_importance(
     for name in measured:
         places = np.flatnonzero(np.asarray(encoder.owners) == name)
         permuted = _predict_with(model, rows.x, places, rows.x[:, places][orders])
-        increase = (task.row_losses(rows.scorer.y, permuted) - losses).mean(axis=0)
+        increase = (task.row_losses(rows.scorer.y, permuted, rows.scorer.weight) - losses).mean(axis=0)
         table.loc[name, ["importance", "error"]] = _mean_and_error(increase, rows)
         outputs = _predict_with(model, curve_rows.x, places, encoded[: len(grids[name]), None, places])
         table.loc[name, "direction"] = "flat"

@@ -70,7 +70,7 @@ def read_new_offsets(
         frame: The rows.
         name: What error messages call the rows.
         task: The task.
-        decimal: The decimal mark of numbers in text, or `None`.
+        decimal: The decimal mark of numbers in text, or `None`, that of the study.
         missing: Texts that stand for a missing value, or `None`.
 
     Raises:
@@ -82,6 +82,6 @@ def read_new_offsets(
     frame = frame.set_axis(name_columns(frame.columns), axis="columns")
     for column in columns.values():
         check_column(column, frame, name)
-    rules, _ = make_rules(frame[[*columns.values()]], decimal, missing)
+    rules, _ = make_rules(frame[[*columns.values()]], decimal or data.get("decimal"), missing)
     read = {role: read_role(frame[column], role, task, rules) for role, column in columns.items()}
     return add_offsets(read.get("offset"), read.get("exposure"))

@@ -46,11 +46,11 @@ def make_predicted_rows(
         weight: (rows,) sample weights, or `None`. Those of the scorer also weigh classes and exposures.
         offset: (rows,) what is added to the linear predictor. Default: `None`.
     """
+    predictions = scorer.task.predict(outputs)
     if scorer.task.has_classes:
-        actual = np.asarray(scorer.y).reshape(-1).astype(int)
-        return PredictedRows(actual, scorer.task.predict(outputs), weight)
-    outputs = outputs[:, 0] if outputs.shape[1] == 1 else outputs
-    actual, predictions = (values * scale + center for values in (scorer.task.actual_values(scorer.y), outputs))
+        return PredictedRows(np.asarray(scorer.y).reshape(-1).astype(int), predictions, weight)
+    predictions = predictions[:, 0] if predictions.shape[1] == 1 else predictions
+    actual, predictions = (values * scale + center for values in (scorer.task.actual_values(scorer.y), predictions))
     if offset is not None:
         actual, predictions = (scorer.task.add_offset(values, offset) for values in (actual, predictions))
     return PredictedRows(actual, predictions, weight)

@@ -68,6 +68,10 @@ class Scorer:
     groups: np.ndarray | None
     seed: int
 
+    def score_rows(self, outputs: np.ndarray) -> RowScores:
+        """Return the losses of (rows, outputs) of a network or a reference model."""
+        return self.task.score_rows(self.y, outputs, self.weight)
+
     def loss(self, scores: RowScores) -> Estimate:
         """Return the mean loss."""
         return self._estimate([scores.losses], lambda w, loss: loss / w)

@@ -84,7 +84,13 @@ def split_folds(table: Table, training: np.ndarray, count: int, seed: int) -> Pa
         pairs = split_forward(table.time.iloc[training].to_numpy(), units, count)
     else:
         pairs = _split_shuffled(
-            len(target), units, table.groups is not None, table.task.find_strata(target), count, seed
+            len(target),
+            units,
+            table.groups is not None,
+            table.task.find_strata(target),
+            table.task.has_classes,
+            count,
+            seed,
         )
     for number, (train, held) in enumerate(pairs):
         missing = sorted(set(table.classes) - set(target[train]))
@@ -176,8 +182,14 @@ def _draw_groups(order: np.ndarray, sizes: np.ndarray, wanted: float) -> list[in
 
 
 def _split_shuffled(
-    rows: int, units: np.ndarray | None, are_groups: bool, strata: np.ndarray | None, count: int, seed: int
-) -> Pairs:  # fmt: skip
+    rows: int,
+    units: np.ndarray | None,
+    are_groups: bool,
+    strata: np.ndarray | None,
+    has_classes: bool,
+    count: int,
+    seed: int,
+) -> Pairs:
     unit_of, firsts = _number_units(units, rows)
     if are_groups and len(firsts) < count:
         raise DataError(
@@ -187,7 +199,7 @@ def _split_shuffled(
         )
     if strata is not None:
         fewest = pd.Series(strata[firsts]).value_counts().min()
-        if not are_groups and fewest < count:
+        if has_classes and not are_groups and fewest < count:
             count = max(int(fewest), 2)
         splitter = model_selection.StratifiedGroupKFold if are_groups else model_selection.StratifiedKFold
     else:

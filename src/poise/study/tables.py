@@ -52,6 +52,7 @@ class Table:
         offset: (rows,) float64, added to the linear predictor; or `None`.
         exposure: (rows,) float64, positive; its logarithm is added to the linear predictor; or `None`.
         class_weight: (classes,) the weights of the classes in the loss; or `None`.
+        decimal: The decimal mark of numbers in text.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Table:
     offset: pd.Series | None = None
     exposure: pd.Series | None = None
     class_weight: np.ndarray | None = None
+    decimal: str = "."
 
     @cached_property
     def linear_offset(self) -> np.ndarray | None:
@@ -262,6 +264,7 @@ def read(
         event=event,
         offset=None if offset is None else read_role(frame[offset], "offset", posed, rules),
         exposure=None if exposure is None else read_role(frame[exposure], "exposure", posed, rules),
+        decimal=rules.decimal,
     )
 
 

@@ -13,7 +13,9 @@ BLOCK = 20_000_000
 """Pairs that are compared at once."""
 
 
-def row_losses(times: np.ndarray, events: np.ndarray, log_hazard: np.ndarray) -> np.ndarray:
+def row_losses(
+    times: np.ndarray, events: np.ndarray, log_hazard: np.ndarray, weight: np.ndarray | None = None
+) -> np.ndarray:
     """Return the loss of every row, (..., rows), whose sum is the negative log partial likelihood (Breslow).
 
     It is the negative log likelihood of the row under the baseline hazard that Breslow estimates from these rows, minus
@@ -22,11 +24,14 @@ def row_losses(times: np.ndarray, events: np.ndarray, log_hazard: np.ndarray) ->
 
         δ_i (log S(t_i) − η_i) + exp(η_i) H(t_i) − δ_i
 
-    The last two terms add up to 0. They are the effect of the row on the events of others while it is at risk.
+    The last two terms add up to 0. They are the effect of the row on the events of others while it is at risk. With
+    weights, the hazards in S(t) and the events in H(t) are weighted, and the weighted sum of the losses is the weighted
+    negative log partial likelihood.
 
     Args:
         times, events: (rows,).
         log_hazard: (..., rows).
+        weight: (rows,) positive weights. Default: `None`.
 
     References:
         Breslow 1972, discussion of Cox 1972; Reid and Crépeau 1985, "Influence functions for proportional hazards
@@ -36,8 +41,9 @@ def row_losses(times: np.ndarray, events: np.ndarray, log_hazard: np.ndarray) ->
     times, is_event = times[order], events[order]
     eta = np.asarray(log_hazard, "float64")[..., order]
     first, after = np.searchsorted(times, times), np.searchsorted(times, times, side="right")
-    at_risk = np.logaddexp.accumulate(eta[..., ::-1], axis=-1)[..., ::-1][..., first]
-    increments = np.where(is_event, -at_risk, -np.inf)
+    log_weight = np.zeros(len(times)) if weight is None else np.log(np.asarray(weight, "float64")[order])
+    at_risk = np.logaddexp.accumulate((eta + log_weight)[..., ::-1], axis=-1)[..., ::-1][..., first]
+    increments = np.where(is_event, log_weight - at_risk, -np.inf)
     hazard = np.logaddexp.accumulate(increments, axis=-1)[..., after - 1]
     losses = np.where(is_event, at_risk - eta - 1.0, 0.0) + np.exp(eta + hazard)
     return losses[..., np.argsort(order)]

@@ -1,7 +1,9 @@
 """The linear reference model of a task for which scikit-learn has none: a cross-validated lasso, as a path of poise."""
 
+from poise._keras_internals import without_tensorflow
 from poise.path.data.arrays import Data
 from poise.path.executors.registry import check_executor
+from poise.path.models import seed_initial_weights
 from poise.path.solve import solve_path
 from poise.path.training import Training
 from poise.penalties import L1
@@ -20,6 +22,7 @@ TRAINING = Training(epochs=1, batch_size=None, update="proximal", tolerance=1e-4
 """Quasi-Newton steps: they settle a linear model within a few dozen steps."""
 
 
+@without_tensorflow()
 def fit_linear_path(
     task: Task, network: EncodedNetwork, held_rows: HeldOutRows, baseline: RowScores, settings: Settings
 ) -> Reference:
@@ -37,7 +40,8 @@ def fit_linear_path(
     rows, test_rows = network.rows, network.test_rows
     every = rows.replicas[-1].train
     weight = None if rows.weight is None else rows.weight[every]
-    start = build_start(task, rows.x.shape[1], 0, rows.y[every], weight, (), settings.learning_rate)
+    with seed_initial_weights(settings.seed):
+        start = build_start(task, rows.x.shape[1], 0, rows.y[every], weight, (), settings.learning_rate)
     path = solve_path(
         start, [Rule("output/kernel", L1())], Data(rows.x, rows.y, rows.weight, len(rows.x)), rows.replicas,
         executor=check_executor("auto"), strengths=STRENGTHS, adaptive=0, relax=False, checkpoint=None,

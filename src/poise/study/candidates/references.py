@@ -124,8 +124,8 @@ def _held_out_loss(
     """
 
     def mean_loss(positions: np.ndarray, outputs: np.ndarray) -> float:
-        weights = None if rows.weight is None else rows.weight[positions]
-        return float(np.average(task.row_losses(rows.y[positions], outputs), weights=weights))
+        weights = None if rows.weight is None else rows.weight[positions].astype("float64")
+        return float(np.average(task.row_losses(rows.y[positions], outputs, weights), weights=weights))
 
     if not task.compares_rows:
         return mean_loss(fold.held, held)

@@ -109,7 +109,7 @@ def score_references(
                 references.append(fit_linear_path(table.task, network, held_rows, baseline, settings))
             continue
         fit = fit_reference(model, table.task, rows, test_rows.x, len(table.classes))
-        scores = scorer.task.score_rows(scorer.y, fit.test_outputs)
+        scores = scorer.score_rows(fit.test_outputs)
         references.append(
             Reference(
                 fit.name, fit.title, float(fit.fold_losses.mean()),

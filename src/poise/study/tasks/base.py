@@ -205,12 +205,23 @@ class Task(ABC):
     # ------------------------------------------------------------ losses and scores
 
     @abstractmethod
-    def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-        """Return (..., rows) the prediction loss of each row, whose mean is the loss of the network."""
+    def row_losses(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+        """Return (..., rows) the prediction loss of each row, whose weighted mean is the loss of the network.
 
-    @abstractmethod
-    def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
-        """Return the loss of each row and its term of the score."""
+        Args:
+            y: The targets.
+            outputs: (..., rows, outputs).
+            weight: (rows,) positive weights with mean 1, on which the loss of a row depends if the loss compares rows.
+                Default: `None`.
+        """
+
+    def score_rows(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> RowScores:
+        """Return the loss of each row and its term of the score. Default: the term is the loss.
+
+        The arguments are those of `row_losses`.
+        """
+        losses = self.row_losses(y, outputs, weight)
+        return RowScores(losses, losses)
 
     @abstractmethod
     def score_of_sums(
@@ -254,7 +265,7 @@ class Task(ABC):
     # ------------------------------------------------------------ predictions
 
     def predict(self, outputs: np.ndarray) -> np.ndarray:
-        """Return (rows, predictions) what the report shows: numbers, or the probability of every class."""
+        """Return (..., rows, predictions) what users see: numbers, or the probability of every class."""
         return outputs
 
     def actual_values(self, y: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ class Classification(Task):
     def check_target(self, target: "Target") -> tuple[np.ndarray, tuple[str, ...]]:
         return check_classes(target)
 
-    def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
+    def score_rows(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> RowScores:
         """Return the losses, and whether the class is correct."""
         chosen = outputs[..., 0] > 0 if outputs.shape[-1] == 1 else outputs.argmax(axis=-1)
         return RowScores(self.row_losses(y, outputs), (chosen == np.asarray(y).reshape(-1)).astype("float64"))
@@ -155,7 +155,7 @@ class Binary(Classification):
         share = min(max(float(np.average(y[:, 0], weights=weight)), smallest), 1.0 - smallest)
         return np.array([np.log(share / (1.0 - share))])
 
-    def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    def row_losses(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
         y, outputs = np.asarray(y, "float64"), np.asarray(outputs, "float64")
         return np.logaddexp(0.0, outputs * (1.0 - 2.0 * y))[..., 0]
 
@@ -190,7 +190,7 @@ class Multiclass(Classification):
         counts = np.bincount(y, weight, minlength=outputs)
         return np.log(np.maximum(counts / counts.sum(), 0.5 / len(y)))
 
-    def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    def row_losses(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
         y, outputs = np.asarray(y), np.asarray(outputs, "float64")
         return np.logaddexp.reduce(outputs, axis=-1) - outputs[..., np.arange(len(y)), y.astype(int)]
 

@@ -48,11 +48,11 @@ class Counts(LogLink):
 
         return mean - xlogy(y, mean)
 
-    def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    def row_losses(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
         y, outputs = np.asarray(y, "float64"), np.asarray(outputs, "float64")
         return (outputs - y * np.log(outputs + SMALLEST_COUNT))[..., 0]
 
-    def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
+    def score_rows(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> RowScores:
         """Return the losses and the deviances."""
         count, mean = np.asarray(y, "float64")[:, 0], np.asarray(outputs, "float64")[..., 0] + SMALLEST_COUNT
         excess = count - mean

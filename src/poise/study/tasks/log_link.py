@@ -84,11 +84,11 @@ class LogLink(Task):
     ) -> tuple[np.ndarray, np.ndarray]:
         return kernel, bias + np.log(scale)
 
-    def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    def row_losses(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
         mean = np.maximum(np.asarray(outputs, "float64"), SMALLEST_MEAN)
         return self.deviance_part(np.asarray(y, "float64"), mean)[..., 0]
 
-    def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
+    def score_rows(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> RowScores:
         """Return the losses and the deviances."""
         losses, y = self.row_losses(y, outputs), np.asarray(y, "float64")[:, 0]
         return RowScores(losses, 2.0 * (losses - self.deviance_part(y, y)))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from poise.study.scores import RowScores, StatisticOfSums
+from poise.study.scores import StatisticOfSums
 from poise.study.tasks.base import Maker, Task
 from poise.study.tasks.checks import check_numbers
 
@@ -105,14 +105,10 @@ class Quantiles(Task):
 
     # ------------------------------------------------------------ losses and scores
 
-    def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    def row_losses(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
         error = np.asarray(y, "float64") - np.asarray(outputs, "float64")
         levels = np.asarray(self.quantiles)
         return np.maximum(levels * error, (levels - 1.0) * error).mean(axis=-1)
-
-    def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
-        losses = self.row_losses(y, outputs)
-        return RowScores(losses, losses)
 
     def score_of_sums(
         self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None
@@ -170,15 +166,19 @@ class Quantiles(Task):
 
     # ------------------------------------------------------------ predictions
 
+    def predict(self, outputs: np.ndarray) -> np.ndarray:
+        """Return the quantiles in ascending order, which those of a custom network may not have."""
+        return np.sort(outputs, axis=-1)
+
     def explain(self, outputs: np.ndarray, classes: Sequence[str]) -> tuple[Sequence[str], np.ndarray]:
         """Return the quantile nearest to the median."""
-        return [""], outputs[..., self.middle : self.middle + 1]
+        return [""], self.predict(outputs)[..., self.middle : self.middle + 1]
 
     def tabulate(
         self, outputs: np.ndarray, target: str, classes: Sequence[str], center: float, scale: float
     ) -> dict[str, np.ndarray]:
-        """Return one column per quantile. Those of a custom network are sorted."""
-        values = np.sort(outputs, axis=1) * scale + center
+        """Return one column per quantile."""
+        values = self.predict(outputs) * scale + center
         return {f"quantile {level:g} of {target}": values[:, number] for number, level in enumerate(self.quantiles)}
 
 
@@ -210,11 +210,11 @@ class OnePerQuantile:
 
 
 def find_quantiles(values: np.ndarray, quantiles: Sequence[float], weight: np.ndarray | None = None) -> np.ndarray:
-    """Return the quantiles of values, weighted by rows; without weights, they are interpolated."""
-    if weight is None:
-        return np.quantile(values, quantiles)
-    weight = np.asarray(weight, "float64")
-    return np.quantile(values, quantiles, method="inverted_cdf", weights=weight)
+    """Return the smallest values whose cumulative share of the weight reaches each quantile."""
+    order = np.argsort(values)
+    shares = np.cumsum(np.ones(len(values)) if weight is None else np.asarray(weight, "float64")[order])
+    at = np.searchsorted(shares, np.asarray(quantiles) * shares[-1])
+    return values[order][np.minimum(at, len(values) - 1)]
 
 
 def are_quantiles(values: Sequence[float]) -> bool:

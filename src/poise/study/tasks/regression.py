@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from poise.study.scores import RowScores, StatisticOfSums
+from poise.study.scores import StatisticOfSums
 from poise.study.tasks.base import ALPHAS, Maker, Task
 from poise.study.tasks.checks import check_numbers
 
@@ -49,12 +49,8 @@ class Regression(Task):
 
         return keras.losses.MeanSquaredError()
 
-    def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    def row_losses(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
         return np.square(np.asarray(y, "float64") - np.asarray(outputs, "float64")).mean(axis=-1)
-
-    def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
-        losses = self.row_losses(y, outputs)
-        return RowScores(losses, losses)
 
     def score_of_sums(
         self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None

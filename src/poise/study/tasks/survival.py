@@ -77,12 +77,12 @@ class Survival(Task):
 
         return CoxPartialLikelihood()
 
-    def row_losses(self, y: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    def row_losses(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
         """Return the parts of the rows in the loss, with risk sets of these rows (see `poise.survival.rows`)."""
-        return row_losses(*_split(y), np.asarray(outputs)[..., 0])
+        return row_losses(*_split(y), np.asarray(outputs)[..., 0], weight)
 
-    def score_rows(self, y: np.ndarray, outputs: np.ndarray) -> RowScores:
-        return RowScores(self.row_losses(y, outputs), wrong_pairs(*_split(y), np.asarray(outputs)[..., 0]))
+    def score_rows(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> RowScores:
+        return RowScores(self.row_losses(y, outputs, weight), wrong_pairs(*_split(y), np.asarray(outputs)[..., 0]))
 
     def score_of_sums(
         self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None
