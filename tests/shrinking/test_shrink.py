@@ -1,6 +1,7 @@
 """poise.shrink from a trained model to a smaller one."""
 
 import re
+from typing import Any
 
 import keras
 import numpy as np
