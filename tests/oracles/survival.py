@@ -3,7 +3,9 @@
 import numpy as np
 
 
-def draw_survival(rows, columns=3, ties=True, seed=0):
+def draw_survival(
+    rows: int, columns: int = 3, ties: bool = True, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return x, y (time and event) and weights, of which a tenth are 0."""
     draw = np.random.default_rng(seed)
     x = draw.normal(size=(rows, columns))
@@ -15,7 +17,7 @@ def draw_survival(rows, columns=3, ties=True, seed=0):
     return x, np.stack([times, event_times <= censoring], axis=1), weights
 
 
-def negative_partial_log_likelihood(y, eta, weights, ties):
+def negative_partial_log_likelihood(y: np.ndarray, eta: np.ndarray, weights: np.ndarray, ties: str) -> float:
     """Return −l of Therneau and Grambsch 2000, section 3.3, with the weights of a risk set divided by their mean."""
     times, events = y[:, 0], (y[:, 1] == 1) & (weights > 0)
     hazards = weights / weights[weights > 0].mean() * np.exp(eta)

@@ -1,13 +1,14 @@
 """Cox models along a path: the coefficients of scikit-survival, and the loss of a whole batch in every fold."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from oracles.survival import draw_survival, negative_partial_log_likelihood
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold, StratifiedKFold
 from sksurv.linear_model import CoxnetSurvivalAnalysis
 from sksurv.util import Surv
 from statsmodels.duration.hazard_regression import PHReg
@@ -22,18 +23,20 @@ x, y, weights = draw_survival(120, 6)
 both = pytest.mark.parametrize("ties", ["breslow", "efron"])
 
 
-def fit(penalty, ties: Any = "breslow", rows=(x, y), training: Any = PRECISE, **arguments: Any) -> Any:
+def fit(
+    penalty: poise.Penalty, ties: Any = "breslow", rows: Any = (x, y), training: Any = PRECISE, **arguments: Any
+) -> Any:
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")])
     model.compile(keras.optimizers.Adam(0.05), poise.CoxPartialLikelihood(ties))
     arguments = {"strengths": STRENGTHS, "cv": 3, "progress": False, **arguments}
     return poise.fit_path(model, rows[0], rows[1], penalty, training=training, **arguments)
 
 
-def coefficients_of(path, strength):
+def coefficients_of(path: Any, strength: float) -> np.ndarray:
     return path.weights(strength)[0][:, 0].astype("float64")
 
 
-def solve(x, y, strengths=STRENGTHS, l1_ratio=1.0):
+def solve(x: np.ndarray, y: np.ndarray, strengths: Sequence[float] = STRENGTHS, l1_ratio: float = 1.0) -> np.ndarray:
     """Return the coefficients of scikit-survival, (strengths, columns)."""
     alphas = sorted(strengths, reverse=True)
     solver = CoxnetSurvivalAnalysis(alphas=alphas, l1_ratio=l1_ratio, tol=1e-12, fit_baseline_model=False)
@@ -42,7 +45,7 @@ def solve(x, y, strengths=STRENGTHS, l1_ratio=1.0):
 
 @pytest.mark.parametrize("l1_ratio", [1.0, 0.5])
 @pytest.mark.parametrize("has_ties", [False, True], ids=["distinct", "tied"])
-def test_coefficients_are_those_of_coxnet(l1_ratio, has_ties):
+def test_coefficients_are_those_of_coxnet(l1_ratio: float, has_ties: bool) -> None:
     x, y, _ = draw_survival(120, 6, ties=has_ties)
     path = fit(poise.ElasticNet(l1=l1_ratio, l2=(1 - l1_ratio) / 2), rows=(x, y))
     for strength, expected in zip(STRENGTHS, solve(x, y, l1_ratio=l1_ratio), strict=True):
@@ -50,7 +53,7 @@ def test_coefficients_are_those_of_coxnet(l1_ratio, has_ties):
         assert path.features(strength).tolist() == np.flatnonzero(expected).tolist()
 
 
-def slopes_of(coefficients, ties):
+def slopes_of(coefficients: np.ndarray, ties: str) -> np.ndarray:
     """Return the gradient of the weighted partial likelihood by its definition."""
     moves = 1e-5 * np.eye(6)
     up, down = (
@@ -61,7 +64,7 @@ def slopes_of(coefficients, ties):
 
 
 @both
-def test_weighted_lasso_satisfies_its_optimality_conditions(ties):
+def test_weighted_lasso_satisfies_its_optimality_conditions(ties: str) -> None:
     path = fit(poise.L1(), ties, sample_weight=weights)
     for strength in STRENGTHS:
         w = coefficients_of(path, strength)
@@ -71,7 +74,7 @@ def test_weighted_lasso_satisfies_its_optimality_conditions(ties):
 
 
 @both
-def test_weighted_ridge_satisfies_its_optimality_conditions(ties):
+def test_weighted_ridge_satisfies_its_optimality_conditions(ties: str) -> None:
     path = fit(poise.L2(), ties, sample_weight=weights)
     for strength in STRENGTHS:
         w = coefficients_of(path, strength)
@@ -79,13 +82,13 @@ def test_weighted_ridge_satisfies_its_optimality_conditions(ties):
 
 
 @both
-def test_strength_zero_is_the_cox_model_of_statsmodels(ties):
+def test_strength_zero_is_the_cox_model_of_statsmodels(ties: str) -> None:
     path = fit(poise.L1(), ties, strengths=[0.0])
     expected = PHReg(y[:, 0], x, status=y[:, 1], ties=ties).fit().params
     np.testing.assert_allclose(coefficients_of(path, 0.0), expected, atol=1e-5)
 
 
-def verweij(train, held, strength):
+def verweij(train: np.ndarray, held: np.ndarray, strength: float) -> float:
     """Return the partial likelihood of all rows minus that of the training rows, at the training rows' solution."""
     w = solve(x[train], y[train], [strength])[0]
     both = np.concatenate([train, held])
@@ -95,7 +98,7 @@ def verweij(train, held, strength):
     return (losses[0] - losses[1]) / len(held)
 
 
-def assert_held_losses(path, folds):
+def assert_held_losses(path: Any, folds: Sequence) -> None:
     table = path.lanes.table
     for fold, (train, held) in enumerate(folds):
         measured = table[table["fold"] == fold].set_index("strength")["held_loss"]
@@ -107,16 +110,16 @@ FOLDS = [np.split(np.random.default_rng(fold).permutation(120), [size]) for fold
 """Pairs of training and held-out rows; the smaller training sets are padded."""
 
 
-def test_held_out_loss_is_the_cross_validated_partial_likelihood():
+def test_held_out_loss_is_the_cross_validated_partial_likelihood() -> None:
     assert_held_losses(fit(poise.L1(), cv=FOLDS), FOLDS)
 
 
-def test_folds_without_common_rows_are_evaluated_one_by_one():
+def test_folds_without_common_rows_are_evaluated_one_by_one() -> None:
     folds = [(first + np.arange(45), first + np.arange(45, 60)) for first in (0, 60)]
     assert_held_losses(fit(poise.L1(), cv=folds), folds)
 
 
-def test_every_step_has_all_rows_however_many_there_are(monkeypatch):
+def test_every_step_has_all_rows_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if 40 rows were the most that go through a lane at once: quasi-Newton steps need a small table."""
     monkeypatch.setattr(batches, "WHOLE", 40)
     monkeypatch.setattr(batches, "PART", 20)
@@ -128,14 +131,14 @@ def test_every_step_has_all_rows_however_many_there_are(monkeypatch):
 
 
 class Batches(keras.utils.PyDataset):
-    def __len__(self):
+    def __len__(self) -> int:
         return 2
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> tuple:
         return x[number::2].astype("float32"), y[number::2].astype("float32")
 
 
-def test_default_training_is_full_batch():
+def test_default_training_is_full_batch() -> None:
     assert fit(poise.L1(), training=None, strengths=[0.1]).training == poise.Training.full_batch(update="auto")
 
 
@@ -143,7 +146,7 @@ SPLITTER = StratifiedKFold(4, shuffle=True, random_state=0)
 
 
 @pytest.mark.parametrize("cv", [4, SPLITTER], ids=["int", "splitter"])
-def test_folds_are_stratified_by_events(cv):
+def test_folds_are_stratified_by_events(cv: Any) -> None:
     losses, expected = (
         fit(poise.L1(), strengths=[0.1], cv=folds).lanes.table["held_loss"]
         for folds in (cv, list(SPLITTER.split(x, y[:, 1])))
@@ -151,7 +154,39 @@ def test_folds_are_stratified_by_events(cv):
     np.testing.assert_array_equal(losses, expected)
 
 
-def test_folds_without_censored_rows_train():
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"cv": KFold(2)},
+        {"validation_data": (x[:20], y[:20])},
+        {"cv": 2, "groups": np.repeat([0, 1], 20)},
+    ],
+    ids=["splitter", "validation rows", "groups"],
+)
+def test_folds_without_censored_training_rows_train(arguments: dict[str, Any]) -> None:
+    censored = np.arange(40) < 6
+    rows = x[:40], np.stack([y[:40, 0], ~censored], axis=1)
+    if "validation_data" in arguments:
+        rows = rows[0][6:], rows[1][6:]
+    assert np.isfinite(fit(poise.L1(), rows=rows, strengths=[0.1], **arguments).lanes.table["held_loss"][0])
+
+
+def test_times_that_are_close_are_not_ties() -> None:
+    """Seconds since 1970: in float32, all of them would be equal."""
+    late = y + [1.7e9, 0.0]
+    held = {"validation_data": (x[:20], late[:20])}
+    for shifted, plain in (
+        (fit(poise.L1(), rows=(x, late)), fit(poise.L1())),
+        (
+            fit(poise.L1(), rows=(x[20:], late[20:]), **held),
+            fit(poise.L1(), rows=(x[20:], y[20:]), validation_data=(x[:20], y[:20])),
+        ),
+    ):
+        np.testing.assert_array_equal(shifted.weights(0.01)[0], plain.weights(0.01)[0])
+        np.testing.assert_array_equal(shifted.lanes.table["held_loss"], plain.lanes.table["held_loss"])
+
+
+def test_folds_without_censored_rows_train() -> None:
     observed = np.stack([y[:, 0], np.ones(len(y))], axis=1)
     assert np.isfinite(fit(poise.L1(), rows=(x, observed), strengths=[0.1]).lanes.table["held_loss"][:3]).all()
 
@@ -172,6 +207,6 @@ def test_folds_without_censored_rows_train():
     ],
     ids=["mini-batches", "swapped columns", "one column", "no events", "no weights", "fold", "stream"],
 )
-def test_what_cannot_be_trained_is_refused(arguments, message):
+def test_what_cannot_be_trained_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         fit(poise.L1(), **arguments)

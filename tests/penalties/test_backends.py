@@ -76,6 +76,21 @@ def test_prox_of_extreme_weights_is_finite_and_at_strength_zero_the_identity(cas
         np.testing.assert_allclose(result, w, rtol=1e-6, atol=2e-6 * taking_part + subnormal)
 
 
+@over(WITH_PROX)
+def test_prox_leaves_nan_where_it_is_and_other_weights_as_without_it(case: Case) -> None:
+    """The others are as if a NaN weight were 0. Its step may be NaN too, as that of Adam is."""
+    penalty, w = case.make(0.5), sample(MATRIX, 12)
+    w[1, 1] = w[2, 0] = np.nan
+    spread = spread_steps(MATRIX, 13, 0.1, 1.0)
+    spread[1, 1] = np.nan
+    for step in [np.asarray(0.5), spread] if case.metric == "diagonal" else [np.asarray(0.5)]:
+        result = array(penalty.prox(tensor(w), tensor(step), 0.5))
+
+        expected = array(penalty.prox(tensor(np.nan_to_num(w)), tensor(np.nan_to_num(step, nan=1.0)), 0.5))
+        assert_close(np.nan_to_num(result), np.where(np.isnan(w), 0.0, expected))
+        np.testing.assert_array_equal(np.isnan(result), np.isnan(w))
+
+
 @over([case for case in SEVERAL if case.metric is not None])
 def test_prox_and_gradient_keep_the_dtype_and_compute_in_float32_at_least(case: Case) -> None:
     for dtype in ("float16", "bfloat16", "float32", "float64"):

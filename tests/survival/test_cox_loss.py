@@ -1,5 +1,6 @@
 """The loss against its definition and statsmodels, and what any weights must satisfy, on every backend."""
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,7 +16,7 @@ import poise
 both = pytest.mark.parametrize("ties", ["breslow", "efron"])
 
 
-def evaluate(y, eta, weights=None, ties="breslow"):
+def evaluate(y: np.ndarray, eta: np.ndarray, weights: Any = None, ties: Any = "breslow") -> float:
     return float(poise.CoxPartialLikelihood(ties)(y.astype("float32"), eta[:, None].astype("float32"), weights))
 
 
@@ -23,7 +24,7 @@ def evaluate(y, eta, weights=None, ties="breslow"):
 @pytest.mark.parametrize("rows", [1, 2, 7, 60])
 @pytest.mark.parametrize("has_ties", [False, True], ids=["distinct", "tied"])
 @pytest.mark.parametrize("is_weighted", [False, True], ids=["unweighted", "weighted"])
-def test_loss_is_its_definition(ties, rows, has_ties, is_weighted):
+def test_loss_is_its_definition(ties: str, rows: int, has_ties: bool, is_weighted: bool) -> None:
     x, y, weights = draw_survival(rows, ties=has_ties, seed=rows)
     weights = weights if is_weighted else np.ones(rows)
     eta = x[:, 0]
@@ -32,7 +33,7 @@ def test_loss_is_its_definition(ties, rows, has_ties, is_weighted):
 
 
 @both
-def test_gradient_is_that_of_the_definition(ties):
+def test_gradient_is_that_of_the_definition(ties: Any) -> None:
     x, y, weights = draw_survival(40)
     eta, step = x[:, 0], 1e-5
     moves = step * np.eye(len(y))
@@ -48,7 +49,7 @@ def test_gradient_is_that_of_the_definition(ties):
 
 
 @both
-def test_likelihood_is_that_of_statsmodels(ties):
+def test_likelihood_is_that_of_statsmodels(ties: Any) -> None:
     x, y, _ = draw_survival(80)
     coefficients = np.array([0.4, -0.2, 0.9])
     model: Any = PHReg(y[:, 0], x, status=y[:, 1], ties=ties)
@@ -56,7 +57,7 @@ def test_likelihood_is_that_of_statsmodels(ties):
 
 
 @both
-def test_row_of_weight_zero_has_no_effect(ties):
+def test_row_of_weight_zero_has_no_effect(ties: Any) -> None:
     x, y, weights = draw_survival(50)
     kept = weights > 0
     scale = len(y) / kept.sum()
@@ -65,13 +66,13 @@ def test_row_of_weight_zero_has_no_effect(ties):
 
 
 @both
-def test_loss_is_proportional_to_the_weights(ties):
+def test_loss_is_proportional_to_the_weights(ties: Any) -> None:
     x, y, weights = draw_survival(50)
     once, twice = (evaluate(y, x[:, 0], factor * weights, ties) for factor in (1.0, 2.0))
     assert twice == pytest.approx(2 * once, rel=1e-6)
 
 
-def test_integer_weights_repeat_rows_under_breslow():
+def test_integer_weights_repeat_rows_under_breslow() -> None:
     x, y, _ = draw_survival(30)
     counts = np.arange(30) % 3 + 1
     # Repetition changes the mean weight of a risk set: a constant.
@@ -81,7 +82,7 @@ def test_integer_weights_repeat_rows_under_breslow():
 
 
 @both
-def test_extreme_predictions_neither_overflow_nor_vanish(ties):
+def test_extreme_predictions_neither_overflow_nor_vanish(ties: Any) -> None:
     """The last rows at risk have hazards of exp(-300) times the first."""
     y = np.stack([np.arange(1.0, 7.0), np.ones(6)], axis=1)
     eta = np.array([300.0, 300.0, 0.0, 0.0, -300.0, -300.0])
@@ -92,14 +93,14 @@ def test_extreme_predictions_neither_overflow_nor_vanish(ties):
 
 
 @both
-def test_batch_without_events_or_without_weights_has_loss_zero(ties):
+def test_batch_without_events_or_without_weights_has_loss_zero(ties: Any) -> None:
     x, y, _ = draw_survival(10)
     assert evaluate(y * [1.0, 0.0], x[:, 0], ties=ties) == 0.0
     slope = gradient(lambda eta: poise.CoxPartialLikelihood(ties)(y, eta[:, None], np.zeros(10)), x[:, 0])
     assert not slope.any()
 
 
-def test_a_model_trains_on_it_and_is_saved(tmp_path):
+def test_a_model_trains_on_it_and_is_saved(tmp_path: Path) -> None:
     x, y, weights = draw_survival(60)
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.05), poise.CoxPartialLikelihood("efron"))
@@ -113,7 +114,13 @@ def test_a_model_trains_on_it_and_is_saved(tmp_path):
     )
 
 
-def test_wrong_arguments_are_named():
+def test_type_is_saved_if_it_is_set() -> None:
+    assert "dtype" not in poise.CoxPartialLikelihood().get_config()
+    config = poise.CoxPartialLikelihood(dtype="float64").get_config()
+    assert poise.CoxPartialLikelihood.from_config(config).dtype == "float64"
+
+
+def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="ties must be one of 'breslow', 'efron', got 'exact'"):
         poise.CoxPartialLikelihood("exact")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"time and event, and predictions of shape \(rows, 1\), got \(4, 1\) and"):

@@ -22,14 +22,14 @@ rounded = np.round(x[:, 0], 1)
 
 @pytest.mark.parametrize("has_ties", [False, True], ids=["distinct", "tied"])
 @pytest.mark.parametrize("digits", [1, 8])
-def test_concordance_is_that_of_scikit_survival(has_ties, digits):
+def test_concordance_is_that_of_scikit_survival(has_ties: bool, digits: int) -> None:
     x, y, _ = draw_survival(150, ties=has_ties, seed=3)
     predicted = np.round(x[:, 0], digits)
     expected = concordance_index_censored(y[:, 1] == 1, y[:, 0], predicted)[0]
     assert poise.concordance_index(y, predicted) == pytest.approx(expected, rel=1e-12)
 
 
-def test_weighted_concordance_counts_every_pair():
+def test_weighted_concordance_counts_every_pair() -> None:
     right = total = 0.0
     for i in np.flatnonzero(events):
         for j in range(len(y)):
@@ -40,18 +40,18 @@ def test_weighted_concordance_counts_every_pair():
     assert poise.concordance_index(y, rounded, weights) == pytest.approx(right / total, rel=1e-12)
 
 
-def test_blocks_give_the_same_index(monkeypatch):
+def test_blocks_give_the_same_index(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = poise.concordance_index(y, rounded)
     monkeypatch.setattr(concordance, "BLOCK", 7 * len(y))
     assert poise.concordance_index(y, rounded) == pytest.approx(expected, rel=1e-12)
 
 
-def test_index_without_comparable_pairs_is_refused():
+def test_index_without_comparable_pairs_is_refused() -> None:
     with pytest.raises(ValueError, match="None of the pairs of 2 rows is comparable"):
         poise.concordance_index([[1.0, 0], [2.0, 0]], [0.0, 1.0])
 
 
-def test_survival_curves_are_those_of_scikit_survival():
+def test_survival_curves_are_those_of_scikit_survival() -> None:
     model = CoxPHSurvivalAnalysis(ties="breslow", tol=1e-12).fit(x, Surv.from_arrays(events, times))
     eta = model.predict(x)
     baseline = poise.BaselineHazard.fit(y, eta)
@@ -65,7 +65,7 @@ def test_survival_curves_are_those_of_scikit_survival():
     assert (baseline.survival([times.min() / 2], eta) == 1.0).all()
 
 
-def test_integer_weights_repeat_rows():
+def test_integer_weights_repeat_rows() -> None:
     counts = np.arange(len(y)) % 3
     several = np.repeat(y, counts, axis=0), np.repeat(rounded, counts)
     at = np.unique(times)
@@ -79,7 +79,7 @@ def test_integer_weights_repeat_rows():
         np.testing.assert_allclose(weighted, repeated, rtol=1e-12)
 
 
-def test_kaplan_meier_is_that_of_scikit_survival():
+def test_kaplan_meier_is_that_of_scikit_survival() -> None:
     curve: Any = kaplan_meier_estimator(events, times)
     np.testing.assert_allclose(KaplanMeier.fit(y).survival(curve[0]), curve[1], rtol=1e-12)
     assert KaplanMeier.fit(y).survival([0.0]) == [1.0]
@@ -95,6 +95,38 @@ def test_kaplan_meier_is_that_of_scikit_survival():
     ],
     ids=["event", "shape", "time", "censored"],
 )
-def test_wrong_targets_are_named(wrong, message):
+def test_wrong_targets_are_named(wrong: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         poise.BaselineHazard.fit(wrong, np.zeros(len(wrong)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([0.0, np.nan], None), ValueError, "log_hazard must be finite, got nan among 2 numbers"),
+        (([0.0], None), ValueError, r"log_hazard must have shape \(2,\) or \(2, 1\), got \(1,\)"),
+        (([[0.0, 1.0]], None), ValueError, r"log_hazard must have shape \(2,\) or \(2, 1\), got \(1, 2\)"),
+        ((["a", "b"], None), TypeError, "log_hazard must be numbers, got dtype"),
+        (([0.0, 1.0], [1.0, -1.0]), ValueError, "sample_weight must be finite and >= 0, got -1 among"),
+        (([0.0, 1.0], [1.0]), ValueError, r"sample_weight must have shape \(2,\) or \(2, 1\), got \(1,\)"),
+    ],
+    ids=["NaN", "short", "wide", "text", "negative weight", "short weights"],
+)
+def test_wrong_predictions_and_weights_are_named(arguments: tuple, error: type[Exception], message: str) -> None:
+    y = [[1.0, 1], [2.0, 1]]
+    for measure in (poise.concordance_index, poise.BaselineHazard.fit):
+        with pytest.raises(error, match=message):
+            measure(y, *arguments)
+    if arguments[1] is not None:
+        with pytest.raises(error, match=message):
+            KaplanMeier.fit(y, arguments[1])
+
+
+def test_wrong_times_and_text_are_named() -> None:
+    baseline = poise.BaselineHazard.fit(y, rounded)
+    with pytest.raises(ValueError, match="times must be finite, got nan"):
+        baseline.survival([1.0, np.nan], [0.0])
+    with pytest.raises(ValueError, match="log_hazard must be finite, got nan"):
+        baseline.cumulative_hazard([1.0], [np.nan])
+    with pytest.raises(TypeError, match="y must be numbers, got dtype"):
+        poise.concordance_index([["a", "b"]], [0.0])

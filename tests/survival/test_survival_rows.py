@@ -15,7 +15,7 @@ ones = np.ones(80)
 STEP = 1e-5
 
 
-def test_losses_add_up_to_the_partial_likelihood():
+def test_losses_add_up_to_the_partial_likelihood() -> None:
     several = np.stack([eta, 3 * eta, 0 * eta])[:, None]
     losses = row_losses(times, events, several)
     assert losses.shape == (3, 1, 80)
@@ -24,17 +24,17 @@ def test_losses_add_up_to_the_partial_likelihood():
         assert losses[number, 0].sum() == pytest.approx(expected, rel=1e-12)
 
 
-def test_weighted_losses_add_up_to_the_weighted_partial_likelihood():
+def test_weighted_losses_add_up_to_the_weighted_partial_likelihood() -> None:
     weight = np.random.default_rng(0).uniform(0.5, 2.0, 80)
     weight /= weight.mean()
     expected = negative_partial_log_likelihood(y, eta, weight, "breslow")
     assert weight @ row_losses(times, events, eta, weight) == pytest.approx(expected, rel=1e-12)
 
 
-def test_loss_of_a_row_is_its_influence_on_the_partial_likelihood():
+def test_loss_of_a_row_is_its_influence_on_the_partial_likelihood() -> None:
     """It is the derivative by the weight of the row, minus 1 for an event."""
 
-    def negative(weights):
+    def negative(weights: np.ndarray) -> float:
         # The definition divides the weights of risk sets by their mean.
         shift = (weights * events).sum() * np.log(weights.mean())
         return negative_partial_log_likelihood(y, eta, weights, "breslow") + shift
@@ -45,13 +45,13 @@ def test_loss_of_a_row_is_its_influence_on_the_partial_likelihood():
         assert row_losses(times, events, eta)[row] == pytest.approx(slope - events[row], abs=1e-6)
 
 
-def test_wrong_pairs_add_up_to_those_of_the_concordance_index():
+def test_wrong_pairs_add_up_to_those_of_the_concordance_index() -> None:
     rounded = np.round(eta, 1)
     wrong, half = wrong_pairs(times, events, np.stack([rounded, np.zeros(80)]))
     assert 1 - 0.5 * wrong.sum() / half.sum() == pytest.approx(poise.concordance_index(y, rounded), rel=1e-12)
 
 
-def test_wrong_pairs_of_a_row_are_its_influence():
+def test_wrong_pairs_of_a_row_are_its_influence() -> None:
     """Without a row, its wrong pairs are missing."""
     wrong = wrong_pairs(times, events, eta)
     total = wrong.sum()
@@ -61,7 +61,7 @@ def test_wrong_pairs_of_a_row_are_its_influence():
         assert wrong[row] + total / 80 == pytest.approx(missing, rel=1e-12)
 
 
-def test_sampled_pairs_are_close_to_all_pairs(monkeypatch):
+def test_sampled_pairs_are_close_to_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, _ = draw_survival(600)
     arguments = y[:, 0], y[:, 1] == 1, x[:, 0]
     expected = wrong_pairs(*arguments).sum()
@@ -71,7 +71,7 @@ def test_sampled_pairs_are_close_to_all_pairs(monkeypatch):
     assert wrong_pairs(*arguments).sum() == pytest.approx(expected, rel=0.1)
 
 
-def test_bootstrap_of_parts_has_the_spread_of_the_index():
+def test_bootstrap_of_parts_has_the_spread_of_the_index() -> None:
     """The spread over new samples is that of the bootstrap of one sample, in the mean over samples."""
     values, spreads = [], []
     for seed in range(200):

@@ -17,7 +17,7 @@ from poise.path.result import RegularizationPath
 from poise.path.solve import solve_path
 from poise.path.training import Replica, Training
 from poise.survival.loss import CoxPartialLikelihood
-from poise.survival.targets import check_folds, stratification_target
+from poise.survival.targets import check_folds, rank_times, stratification_target
 
 
 def fit_path(
@@ -127,17 +127,27 @@ def fit_path(
 def _prepare_arrays(
     model: Any, x: Any, y: Any, sample_weight: Any, groups: Any, cv: Any, validation_data: Any, n_init: int
 ) -> tuple[Data, list[Replica]]:
+    is_cox = isinstance(model.loss, CoxPartialLikelihood)
+    if is_cox:
+        y, validation_data = _with_ranks(y, validation_data)
     data = prepare_data(model, x, y, sample_weight, groups, validation_data)
-    target = data.y
-    if isinstance(model.loss, CoxPartialLikelihood):
-        target = stratification_target(data.y, data.sample_weight, cv)
+    target = stratification_target(data.y, data.sample_weight, cv) if is_cox else data.y
     replicas = split_rows(
         data.rows, target, cv, n_init, groups,
         validation_rows=data.validation_rows, sample_weight=data.sample_weight, are_classes=has_class_targets(model),
+        checks_classes=not is_cox,
     )  # fmt: skip
-    if isinstance(model.loss, CoxPartialLikelihood):
+    if is_cox:
         check_folds(data.y, data.sample_weight, [(replica.fold, replica.train) for replica in replicas])
     return data, replicas
+
+
+def _with_ranks(y: Any, validation_data: Any) -> tuple[Any, Any]:
+    """Return the targets and validation data with ranks instead of times, which float32 represents exactly."""
+    if not isinstance(validation_data, tuple) or len(validation_data) < 2:
+        return rank_times(y)[0], validation_data
+    y, validation_y = rank_times(y, validation_data[1])
+    return y, (validation_data[0], validation_y, *validation_data[2:])
 
 
 def _prepare_stream(

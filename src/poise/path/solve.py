@@ -39,6 +39,8 @@ from poise.path.stages import (
 from poise.path.tables import chosen_position, reweighting_position
 from poise.path.training import Lanes, Replica, Training
 from poise.rules.rule import Rule
+from poise.survival.loss import CoxPartialLikelihood
+from poise.survival.targets import rank_times
 
 LATER_DECADES = 3.0
 """Decades of the grid of an adaptive stage."""
@@ -89,7 +91,9 @@ def solve_path(
     check_model(model)
     rows_in_memory = None if isinstance(data.x, Stream) else data.rows + data.validation_rows
     training = complete_training(model, rules, training, rows_in_memory, adaptive)
-    rows = data.x if isinstance(data.x, Stream) else (data.x, data.y, data.sample_weight)
+    # A study passes times in float64.
+    y = rank_times(data.y)[0] if isinstance(model.loss, CoxPartialLikelihood) else data.y
+    rows = data.x if isinstance(data.x, Stream) else (data.x, y, data.sample_weight)
     problem = Problem(
         model, rules, resolve_rules(model, rules), training.update or "auto", rows, predicted_rows, group_rules
     )  # fmt: skip

@@ -46,6 +46,7 @@ class Penalty(keras.regularizers.Regularizer):
         is_constraint: Whether R is 0 on a set and infinite elsewhere (see `poise.penalties.constraints`).
         strength_argument: The name of the constructor's argument that is the strength; None if there is none.
         is_iterative: Whether the prox repeats a step until nothing changes, as often as the weights require.
+        is_entrywise: Whether the prox of an entry depends on this entry only.
         members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
             variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.
         sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
@@ -61,6 +62,7 @@ class Penalty(keras.regularizers.Regularizer):
     is_constraint: bool = False
     strength_argument: str | None = "strength"
     is_iterative: bool = False
+    is_entrywise: bool = False
     members: dict[str, Any] | None = None
     sides: Sides | None = None
 
@@ -101,7 +103,8 @@ class Penalty(keras.regularizers.Regularizer):
             strength: A scalar ≥ 0.
 
         Returns:
-            A tensor of the shape and dtype of w. For a penalty that is not convex, the global minimizer.
+            A tensor of the shape and dtype of w. For a penalty that is not convex, the global minimizer. A NaN
+            weight stays NaN, and the other weights are as if it were 0.
 
         Raises:
             ValueError: If the penalty has no proximal operator, or none for a step per entry.
@@ -117,7 +120,7 @@ class Penalty(keras.regularizers.Regularizer):
                 f"{type(self).__name__}.prox takes one step for the whole matrix, got steps of shape "
                 f"{tuple(step.shape)}. Use an optimizer with a scalar step (SGD), or update='decoupled'."
             )
-        return ops.cast(w if is_empty(w) else self._prox(w, step, strength), dtype)
+        return ops.cast(w if is_empty(w) else self._prox_without_nan(w, step, strength), dtype)
 
     def residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         """Return the distance of −gradient from the subdifferential strength · ∂R(w), per entry or per group.
@@ -234,6 +237,14 @@ class Penalty(keras.regularizers.Regularizer):
     def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         raise NotImplementedError
 
+    def _prox_without_nan(self, w: Any, step: Any, strength: Any) -> Any:
+        """Apply `_prox`, with NaN left in its place: formulas that compare or sort entries would lose or spread it."""
+        if self.is_entrywise:
+            return self._prox(w, step, strength)
+        is_nan = ops.isnan(w + step)
+        w, step = ops.where(is_nan, 0.0, w), ops.where(ops.isnan(step), 1.0, step)
+        return ops.where(is_nan, math.nan, self._prox(w, step, strength))
+
     def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         return ops.abs(gradient + self._gradient(w, strength))
 
@@ -251,6 +262,8 @@ class Separable(Penalty):
     A subclass defines ρ: its value, its slope, its proximal step, and how wide its subdifferential is at zero, each
     for the whole tensor at once. The factors c are applied here, since c·ρ has the prox of ρ with the step c·step.
     """
+
+    is_entrywise = True
 
     def sizes(self, w: Any) -> Any:
         if self.smooth:
@@ -274,7 +287,7 @@ class Separable(Penalty):
         if self.factors is None:
             return self._step(w, step, strength)
         price, free = self._factors(w)
-        return ops.where(free, self._step(w, step * price, strength), 0.0)
+        return ops.where(ops.logical_or(free, ops.isnan(w)), self._step(w, step * price, strength), 0.0)
 
     def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         price, free = self._factors(w)

@@ -160,10 +160,10 @@ class LogSum(Separable):
         root = ops.sqrt(ops.maximum(1.0 - 4.0 * (t / b) / b, 0.0))
         drop = 2.0 * (t / b) / (1.0 + root)
         u = ops.maximum(x - drop, 0.0)
-        is_cheaper = 0.5 * ops.square(drop) + t * ops.log1p(u / self.epsilon) < 0.5 * ops.square(x)
+        is_dearer = 0.5 * ops.square(drop) + t * ops.log1p(u / self.epsilon) >= 0.5 * ops.square(x)
         has_one_minimum = ops.sqrt(t) <= self.epsilon
-        stays = ops.where(has_one_minimum, t < self.epsilon * x, ops.logical_and(is_cheaper, 4.0 * (t / b) <= b))
-        return ops.where(stays, ops.sign(w) * u, 0.0)
+        is_zero = ops.where(has_one_minimum, t >= self.epsilon * x, ops.logical_or(is_dearer, 4.0 * (t / b) > b))
+        return ops.where(is_zero, 0.0, ops.sign(w) * u)
 
     def _radius(self, strength: Any) -> Any:
         return strength / self.epsilon

@@ -24,8 +24,9 @@ class Constraint(Penalty):
     its prox. Its residual is the distance of −gradient from the normal cone of the set, and infinite outside of the
     set. The critical strength is None.
 
-    A subclass writes `_is_violated`, `_project` and `_distance`. The projections of `MaxNorm` and `Simplex` depend on
-    the steps: like every prox, they minimize the distance in the metric 1/step. The others ignore the steps.
+    A subclass writes `_is_violated`, `_prox` (the projection) and `_distance`. The projections of `MaxNorm` and
+    `Simplex` depend on the steps: like every prox, they minimize the distance in the metric 1/step. The others ignore
+    the steps.
     """
 
     has_force = False
@@ -53,18 +54,11 @@ class Constraint(Penalty):
     def _gradient(self, w: Any, strength: Any) -> Any:
         return ops.zeros_like(w)
 
-    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
-        return self._project(w, step, strength)
-
     def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         return ops.where(self._is_violated(w, strength), math.inf, self._distance(w, gradient, strength))
 
     def _is_violated(self, w: Any, strength: Any) -> Any:
         """Whether entries or groups of w are outside of the set by more than rounding errors."""
-        raise NotImplementedError
-
-    def _project(self, w: Any, step: Any, strength: Any) -> Any:
-        """argmin_u ‖u − w‖_{1/step} over the set."""
         raise NotImplementedError
 
     def _distance(self, w: Any, gradient: Any, strength: Any) -> Any:
@@ -75,6 +69,7 @@ class Constraint(Penalty):
 class Bounds(Constraint):
     """lower_i ≤ w_i ≤ upper_i. Bounds are numbers or arrays, infinite where there is none."""
 
+    is_entrywise = True
     lower: np.ndarray = np.asarray(-math.inf)
     upper: np.ndarray = np.asarray(math.inf)
 
@@ -94,7 +89,7 @@ class Bounds(Constraint):
         low, high = self._limits(w, -TOLERANCE)
         return ops.logical_or(w < low, w > high)
 
-    def _project(self, w: Any, step: Any, strength: Any) -> Any:
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         low, high = self._limits(w, 0.0)
         return ops.minimum(ops.maximum(w, low), high)
 

@@ -84,7 +84,7 @@ class TopK(Constraint):
         is_violated = ops.sum(ops.cast(sizes > 0, "int32")) > self._count(sizes, strength)
         return self._spread(ops.logical_and(is_violated, sizes > 0), w)
 
-    def _project(self, w: Any, step: Any, strength: Any) -> Any:
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         sizes = self._sizes(w)
         kept = are_largest(sizes, self._count(sizes, strength))
         return ops.where(self._spread(kept, w, outside=True), w, 0.0)
@@ -146,11 +146,14 @@ class NofM(Constraint):
     def check(self, shape: Sequence[int]) -> None:
         self._axes(shape)
 
+    def sizes(self, w: Any) -> Any:
+        return ops.reshape(ops.abs(w), (-1,))
+
     def _is_violated(self, w: Any, strength: Any) -> Any:
         blocks = self._blocks(w)
         return self._from_blocks(ops.logical_and(self._counts(blocks) > self.n, blocks != 0), w)
 
-    def _project(self, w: Any, step: Any, strength: Any) -> Any:
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         return ops.where(self._from_blocks(are_largest(ops.abs(self._blocks(w)), self.n), w), w, 0.0)
 
     def _distance(self, w: Any, gradient: Any, strength: Any) -> Any:

@@ -62,7 +62,7 @@ class MaxNorm(Constraint):
     def _is_violated(self, w: Any, strength: Any) -> Any:
         return self._layout(w.shape).norms(w) > self.max_value * (1.0 + TOLERANCE)
 
-    def _project(self, w: Any, step: Any, strength: Any) -> Any:
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         at = self._layout(w.shape)
         norms = at.norms(w)
         is_long = norms > self.max_value
@@ -142,7 +142,7 @@ class Simplex(Constraint):
         is_wrong = ops.logical_or(is_wrong, ops.any(lines < -slack, axis=-1, keepdims=True))
         return axes.from_matrix(ops.broadcast_to(is_wrong, lines.shape))
 
-    def _project(self, w: Any, step: Any, strength: Any) -> Any:
+    def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         axes = self._axes(w.shape)
         lines = axes.matrix(w)
         h = axes.matrix(ops.broadcast_to(step, w.shape))

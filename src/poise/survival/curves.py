@@ -5,7 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from poise.survival.targets import check_targets
+from poise.survival.targets import check_numbers, check_targets, check_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +44,10 @@ class BaselineHazard:
             sample_weight: (rows,) weights >= 0. Default: None, for ones.
 
         Raises:
-            ValueError: If y is not times and events, or no row has an event.
+            TypeError: If an argument is not numbers.
+            ValueError: If y is not times and events, the other arguments do not fit it, or no row has an event.
         """
-        hazards = np.exp(np.asarray(log_hazard, "float64").reshape(-1))
-        times, deaths, at_risk = _count_risk_sets(y, hazards, sample_weight)
+        times, deaths, at_risk = _count_risk_sets(y, log_hazard, sample_weight)
         return cls(times, np.cumsum(deaths / at_risk))
 
     def cumulative_hazard(self, times: Any, log_hazard: Any) -> np.ndarray:
@@ -59,7 +59,7 @@ class BaselineHazard:
             times: (times,).
             log_hazard: (rows,) or (rows, 1) predictions.
         """
-        hazards = np.exp(np.asarray(log_hazard, "float64").reshape(-1, 1))
+        hazards = np.exp(check_numbers(log_hazard, "log_hazard"))[:, None]
         return hazards * _step(self.times, self.cumulative, times, 0.0)
 
     def survival(self, times: Any, log_hazard: Any) -> np.ndarray:
@@ -96,9 +96,10 @@ class KaplanMeier:
             sample_weight: (rows,) weights >= 0. Default: None, for ones.
 
         Raises:
-            ValueError: If y is not times and events, or no row has an event.
+            TypeError: If an argument is not numbers.
+            ValueError: If y is not times and events, the other arguments do not fit it, or no row has an event.
         """
-        times, deaths, at_risk = _count_risk_sets(y, 1.0, sample_weight)
+        times, deaths, at_risk = _count_risk_sets(y, None, sample_weight)
         return cls(times, np.cumprod(1.0 - deaths / at_risk))
 
     def survival(self, times: Any) -> np.ndarray:
@@ -106,10 +107,11 @@ class KaplanMeier:
         return _step(self.times, self.probabilities, times, 1.0)
 
 
-def _count_risk_sets(y: Any, hazards: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _count_risk_sets(y: Any, log_hazard: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the distinct times of events, the weight of the events then, and the hazard of the rows at risk."""
     times, events = check_targets(y)
-    weights = np.ones(len(times)) if sample_weight is None else np.asarray(sample_weight, "float64").reshape(-1)
+    hazards = 1.0 if log_hazard is None else np.exp(check_numbers(log_hazard, "log_hazard", len(times)))
+    weights = check_weights(sample_weight, len(times))
     events = events & (weights > 0)
     if not events.any():
         raise ValueError(f"All {len(times)} rows are censored. Pass rows with events.")
@@ -122,4 +124,4 @@ def _count_risk_sets(y: Any, hazards: Any, sample_weight: Any) -> tuple[np.ndarr
 
 def _step(starts: np.ndarray, values: np.ndarray, times: Any, first: float) -> np.ndarray:
     """Return the last value that has started at each time; `first` before all of them."""
-    return np.append(first, values)[np.searchsorted(starts, np.asarray(times, "float64"), side="right")]
+    return np.append(first, values)[np.searchsorted(starts, check_numbers(times, "times"), side="right")]

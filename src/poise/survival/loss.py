@@ -36,7 +36,8 @@ class CoxPartialLikelihood(keras.losses.Loss):
         ties: How to treat events at the same time: `"breslow"` (as in glmnet) or `"efron"` (as in the R package
             survival, closer to the exact likelihood if there are many ties). Default: `"breslow"`.
         name: Name of the loss. Default: `"cox_partial_likelihood"`.
-        dtype: Type in which to compute. Default: None, which is `keras.config.floatx()`.
+        dtype: Type in which to compute. Times are compared in it; pass ranks if they differ by less than its
+            precision, as `poise.fit_path` does. Default: None, which is `keras.config.floatx()`.
 
     Raises:
         ValueError: If `ties` has another value, or the loss is called with targets that are not (rows, 2), or
@@ -63,6 +64,7 @@ class CoxPartialLikelihood(keras.losses.Loss):
             raise ValueError(f"ties must be one of 'breslow', 'efron', got {ties!r}.")
         super().__init__(name=name, reduction="sum_over_batch_size", dtype=dtype)
         self.ties: Ties = ties
+        self._has_dtype = dtype is not None
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Return the loss of a batch.
@@ -92,7 +94,8 @@ class CoxPartialLikelihood(keras.losses.Loss):
         return partial_likelihood_terms(y_true[:, 0], y_true[:, 1], eta, weights, self.ties)
 
     def get_config(self) -> dict[str, Any]:
-        return {"ties": self.ties, "name": self.name}
+        config = {"ties": self.ties, "name": self.name}
+        return {**config, "dtype": self.dtype} if self._has_dtype else config
 
 
 def partial_likelihood_terms(times: Any, events: Any, eta: Any, weights: Any, ties: Ties) -> Any:

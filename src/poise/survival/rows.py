@@ -7,10 +7,10 @@ the right spread.
 
 import numpy as np
 
+from poise.survival.targets import BLOCK
+
 MOST_PAIRS = 200_000_000
 """Pairs of rows that are compared for the concordance index; of more, those with a random sample of rows."""
-BLOCK = 20_000_000
-"""Pairs that are compared at once."""
 
 
 def row_losses(

@@ -40,6 +40,7 @@ def split_rows(
     validation_rows: int = 0,
     sample_weight: Any = None,
     are_classes: bool | None = None,
+    checks_classes: bool = True,
 ) -> list[Replica]:
     """Return for every seed a replica per fold, then one, fold -1, that trains on all rows.
 
@@ -56,6 +57,8 @@ def split_rows(
         are_classes: whether y holds classes, as labels or one-hot rows. Rows that are neither, such as probabilities or
             several labels, are never stratified. Default: None, which guesses: integers, booleans, zeros and ones, or
             one-hot rows, with at most 20 different values and two rows or more of each.
+        checks_classes: whether every fold must train on several classes. Labels that only stratify the folds, such as
+            whether a row has an event, are not checked. Default: True.
 
     Raises:
         TypeError: If cv, n_init or positions have another type.
@@ -78,7 +81,7 @@ def split_rows(
     else:
         pairs = _pairs(rows, y, cv, groups, classes)
     parts = [(fold, *pair) for fold, pair in enumerate(pairs)]
-    if classes is not None:
+    if classes is not None and checks_classes:
         _check_classes(parts, classes)
     _check_weights(parts, sample_weight)
     if not validation_rows:

@@ -119,13 +119,13 @@ def _stack_targets(
         codes = pd.Categorical(values, categories=list(table.classes)).codes
         return table.task.encode(np.tile(codes, len(training))), 0.0, 1.0
     if not table.task.standardizes:
-        y = table.task.encode(_to_finite_float32(np.tile(values, len(training)), name))
+        y = table.task.encode(_check_float32(np.tile(values, len(training)), name))
         return y, 0.0, float(np.exp(-table.offset_center))
     blocks, center, scale = [], 0.0, 1.0
     for train in training:
         y, center, scale = standardize(values, train, None if weight is None else weight[train])
         blocks.append(y)
-    return table.task.encode(_to_finite_float32(np.concatenate(blocks), name)), center, scale
+    return table.task.encode(_check_float32(np.concatenate(blocks), name)), center, scale
 
 
 def standardize(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, float, float]:
@@ -145,9 +145,10 @@ def standardize(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None
         return (y - center) / scale, center * unit, scale * unit
 
 
-def _to_finite_float32(values: np.ndarray, name: str) -> np.ndarray:
+def _check_float32(values: np.ndarray, name: str) -> np.ndarray:
+    """Return the values, or raise DataError if they are not finite in float32."""
     with np.errstate(over="ignore"):
-        values = values.astype("float32")
-    if not np.isfinite(values).all():
+        is_finite = np.isfinite(values.astype("float32")).all()
+    if not is_finite:
         raise DataError(f"The numbers in column {name!r} are too large to standardize. Use another unit.")
     return values
