@@ -111,7 +111,11 @@ def test_a_text_file_is_read_as_it_was_written(tmp_path, case) -> None:
 
     assert result.features["a"].tolist() == [n + 0.5 for n in range(ROWS)]
     assert result.features["b"].tolist() == [f"x{n % 4}" for n in range(ROWS)]
-    assert (result.name, result.task.name, result.target.tolist()) == ("sales", "regression", list(range(ROWS)))
+    assert (result.name, result.task.name, result.target.to_numpy().tolist()) == (
+        "sales",
+        "regression",
+        list(range(ROWS)),
+    )
 
 
 @pytest.mark.parametrize(
@@ -540,7 +544,7 @@ def test_the_task_is_inferred(target, task, classes) -> None:
     result = read(table(price=target), "price")
 
     assert (result.task.name, result.classes) == (task, classes)
-    assert result.target.dtype == ("float64" if task == "regression" else object)
+    assert result.target.to_numpy().dtype == ("float64" if task == "regression" else object)
 
 
 @pytest.mark.parametrize("task", ["regression", "counts"])

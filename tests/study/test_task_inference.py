@@ -70,7 +70,7 @@ def test_the_table_says_what_was_inferred() -> None:
     inferred, requested = read(frame, "articles"), read(frame, "articles", task="regression")
 
     assert (inferred.task.name, inferred.task_reason) == ("counts", "whole numbers from 0 with a long tail")
-    assert inferred.target.tolist() == frame["articles"].tolist()
+    assert inferred.target.to_numpy().tolist() == frame["articles"].tolist()
     assert (requested.task.name, requested.task_reason) == ("regression", "")
 
 

@@ -46,8 +46,9 @@ def make_case(name: str, **settings: Any) -> Case:
         "gamma": random.gamma(2.0, size=40),
         "tweedie": random.poisson(2.0, 40) * random.gamma(2.0, size=40),
         "quantile": signal[:, 0],
+        "multioutput": np.hstack([signal, np.square(signal), np.sin(9 * signal)]),
     }[name]
-    task = make_task(name, settings)
+    task = make_task(name, {"targets": ("a", "b", "c"), **settings})
     outputs = activate(task, random.normal(size=(40, task.count_outputs(classes))))
     return Case(task, task.encode(values), outputs.astype("float32"), classes)
 
@@ -87,7 +88,7 @@ def test_scores_of_several_networks_at_once_are_those_of_each(name) -> None:
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.task.compares_rows])
 def test_a_network_starts_at_the_constant_with_the_lowest_loss(name) -> None:
     task, y, outputs, _ = CASES[name]
-    y = (y - np.average(y[:, 0], weights=WEIGHT)) / y.std() if task.standardizes else y
+    y = (y - np.average(y, axis=0, weights=WEIGHT)) / y.std(axis=0) if task.standardizes else y
     bias = task.initial_bias(y, outputs.shape[1], WEIGHT)
 
     def loss_at(bias: np.ndarray) -> float:

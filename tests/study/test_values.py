@@ -52,13 +52,13 @@ def test_one_decimal_comma_makes_the_points_of_all_columns_thousands_marks(tmp_p
 
     assert first(table) == [250.0, 1000.0, 12500.0]
     assert first(table, "x", 2) == [0.13, -0.5]
-    assert table.target[:3].tolist() == [3.5, 4.25, 7.0]
+    assert table.target.to_numpy()[:3].tolist() == [3.5, 4.25, 7.0]
 
 
 def test_the_target_has_the_decimal_mark_of_the_table(tmp_path) -> None:
     table = read(write(tmp_path, {"x": ["0,13", "-0,5"], "y": GROUPED}), "y", task="regression")
 
-    assert table.target[:3].tolist() == [250.0, 1000.0, 12500.0]
+    assert table.target.to_numpy()[:3].tolist() == [250.0, 1000.0, 12500.0]
 
 
 def test_the_mark_is_found_although_it_comes_late(tmp_path) -> None:

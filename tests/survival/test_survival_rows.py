@@ -51,6 +51,12 @@ def test_wrong_pairs_add_up_to_those_of_the_concordance_index() -> None:
     assert 1 - 0.5 * wrong.sum() / half.sum() == pytest.approx(poise.concordance_index(y, rounded), rel=1e-12)
 
 
+def test_weighted_wrong_pairs_add_up_to_those_of_the_weighted_index() -> None:
+    rounded, weight = np.round(eta, 1), np.random.default_rng(0).uniform(0.5, 2.0, 80)
+    wrong, half = (weight @ wrong_pairs(times, events, each, weight) for each in (rounded, np.zeros(80)))
+    assert 1 - 0.5 * wrong / half == pytest.approx(poise.concordance_index(y, rounded, weight), rel=1e-12)
+
+
 def test_wrong_pairs_of_a_row_are_its_influence() -> None:
     """Without a row, its wrong pairs are missing."""
     wrong = wrong_pairs(times, events, eta)

@@ -29,14 +29,20 @@ def study(
         ),
     ],
     target: Annotated[
-        str | None,
-        typer.Option(help="Column to predict. Built-in tables have their own.", metavar="COLUMN", show_default=False),
+        list[str] | None,
+        typer.Option(
+            help="Column to predict. Built-in tables have their own. Repeatable: one network predicts several columns "
+            "of numbers.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
     ] = None,
     task: Annotated[
         str | None,
         typer.Option(
             help="regression, binary, multiclass, counts, gamma (positive numbers), tweedie (numbers >= 0, many of "
-            "them zero), quantile or survival. By default, one of the first four is inferred from the target.",
+            "them zero), quantile, multioutput (several targets) or survival. By default, one of the first four is "
+            "inferred from the target.",
             metavar="TASK",
             show_default=False,
         ),
@@ -280,6 +286,7 @@ def study(
       poise study sales.csv --target revenue --penalty l1,group --drop order_id
       poise study sales.csv --target revenue --sparse
       poise study sales.csv --target revenue --hidden-layer-sizes 64,32
+      poise study energy.csv --target heating --target cooling
       poise study visits.parquet --target visits --task counts --groups patient
       poise study patients.csv --task survival --time-to-event months --event died
       poise study claims.csv --target claims --task counts --exposure years
@@ -329,7 +336,7 @@ def study(
         with unfinished.claim(), unfinished.explain_how_to_continue():
             with progress_bar(quiet) as progress:
                 result = run.run_study(
-                    data, target, **arguments, executor=trainer, checkpoint=unfinished.folder, progress=progress
+                    data, target or None, **arguments, executor=trainer, checkpoint=unfinished.folder, progress=progress
                 )
             report = result.save(folder, overwrite=force)
             unfinished.discard()

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from poise.escaping import escape_controls
 from poise.study.columns.set_aside import SET_ASIDE
+from poise.study.errors import quote_names
 from poise.study.report.comparison import list_networks, list_rows, read_estimate, show_counts, show_estimate
 from poise.study.report.numbers import format_number, format_with_error
 
@@ -47,7 +48,7 @@ def task_line(description: Mapping) -> str:
     counts = f"{rows['training']:,} training rows, {rows['test']:,} test rows"
     reason = data.get("task_reason")
     inferred = f" The task was inferred from the target ({reason}); poise study --task changes it." if reason else ""
-    return f"{data['name']}: {kind} of {data['target']!r}{offsets} from {columns}; {counts}.{inferred}"
+    return f"{data['name']}: {kind} of {quote_names(data['targets'])}{offsets} from {columns}; {counts}.{inferred}"
 
 
 def candidates_table(description: Mapping, screen: Console) -> Table:

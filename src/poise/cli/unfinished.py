@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from poise.cli.errors import BadInputError, explain_os_error
@@ -21,14 +21,14 @@ class UnfinishedStudy:
     Args:
         output: The folder of the finished study.
         data: The data, as the command received them.
-        target: The target, as the command received it.
+        target: The targets, as the command received them.
         arguments: The other arguments that decide what is computed.
 
     Attributes:
         folder: Where the study keeps finished work.
     """
 
-    def __init__(self, output: Path, data: str, target: str | None, arguments: Mapping[str, object]) -> None:
+    def __init__(self, output: Path, data: str, target: Sequence[str] | None, arguments: Mapping[str, object]) -> None:
         named = output.resolve() if output.name in ("", "..") else output
         self.folder = named.with_name(f".{named.name}.unfinished") / _digest(data, target, arguments)
 
@@ -110,7 +110,7 @@ class UnfinishedStudy:
             return lock
 
 
-def _digest(data: str, target: str | None, arguments: Mapping[str, object]) -> str:
+def _digest(data: str, target: Sequence[str] | None, arguments: Mapping[str, object]) -> str:
     state = os.stat(data) if os.path.isfile(data) else None
     version = None if state is None else (state.st_size, state.st_mtime_ns)
     content = json.dumps([os.path.abspath(data), version, target, arguments], sort_keys=True)

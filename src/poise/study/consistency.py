@@ -9,7 +9,7 @@ from poise.study.columns.encoding import Encoder
 from poise.study.columns.kinds import kind_named
 from poise.study.columns.set_aside import SET_ASIDE
 from poise.study.errors import first_line
-from poise.study.tasks.table import make_task
+from poise.study.tasks.table import task_of
 
 Shape = tuple[int | None, ...]
 
@@ -17,7 +17,7 @@ Shape = tuple[int | None, ...]
 def find_inconsistency(description: Mapping, model: keras.Model, encoder: Encoder) -> str:
     """Return what does not fit, or `""`."""
     data, inputs = description["data"], description["inputs"]
-    classes, task = data["classes"], make_task(data["task"], description["settings"])
+    classes, task = data["classes"], task_of(description)
     if not task.allows_classes(len(classes)) or len(set(classes)) < len(classes):
         return f"{len(classes)} classes do not fit the task {task.name}"
     try:

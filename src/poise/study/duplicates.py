@@ -43,12 +43,12 @@ def find_duplicates(
 
     Args:
         features: The columns in use.
-        target: (rows,) numbers or labels.
+        target: (rows,) numbers or labels, or (rows, targets) numbers.
         groups: (rows,) the labels of groups that stay together. Default: `None`.
         by_time: Whether rows are split by time, and copies with them. Default: `False`.
     """
     copies = _number_equal_rows(features)
-    pairs = _number_equal_rows(pd.DataFrame({"features": copies, "target": target}))
+    pairs = _number_equal_rows(pd.DataFrame(target).assign(features=copies))
     count, kinds, exact = len(copies), int(copies.max()) + 1, int(pairs.max()) + 1
     if kinds == count:
         return Duplicates(None, np.arange(count), [])

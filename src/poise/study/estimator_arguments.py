@@ -10,6 +10,7 @@ from poise.study.class_weights import BALANCED
 from poise.study.tasks.base import Task
 from poise.study.tasks.counts import Counts
 from poise.study.tasks.log_link import LogLink
+from poise.study.tasks.multioutput import MultiOutput
 from poise.study.tasks.positive import Gamma, Tweedie
 from poise.study.tasks.quantiles import Quantiles, are_quantiles
 from poise.study.tasks.regression import Regression
@@ -35,7 +36,8 @@ def make_regression_task(loss: str, power: float, quantile: float | Sequence[flo
     quantiles = tuple(np.ravel(quantile).tolist())
     if not are_quantiles(quantiles):
         raise ValueError(f"quantile must be between 0 and 1, or ascending numbers, got {quantile!r}.")
-    tasks = (Regression(targets), Counts(), Gamma(), Tweedie(power), Quantiles(quantiles))
+    squared = Regression() if targets == 1 else MultiOutput(tuple(f"output {number}" for number in range(targets)))
+    tasks = (squared, Counts(), Gamma(), Tweedie(power), Quantiles(quantiles))
     return dict(zip(LOSSES, tasks, strict=True))[loss]
 
 

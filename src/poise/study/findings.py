@@ -134,8 +134,8 @@ class Findings:
             `poise.study.importance`).
         effects: For each column that is measured the partial dependence of the same network.
         predicted: The test rows with the predictions of the same network.
-        center: What was subtracted from the target; 0 if the task does not standardize.
-        scale: What it was divided by; 1 if the task does not standardize.
+        center: What was subtracted from the target; 0 if the task does not standardize. (targets,) for several targets.
+        scale: What it was divided by; 1 if the task does not standardize. (targets,) for several targets.
         rows: The numbers of `"training"` and `"test"` rows.
         watched: The training of the chosen candidate and of the baseline, by name.
         references: The reference models.
@@ -154,8 +154,8 @@ class Findings:
     importance: pd.DataFrame
     effects: Mapping[str, PartialDependence]
     predicted: PredictedRows
-    center: float
-    scale: float
+    center: float | np.ndarray
+    scale: float | np.ndarray
     rows: Mapping[str, int]
     watched: Mapping[str, WatchedTraining]
     references: tuple[Reference, ...]

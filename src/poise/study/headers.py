@@ -30,6 +30,13 @@ def as_name(column: object | None) -> str | None:
     return None if column is None else str(column)
 
 
+def as_targets(target: object | None) -> tuple[str, ...] | None:
+    """Return the names of one target or of a list of them as text."""
+    if target is None:
+        return None
+    return tuple(map(str, target)) if isinstance(target, list) else (str(target),)
+
+
 def as_names(columns: Iterable[object], argument: str) -> tuple[str, ...]:
     """Return a list of names as text.
 

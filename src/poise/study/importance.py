@@ -21,7 +21,6 @@ from poise.study.columns.encoding import Encoder
 from poise.study.columns.kinds import kind_named
 from poise.study.encoded_rows import EncodedRows
 from poise.study.predictions import BATCH_SIZE, predict_outputs
-from poise.study.tasks.base import Task
 
 PERMUTATIONS = 10
 MOST_COLUMNS = 100
@@ -45,8 +44,8 @@ class PartialDependence:
     Args:
         values: The values: ascending quantiles, or categories, the most frequent one first.
         predictions: (values,) the mean prediction at each of them: an output, or a probability.
-        label: The class whose probability it is: the second of two, or of several the one that changes most; `""` if
-            there are no classes.
+        label: The class whose probability it is: the second of two, or of several the one that changes most. Of several
+            targets, the one that changes most. Otherwise `""`.
         is_ordered: Whether the values have an order.
     """
 
@@ -82,8 +81,9 @@ def measure_importance(
         Two results. First, one row per column: its `importance`, its standard error `error` over rows (or groups of
         rows), and its `direction`: `"up"`, `"down"`, `"mixed"` or `"flat"`, and for a column of categories those with
         the highest and the lowest mean prediction. Predictions are numbers, mean counts, the probability of the second
-        of two classes, or of that of several classes which changes most, whose name comes first. NaN and `""` for
-        columns that are not measured. Second, the partial dependence of the columns that are measured and have values.
+        of two classes, or of several classes or targets the one that changes most, whose name comes first. NaN and
+        `""` for columns that are not measured. Second, the partial dependence of the columns that are measured and have
+        values.
     """
     kinds = {column.name: kind_named(column.kind) for column in encoder.columns}
     table = pd.DataFrame({"importance": np.nan, "error": np.nan, "direction": ""}, index=pd.Index(kinds, name="column"))
@@ -107,10 +107,12 @@ def measure_importance(
         outputs = _predict_with(model, curve_rows.x, places, encoded[: len(grids[name]), None, places])
         table.loc[name, "direction"] = "flat"
         if len(grids[name]):
-            label, predictions = _take_prediction(outputs, task, classes)
-            curve = PartialDependence(grids[name], predictions.mean(axis=1), label, kinds[name].is_ordered)
+            labels, predictions = task.explain(outputs, classes)
+            number = int(np.ptp(predictions.mean(axis=1), axis=0).argmax())
+            predictions = predictions[..., number]
+            curve = PartialDependence(grids[name], predictions.mean(axis=1), labels[number], kinds[name].is_ordered)
             curves[name] = curve
-            table.loc[name, "direction"] = _describe_curve(curve, float(predictions.std()), len(classes) > 2)
+            table.loc[name, "direction"] = _describe_curve(curve, float(predictions.std()), len(labels) > 1)
     return table, curves
 
 
@@ -193,18 +195,11 @@ def _encode_grids(grids: dict[str, pd.Series], encoder: Encoder) -> np.ndarray:
     return encoder.transform(pd.DataFrame(frame))
 
 
-def _take_prediction(outputs: np.ndarray, task: Task, classes: Sequence[str]) -> tuple[str, np.ndarray]:
-    """Return the name and the (values, rows) predictions of the one whose mean changes most."""
-    labels, predictions = task.explain(outputs, classes)
-    number = int(np.ptp(predictions.mean(axis=1), axis=0).argmax())
-    return labels[number], predictions[..., number]
-
-
-def _describe_curve(curve: PartialDependence, spread: float, names_class: bool) -> str:
+def _describe_curve(curve: PartialDependence, spread: float, is_named: bool) -> str:
     """Return the direction of the mean prediction; `spread` is that of the single predictions."""
     if len(curve.values) < 2 or np.ptp(curve.predictions) <= SMALLEST * spread:
         return "flat"
-    prefix = f"{curve.label}: " if names_class else ""
+    prefix = f"{curve.label}: " if is_named else ""
     if curve.is_ordered:
         return prefix + _name_shape(curve.predictions)
     highest, lowest = (

@@ -204,7 +204,7 @@ class PathEstimator(BaseEstimator):
                 of_fold = ArrayEncoder(encoding, self.standardize).fit(X[replica.train], fold_weight)
             values = y
             if rows.task.standardizes:
-                values, center, scale = _standardize_targets(y, replica.train, fold_weight)
+                values, center, scale = standardize(y, replica.train, fold_weight)
             xs.append(of_fold.transform(X, encoder))
             ys.append(values)
             if rows.loss_weight is not None:
@@ -276,16 +276,6 @@ class _Fit:
     scale: float | np.ndarray
     last: Any = None
     path: Any = None
-
-
-def _standardize_targets(
-    y: np.ndarray, train: np.ndarray, weight: np.ndarray | None
-) -> tuple[np.ndarray, float | np.ndarray, float | np.ndarray]:
-    """Standardize (rows,) targets, or each column of (rows, outputs) targets, as `standardize` does."""
-    if y.ndim == 1:
-        return standardize(y, train, weight)
-    values, centers, scales = zip(*(standardize(column, train, weight) for column in y.T), strict=True)
-    return np.column_stack(values), np.array(centers), np.array(scales)
 
 
 def check_weight(weight: Any, X: np.ndarray) -> np.ndarray | None:

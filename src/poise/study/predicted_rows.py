@@ -32,8 +32,8 @@ class PredictedRows:
 def make_predicted_rows(
     scorer: Scorer,
     outputs: np.ndarray,
-    center: float,
-    scale: float,
+    center: float | np.ndarray,
+    scale: float | np.ndarray,
     weight: np.ndarray | None,
     offset: np.ndarray | None = None,
 ) -> PredictedRows:

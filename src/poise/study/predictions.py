@@ -11,7 +11,7 @@ from poise.study.columns.kinds import kind_named
 from poise.study.columns.reading import convert_rows
 from poise.study.errors import DataError, first_line
 from poise.study.offsets import read_new_offsets
-from poise.study.tasks.table import make_task
+from poise.study.tasks.table import task_of
 
 BATCH_SIZE = 1024
 """Rows that are predicted at once; the last batch is padded, so that no prediction depends on the other rows."""
@@ -44,7 +44,7 @@ def predict_rows(
         DataError: If a column is missing or holds values of another kind, or the network fails.
     """
     data = description["data"]
-    task = make_task(data["task"], description["settings"])
+    task = task_of(description)
     outputs = np.zeros((0, task.count_outputs(len(data["classes"]))))
     if len(frame):
         outputs = _predict_outputs(model, _encode_inputs(description, encoder, frame, name, decimal))

@@ -11,6 +11,7 @@ import keras
 import pandas as pd
 
 from poise.study.columns.encoding import Encoder
+from poise.study.errors import quote_names
 from poise.study.file_options import FileOptions
 from poise.study.loading import read_study
 from poise.study.predictions import predict_rows
@@ -299,7 +300,7 @@ class Study:
         strength = f"{quantity_of(self.description['saved'])} {format_number(saved['strength'], 2)}"
         network = f"{saved['title']} at {strength}: {score}"
         inferred = ", inferred; set task to change it" if data.get("task_reason") else ""
-        task = f"{data['task']} of {data['target']!r}{inferred}"
+        task = f"{data['task']} of {quote_names(data['targets'])}{inferred}"
         return f"Study of {data['name']!r} ({task})\n{self.headline}\n{network}"
 
     def _repr_html_(self) -> str:

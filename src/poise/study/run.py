@@ -32,7 +32,7 @@ from poise.study.columns.encoding import AUTO, STANDARD
 from poise.study.columns.text_rules import check_missing
 from poise.study.errors import DataError
 from poise.study.findings import Candidate, Findings, Reference, choose_saved, choose_selector, is_regularized
-from poise.study.headers import as_name, as_names, as_types
+from poise.study.headers import as_name, as_names, as_targets, as_types
 from poise.study.held_out import HeldOutLosses, HeldOutRows, find_held_out_rows, release_predictions
 from poise.study.importance import measure_importance
 from poise.study.predicted_rows import make_predicted_rows
@@ -53,7 +53,7 @@ from poise.study.weights import relative_weights
 
 def run_study(
     data: Source,
-    target: str | int | None = None,
+    target: str | int | Sequence[str | int] | None = None,
     *,
     task: str | None = None,
     time_to_event: str | int | None = None,
@@ -104,12 +104,13 @@ def run_study(
         data: `"diabetes"`, `"breast_cancer"`, `"digits"`, `"wine"`, the path of a CSV, TSV, Parquet, Excel or NPZ file,
             `"-"` for CSV on standard input, a DataFrame of pandas, polars or another library that Narwhals knows, or
             an Arrow table.
-        target: The column to predict. Default: `None`, for built-in tables, which have their own.
+        target: The column to predict; or a list of columns of numbers, which one network predicts together. Rows that
+            lack a value for one of them are left out. Default: `None`, for built-in tables, which have their own.
         task: `"regression"`, `"binary"`, `"multiclass"`, `"counts"`, `"gamma"` (positive numbers, whose standard
             deviation is proportional to their mean), `"tweedie"` (nonnegative numbers, of which many are zero),
-            `"quantile"` (several quantiles of a number, which do not cross) or `"survival"` (times until an event, some
-            of them censored). Default: `None`, which infers one of the first four from the target. The result reports
-            the inferred task.
+            `"quantile"` (several quantiles of a number, which do not cross), `"multioutput"` (several numbers at once;
+            the task of a list of targets) or `"survival"` (times until an event, some of them censored). Default:
+            `None`, which infers one of the first four from the target. The result reports the inferred task.
         time_to_event: For the task `"survival"`, instead of `target`: the column of times, at which a row had its event
             or was censored. Default: `None`.
         event: For the task `"survival"`: the column that is 1 or true for rows with an event, and 0 or false for
@@ -225,7 +226,7 @@ def run_study(
     report(0.0, "reading")
     target, task = choose_target(target, task, time_to_event, event)
     table = read(
-        data, as_name(target), task=task, event=as_name(event), drop=settings.drop, keep=settings.keep,
+        data, as_targets(target), task=task, event=as_name(event), drop=settings.drop, keep=settings.keep,
         groups=as_name(groups), time=as_name(time_column), weight=as_name(weight), offset=as_name(offset),
         exposure=as_name(exposure), tweedie_power=tweedie_power, quantiles=settings.quantiles, types=settings.types,
         delimiter=delimiter, decimal=decimal, text_encoding=text_encoding, sheet=sheet, skip_rows=skip_rows,

@@ -38,10 +38,11 @@ def split_test_rows(table: Table, share: float, seed: int) -> tuple[np.ndarray, 
         training, testing = _split_groups(table, share, seed)
     else:
         training, testing = _split_rows(table, share, seed)
-    if len(np.unique(table.target.iloc[training])) < 2:
-        raise DataError(
-            "The target has only one value in the training rows. Add rows, or use another seed.", "seed"
-        )  # fmt: skip
+    for name, values in pd.DataFrame(table.target).iloc[training].items():
+        if values.nunique() < 2:
+            raise DataError(
+                f"The target {name!r} has only one value in the training rows. Add rows, or use another seed.", "seed"
+            )
     return np.sort(training), np.sort(testing)
 
 
@@ -93,7 +94,7 @@ def split_folds(table: Table, training: np.ndarray, count: int, seed: int) -> Pa
             seed,
         )
     for number, (train, held) in enumerate(pairs):
-        missing = sorted(set(table.classes) - set(target[train]))
+        missing = sorted(set(table.classes) - set(target[train])) if table.classes else []
         if missing:
             raise DataError(
                 f"Fold {number} has no training row of class {missing[0]!r}. Use fewer folds, or remove rare classes.",

@@ -11,6 +11,8 @@ from poise.study.columns.reading import detect_kind
 from poise.study.columns.text_rules import TextRules
 from poise.study.errors import DataError, list_first, quote_names
 from poise.study.tasks.base import Task
+from poise.study.tasks.multioutput import MultiOutput
+from poise.study.tasks.regression import Regression
 from poise.study.tasks.survival import Survival
 
 FEWEST_ROWS_PER_CLASS = 5
@@ -118,6 +120,37 @@ def pose_task(target: Target, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
             "target",
         )
     return task.check_target(target)
+
+
+def check_several(targets: tuple[str, ...], task: str | None) -> str | None:
+    """Return the task of one target as it is, and for several targets the task multioutput.
+
+    Raises:
+        DataError: If the task does not fit the number of targets.
+    """
+    if len(targets) == 1:
+        if task == MultiOutput.name:
+            raise DataError(
+                f"The task {task} needs several targets, got one. List more columns, or choose the task regression.",
+                "task",
+            )
+        return task
+    if task not in (None, Regression.name, MultiOutput.name):
+        raise DataError(
+            f"Several targets need the task multioutput, got the task {task}. Choose one target, or omit the task.",
+            "task",
+        )
+    return MultiOutput.name
+
+
+def take_rows(target: Target, rows: np.ndarray) -> Target:
+    """Return the target of some of its rows.
+
+    Args:
+        target: The target.
+        rows: Positions in the source, all among `target.rows`.
+    """
+    return replace(target, rows=rows, values=target.values[np.isin(target.rows, rows)])
 
 
 def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any) -> tuple[Any, str | None]:

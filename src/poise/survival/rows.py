@@ -49,16 +49,20 @@ def row_losses(
     return losses[..., np.argsort(order)]
 
 
-def wrong_pairs(times: np.ndarray, events: np.ndarray, log_hazard: np.ndarray, seed: int = 0) -> np.ndarray:
+def wrong_pairs(
+    times: np.ndarray, events: np.ndarray, log_hazard: np.ndarray, weight: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
     """Return the part of every row in the number of wrong pairs, (..., rows), whose sum is that number.
 
     A pair is comparable and wrong as in `poise.concordance_index`; equal predictions count one half. The part of a row
     is the number of its wrong pairs, minus half of the mean of this number over the rows, so that no pair counts twice.
-    For equal predictions, the sum is half of the number of comparable pairs.
+    For equal predictions, the sum is half of the number of comparable pairs. With weights, a pair counts as the product
+    of the weights of its rows, and the number of pairs is the weighted sum of the parts.
 
     Args:
         times, events: (rows,).
         log_hazard: (..., rows).
+        weight: (rows,) positive weights. Default: `None`.
         seed: Seed of the random sample of comparison rows, which is used if there are too many pairs.
 
     References:
@@ -68,7 +72,7 @@ def wrong_pairs(times: np.ndarray, events: np.ndarray, log_hazard: np.ndarray, s
     flat, rows = eta.reshape(-1, eta.shape[-1]), eta.shape[-1]
     # Rows are ordered by time, events before censored rows. An event can be compared with all rows in later groups.
     group = np.unique(np.stack([times, ~events]), axis=1, return_inverse=True)[1].reshape(-1)
-    others = np.arange(rows)
+    others, weights = np.arange(rows), np.ones(rows) if weight is None else np.asarray(weight, "float64")
     if flat.size * rows > MOST_PAIRS:
         count = max(MOST_PAIRS // flat.size, min(rows, 100))
         others = np.random.default_rng(seed).permutation(rows)[:count]
@@ -81,6 +85,6 @@ def wrong_pairs(times: np.ndarray, events: np.ndarray, log_hazard: np.ndarray, s
         # 1 if the row must have the higher hazard of the pair, -1 if the lower one, 0 if they are not comparable
         rank = is_first.astype("int8") - is_second.astype("int8")
         sign = np.sign(flat[:, :, None] - flat[:, None, block]).astype("int8")
-        wrong += 0.5 * (np.abs(rank).sum(axis=-1, dtype="int64") - (rank * sign).sum(axis=-1, dtype="int64"))
-    wrong *= rows / len(others)
-    return (wrong - 0.5 * wrong.mean(axis=-1, keepdims=True)).reshape(eta.shape)
+        wrong += 0.5 * ((np.abs(rank) - rank * sign) @ weights[block])
+    wrong *= weights.sum() / weights[others].sum()
+    return (wrong - 0.5 * np.average(wrong, axis=-1, weights=weights)[:, None]).reshape(eta.shape)

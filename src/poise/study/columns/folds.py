@@ -3,6 +3,7 @@
 Every block of the result is encoded by an encoder that was fitted on the training rows of one fold only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +35,8 @@ class Folds:
         encoder: The encoder of all rows, whose inputs are the columns of `x`.
         center, scale: A prediction in units of the target, without an offset, is output · scale + center. If the task
             standardizes, they are the mean and the standard deviation of the target over all rows, weighted if there
-            are weights; otherwise 0 and 1, or with an offset exp(−`Table.offset_center`).
+            are weights; otherwise 0 and 1, or with an offset exp(−`Table.offset_center`). Arrays (targets,) if the
+            table has several targets.
     """
 
     x: np.ndarray
@@ -42,8 +44,8 @@ class Folds:
     weight: np.ndarray | None
     replicas: list[Replica]
     encoder: Encoder
-    center: float
-    scale: float
+    center: float | np.ndarray
+    scale: float | np.ndarray
 
     def weight_of(self, positions: np.ndarray) -> np.ndarray:
         """Return the weights of stacked rows as float64, with mean 1 over all training rows."""
@@ -113,42 +115,51 @@ def _encode_into(x: np.ndarray, encoder: Encoder, features: pd.DataFrame, keys: 
 
 def _stack_targets(
     table: Table, rows: np.ndarray, training: list[np.ndarray], weight: np.ndarray | None
-) -> tuple[np.ndarray, float, float]:
-    name, values = str(table.target.name), table.network_target.to_numpy()[rows]
+) -> tuple[np.ndarray, float | np.ndarray, float | np.ndarray]:
     if table.classes:
-        codes = pd.Categorical(values, categories=list(table.classes)).codes
-        return table.task.encode(np.tile(codes, len(training))), 0.0, 1.0
+        return table.task.encode(np.tile(table.class_numbers[rows], len(training))), 0.0, 1.0
+    values = table.network_target.to_numpy()[rows]
     if not table.task.standardizes:
-        y = table.task.encode(_check_float32(np.tile(values, len(training)), name))
+        y = table.task.encode(_check_float32(np.tile(values, len(training)), table.targets))
         return y, 0.0, float(np.exp(-table.offset_center))
     blocks, center, scale = [], 0.0, 1.0
     for train in training:
         y, center, scale = standardize(values, train, None if weight is None else weight[train])
         blocks.append(y)
-    return table.task.encode(_check_float32(np.concatenate(blocks), name)), center, scale
+    return table.task.encode(_check_float32(np.concatenate(blocks), table.targets)), center, scale
 
 
-def standardize(values: np.ndarray, train: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, float, float]:
+def standardize(
+    values: np.ndarray, train: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, float | np.ndarray, float | np.ndarray]:
     """Standardize values by the mean and standard deviation of the training rows.
 
+    Args:
+        values: (rows,) or (rows, targets).
+        train: The positions of the training rows.
+        weight: (training rows,) their weights, or `None`.
+
     Returns:
-        The standardized values, the mean, and the standard deviation.
+        The standardized values, the mean, and the standard deviation, both numbers or (targets,).
     """
     if weight is not None:
         train, weight = train[weight > 0], weight[weight > 0] / weight.max()
-    unit = float(np.abs(values[train]).max()) or 1.0  # keeps squares finite
+    largest = np.abs(values[train]).max(axis=0)
+    unit = np.where(largest > 0.0, largest, 1.0)  # keeps squares finite
     with np.errstate(over="ignore", invalid="ignore"):
         y = values / unit
-        center = float(np.average(y[train], weights=weight))
-        scale = float(np.sqrt(np.average((y[train] - center) ** 2, weights=weight)))
-        scale = scale if scale > 1e-14 else 1.0 / unit
-        return (y - center) / scale, center * unit, scale * unit
+        mean = np.average(y[train], axis=0, weights=weight)
+        spread = np.sqrt(np.average((y[train] - mean) ** 2, axis=0, weights=weight))
+        spread = np.where(spread > 1e-14, spread, 1.0 / unit)
+        y, center, scale = (y - mean) / spread, mean * unit, spread * unit
+    return (y, float(center), float(scale)) if values.ndim == 1 else (y, center, scale)
 
 
-def _check_float32(values: np.ndarray, name: str) -> np.ndarray:
+def _check_float32(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
     """Return the values, or raise DataError if they are not finite in float32."""
     with np.errstate(over="ignore"):
-        is_finite = np.isfinite(values.astype("float32")).all()
-    if not is_finite:
+        is_finite = np.isfinite(values.astype("float32")).all(axis=0)
+    if not is_finite.all():
+        name = names[int(np.argmin(is_finite))]
         raise DataError(f"The numbers in column {name!r} are too large to standardize. Use another unit.")
     return values

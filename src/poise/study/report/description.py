@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from poise.study.errors import list_first
 from poise.study.findings import Candidate, Findings, Reference, flatten_estimate, is_regularized
 from poise.study.offsets import ROLES as OFFSET_ROLES
 from poise.study.report.schema import FORMAT, VERSION
@@ -36,7 +37,8 @@ def describe(study: Findings) -> dict:
         "data": {
             "name": table.name,
             "source": table.source,
-            "target": str(table.target.name),
+            "target": list_first(table.targets),
+            "targets": table.targets,
             "event": table.event,
             "task": table.task.name,
             "task_title": table.task.title,
@@ -161,8 +163,8 @@ def _describe_verdict(study: Findings) -> dict:
     }
 
 
-def _digest(positions: np.ndarray, target: pd.Series) -> str:
-    values = "\n".join(repr(value) for value in target.iloc[positions].tolist())
+def _digest(positions: np.ndarray, target: pd.Series | pd.DataFrame) -> str:
+    values = "\n".join(repr(value) for value in target.iloc[positions].to_numpy().tolist())
     return hashlib.sha256(f"{positions.tolist()}\n{values}".encode("utf-8", "backslashreplace")).hexdigest()
 
 

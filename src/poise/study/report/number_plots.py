@@ -1,5 +1,7 @@
 """Plots of predicted numbers: predicted against actual, and residuals."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -8,6 +10,8 @@ from poise.study.report.numbers import round_values
 from poise.study.report.panels import make_panels
 
 MARGIN = 0.05
+MOST_TARGETS = 8
+TARGETS_PER_ROW = 4
 
 
 def draw_number_predictions(predicted: PredictedRows, most: int, seed: int) -> tuple[go.Figure, int]:
@@ -21,9 +25,7 @@ def draw_number_predictions(predicted: PredictedRows, most: int, seed: int) -> t
     Returns:
         The figure, and the number of points.
     """
-    rows = np.arange(len(predicted.actual))
-    if len(rows) > most:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    rows = _draw_rows(predicted, most, seed)
     actual, values = round_values(predicted.actual[rows]), round_values(predicted.predictions[rows])
     residuals = round_values(predicted.actual[rows] - predicted.predictions[rows])
     figure = make_panels([["Predicted against actual", "Residuals"]], "", "", shared="", columns=2)
@@ -38,6 +40,35 @@ def draw_number_predictions(predicted: PredictedRows, most: int, seed: int) -> t
     figure.update_xaxes(title_text="predicted", range=across, row=1, col=2)
     figure.update_yaxes(title_text="actual − predicted", row=1, col=2)
     return figure.update_layout(hovermode="closest"), len(rows)
+
+
+def draw_targets(predicted: PredictedRows, targets: Sequence[str], most: int, seed: int) -> tuple[go.Figure, int]:
+    """Draw predicted against actual values of each target, at most the first `MOST_TARGETS`.
+
+    Args:
+        predicted: The test rows.
+        targets: The names of the targets.
+        most: The number of points per panel; of more rows a random sample is drawn.
+        seed: The seed of the sample.
+
+    Returns:
+        The figure, and the number of points per panel.
+    """
+    rows, names = _draw_rows(predicted, most, seed), list(targets[:MOST_TARGETS])
+    figure = make_panels([names], "actual", "predicted", shared="", columns=TARGETS_PER_ROW)
+    for number in range(len(names)):
+        actual, values = round_values(predicted.actual[rows, number]), round_values(predicted.predictions[rows, number])
+        ends = _widen(np.concatenate([actual, values]))
+        _add_line(figure, number + 1, ends, ends)
+        _add_points(figure, number + 1, actual, values, "actual %{x:.4g}, predicted %{y:.4g}")
+        figure.update_xaxes(range=ends, row=1, col=number + 1).update_yaxes(range=ends, row=1, col=number + 1)
+    return figure.update_layout(hovermode="closest"), len(rows)
+
+
+def _draw_rows(predicted: PredictedRows, most: int, seed: int) -> np.ndarray:
+    """Return the positions of the rows, or of a random sample of them in order."""
+    rows = np.arange(len(predicted.actual))
+    return rows if len(rows) <= most else np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
 
 
 def _add_points(figure: go.Figure, column: int, x: np.ndarray, y: np.ndarray, hover: str) -> None:

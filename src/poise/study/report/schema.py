@@ -10,7 +10,7 @@ import jsonschema
 from jsonschema.exceptions import ValidationError, best_match
 
 FORMAT = "poise study"
-VERSION = 5
+VERSION = 6
 LONGEST_MESSAGE = 200
 
 

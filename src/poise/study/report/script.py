@@ -65,8 +65,8 @@ def write_script(study: Findings, folder: str | None = None) -> str:
         is_file=table.source not in READ_ONCE,
         task=table.task,
         starts_at_zero=type(table.task).initial_bias is Task.initial_bias,
-        center=study.center,
-        scale=study.scale,
+        center=_write_value(study.center, 0),
+        scale=_write_value(study.scale, 0),
         has_weight=relative_weights(table.weight, training) is not None,
         is_weighted=relative_weights(table.loss_weight, training) is not None,
         has_class_weight=table.class_weight is not None,
@@ -140,7 +140,8 @@ def _read_arguments(study: Findings) -> str:
     options |= {name: value for name in names if (value := getattr(study.settings, name)) is not None}
     source = "frame" if table.source in READ_ONCE else _quote(table.source)
     keywords = [f"{name}={_write_value(value, 0)}" for name, value in options.items()]
-    return ", ".join([source, _quote(str(table.target.name)), *keywords])
+    target = table.targets[0] if len(table.targets) == 1 else list(table.targets)
+    return ", ".join([source, _write_value(target, 0), *keywords])
 
 
 def write_rule(rule: Rule, custom: keras.Model | None) -> str:

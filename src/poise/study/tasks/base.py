@@ -51,6 +51,7 @@ class Task(ABC):
         constant_title: The name of the constant reference model. Default: `"Mean"`.
         constant_name: What sentences call it. Default: `"the mean"`.
         constant_score: The score of the constant model, if the score is a share. Default: 0.
+        constant_note: What the report says about the loss of the constant model. Default: `""`.
         residual_note: What a reader of a plot of residuals must know. Default: `""`.
         compares_rows: Whether the loss compares rows with each other. Every training step then has all rows, and the
             held-out loss is the loss of all rows minus that of the training rows. Default: `False`.
@@ -76,6 +77,7 @@ class Task(ABC):
     constant_name: ClassVar[str] = "the mean"
     constant_score: ClassVar[float] = 0.0
     compares_rows: ClassVar[bool] = False
+    constant_note: ClassVar[str] = ""
     residual_note: ClassVar[str] = ""
     takes_offset: ClassVar[bool] = False
     takes_exposure: ClassVar[bool] = False
@@ -191,7 +193,7 @@ class Task(ABC):
         return np.zeros(outputs)
 
     def unstandardize(
-        self, kernel: np.ndarray, bias: np.ndarray, center: float, scale: float
+        self, kernel: np.ndarray, bias: np.ndarray, center: float | np.ndarray, scale: float | np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the coefficients and intercepts of a linear model for the target in its own units.
 
@@ -300,7 +302,7 @@ class Task(ABC):
         return [""], outputs
 
     def tabulate(
-        self, outputs: np.ndarray, target: str, classes: Sequence[str], center: float, scale: float
+        self, outputs: np.ndarray, target: str, classes: Sequence[str], center: Any, scale: Any
     ) -> dict[str, np.ndarray]:
         """Return the columns of a file of predictions.
 
@@ -308,6 +310,7 @@ class Task(ABC):
             outputs: (rows, outputs).
             target: The name of the target.
             classes: The classes.
-            center, scale: A prediction in units of the target is output · scale + center.
+            center, scale: A prediction in units of the target is output · scale + center. Numbers; lists of them for
+                several targets.
         """
         return {target: outputs[:, 0] * scale + center}

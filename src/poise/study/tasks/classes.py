@@ -113,7 +113,7 @@ class Classification(Task):
         return labels, self.predict(outputs)[..., -len(labels) :]
 
     def tabulate(
-        self, outputs: np.ndarray, target: str, classes: Sequence[str], center: float, scale: float
+        self, outputs: np.ndarray, target: str, classes: Sequence[str], center: Any, scale: Any
     ) -> dict[str, np.ndarray]:
         """Return the most probable class, and the probability of each class."""
         probabilities, labels = self.predict(outputs), np.asarray(classes, object)

@@ -80,7 +80,7 @@ class LogLink(Task):
         return np.log([max(float(np.average(y[:, 0].astype("float64"), weights=weight)), SMALLEST)])
 
     def unstandardize(
-        self, kernel: np.ndarray, bias: np.ndarray, center: float, scale: float
+        self, kernel: np.ndarray, bias: np.ndarray, center: float | np.ndarray, scale: float | np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         return kernel, bias + np.log(scale)
 

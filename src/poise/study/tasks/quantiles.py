@@ -175,7 +175,7 @@ class Quantiles(Task):
         return [""], self.predict(outputs)[..., self.middle : self.middle + 1]
 
     def tabulate(
-        self, outputs: np.ndarray, target: str, classes: Sequence[str], center: float, scale: float
+        self, outputs: np.ndarray, target: str, classes: Sequence[str], center: Any, scale: Any
     ) -> dict[str, np.ndarray]:
         """Return one column per quantile."""
         values = self.predict(outputs) * scale + center

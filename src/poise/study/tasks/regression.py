@@ -1,7 +1,6 @@
 """Regression: numbers, by the squared error."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,15 +15,8 @@ if TYPE_CHECKING:
     from poise.study.targets import Target
 
 
-@dataclass(frozen=True)
 class Regression(Task):
-    """Numbers. The network takes and returns standardized ones.
-
-    Args:
-        targets: How many numbers a row has. The loss is the mean over them.
-    """
-
-    targets: int = 1
+    """Numbers. The network takes and returns standardized ones."""
 
     name = "regression"
     score = "R²"
@@ -33,16 +25,14 @@ class Regression(Task):
     loss_unit = ", in units of the target's variance"
     standardizes = True
     takes_offset = True
+    constant_note = "predicting the mean has a loss of about 1"
     coefficient_meaning = "the change of the prediction, in units of the target"
 
     def check_target(self, target: "Target") -> tuple[np.ndarray, tuple[str, ...]]:
         return check_numbers(target, self.name), ()
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        return values.astype("float32").reshape(len(values), self.targets)
-
-    def count_outputs(self, classes: int) -> int:
-        return self.targets
+        return values.astype("float32").reshape(len(values), -1)
 
     def make_loss(self) -> "keras.losses.Loss":
         import keras

@@ -82,13 +82,14 @@ class Survival(Task):
         return row_losses(*_split(y), np.asarray(outputs)[..., 0], weight)
 
     def score_rows(self, y: np.ndarray, outputs: np.ndarray, weight: np.ndarray | None = None) -> RowScores:
-        return RowScores(self.row_losses(y, outputs, weight), wrong_pairs(*_split(y), np.asarray(outputs)[..., 0]))
+        pairs = wrong_pairs(*_split(y), np.asarray(outputs)[..., 0], weight)
+        return RowScores(self.row_losses(y, outputs, weight), pairs)
 
     def score_of_sums(
         self, y: np.ndarray, terms: np.ndarray, weight: np.ndarray | None = None
     ) -> tuple[list[np.ndarray], StatisticOfSums]:
         """Return the parts in the wrong pairs, and those of equal predictions: half of the comparable pairs."""
-        half = wrong_pairs(*_split(y), np.zeros(len(y)))
+        half = wrong_pairs(*_split(y), np.zeros(len(y)), weight)
         return [terms, half], lambda w, wrong, half: 1.0 - 0.5 * wrong / half
 
     def measure(self, actual: np.ndarray, predictions: np.ndarray, weight: np.ndarray | None) -> dict[str, float]:
@@ -126,7 +127,7 @@ class Survival(Task):
         return type(self)(tuple(estimates["times"]), tuple(estimates["cumulative_hazards"]))
 
     def tabulate(
-        self, outputs: np.ndarray, target: str, classes: Sequence[str], center: float, scale: float
+        self, outputs: np.ndarray, target: str, classes: Sequence[str], center: Any, scale: Any
     ) -> dict[str, np.ndarray]:
         """Return the log hazard ratio, and the probability that the event comes after each of `times`."""
         baseline = BaselineHazard(np.asarray(self.times), np.asarray(self.cumulative_hazards))

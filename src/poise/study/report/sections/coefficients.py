@@ -25,11 +25,12 @@ class CoefficientsSection(Section):
             return None
         kernel, bias = (keras.ops.convert_to_numpy(weight).astype("float64") for weight in study.saved.model.weights)
         kernel, bias = study.table.task.unstandardize(kernel, bias, study.center, study.scale)
+        names = study.table.classes or study.table.targets if len(bias) > 1 else ["coefficient"]
         order = np.argsort(-np.abs(kernel).max(axis=1), kind="stable")
         return {
             "saved": study.saved,
             "meaning": study.table.task.coefficient_meaning,
-            "columns": [(name, "") for name in (study.table.classes if len(bias) > 1 else ["coefficient"])],
+            "columns": [(name, "") for name in names],
             "second": study.table.classes[1] if study.table.classes and len(bias) == 1 else None,
             "intercept": bias,
             "rows": [(study.encoder.inputs[at], kernel[at]) for at in order[:LISTED]],

@@ -41,7 +41,7 @@ class EffectsSection(Section):
             "saved": study.saved,
             "prediction": describe_prediction(study),
             "has_categories": any(not study.effects[name].is_ordered for name in names),
-            "has_several_classes": len(study.table.classes) > 2,
+            "several": name_outputs(study),
             "most_categories": MOST_CATEGORIES,
         }
 
@@ -51,6 +51,13 @@ def choose_columns(study: Findings) -> list[str]:
     order = study.importance["importance"].sort_values(ascending=False, kind="stable").dropna()
     changes = [name for name in order.index if name in study.effects and np.ptp(study.effects[name].predictions) > 0]
     return [str(name) for name in changes[:MOST_PANELS]]
+
+
+def name_outputs(study: Findings) -> str:
+    """Return what the network predicts several of, one of which each panel shows: `"class"`, `"target"` or `""`."""
+    if len(study.table.targets) > 1:
+        return "target"
+    return "class" if len(study.table.classes) > 2 else ""
 
 
 def describe_prediction(study: Findings) -> str:
@@ -67,7 +74,8 @@ def draw_effects(study: Findings, names: list[str]) -> go.Figure:
     curves = [study.effects[name] for name in names]
     titles = [_make_title(name, curve, study) for name, curve in zip(names, curves, strict=True)]
     figure = make_panels([titles], "", plain_label(describe_prediction(study)), shared="y", columns=PANELS_PER_ROW)
-    heights = [curve.predictions * study.scale + study.center for curve in curves]
+    is_single = len(study.table.targets) == 1  # several targets have several units
+    heights = [curve.predictions * study.scale + study.center if is_single else curve.predictions for curve in curves]
     for column, (curve, height) in enumerate(zip(curves, heights, strict=True), start=1):
         _add_curve(figure, column, curve, height)
     low, high = min(map(np.min, heights)), max(map(np.max, heights))
@@ -76,12 +84,9 @@ def draw_effects(study: Findings, names: list[str]) -> go.Figure:
 
 
 def _make_title(name: str, curve: PartialDependence, study: Findings) -> str:
-    """Return the title of a panel: the column, and, of several classes, the one whose probability is drawn."""
-    return (
-        f"{_in_one_line(name)}\nclass {_in_one_line(curve.label)}"
-        if len(study.table.classes) > 2
-        else _in_one_line(name)
-    )
+    """Return the title of a panel: the column, and the class or target that is drawn, if there are several."""
+    several = name_outputs(study)
+    return _in_one_line(name) + (f"\n{several} {_in_one_line(curve.label)}" if several else "")
 
 
 def _in_one_line(text: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from poise.study.findings import Findings
 from poise.study.report.class_plots import draw_class_curves
-from poise.study.report.number_plots import draw_number_predictions
+from poise.study.report.number_plots import draw_number_predictions, draw_targets
 from poise.study.report.numbers import format_number
 from poise.study.report.panels import Plot
 from poise.study.report.quantile_plots import draw_quantiles
@@ -32,9 +32,13 @@ class PredictionsSection(Section):
 
 
 def list_metrics(study: Findings) -> list[str]:
-    """Return the score and the further scores of the saved network, with their units."""
-    scores = {study.table.task.score_name: study.saved.score.value, **study.metrics}
-    units = {name: f" ({words} {study.table.target.name})" for name, words in UNITS.items()}
+    """Return the score and the further scores of the saved network, with their units.
+
+    Those of several targets are in a table.
+    """
+    targets = study.table.targets
+    scores = {study.table.task.score_name: study.saved.score.value, **(study.metrics if len(targets) == 1 else {})}
+    units = {name: f" ({words} {targets[0]})" for name, words in UNITS.items()}
     return [f"{name} {format_number(value)}{units.get(name, '')}" for name, value in scores.items()]
 
 
@@ -49,6 +53,25 @@ def _show_numbers(study: Findings) -> dict[str, Any]:
         "drawn": count,
         "matrix": None,
         "residual_note": study.table.task.residual_note,
+    }
+
+
+def _show_several_numbers(study: Findings) -> dict[str, Any]:
+    targets = study.table.targets
+    figure, count = draw_targets(study.predicted, targets, MOST_POINTS, study.settings.seed)
+    alternative = (
+        "Scatter plots of test rows, one for each target: the predicted over the actual value, with a line where both "
+        "are equal."
+    )
+    values = np.reshape([*study.metrics.values()], (len(targets), -1))
+    names = [name.removesuffix(f" of {targets[0]}") for name in [*study.metrics][: values.shape[1]]]
+    return {
+        "plot": Plot("accuracy", figure, alternative),
+        "drawn": count,
+        "matrix": None,
+        "are_several": True,
+        "scores": [(name, "") for name in names],
+        "targets": [*zip(targets, values, strict=True)],
     }
 
 
@@ -78,7 +101,7 @@ def _make_row(counts: np.ndarray, shown: np.ndarray, number: int) -> list[tuple[
 
 
 def _show_survival(study: Findings) -> dict[str, Any]:
-    figure, legend = draw_survival_curves(study.predicted, str(study.table.target.name))
+    figure, legend = draw_survival_curves(study.predicted, study.table.targets[0])
     alternative = (
         "Three step curves of test rows, the thirds with the lowest, the middle and the highest predicted risk: the "
         "share of rows without an event over time (Kaplan-Meier)."
@@ -106,6 +129,7 @@ def _show_quantiles(study: Findings) -> dict[str, Any]:
 
 VIEWS = {
     "numbers": _show_numbers,
+    "several_numbers": _show_several_numbers,
     "classes": _show_classes,
     "quantiles": _show_quantiles,
     "survival": _show_survival,

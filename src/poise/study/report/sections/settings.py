@@ -32,8 +32,7 @@ class SettingsSection(Section):
             if study.table.class_weight is not None
             else [],
             "offsets": _list_offsets(study),
-            "center": study.center,
-            "scale": study.scale,
+            "standardized": [*zip(study.table.targets, np.ravel(study.center), np.ravel(study.scale), strict=True)],
             "folds": replica_table(study.baseline.path.lanes).query("fold >= 0")["fold"].nunique(),
             "used": sum(column.is_used for column in columns),
             "inputs": len(study.encoder.inputs),
