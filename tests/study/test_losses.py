@@ -229,9 +229,17 @@ def test_the_pinball_loss_and_its_explained_share_are_those_of_scikit_learn(quan
     assert task.measure(y, predicted[:, None], weight)["pinball loss"] == pytest.approx(loss)
 
 
-@pytest.mark.parametrize("quantile", [0.0, (0.9, 0.1), ()], ids=["zero", "descending", "none"])
+def test_several_quantiles_have_no_score() -> None:
+    fitted = poise.PathRegressor(loss="quantile", quantile=(0.1, 0.9), **{**LINEAR, "max_iter": 20}, strengths=[0.1])
+    fitted.fit(X, X[:, 0])
+
+    with pytest.raises(ValueError, match="score is R², which 2 quantiles do not have. Use sklearn.metrics.d2_pinball"):
+        fitted.score(X, X[:, 0])
+
+
+@pytest.mark.parametrize("quantile", [0.0, (0.9, 0.1), (), "0.5"], ids=["zero", "descending", "none", "text"])
 def test_quantiles_that_cannot_be_used_are_refused(quantile) -> None:
-    with pytest.raises(ValueError, match="quantile must be between 0 and 1, or ascending numbers"):
+    with pytest.raises(ValueError, match="quantile must be a number between 0 and 1, or ascending ones"):
         poise.PathRegressor(loss="quantile", quantile=quantile).fit(X, X[:, 0])
 
 
@@ -317,9 +325,9 @@ def test_class_weights_are_those_of_logistic_regression(class_weight, classes, w
 @pytest.mark.parametrize(
     ("class_weight", "message"),
     [
-        ("even", "class_weight must be 'balanced' or a dict, got 'even'"),
-        ({"c": 2.0}, r"class_weight names 'c', which is not a class. The classes are \['a', 'b'\]"),
-        ({"a": 0.0}, "class_weight must have positive and finite weights, got 0.0 for 'a'"),
+        ("even", "class_weight must be 'balanced' or a dict from classes to weights, got 'even'"),
+        ({"c": 2.0}, "class_weight names 'c', which is not a class. The classes are 'a', 'b'"),
+        ({"a": 0.0}, "class_weight must have positive and finite weights, got 0.0 for the class 'a'"),
     ],
     ids=["text", "unknown", "zero"],
 )

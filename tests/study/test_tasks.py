@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import poise
+from poise.study.report.schema import schema
 from poise.study.tasks.base import Task
 from poise.study.tasks.table import TASKS, make_task
 
@@ -58,6 +59,10 @@ CASES = {name: make_case(name) for name in TASKS}
 
 WEIGHT = np.random.default_rng(1).uniform(0.5, 2.0, 40)
 WEIGHT /= WEIGHT.mean()
+
+
+def test_the_schema_of_a_study_lists_every_task() -> None:
+    assert schema()["properties"]["data"]["properties"]["task"]["enum"] == list(TASKS)
 
 
 @pytest.mark.parametrize("name", CASES)

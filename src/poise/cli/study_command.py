@@ -1,7 +1,7 @@
 """`poise study`: from a table to an answer, a network and a report."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +9,7 @@ import typer
 
 from poise.cli.errors import BadInputError, plain_errors
 from poise.cli.keras_import import import_keras
+from poise.cli.option_values import split_class_weight, split_names, split_quantiles, split_types, split_units
 from poise.cli.options import Cache, Comment, Decimal, Delimiter, Sheet, SkipRows, TextEncoding
 from poise.cli.unfinished import UnfinishedStudy
 
@@ -297,7 +298,7 @@ def study(
     """
     arguments = {
         "task": task, "time_to_event": time_to_event, "event": event,
-        "penalties": _split_names(penalty), "choose": choose, "model": model, "groups": groups,
+        "penalties": split_names(penalty), "choose": choose, "model": model, "groups": groups,
         "time_column": time, "weight": weight, "offset": offset, "exposure": exposure, "class_weight": class_weight,
         "tweedie_power": tweedie_power, "quantiles": quantiles, "drop": tuple(drop or ()), "keep": tuple(keep or ()),
         "types": types, "cv": cv,
@@ -321,10 +322,10 @@ def study(
         from poise.study.description_file import RECORD
         from poise.study.storage import check_folder
 
-        arguments["types"] = _split_types(types)
-        arguments["quantiles"] = _split_quantiles(quantiles)
-        arguments["class_weight"] = _split_class_weight(class_weight)
-        arguments["hidden_layer_sizes"] = _split_units(hidden_layer_sizes)
+        arguments["types"] = split_types(types)
+        arguments["quantiles"] = split_quantiles(quantiles)
+        arguments["class_weight"] = split_class_weight(class_weight)
+        arguments["hidden_layer_sizes"] = split_units(hidden_layer_sizes)
         arguments["penalties"] = arguments["penalties"] or DEFAULT_PENALTIES
         check_folder(folder, overwrite=force)
         if tensorboard is not None:
@@ -350,54 +351,6 @@ def study(
         for line in _track(result, folder, tensorboard, server, force):
             if not (as_json or quiet):
                 say(line)
-
-
-def _split_names(values: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names in an option that is repeated or holds commas."""
-    names = [name.strip() for value in values or () for name in value.split(",")]
-    return tuple(name for name in names if name)
-
-
-def _split_types(values: Sequence[str] | None) -> dict[str, str] | None:
-    """Return what --type says about each column, if anything; names of columns may hold an equals sign."""
-    pairs = [value.rpartition("=") for value in values or ()]
-    wrong = next((kind for column, _, kind in pairs if not column), None)
-    if wrong is not None:
-        raise BadInputError(f"--type must be COLUMN=TYPE, such as zip=categorical, got {wrong!r}.")
-    return {column: kind for column, _, kind in pairs} or None
-
-
-def _split_class_weight(values: Sequence[str] | None) -> str | dict[str, float] | None:
-    """Return what --class-weight says, if anything; names of classes may hold an equals sign."""
-    if not values:
-        return None
-    if list(values) == ["balanced"]:
-        return "balanced"
-    pairs = [value.rpartition("=") for value in values]
-    try:
-        if not all(label for label, _, _ in pairs):
-            raise ValueError
-        return {label: float(weight) for label, _, weight in pairs}
-    except ValueError:
-        raise BadInputError(
-            f"--class-weight must be balanced, or CLASS=WEIGHT such as yes=5, got {', '.join(values)!r}."
-        ) from None
-
-
-def _split_quantiles(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(map(float, text.split(",")))
-    except ValueError:
-        raise BadInputError(f"--quantiles must be numbers such as 0.1,0.5,0.9, got {text!r}.") from None
-
-
-def _split_units(text: str) -> tuple[int, ...]:
-    try:
-        return () if text == "none" else tuple(int(units) for units in text.split(","))
-    except ValueError:
-        raise BadInputError(
-            f"--hidden-layer-sizes must be whole numbers such as 64,32, or none, got {text!r}."
-        ) from None
 
 
 def _make_executor(name: str, address: str | None) -> "str | RayCluster":

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -21,21 +22,37 @@ def as_class_weight(class_weight: ClassWeight) -> ClassWeight:
     Raises:
         DataError: If it is not `None`, `"balanced"` or positive weights by class.
     """
-    if class_weight is None or class_weight == BALANCED:
+    check_class_weight(class_weight)
+    if not isinstance(class_weight, Mapping):
         return class_weight
+    return {label if isinstance(label, str) else text_of(label): value for label, value in class_weight.items()}
+
+
+def check_class_weight(class_weight: object, classes: Sequence[Any] | None = None) -> None:
+    """Raise DataError, which is a ValueError, unless class weights are valid.
+
+    Args:
+        class_weight: It must be `None`, `"balanced"`, or a dict of positive weights by class.
+        classes: The classes that weights may name. Default: `None`, for any.
+    """
+    if class_weight is None or (isinstance(class_weight, str) and class_weight == BALANCED):
+        return
     if not isinstance(class_weight, Mapping):
         raise DataError(
             f"class_weight must be {BALANCED!r} or a dict from classes to weights, got {class_weight!r}.",
             "class_weight",
         )
-    weights = {label if isinstance(label, str) else text_of(label): value for label, value in class_weight.items()}
-    for label, weight in weights.items():
-        if not 0.0 < weight < float("inf"):
+    for label, weight in class_weight.items():
+        if classes is not None and label not in classes:
+            raise DataError(
+                f"class_weight names {label!r}, which is not a class. The classes are {quote_names(classes)}.",
+                "class_weight",
+            )
+        if not isinstance(weight, Real) or not 0.0 < weight < float("inf"):
             raise DataError(
                 f"class_weight must have positive and finite weights, got {weight!r} for the class {label!r}.",
                 "class_weight",
             )
-    return weights
 
 
 def apply_class_weight(table: Table, class_weight: ClassWeight, training: np.ndarray) -> Table:
@@ -55,12 +72,7 @@ def apply_class_weight(table: Table, class_weight: ClassWeight, training: np.nda
         raise DataError(
             f"class_weight needs a target with classes, got the task {table.task.name}. Omit it.", "class_weight"
         )
-    unknown = [] if isinstance(class_weight, str) else sorted(set(class_weight) - set(table.classes))
-    if unknown:
-        raise DataError(
-            f"class_weight names {unknown[0]!r}, which is not a class. The classes are {quote_names(table.classes)}.",
-            "class_weight",
-        )
+    check_class_weight(class_weight, table.classes)
     weight = None if table.weight is None else table.weight.to_numpy("float64")[training]
     weights = weigh_classes(class_weight, table.class_numbers[training], table.classes, weight)
     return replace(table, class_weight=weights, task=replace(table.task, is_class_weighted=True))

@@ -11,9 +11,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from poise.study.candidates.network import ModelFunction
-from poise.study.class_weights import weigh_classes
+from poise.study.class_weights import check_class_weight, weigh_classes
 from poise.study.columns.encoding import STANDARD
-from poise.study.estimator_arguments import check_class_weight, check_offset, check_values, make_regression_task
+from poise.study.estimator_arguments import check_offset, check_values, make_regression_task
 from poise.study.path_estimator import FLOATS, PathEstimator, Penalties, Rows, check_weight
 from poise.study.tasks.classes import Binary, Multiclass, predict_probabilities
 
@@ -205,12 +205,22 @@ class PathRegressor(RegressorMixin, PathEstimator):
             y: (rows,) numbers.
             sample_weight: (rows,) weights. Default: `None`.
             offset: As for `predict`. Default: `None`.
+
+        Raises:
+            ValueError: If `quantile` is a sequence, or as for `predict`.
         """
-        return float(r2_score(y, self.predict(X, offset), sample_weight=sample_weight))
+        predicted = self.predict(X, offset)
+        if self.loss == "quantile" and not self._is_single:
+            raise ValueError(
+                f"score is R², which {predicted.shape[1]} quantiles do not have. Use sklearn.metrics.d2_pinball_score "
+                "for each of them."
+            )
+        return float(r2_score(y, predicted, sample_weight=sample_weight))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = self.loss == "squared_error"
+        tags.target_tags.positive_only = self.loss in ("poisson", "gamma", "tweedie")
         return tags
 
 
@@ -306,7 +316,7 @@ class PathClassifier(ClassifierMixin, PathEstimator):
         task = Binary() if len(self.classes_) == 2 else Multiclass()
         factor = None
         if self.class_weight is not None:
-            check_class_weight(self.class_weight, self.classes_)
+            check_class_weight(self.class_weight, self.classes_.tolist())
             factor = weigh_classes(self.class_weight, numbers, self.classes_.tolist(), weight)[numbers]
         return self._fit(Rows(X, numbers, task, len(self.classes_), weight, factor), groups)
 

@@ -45,9 +45,10 @@ def read_role(values: pd.Series, role: str, task: Task, rules: TextRules) -> pd.
     size = np.abs(numbers if role == "offset" else np.log(numbers))
     if (size > task.largest_offset).any():
         wrong = text_of(numbers[size.argmax()])
+        advice = "Use another unit" if role == "exposure" else "Pass its logarithm, or pass the column as the exposure"
         raise DataError(
             f"The {role} column {values.name!r} holds {wrong}, and the logarithm of the mean must lie between "
-            f"±{task.largest_offset:g}. Use another unit, or pass an exposure as exposure, which takes its logarithm.",
+            f"±{task.largest_offset:g}. {advice}.",
             role,
         )
     return pd.Series(numbers, name=values.name)

@@ -13,6 +13,7 @@ References:
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -217,7 +218,9 @@ def find_quantiles(values: np.ndarray, quantiles: Sequence[float], weight: np.nd
     return values[order][np.minimum(at, len(values) - 1)]
 
 
-def are_quantiles(values: Sequence[float]) -> bool:
+def are_quantiles(values: Sequence[Any]) -> bool:
     """Return whether values are one or more ascending numbers between 0 and 1."""
     inner = [0.0, *values, 1.0]
-    return len(inner) > 2 and all(low < high for low, high in itertools.pairwise(inner))
+    return len(inner) > 2 and all(
+        isinstance(high, Real) and low < high for low, high in itertools.pairwise(inner)
+    )  # fmt: skip

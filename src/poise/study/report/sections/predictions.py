@@ -27,8 +27,9 @@ class PredictionsSection(Section):
     name, title, link = "predictions", "Predictions of the test rows", "Predictions"
 
     def context(self, study: Findings) -> dict[str, Any]:
-        shared = {"saved": study.saved, "rows": study.rows["test"], "metrics": list_metrics(study)}
-        return {**shared, **VIEWS[study.table.task.view](study)}
+        view = study.table.task.view
+        shared = {"saved": study.saved, "rows": study.rows["test"], "metrics": list_metrics(study), "view": view}
+        return {**shared, **VIEWS[view](study)}
 
 
 def list_metrics(study: Findings) -> list[str]:
@@ -51,7 +52,6 @@ def _show_numbers(study: Findings) -> dict[str, Any]:
     return {
         "plot": Plot("accuracy", figure, alternative),
         "drawn": count,
-        "matrix": None,
         "residual_note": study.table.task.residual_note,
     }
 
@@ -68,8 +68,6 @@ def _show_several_numbers(study: Findings) -> dict[str, Any]:
     return {
         "plot": Plot("accuracy", figure, alternative),
         "drawn": count,
-        "matrix": None,
-        "are_several": True,
         "scores": [(name, "") for name in names],
         "targets": [*zip(targets, values, strict=True)],
     }
@@ -106,7 +104,7 @@ def _show_survival(study: Findings) -> dict[str, Any]:
         "Three step curves of test rows, the thirds with the lowest, the middle and the highest predicted risk: the "
         "share of rows without an event over time (Kaplan-Meier)."
     )
-    return {"plot": Plot("accuracy", figure, alternative, legend), "matrix": None, "is_survival": True}
+    return {"plot": Plot("accuracy", figure, alternative, legend)}
 
 
 def _show_quantiles(study: Findings) -> dict[str, Any]:
@@ -122,8 +120,6 @@ def _show_quantiles(study: Findings) -> dict[str, Any]:
     return {
         "plot": Plot("accuracy", figure, alternative, legend),
         "drawn": count,
-        "matrix": None,
-        "are_quantiles": True,
     }
 
 
@@ -134,4 +130,4 @@ VIEWS = {
     "quantiles": _show_quantiles,
     "survival": _show_survival,
 }
-"""What shows the predictions of a task, by `Task.view`."""
+"""What shows the predictions of a task, by `Task.view`. The HTML of a view is templates/views/VIEW.html.j2."""
