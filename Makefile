@@ -66,6 +66,7 @@ bench: .venv/.dev  ## the ratios that README and docs quote
 	$(BIN)/python benchmarks/torch_step.py
 	$(BIN)/python benchmarks/torch_prune.py
 	$(BIN)/python benchmarks/shrink.py
+	$(BIN)/python benchmarks/survival.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/truth.py
 	$(BIN)/python benchmarks/study.py
