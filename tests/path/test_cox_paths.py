@@ -173,7 +173,7 @@ def test_folds_without_censored_training_rows_train(arguments: dict[str, Any]) -
 
 def test_times_that_are_close_are_not_ties() -> None:
     """Seconds since 1970: in float32, all of them would be equal."""
-    late = y + [1.7e9, 0.0]
+    late = y + np.array([1.7e9, 0.0])
     held = {"validation_data": (x[:20], late[:20])}
     for shifted, plain in (
         (fit(poise.L1(), rows=(x, late)), fit(poise.L1())),

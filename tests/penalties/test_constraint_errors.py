@@ -19,7 +19,7 @@ WRONG_SETTINGS: dict[str, tuple[Any, type[Exception], str]] = {
     "box: infinite": (partial(poise.Box, float("inf")), ValueError, "lower must be < inf and upper > -inf"),
     "top-k: percent": (partial(poise.TopK, 80), ValueError, "sparsity must be between 0 and 1, got 80"),
     "top-k: negative": (partial(poise.TopK, -0.5), ValueError, "sparsity must be between 0 and 1, got -0.5"),
-    "top-k: text": (partial(poise.TopK, "all"), TypeError, "sparsity must be a number or .*Schedule, got 'all'"),
+    "top-k: text": (partial(poise.TopK, "all"), TypeError, "sparsity must be a number between 0 and 1 or .*Schedule, got 'all'"),
     "top-k: an axis alone": (partial(poise.TopK, 0.5, axis=0), ValueError, "axis must be None without groups, got"),
     "n-of-m: all": (partial(poise.NofM, 4, 4), ValueError, "n must be smaller than m, got n=4 and m=4"),
     "n-of-m: none": (partial(poise.NofM, 0), ValueError, "n must be an int >= 1, got 0"),

@@ -11,7 +11,8 @@ from poise.path.data.folds import check_int
 from poise.path.models import compiled_update, is_whole_batch
 from poise.path.settling import default_steps
 from poise.path.training import Training
-from poise.penalties.base import LARGEST, Schedule
+from poise.penalties.base import Schedule
+from poise.penalties.validation import LARGEST
 from poise.rules.rule import Rule, as_rules
 
 
