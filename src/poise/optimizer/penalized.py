@@ -20,7 +20,6 @@ are variables too; `poise.callbacks` and `poise.diagnostics.force_balance` read 
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,8 +41,10 @@ from poise.optimizer.checks import (
     check_inner_variables,
     check_known_variables,
     check_same_variables,
+    warn_of_inactive,
     why_other_variables,
 )
+from poise.optimizer.config import config_of, describe, read_config
 from poise.optimizer.inner import check_inner, without_average
 from poise.optimizer.records import ForceRecord, PenaltyRecord, Records
 from poise.optimizer.saved_state import RECORDS, SavedState, copy_value
@@ -260,13 +261,7 @@ class PenalizedOptimizer(OptimizerWrapper):
         check_inner_variables(self.inner_optimizer, variables)
         state = self._state
         plan = self.plan(variables, model)
-        for number in plan.inactive:
-            warnings.warn(
-                f"Rule {state.rules[number].name!r} has no effect: every variable that it matches is frozen "
-                "(trainable=False) or is not a trainable parameter, such as a float8 scale. Unfreeze a variable, or "
-                "remove the rule.",
-                stacklevel=2,
-            )
+        warn_of_inactive([state.rules[number].name for number in plan.inactive])
         distribution.check(distribution_strategy(self), self.inner_optimizer)
         # All device replicas compute the same, so that the value of the first one is right for all.
         add_variable = functools.partial(self.add_variable, aggregation="only_first_replica")
@@ -405,38 +400,12 @@ class PenalizedOptimizer(OptimizerWrapper):
         """Load nothing. The inner optimizer warns that it skips the state of a stock optimizer."""
 
     def get_config(self) -> dict[str, Any]:
-        rules = [keras.saving.serialize_keras_object(rule) for rule in self.rules]
-        for rule, config in zip(self.rules, rules, strict=True):
-            argument = rule.penalty.strength_argument
-            if argument is not None and not isinstance(rule.penalty.strength, Schedule):
-                _innermost(config["config"]["penalty"])[argument] = self.strength[rule.name]
-        return {
-            "name": self.name,
-            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
-            "rules": rules,
-            "update": self.update,
-            "observe_every": self.observe_every,
-            "resolved": self._state.resolved,
-        }
+        return config_of(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "PenalizedOptimizer":
-        config = dict(config)
-        inner, rules, resolved = config.pop("inner_optimizer"), config.pop("rules"), config.pop("resolved", None)
-        inner = keras.saving.deserialize_keras_object(inner, custom_objects=custom_objects)
-        rules = [keras.saving.deserialize_keras_object(rule, custom_objects=custom_objects) for rule in rules]
-        return cls(inner, rules, **config).restore_plan(resolved)
+        arguments, resolved = read_config(config, custom_objects)
+        return cls(**arguments).restore_plan(resolved)
 
     def __repr__(self) -> str:
-        rules = ", ".join(
-            f"{rule.name!r}: {type(rule.penalty).__name__}"
-            + ("(schedule)" if isinstance(rule.penalty.strength, Schedule) else f"({self.strength[rule.name]:g})")
-            for rule in self.rules
-        )
-        return f"<PenalizedOptimizer {type(self.inner_optimizer).__name__}, update={self.update!r}, rules={{{rules}}}>"
-
-
-def _innermost(penalty_config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the penalty that holds the strength, inside an `Anchored`."""
-    config = penalty_config["config"]
-    return _innermost(config["penalty"]) if "penalty" in config else config
+        return describe(self)

@@ -161,6 +161,11 @@ class Penalty(keras.regularizers.Regularizer):
         """
         return None
 
+    @property
+    def has_kinks_only_at_zero(self) -> bool:
+        """Whether R is smooth, or a sum over entries that its gradient describes except at w_i = 0."""
+        return self.smooth
+
     def check_strength(self, strength: Any) -> Any:
         """Return a strength as a float or schedule, or raise TypeError or ValueError."""
         return validate_strength(strength)
@@ -263,6 +268,10 @@ class Separable(Penalty):
     """
 
     is_entrywise = True
+
+    @property
+    def has_kinks_only_at_zero(self) -> bool:
+        return self.smooth or self.has_force
 
     def sizes(self, w: Any) -> Any:
         if self.smooth:
