@@ -46,12 +46,12 @@ from poise.optimizer.checks import (
 )
 from poise.optimizer.config import config_of, describe, read_config
 from poise.optimizer.inner import check_inner, without_average
-from poise.optimizer.records import ForceRecord, PenaltyRecord, Records
+from poise.optimizer.recording import RecordingOptimizer
+from poise.optimizer.records import Records
 from poise.optimizer.saved_state import RECORDS, SavedState, copy_value
 from poise.optimizer.state import State
 from poise.optimizer.strengths import Strengths
 from poise.optimizer.targets import Target
-from poise.optimizer.wrapper import OptimizerWrapper
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE, Schedule
 from poise.rules.calling_code import find_owner
@@ -61,7 +61,7 @@ from poise.rules.rule import Rule, as_rules
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PenalizedOptimizer(OptimizerWrapper):
+class PenalizedOptimizer(RecordingOptimizer):
     """Add penalties to a Keras optimizer: total loss = prediction loss + Σ_r strength_r · R_r(w_r).
 
     The settings of the inner optimizer (`learning_rate`, `clipnorm`, `beta_1`, ...) are read and set through this one.
@@ -153,7 +153,7 @@ class PenalizedOptimizer(OptimizerWrapper):
             raise
         self._state.metric = metric
 
-    # ---------------------------------------------------------------- rules, strengths, records
+    # ---------------------------------------------------------------- rules, strengths, targets
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -174,48 +174,6 @@ class PenalizedOptimizer(OptimizerWrapper):
         """What is penalized: one variable each, or the variables of a joint penalty. Empty before the build."""
         return tuple(self._state.targets)
 
-    def penalty_record(self) -> PenaltyRecord:
-        """Return the values of the penalties during training, since `keep_values` or `reset_values`.
-
-        Returns:
-            A `PenaltyRecord` with the fields `total`, `last` and `steps`.
-
-        Raises:
-            ValueError: If the optimizer is not built.
-        """
-        return self._records.values()
-
-    def force_record(self) -> ForceRecord:
-        """Return the forces at the observed steps, since the optimizer was built or `reset_forces`.
-
-        Returns:
-            A `ForceRecord` with the fields `total` and `samples`.
-
-        Raises:
-            ValueError: If the optimizer is not built.
-        """
-        return self._records.forces()
-
-    def keep_values(self) -> bool:
-        """Record the values of the penalties at every step from now on, which takes a pass over the weights.
-
-        Returns:
-            True if recording was off before. In that case, recompile the training step.
-        """
-        is_new = not self._state.records_values
-        self._state.records_values = True
-        return is_new
-
-    def reset_values(self) -> None:
-        """Discard the recorded values of the penalties."""
-        if self.built:
-            self._records.reset_values()
-
-    def reset_forces(self) -> None:
-        """Discard the recorded forces."""
-        if self.built:
-            self._records.reset_forces()
-
     def current_strengths(self) -> list[Any]:
         """Return the strength of every rule as a tensor, in the order of the rules."""
         return self._state.strengths.tensors()
@@ -227,15 +185,6 @@ class PenalizedOptimizer(OptimizerWrapper):
     def averages_of(self, target: Target) -> list[Any]:
         """Return the variables that hold the averages of a target's variables (`use_ema=True`), in its order."""
         return [moving_averages(self)[number] for number in target.members]
-
-    @property
-    def _records(self) -> Records:
-        if self._state.records is None:
-            raise ValueError(
-                f"The optimizer {self.name!r} is not built and has recorded nothing. Train the model, or call "
-                "optimizer.build(model.trainable_variables)."
-            )
-        return self._state.records
 
     # ---------------------------------------------------------------- build
 
