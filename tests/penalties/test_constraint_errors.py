@@ -27,7 +27,7 @@ WRONG_SETTINGS: dict[str, tuple[Any, type[Exception], str]] = {
     "top-k: an axis alone": (partial(poise.TopK, 0.5, axis=0), ValueError, "axis must be None without groups, got"),
     "n-of-m: all": (partial(poise.NofM, 4, 4), ValueError, "n must be smaller than m, got n=4 and m=4"),
     "n-of-m: none": (partial(poise.NofM, 0), ValueError, "n must be an int >= 1, got 0"),
-    "n-of-m: a share": (partial(poise.NofM, 0.5), TypeError, "n must be an int, got 0.5"),
+    "n-of-m: a share": (partial(poise.NofM, 0.5), TypeError, "n must be an int >= 1, got 0.5"),
     "n-of-m: an axis": (partial(poise.NofM, axis="rows"), ValueError, "axis must be 'outputs', .* got 'rows'"),
     "max-norm: zero": (partial(poise.MaxNorm, 0.0), ValueError, "max_value must be a finite number > 0"),
     "max-norm: groups": (partial(poise.MaxNorm, groups="rows"), ValueError, "groups must be .* got 'rows'"),

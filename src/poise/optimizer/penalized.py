@@ -54,6 +54,7 @@ from poise.optimizer.strengths import Strengths
 from poise.optimizer.targets import Target
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE, Schedule
+from poise.penalties.validation import validate_count
 from poise.rules.calling_code import find_owner
 from poise.rules.layers import register_layers
 from poise.rules.plan import Plan, resolve
@@ -82,7 +83,8 @@ class PenalizedOptimizer(RecordingOptimizer):
         name: Name of the optimizer. Default: None, which uses the name of the class.
 
     Raises:
-        TypeError: If `inner_optimizer` is not an optimizer, or `rules` contains anything but penalties and rules.
+        TypeError: If `inner_optimizer` is not an optimizer, `rules` contains anything but penalties and rules, or
+            `observe_every` is not an int.
         ValueError: If an argument is not allowed, or the inner optimizer has no usable step for a proximal update.
             When the optimizer is built: if the rules do not fit the variables (see `poise.Rule`).
 
@@ -114,13 +116,11 @@ class PenalizedOptimizer(RecordingOptimizer):
                 "inner_optimizer is a PenalizedOptimizer. Pass all rules to one PenalizedOptimizer: "
                 "PenalizedOptimizer(inner_optimizer, [rule, rule])."
             )
-        if isinstance(observe_every, bool) or not isinstance(observe_every, int) or observe_every < 0:
-            raise ValueError(f"observe_every must be an int >= 0, got {observe_every!r}.")
         rules = as_rules(rules)
         check_inner(inner, update, update == "decoupled" or uses_metric(rules, update))
         super().__init__(name)
         self.update = update
-        self.observe_every = observe_every
+        self.observe_every = validate_count("observe_every", observe_every, 0)
         self.inner_optimizer = inner
         metric = choose_metric(inner, rules, update)
         self._state = State(rules, metric, Strengths(rules, lambda: inner.iterations))

@@ -44,7 +44,8 @@ class Penalty(keras.regularizers.Regularizer):
         has_force: Whether the gradient of R has an effect (the gradient of L0 is zero wherever it exists).
         is_constraint: Whether R is 0 on a set and infinite elsewhere (see `poise.penalties.constraints`).
         strength_argument: The name of the constructor's argument that is the strength; None if there is none.
-        is_iterative: Whether the prox repeats a step until nothing changes, as often as the weights require.
+        is_iterative: Whether the prox repeats a step as often as the weights require. PyTorch then runs it as it is,
+            and does not record a program with a fixed number of steps.
         is_entrywise: Whether the prox of an entry depends on this entry only.
         members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
             variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.

@@ -16,14 +16,14 @@ def validate_number(name: str, value: Any, least: float = 0.0, inclusive: bool =
         TypeError: If it is not a number.
         ValueError: If it is not finite or below `least`.
     """
-    sign = ">=" if inclusive else ">"
+    message = f"{name} must be a finite number {'>=' if inclusive else '>'} {least:g}, got {value!r}."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a finite number {sign} {least:g}, got {value!r}.")
+        raise TypeError(message)
     value = float(value)
     check_range(name, value)
     above = value >= least if inclusive else value > least
     if not (above and math.isfinite(value)):
-        raise ValueError(f"{name} must be a finite number {sign} {least:g}, got {value!r}.")
+        raise ValueError(message)
     return value
 
 
@@ -32,17 +32,18 @@ def validate_share(name: str, value: Any) -> float:
     message = f"{name} must be between 0 and 1, got {value!r}."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(message)
-    if not 0 <= value <= 1:
+    if not 0 <= float(value) <= 1:
         raise ValueError(message)
     return float(value)
 
 
 def validate_count(name: str, value: Any, least: int) -> int:
-    """Return `value` as an int, or raise TypeError or ValueError if it is not an int or below `least`."""
+    """Return `value` as an int, or raise TypeError if it is not an int, ValueError if it is below `least`."""
+    message = f"{name} must be an int >= {least}, got {value!r}."
     if not is_integer(value):
-        raise TypeError(f"{name} must be an int, got {value!r}.")
+        raise TypeError(message)
     if value < least:
-        raise ValueError(f"{name} must be an int >= {least}, got {value!r}.")
+        raise ValueError(message)
     return int(value)
 
 
