@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from poise.penalties.axes import Axes
-from poise.penalties.base import PACKAGE, Schedule, serialize_strength
+from poise.penalties.base import PACKAGE, Schedule, is_empty, serialize_strength
 from poise.penalties.constraints import Constraint
 from poise.penalties.groups import validate_groups
 from poise.penalties.layouts import Layout, axes_of, layout
@@ -75,7 +75,7 @@ class TopK(Constraint):
         self._layout(shape)
 
     def sizes(self, w: Any) -> Any:
-        return self._sizes(w)
+        return ops.zeros((0,), w.dtype) if is_empty(w) else self._sizes(w)
 
     def _is_violated(self, w: Any, strength: Any) -> Any:
         sizes = self._sizes(w)
