@@ -20,6 +20,9 @@ from poise.penalties.precision import smallest
 from poise.penalties.secular import solve_secular
 from poise.penalties.validation import is_integer, validate_axis, validate_share
 
+NEWTON_STEPS = 10
+"""Newton's steps at most; three or four are usual, more if the steps of a group differ by orders of magnitude."""
+
 
 class Grouped(Penalty):
     """strength · Σ_g c_g ‖w_g‖₂ over groups that do not overlap. A subclass defines them in `layout_of`."""
@@ -248,5 +251,5 @@ def _share_left(at: Groups, size: Any, pull: Any) -> Any:
     """Return θ/(θ + pull) per entry, where θ ≥ 0 solves Σ_g size²/(θ + pull)² = 1 in every group; 0 if no θ does."""
     pull = ops.maximum(pull, smallest(size))
     is_left = at.sums(ops.square(size / pull)) > 1.0  # an overflow is more than 1
-    theta = at.spread(solve_secular(at, size, pull, is_left), outside=1.0)
+    theta = at.spread(solve_secular(at, size, pull, is_left, NEWTON_STEPS), outside=1.0)
     return theta / (theta + pull)

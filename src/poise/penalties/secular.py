@@ -8,13 +8,11 @@ from poise.penalties.layouts import Groups
 from poise.penalties.loops import repeat
 from poise.penalties.precision import smallest
 
-NEWTON_STEPS = 20
-"""Newton's steps at most; three or four are usual, more if the offsets of a group differ by orders of magnitude."""
 SMALLEST_RISE = 1e-6
 """Share of θ by which a step of Newton must raise it, in some group, so that another one follows."""
 
 
-def solve_secular(at: Groups, size: Any, offset: Any, has_root: Any) -> Any:
+def solve_secular(at: Groups, size: Any, offset: Any, has_root: Any, most: int) -> Any:
     """Return θ ≥ 0 per group with Σ_g size²/(θ + offset)² = 1; 0 in a group without such a θ.
 
     1/√Σ is concave and increasing in θ, so Newton's steps on it rise to the root from the left. They start at a lower
@@ -26,6 +24,7 @@ def solve_secular(at: Groups, size: Any, offset: Any, has_root: Any) -> Any:
         size: Per entry, ≥ 0.
         offset: Per entry, > 0.
         has_root: Per group, whether there is such a θ.
+        most: Newton's steps at most. `torch.compile` takes seconds for each.
     """
     least = smallest(size)
 
@@ -41,5 +40,5 @@ def solve_secular(at: Groups, size: Any, offset: Any, has_root: Any) -> Any:
         return after, ops.any(after > theta * (1.0 + SMALLEST_RISE))
 
     theta = ops.where(has_root, ops.maximum(at.largest(size - offset), 0.0), 0.0)
-    (theta,) = repeat(take_step, (theta,), ops.any(has_root), NEWTON_STEPS)
+    (theta,) = repeat(take_step, (theta,), ops.any(has_root), most)
     return theta

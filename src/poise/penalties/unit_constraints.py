@@ -16,6 +16,9 @@ from poise.penalties.precision import smallest, smallest_step
 from poise.penalties.secular import solve_secular
 from poise.penalties.validation import validate_axis, validate_number
 
+NEWTON_STEPS = 20
+"""Newton's steps at most; four are usual, more if the steps of a group differ by orders of magnitude."""
+
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class MaxNorm(Constraint):
@@ -65,7 +68,7 @@ class MaxNorm(Constraint):
             return w * at.spread(ops.where(is_long, self.max_value / ops.where(is_long, norms, 1.0), 1.0), outside=1.0)
         h = step / at.spread(ops.maximum(at.largest(step), smallest(step)), outside=1.0)
         h = ops.maximum(h, smallest_step(step))
-        multiplier = solve_secular(at, ops.abs(w) / (self.max_value * h), 1.0 / h, is_long)
+        multiplier = solve_secular(at, ops.abs(w) / (self.max_value * h), 1.0 / h, is_long, NEWTON_STEPS)
         return ops.where(step > 0, w / (1.0 + at.spread(multiplier) * h), w)
 
     def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
