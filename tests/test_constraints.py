@@ -51,6 +51,13 @@ def test_a_constraint_is_saved(tmp_path: Path) -> None:
     assert repr(rule.penalty) == "Box(lower=-0.25, upper=1.0)"
 
 
+def test_the_text_of_an_optimizer_shows_constraints_without_a_strength() -> None:
+    rules = [poise.Rule("*/kernel", poise.NonNegative(), name="sign"), poise.Rule("*/bias", poise.L1(0.5), name="bias")]
+    optimizer = poise.PenalizedOptimizer("sgd", rules)
+    expected = "<PenalizedOptimizer SGD, update='auto', rules={'sign': NonNegative(), 'bias': L1(0.5)}>"
+    assert repr(optimizer) == expected
+
+
 def test_the_first_step_projects_and_the_logs_are_finite() -> None:
     model = linear_model(poise.NonNegative(), SGD(0.0))
     assert (weights(model) < 0).any()
