@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 from oracles.lines import linear_model, train, weights
-from oracles.regression import ALPHAS, SOLVERS, X, Y, solve_nonnegative
+from oracles.regression import PENALTIES, SOLVERS, X, Y, solve_nonnegative
 from sklearn.linear_model import LinearRegression
 
 import poise
@@ -17,32 +17,22 @@ on_jax = pytest.mark.backends("jax")
 
 
 SGD, ADAM = keras.optimizers.SGD, keras.optimizers.Adam
-SOLUTIONS: dict[str, tuple[poise.Penalty, Any]] = {
-    "non-negative": (poise.NonNegative(), ADAM),
-    "box": (poise.Box(-0.25, 1.0), ADAM),
-    "max-norm": (poise.MaxNorm(1.0), ADAM),
-    "simplex": (poise.Simplex(2.0), ADAM),
-}
-CHAINS: dict[str, tuple[poise.Penalty, Any]] = {
-    "fused-lasso": (poise.TotalVariation(), ADAM),
-    "slope": (poise.Slope(alphas=ALPHAS), SGD),
-}
 
 
-@pytest.mark.parametrize("name", SOLUTIONS)
+@pytest.mark.parametrize("name", ["non-negative", "box", "max-norm", "simplex"])
 def test_training_ends_at_the_solution_of_an_independent_solver(name: str) -> None:
-    assert_solution(name, *SOLUTIONS[name])
+    assert_solution(name, ADAM)
 
 
 @pytest.mark.backends("jax", "tensorflow")  # tests/torch_training has them on PyTorch, in fewer steps
-@pytest.mark.parametrize("name", CHAINS)
-def test_equal_weights_are_those_of_an_independent_solver(name: str) -> None:
-    assert_solution(name, *CHAINS[name])
+@pytest.mark.parametrize(("name", "kind"), [("fused-lasso", ADAM), ("slope", SGD)])
+def test_equal_weights_are_those_of_an_independent_solver(name: str, kind: Any) -> None:
+    assert_solution(name, kind)
 
 
-def assert_solution(name: str, penalty: poise.Penalty, kind: Any) -> None:
+def assert_solution(name: str, kind: Any) -> None:
     rate = 0.1 if kind is SGD else keras.optimizers.schedules.CosineDecay(0.05, 800)
-    model = linear_model(penalty, kind(rate))
+    model = linear_model(PENALTIES[name], kind(rate))
 
     train(model, 800)
 
@@ -59,6 +49,13 @@ def test_a_constraint_is_saved(tmp_path: Path) -> None:
     (rule,) = keras.models.load_model(tmp_path / "model.keras").optimizer.rules
 
     assert repr(rule.penalty) == "Box(lower=-0.25, upper=1.0)"
+
+
+def test_the_text_of_an_optimizer_shows_constraints_without_a_strength() -> None:
+    rules = [poise.Rule("*/kernel", poise.NonNegative(), name="sign"), poise.Rule("*/bias", poise.L1(0.5), name="bias")]
+    optimizer = poise.PenalizedOptimizer("sgd", rules)
+    expected = "<PenalizedOptimizer SGD, update='auto', rules={'sign': NonNegative(), 'bias': L1(0.5)}>"
+    assert repr(optimizer) == expected
 
 
 def test_the_first_step_projects_and_the_logs_are_finite() -> None:

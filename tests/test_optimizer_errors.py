@@ -19,9 +19,12 @@ def built(inner: Any, rules: Any, update: str, model: keras.Model | None = None)
 # ---------------------------------------------------------------- when it is made
 
 
-@pytest.mark.parametrize("observe_every", [-1, 1.0, True, None, "10"])
-def test_observe_every_is_a_number_of_steps(observe_every: Any) -> None:
-    with pytest.raises(ValueError, match=rf"observe_every must be an int >= 0, got {observe_every!r}"):
+@pytest.mark.parametrize(
+    ("observe_every", "error"),
+    [(-1, ValueError), (1.0, TypeError), (True, TypeError), (None, TypeError), ("10", TypeError)],
+)
+def test_observe_every_is_a_number_of_steps(observe_every: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=rf"observe_every must be an int >= 0, got {observe_every!r}"):
         poise.PenalizedOptimizer("sgd", poise.L2(0.1), observe_every=observe_every)
 
 

@@ -8,21 +8,11 @@ import numpy as np
 import optax
 import pytest
 from optax_cases import apply_updates, penalized
-from oracles.regression import ALPHAS, HOLDS, SOLVERS, X, Y, solution
+from oracles.regression import HOLDS, PENALTIES, SOLVERS, X, Y, solution
 
 import poise
 import poise.optax
 
-PENALTIES: dict[str, poise.Penalty] = {
-    "non-negative": poise.NonNegative(),
-    "box": poise.Box(-0.25, 1.0),
-    "max-norm": poise.MaxNorm(1.0),
-    "simplex": poise.Simplex(2.0),
-    "top-k": poise.TopK(0.5),
-    "n-of-m": poise.NofM(),
-    "fused-lasso": poise.TotalVariation(),
-    "slope": poise.Slope(alphas=ALPHAS),
-}
 OPTIMIZERS: dict[str, tuple[Any, float]] = {"sgd": (optax.sgd, 0.1), "adam": (optax.adam, 0.1)}
 EVERY = [(name, kind) for name in PENALTIES for kind in OPTIMIZERS if (name, kind) != ("slope", "adam")]
 START = {"kernel": jnp.asarray(np.random.default_rng(0).normal(size=(8, 1)), "float32")}

@@ -120,6 +120,16 @@ def test_removed_weights_are_exact_zeros(dtype: str) -> None:
     np.testing.assert_array_equal(np.asarray(after == 0), np.asarray(jnp.abs(w) <= 0.05))
 
 
+def test_other_weights_are_those_of_the_prox_up_to_the_rounding_of_the_weight_before() -> None:
+    tx = penalized(optax.sgd, poise.Box(-0.1, 0.3), learning_rate=0.1)
+    w = np.random.default_rng(0).normal(0.0, 10.0, (40, 5)).astype("float32")
+    updates, _ = tx.update({"kernel": jnp.zeros_like(w)}, tx.init({"kernel": w}), {"kernel": w})
+    after = np.asarray(apply_updates({"kernel": w}, updates)["kernel"])
+    exact = np.clip(w, np.float32(-0.1), np.float32(0.3))
+    assert np.mean(after != exact) > 0
+    assert (np.abs(after.astype("float64") - exact) <= np.spacing(np.maximum(np.abs(w), np.abs(exact)))).all()
+
+
 def test_low_precision_gradients_of_full_precision_weights_give_exact_zeros() -> None:
     tx = penalized(optax.sgd, poise.L1(0.5), learning_rate=0.1)
     params = {"kernel": jnp.array([[0.01234567, 1.0]])}

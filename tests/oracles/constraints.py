@@ -114,6 +114,8 @@ def distance_from_balls(w: Array, gradient: Array, labels: Array, largest: float
         x, at = -gradient[members], w[members]
         is_at_bound = np.linalg.norm(at) > largest * (1 - 1e-5)
         distances.append(np.inf if wrong else nnls(at[:, None], x)[1] if is_at_bound else np.linalg.norm(x))
+    if (labels < 0).any():
+        distances.append(np.linalg.norm(gradient[labels < 0]))  # entries in no group are free
     return np.asarray(distances)
 
 

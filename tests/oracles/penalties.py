@@ -309,6 +309,33 @@ def counted(
     )
 
 
+def counted_groups(
+    name: str, make: Callable[[Any], poise.Penalty], groups: Any, count_of: Callable[[int, float], int], **facts: Any
+) -> Case:
+    """`count_of` gives for a number of groups and a strength how many are kept. A norm per group decides."""
+
+    def of_norms(w: Array, oracle: Callable[..., Array], strength: float) -> tuple[Array, Array]:
+        """What an oracle of single entries returns for the norms, and the group of each entry."""
+        labels = values.group_labels(w.shape, groups)
+        norms = np.array([np.linalg.norm(w[members]) for members in constraints.groups_of(labels)])
+        return oracle(norms, np.zeros(norms.shape, int), count_of(len(norms), strength)), labels
+
+    def is_violated(w: Array, strength: float) -> Array:
+        wrong, labels = of_norms(w, constraints.violates_count, strength)
+        return np.append(wrong, False)[labels]
+
+    def nearest(w: Array, step: Array, strength: float) -> Array:
+        norms, labels = of_norms(w, constraints.nearest_with_count, strength)
+        return np.where(np.append(norms > 0, True)[labels], w, 0.0)
+
+    def distance(w: Array, gradient: Array, strength: float) -> Array:
+        free, labels = of_norms(w, constraints.free_with_count, strength)
+        away = np.where(np.append(free, True)[labels], np.abs(gradient), 0.0)
+        return np.where(is_violated(w, strength), np.inf, away)
+
+    return constraint(name, make, is_violated, nearest, distance, convex=False, ignores_steps=True, **facts)
+
+
 def _bounds() -> list[Case]:
     column = np.array([[-np.inf], [0.0], [0.25], [-1.0]])
     ceiling = np.array([0.5, 0.5, np.inf])
@@ -327,12 +354,12 @@ def _bounds() -> list[Case]:
 def _counts() -> list[Case]:
     few = ((6,), MATRIX, (2, 2, 3))
 
-    def top(name: str, groups: Any = None, **facts: Any) -> Case:
+    def top(name: str) -> Case:
         def described(shape: Shape, sparsity: float) -> tuple[Array, int]:
             size = int(np.prod(shape))
             return np.zeros(shape, int), size - round(min(sparsity, 1.0) * size)
 
-        return counted(name, lambda s: poise.TopK(s if callable(s) else min(s, 1.0)), described, shapes=few, **facts)
+        return counted(name, lambda s: poise.TopK(s if callable(s) else min(s, 1.0)), described, shapes=few)
 
     def n_of_m(name: str, n: int, m: int, axis: Any, position: int, shapes: Sequence[Shape]) -> Case:
         def described(shape: Shape, strength: float) -> tuple[Array, int]:
@@ -340,8 +367,20 @@ def _counts() -> list[Case]:
 
         return counted(name, lambda s: poise.NofM(n, m, axis), described, shapes=shapes)
 
+    def top_groups(name: str, groups: Any, shapes: Sequence[Shape]) -> Case:
+        def make(s: Any) -> poise.Penalty:
+            return poise.TopK(s if callable(s) else min(s, 1.0), groups)
+
+        def count_of(groups: int, sparsity: float) -> int:
+            return groups - round(min(sparsity, 1.0) * groups)
+
+        return counted_groups(name, make, groups, count_of, shapes=shapes)
+
     return [
         top("TopK"),
+        top_groups("TopK-outputs", "outputs", FEW),
+        top_groups("TopK-inputs", "inputs", ANY_AXES),
+        top_groups("TopK-lists", ROWS, ANY_AXES),
         n_of_m("NofM", 2, 4, "inputs", -2, (MATRIX, (8,), (2, 4, 3))),
         n_of_m("NofM-1-of-3", 1, 3, "outputs", -1, (MATRIX, (2, 4, 3))),
         n_of_m("NofM-axis", 1, 2, 0, 0, (MATRIX,)),
@@ -382,6 +421,7 @@ def _units() -> list[Case]:
     return [
         max_norm("MaxNorm", 1.5, "outputs", ANY_AXES, peer_prox=peers.prox_balls_of_outputs(1.5)),
         max_norm("MaxNorm-inputs", 0.75, "inputs"),
+        max_norm("MaxNorm-lists", 0.75, ROWS, ANY_AXES),
         simplex("Simplex", 2.0, "inputs", -2, ANY_AXES, **vector),
         simplex("Simplex-outputs", 1.0, "outputs", -1),
         simplex("Simplex-axis", 1.0, 0, 0),

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.optimize import lsq_linear, minimize, nnls
 from skglm.penalties import SLOPE
 
+import poise
+
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(40, 8)).astype("float32")
 Y = (X @ [2.0, -1.0, 0.0, 1.5, 0.0, 0.25, -0.5, 0.75] + 0.25 * RANDOM.normal(size=40)).astype("float32")
@@ -71,6 +73,18 @@ def solve_on(kept: np.ndarray) -> np.ndarray:
 
 ALPHAS = np.arange(8, 0, -1) / 4.0
 """The sequence of SLOPE."""
+
+PENALTIES: dict[str, poise.Penalty] = {
+    "non-negative": poise.NonNegative(),
+    "box": poise.Box(-0.25, 1.0),
+    "max-norm": poise.MaxNorm(1.0),
+    "simplex": poise.Simplex(2.0),
+    "top-k": poise.TopK(0.5),
+    "n-of-m": poise.NofM(),
+    "fused-lasso": poise.TotalVariation(),
+    "slope": poise.Slope(alphas=ALPHAS),
+}
+"""The penalties of the problems, for a kernel of shape (8, 1)."""
 
 SOLVERS: dict[str, Callable[[], np.ndarray]] = {
     "non-negative": solve_nonnegative,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 from oracles import autodiff
+from oracles.autodiff import PRECISE
 from oracles.compare import ABSOLUTE, array, assert_close, sample, spread_steps, tensor
 from oracles.penalties import CASES, MATRIX, ONE_EACH, WITH_PROX, Case
 
@@ -123,6 +124,17 @@ def results(penalty: poise.Penalty, w: Any, strength: float) -> dict[str, Any]:
         "prox": penalty.prox(w, 0.5, strength),
         "residual": penalty.residual(w, tensor(np.ones(w.shape), "float32"), strength),
     }
+
+
+@over([case for case in WITH_PROX if case.name in ("GroupLasso-outputs", "MaxNorm", "Simplex", "TotalVariation")])
+def test_steps_that_differ_by_orders_of_magnitude_are_exact_in_every_precision(case: Case) -> None:
+    """A weight with a small step still moves if it is large, by as much as the precision shows."""
+    assert case.prox is not None
+    decades = 6 if PRECISE == "float32" else 13
+    w = sample(MATRIX, 14) * 10.0
+    step = np.where(np.arange(4)[:, None] % 2, 1.0, 10.0**-decades) * np.ones(MATRIX)
+    expected, _ = case.prox(w, step, 0.5)
+    assert_close(case.make(0.5).prox(tensor(w), tensor(step), 0.5), expected)
 
 
 @over([case for case in ONE_EACH if case.prox])

@@ -1,32 +1,19 @@
 """Bad input: what was given, why it cannot be, and what to do instead, all three in the message."""
 
-from functools import partial
+import re
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from oracles.compare import tensor
-from oracles.penalties import MATRIX
+from oracles.penalties import MATRIX, ONE_EACH, Case
 
 import poise
 
 MEMBERS = {"hidden/kernel": ((2, 3), 1, [0, 1, 2]), "hidden/bias": ((3,), 0, [0, 1, 2])}
-KINDS = {
-    "L1": poise.L1,
-    "L2": poise.L2,
-    "ElasticNet": lambda strength, **kwargs: poise.ElasticNet(0.5, 0.5, strength=strength, **kwargs),
-    "MCP": poise.MCP,
-    "SCAD": poise.SCAD,
-    "LogSum": poise.LogSum,
-    "L0": poise.L0,
-    "GroupLasso": poise.GroupLasso,
-    "SparseGroupLasso": poise.SparseGroupLasso,
-    "JointGroupLasso": partial(poise.JointGroupLasso, members=MEMBERS),
-    "NuclearNorm": poise.NuclearNorm,
-    "Orthogonal": poise.Orthogonal,
-    "MutualCoherence": poise.MutualCoherence,
-    "Smoothness": poise.Smoothness,
-}
+WITH_STRENGTH = [case for case in ONE_EACH if case.make(1.0).strength_argument == "strength"]
+WITH_FACTORS = [penalty for penalty in (case.make(1.0) for case in WITH_STRENGTH) if "factors" in penalty.get_config()]
 
 
 # ---------------------------------------------------------------- strength and factors
@@ -34,36 +21,41 @@ KINDS = {
 
 @pytest.mark.parametrize("strength", [-1.0, -1e-9, float("nan"), float("inf"), -float("inf")])
 def test_strength_must_be_finite_and_not_negative(strength: float) -> None:
-    for make in KINDS.values():
+    for case in WITH_STRENGTH:
         with pytest.raises(ValueError, match=rf"(?s)strength.*{strength!r}"):
-            make(strength)
+            case.make(strength)
 
 
 @pytest.mark.parametrize("strength", [True, "0.1", None, [0.1], 1j])
 def test_strength_must_be_a_number_or_a_schedule(strength: object) -> None:
-    for make in KINDS.values():
+    for case in WITH_STRENGTH:
         with pytest.raises(TypeError, match=r"(?s)strength.*(number|float).*LearningRateSchedule"):
-            make(strength)
+            case.make(strength)
 
 
 def test_strength_may_be_any_real_number_or_a_schedule() -> None:
     schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9)
-    for make in KINDS.values():
+    for case in WITH_STRENGTH:
         for strength in (0, 1, 0.5, np.float32(0.25), np.int64(2)):
-            assert make(strength).strength == strength
-        assert make(schedule).strength is schedule
+            assert case.make(strength).strength == strength
+        assert case.make(schedule).strength is schedule
 
 
 @pytest.mark.parametrize("factor", [-0.5, float("nan"), -float("inf")])
 def test_factors_must_not_be_negative_or_nan(factor: float) -> None:
-    for make in KINDS.values():
+    for penalty in WITH_FACTORS:
         with pytest.raises(ValueError, match=rf"(?s)factors.*{factor!r}"):
-            make(1.0, factors=factor)
+            penalty.from_config({**penalty.get_config(), "factors": factor})
 
 
-@pytest.mark.parametrize("kind", ["L1", "L2", "ElasticNet", "MCP", "SCAD", "LogSum", "L0"])
-def test_factors_of_entries_must_fit_the_variable(kind: str) -> None:
-    penalty, w = KINDS[kind](1.0, factors=np.ones((2, 3))), tensor(np.ones(MATRIX))
+def test_factors_must_be_numbers() -> None:
+    with pytest.raises(TypeError, match="factors must be a number or an array of numbers, got 'many'"):
+        poise.L1(factors="many")
+
+
+@pytest.mark.parametrize("case", [case for case in WITH_STRENGTH if case.exchangeable], ids=str)
+def test_factors_of_entries_must_fit_the_variable(case: Case) -> None:
+    penalty, w = case.make(1.0).with_factors(np.ones((2, 3))), tensor(np.ones(MATRIX))
     for method in ("value", "gradient", "prox", "residual"):
         arguments = {"prox": (w, 0.5, 1.0), "residual": (w, w, 1.0)}.get(method, (w, 1.0))
         with pytest.raises(ValueError, match=r"(?s)factors.*\(2, 3\).*\(4, 3\)"):
@@ -142,6 +134,19 @@ def test_l1_ratio_is_between_zero_and_one(ratio: float) -> None:
 def test_l1_ratio_of_sklearn_is_between_zero_and_one(ratio: float) -> None:
     with pytest.raises(ValueError, match=rf"(?s)l1_ratio.*{ratio!r}"):
         poise.ElasticNet.from_sklearn(0.5, l1_ratio=ratio)
+
+
+@pytest.mark.parametrize("number", ["0.5", None, True, [3.0]], ids=str)
+def test_parameters_must_be_numbers(number: Any) -> None:
+    for make, name in (
+        (lambda: poise.MCP(gamma=number), "gamma"),
+        (lambda: poise.LogSum(epsilon=number), "epsilon"),
+        (lambda: poise.ElasticNet(l1=number), "l1"),
+        (lambda: poise.ElasticNet.from_sklearn(0.5, l1_ratio=number), "l1_ratio"),
+        (lambda: poise.SparseGroupLasso(l1_ratio=number), "l1_ratio"),
+    ):
+        with pytest.raises(TypeError, match=rf"{name} must be .*, got {re.escape(repr(number))}"):
+            make()
 
 
 def test_an_unknown_mode_of_coherence_is_named() -> None:
@@ -263,8 +268,8 @@ def test_coherence_without_a_prox_names_the_ways_out() -> None:
 
 
 def test_a_scheduled_strength_is_refused_as_a_plain_regularizer() -> None:
-    for make in KINDS.values():
-        penalty = make(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9))
+    for case in WITH_STRENGTH:
+        penalty = case.make(keras.optimizers.schedules.ExponentialDecay(0.5, 10, 0.9))
         with pytest.raises(ValueError, match=r"(?s)schedule.*poise\.PenalizedOptimizer"):
             penalty(tensor(np.ones(MATRIX)))
 

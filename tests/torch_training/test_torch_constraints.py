@@ -7,21 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles.regression import ALPHAS, HOLDS, SOLVERS, X, Y, solution
+from oracles import regression
+from oracles.regression import HOLDS, SOLVERS, X, Y, solution
 
 import poise
 import poise.torch
 
-PENALTIES: dict[str, poise.Penalty] = {
-    "non-negative": poise.NonNegative(),
-    "box": poise.Box(-0.25, 1.0),
-    "max-norm": poise.MaxNorm(1.0),
-    "simplex": poise.Simplex(2.0),
-    "top-k": poise.TopK(0.5),
-    "n-of-m": poise.NofM(),
-    "fused-lasso": poise.TotalVariation(axis=1),
-    "slope": poise.Slope(alphas=ALPHAS),
-}
+PENALTIES = {**regression.PENALTIES, "fused-lasso": poise.TotalVariation(axis=1)}  # of a weight of shape (1, 8)
 OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float]] = {
     "SGD": (torch.optim.SGD, 0.2),
     "Adam": (torch.optim.Adam, 0.1),

@@ -165,11 +165,23 @@ def test_removing_leaves_nothing_in_the_state_of_the_optimizer() -> None:
     handle.remove()
 
     assert optimizer.state[model.weight].keys() == other.state[plain.weight].keys()
+    assert optimizer.state_dict()["state"].keys() == other.state_dict()["state"].keys()
     with torch.no_grad():
         model.weight.fill_(2.0)
     handle = poise.torch.penalize(optimizer, model, poise.Anchored(poise.L1(50.0)))
     step(model, optimizer)
     assert (model.weight == 2.0).all()  # the anchor is where the new training started
+
+
+def test_removing_leaves_no_empty_state() -> None:
+    """SGD without momentum keeps no state."""
+    model = linear()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    handle = poise.torch.penalize(optimizer, model, poise.L1(0.1))
+    step(model, optimizer)
+    handle.remove()
+
+    assert not optimizer.state
 
 
 def test_the_summary_and_the_text_name_penalty_and_update() -> None:

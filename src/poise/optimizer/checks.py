@@ -1,5 +1,6 @@
 """Is an optimizer used with the variables that it was built for?"""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,3 +61,17 @@ def _is_built_for(optimizer: Any, variables: Sequence[Any]) -> bool:
     if not optimizer.built:
         return True
     return [id(variable) for variable in trained_variables(optimizer)] == [id(variable) for variable in variables]
+
+
+def warn_of_inactive(names: Sequence[Any]) -> None:
+    """Warn of rules whose variables are not trained.
+
+    Args:
+        names: Their names.
+    """
+    for name in names:
+        warnings.warn(
+            f"Rule {name!r} has no effect: every variable that it matches is frozen (trainable=False) or is not a "
+            "trainable parameter, such as a float8 scale. Unfreeze a variable, or remove the rule.",
+            stacklevel=3,
+        )

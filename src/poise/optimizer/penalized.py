@@ -20,7 +20,6 @@ are variables too; `poise.callbacks` and `poise.diagnostics.force_balance` read 
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -42,17 +41,20 @@ from poise.optimizer.checks import (
     check_inner_variables,
     check_known_variables,
     check_same_variables,
+    warn_of_inactive,
     why_other_variables,
 )
+from poise.optimizer.config import config_of, describe, read_config
 from poise.optimizer.inner import check_inner, without_average
-from poise.optimizer.records import ForceRecord, PenaltyRecord, Records
+from poise.optimizer.recording import RecordingOptimizer
+from poise.optimizer.records import Records
 from poise.optimizer.saved_state import RECORDS, SavedState, copy_value
 from poise.optimizer.state import State
 from poise.optimizer.strengths import Strengths
 from poise.optimizer.targets import Target
-from poise.optimizer.wrapper import OptimizerWrapper
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE, Schedule
+from poise.penalties.validation import validate_count
 from poise.rules.calling_code import find_owner
 from poise.rules.layers import register_layers
 from poise.rules.plan import Plan, resolve
@@ -60,7 +62,7 @@ from poise.rules.rule import Rule, as_rules
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class PenalizedOptimizer(OptimizerWrapper):
+class PenalizedOptimizer(RecordingOptimizer):
     """Add penalties to a Keras optimizer: total loss = prediction loss + Σ_r strength_r · R_r(w_r).
 
     The settings of the inner optimizer (`learning_rate`, `clipnorm`, `beta_1`, ...) are read and set through this one.
@@ -81,7 +83,8 @@ class PenalizedOptimizer(OptimizerWrapper):
         name: Name of the optimizer. Default: None, which uses the name of the class.
 
     Raises:
-        TypeError: If `inner_optimizer` is not an optimizer, or `rules` contains anything but penalties and rules.
+        TypeError: If `inner_optimizer` is not an optimizer, `rules` contains anything but penalties and rules, or
+            `observe_every` is not an int.
         ValueError: If an argument is not allowed, or the inner optimizer has no usable step for a proximal update.
             When the optimizer is built: if the rules do not fit the variables (see `poise.Rule`).
 
@@ -113,13 +116,11 @@ class PenalizedOptimizer(OptimizerWrapper):
                 "inner_optimizer is a PenalizedOptimizer. Pass all rules to one PenalizedOptimizer: "
                 "PenalizedOptimizer(inner_optimizer, [rule, rule])."
             )
-        if isinstance(observe_every, bool) or not isinstance(observe_every, int) or observe_every < 0:
-            raise ValueError(f"observe_every must be an int >= 0, got {observe_every!r}.")
         rules = as_rules(rules)
         check_inner(inner, update, update == "decoupled" or uses_metric(rules, update))
         super().__init__(name)
         self.update = update
-        self.observe_every = observe_every
+        self.observe_every = validate_count("observe_every", observe_every, 0)
         self.inner_optimizer = inner
         metric = choose_metric(inner, rules, update)
         self._state = State(rules, metric, Strengths(rules, lambda: inner.iterations))
@@ -152,7 +153,7 @@ class PenalizedOptimizer(OptimizerWrapper):
             raise
         self._state.metric = metric
 
-    # ---------------------------------------------------------------- rules, strengths, records
+    # ---------------------------------------------------------------- rules, strengths, targets
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -173,48 +174,6 @@ class PenalizedOptimizer(OptimizerWrapper):
         """What is penalized: one variable each, or the variables of a joint penalty. Empty before the build."""
         return tuple(self._state.targets)
 
-    def penalty_record(self) -> PenaltyRecord:
-        """Return the values of the penalties during training, since `keep_values` or `reset_values`.
-
-        Returns:
-            A `PenaltyRecord` with the fields `total`, `last` and `steps`.
-
-        Raises:
-            ValueError: If the optimizer is not built.
-        """
-        return self._records.values()
-
-    def force_record(self) -> ForceRecord:
-        """Return the forces at the observed steps, since the optimizer was built or `reset_forces`.
-
-        Returns:
-            A `ForceRecord` with the fields `total` and `samples`.
-
-        Raises:
-            ValueError: If the optimizer is not built.
-        """
-        return self._records.forces()
-
-    def keep_values(self) -> bool:
-        """Record the values of the penalties at every step from now on, which takes a pass over the weights.
-
-        Returns:
-            True if recording was off before. In that case, recompile the training step.
-        """
-        is_new = not self._state.records_values
-        self._state.records_values = True
-        return is_new
-
-    def reset_values(self) -> None:
-        """Discard the recorded values of the penalties."""
-        if self.built:
-            self._records.reset_values()
-
-    def reset_forces(self) -> None:
-        """Discard the recorded forces."""
-        if self.built:
-            self._records.reset_forces()
-
     def current_strengths(self) -> list[Any]:
         """Return the strength of every rule as a tensor, in the order of the rules."""
         return self._state.strengths.tensors()
@@ -226,15 +185,6 @@ class PenalizedOptimizer(OptimizerWrapper):
     def averages_of(self, target: Target) -> list[Any]:
         """Return the variables that hold the averages of a target's variables (`use_ema=True`), in its order."""
         return [moving_averages(self)[number] for number in target.members]
-
-    @property
-    def _records(self) -> Records:
-        if self._state.records is None:
-            raise ValueError(
-                f"The optimizer {self.name!r} is not built and has recorded nothing. Train the model, or call "
-                "optimizer.build(model.trainable_variables)."
-            )
-        return self._state.records
 
     # ---------------------------------------------------------------- build
 
@@ -260,13 +210,7 @@ class PenalizedOptimizer(OptimizerWrapper):
         check_inner_variables(self.inner_optimizer, variables)
         state = self._state
         plan = self.plan(variables, model)
-        for number in plan.inactive:
-            warnings.warn(
-                f"Rule {state.rules[number].name!r} has no effect: every variable that it matches is frozen "
-                "(trainable=False) or is not a trainable parameter, such as a float8 scale. Unfreeze a variable, or "
-                "remove the rule.",
-                stacklevel=2,
-            )
+        warn_of_inactive([state.rules[number].name for number in plan.inactive])
         distribution.check(distribution_strategy(self), self.inner_optimizer)
         # All device replicas compute the same, so that the value of the first one is right for all.
         add_variable = functools.partial(self.add_variable, aggregation="only_first_replica")
@@ -405,38 +349,12 @@ class PenalizedOptimizer(OptimizerWrapper):
         """Load nothing. The inner optimizer warns that it skips the state of a stock optimizer."""
 
     def get_config(self) -> dict[str, Any]:
-        rules = [keras.saving.serialize_keras_object(rule) for rule in self.rules]
-        for rule, config in zip(self.rules, rules, strict=True):
-            argument = rule.penalty.strength_argument
-            if argument is not None and not isinstance(rule.penalty.strength, Schedule):
-                _innermost(config["config"]["penalty"])[argument] = self.strength[rule.name]
-        return {
-            "name": self.name,
-            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
-            "rules": rules,
-            "update": self.update,
-            "observe_every": self.observe_every,
-            "resolved": self._state.resolved,
-        }
+        return config_of(self)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "PenalizedOptimizer":
-        config = dict(config)
-        inner, rules, resolved = config.pop("inner_optimizer"), config.pop("rules"), config.pop("resolved", None)
-        inner = keras.saving.deserialize_keras_object(inner, custom_objects=custom_objects)
-        rules = [keras.saving.deserialize_keras_object(rule, custom_objects=custom_objects) for rule in rules]
-        return cls(inner, rules, **config).restore_plan(resolved)
+        arguments, resolved = read_config(config, custom_objects)
+        return cls(**arguments).restore_plan(resolved)
 
     def __repr__(self) -> str:
-        rules = ", ".join(
-            f"{rule.name!r}: {type(rule.penalty).__name__}"
-            + ("(schedule)" if isinstance(rule.penalty.strength, Schedule) else f"({self.strength[rule.name]:g})")
-            for rule in self.rules
-        )
-        return f"<PenalizedOptimizer {type(self.inner_optimizer).__name__}, update={self.update!r}, rules={{{rules}}}>"
-
-
-def _innermost(penalty_config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of the penalty that holds the strength, inside an `Anchored`."""
-    config = penalty_config["config"]
-    return _innermost(config["penalty"]) if "penalty" in config else config
+        return describe(self)

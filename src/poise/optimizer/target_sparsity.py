@@ -1,9 +1,9 @@
 """How the `TargetSparsity` callbacks adapt the strength of a rule to a target share of zeros."""
 
-import math
 import numbers
 
 from poise.penalties.base import Schedule
+from poise.penalties.validation import validate_number
 from poise.rules.rule import Rule
 
 
@@ -29,15 +29,14 @@ def check_target(target: float, growth: float) -> None:
     """Check the arguments of `TargetSparsity`.
 
     Raises:
-        TypeError: If `target` is not a number.
+        TypeError: If `target` or `growth` is not a number.
         ValueError: If `target` or `growth` is out of its range.
     """
     if isinstance(target, bool) or not isinstance(target, numbers.Real):
         raise TypeError(f"target must be a number such as 0.8, got {target!r}.")
     if not 0 < float(target) < 1:
         raise ValueError(f"target must be between 0 and 1 (exclusive), got {target!r}.")
-    if not 1 < growth < math.inf:
-        raise ValueError(f"growth must be a finite number > 1, got {growth!r}.")
+    validate_number("growth", growth, least=1.0, inclusive=False)
 
 
 def check_adaptable(rule: Rule, strength: float, update: str) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from poise.optimizer.lookup import find_penalized_optimizer
-from poise.path.data.folds import check_int
 from poise.path.models import compiled_update, is_whole_batch
 from poise.path.settling import default_steps
 from poise.path.training import Training
-from poise.penalties.base import LARGEST, Schedule
+from poise.penalties.base import Schedule
+from poise.penalties.validation import LARGEST, validate_count
 from poise.rules.rule import Rule, as_rules
 
 
@@ -48,7 +48,7 @@ def check_rules(model: Any, rules: Any) -> list[Rule]:
         if not strength > 0:
             raise ValueError(
                 f"Rule {rule.name!r} has the strength {strength:g}. A path varies the strength of the first rule and "
-                "scales the other rules in proportion, so every strength must be > 0."
+                "scales the other rules in proportion, so every strength must be > 0. Pass one, or remove the rule."
             )
     return rules
 
@@ -61,8 +61,7 @@ def check_strengths(strengths: Any) -> int | np.ndarray:
         ValueError: If there are none, or one is negative or not finite.
     """
     if isinstance(strengths, (int, np.integer)) and not isinstance(strengths, bool):
-        check_int("strengths", strengths, 1)
-        return int(strengths)
+        return validate_count("strengths", strengths, 1)
     try:
         values = np.asarray(strengths, dtype="float64")
     except (TypeError, ValueError):
@@ -84,7 +83,7 @@ def check_adaptive(adaptive: Any) -> None:
         TypeError: If it is not an int.
         ValueError: If it is negative.
     """
-    check_int("adaptive", adaptive, 0)
+    validate_count("adaptive", adaptive, 0)
 
 
 def complete_training(

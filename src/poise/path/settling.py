@@ -9,8 +9,6 @@ from poise._keras_internals import sublayers
 from poise.path.data.batches import WHOLE
 from poise.path.models import inner_optimizer
 from poise.path.training import Training
-from poise.penalties import Anchored, Penalty
-from poise.penalties.base import Separable
 from poise.rules.rule import Rule
 
 OPTIMIZER_STEPS = 2000
@@ -45,7 +43,9 @@ def takes_quasi_newton_steps(model: keras.Model, rules: Sequence[Rule], training
     - The rows are in memory, and few enough for one batch.
     - The forward pass has no state, draws no random numbers, and computes in float32 or float64.
     - Every penalty is smooth or a sum over entries, such as L1, and the update is `"auto"` or `"proximal"`. An
-      `Anchored` penalty, whose start differs between lanes, is left to the optimizer.
+      `Anchored` penalty, whose start differs between lanes, is left to the optimizer. So are groups of weights: for
+      them quasi-Newton steps end at the same objective with fewer zeros, because they shrink a layer and grow the next
+      one further than the optimizer does.
     - The optimizer changes the weights only along these forces: it has no weight decay, and no variable has a
       constraint.
     - The vectors of a lane have at most `LARGEST` entries.
@@ -61,7 +61,7 @@ def takes_quasi_newton_steps(model: keras.Model, rules: Sequence[Rule], training
         and rows is not None
         and rows <= WHOLE
         and training.update in ("auto", "proximal")
-        and all(_has_known_kinks(rule.penalty) for rule in rules)
+        and all(rule.penalty.has_kinks_only_at_zero for rule in rules)
         and _is_deterministic(model)
         and not inner_optimizer(model).weight_decay
         and not any(variable.constraint is not None for variable in model.trainable_variables)
@@ -72,17 +72,6 @@ def takes_quasi_newton_steps(model: keras.Model, rules: Sequence[Rule], training
 def count_numbers(model: keras.Model) -> int:
     """Return how many numbers the vectors of a lane have."""
     return VECTORS * sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-
-
-def _has_known_kinks(penalty: Penalty) -> bool:
-    """Return whether the penalty is smooth, or a sum over entries that is smooth except at zero.
-
-    The number of weights (`L0`) has no subgradient. For groups of weights quasi-Newton steps end at the same objective
-    with fewer zeros, because they shrink a layer and grow the next one further than the optimizer does.
-    """
-    if isinstance(penalty, Anchored):
-        return False
-    return penalty.smooth or (isinstance(penalty, Separable) and penalty.has_force)
 
 
 def _is_deterministic(model: keras.Model) -> bool:

@@ -1,6 +1,5 @@
 """Which strength of a path to use: to predict, or to select features."""
 
-import numbers
 from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ import pandas as pd
 
 from poise.path import selection
 from poise.path.training import Lanes
+from poise.penalties.validation import validate_count
 
 if TYPE_CHECKING:
     from poise.path.result import RegularizationPath
@@ -87,10 +87,9 @@ class StrengthChoice(ABC):
             TypeError: If `max_features` is not an int.
             ValueError: If every model reads more than `max_features` inputs, or it is unknown which inputs are read.
         """
-        if isinstance(max_features, bool) or not isinstance(max_features, numbers.Integral):
-            raise TypeError(f"max_features must be an int >= 0, got {max_features!r}.")
+        largest = validate_count("max_features", max_features, 0)
         self._known_features()
-        return self._strength(selection.at_most(self._judged, self._table["features"].to_numpy(), int(max_features)))
+        return self._strength(selection.at_most(self._judged, self._table["features"].to_numpy(), largest))
 
     @cached_property
     @abstractmethod

@@ -171,6 +171,17 @@ def keras_sides(shape: Sequence[int]) -> Sides:
     return Sides(Axes.along(shape, -2 if len(shape) > 1 else -1), Axes.along(shape, -1))
 
 
+def why_no_axis(name: str, axis: Any, shape: Sequence[int]) -> str:
+    """Return the message for a penalty on a variable that lacks its axis."""
+    shape = tuple(shape)
+    return (
+        f"{name} acts along axis {axis!r}, which a variable of shape {shape} lacks. Use an axis from {-len(shape)} to "
+        f"{len(shape) - 1}, or exclude the variable from the rule."
+        if shape
+        else f"{name} needs a variable with axes, got a scalar. Exclude the variable from the rule."
+    )
+
+
 def _split(shape: Sequence[int], axis: int, count: int) -> tuple[tuple[int, ...], ...]:
     parts: list[tuple[int, ...]] = [(size,) for size in shape]
     parts[axis] = (count, shape[axis] // count)

@@ -19,11 +19,10 @@ import numpy as np
 from keras import ops
 
 from poise.penalties.axes import Sides
+from poise.penalties.validation import check_range, validate_factors, validate_number
 
 PACKAGE = "poise"
 """The name under which poise registers its classes with Keras."""
-
-LARGEST = float(np.finfo("float32").max)
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 
@@ -45,7 +44,8 @@ class Penalty(keras.regularizers.Regularizer):
         has_force: Whether the gradient of R has an effect (the gradient of L0 is zero wherever it exists).
         is_constraint: Whether R is 0 on a set and infinite elsewhere (see `poise.penalties.constraints`).
         strength_argument: The name of the constructor's argument that is the strength; None if there is none.
-        is_iterative: Whether the prox repeats a step until nothing changes, as often as the weights require.
+        is_iterative: Whether the prox repeats a step as often as the weights require. PyTorch then runs it as it is,
+            and does not record a program with a fixed number of steps.
         is_entrywise: Whether the prox of an entry depends on this entry only.
         members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
             variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.
@@ -68,7 +68,7 @@ class Penalty(keras.regularizers.Regularizer):
 
     def __init__(self, strength: Any = 1.0, factors: Any = None) -> None:
         self.strength = self.check_strength(strength)
-        self.factors = _validate_factors(factors)
+        self.factors = validate_factors(factors)
 
     def value(self, w: Any, strength: Any) -> Any:
         """Return strength · R(w), a scalar in the dtype of w, at least float32.
@@ -161,6 +161,11 @@ class Penalty(keras.regularizers.Regularizer):
         Entries and groups with the factor 0 are left out. None if the penalty sets nothing exactly to zero.
         """
         return None
+
+    @property
+    def has_kinks_only_at_zero(self) -> bool:
+        """Whether R is smooth, or a sum over entries that its gradient describes except at w_i = 0."""
+        return self.smooth
 
     def check_strength(self, strength: Any) -> Any:
         """Return a strength as a float or schedule, or raise TypeError or ValueError."""
@@ -265,6 +270,10 @@ class Separable(Penalty):
 
     is_entrywise = True
 
+    @property
+    def has_kinks_only_at_zero(self) -> bool:
+        return self.smooth or self.has_force
+
     def sizes(self, w: Any) -> Any:
         if self.smooth:
             return None
@@ -348,7 +357,7 @@ def is_empty(w: Any) -> bool:
 def _working(w: Any, strength: Any) -> Any:
     dtype = _working_dtype(w)
     if isinstance(strength, numbers.Real) and math.isfinite(strength):
-        _check_range("strength", float(strength))
+        check_range("strength", float(strength))
     return ops.cast(w, dtype), ops.convert_to_tensor(strength, dtype)
 
 
@@ -364,32 +373,3 @@ def validate_strength(strength: Any) -> Any:
 def serialize_strength(strength: Any) -> Any:
     """Return a strength as a number or the configuration of its schedule."""
     return keras.optimizers.schedules.serialize(strength) if isinstance(strength, Schedule) else strength
-
-
-def validate_number(name: str, value: Any, least: float = 0.0, inclusive: bool = True) -> float:
-    """Return `value` as a float, or raise ValueError if it is not finite or below `least`."""
-    value = float(value)
-    _check_range(name, value)
-    above = value >= least if inclusive else value > least
-    if not (above and math.isfinite(value)):
-        sign = ">=" if inclusive else ">"
-        raise ValueError(f"{name} must be a finite number {sign} {least:g}, got {value!r}.")
-    return value
-
-
-def _check_range(name: str, value: Any) -> None:
-    """Raise ValueError for a finite number that would be infinite in float32."""
-    if LARGEST < value < math.inf:
-        raise ValueError(f"{name} must be at most {LARGEST:.2g}, the largest float32, got {value!r}.")
-
-
-def _validate_factors(factors: Any) -> Any:
-    if factors is None:
-        return None
-    factors = np.asarray(factors, dtype="float64")
-    if (np.isfinite(factors) & (factors > LARGEST)).any():
-        _check_range("factors", float(factors[np.isfinite(factors)].max()))
-    if np.isnan(factors).any() or (factors < 0).any():
-        worst = factors[np.isnan(factors) | (factors < 0)].flat[0]
-        raise ValueError(f"factors must be >= 0, got {worst!r} (0: not penalized, inf: held at zero).")
-    return factors

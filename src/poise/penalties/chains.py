@@ -22,12 +22,11 @@ References:
 
 from typing import Any
 
-import keras
-import numpy as np
 from keras import ops
 
 from poise._keras_internals import is_traced_for_cpu
 from poise.penalties.loops import repeat
+from poise.penalties.precision import rounding
 
 FAR = 1e30
 """The price that stands for infinity."""
@@ -35,11 +34,6 @@ ROUNDING = 4.0
 """The rounding errors of a level, in units of the precision of the largest entry of its segment."""
 LONG = 256
 """The length of the longest chain from which messages follow one by one on a CPU."""
-
-
-def smallest_step(dtype: str) -> float:
-    """Return the smallest step, as a share of the largest; entries with smaller steps move less than the precision."""
-    return float(np.finfo(dtype).eps) ** 1.5
 
 
 def fit_chain(w: Any, h: Any, fall: Any, rise: Any, longest: int) -> Any:
@@ -57,7 +51,7 @@ def fit_chain(w: Any, h: Any, fall: Any, rise: Any, longest: int) -> Any:
         return w
     pull = 1.0 / h
     is_split = fall + rise == 0
-    rounding = ROUNDING * float(np.finfo(keras.backend.standardize_dtype(w.dtype)).eps)
+    level_rounding = ROUNDING * rounding(w)
 
     def take_round(order: Any, _: Any) -> tuple[Any, Any, Any]:
         cut = ops.logical_or(order != 0, is_split)
@@ -70,7 +64,7 @@ def fit_chain(w: Any, h: Any, fall: Any, rise: Any, longest: int) -> Any:
 
         center = mean(pull * w)
         level = center + mean(pull * (w - center) + _before(flow) - _after(flow))
-        margin = rounding * ops.take(ops.segment_max(ops.abs(w), segment, count), segment)
+        margin = level_rounding * ops.take(ops.segment_max(ops.abs(w), segment, count), segment)
         # What is above the level by more than rounding errors, and what is below it.
         gains = pull * (w - ops.stack([level + margin, level - margin]))
         low, high = ops.where(cut, flow, -rise), ops.where(cut, flow, fall)

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Separable, soft_threshold, validate_number
+from poise.penalties.base import PACKAGE, Separable, soft_threshold
+from poise.penalties.validation import validate_number
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

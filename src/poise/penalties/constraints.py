@@ -1,7 +1,6 @@
 """Constraints: penalties that are 0 for some weights and infinite for all others. Bounds of single weights."""
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from poise.penalties.base import LARGEST, PACKAGE, Penalty
+from poise.penalties.base import PACKAGE, Penalty
+from poise.penalties.validation import LARGEST, validate_array
 
 TOLERANCE = 2.0**-7
 """The relative violation that counts as a rounding error: that of bfloat16."""
@@ -160,21 +160,9 @@ class Box(Bounds):
 
 
 def _validate_bound(name: str, bound: Any) -> np.ndarray:
-    try:
-        bound = np.asarray(bound, "float64")
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number or an array of numbers, got {bound!r}.") from None
+    bound = validate_array(name, bound)
     if np.isnan(bound).any():
         raise ValueError(f"{name} must not be NaN. Use -inf or inf where there is no bound.")
     if (np.isfinite(bound) & (np.abs(bound) > LARGEST)).any():
         raise ValueError(f"{name} must be at most {LARGEST:.2g} in size, the largest float32. Use -inf or inf.")
     return bound
-
-
-def validate_count(name: str, value: Any, least: int) -> int:
-    """Return `value` as an int, or raise TypeError or ValueError if it is not an int or below `least`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an int, got {value!r}.")
-    if value < least:
-        raise ValueError(f"{name} must be an int >= {least}, got {value!r}.")
-    return int(value)

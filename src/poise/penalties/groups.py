@@ -2,11 +2,10 @@
 
 With a step per entry the group prox has no closed form. Its norm θ solves one secular equation per group,
 Σ_i w_i²/(θ + t·h_i)² = 1 (t = strength · c_g; Yun, Lozano and Yang 2021, ProxGen; Deleu and Bengio 2021), and then
-u_i = w_i·θ/(θ + t·h_i). 1/√Σ is concave and increasing in θ, so Newton's steps on it rise to the root from the left.
+u_i = w_i·θ/(θ + t·h_i).
 """
 
 import math
-import numbers
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -15,16 +14,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold, validate_number
+from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold
 from poise.penalties.layouts import Groups, Layout, layout
-from poise.penalties.loops import repeat
+from poise.penalties.precision import smallest
+from poise.penalties.secular import solve_secular
+from poise.penalties.validation import is_integer, validate_axis, validate_share
 
 NEWTON_STEPS = 10
 """Newton's steps at most; three or four are usual, more if the steps of a group differ by orders of magnitude."""
-SMALLEST = float(np.finfo("float32").tiny)
-"""The divisor in place of zero."""
-SMALLEST_RISE = 1e-6
-"""Share of θ by which a step of Newton must raise it, in some group, so that another one follows."""
 
 
 class Grouped(Penalty):
@@ -147,9 +144,7 @@ class SparseGroupLasso(Penalty):
         factors: Any = None,
     ) -> None:
         super().__init__(strength, factors)
-        self.l1_ratio = validate_number("l1_ratio", l1_ratio)
-        if self.l1_ratio > 1:
-            raise ValueError(f"l1_ratio must be between 0 and 1, got {l1_ratio!r}.")
+        self.l1_ratio = validate_share("l1_ratio", l1_ratio)
         self.groups, self.axis = validate_groups(groups, axis)
 
     def get_config(self) -> dict[str, Any]:
@@ -229,17 +224,9 @@ def validate_groups(groups: Any, axis: Any) -> Any:
 
 def _validate_indices(indices: Any) -> list[int]:
     is_list = isinstance(indices, (list, tuple, np.ndarray))
-    if not is_list or any(isinstance(i, (bool, np.bool_)) or not isinstance(i, numbers.Integral) for i in indices):
+    if not is_list or not all(map(is_integer, indices)):
         raise TypeError(f"groups must be lists of integers, such as [[0, 1], [2]], got {indices!r} in the list.")
     return [int(i) for i in indices]
-
-
-def validate_axis(argument: str, axis: Any) -> Any:
-    if axis in ("inputs", "outputs") or (isinstance(axis, int) and not isinstance(axis, bool)):
-        return axis
-    raise ValueError(
-        f"{argument} must be 'outputs', 'inputs', an axis as an integer, or lists of indices, got {axis!r}."
-    )
 
 
 def _shrink_groups(at: Groups, w: Any, step: Any, threshold: Any) -> Any:
@@ -261,27 +248,8 @@ def _shrink_groups(at: Groups, w: Any, step: Any, threshold: Any) -> Any:
 
 
 def _share_left(at: Groups, size: Any, pull: Any) -> Any:
-    """Return θ/(θ + pull) per entry, where θ ≥ 0 solves Σ_g size²/(θ + pull)² = 1 in every group; 0 if no θ does.
-
-    Newton on φ(θ) = 1/√Σ, started at a lower bound, max(size − pull). From there on every size/(θ + pull) ≤ 1, so that
-    nothing overflows. Where all pulls of a group are equal, φ is linear, and the first step reaches θ.
-    """
-    pull = ops.maximum(pull, SMALLEST)
+    """Return θ/(θ + pull) per entry, where θ ≥ 0 solves Σ_g size²/(θ + pull)² = 1 in every group; 0 if no θ does."""
+    pull = ops.maximum(pull, smallest(size))
     is_left = at.sums(ops.square(size / pull)) > 1.0  # an overflow is more than 1
-
-    def square_and_slope(size: Any, pull: Any, theta: Any) -> Any:
-        inverse = 1.0 / (theta + pull)
-        square = ops.square(size * inverse)
-        return square, square * inverse
-
-    def take_step(theta: Any) -> tuple[Any, Any]:
-        square, slope = at.sum_each(square_and_slope, [size, pull], [theta])
-        move = square * (ops.sqrt(square) - 1.0) / ops.maximum(slope, SMALLEST)
-        after = ops.where(is_left, theta + ops.maximum(move, 0.0), 0.0)
-        return after, ops.any(after > theta * (1.0 + SMALLEST_RISE))
-
-    theta = ops.where(is_left, ops.maximum(at.largest(size - pull), 0.0), 0.0)
-    is_rising = ops.any(is_left)
-    (theta,) = repeat(take_step, (theta,), is_rising, NEWTON_STEPS)
-    theta = at.spread(theta, outside=1.0)
+    theta = at.spread(solve_secular(at, size, pull, is_left, NEWTON_STEPS), outside=1.0)
     return theta / (theta + pull)

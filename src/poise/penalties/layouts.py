@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from poise.penalties.axes import Axes, keras_sides
+from poise.penalties.axes import Axes, keras_sides, why_no_axis
 
 
 class Groups:
@@ -186,9 +186,4 @@ def axes_of(penalty: Any, side: Any, shape: Sequence[int]) -> Axes:
             raise ValueError(f"{name} with groups along the {side}: {sides.unknown}")
     elif -len(shape) <= side < len(shape):
         return Axes.along(shape, side)
-    if not shape:
-        raise ValueError(f"{name} needs a variable with axes, got a scalar. Exclude the variable from the rule.")
-    raise ValueError(
-        f"{name}: groups along axis {side!r} need a variable that has this axis, got the shape {shape}. Use an axis "
-        f"between {-len(shape)} and {len(shape) - 1}, or exclude the variable from the rule."
-    )
+    raise ValueError(why_no_axis(name, side, shape))

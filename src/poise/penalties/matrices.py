@@ -14,6 +14,7 @@ from keras import ops
 
 from poise.penalties.axes import Axes, Sides
 from poise.penalties.base import PACKAGE, Penalty
+from poise.penalties.precision import rounding, smallest
 
 NEWTON_STEPS = 16
 
@@ -193,7 +194,7 @@ def _toward_one(sigma: Any, t: Any) -> Any:
     The cubic is convex for u > 0 and has one positive root, so Newton from above falls to it. √(1 − 1/t)₊ + ∛(σ/t)
     and max(σ, 1) both lie above it.
     """
-    divisor = ops.maximum(t, 1e-30)
+    divisor = ops.maximum(t, smallest(t))
     above = ops.sqrt(ops.maximum(1.0 - 1.0 / divisor, 0.0)) + ops.power(sigma / divisor, 1.0 / 3.0)
     u = ops.minimum(above, ops.maximum(sigma, 1.0))
     for _ in range(NEWTON_STEPS):
@@ -218,8 +219,7 @@ def _singular(matrix: Any) -> Any:
 
 def _is_live(sizes: Any, w: Any) -> Any:
     """Which singular values are not zero to the precision of w, as numbers."""
-    precision = np.finfo(keras.backend.standardize_dtype(w.dtype)).eps
-    return ops.cast(sizes > precision * max(w.shape) * ops.max(sizes), w.dtype)
+    return ops.cast(sizes > rounding(w) * max(w.shape) * ops.max(sizes), w.dtype)
 
 
 def _as_matrix(penalty: Any, w: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Separable, soft_threshold, validate_number
+from poise.penalties.base import PACKAGE, Separable, soft_threshold
+from poise.penalties.validation import validate_number, validate_share
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -137,8 +138,7 @@ class ElasticNet(Separable):
             loss: As in `L1.from_sklearn`: with `"mse"` (default) both coefficients are doubled, with `"log_loss"` not.
         """
         scale = _scale_of_sklearn(loss) * validate_number("alpha", alpha)
-        if not 0 <= l1_ratio <= 1:
-            raise ValueError(f"l1_ratio must be between 0 and 1, got {l1_ratio!r}.")
+        l1_ratio = validate_share("l1_ratio", l1_ratio)
         return cls(l1=scale * l1_ratio, l2=round(scale * (1 - l1_ratio) / 2, 15))
 
     def get_config(self) -> dict[str, Any]:

@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from poise.penalties.axes import Sides
+from poise.penalties.axes import Sides, why_no_axis
 from poise.penalties.base import PACKAGE, Penalty
+from poise.penalties.validation import is_integer, validate_array
 
 
 class AlongAxis(Penalty):
@@ -17,9 +18,9 @@ class AlongAxis(Penalty):
 
     def __init__(self, strength: Any = 1.0, axis: Any = 0, factors: Any = None) -> None:
         super().__init__(strength, factors)
-        if isinstance(axis, bool) or not isinstance(axis, int):
-            raise TypeError(f"axis must be an int, got {axis!r}.")
-        self.axis = axis
+        if not is_integer(axis):
+            raise TypeError(f"axis must be an int, got {axis!r}. Example: axis=0.")
+        self.axis = int(axis)
 
     def get_config(self) -> dict[str, Any]:
         return {"axis": self.axis, **super().get_config()}
@@ -27,10 +28,7 @@ class AlongAxis(Penalty):
     def check(self, shape: Sequence[int]) -> None:
         shape = tuple(shape)
         if not -len(shape) <= self.axis < len(shape):
-            raise ValueError(
-                f"{type(self).__name__}(axis={self.axis}) needs a variable that has this axis, got the shape {shape}. "
-                "Use another axis, or exclude the variable from the rule."
-            )
+            raise ValueError(why_no_axis(type(self).__name__, self.axis, shape))
         if self.factors is None:
             return
         differences = list(shape)
@@ -144,7 +142,7 @@ class Anchored(Penalty):
         if not isinstance(penalty, Penalty) or isinstance(penalty, Anchored):
             raise TypeError(f"Anchored takes a poise penalty such as poise.L2(0.01), got {penalty!r}.")
         if start is not None and not isinstance(start, keras.Variable):
-            start = np.asarray(start)
+            start = validate_array("start", start)
             if not np.isfinite(start).all():
                 raise ValueError("start must be finite, got an array with NaN or infinite entries.")
         self.penalty = penalty
@@ -154,6 +152,10 @@ class Anchored(Penalty):
         self.is_constraint, self.is_iterative = penalty.is_constraint, penalty.is_iterative
         self.is_entrywise = penalty.is_entrywise
         self.strength_argument = penalty.strength_argument
+
+    @property
+    def has_kinks_only_at_zero(self) -> bool:
+        return False  # they are at the start
 
     def check_strength(self, strength: Any) -> Any:
         return self.penalty.check_strength(strength)

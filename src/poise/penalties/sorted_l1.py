@@ -8,8 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from poise.penalties.base import PACKAGE, Penalty, validate_number
+from poise.penalties.base import PACKAGE, Penalty
 from poise.penalties.chains import FAR, fit_chain
+from poise.penalties.validation import validate_array, validate_number
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -57,7 +58,7 @@ class Slope(Penalty):
             if self.q >= 1:
                 raise ValueError(f"q must be between 0 and 1 (exclusive), got {q!r}.")
         else:
-            self.alphas = np.asarray(alphas, "float64")
+            self.alphas = validate_array("alphas", alphas)
             is_row = self.alphas.ndim == 1 and self.alphas.size > 0 and bool(np.isfinite(self.alphas).all())
             if not is_row or (np.diff(self.alphas) > 0).any() or self.alphas[-1] < 0 or self.alphas[0] == 0:
                 raise ValueError(
@@ -132,10 +133,9 @@ class Slope(Penalty):
 @functools.lru_cache(maxsize=32)
 def _quantiles(count: int, q: float) -> np.ndarray:
     """Φ⁻¹(1 − iq/(2n)), without the rounding of 1 − iq/(2n)."""
-    from statistics import NormalDist  # its import would take time at the start of every program
+    from scipy.special import ndtri  # its import would take time at the start of every program
 
-    inverse = NormalDist().inv_cdf
-    return np.asarray([-inverse(i * q / (2 * count)) for i in range(1, count + 1)])
+    return -ndtri(np.arange(1, count + 1) * q / (2 * count))
 
 
 def _clusters(descending: Any) -> Any:

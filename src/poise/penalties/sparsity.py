@@ -13,10 +13,11 @@ import keras
 from keras import ops
 
 from poise.penalties.axes import Axes
-from poise.penalties.base import PACKAGE, Schedule, serialize_strength, validate_number, validate_strength
-from poise.penalties.constraints import Constraint, validate_count
-from poise.penalties.groups import validate_axis, validate_groups
+from poise.penalties.base import PACKAGE, Schedule, is_empty, serialize_strength
+from poise.penalties.constraints import Constraint
+from poise.penalties.groups import validate_groups
 from poise.penalties.layouts import Layout, axes_of, layout
+from poise.penalties.validation import validate_axis, validate_count, validate_number, validate_share
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -61,14 +62,11 @@ class TopK(Constraint):
         if isinstance(strength, Schedule):
             return strength
         try:
-            sparsity = validate_strength(strength)
+            return validate_share("sparsity", strength)
         except TypeError:
-            raise TypeError(f"sparsity must be a number or a keras LearningRateSchedule, got {strength!r}.") from None
-        except ValueError:
-            sparsity = -1.0
-        if not 0 <= sparsity <= 1:
-            raise ValueError(f"sparsity must be between 0 and 1, got {strength!r}.")
-        return sparsity
+            raise TypeError(
+                f"sparsity must be a number between 0 and 1 or a keras LearningRateSchedule, got {strength!r}."
+            ) from None
 
     def get_config(self) -> dict[str, Any]:
         return {"sparsity": serialize_strength(self.strength), "groups": self.groups, "axis": self.axis}
@@ -77,7 +75,7 @@ class TopK(Constraint):
         self._layout(shape)
 
     def sizes(self, w: Any) -> Any:
-        return self._sizes(w)
+        return ops.zeros((0,), w.dtype) if is_empty(w) else self._sizes(w)
 
     def _is_violated(self, w: Any, strength: Any) -> Any:
         sizes = self._sizes(w)
@@ -215,8 +213,8 @@ class PolynomialSparsity(Schedule):
         power: float = 3.0,
         frequency: int = 1,
     ) -> None:
-        self.final_sparsity = _validate_share("final_sparsity", final_sparsity)
-        self.initial_sparsity = _validate_share("initial_sparsity", initial_sparsity)
+        self.final_sparsity = validate_share("final_sparsity", final_sparsity)
+        self.initial_sparsity = validate_share("initial_sparsity", initial_sparsity)
         self.begin_step = validate_count("begin_step", begin_step, 0)
         self.end_step = validate_count("end_step", end_step, self.begin_step + 1)
         self.power = validate_number("power", power, inclusive=False)
@@ -244,10 +242,3 @@ def are_largest(sizes: Any, count: Any) -> Any:
     room = count - ops.sum(ops.cast(is_larger, "int32"), axis=-1, keepdims=True)
     is_early = ops.cumsum(ops.cast(is_equal, "int32"), axis=-1) <= room
     return ops.logical_or(is_larger, ops.logical_and(is_equal, is_early))
-
-
-def _validate_share(name: str, value: Any) -> float:
-    value = validate_number(name, value)
-    if value > 1:
-        raise ValueError(f"{name} must be between 0 and 1, got {value!r}.")
-    return value

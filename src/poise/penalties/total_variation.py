@@ -3,14 +3,12 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from poise.penalties.base import PACKAGE
-from poise.penalties.chains import FAR, fit_chain, smallest_step
+from poise.penalties.chains import FAR, fit_chain
+from poise.penalties.precision import smallest, smallest_step
 from poise.penalties.shapes import AlongAxis
-
-SMALLEST = float(np.finfo("float32").tiny)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -83,11 +81,11 @@ class TotalVariation(AlongAxis):
     def _denoise(self, w: Any, h: Any, prices: Any) -> Any:
         """argmin_u Σ (u − w)²/(2h) + Σ prices·|u_{i+1} − u_i|, with all lines as one chain, at any scale."""
         size, largest = ops.max(ops.abs(w)), ops.max(h)
-        size, largest = ops.where(size > SMALLEST, size, 1.0), ops.where(largest > SMALLEST, largest, 1.0)
+        size, largest = ops.where(size > smallest(w), size, 1.0), ops.where(largest > smallest(w), largest, 1.0)
         prices = ops.minimum(prices * (largest / size), FAR)
         chain = [
             w / size,
-            ops.maximum(h / largest, smallest_step(keras.backend.standardize_dtype(w.dtype))),
+            ops.maximum(h / largest, smallest_step(w)),
             self._pad_differences(prices, back=False),
         ]
         lines = ops.moveaxis(w, self.axis, -1).shape

@@ -8,20 +8,16 @@ import numpy as np
 from keras import ops
 
 from poise.penalties.axes import Axes
-from poise.penalties.base import PACKAGE, validate_number
+from poise.penalties.base import PACKAGE
 from poise.penalties.constraints import AT_BOUND, TOLERANCE, Constraint
-from poise.penalties.groups import validate_axis, validate_groups
+from poise.penalties.groups import validate_groups
 from poise.penalties.layouts import Layout, axes_of, layout
-from poise.penalties.loops import repeat
+from poise.penalties.precision import smallest, smallest_step
+from poise.penalties.secular import solve_secular
+from poise.penalties.validation import validate_axis, validate_number
 
 NEWTON_STEPS = 20
 """Newton's steps at most; four are usual, more if the steps of a group differ by orders of magnitude."""
-SMALLEST_RISE = 1e-6
-"""Share by which a step of Newton must raise the multiplier, in some group, so that another one follows."""
-SMALLEST = float(np.finfo("float32").tiny)
-"""The divisor in place of zero."""
-SMALLEST_STEP = 1e-10
-"""The smallest step, as a share of the largest; entries with smaller steps move less than the precision."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -29,7 +25,8 @@ class MaxNorm(Constraint):
     """Constrain the 2-norm of every group to ‖w_g‖ ≤ max_value, as `keras.constraints.MaxNorm` does.
 
     With one step for all weights, the prox scales a group down to the norm. With a step per entry, it solves
-    Σ_i w_i²/(1 + μh_i)² = max_value² for the multiplier μ of each group, and returns w_i/(1 + μh_i).
+    Σ_i w_i²/(1 + μh_i)² = max_value² for the multiplier μ of each group, and returns w_i/(1 + μh_i). It is the
+    equation of `GroupLasso` with the offsets 1/h_i.
 
     Args:
         max_value: The largest norm, > 0. Default: 2.0, as in Keras.
@@ -69,24 +66,9 @@ class MaxNorm(Constraint):
         if len(step.shape) == 0:
             is_long = ops.logical_and(is_long, step > 0)
             return w * at.spread(ops.where(is_long, self.max_value / ops.where(is_long, norms, 1.0), 1.0), outside=1.0)
-        h = step / at.spread(ops.maximum(at.largest(step), SMALLEST), outside=1.0)
-        h = ops.maximum(h, SMALLEST_STEP)
-        size = ops.abs(w) / self.max_value
-
-        def square_and_slope(size: Any, h: Any, multiplier: Any) -> tuple[Any, Any]:
-            share = 1.0 / (1.0 + multiplier * h)
-            square = ops.square(size * share)
-            return square, square * h * share
-
-        def take_step(multiplier: Any) -> tuple[Any, Any]:
-            """Newton on 1/√Σ, which is concave and increasing, from the left of its root."""
-            square, slope = at.sum_each(square_and_slope, [size, h], [multiplier])
-            move = square * (ops.sqrt(square) - 1.0) / ops.maximum(slope, SMALLEST)
-            after = ops.where(is_long, multiplier + ops.maximum(move, 0.0), 0.0)
-            return after, ops.any(after > multiplier * (1.0 + SMALLEST_RISE))
-
-        start = ops.where(is_long, ops.maximum(at.largest((size - 1.0) / h), 0.0), 0.0)
-        (multiplier,) = repeat(take_step, (start,), ops.any(is_long), NEWTON_STEPS)
+        h = step / at.spread(ops.maximum(at.largest(step), smallest(step)), outside=1.0)
+        h = ops.maximum(h, smallest_step(step))
+        multiplier = solve_secular(at, ops.abs(w) / (self.max_value * h), 1.0 / h, is_long, NEWTON_STEPS)
         return ops.where(step > 0, w / (1.0 + at.spread(multiplier) * h), w)
 
     def _residual(self, w: Any, gradient: Any, strength: Any) -> Any:
@@ -146,8 +128,8 @@ class Simplex(Constraint):
         axes = self._axes(w.shape)
         lines = axes.matrix(w)
         h = axes.matrix(ops.broadcast_to(step, w.shape))
-        h = h / ops.maximum(ops.max(h, axis=-1, keepdims=True), SMALLEST)
-        projected = _project_lines(lines, ops.maximum(h, SMALLEST_STEP), self.radius)
+        h = h / ops.maximum(ops.max(h, axis=-1, keepdims=True), smallest(h))
+        projected = _project_lines(lines, ops.maximum(h, smallest_step(h)), self.radius)
         return ops.where(step > 0, axes.from_matrix(projected), w)
 
     def _distance(self, w: Any, gradient: Any, strength: Any) -> Any:

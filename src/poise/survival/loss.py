@@ -59,7 +59,7 @@ class CoxPartialLikelihood(keras.losses.Loss):
     whole_batch = True
     """The loss compares the rows of a batch: `poise.fit_path` trains with full batches only."""
 
-    def __init__(self, ties: Ties = "breslow", name: str = "cox_partial_likelihood", dtype: Any = None):
+    def __init__(self, ties: Ties = "breslow", name: str = "cox_partial_likelihood", dtype: Any = None) -> None:
         if ties not in get_args(Ties):
             raise ValueError(f"ties must be one of 'breslow', 'efron', got {ties!r}.")
         super().__init__(name=name, reduction="sum_over_batch_size", dtype=dtype)

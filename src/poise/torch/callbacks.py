@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from poise.optimizer.target_sparsity import check_adaptable, check_target, next_strength
+from poise.penalties.validation import validate_count
 from poise.torch.handle import PenaltyHandle
 from poise.torch.penalize import handle_of
 
@@ -63,10 +64,7 @@ class StrengthControl:
 
     def __init__(self, rule: str, target: float, growth: float, every: int | None) -> None:
         check_target(target, growth)
-        if every is not None and (isinstance(every, bool) or not isinstance(every, int)):
-            raise TypeError(f"every must be an int or None, got {every!r}.")
-        if every is not None and every < 1:
-            raise ValueError(f"every must be an int >= 1, got {every!r}.")
+        every = None if every is None else validate_count("every", every, 1)
         self.rule, self.target, self.growth, self.every = rule, float(target), growth, every
         self._handle: PenaltyHandle | None = None
         self._adapted_at = 0

@@ -81,6 +81,8 @@ class StepHooks:
             state = self.optimizer.state.get(tensor, {})
             state.pop(START, None)
             state.pop(TRACE, None)
+            if not state:  # to read the state of a parameter creates it
+                self.optimizer.state.pop(tensor, None)
 
     def weights_of(self, target: Target) -> Tensor:
         """Return what the penalties of a target act on."""

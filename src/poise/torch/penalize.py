@@ -12,6 +12,7 @@ from poise.optimizer.inner import UPDATES
 from poise.optimizer.targets import MetricKind, Target, assign_actions, check_actions
 from poise.penalties import Penalty
 from poise.penalties.base import Separable
+from poise.penalties.validation import validate_count
 from poise.rules.members import path_of
 from poise.rules.plan import resolve
 from poise.rules.rule import Rule, as_rules
@@ -87,8 +88,7 @@ def penalize(
     model = _unwrap(model)
     if update not in UPDATES:
         raise ValueError(f"update must be one of {', '.join(map(repr, UPDATES))}, got {update!r}.")
-    if isinstance(observe_every, bool) or not isinstance(observe_every, int) or observe_every < 0:
-        raise ValueError(f"observe_every must be an int >= 0, got {observe_every!r}.")
+    observe_every = validate_count("observe_every", observe_every, 0)
     if handle_of(optimizer) is not None:
         raise ValueError(
             "The optimizer already has penalties. Pass all rules to one call of poise.torch.penalize, or remove the "

@@ -108,7 +108,7 @@ class ProximalSteps:
             numbers = _numbers(job, strength)
             for part in _parts(job):
                 inputs = (part.w, part.step.tensors, numbers)
-                if part.penalty.is_iterative:  # it usually takes more steps than a program has
+                if part.penalty.is_iterative:  # it usually needs more steps than a program has
                     part.w.copy_(part.compute(*inputs))
                     continue
                 after, is_unfinished = self._program(part, inputs)(*inputs)
@@ -117,7 +117,10 @@ class ProximalSteps:
                 part.w.copy_(after)
 
     def _program(self, job: Job, inputs: Sequence[Any]) -> Program:
-        """Return the function that computes the weights, and for iterative penalties whether they need more steps."""
+        """Return the function that computes the weights and, if its loops stop early, whether they need more steps.
+
+        A program has `FIXED_STEPS` steps per loop. Without a loop, the second result is None.
+        """
         if job.form not in self._programs:
 
             def compute(*inputs: Any) -> tuple[Tensor, Tensor | None]:

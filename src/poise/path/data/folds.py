@@ -15,6 +15,7 @@ from sklearn import model_selection
 
 from poise.path.data.arrays import leaves
 from poise.path.training import Replica
+from poise.penalties.validation import validate_count
 
 MOST_CLASSES_GUESSED = 20
 HOW_TO_PASS = (
@@ -72,7 +73,7 @@ def split_rows(
         >>> [(replica.fold, len(replica.train), len(replica.held)) for replica in replicas]
         [(0, 4, 2), (1, 4, 2), (2, 4, 2), (-1, 6, 0)]
     """
-    check_int("n_init", n_init, 1)
+    validate_count("n_init", n_init, 1)
     classes = None if are_classes is False else _classes(y, bool(are_classes))
     if validation_rows:
         if groups is not None:
@@ -92,19 +93,6 @@ def split_rows(
 def full_replicas(replicas: Sequence[Replica]) -> list[int]:
     """Return the positions of the replicas that train on all rows, one per seed: a path keeps their weights."""
     return [n for n, replica in enumerate(replicas) if replica.fold < 0] or list(range(len(replicas)))
-
-
-def check_int(name: str, value: Any, least: int) -> None:
-    """Check that an argument is an int of at least `least`.
-
-    Raises:
-        TypeError: If it is not an int.
-        ValueError: If it is smaller.
-    """
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an int >= {least}, got {value!r}.")
-    if value < least:
-        raise ValueError(f"{name} must be an int >= {least}, got {value!r}.")
 
 
 class _Classes(NamedTuple):
@@ -154,7 +142,7 @@ def _pairs(rows: int, y: Any, cv: Any, groups: Any, classes: _Classes | None) ->
         )
     group_numbers = None if groups is None else _group_numbers(groups, rows)
     if isinstance(cv, numbers.Integral):
-        check_int("cv", cv, 2)
+        validate_count("cv", cv, 2)
         pairs = _folds(int(cv), rows, classes, group_numbers)
     elif isinstance(cv, Splitter):
         target = _target(y) if classes is None else classes.names[classes.numbers]

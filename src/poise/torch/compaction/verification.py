@@ -38,7 +38,7 @@ def check_outputs(expected: Any, actual: Any, has_same_values: bool = True) -> N
 
 
 def run_on_more_rows(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[tuple[Sequence[torch.Tensor], Any]]:
-    """Return inputs with one more row, which show what depends on the size of the batch, and the outputs for them.
+    """Run a module on its inputs with one more row, to find computations that depend on the size of the batch.
 
     Returns:
         A list of one pair (inputs, outputs). It is empty if the module does not take such inputs.
