@@ -46,7 +46,8 @@ class Penalty(keras.regularizers.Regularizer):
         strength_argument: The name of the constructor's argument that is the strength; None if there is none.
         is_iterative: Whether the prox repeats a step as often as the weights require. PyTorch then runs it as it is,
             and does not record a program with a fixed number of steps.
-        is_entrywise: Whether the prox of an entry depends on this entry only.
+        loses_nan: Whether `_prox` may return a number for a NaN weight, as one that sorts does. `prox` then takes NaN
+            out and puts it back.
         members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
             variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.
         sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
@@ -62,7 +63,7 @@ class Penalty(keras.regularizers.Regularizer):
     is_constraint: bool = False
     strength_argument: str | None = "strength"
     is_iterative: bool = False
-    is_entrywise: bool = False
+    loses_nan: bool = False
     members: dict[str, Any] | None = None
     sides: Sides | None = None
 
@@ -104,7 +105,7 @@ class Penalty(keras.regularizers.Regularizer):
 
         Returns:
             A tensor of the shape and dtype of w. For a penalty that is not convex, the global minimizer. A NaN
-            weight stays NaN, and the other weights are as if it were 0.
+            weight stays NaN.
 
         Raises:
             ValueError: If the penalty has no proximal operator, or none for a step per entry.
@@ -120,7 +121,9 @@ class Penalty(keras.regularizers.Regularizer):
                 f"{type(self).__name__}.prox takes one step for the whole matrix, got steps of shape "
                 f"{tuple(step.shape)}. Use an optimizer with a scalar step (SGD), or update='decoupled'."
             )
-        return ops.cast(w if is_empty(w) else self._prox_without_nan(w, step, strength), dtype)
+        if is_empty(w):
+            return ops.cast(w, dtype)
+        return ops.cast((self._prox_around_nan if self.loses_nan else self._prox)(w, step, strength), dtype)
 
     def residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         """Return the distance of −gradient from the subdifferential strength · ∂R(w), per entry or per group.
@@ -242,10 +245,8 @@ class Penalty(keras.regularizers.Regularizer):
     def _prox(self, w: Any, step: Any, strength: Any) -> Any:
         raise NotImplementedError
 
-    def _prox_without_nan(self, w: Any, step: Any, strength: Any) -> Any:
-        """Apply `_prox`, with NaN left in its place: formulas that compare or sort entries would lose or spread it."""
-        if self.is_entrywise:
-            return self._prox(w, step, strength)
+    def _prox_around_nan(self, w: Any, step: Any, strength: Any) -> Any:
+        """Apply `_prox` as if NaN weights were 0, and put NaN back."""
         is_nan = ops.isnan(w + step)
         w, step = ops.where(is_nan, 0.0, w), ops.where(ops.isnan(step), 1.0, step)
         return ops.where(is_nan, math.nan, self._prox(w, step, strength))
@@ -267,8 +268,6 @@ class Separable(Penalty):
     A subclass defines ρ: its value, its slope, its proximal step, and how wide its subdifferential is at zero, each
     for the whole tensor at once. The factors c are applied here, since c·ρ has the prox of ρ with the step c·step.
     """
-
-    is_entrywise = True
 
     @property
     def has_kinks_only_at_zero(self) -> bool:

@@ -69,7 +69,6 @@ class Constraint(Penalty):
 class Bounds(Constraint):
     """lower_i ≤ w_i ≤ upper_i. Bounds are numbers or arrays, infinite where there is none."""
 
-    is_entrywise = True
     lower: np.ndarray = np.asarray(-math.inf)
     upper: np.ndarray = np.asarray(math.inf)
 

@@ -244,7 +244,9 @@ def _shrink_groups(at: Groups, w: Any, step: Any, threshold: Any) -> Any:
         shrunk = w * at.spread(keep, outside=1.0)
     else:
         shrunk = w * _share_left(at, ops.abs(w), at.spread(threshold) * step)
-    return shrunk if at.are_all_free else ops.where(at.is_held, 0.0, shrunk)
+    if at.are_all_free:
+        return shrunk
+    return ops.where(at.is_held, ops.where(ops.isnan(w), w, 0.0), shrunk)
 
 
 def _share_left(at: Groups, size: Any, pull: Any) -> Any:

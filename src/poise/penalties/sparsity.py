@@ -50,6 +50,7 @@ class TopK(Constraint):
     """
 
     strength_argument = "sparsity"
+    loses_nan = True
 
     def __init__(self, sparsity: Any, groups: Any = None, axis: int | str | None = None) -> None:
         super().__init__(sparsity)
@@ -130,6 +131,8 @@ class NofM(Constraint):
         >>> print(keras.ops.convert_to_numpy(poise.NofM().prox(w, step=1.0, strength=1.0)))
         [3. 0. 0. 2.]
     """
+
+    loses_nan = True
 
     def __init__(self, n: int = 2, m: int = 4, axis: int | str = "inputs") -> None:
         super().__init__()
