@@ -118,7 +118,7 @@ def test_what_a_constraint_cannot_do_is_refused() -> None:
         poise.NonNegative()(ops.ones((2, 2)))
     with pytest.raises(ValueError, match=r"NonNegative\(\) is a constraint, which has no strength"):
         linear_model(poise.NonNegative()).optimizer.strength["kernels"] = 2.0
-    with pytest.raises(ValueError, match=r"sparsity must be between 0 and 1, got 80"):
+    with pytest.raises(ValueError, match=r"sparsity must be a number from 0 to 1, got 80"):
         linear_model(poise.TopK(0.5)).optimizer.strength["kernels"] = 80
     with pytest.raises(ValueError, match=r"TopK\(sparsity=0.5\) is a constraint, which has no strength to adapt"):
         train(linear_model(poise.TopK(0.5)), 100, callbacks=[poise.TargetSparsity("kernels", 0.5)])

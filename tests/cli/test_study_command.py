@@ -165,7 +165,7 @@ def test_a_title_above_the_names_is_refused_with_the_option_that_skips_it():
         (["wine", "--choose", "l3"], "--choose must be one of adaptive, dropout, group, l1, l2, none, got 'l3'."),
         (
             ["wine", "--hidden-layer-sizes", "many"],
-            "--hidden-layer-sizes must be whole numbers such as 64,32, or none, got 'many'.",
+            "--hidden-layer-sizes must be whole numbers such as 64,32, or the word none for a linear model, got 'many'.",
         ),
         (["wine", "--hidden-layer-sizes", "0"], "--hidden-layer-sizes must be positive whole numbers"),
         (["wine", "--model", "nowhere:net"], "nowhere"),

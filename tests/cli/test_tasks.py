@@ -72,8 +72,14 @@ def test_weights_of_classes(claims):
         ),
         (["--task", "quantile", "--quantiles", "0.9,0.1"], "--quantiles must be ascending numbers between 0 and 1"),
         (["--quantiles", "all"], "--quantiles must be numbers such as 0.1,0.5,0.9, got 'all'."),
-        (["--class-weight", "yes"], "--class-weight must be balanced, or CLASS=WEIGHT such as yes=5, got 'yes'."),
-        (["--class-weight", "=3"], "--class-weight must be balanced, or CLASS=WEIGHT such as yes=5, got '=3'."),
+        (
+            ["--class-weight", "yes"],
+            "--class-weight must be the word balanced, or CLASS=WEIGHT such as yes=5, got 'yes'.",
+        ),
+        (
+            ["--class-weight", "=3"],
+            "--class-weight must be the word balanced, or CLASS=WEIGHT such as yes=5, got '=3'.",
+        ),
         (
             ["--class-weight", "yes=3", "--task", "gamma"],
             "--class-weight needs a target with classes, got the task gamma",

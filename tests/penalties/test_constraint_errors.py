@@ -17,8 +17,8 @@ WRONG_SETTINGS: dict[str, tuple[Any, type[Exception], str]] = {
     "box: text": (partial(poise.Box, upper="a"), TypeError, "upper must be a number or an array of numbers, got 'a'"),
     "box: too large": (partial(poise.Box, upper=1e39), ValueError, "upper must be at most .* the largest float32"),
     "box: infinite": (partial(poise.Box, float("inf")), ValueError, "lower must be < inf and upper > -inf"),
-    "top-k: percent": (partial(poise.TopK, 80), ValueError, "sparsity must be between 0 and 1, got 80"),
-    "top-k: negative": (partial(poise.TopK, -0.5), ValueError, "sparsity must be between 0 and 1, got -0.5"),
+    "top-k: percent": (partial(poise.TopK, 80), ValueError, "sparsity must be a number from 0 to 1, got 80"),
+    "top-k: negative": (partial(poise.TopK, -0.5), ValueError, "sparsity must be a number from 0 to 1, got -0.5"),
     "top-k: text": (
         partial(poise.TopK, "all"),
         TypeError,

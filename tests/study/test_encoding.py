@@ -391,7 +391,7 @@ def test_counts_too_large_for_float32_are_refused() -> None:
     table = read(frame().assign(price=[1e300, 2.0, 3.0] * 20), "price", task="counts")
 
     with pytest.raises(
-        DataError, match="The numbers in column 'price' are too large to standardize. Use another unit."
+        DataError, match="The numbers in column 'price' are too large for float32. Use a larger unit, such as millions."
     ):
         encode_folds(table, np.arange(50), PAIRS)
 

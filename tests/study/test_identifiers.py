@@ -123,8 +123,14 @@ def test_a_file_with_an_index(tmp_path) -> None:
     [
         ({"keep": ["ids"]}, "The table has no column 'ids'. Did you mean 'id'?"),
         ({"keep": ["id"], "drop": ["id"]}, "Column 'id' cannot be both dropped and kept. Choose one of the two."),
-        ({"keep": ["price"]}, "Column 'price' is the target and cannot be kept as a feature. Keep others, or choose"),
-        ({"keep": ["id"], "groups": "id"}, "Column 'id' is the groups and cannot be kept as a feature. Keep others,"),
+        (
+            {"keep": ["price"]},
+            "Column 'price' is the target column and cannot be kept as a feature. Do not keep it, or choose",
+        ),
+        (
+            {"keep": ["id"], "groups": "id"},
+            "Column 'id' is the group column and cannot be kept as a feature. Do not keep it,",
+        ),
     ],
 )
 def test_columns_that_cannot_be_kept(keywords, sentence) -> None:

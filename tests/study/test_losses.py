@@ -136,7 +136,7 @@ def test_predictions_after_a_fit_with_an_offset_need_one() -> None:
     fitted = poise.PathRegressor(strengths=[0.1], loss="poisson", **{**LINEAR, "max_iter": 20})
     fitted.fit(X, draw(1.0, MEAN), offset=OFFSET)
 
-    with pytest.raises(ValueError, match="predict needs the offset of these rows, because fit had one"):
+    with pytest.raises(ValueError, match="predict needs an offset, because the estimator was fitted with one"):
         fitted.predict(X)
     with pytest.raises(ValueError, match=r"offset must lie between ±50.*got 365\. Pass the logarithm of an exposure"):
         fitted.fit(X, draw(1.0, MEAN), offset=np.full(150, 365.0))
@@ -147,7 +147,9 @@ def test_an_offset_after_a_fit_without_one_is_refused(monkeypatch) -> None:
     fitted.fit(X, draw(1.0, MEAN))
     monkeypatch.delattr(fitted, "model_")  # the network is not needed
 
-    with pytest.raises(ValueError, match="predict got an offset, and fit had none. Omit offset, or pass one to fit"):
+    with pytest.raises(
+        ValueError, match="predict got an offset, but the estimator was fitted without one. Omit offset, or"
+    ):
         fitted.predict(X, offset=OFFSET)
 
 
@@ -162,7 +164,11 @@ def test_an_offset_after_a_fit_without_one_is_refused(monkeypatch) -> None:
         ),
         ({"loss": "tweedie"}, np.zeros(150), r"loss='tweedie' needs y >= 0, and not all 0"),
         ({"loss": "huber"}, MEAN, r"loss must be one of squared_error, poisson, gamma, tweedie, quantile, got 'huber'"),
-        ({"loss": "tweedie", "power": 2.0}, MEAN, r"power must lie between 1 and 2, such as 1.5, got 2.0"),
+        (
+            {"loss": "tweedie", "power": 2.0},
+            MEAN,
+            r"power must be a number between 1 and 2 \(exclusive\), such as 1.5, got 2.0",
+        ),
     ],
     ids=["gamma", "poisson", "tweedie", "unknown", "power"],
 )
@@ -233,13 +239,17 @@ def test_several_quantiles_have_no_score() -> None:
     fitted = poise.PathRegressor(loss="quantile", quantile=(0.1, 0.9), **{**LINEAR, "max_iter": 20}, strengths=[0.1])
     fitted.fit(X, X[:, 0])
 
-    with pytest.raises(ValueError, match="score is R², which 2 quantiles do not have. Use sklearn.metrics.d2_pinball"):
+    with pytest.raises(
+        ValueError, match="score returns R², which is not defined for 2 quantiles. Use sklearn.metrics.d2_pinball"
+    ):
         fitted.score(X, X[:, 0])
 
 
 @pytest.mark.parametrize("quantile", [0.0, (0.9, 0.1), (), "0.5"], ids=["zero", "descending", "none", "text"])
 def test_quantiles_that_cannot_be_used_are_refused(quantile) -> None:
-    with pytest.raises(ValueError, match="quantile must be a number between 0 and 1, or ascending ones"):
+    with pytest.raises(
+        ValueError, match=r"quantile must be a number between 0 and 1 \(exclusive\), or an ascending sequence of them"
+    ):
         poise.PathRegressor(loss="quantile", quantile=quantile).fit(X, X[:, 0])
 
 

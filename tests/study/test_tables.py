@@ -454,14 +454,14 @@ ROLES = [
     ({"target": "price", "drop": ["colors"]}, "The table has no column 'colors'. Did you mean 'color'?"),
     (
         {"target": "price", "drop": ["price"]},
-        "Column 'price' is the target and cannot be dropped. Drop others, or choose another target.",
+        "Column 'price' is the target column and cannot be dropped. Do not drop it, or choose another target column.",
     ),
-    ({"target": "price", "time": "size", "drop": ["size"]}, "Column 'size' is the time and cannot be dropped."),
+    ({"target": "price", "time": "size", "drop": ["size"]}, "Column 'size' is the time column and cannot be dropped."),
     (
         {"target": "price", "weight": "price"},
-        "Column 'price' cannot be both the target and the weight. Give each its own column.",
+        "Column 'price' cannot be both the target column and the weight column. Give each its own column.",
     ),
-    ({"target": "price", "groups": "color", "time": "color"}, "Column 'color' cannot be both the groups and"),
+    ({"target": "price", "groups": "color", "time": "color"}, "Column 'color' cannot be both the group column and"),
     (
         {"target": "price", "task": "ranking"},
         "task must be one of regression, binary, multiclass, counts, gamma, tweedie, quantile, survival, got 'ranking'.",
@@ -506,8 +506,8 @@ def test_roles_are_not_features() -> None:
             "The weight column 'w' has no value in 1 of 40 rows. Fill them in, or remove these rows.",
         ),
         ([1.0, np.inf], "The weight column 'w' has no value in 1 of 40 rows."),
-        ([1.0, -0.5], "The weight column 'w' must contain numbers >= 0, got -0.5."),
-        ([0.0, 0.0], "The weight column 'w' is 0 in every row. At least one weight must be positive."),
+        ([1.0, -0.5], "The weight column 'w' must contain numbers >= 0, got -0.5. Correct or remove"),
+        ([0.0, 0.0], "The weight column 'w' is 0 in every row, and at least one weight must be positive."),
     ],
 )
 def test_weights_that_cannot_be(weights, sentence) -> None:

@@ -117,8 +117,11 @@ def test_columns_that_have_no_type() -> None:
     frame = table(shop=["a", "b"] * 20)
     for types, sentence in (
         ({"prize": "numeric"}, "The table has no column 'prize'. Did you mean 'price', 'size'?"),
-        ({"price": "categorical"}, "Column 'price' is the target and has no other type. Choose the task instead."),
-        ({"shop": "numeric"}, "Column 'shop' is the groups and has no other type. Leave it out."),
+        (
+            {"price": "categorical"},
+            "Column 'price' is the target column, so its type cannot be set. Choose the task instead.",
+        ),
+        ({"shop": "numeric"}, "Column 'shop' is the group column, so its type cannot be set. Request no type for it."),
     ):
         with pytest.raises(DataError) as error:
             read(frame, "price", groups="shop", types=types)  # type: ignore[arg-type]

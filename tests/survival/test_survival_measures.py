@@ -106,7 +106,7 @@ def test_wrong_targets_are_named(wrong: Any, message: str) -> None:
         (([0.0, np.nan], None), ValueError, "log_hazard must be finite, got nan among 2 numbers"),
         (([0.0], None), ValueError, r"log_hazard must have shape \(2,\) or \(2, 1\), got \(1,\)"),
         (([[0.0, 1.0]], None), ValueError, r"log_hazard must have shape \(2,\) or \(2, 1\), got \(1, 2\)"),
-        ((["a", "b"], None), TypeError, "log_hazard must be numbers, got dtype"),
+        ((["a", "b"], None), TypeError, "log_hazard must contain only numbers, got dtype"),
         (([0.0, 1.0], [1.0, -1.0]), ValueError, "sample_weight must be finite and >= 0, got -1 among"),
         (([0.0, 1.0], [1.0]), ValueError, r"sample_weight must have shape \(2,\) or \(2, 1\), got \(1,\)"),
     ],
@@ -128,5 +128,5 @@ def test_wrong_times_and_text_are_named() -> None:
         baseline.survival([1.0, np.nan], [0.0])
     with pytest.raises(ValueError, match="log_hazard must be finite, got nan"):
         baseline.cumulative_hazard([1.0], [np.nan])
-    with pytest.raises(TypeError, match="y must be numbers, got dtype"):
+    with pytest.raises(TypeError, match="y must contain only numbers, got dtype"):
         poise.concordance_index([["a", "b"]], [0.0])

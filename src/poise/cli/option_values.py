@@ -33,7 +33,7 @@ def split_class_weight(values: Sequence[str] | None) -> str | dict[str, float] |
         return {label: float(weight) for label, _, weight in pairs}
     except ValueError:
         raise BadInputError(
-            f"--class-weight must be balanced, or CLASS=WEIGHT such as yes=5, got {', '.join(values)!r}."
+            f"--class-weight must be the word balanced, or CLASS=WEIGHT such as yes=5, got {', '.join(values)!r}."
         ) from None
 
 
@@ -51,5 +51,6 @@ def split_units(text: str) -> tuple[int, ...]:
         return () if text == "none" else tuple(int(units) for units in text.split(","))
     except ValueError:
         raise BadInputError(
-            f"--hidden-layer-sizes must be whole numbers such as 64,32, or none, got {text!r}."
+            "--hidden-layer-sizes must be whole numbers such as 64,32, or the word none for a linear model, got "
+            f"{text!r}."
         ) from None

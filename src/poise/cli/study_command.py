@@ -32,8 +32,8 @@ def study(
     target: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column to predict. Built-in tables have their own. Repeatable: one network predicts several columns "
-            "of numbers.",
+            help="Column to predict. Built-in tables have a default. Repeatable: one network then predicts several "
+            "columns of numbers.",
             metavar="COLUMN",
             show_default=False,
         ),

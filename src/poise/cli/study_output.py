@@ -20,7 +20,7 @@ SHORTEST_NAME = 12
 """Characters of a name that stay on one line."""
 
 DECIDES_LOSS = ("target", "event", "task", "digest", "weight", "offset", "exposure")
-"""What decides the loss of a study, in its data."""
+"""Fields of `data` that must be equal for two losses to be comparable."""
 
 
 def print_study(description: Mapping, screen: Console) -> None:

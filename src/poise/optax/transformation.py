@@ -22,12 +22,12 @@ def penalized(
     """Return an optax optimizer with penalties on the parameters.
 
     Pass it the gradients of the prediction loss, without the penalty, and the parameters:
-    `tx.update(gradients, state, params)`. In `optax.chain` it must be the last transformation. Clipping that is still
-    active at the end of training shifts the solution.
+    `tx.update(gradients, state, params)`. In `optax.chain` it must be the last transformation. Gradients can
+    be clipped before it, but clipping that is still active at the end of training shifts the solution.
 
-    An optax step is an update u that `optax.apply_updates` adds: p + u. With u = 0 − p, removed weights are exactly
-    zero. The sum rounds every other weight to the precision of p. So bounds hold, and neighbors or sizes are equal
-    (`TotalVariation`, `Slope`), up to that rounding.
+    An optax step is an update u that `optax.apply_updates` adds: p + u. Weights that the penalty sets to zero are
+    exactly zero, because their update is −p. The sum rounds every other weight to the precision of p, so the bounds of
+    `Box` and the equal weights of `TotalVariation` and `Slope` are met only up to this rounding error.
 
     Args:
         optimizer: The optax function that makes the inner optimizer, such as `optax.adam`, not the transformation that

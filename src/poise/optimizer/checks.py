@@ -71,7 +71,8 @@ def warn_of_inactive(names: Sequence[Any]) -> None:
     """
     for name in names:
         warnings.warn(
-            f"Rule {name!r} has no effect: every variable that it matches is frozen (trainable=False) or is not a "
-            "trainable parameter, such as a float8 scale. Unfreeze a variable, or remove the rule.",
+            f"Rule {name!r} has no effect: every variable that it matches is frozen (trainable=False), or is not a "
+            "parameter that the optimizer trains (a float8 scale, for example). Unfreeze a variable, or remove the "
+            "rule.",
             stacklevel=3,
         )

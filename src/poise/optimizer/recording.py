@@ -36,7 +36,7 @@ class RecordingOptimizer(OptimizerWrapper):
         return self._records.forces()
 
     def keep_values(self) -> bool:
-        """Record the values of the penalties at every step from now on, which takes a pass over the weights.
+        """Start to record the values of the penalties at every step, which takes one more pass over the weights.
 
         Returns:
             True if recording was off before. In that case, recompile the training step.

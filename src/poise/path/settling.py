@@ -42,10 +42,10 @@ def takes_quasi_newton_steps(model: keras.Model, rules: Sequence[Rule], training
     - There are epochs before settling. Without them, the settling steps are the training, and the optimizer takes them.
     - The rows are in memory, and few enough for one batch.
     - The forward pass has no state, draws no random numbers, and computes in float32 or float64.
-    - Every penalty is smooth or a sum over entries, such as L1, and the update is `"auto"` or `"proximal"`. An
-      `Anchored` penalty, whose start differs between lanes, is left to the optimizer. So are groups of weights: for
-      them quasi-Newton steps end at the same objective with fewer zeros, because they shrink a layer and grow the next
-      one further than the optimizer does.
+    - Every penalty is smooth or a sum over entries, such as L1, and the update is `"auto"` or `"proximal"`. The
+      optimizer settles `Anchored` penalties, whose start differs between lanes. It also settles penalties of groups:
+      there, quasi-Newton steps end at the same objective with fewer zeros, because they shrink one layer and grow the
+      next one further than the optimizer does.
     - The optimizer changes the weights only along these forces: it has no weight decay, and no variable has a
       constraint.
     - The vectors of a lane have at most `LARGEST` entries.

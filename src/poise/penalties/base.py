@@ -44,10 +44,10 @@ class Penalty(keras.regularizers.Regularizer):
         has_force: Whether the gradient of R has an effect (the gradient of L0 is zero wherever it exists).
         is_constraint: Whether R is 0 on a set and infinite elsewhere (see `poise.penalties.constraints`).
         strength_argument: The name of the constructor's argument that is the strength; None if there is none.
-        is_iterative: Whether the prox repeats a step as often as the weights require. PyTorch then runs it as it is,
+        is_iterative: Whether the number of iterations of the prox depends on the weights. PyTorch then runs it eagerly,
             and does not record a program with a fixed number of steps.
-        loses_nan: Whether `_prox` may return a number for a NaN weight, as one that sorts does. `prox` then takes NaN
-            out and puts it back.
+        loses_nan: Whether `_prox` may turn a NaN weight into a number, for example because it sorts. `prox` then takes
+            NaN out first and puts it back.
         members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
             variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.
         sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
@@ -167,7 +167,7 @@ class Penalty(keras.regularizers.Regularizer):
 
     @property
     def has_kinks_only_at_zero(self) -> bool:
-        """Whether R is smooth, or a sum over entries that its gradient describes except at w_i = 0."""
+        """Whether R is differentiable everywhere, or a sum over entries with kinks only at w_i = 0."""
         return self.smooth
 
     def check_strength(self, strength: Any) -> Any:

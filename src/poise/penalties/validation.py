@@ -29,7 +29,7 @@ def validate_number(name: str, value: Any, least: float = 0.0, inclusive: bool =
 
 def validate_share(name: str, value: Any) -> float:
     """Return `value` as a float, or raise TypeError if it is not a number, ValueError if not between 0 and 1."""
-    message = f"{name} must be between 0 and 1, got {value!r}."
+    message = f"{name} must be a number from 0 to 1, got {value!r}."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(message)
     if not 0 <= float(value) <= 1:
@@ -52,8 +52,8 @@ def validate_axis(name: str, axis: Any) -> Any:
     if isinstance(axis, str) and axis in ("inputs", "outputs"):
         return axis
     if not is_integer(axis):
-        lists = ", or lists of indices" if name == "groups" else ""
-        raise ValueError(f"{name} must be 'outputs', 'inputs', an axis as an int{lists}, got {axis!r}.")
+        others = "an axis as an int, or lists of indices" if name == "groups" else "or an axis as an int"
+        raise ValueError(f"{name} must be 'outputs', 'inputs', {others}, got {axis!r}.")
     return int(axis)
 
 

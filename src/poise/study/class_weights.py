@@ -48,7 +48,7 @@ def check_class_weight(class_weight: object, classes: Sequence[Any] | None = Non
                 f"class_weight names {label!r}, which is not a class. The classes are {quote_names(classes)}.",
                 "class_weight",
             )
-        if not isinstance(weight, Real) or not 0.0 < weight < float("inf"):
+        if not isinstance(weight, Real) or not 0.0 < float(weight) < float("inf"):
             raise DataError(
                 f"class_weight must have positive and finite weights, got {weight!r} for the class {label!r}.",
                 "class_weight",

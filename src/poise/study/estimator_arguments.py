@@ -37,9 +37,12 @@ def make_regression_task(loss: str, power: float, quantile: float | Sequence[flo
     if loss not in makers:
         raise ValueError(f"loss must be one of {', '.join(makers)}, got {loss!r}.")
     if not isinstance(power, Real) or not 1.0 < power < 2.0:
-        raise ValueError(f"power must lie between 1 and 2, such as 1.5, got {power!r}.")
+        raise ValueError(f"power must be a number between 1 and 2 (exclusive), such as 1.5, got {power!r}.")
     if not are_quantiles(quantiles):
-        raise ValueError(f"quantile must be a number between 0 and 1, or ascending ones, got {quantile!r}.")
+        raise ValueError(
+            "quantile must be a number between 0 and 1 (exclusive), or an ascending sequence of them, got "
+            f"{quantile!r}."
+        )
     return makers[loss]()
 
 

@@ -186,9 +186,11 @@ class PathRegressor(RegressorMixin, PathEstimator):
         """
         check_is_fitted(self)
         if self._has_offset and offset is None:
-            raise ValueError("predict needs the offset of these rows, because fit had one. Pass offset.")
+            raise ValueError("predict needs an offset, because the estimator was fitted with one. Pass offset.")
         if not self._has_offset and offset is not None:
-            raise ValueError("predict got an offset, and fit had none. Omit offset, or pass one to fit.")
+            raise ValueError(
+                "predict got an offset, but the estimator was fitted without one. Omit offset, or pass one to fit."
+            )
         values = self._task.predict(self._outputs(X)) * self.scale_ + self.center_
         if self._is_single:
             values = values[:, 0]
@@ -212,8 +214,8 @@ class PathRegressor(RegressorMixin, PathEstimator):
         predicted = self.predict(X, offset)
         if self.loss == "quantile" and not self._is_single:
             raise ValueError(
-                f"score is R², which {predicted.shape[1]} quantiles do not have. Use sklearn.metrics.d2_pinball_score "
-                "for each of them."
+                f"score returns R², which is not defined for {predicted.shape[1]} quantiles. Use "
+                "sklearn.metrics.d2_pinball_score for each quantile."
             )
         return float(r2_score(y, predicted, sample_weight=sample_weight))
 

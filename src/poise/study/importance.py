@@ -44,8 +44,8 @@ class PartialDependence:
     Args:
         values: The values: ascending quantiles, or categories, the most frequent one first.
         predictions: (values,) the mean prediction at each of them: an output, or a probability.
-        label: The class whose probability it is: the second of two, or of several the one that changes most. Of several
-            targets, the one that changes most. Otherwise `""`.
+        label: The class or target that is predicted: the second of two classes; of more classes, or of several targets,
+            the one whose mean prediction changes most. Otherwise `""`.
         is_ordered: Whether the values have an order.
     """
 
@@ -80,8 +80,9 @@ def measure_importance(
     Returns:
         Two results. First, one row per column: its `importance`, its standard error `error` over rows (or groups of
         rows), and its `direction`: `"up"`, `"down"`, `"mixed"` or `"flat"`, and for a column of categories those with
-        the highest and the lowest mean prediction. Predictions are numbers, mean counts, the probability of the second
-        of two classes, or of several classes or targets the one that changes most, whose name comes first. NaN and
+        the highest and the lowest mean prediction. Predictions are numbers, mean counts, or the probability of the
+        second of two classes. Of more classes, or of several targets, it is the direction of the one that changes most,
+        whose name comes first. NaN and
         `""` for columns that are not measured. Second, the partial dependence of the columns that are measured and have
         values.
     """

@@ -46,9 +46,10 @@ def read_role(values: pd.Series, role: str, task: Task, rules: TextRules) -> pd.
     if (size > task.largest_offset).any():
         wrong = text_of(numbers[size.argmax()])
         advice = "Use another unit" if role == "exposure" else "Pass its logarithm, or pass the column as the exposure"
+        what = "the logarithm of an exposure" if role == "exposure" else "an offset"
         raise DataError(
-            f"The {role} column {values.name!r} holds {wrong}, and the logarithm of the mean must lie between "
-            f"±{task.largest_offset:g}. {advice}.",
+            f"The {role} column {values.name!r} holds {wrong}, and {what} must lie between "
+            f"-{task.largest_offset:g} and {task.largest_offset:g}. {advice}.",
             role,
         )
     return pd.Series(numbers, name=values.name)

@@ -15,6 +15,8 @@ from poise.study.tasks.table import TASKS
 
 Roles = Sequence[tuple[str, str]]
 """Pairs of a role, such as `"target"` or `"weight"`, and a column."""
+NOUNS = {"groups": "group", **{name: name for name in ("target", "event", "time", "weight", "offset", "exposure")}}
+"""What messages call a column with a role, before the word column."""
 
 
 def check_roles(roles: Roles, drop: Sequence[str], keep: Sequence[str], frame: pd.DataFrame, name: str) -> None:
@@ -34,27 +36,28 @@ def check_roles(roles: Roles, drop: Sequence[str], keep: Sequence[str], frame: p
         if seen.get(column) == role:
             raise DataError(f"Column {column!r} is listed twice as a {role}. List it once.", role)
         if column in seen:
-            raise DataError(
-                f"Column {column!r} cannot be both the {seen[column]} and the {role}. Give each its own column.", role
-            )
+            both = f"the {NOUNS[seen[column]]} column and the {NOUNS[role]} column"
+            raise DataError(f"Column {column!r} cannot be both {both}. Give each its own column.", role)
         if column in drop:
             raise DataError(
-                f"Column {column!r} is the {role} and cannot be dropped. Drop others, or choose another {role}.", "drop"
+                f"Column {column!r} is the {NOUNS[role]} column and cannot be dropped. Do not drop it, or choose "
+                f"another {NOUNS[role]} column.",
+                "drop",
             )
         if column in keep:
             raise DataError(
-                f"Column {column!r} is the {role} and cannot be kept as a feature. Keep others, or choose another "
-                f"{role}.",
+                f"Column {column!r} is the {NOUNS[role]} column and cannot be kept as a feature. Do not keep it, "
+                f"or choose another {NOUNS[role]} column.",
                 "keep",
             )
         seen[column] = role
-    both = [column for column in keep if column in drop]
-    if both:
-        raise DataError(f"Column {both[0]!r} cannot be both dropped and kept. Choose one of the two.", "keep")
+    in_both = [column for column in keep if column in drop]
+    if in_both:
+        raise DataError(f"Column {in_both[0]!r} cannot be both dropped and kept. Choose one of the two.", "keep")
 
 
 def check_types(types: Mapping[str, str], roles: Roles, frame: pd.DataFrame, name: str) -> None:
-    """Raise DataError unless the types that columns are read as exist, and belong to columns without a role."""
+    """Raise DataError unless every requested type exists and its column has no role."""
     for column, requested in types.items():
         check_column(column, frame, name, "types")
         if requested not in TYPES:
@@ -63,8 +66,10 @@ def check_types(types: Mapping[str, str], roles: Roles, frame: pd.DataFrame, nam
             )  # fmt: skip
         role = next((role for role, other in roles if other == column), None)
         if role is not None:
-            remedy = "Choose the task instead" if role == "target" else "Leave it out"
-            raise DataError(f"Column {column!r} is the {role} and has no other type. {remedy}.", "types")
+            remedy = "Choose the task instead" if role == "target" else "Request no type for it"
+            raise DataError(
+                f"Column {column!r} is the {NOUNS[role]} column, so its type cannot be set. {remedy}.", "types"
+            )
 
 
 def check_offset_task(task: Task, offset: str | None, exposure: str | None, reason: str) -> None:
@@ -143,11 +148,15 @@ def read_weight(values: pd.Series, rules: TextRules) -> pd.Series:
     weight = pd.Series(detected.values, name=values.name)
     if (weight < 0).any():
         raise DataError(
-            f"The weight column {values.name!r} must contain numbers >= 0, got {text_of(weight.min())}.", "weight"
+            f"The weight column {values.name!r} must contain numbers >= 0, got {text_of(weight.min())}. Correct "
+            "or remove these rows.",
+            "weight",
         )
     if not (weight > 0).any():
         raise DataError(
-            f"The weight column {values.name!r} is 0 in every row. At least one weight must be positive.", "weight"
+            f"The weight column {values.name!r} is 0 in every row, and at least one weight must be positive. Choose a "
+            "different column.",
+            "weight",
         )
     return weight
 

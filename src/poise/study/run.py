@@ -105,7 +105,7 @@ def run_study(
             `"-"` for CSV on standard input, a DataFrame of pandas, polars or another library that Narwhals knows, or
             an Arrow table.
         target: The column to predict; or a list of columns of numbers, which one network predicts together. Rows that
-            lack a value for one of them are left out. Default: `None`, for built-in tables, which have their own.
+            lack a value for one of them are left out. Default: `None`, for built-in tables, which have a default.
         task: `"regression"`, `"binary"`, `"multiclass"`, `"counts"`, `"gamma"` (positive numbers, whose standard
             deviation is proportional to their mean), `"tweedie"` (nonnegative numbers, of which many are zero),
             `"quantile"` (several quantiles of a number, which do not cross), `"multioutput"` (several numbers at once;

@@ -156,7 +156,7 @@ def read(
     Args:
         source: See `poise.study.sources.load`.
         target: The column to predict, or several columns of numbers. Default: `None`, for built-in tables and NPZ files
-            (`"y"`), which have their own.
+            (`"y"`), which have a default.
         task: A key of `TASKS`. Default: `None`, which infers it: text, truth
             values and two distinct values are classes; small whole numbers from 0 whose distribution has a long tail
             are counts; other whole numbers are classes if they are few (at most 20, each in 10 rows on average);

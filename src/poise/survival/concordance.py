@@ -47,5 +47,8 @@ def concordance_index(y: Any, log_hazard: Any, sample_weight: Any = None) -> flo
         right += weights[rows] @ (is_comparable * score @ weights)
         total += weights[rows] @ (is_comparable @ weights)
     if total == 0:
-        raise ValueError(f"None of the pairs of {len(times)} rows is comparable. Pass rows with events.")
+        raise ValueError(
+            f"None of the pairs of {len(times)} rows is comparable: each needs a row with an event and a positive "
+            "weight, and a row that was at risk longer. Pass more rows."
+        )
     return float(right / total)

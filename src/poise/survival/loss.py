@@ -36,8 +36,8 @@ class CoxPartialLikelihood(keras.losses.Loss):
         ties: How to treat events at the same time: `"breslow"` (as in glmnet) or `"efron"` (as in the R package
             survival, closer to the exact likelihood if there are many ties). Default: `"breslow"`.
         name: Name of the loss. Default: `"cox_partial_likelihood"`.
-        dtype: Type in which to compute. Times are compared in it; pass ranks if they differ by less than its
-            precision, as `poise.fit_path` does. Default: None, which is `keras.config.floatx()`.
+        dtype: Dtype in which to compute and to compare times. If distinct times are equal in this dtype, pass their
+            ranks instead, as `poise.fit_path` does. Default: None, which is `keras.config.floatx()`.
 
     Raises:
         ValueError: If `ties` has another value, or the loss is called with targets that are not (rows, 2), or

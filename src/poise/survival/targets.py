@@ -132,4 +132,4 @@ def _to_float64(array: np.ndarray, name: str) -> np.ndarray:
     try:
         return array.astype("float64")
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be numbers, got dtype {array.dtype}.") from None
+        raise TypeError(f"{name} must contain only numbers, got dtype {array.dtype}.") from None

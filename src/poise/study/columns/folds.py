@@ -161,5 +161,7 @@ def _check_float32(values: np.ndarray, names: Sequence[str]) -> np.ndarray:
         is_finite = np.isfinite(values.astype("float32")).all(axis=0)
     if not is_finite.all():
         name = names[int(np.argmin(is_finite))]
-        raise DataError(f"The numbers in column {name!r} are too large to standardize. Use another unit.")
+        raise DataError(
+            f"The numbers in column {name!r} are too large for float32. Use a larger unit, such as millions."
+        )
     return values

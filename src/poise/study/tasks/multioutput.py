@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from poise.study.scores import StatisticOfSums
 from poise.study.tasks.base import Maker
 from poise.study.tasks.regression import Regression, measure_errors
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class MultiOutput(Regression):
     takes_offset: ClassVar[bool] = False
     constant_title: ClassVar[str] = "Means"
     constant_name: ClassVar[str] = "the means"
-    constant_note: ClassVar[str] = "predicting the means has a loss of about 1"
+    constant_note: ClassVar[str] = "always predicting the means has a loss of about 1"
     view: ClassVar[str] = "several_numbers"
 
     @classmethod

@@ -168,7 +168,7 @@ class Quantiles(Task):
     # ------------------------------------------------------------ predictions
 
     def predict(self, outputs: np.ndarray) -> np.ndarray:
-        """Return the quantiles in ascending order, which those of a custom network may not have."""
+        """Return the quantiles sorted: a custom network may return them out of order."""
         return np.sort(outputs, axis=-1)
 
     def explain(self, outputs: np.ndarray, classes: Sequence[str]) -> tuple[Sequence[str], np.ndarray]:

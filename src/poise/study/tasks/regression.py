@@ -25,7 +25,7 @@ class Regression(Task):
     loss_unit = ", in units of the target's variance"
     standardizes = True
     takes_offset = True
-    constant_note = "predicting the mean has a loss of about 1"
+    constant_note = "always predicting the mean has a loss of about 1"
     coefficient_meaning = "the change of the prediction, in units of the target"
 
     def check_target(self, target: "Target") -> tuple[np.ndarray, tuple[str, ...]]:

@@ -69,7 +69,7 @@ class Survival(Task):
         return is_censored if min(is_censored.sum(), (~is_censored).sum()) >= 2 else None
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Return (rows, 2) the time in float64, in which close times differ, and 1 for an event."""
+        """Return (rows, 2), the time and the event (1 or 0), in float64, so that close times stay distinct."""
         return np.stack([np.abs(values), 1.0 - np.signbit(values)], axis=-1).astype("float64")
 
     def make_loss(self) -> "keras.losses.Loss":
