@@ -159,7 +159,7 @@ def test_a_title_above_the_names_is_refused_with_the_option_that_skips_it():
         (["wine", "--target", "color_intensit"], "'color_intensity'"),
         (
             ["wine", "--task", "ranking"],
-            "--task must be one of regression, binary, multiclass, counts, gamma, tweedie, quantile, survival, got",
+            "--task must be one of regression, binary, multiclass, counts, gamma, tweedie, quantile, multioutput, survival, got",
         ),
         (["wine", "--penalty", "l3"], "Unknown penalty 'l3'. Use one of l2, l1, group, adaptive"),
         (["wine", "--choose", "l3"], "--choose must be one of adaptive, dropout, group, l1, l2, none, got 'l3'."),

@@ -39,8 +39,16 @@ WRONG_SETTINGS: dict[str, tuple[Any, type[Exception], str]] = {
     "slope: rising": (partial(poise.Slope, alphas=[1.0, 2.0]), ValueError, "alphas must be a row .* in descending"),
     "slope: text": (partial(poise.Slope, alphas="a"), TypeError, "alphas must be .* array of numbers, got 'a'"),
     "slope: zeros": (partial(poise.Slope, alphas=[0.0, 0.0]), ValueError, "alphas must be .* not all 0"),
-    "schedule: percent": (partial(poise.PolynomialSparsity, 80, 9), ValueError, "final_sparsity must be between 0 and"),
-    "schedule: text": (partial(poise.PolynomialSparsity, "a", 9), TypeError, "final_sparsity must be between .*'a'"),
+    "schedule: percent": (
+        partial(poise.PolynomialSparsity, 80, 9),
+        ValueError,
+        "final_sparsity must be a number from 0 to 1",
+    ),
+    "schedule: text": (
+        partial(poise.PolynomialSparsity, "a", 9),
+        TypeError,
+        "final_sparsity must be a number from .*'a'",
+    ),
     "schedule: backward": (partial(poise.PolynomialSparsity, 0.5, 9, 9), ValueError, "end_step must be an int >= 10"),
     "schedule: power": (
         partial(poise.PolynomialSparsity, 0.5, 9, power=0),

@@ -464,7 +464,7 @@ ROLES = [
     ({"target": "price", "groups": "color", "time": "color"}, "Column 'color' cannot be both the group column and"),
     (
         {"target": "price", "task": "ranking"},
-        "task must be one of regression, binary, multiclass, counts, gamma, tweedie, quantile, survival, got 'ranking'.",
+        "task must be one of regression, binary, multiclass, counts, gamma, tweedie, quantile, multioutput, survival, got 'ranking'.",
     ),
     ({"target": "price", "weight": "color"}, "The weight column 'color' must contain numbers >= 0."),
     ({"target": "price", "time": "color"}, "The time column 'color' contains neither numbers nor dates, so the rows"),
