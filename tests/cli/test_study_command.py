@@ -83,7 +83,7 @@ def test_options_reach_the_study(calls):
     assert callable(arguments.pop("progress"))
     assert arguments.pop("checkpoint").parent == Path("runs/.sales.unfinished")
     assert arguments == {
-        "data": "sales.csv", "target": "price", "task": "counts", "penalties": ("l1", "group", "mcp"), "choose": "l1",
+        "data": "sales.csv", "target": ["price"], "task": "counts", "penalties": ("l1", "group", "mcp"), "choose": "l1",
         "model": "nets:wide", "hidden_layer_sizes": (64, 32), "groups": "g", "time_column": "t", "weight": "w",
         "time_to_event": "m", "event": "d", "offset": "o", "exposure": "e", "class_weight": {"a=b": 2.0, "c": 3.0}, "tweedie_power": 1.2, "quantiles": (0.2, 0.8),
         "drop": ("a", "b, c"), "keep": ("id",), "types": {"zip": "text", "a=b": "date"}, "sheet": "Jan", "skip_rows": 2, "comment": "#",

@@ -90,8 +90,8 @@ def test_study_json_holds_what_was_found(done, folder) -> None:
     result = read_description(folder)
 
     assert result["data"] | {"digest": ""} == {
-        "name": done.table.name, "source": done.table.source, "target": "price", "task": "regression", "task_title": "regression", "classes": [],
-        "task_reason": "numbers",
+        "name": done.table.name, "source": done.table.source, "target": "price", "targets": ["price"],
+        "task": "regression", "task_title": "regression", "classes": [], "task_reason": "numbers",
         "columns": [
             {**vars(column), "ignored_texts": list(column.ignored_texts)} for column in done.table.columns
         ],
@@ -133,11 +133,11 @@ def test_study_json_holds_what_was_found(done, folder) -> None:
         (lambda result: result["files"].update(model=3), "files.model: 3 is not of type 'string'"),
         (
             lambda result: result.update(version=99),
-            "has format version 99, but this version of poise reads 5. Update poise.",
+            "has format version 99, but this version of poise reads 6. Update poise.",
         ),
         (
             lambda result: result.update(version=1),
-            "has format version 1, but this version of poise reads 5. Run the study again.",
+            "has format version 1, but this version of poise reads 6. Run the study again.",
         ),
         (lambda result: result.update(format="poise path"), "holds no saved study: study.json has another format"),
     ],
@@ -279,7 +279,7 @@ def classifying(task, classes, outputs) -> Any:
     layer = keras.layers.Dense(outputs, activation, bias_initializer="glorot_normal")
     model = keras.Sequential([keras.Input((len(encoder.inputs),)), layer])
     columns = [vars(column) for column in table.columns]
-    data = {"task": task, "classes": classes, "target": "kind", "columns": columns}
+    data = {"task": task, "classes": classes, "target": "kind", "targets": ["kind"], "columns": columns}
     needed = {"inputs": encoder.inputs, "needed_columns": [*table.features], "settings": {"missing": None}}
     study = Study({"data": data, "center": 0.0, "scale": 1.0, **needed}, model, encoder)
     return study, model.predict(encoder.transform(table.features), verbose=0).astype("float64")

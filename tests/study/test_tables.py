@@ -142,13 +142,13 @@ def test_encodings(tmp_path, written, kwargs) -> None:
     assert set(result.features["stadt"]) == {"Köln 0", "Köln 1", "Köln 2", "Köln 3"}
 
 
-def test_a_header_of_ten_thousand_names_is_a_header(tmp_path) -> None:
-    names = [f"column number {number}" for number in range(10_000)]
-    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 10_000)), columns=names).assign(y=range(20))
+def test_a_header_of_two_hundred_thousand_characters_is_a_header(tmp_path) -> None:
+    names = [f"column number {number} {'x' * 80}" for number in range(2_000)]
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(20, 2_000)), columns=names).assign(y=range(20))
 
     result = read(write(tmp_path, frame), "y")
 
-    assert result.features.shape == (20, 10_000)
+    assert result.features.shape == (20, 2_000)
 
 
 def test_three_hundred_thousand_rows(tmp_path) -> None:

@@ -43,7 +43,8 @@ def parse_plain_numbers(values: pd.Series, decimal: str) -> np.ndarray | None:
     It is many times faster than `parse_number`, and returns `None` for every other column.
     """
     plain = _plain_pattern(decimal)
-    for part in (values.head(100).dropna(), values.dropna()):  # most other columns show it at their start
+    for rows in sorted({min(len(values), 100), len(values)}):  # most other columns show it at their start
+        part = values.head(rows).dropna()
         if dtypes.infer_dtype(part) != "string" or not (part.str.fullmatch(plain) | (part == "")).all():
             return None
     is_number = (values.notna() & (values != "")).to_numpy(bool)
