@@ -162,7 +162,7 @@ def prune_at_once(model: keras.Model, share: float, power: int) -> keras.Model:
     whole = costs.total(np.ones(len(sizes), bool))
     for removed in np.linspace(0.02, 0.98, 97):
         chosen = np.zeros(len(sizes), bool)
-        for sets in units.widths:
+        for sets in [*units.widths, *units.heads]:
             free = np.unique(sets[units.is_removable[sets]])
             chosen[free[np.argsort(sizes[free])[: min(int(removed * len(free)), len(free) - 1)]]] = True
         if costs.total(~chosen) <= share * whole:
