@@ -424,7 +424,7 @@ def test_variable_with_a_keras_regularizer_is_refused() -> None:
         (poise.GroupLasso(groups=2), "axis"),
         (poise.GroupLasso(groups="inputs"), None),
         (poise.GroupLasso(groups=[[0, 6]]), "6"),
-        (poise.Smoothness(axis=3), "axis=3"),
+        (poise.Smoothness(axis=3), "along axis 3"),
         (poise.Anchored(poise.L2(), np.zeros((2, 2))), r"start of shape \(2, 2\)"),
         (poise.L1(factors=np.ones((7, 1))), r"factors of shape \(7, 1\)"),
         (poise.Orthogonal(), None),
