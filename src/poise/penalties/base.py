@@ -46,8 +46,8 @@ class Penalty(keras.regularizers.Regularizer):
         strength_argument: The name of the constructor's argument that is the strength; None if there is none.
         is_iterative: Whether the number of iterations of the prox depends on the weights. PyTorch then runs it eagerly,
             and does not record a program with a fixed number of steps.
-        loses_nan: Whether `_prox` may turn a NaN weight into a number, for example because it sorts. `prox` then takes
-            NaN out first and puts it back.
+        handles_nan: Whether `_prox` returns NaN for a NaN weight. If it sorts or takes an SVD, it may return a number or
+            fail: `prox` then takes NaN out first and puts it back.
         members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
             variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.
         sides: Where the inputs and outputs of its variable lie, once it is bound to one (see `bind`); None before.
@@ -63,7 +63,7 @@ class Penalty(keras.regularizers.Regularizer):
     is_constraint: bool = False
     strength_argument: str | None = "strength"
     is_iterative: bool = False
-    loses_nan: bool = False
+    handles_nan: bool = True
     members: dict[str, Any] | None = None
     sides: Sides | None = None
 
@@ -123,7 +123,7 @@ class Penalty(keras.regularizers.Regularizer):
             )
         if is_empty(w):
             return ops.cast(w, dtype)
-        return ops.cast((self._prox_around_nan if self.loses_nan else self._prox)(w, step, strength), dtype)
+        return ops.cast((self._prox if self.handles_nan else self._prox_around_nan)(w, step, strength), dtype)
 
     def residual(self, w: Any, gradient: Any, strength: Any) -> Any:
         """Return the distance of −gradient from the subdifferential strength · ∂R(w), per entry or per group.

@@ -39,6 +39,7 @@ class NuclearNorm(Penalty):
     """
 
     metric = "scalar"
+    handles_nan = False
 
     def check(self, shape: Sequence[int]) -> None:
         _check_matrix(self, shape)
@@ -99,6 +100,7 @@ class Orthogonal(Penalty):
 
     smooth = True
     metric = "scalar"
+    handles_nan = False
 
     def check(self, shape: Sequence[int]) -> None:
         _check_matrix(self, shape)

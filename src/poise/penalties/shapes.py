@@ -150,7 +150,7 @@ class Anchored(Penalty):
         self.start = start
         self.smooth, self.metric, self.has_force = penalty.smooth, penalty.metric, penalty.has_force
         self.is_constraint, self.is_iterative = penalty.is_constraint, penalty.is_iterative
-        self.loses_nan = penalty.loses_nan
+        self.handles_nan = penalty.handles_nan
         self.strength_argument = penalty.strength_argument
 
     @property

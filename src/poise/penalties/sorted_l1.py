@@ -47,7 +47,7 @@ class Slope(Penalty):
 
     metric = "scalar"
     is_iterative = True
-    loses_nan = True
+    handles_nan = False
 
     def __init__(self, strength: Any = 1.0, q: float | None = None, alphas: Any = None) -> None:
         super().__init__(strength)

@@ -50,7 +50,7 @@ class TopK(Constraint):
     """
 
     strength_argument = "sparsity"
-    loses_nan = True
+    handles_nan = False
 
     def __init__(self, sparsity: Any, groups: Any = None, axis: int | str | None = None) -> None:
         super().__init__(sparsity)
@@ -132,7 +132,7 @@ class NofM(Constraint):
         [3. 0. 0. 2.]
     """
 
-    loses_nan = True
+    handles_nan = False
 
     def __init__(self, n: int = 2, m: int = 4, axis: int | str = "inputs") -> None:
         super().__init__()
