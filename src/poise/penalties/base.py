@@ -46,7 +46,7 @@ class Penalty(keras.regularizers.Regularizer):
         strength_argument: The name of the constructor's argument that is the strength; None if there is none.
         is_iterative: Whether the number of iterations of the prox depends on the weights. PyTorch then runs it eagerly,
             and does not record a program with a fixed number of steps.
-        handles_nan: Whether `_prox` returns NaN for a NaN weight. If it sorts or takes an SVD, it may return a number or
+        handles_nan: Whether `_prox` returns NaN for a NaN weight. One that sorts or takes an SVD may return a number or
             fail: `prox` then takes NaN out first and puts it back.
         members: For a penalty that treats several variables as one vector, a dictionary that maps the path of each
             variable to its shape, axis and groups (see `JointGroupLasso`); otherwise None.

@@ -89,7 +89,6 @@ class Trainer:
     def score(self, model: keras.Model) -> dict[str, float]:
         """Return the loss and the metrics of a model on the validation rows."""
         self.compile(model, self.make_optimizer())
-        model.steps_per_execution = 1  # on PyTorch, Keras warns of an execution that runs out of batches
         scores: Any = model.evaluate(**self.validation.arguments, verbose=self._verbose, return_dict=True)
         return {name: float(score) for name, score in scores.items()}
 
