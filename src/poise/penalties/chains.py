@@ -26,7 +26,7 @@ from keras import ops
 
 from poise._keras_internals import is_traced_for_cpu
 from poise.penalties.loops import repeat
-from poise.penalties.precision import rounding
+from poise.penalties.precision import machine_epsilon
 
 FAR = 1e30
 """The price that stands for infinity."""
@@ -51,7 +51,7 @@ def fit_chain(w: Any, h: Any, fall: Any, rise: Any, longest: int) -> Any:
         return w
     pull = 1.0 / h
     is_split = fall + rise == 0
-    level_rounding = ROUNDING * rounding(w)
+    level_rounding = ROUNDING * machine_epsilon(w)
 
     def take_round(order: Any, _: Any) -> tuple[Any, Any, Any]:
         cut = ops.logical_or(order != 0, is_split)

@@ -24,7 +24,7 @@ class Constraint(Penalty):
     its prox. Its residual is the distance of −gradient from the normal cone of the set, and infinite outside of the
     set. The critical strength is None.
 
-    A subclass writes `_is_violated`, `_prox` (the projection) and `_distance`. The projections of `MaxNorm` and
+    A subclass implements `_is_violated`, `_prox` (the projection) and `_distance`. The projections of `MaxNorm` and
     `Simplex` depend on the steps: like every prox, they minimize the distance in the metric 1/step. The others ignore
     the steps.
     """

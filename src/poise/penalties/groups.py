@@ -16,7 +16,7 @@ from keras import ops
 
 from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold
 from poise.penalties.layouts import Groups, Layout, layout
-from poise.penalties.precision import smallest
+from poise.penalties.precision import smallest_normal
 from poise.penalties.secular import solve_secular
 from poise.penalties.validation import is_integer, validate_axis, validate_share
 
@@ -251,7 +251,7 @@ def _shrink_groups(at: Groups, w: Any, step: Any, threshold: Any) -> Any:
 
 def _share_left(at: Groups, size: Any, pull: Any) -> Any:
     """Return θ/(θ + pull) per entry, where θ ≥ 0 solves Σ_g size²/(θ + pull)² = 1 in every group; 0 if no θ does."""
-    pull = ops.maximum(pull, smallest(size))
+    pull = ops.maximum(pull, smallest_normal(size))
     is_left = at.sums(ops.square(size / pull)) > 1.0  # an overflow is more than 1
     theta = at.spread(solve_secular(at, size, pull, is_left, NEWTON_STEPS), outside=1.0)
     return theta / (theta + pull)

@@ -14,7 +14,7 @@ from keras import ops
 
 from poise.penalties.axes import Axes, Sides
 from poise.penalties.base import PACKAGE, Penalty
-from poise.penalties.precision import rounding, smallest
+from poise.penalties.precision import machine_epsilon, smallest_normal
 
 NEWTON_STEPS = 16
 
@@ -196,7 +196,7 @@ def _toward_one(sigma: Any, t: Any) -> Any:
     The cubic is convex for u > 0 and has one positive root, so Newton from above falls to it. √(1 − 1/t)₊ + ∛(σ/t)
     and max(σ, 1) both lie above it.
     """
-    divisor = ops.maximum(t, smallest(t))
+    divisor = ops.maximum(t, smallest_normal(t))
     above = ops.sqrt(ops.maximum(1.0 - 1.0 / divisor, 0.0)) + ops.power(sigma / divisor, 1.0 / 3.0)
     u = ops.minimum(above, ops.maximum(sigma, 1.0))
     for _ in range(NEWTON_STEPS):
@@ -221,7 +221,7 @@ def _singular(matrix: Any) -> Any:
 
 def _is_live(sizes: Any, w: Any) -> Any:
     """Which singular values are not zero to the precision of w, as numbers."""
-    return ops.cast(sizes > rounding(w) * max(w.shape) * ops.max(sizes), w.dtype)
+    return ops.cast(sizes > machine_epsilon(w) * max(w.shape) * ops.max(sizes), w.dtype)
 
 
 def _as_matrix(penalty: Any, w: Any) -> Any:

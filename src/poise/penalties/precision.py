@@ -6,19 +6,19 @@ import keras
 import numpy as np
 
 
-def rounding(w: Any) -> float:
-    """Return the relative rounding of the dtype of a tensor: the gap between 1 and the next number."""
+def machine_epsilon(w: Any) -> float:
+    """Return the machine epsilon of the dtype of a tensor: the gap between 1 and the next number."""
     return float(_limits(w).eps)
 
 
-def smallest(w: Any) -> float:
-    """Return the divisor in place of zero: the smallest number with all digits."""
+def smallest_normal(w: Any) -> float:
+    """Return the smallest positive normal number of the dtype of a tensor, a divisor in place of zero."""
     return float(_limits(w).tiny)
 
 
 def smallest_step(w: Any) -> float:
-    """Return the smallest step, as a share of the largest; entries with smaller steps move less than the rounding."""
-    return rounding(w) ** 1.5
+    """Return the smallest step as a share of the largest. Below it, entries move by less than rounding errors."""
+    return machine_epsilon(w) ** 1.5
 
 
 def _limits(w: Any) -> Any:

@@ -6,13 +6,13 @@ from keras import ops
 
 from poise.penalties.layouts import Groups
 from poise.penalties.loops import repeat
-from poise.penalties.precision import smallest
+from poise.penalties.precision import smallest_normal
 
 SMALLEST_RISE = 1e-6
 """Share of θ by which a step of Newton must raise it, in some group, so that another one follows."""
 
 
-def solve_secular(at: Groups, size: Any, offset: Any, has_root: Any, most: int) -> Any:
+def solve_secular(at: Groups, size: Any, offset: Any, has_root: Any, max_steps: int) -> Any:
     """Return θ ≥ 0 per group with Σ_g size²/(θ + offset)² = 1; 0 in a group without such a θ.
 
     1/√Σ is concave and increasing in θ, so Newton's steps on it rise to the root from the left. They start at a lower
@@ -24,9 +24,9 @@ def solve_secular(at: Groups, size: Any, offset: Any, has_root: Any, most: int) 
         size: Per entry, ≥ 0.
         offset: Per entry, > 0.
         has_root: Per group, whether there is such a θ.
-        most: Newton's steps at most. `torch.compile` takes seconds for each.
+        max_steps: The largest number of Newton's steps. `torch.compile` takes seconds for each.
     """
-    least = smallest(size)
+    least = smallest_normal(size)
 
     def square_and_slope(size: Any, offset: Any, theta: Any) -> tuple[Any, Any]:
         inverse = 1.0 / (theta + offset)
@@ -40,5 +40,5 @@ def solve_secular(at: Groups, size: Any, offset: Any, has_root: Any, most: int) 
         return after, ops.any(after > theta * (1.0 + SMALLEST_RISE))
 
     theta = ops.where(has_root, ops.maximum(at.largest(size - offset), 0.0), 0.0)
-    (theta,) = repeat(take_step, (theta,), ops.any(has_root), most)
+    (theta,) = repeat(take_step, (theta,), ops.any(has_root), max_steps)
     return theta

@@ -7,7 +7,7 @@ from keras import ops
 
 from poise.penalties.base import PACKAGE
 from poise.penalties.chains import FAR, fit_chain
-from poise.penalties.precision import smallest, smallest_step
+from poise.penalties.precision import smallest_normal, smallest_step
 from poise.penalties.shapes import AlongAxis
 
 
@@ -81,7 +81,8 @@ class TotalVariation(AlongAxis):
     def _denoise(self, w: Any, h: Any, prices: Any) -> Any:
         """argmin_u Σ (u − w)²/(2h) + Σ prices·|u_{i+1} − u_i|, with all lines as one chain, at any scale."""
         size, largest = ops.max(ops.abs(w)), ops.max(h)
-        size, largest = ops.where(size > smallest(w), size, 1.0), ops.where(largest > smallest(w), largest, 1.0)
+        least = smallest_normal(w)
+        size, largest = ops.where(size > least, size, 1.0), ops.where(largest > least, largest, 1.0)
         prices = ops.minimum(prices * (largest / size), FAR)
         chain = [
             w / size,

@@ -12,7 +12,7 @@ from poise.penalties.base import PACKAGE
 from poise.penalties.constraints import AT_BOUND, TOLERANCE, Constraint
 from poise.penalties.groups import validate_groups
 from poise.penalties.layouts import Layout, axes_of, layout
-from poise.penalties.precision import smallest, smallest_step
+from poise.penalties.precision import smallest_normal, smallest_step
 from poise.penalties.secular import solve_secular
 from poise.penalties.validation import validate_axis, validate_number
 
@@ -66,7 +66,7 @@ class MaxNorm(Constraint):
         if len(step.shape) == 0:
             is_long = ops.logical_and(is_long, step > 0)
             return w * at.spread(ops.where(is_long, self.max_value / ops.where(is_long, norms, 1.0), 1.0), outside=1.0)
-        h = step / at.spread(ops.maximum(at.largest(step), smallest(step)), outside=1.0)
+        h = step / at.spread(ops.maximum(at.largest(step), smallest_normal(step)), outside=1.0)
         h = ops.maximum(h, smallest_step(step))
         multiplier = solve_secular(at, ops.abs(w) / (self.max_value * h), 1.0 / h, is_long, NEWTON_STEPS)
         return ops.where(step > 0, w / (1.0 + at.spread(multiplier) * h), w)
@@ -128,7 +128,7 @@ class Simplex(Constraint):
         axes = self._axes(w.shape)
         lines = axes.matrix(w)
         h = axes.matrix(ops.broadcast_to(step, w.shape))
-        h = h / ops.maximum(ops.max(h, axis=-1, keepdims=True), smallest(h))
+        h = h / ops.maximum(ops.max(h, axis=-1, keepdims=True), smallest_normal(h))
         projected = _project_lines(lines, ops.maximum(h, smallest_step(h)), self.radius)
         return ops.where(step > 0, axes.from_matrix(projected), w)
 

@@ -58,8 +58,8 @@ def split_rows(
         are_classes: whether y holds classes, as labels or one-hot rows. Rows that are neither, such as probabilities or
             several labels, are never stratified. Default: None, which guesses: integers, booleans, zeros and ones, or
             one-hot rows, with at most 20 different values and two rows or more of each.
-        checks_classes: whether every fold must train on several classes. Labels that only stratify the folds, such as
-            whether a row has an event, are not checked. Default: True.
+        checks_classes: whether to check that every fold trains on several classes. Pass False if the labels only
+            stratify the folds, such as whether a row has an event. Default: True.
 
     Raises:
         TypeError: If cv, n_init or positions have another type.
