@@ -164,9 +164,10 @@ def test_report_shows_the_kaplan_meier_curves_of_thirds(study) -> None:
     lowest = np.argsort(predicted.predictions, kind="stable")[: -(-len(predicted.predictions) // 3)]
     curve: Any = kaplan_meier_estimator(predicted.actual[lowest, 1] == 1, predicted.actual[lowest, 0])
     steps = dict(zip(figure.data[0].x, figure.data[0].y, strict=True))
-    for time, share in zip(*curve, strict=True):
-        if float(f"{time:.4g}") in steps:
-            assert steps[float(f"{time:.4g}")] == pytest.approx(share, abs=1e-4)
+    shown = {float(f"{time:.4g}"): share for time, share in zip(*curve, strict=True) if float(f"{time:.4g}") in steps}
+    assert len(shown) > len(curve[0]) / 2
+    for time, share in shown.items():
+        assert steps[time] == pytest.approx(share, abs=1e-4)
     assert len(figure.data) == 3
 
 
@@ -217,3 +218,16 @@ def test_folder_of_a_study_says_what_was_predicted(study, tmp_path) -> None:
     assert Path(study.save(tmp_path / "saved")).exists()
     assert study.description["data"]["event"] == "died"
     assert "survival of 'months'" in repr(study)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"event": "died"}, "event works only with the task survival, got the task None"),
+        ({"task": "survival"}, "event is missing, and the task survival needs it"),
+    ],
+    ids=["event alone", "survival alone"],
+)
+def test_a_table_is_not_read_with_half_of_the_task(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(FRAME, "months", **arguments)

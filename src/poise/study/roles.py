@@ -175,9 +175,8 @@ def take_weights(weights: pd.Series, rows: pd.Index) -> pd.Series:
 def _check_complete(values: pd.Series, role: str) -> None:
     missing = int(values.isna().sum())
     if missing:
-        kind = "group" if role == "groups" else role
         raise DataError(
-            f"The {kind} column {values.name!r} has no value in {missing} of {len(values)} rows. Fill them in, or "
-            "remove these rows.",
+            f"The {NOUNS[role]} column {values.name!r} has no value in {missing} of {len(values)} rows. Fill them "
+            "in, or remove these rows.",
             role,
         )

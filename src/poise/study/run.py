@@ -44,7 +44,7 @@ from poise.study.sources import Source
 from poise.study.splits import note_split, split_folds, split_test_rows
 from poise.study.stability_selection import divide_rows, select_on_halves
 from poise.study.tables import read
-from poise.study.targets import choose_target
+from poise.study.tasks.choice import choose_target
 from poise.study.tasks.quantiles import QUANTILES
 from poise.study.verdict import Comparison, Verdict, choose_candidate, compare
 from poise.study.watching import watch_training

@@ -1,7 +1,6 @@
 """The target of a table, and the task that it poses."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,6 @@ from poise.study.columns.reading import detect_kind
 from poise.study.columns.text_rules import TextRules
 from poise.study.errors import DataError, list_first, quote_names
 from poise.study.tasks.base import Task
-from poise.study.tasks.multioutput import MultiOutput
-from poise.study.tasks.regression import Regression
-from poise.study.tasks.survival import Survival
 
 FEWEST_ROWS_PER_CLASS = 5
 SHARE_OF_CLASS = 0.5
@@ -122,27 +118,6 @@ def pose_task(target: Target, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
     return task.check_target(target)
 
 
-def check_several(targets: tuple[str, ...], task: str | None) -> str | None:
-    """Return the task of one target as it is, and for several targets the task multioutput.
-
-    Raises:
-        DataError: If the task does not fit the number of targets.
-    """
-    if len(targets) == 1:
-        if task == MultiOutput.name:
-            raise DataError(
-                f"The task {task} needs several targets, got one. List more columns, or choose the task regression.",
-                "task",
-            )
-        return task
-    if task not in (None, Regression.name, MultiOutput.name):
-        raise DataError(
-            f"Several targets need the task multioutput, got the task {task}. Choose one target, or omit the task.",
-            "task",
-        )
-    return MultiOutput.name
-
-
 def take_rows(target: Target, rows: np.ndarray) -> Target:
     """Return the target of some of its rows.
 
@@ -151,32 +126,6 @@ def take_rows(target: Target, rows: np.ndarray) -> Target:
         rows: Positions in the source, all among `target.rows`.
     """
     return replace(target, rows=rows, values=target.values[np.isin(target.rows, rows)])
-
-
-def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any) -> tuple[Any, str | None]:
-    """Return the column that is read as the target, and the task, of the arguments of a study.
-
-    Raises:
-        DataError: If the arguments of the task survival are incomplete, or passed with another task or a target.
-    """
-    columns = {"time_to_event": time_to_event, "event": event}
-    if task != Survival.name and all(column is None for column in columns.values()):
-        return target, task
-    if task not in (None, Survival.name):
-        name = next(name for name, column in columns.items() if column is not None)
-        raise DataError(
-            f"{name} works only with the task survival, got the task {task}. Choose the task survival.", name
-        )
-    for name, column in columns.items():
-        if column is None:
-            raise DataError(f"{name} is missing, and the task survival needs it. Name the column.", name)
-    if target is not None:
-        raise DataError(
-            f"time_to_event replaces the target in the task survival, got the target {target!r} as well. Omit one of "
-            "them.",
-            "time_to_event",
-        )
-    return time_to_event, Survival.name
 
 
 def join_event(target: Target, column: pd.Series, rules: TextRules) -> Target:

@@ -25,7 +25,7 @@ def draw_number_predictions(predicted: PredictedRows, most: int, seed: int) -> t
     Returns:
         The figure, and the number of points.
     """
-    rows = _draw_rows(predicted, most, seed)
+    rows = draw_rows(predicted, most, seed)
     actual, values = round_values(predicted.actual[rows]), round_values(predicted.predictions[rows])
     residuals = round_values(predicted.actual[rows] - predicted.predictions[rows])
     figure = make_panels([["Predicted against actual", "Residuals"]], "", "", shared="", columns=2)
@@ -54,7 +54,7 @@ def draw_targets(predicted: PredictedRows, targets: Sequence[str], most: int, se
     Returns:
         The figure, and the number of points per panel.
     """
-    rows, names = _draw_rows(predicted, most, seed), list(targets[:MOST_TARGETS])
+    rows, names = draw_rows(predicted, most, seed), list(targets[:MOST_TARGETS])
     figure = make_panels([names], "actual", "predicted", shared="", columns=TARGETS_PER_ROW)
     for number in range(len(names)):
         actual, values = round_values(predicted.actual[rows, number]), round_values(predicted.predictions[rows, number])
@@ -65,7 +65,7 @@ def draw_targets(predicted: PredictedRows, targets: Sequence[str], most: int, se
     return figure.update_layout(hovermode="closest"), len(rows)
 
 
-def _draw_rows(predicted: PredictedRows, most: int, seed: int) -> np.ndarray:
+def draw_rows(predicted: PredictedRows, most: int, seed: int) -> np.ndarray:
     """Return the positions of the rows, or of a random sample of them in order."""
     rows = np.arange(len(predicted.actual))
     return rows if len(rows) <= most else np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))

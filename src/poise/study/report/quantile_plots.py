@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from poise.study.predicted_rows import PredictedRows
 from poise.study.report.class_plots import wilson_interval
+from poise.study.report.number_plots import draw_rows
 from poise.study.report.numbers import round_values
 from poise.study.report.panels import LegendEntry, make_panels
 
@@ -28,9 +29,7 @@ def draw_quantiles(
     Returns:
         The figure, its legend, and the number of rows in the first panel.
     """
-    rows = np.arange(len(predicted.actual))
-    if len(rows) > most:
-        rows = np.random.default_rng(seed).choice(rows, most, replace=False)
+    rows = draw_rows(predicted, most, seed)
     rows = rows[np.argsort(predicted.predictions[rows, middle], kind="stable")]
     figure = make_panels([["Actual and predicted", "Calibration"]], "", "", shared="", columns=2)
     x = round_values(predicted.predictions[rows, middle])

@@ -37,8 +37,6 @@ class Classification(Task):
     constant_title = "Class frequencies"
     constant_name = "the class frequencies"
     view = "classes"
-    constant_title = "Class frequencies"
-    constant_name = "the class frequencies"
 
     @property
     def score_name(self) -> str:
