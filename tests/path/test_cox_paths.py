@@ -16,6 +16,7 @@ from statsmodels.duration.hazard_regression import PHReg
 import poise
 from poise.path.data import batches
 from poise.path.lanes import sources
+from poise.path.models import is_cox
 
 STRENGTHS = [0.003, 0.01, 0.03, 0.1]
 PRECISE = poise.Training(epochs=1, batch_size=None, settle=400, tolerance=1e-6)
@@ -210,3 +211,13 @@ def test_folds_without_censored_rows_train() -> None:
 def test_what_cannot_be_trained_is_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         fit(poise.L1(), **arguments)
+
+
+@pytest.mark.parametrize("in_list", [False, True], ids=["loss", "list of losses"])
+def test_the_loss_is_found_in_any_form(in_list: bool) -> None:
+    loss = poise.CoxPartialLikelihood()
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("adam", [loss] if in_list else loss)
+    assert is_cox(model)
+    model.compile("adam", "mse")
+    assert not is_cox(model)

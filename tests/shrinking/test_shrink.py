@@ -195,6 +195,9 @@ def test_a_network_of_unknown_length_has_an_embedding_and_no_flops() -> None:
     figure: Any = result.plot()
     assert figure.data[0].x[0] == model.count_params()
     assert result.headline.startswith("The smaller network has ")
+    page = render_report(result, "embedding")
+    assert "unknown</td>" in page
+    assert not re.search(r">[^<]*\bnan\b[^<]*</(td|dd|p|div|span|strong)>", page)
     with pytest.raises(ValueError, match="The FLOPs of the model are not known"):
         poise.shrink(model, tokens, y, flops=0.5, **data)
 
@@ -245,7 +248,7 @@ def test_weights_of_rows_count(digits) -> None:
         ({"max_accuracy_drop": -1}, "max_accuracy_drop must be a finite number >= 0, such as 0.005, got -1.0."),
         ({"flops": 0.5, "multiple": 0}, "multiple must be an int >= 1, got 0."),
         ({"flops": 0.5, "batch_size": 0}, "batch_size must be an int >= 1, got 0."),
-        ({"flops": 0.5, "epochs_per_stage": 1.5}, "epochs_per_stage must be an int >= 0, got 1.5."),
+        ({"flops": 0.5, "epochs_per_stage": -1}, "epochs_per_stage must be an int >= 0, got -1."),
         ({"flops": 0.5, "learning_rate": 0.0}, "learning_rate must be a finite number > 0, got 0.0."),
         ({"flops": 0.5, "y": None}, "y is None. Pass the targets of the rows in x."),
         ({"flops": 0.5, "y": np.zeros(3)}, "x, y and sample_weight must have the same number of rows, got [3, 40]."),
@@ -272,6 +275,10 @@ def test_bad_models_and_datasets_have_one_clear_error() -> None:
         poise.shrink(model, Batches(x, y), flops=0.5)
     with pytest.raises(TypeError, match="can be iterated more than once, got generator"):
         poise.shrink(model, (pair for pair in [(x, y)]), validation_data=(x, y), flops=0.5)
+    with pytest.raises(TypeError, match="epochs_per_stage must be an int >= 0, got 1.5"):
+        poise.shrink(model, x, y, flops=0.5, epochs_per_stage=1.5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="learning_rate must be a finite number > 0, got '0.1'"):
+        poise.shrink(model, x, y, flops=0.5, learning_rate="0.1")  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="flops must be a number, got 'small'"):
         poise.shrink(model, x, y, flops="small")  # type: ignore[arg-type]
     single = keras.Sequential([keras.Input((4,)), layers.Dense(1)], name="single")

@@ -67,7 +67,7 @@ def warn_of_inactive(names: Sequence[Any]) -> None:
     """Warn of rules whose variables are not trained.
 
     Args:
-        names: Their names.
+        names: The names of the rules.
     """
     for name in names:
         warnings.warn(

@@ -11,12 +11,11 @@ from poise.path.data.folds import split_rows
 from poise.path.data.streams import Stream, is_stream, split_by_hash
 from poise.path.executors.ray_cluster import RayCluster
 from poise.path.executors.registry import check_executor
-from poise.path.models import check_model
+from poise.path.models import check_model, is_cox
 from poise.path.progress import show_progress
 from poise.path.result import RegularizationPath
 from poise.path.solve import solve_path
 from poise.path.training import Replica, Training
-from poise.survival.loss import CoxPartialLikelihood
 from poise.survival.targets import check_folds, rank_times, stratification_target
 
 
@@ -127,17 +126,17 @@ def fit_path(
 def _prepare_arrays(
     model: Any, x: Any, y: Any, sample_weight: Any, groups: Any, cv: Any, validation_data: Any, n_init: int
 ) -> tuple[Data, list[Replica]]:
-    is_cox = isinstance(model.loss, CoxPartialLikelihood)
-    if is_cox:
+    has_ranks = is_cox(model)
+    if has_ranks:
         y, validation_data = _with_ranks(y, validation_data)
     data = prepare_data(model, x, y, sample_weight, groups, validation_data)
-    target = stratification_target(data.y, data.sample_weight, cv) if is_cox else data.y
+    target = stratification_target(data.y, data.sample_weight, cv) if has_ranks else data.y
     replicas = split_rows(
         data.rows, target, cv, n_init, groups,
         validation_rows=data.validation_rows, sample_weight=data.sample_weight, are_classes=has_class_targets(model),
-        checks_classes=not is_cox,
+        checks_classes=not has_ranks,
     )  # fmt: skip
-    if is_cox:
+    if has_ranks:
         check_folds(data.y, data.sample_weight, [(replica.fold, replica.train) for replica in replicas])
     return data, replicas
 

@@ -16,6 +16,7 @@ from poise.rules.layers import register_layers
 from poise.rules.members import path_of
 from poise.rules.plan import resolve
 from poise.rules.rule import Rule
+from poise.survival.loss import CoxPartialLikelihood
 
 
 def check_model(model: Any) -> None:
@@ -50,8 +51,16 @@ def check_model(model: Any) -> None:
 
 def is_whole_batch(model: Any) -> bool:
     """Return whether a loss of the model compares the rows of a batch, and says so: `loss.whole_batch` is True."""
-    losses = keras.tree.flatten(model.loss)
-    return any(getattr(keras.losses.get(loss), "whole_batch", False) for loss in losses if loss is not None)
+    return any(getattr(loss, "whole_batch", False) for loss in _list_losses(model))
+
+
+def is_cox(model: Any) -> bool:
+    """Return whether a loss of the model is the Cox partial likelihood, in whatever form it was compiled."""
+    return any(isinstance(loss, CoxPartialLikelihood) for loss in _list_losses(model))
+
+
+def _list_losses(model: Any) -> list[Any]:
+    return [keras.losses.get(loss) for loss in keras.tree.flatten(model.loss) if loss is not None]
 
 
 def resolve_rules(model: Any, rules: Sequence[Rule]) -> dict:

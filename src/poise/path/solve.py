@@ -24,7 +24,7 @@ from poise.path.executors.registry import create_executor
 from poise.path.grid import decade_below, find_grid
 from poise.path.lanes.problem_key import compile_config, loss_attributes
 from poise.path.model_config import model_config
-from poise.path.models import check_model, resolve_rules
+from poise.path.models import check_model, is_cox, resolve_rules
 from poise.path.result import RegularizationPath
 from poise.path.runner import LaneRunner
 from poise.path.shared_groups import find_shared_groups
@@ -39,7 +39,6 @@ from poise.path.stages import (
 from poise.path.tables import chosen_position, reweighting_position
 from poise.path.training import Lanes, Replica, Training
 from poise.rules.rule import Rule
-from poise.survival.loss import CoxPartialLikelihood
 from poise.survival.targets import rank_times
 
 LATER_DECADES = 3.0
@@ -92,7 +91,7 @@ def solve_path(
     rows_in_memory = None if isinstance(data.x, Stream) else data.rows + data.validation_rows
     training = complete_training(model, rules, training, rows_in_memory, adaptive)
     # A study passes times in float64.
-    y = rank_times(data.y)[0] if isinstance(model.loss, CoxPartialLikelihood) else data.y
+    y = rank_times(data.y)[0] if is_cox(model) else data.y
     rows = data.x if isinstance(data.x, Stream) else (data.x, y, data.sample_weight)
     problem = Problem(
         model, rules, resolve_rules(model, rules), training.update or "auto", rows, predicted_rows, group_rules

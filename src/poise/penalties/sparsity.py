@@ -66,7 +66,7 @@ class TopK(Constraint):
             return validate_share("sparsity", strength)
         except TypeError:
             raise TypeError(
-                f"sparsity must be a number between 0 and 1 or a keras LearningRateSchedule, got {strength!r}."
+                f"sparsity must be a number from 0 to 1 or a keras LearningRateSchedule, got {strength!r}."
             ) from None
 
     def get_config(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from poise.compaction import compact, compare_models, dead_units
 from poise.compaction.analysis import check_multiple
+from poise.penalties.validation import validate_count, validate_number
 from poise.shrinking.budget import Budget, read_budget
 from poise.shrinking.costs import FLOPS, PARAMETERS, Costs
 from poise.shrinking.data import read_rows
@@ -114,9 +115,11 @@ def shrink(
     """
     budget = read_budget(flops, parameters, max_accuracy_drop, max_loss_increase)
     check_multiple(multiple)
-    _check_counts(batch_size=batch_size, epochs_per_stage=epochs_per_stage, fine_tuning_epochs=fine_tuning_epochs)
-    if learning_rate is not None and not 0 < learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a finite number > 0, got {learning_rate!r}.")
+    validate_count("batch_size", batch_size, 1)
+    validate_count("epochs_per_stage", epochs_per_stage, 0)
+    validate_count("fine_tuning_epochs", fine_tuning_epochs, 0)
+    if learning_rate is not None:
+        learning_rate = validate_number("learning_rate", learning_rate, inclusive=False)
     training, validation = read_rows(x, y, sample_weight, validation_data, batch_size, seed)
     trainer = Trainer(model, training, validation, learning_rate, verbose)
     shrinker = Shrinker(trainer, budget, multiple, epochs_per_stage, fine_tuning_epochs)
@@ -280,11 +283,3 @@ def _compare_layers(before: keras.Model, after: keras.Model) -> pd.DataFrame:
         for layer, units, why in old[["layer", "units", "why"]].itertuples(index=False)
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["layer", "before", "after", "why"])
-
-
-def _check_counts(**counts: Any) -> None:
-    smallest = {"batch_size": 1}
-    for name, count in counts.items():
-        least = smallest.get(name, 0)
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
-            raise ValueError(f"{name} must be an int >= {least}, got {count!r}.")

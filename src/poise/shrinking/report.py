@@ -79,16 +79,14 @@ def _numbers(result: ShrinkResult) -> list[dict[str, Any]]:
             "value": f"{chosen[result.accuracy]:.3g}",
             "detail": f"{original[result.accuracy]:.3g} before",
         },
-        {
-            "label": "FLOPs per sample",
-            "value": f"÷ {sizes.loc['FLOPs per sample', 'ratio']:.1f}",
-            "detail": f"{sizes.loc['FLOPs per sample', 'after']:,.0f} after",
-        },
-        {
-            "label": "parameters",
-            "value": f"÷ {sizes.loc['parameters', 'ratio']:.1f}",
-            "detail": f"{sizes.loc['parameters', 'after']:,.0f} after",
-        },
+        *(
+            {
+                "label": size,
+                "value": f"÷ {sizes.loc[size, 'ratio']:.1f}",
+                "detail": f"{sizes.loc[size, 'after']:,.0f} after",
+            }
+            for size in (["FLOPs per sample"] if result.size == "FLOPs" else []) + ["parameters"]
+        ),
         {
             "label": f"time per batch of {largest}",
             "value": f"÷ {result.latency.loc[largest, 'ratio']:.1f}",
