@@ -22,7 +22,7 @@ WRONG_SETTINGS: dict[str, tuple[Any, type[Exception], str]] = {
     "top-k: text": (
         partial(poise.TopK, "all"),
         TypeError,
-        "sparsity must be a number between 0 and 1 or .*Schedule, got 'all'",
+        "sparsity must be a number from 0 to 1 or .*Schedule, got 'all'",
     ),
     "top-k: an axis alone": (partial(poise.TopK, 0.5, axis=0), ValueError, "axis must be None without groups, got"),
     "n-of-m: all": (partial(poise.NofM, 4, 4), ValueError, "n must be smaller than m, got n=4 and m=4"),

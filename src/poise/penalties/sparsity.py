@@ -36,7 +36,7 @@ class TopK(Constraint):
 
     Raises:
         TypeError: If `sparsity` is neither a number nor a schedule.
-        ValueError: If `sparsity` is not between 0 and 1, or the groups are not valid.
+        ValueError: If `sparsity` is not from 0 to 1, or the groups are not valid.
 
     References:
         Blumensath and Davies 2009, "Iterative hard thresholding for compressed sensing".

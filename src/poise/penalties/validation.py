@@ -28,7 +28,7 @@ def validate_number(name: str, value: Any, least: float = 0.0, inclusive: bool =
 
 
 def validate_share(name: str, value: Any) -> float:
-    """Return `value` as a float, or raise TypeError if it is not a number, ValueError if not between 0 and 1."""
+    """Return `value` as a float, or raise TypeError if it is not a number, ValueError if not from 0 to 1."""
     message = f"{name} must be a number from 0 to 1, got {value!r}."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(message)
