@@ -9,7 +9,7 @@ import poise
 
 SOURCE = Path(poise.__file__).parent
 ORDER = [
-    ("_backend", "_keras_internals", "_losses", "_version", "compilation_cache", "files"),
+    ("_backend", "_keras_internals", "_losses", "_version", "compilation_cache", "files", "validation"),
     ("escaping", "penalties"),
     ("layer_state", "survival"),
     ("rules",),

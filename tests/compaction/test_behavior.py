@@ -221,7 +221,9 @@ def test_so_many_dead_units_stay_that_every_layer_makes_a_multiple(dead, multipl
     assert_same(model, smaller)
 
 
-@pytest.mark.parametrize("multiple", [0, -8, 1.5, True])
-def test_a_multiple_is_a_whole_number(multiple) -> None:
-    with pytest.raises(ValueError, match="multiple must be an int >= 1"):
+@pytest.mark.parametrize(
+    ("multiple", "error"), [(0, ValueError), (-8, ValueError), (1.5, TypeError), (True, TypeError)]
+)
+def test_a_multiple_is_a_whole_number(multiple, error) -> None:
+    with pytest.raises(error, match=f"multiple must be an int >= 1, got {multiple!r}"):
         poise.compact(dense_net(), multiple=multiple)

@@ -21,16 +21,16 @@ def small_net() -> nn.Sequential:
 
 @pytest.mark.parametrize("function", [compact, dead_units])
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"tolerance": -1.0}, "tolerance must be a finite number >= 0, got -1.0."),
-        ({"tolerance": True}, "tolerance must be a finite number >= 0, got True."),
-        ({"multiple": 0}, "multiple must be an int >= 1, got 0."),
-        ({"multiple": 1.5}, "multiple must be an int >= 1, got 1.5."),
+        ({"tolerance": -1.0}, ValueError, "tolerance must be a finite number >= 0, got -1.0."),
+        ({"tolerance": True}, TypeError, "tolerance must be a finite number >= 0, got True."),
+        ({"multiple": 0}, ValueError, "multiple must be an int >= 1, got 0."),
+        ({"multiple": 1.5}, TypeError, "multiple must be an int >= 1, got 1.5."),
     ],
 )
-def test_options_out_of_range(function, options, message) -> None:
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+def test_wrong_options(function, options, error, message) -> None:
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
         function(small_net(), ROWS, **options)
 
 

@@ -14,10 +14,10 @@ from poise._keras_internals import input_structure, sublayers
 from poise.cli.errors import BadInputError, InternalError
 from poise.cli.row_files import Rows, read_rows
 from poise.compaction import compact, compare_models, dead_units
-from poise.compaction.analysis import check_multiple, check_tolerance
 from poise.compaction.graph import check_model, graph_of
 from poise.files import OutputExistsError, check_writable, replace_file
 from poise.path.model_files import load_model
+from poise.validation import validate_count, validate_number
 
 SUFFIX = ".keras"
 OLD_SUFFIXES = (".h5", ".hdf5")
@@ -108,8 +108,8 @@ def compact_file(
     model = read_model(source)
     try:
         check_model(model)
-        check_tolerance(tolerance)
-        check_multiple(multiple)
+        validate_number("tolerance", tolerance)
+        validate_count("multiple", multiple, 1)
     except (TypeError, ValueError) as error:
         raise BadInputError(str(error)) from None
     rows = None if data is None else read_rows(data, model)

@@ -9,8 +9,9 @@ from poise._keras_internals import sublayers
 from poise.compaction import elementwise, linear, normalization, placement, products, sequences
 from poise.compaction.calls import Call, Tensor
 from poise.compaction.graph import Graph
-from poise.compaction.graph_analysis import INPUT, GraphAnalysis, check_multiple, check_tolerance
+from poise.compaction.graph_analysis import INPUT, GraphAnalysis
 from poise.compaction.handlers import LayerHandler, handler_of
+from poise.validation import validate_count, validate_number
 
 HANDLER_MODULES = (linear, normalization, elementwise, placement, products, sequences)
 """The modules that register their handlers when they are imported."""
@@ -30,16 +31,15 @@ class UnitAnalysis(GraphAnalysis):
             Default: 1.
 
     Raises:
-        TypeError: If the model has no graph (see `Graph`).
-        ValueError: If the model cannot be compacted, `tolerance` is not a number >= 0, or `multiple` is not an
-            int >= 1.
+        TypeError: If the model has no graph (see `Graph`), `tolerance` is not a number, or `multiple` is not an int.
+        ValueError: If the model cannot be compacted, `tolerance` is below 0 or not finite, or `multiple` is below 1.
     """
 
     graph: Graph
 
     def __init__(self, model: Any, tolerance: float = 0.0, drop_inputs: bool = False, multiple: int = 1) -> None:
-        check_multiple(multiple)
-        super().__init__(Graph(model, check_tolerance(tolerance)), drop_inputs, multiple)
+        validate_count("multiple", multiple, 1)
+        super().__init__(Graph(model, validate_number("tolerance", tolerance)), drop_inputs, multiple)
 
     def find_read_inputs(self, values: dict[int, np.ndarray]) -> list[np.ndarray]:
         """Return, per input tensor, which of its features the outputs depend on.

@@ -7,7 +7,6 @@ graph has no cycles: a unit that dies because another one does is visited later 
 iterates on its own.)
 """
 
-import numbers
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -160,16 +159,3 @@ class GraphAnalysis(ABC):
             for tensor in made:
                 dead = self.unit_sets.root[tensor.units[~self.stays(tensor.units)]]
                 self._stays[dead[: -self.count(tensor.units) % self._multiple]] = True
-
-
-def check_tolerance(tolerance: float) -> float:
-    """Return the tolerance as a float, or raise ValueError."""
-    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real) or not 0 <= float(tolerance) < np.inf:
-        raise ValueError(f"tolerance must be a finite number >= 0, got {tolerance!r}.")
-    return float(tolerance)
-
-
-def check_multiple(multiple: int) -> None:
-    """Raise ValueError if `multiple` is not an int >= 1."""
-    if isinstance(multiple, bool) or not isinstance(multiple, numbers.Integral) or multiple < 1:
-        raise ValueError(f"multiple must be an int >= 1, got {multiple!r}.")

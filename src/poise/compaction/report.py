@@ -30,7 +30,7 @@ def dead_units(model: Any, *, tolerance: float = 0.0, drop_inputs: bool = False,
         why units stay).
 
     Raises:
-        TypeError: If `model` is not a Keras model, or has no graph of layers.
+        TypeError: If `model` is not a Keras model, has no graph of layers, or an argument has the wrong type.
         ValueError: If the model cannot be compacted, or an argument is out of its range (see `poise.compact`).
 
     Examples:

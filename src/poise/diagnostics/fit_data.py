@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from poise.validation import validate_count
+
 BATCH_SIZE = 256
 
 
@@ -74,11 +76,11 @@ def read_fit_data(
         class_weight: Dictionary of class numbers and weights. Default: None.
 
     Raises:
-        TypeError: If x is neither arrays nor an iterable of batches.
+        TypeError: If x is neither arrays nor an iterable of batches, or batch_size is not an int.
         ValueError: If the data do not fit together, or have no rows.
     """
-    if batch_size is not None and (isinstance(batch_size, bool) or int(batch_size) != batch_size or batch_size < 1):
-        raise ValueError(f"batch_size must be an int >= 1, got {batch_size!r}.")
+    if batch_size is not None:
+        validate_count("batch_size", batch_size, 1)
     if y is not None or sample_weight is not None or _is_structure_of_arrays(x):
         batches = [(x, y, sample_weight)]
         if not all(leaf is None or hasattr(leaf, "shape") for leaf in tree.flatten(batches[0])):

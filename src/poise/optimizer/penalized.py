@@ -54,11 +54,11 @@ from poise.optimizer.strengths import Strengths
 from poise.optimizer.targets import Target
 from poise.penalties import Penalty
 from poise.penalties.base import PACKAGE, Schedule
-from poise.penalties.validation import validate_count
 from poise.rules.calling_code import find_owner
 from poise.rules.layers import register_layers
 from poise.rules.plan import Plan, resolve
 from poise.rules.rule import Rule, as_rules
+from poise.validation import validate_count
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -3,8 +3,8 @@
 import numbers
 
 from poise.penalties.base import Schedule
-from poise.penalties.validation import validate_number
 from poise.rules.rule import Rule
+from poise.validation import validate_number
 
 
 def next_strength(strength: float, share: float, target: float, growth: float) -> float:

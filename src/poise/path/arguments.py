@@ -11,8 +11,8 @@ from poise.path.models import compiled_update, is_whole_batch
 from poise.path.settling import default_steps
 from poise.path.training import Training
 from poise.penalties.base import Schedule
-from poise.penalties.validation import LARGEST, validate_count
 from poise.rules.rule import Rule, as_rules
+from poise.validation import LARGEST, validate_count
 
 
 def check_rules(model: Any, rules: Any) -> list[Rule]:

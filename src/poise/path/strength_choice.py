@@ -9,7 +9,7 @@ import pandas as pd
 
 from poise.path import selection
 from poise.path.training import Lanes
-from poise.penalties.validation import validate_count
+from poise.validation import validate_count
 
 if TYPE_CHECKING:
     from poise.path.result import RegularizationPath

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from poise.optimizer.inner import UPDATES
+from poise.validation import is_integer
 
 FULL_BATCH_STEPS = 800
 """Full-batch steps of a study, of the estimators, and of a path with adaptive stages."""
@@ -97,7 +98,7 @@ class Training:
             if value is None and optional:
                 continue
             kind = f"an int >= {least}{' or None' if optional else ''}"
-            if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+            if not is_integer(value):
                 raise TypeError(f"Training({name}) must be {kind}, got {value!r}.")
             if value < least:
                 raise ValueError(f"Training({name}) must be {kind}, got {value!r}.")

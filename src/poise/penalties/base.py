@@ -19,7 +19,7 @@ import numpy as np
 from keras import ops
 
 from poise.penalties.axes import Sides
-from poise.penalties.validation import check_range, validate_factors, validate_number
+from poise.validation import check_range, validate_factors, validate_number
 
 PACKAGE = "poise"
 """The name under which poise registers its classes with Keras."""

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from poise.penalties.base import PACKAGE, Separable, soft_threshold
-from poise.penalties.validation import validate_number
+from poise.validation import validate_number
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

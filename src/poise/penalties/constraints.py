@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from poise.penalties.base import PACKAGE, Penalty
-from poise.penalties.validation import LARGEST, validate_array
+from poise.validation import LARGEST, validate_array
 
 TOLERANCE = 2.0**-7
 """The relative violation that counts as a rounding error: that of bfloat16."""

@@ -18,7 +18,7 @@ from poise.penalties.base import PACKAGE, Penalty, is_empty, soft_threshold
 from poise.penalties.layouts import Groups, Layout, layout
 from poise.penalties.precision import smallest_normal
 from poise.penalties.secular import solve_secular
-from poise.penalties.validation import is_integer, validate_axis, validate_share
+from poise.validation import is_integer, validate_axis, validate_share
 
 NEWTON_STEPS = 10
 """Newton's steps at most; three or four are usual, more if the steps of a group differ by orders of magnitude."""

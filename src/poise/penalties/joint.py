@@ -9,7 +9,6 @@ axis: networks have millions of entries, and thousands of slices.
 """
 
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -22,6 +21,7 @@ from poise.penalties.axes import Axes
 from poise.penalties.base import PACKAGE
 from poise.penalties.groups import Grouped
 from poise.penalties.layouts import Groups
+from poise.validation import is_integer
 
 Member: TypeAlias = tuple[tuple[int, ...], int, np.ndarray]
 EXAMPLE = "members={'hidden/kernel': ((10, 3), 1, [0, 1, 2]), 'hidden/bias': ((3,), 0, [0, 1, 2])}"
@@ -234,4 +234,4 @@ def _are_integers(entries: Any) -> bool:
         return entries.ndim == 1 and entries.size > 0 and np.issubdtype(entries.dtype, np.integer)
     if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
         return False
-    return all(isinstance(entry, numbers.Integral) and not isinstance(entry, (bool, np.bool_)) for entry in entries)
+    return all(is_integer(entry) for entry in entries)

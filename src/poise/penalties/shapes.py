@@ -10,7 +10,7 @@ from keras import ops
 
 from poise.penalties.axes import Sides, why_no_axis
 from poise.penalties.base import PACKAGE, Penalty
-from poise.penalties.validation import is_integer, validate_array
+from poise.validation import is_integer, validate_array
 
 
 class AlongAxis(Penalty):

@@ -10,7 +10,7 @@ from keras import ops
 
 from poise.penalties.base import PACKAGE, Penalty
 from poise.penalties.chains import FAR, fit_chain
-from poise.penalties.validation import validate_array, validate_number
+from poise.validation import validate_array, validate_number
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -17,7 +17,7 @@ from poise.penalties.base import PACKAGE, Schedule, is_empty, serialize_strength
 from poise.penalties.constraints import Constraint
 from poise.penalties.groups import validate_groups
 from poise.penalties.layouts import Layout, axes_of, layout
-from poise.penalties.validation import validate_axis, validate_count, validate_number, validate_share
+from poise.validation import validate_axis, validate_count, validate_number, validate_share
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

@@ -14,7 +14,7 @@ from poise.penalties.groups import validate_groups
 from poise.penalties.layouts import Layout, axes_of, layout
 from poise.penalties.precision import smallest_normal, smallest_step
 from poise.penalties.secular import solve_secular
-from poise.penalties.validation import validate_axis, validate_number
+from poise.validation import validate_axis, validate_number
 
 NEWTON_STEPS = 20
 """Newton's steps at most; four are usual, more if the steps of a group differ by orders of magnitude."""

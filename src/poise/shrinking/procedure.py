@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 
 from poise.compaction import compact, compare_models, dead_units
-from poise.compaction.analysis import check_multiple
-from poise.penalties.validation import validate_count, validate_number
 from poise.shrinking.budget import Budget, read_budget
 from poise.shrinking.costs import FLOPS, PARAMETERS, Costs
 from poise.shrinking.data import read_rows
@@ -21,6 +19,7 @@ from poise.shrinking.result import ShrinkResult
 from poise.shrinking.selection import choose_units
 from poise.shrinking.training import Trainer, find_accuracy
 from poise.shrinking.unit_sets import RemovableUnits
+from poise.validation import validate_count, validate_number
 
 STEP = 0.6
 """The share of the cost that a stage leaves."""
@@ -42,7 +41,7 @@ def shrink(
     sample_weight: Any = None,
     validation_data: Any = None,
     batch_size: int = 32,
-    epochs_per_stage: int = 6,
+    epochs_per_stage: int = 10,
     fine_tuning_epochs: int = 20,
     learning_rate: float | None = None,
     multiple: int = 8,
@@ -78,7 +77,7 @@ def shrink(
             not have been trained on these rows. Default: None, which takes a random 20% of the rows in `x`.
         batch_size: Rows per step, if `x` holds arrays. Default: 32.
         epochs_per_stage: Epochs of each stage. The first half trains under the penalty, and the second half without it.
-            Default: 6.
+            Default: 10.
         fine_tuning_epochs: Epochs of each fine-tuning. Default: 20.
         learning_rate: Float > 0, learning rate at the start of each training, which falls to 0 along a cosine.
             Default: None, which takes the rate of the model's optimizer.
@@ -114,7 +113,7 @@ def shrink(
         32
     """
     budget = read_budget(flops, parameters, max_accuracy_drop, max_loss_increase)
-    check_multiple(multiple)
+    validate_count("multiple", multiple, 1)
     validate_count("batch_size", batch_size, 1)
     validate_count("epochs_per_stage", epochs_per_stage, 0)
     validate_count("fine_tuning_epochs", fine_tuning_epochs, 0)
@@ -237,6 +236,8 @@ class Shrinker:
             if actual <= target:
                 break
             estimate *= 0.98 * target / actual
+        else:
+            chosen = choose_units(units, importance, costs, 0.0, self.multiple)
         if not chosen.any():
             return None
         penalized = self.epochs_per_stage - self.epochs_per_stage // 2

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from poise.optimizer.target_sparsity import check_adaptable, check_target, next_strength
-from poise.penalties.validation import validate_count
 from poise.torch.handle import PenaltyHandle
 from poise.torch.penalize import handle_of
+from poise.validation import validate_count
 
 Handles = Mapping[int, PenaltyHandle]
 """Maps the number of an optimizer to the handle of its penalties."""

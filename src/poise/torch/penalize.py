@@ -12,7 +12,6 @@ from poise.optimizer.inner import UPDATES
 from poise.optimizer.targets import MetricKind, Target, assign_actions, check_actions
 from poise.penalties import Penalty
 from poise.penalties.base import Separable
-from poise.penalties.validation import validate_count
 from poise.rules.members import path_of
 from poise.rules.plan import resolve
 from poise.rules.rule import Rule, as_rules
@@ -22,6 +21,7 @@ from poise.torch.metrics import check_weight_decay, metric_of
 from poise.torch.parameters import Parameter, is_parametrized, parameters_of, with_selected_parameters
 from poise.torch.strengths import OptimizerStrengths
 from poise.torch.tensors import full
+from poise.validation import validate_count
 
 LIST_PARAMETERS = "List the parameters with model.named_parameters()."
 

@@ -15,7 +15,7 @@ from sklearn import model_selection
 
 from poise.path.data.arrays import leaves
 from poise.path.training import Replica
-from poise.penalties.validation import validate_count
+from poise.validation import validate_count
 
 MOST_CLASSES_GUESSED = 20
 HOW_TO_PASS = (

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from poise.path.training import Replica
+from poise.validation import is_integer
 
 AGAIN = "Pass a keras.utils.PyDataset, a tf.data.Dataset, or an object whose __iter__ starts a new pass each time."
 
@@ -129,7 +130,7 @@ def split_by_hash(rows: int, cv: Any, n_init: int) -> list[Replica]:
     Raises:
         ValueError: If cv is not an int >= 2, or a fold has no row.
     """
-    if isinstance(cv, bool) or not isinstance(cv, (int, np.integer)) or cv < 2:
+    if not is_integer(cv) or cv < 2:
         raise ValueError(f"cv must be an int >= 2 if x is a stream of batches, got {cv!r}.")
     fold = _hash(np.arange(rows)) % cv
     parts = [(k, np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(cv)]

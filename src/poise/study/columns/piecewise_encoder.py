@@ -1,12 +1,13 @@
 """Piecewise-linear encodings of numbers, as a scikit-learn transformer."""
 
-import numbers
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.validation import check_is_fitted, validate_data
+
+from poise.validation import validate_count
 
 N_PIECES = 8
 FLOATS = ["float64", "float32"]
@@ -68,10 +69,7 @@ class PiecewiseLinearEncoder(OneToOneFeatureMixin, TransformerMixin, BaseEstimat
             TypeError: If `n_pieces` is not an int.
             ValueError: If `n_pieces` is below 1, or if the data or the weights are not valid.
         """
-        if isinstance(self.n_pieces, bool) or not isinstance(self.n_pieces, numbers.Integral):
-            raise TypeError(f"n_pieces must be an int >= 1, got {self.n_pieces!r}.")
-        if self.n_pieces < 1:
-            raise ValueError(f"n_pieces must be an int >= 1, got {self.n_pieces!r}.")
+        validate_count("n_pieces", self.n_pieces, 1)
         X = np.asarray(validate_data(self, X, dtype=FLOATS))
         if sample_weight is not None:
             sample_weight = column_or_1d(check_array(sample_weight, ensure_2d=False, dtype="float64"))

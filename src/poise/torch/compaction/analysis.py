@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from poise.compaction.calls import Call
-from poise.compaction.graph_analysis import GraphAnalysis, check_multiple, check_tolerance
+from poise.compaction.graph_analysis import GraphAnalysis
 from poise.compaction.handlers import LayerHandler, WeightPart
 from poise.torch.compaction import (
     elementwise,
@@ -22,6 +22,7 @@ from poise.torch.compaction.fixed_sizes import find_fixed_sizes
 from poise.torch.compaction.graph import ModuleGraph
 from poise.torch.compaction.handlers import handler_of, is_resizable
 from poise.torch.compaction.tracing import trace
+from poise.validation import validate_count, validate_number
 
 HANDLER_MODULES = (linear, normalization, elementwise, pooling, movement, merging, recurrent, transformers)
 """The modules that register their handlers when they are imported."""
@@ -43,14 +44,14 @@ class ModuleAnalysis(GraphAnalysis):
 
     Raises:
         TypeError: If an argument has another type (see `trace`).
-        ValueError: If the module cannot be traced, `tolerance` is not a number >= 0, or `multiple` is not an int >= 1.
+        ValueError: If the module cannot be traced, `tolerance` is below 0 or not finite, or `multiple` is below 1.
     """
 
     graph: ModuleGraph
 
     def __init__(self, model: Any, example_inputs: Any, tolerance: float = 0.0, multiple: int = 1) -> None:
-        check_multiple(multiple)
-        tolerance = check_tolerance(tolerance)
+        validate_count("multiple", multiple, 1)
+        tolerance = validate_number("tolerance", tolerance)
         traced = trace(model, example_inputs)
         self.inputs, self.outputs = traced.inputs, traced.outputs
         super().__init__(ModuleGraph(traced, tolerance), multiple=multiple)

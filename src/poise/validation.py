@@ -1,4 +1,4 @@
-"""Checks of the arguments of penalties. Each returns the argument in one type, or says what it must be."""
+"""Checks of arguments. Each returns the argument in one type, or says what it must be."""
 
 import math
 import numbers
