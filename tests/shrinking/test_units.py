@@ -12,7 +12,7 @@ import poise
 from poise.shrinking.costs import FLOPS, PARAMETERS, Costs
 from poise.shrinking.data import Rows
 from poise.shrinking.importance import measure_gradients, norm_gradients, rate_units
-from poise.shrinking.selection import choose_units
+from poise.shrinking.selection import add_within_layers, choose_units
 from poise.shrinking.training import Trainer
 from poise.shrinking.unit_sets import RemovableUnits
 
@@ -168,20 +168,53 @@ def test_a_unit_that_no_row_activates_has_no_importance() -> None:
     assert np.flatnonzero(importance[units.is_removable] == 0).tolist() == [2]
 
 
-def test_the_choice_is_the_shortest_prefix_of_the_order_that_meets_the_target() -> None:
-    units = RemovableUnits(dense(6, 5))
+def test_the_importance_of_units_of_one_layer_adds_before_it_is_squared() -> None:
+    units = RemovableUnits(dense(4, 3))
+    importance = np.zeros(len(units.is_removable))
+    first, second = units.widths
+    importance[first], importance[second] = [4.0, 1.0, 1.0, 9.0], [16.0, 16.0, 0.0]
+    added = add_within_layers(units, importance)
+    assert added[first].tolist() == [12.0, 1.0, 3.0, 33.0]  # 1², 2² - 1², 4² - 2², 7² - 4²
+    assert added[second].tolist() == [16.0, 48.0, 0.0]
+
+
+def test_units_that_two_layers_share_count_once() -> None:
+    units = RemovableUnits(convolutional())
     importance = np.random.default_rng(0).random(len(units.is_removable))
+    added = add_within_layers(units, importance)
+    shared = np.flatnonzero(units.is_removable & np.isin(np.arange(len(importance)), units.widths[0]))
+    assert np.isin(shared, units.widths[2]).all()
+    np.testing.assert_allclose(added[shared].sum(), np.sqrt(importance[shared]).sum() ** 2, rtol=1e-12)
+
+
+def test_the_choice_meets_the_target_and_leaves_no_room_for_another_unit() -> None:
+    for make in (lambda: dense(6, 5), convolutional, attention):
+        units = RemovableUnits(make())
+        importance = np.random.default_rng(0).random(len(units.is_removable))
+        costs = Costs(units, PARAMETERS)
+        whole = costs.total(np.ones(len(importance), bool))
+        for share in (0.9, 0.7, 0.5):
+            chosen = choose_units(units, importance, costs, share * whole, 1)
+            assert costs.total(~chosen) <= share * whole
+            for number in np.flatnonzero(chosen):
+                fewer = chosen.copy()
+                fewer[number] = False
+                assert costs.total(~fewer) > share * whole
+            for sets in [*units.widths, *units.heads]:  # every layer loses its least important units
+                sets = np.unique(sets[units.is_removable[sets]])
+                removed, kept = importance[sets[chosen[sets]]], importance[sets[~chosen[sets]]]
+                assert not removed.size or removed.max() < kept.min()
+
+
+def test_units_of_a_cheap_layer_are_not_all_removed_before_an_expensive_one_loses_any() -> None:
+    units = RemovableUnits(dense(8, 8))
+    importance = np.where(units.is_removable, 1.0, 0.0)
+    first, second = units.widths
+    importance[second] *= 1.5  # each unit of the second layer is more important, and costs a little less
     costs = Costs(units, PARAMETERS)
-    order = [number for number in np.argsort(importance / costs.marginal().clip(1e-12)) if units.is_removable[number]]
-    whole = costs.total(np.ones(len(importance), bool))
-    for share in (0.9, 0.6, 0.4):
-        chosen = choose_units(units, importance, costs, share * whole, 1)
-        assert costs.total(~chosen) <= share * whole
-        count = int(chosen.sum())
-        assert chosen[order[:count]].all()
-        fewer = np.zeros(len(importance), bool)
-        fewer[order[: count - 1]] = True
-        assert costs.total(~fewer) > share * whole
+    chosen = choose_units(units, importance, costs, 0.5 * costs.total(np.ones(len(importance), bool)), 1)
+    assert 2 <= chosen[first].sum() <= 5
+    assert 2 <= chosen[second].sum() <= 5
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 4])

@@ -73,7 +73,7 @@ def shrink(
     epochs_per_stage: Annotated[
         int,
         typer.Option(metavar="N", help="Epochs of each stage: half of them before units are removed, and half after."),
-    ] = 6,
+    ] = 10,
     fine_tuning_epochs: Annotated[int, typer.Option(metavar="N", help="Epochs of each fine-tuning.")] = 20,
     learning_rate: Annotated[
         float | None,

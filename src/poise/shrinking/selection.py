@@ -9,7 +9,7 @@ from poise.shrinking.unit_sets import RemovableUnits
 def choose_units(
     units: RemovableUnits, importance: np.ndarray, costs: Costs, target: float, multiple: int
 ) -> np.ndarray:
-    """Choose sets of units to remove, in the order of importance / cost, until the cost is at most a target.
+    """Choose sets of units to remove, in the order of the loss expected for their cost, until a target is reached.
 
     Args:
         units: Units of the model.
@@ -22,7 +22,7 @@ def choose_units(
     Returns:
         (sets,) whether a set is removed.
     """
-    score = importance / np.maximum(costs.marginal(), 1e-12)
+    score = add_within_layers(units, importance) / np.maximum(costs.marginal(), 1e-12)
     order = np.argsort(np.where(units.is_removable, score, np.inf), kind="stable")[: int(units.is_removable.sum())]
 
     def choose_first(count: int) -> np.ndarray:
@@ -37,7 +37,43 @@ def choose_units(
             high = middle
         else:
             low = middle + 1
-    return choose_first(low)
+    chosen = choose_first(low)
+    layers, full = number_layers(units), set()
+    for number in reversed(order[:low]):  # a last set with a high cost, such as a head, leaves room for others
+        if layers[number] not in full:
+            fewer = chosen.copy()
+            fewer[number] = False
+            fewer = round_widths(units, fewer, score, multiple)
+            if costs.total(~fewer) <= target:
+                chosen = fewer
+            else:
+                full.add(layers[number])
+    return chosen
+
+
+def add_within_layers(units: RemovableUnits, importance: np.ndarray) -> np.ndarray:
+    """Return (sets,) how much more the loss depends on each set once the less important sets of its layer are removed.
+
+    The importance of a set is the square of a change of the loss. The units of a layer often do the same work, so their
+    changes are added before they are squared: sets with the importance I₁ ≤ I₂ ≤ ... count (√I₁ + ... + √Iₖ)² together.
+    Otherwise a layer of many cheap units would lose nearly all of them before other layers lose any.
+    """
+    layers = number_layers(units)
+    added = importance.astype("float64")
+    for layer in range(layers.max() + 1):
+        sets = np.flatnonzero(layers == layer)
+        sets = sets[np.argsort(importance[sets], kind="stable")]
+        roots = np.sqrt(importance[sets])
+        added[sets] = roots * (2 * np.cumsum(roots) - roots)
+    return added
+
+
+def number_layers(units: RemovableUnits) -> np.ndarray:
+    """Return (sets,) the number of the first layer that makes the units of a set, or -1 for sets that stay."""
+    layers = np.full(len(units.is_removable), -1)
+    for number, sets in enumerate([*units.widths, *units.heads]):
+        layers[sets[units.is_removable[sets] & (layers[sets] < 0)]] = number
+    return layers
 
 
 def round_widths(units: RemovableUnits, chosen: np.ndarray, score: np.ndarray, multiple: int) -> np.ndarray:
