@@ -64,7 +64,7 @@ def test_weights_of_classes(claims):
     [
         (
             ["--task", "gamma", "--tweedie-power", "1"],
-            "--tweedie-power must lie between 1 and 2, such as 1.5, got 1.0.",
+            "--tweedie-power must lie between 1 and 2 (exclusive), such as 1.5, got 1.0.",
         ),
         (
             ["--task", "regression", "--exposure", "years"],

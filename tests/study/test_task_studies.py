@@ -155,7 +155,7 @@ def test_an_offset_of_a_regression_is_added_to_the_prediction(claims) -> None:
         ({"task": "gamma", "exposure": "name"}, {}, "The exposure column 'name' must contain positive numbers"),
         ({"task": "gamma", "offset": "years"}, {"years": 365.0}, "holds 365, and an offset must lie between -"),
         ({"task": "gamma", "offset": "years", "exposure": "years"}, {}, "cannot be both the offset column and the exposure column"),
-        ({"task": "tweedie", "tweedie_power": 2.5}, {}, "tweedie_power must lie between 1 and 2, such as 1.5, got 2.5"),
+        ({"task": "tweedie", "tweedie_power": 2.5}, {}, r"tweedie_power must lie between 1 and 2 \(exclusive\), such as 1.5, got 2.5"),
         ({"task": "gamma", "class_weight": "balanced"}, {}, "class_weight needs a target with classes, got the task gamma"),
         ({"task": "gamma", "class_weight": "even"}, {}, "class_weight must be 'balanced' or a dict from classes to weights"),
     ],

@@ -85,7 +85,7 @@ class ShrinkResult:
             paper_bgcolor=PAPER,
             plot_bgcolor=PAPER,
             font={"color": INK},
-            xaxis={"title": size, "type": "log", "gridcolor": RULE},
+            xaxis={"title": "FLOPs per sample" if size == "FLOPs" else size, "type": "log", "gridcolor": RULE},
             yaxis={"title": f"validation {html.escape(self.accuracy)}", "gridcolor": RULE},
             showlegend=False,
         )

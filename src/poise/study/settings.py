@@ -69,7 +69,7 @@ class Settings:
             "n_init": (self.n_init >= 1, "be at least 1"),
             "max_iter": (self.max_iter >= 1, "be at least 1"),
             "learning_rate": (0.0 < self.learning_rate < float("inf"), "be positive and finite, such as 0.01"),
-            "test": (0.0 < self.test < 1.0, "lie between 0 and 1, such as 0.2"),
+            "test": (0.0 < self.test < 1.0, "lie between 0 and 1 (exclusive), such as 0.2"),
             "seed": (0 <= self.seed < 2**32, "lie between 0 and 2**32 - 1"),
             "selection": (
                 self.selection in (DEFAULT_SELECTION, STABLE_SELECTION),
@@ -79,8 +79,11 @@ class Settings:
                 self.max_false is None or (isinstance(self.max_false, Real) and 0.0 < self.max_false < float("inf")),
                 "be a positive number, such as 1.0",
             ),
-            "tweedie_power": (1.0 < self.tweedie_power < 2.0, "lie between 1 and 2, such as 1.5"),
-            "quantiles": (are_quantiles(self.quantiles), "be ascending numbers between 0 and 1, such as 0.1,0.5,0.9"),
+            "tweedie_power": (1.0 < self.tweedie_power < 2.0, "lie between 1 and 2 (exclusive), such as 1.5"),
+            "quantiles": (
+                are_quantiles(self.quantiles),
+                "be ascending numbers between 0 and 1 (exclusive), such as 0.1,0.5,0.9",
+            ),
             "choose": (self.choose is None or self.choose in known, f"be one of {', '.join(known)}"),
         }
         for name, (is_allowed, demand) in limits.items():

@@ -34,11 +34,14 @@ class ReferenceModel:
         title: Its name in tables and sentences; `""` for the constant model, which the task names.
         makers: A function of the task and the number of inputs. It returns functions, one per setting to choose from,
             that take the total weight of the training rows and return an estimator of scikit-learn.
+        fits_path: Whether a path of networks without hidden layers is fitted for a task that has no such function.
+            Default: False, which leaves the reference model out.
     """
 
     name: str
     title: str
     makers: Callable[[Task, int], Sequence[Maker]]
+    fits_path: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +74,7 @@ def _make_boosted_trees(task: Task, inputs: int) -> Sequence[Maker]:
 
 REFERENCES = (
     ReferenceModel("mean", "", lambda task, inputs: task.constant_models()),
-    ReferenceModel("linear", "Linear model", lambda task, inputs: task.linear_models()),
+    ReferenceModel("linear", "Linear model", lambda task, inputs: task.linear_models(), fits_path=True),
     ReferenceModel("boosted_trees", "Boosted trees", _make_boosted_trees),
 )
 """A new reference model is one entry here."""

@@ -105,7 +105,7 @@ def score_references(
     references, scorer = [], test_rows.scorer
     for model in REFERENCES:
         if not model.makers(table.task, rows.x.shape[1]):
-            if model.name == "linear":
+            if model.fits_path:
                 references.append(fit_linear_path(table.task, network, held_rows, baseline, settings))
             continue
         fit = fit_reference(model, table.task, rows, test_rows.x, len(table.classes))
