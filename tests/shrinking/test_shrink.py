@@ -114,6 +114,13 @@ def test_the_smaller_model_needs_no_poise(result, digits, tmp_path) -> None:
     assert "poise" not in (tmp_path / "small.keras").read_bytes().decode("latin-1")
 
 
+def test_a_stage_meets_its_target_where_no_estimate_of_the_cost_does(classifier, digits, monkeypatch) -> None:
+    monkeypatch.setattr(poise.shrinking.procedure, "ATTEMPTS", 0)
+    result = poise.shrink(classifier, *digits[:2], flops=0.4, validation_data=digits[2:], **QUICK)
+    assert float(poise.compare_models(classifier, result.model)["ratio"].loc["FLOPs per sample"]) >= 2.5
+    assert result.model.get_layer("first").units == result.model.get_layer("second").units == 8
+
+
 def test_the_smallest_network_within_an_accuracy_drop(classifier, digits) -> None:
     result = poise.shrink(classifier, *digits[:2], max_accuracy_drop=0.02, validation_data=digits[2:], **QUICK)
     assert result.chosen["accuracy"] >= result.original["accuracy"] - 0.02 - 1e-6

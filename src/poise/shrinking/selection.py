@@ -9,7 +9,7 @@ from poise.shrinking.unit_sets import RemovableUnits
 def choose_units(
     units: RemovableUnits, importance: np.ndarray, costs: Costs, target: float, multiple: int
 ) -> np.ndarray:
-    """Choose sets of units to remove, in the order of the loss expected for their cost, until a target is reached.
+    """Choose the sets of units that matter least for their cost, so that the rest costs at most a target.
 
     Args:
         units: Units of the model.
@@ -39,7 +39,7 @@ def choose_units(
             low = middle + 1
     chosen = choose_first(low)
     layers, full = number_layers(units), set()
-    for number in reversed(order[:low]):  # a last set with a high cost, such as a head, leaves room for others
+    for number in reversed(order[:low]):  # the last set may cost much, such as a head: others can stay
         if layers[number] not in full:
             fewer = chosen.copy()
             fewer[number] = False

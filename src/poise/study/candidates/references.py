@@ -34,7 +34,7 @@ class ReferenceModel:
         title: Its name in tables and sentences; `""` for the constant model, which the task names.
         makers: A function of the task and the number of inputs. It returns functions, one per setting to choose from,
             that take the total weight of the training rows and return an estimator of scikit-learn.
-        fits_path: Whether a path of networks without hidden layers is fitted for a task that has no such function.
+        fits_path: Whether to fit a path of networks without hidden layers if `makers` returns no function for the task.
             Default: False, which leaves the reference model out.
     """
 
