@@ -228,7 +228,7 @@ def test_importing_poise_imports_nothing_and_its_first_name_imports_keras(backen
     assert done.returncode == 0, done.stderr
     cost = json.loads(done.stdout.splitlines()[-1])
     # The optimizer, the rules, the penalties and the losses are registered with Keras, so that saved models load.
-    core = ("poise._", "poise.optimizer", "poise.penalties", "poise.rules", "poise.survival")
+    core = ("poise._", "poise.optimizer", "poise.penalties", "poise.rules", "poise.survival", "poise.validation")
     assert [name for name in cost["new"] if name != "poise" and not name.startswith(core)] == []
     assert cost["used"] == []
     assert cost["poise"] <= 0.1 * cost["keras"]  # in one process, so that both are measured under the same load
