@@ -307,6 +307,11 @@ def test_several_outputs_need_the_squared_error_and_no_offset() -> None:
         poise.PathRegressor(**LINEAR).fit(X, make_outputs(), offset=OFFSET)
 
 
+def test_quantiles_take_no_offset() -> None:
+    with pytest.raises(ValueError, match=r"offset cannot be combined with loss='quantile'\. Subtract it from y\."):
+        poise.PathRegressor(loss="quantile", **LINEAR).fit(X, X[:, 0], offset=OFFSET)
+
+
 # ---------------------------------------------------------------- class weights
 
 

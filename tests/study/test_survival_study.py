@@ -184,7 +184,11 @@ def test_script_of_the_report_trains_the_saved_network_again(study, tmp_path, mo
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({}, {"event": None}, "event is missing, and the task survival needs it. Name the column."),
+        (
+            {},
+            {"event": None},
+            "event is missing, and the task survival needs it. Pass the name of the column that says whether each row has an event.",
+        ),
         ({}, {"task": "counts"}, "time_to_event works only with the task survival, got the task counts."),
         ({}, {"target": "a"}, "time_to_event replaces the target in the task survival, got the target 'a' as well."),
         ({"months": -FRAME["months"]}, {}, "The times until an event must be numbers >= 0, and 'months' holds -"),
@@ -223,7 +227,7 @@ def test_folder_of_a_study_says_what_was_predicted(study, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"event": "died"}, "event works only with the task survival, got the task None"),
+        ({"event": "died"}, "event works only with the task survival. Choose the task survival."),
         ({"task": "survival"}, "event is missing, and the task survival needs it"),
     ],
     ids=["event alone", "survival alone"],

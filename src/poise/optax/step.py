@@ -14,6 +14,7 @@ from poise.optax.inner_update import AfterUpdate, InnerUpdate
 from poise.optax.metrics import OptaxMetric
 from poise.optax.parameters import Leaf, Parameters
 from poise.optimizer.builder import targets_of
+from poise.optimizer.metrics import RareRowsWarning
 from poise.optimizer.targets import Target, assign_actions, check_actions, penalty_gradient
 from poise.penalties.base import Schedule
 from poise.rules.plan import resolve
@@ -147,6 +148,7 @@ class PenalizedStep:
                     f"Rule {names} on the embedding {parameters.leaves[number].path!r}: {self.inner.name} takes very "
                     "large steps on rows that are rarely looked up, so the proximal step shrinks them too much. Use "
                     "optax.amsgrad or optax.adagrad, or update='decoupled'.",
+                    RareRowsWarning,
                     stacklevel=3,
                 )
 

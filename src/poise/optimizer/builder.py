@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from poise.optimizer.metrics import Metric, UnusableStepError, metric_of
+from poise.optimizer.metrics import Metric, RareRowsWarning, UnusableStepError, metric_of
 from poise.optimizer.targets import Target, anchor, assign_actions, check_actions, needs_prox
 from poise.rules.layers import info_of
 from poise.rules.members import path_of
@@ -120,7 +120,7 @@ class Builder:
                     "constraint, or use update='coupled'."
                 )
             if self.metric is not None and self.metric.forgets and kind_of(variable) == Role.EMBEDDINGS.value:
-                warnings.warn(self._explain_rare_rows(target, variable), stacklevel=2)
+                warnings.warn(self._explain_rare_rows(target, variable), RareRowsWarning, stacklevel=2)
         return replace(target, trace=self._trace(target, variables))
 
     def _explain_rare_rows(self, target: Target, variable: Any) -> str:

@@ -96,6 +96,10 @@ STEPS: dict[type, tuple[MetricKind, StepFunction]] = {}
 REFUSED: dict[type, str] = {}
 
 
+class RareRowsWarning(UserWarning):
+    """A proximal step is used with an optimizer that takes very large steps on rows that are rarely looked up."""
+
+
 class UnusableStepError(ValueError):
     """The inner optimizer has no step after which a prox ends at a stationary point.
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from poise.callbacks import PenalizedCallback
-from poise.optimizer.metrics import UnusableStepError, metric_of
+from poise.optimizer.metrics import RareRowsWarning, UnusableStepError, metric_of
 from poise.optimizer.penalized import PenalizedOptimizer
 from poise.shrinking.training import Trainer
 from poise.shrinking.unit_sets import NAME, RemovableUnits
@@ -78,7 +78,7 @@ def remove_units(
         callback = GrowingStrength(units, chosen, epochs * trainer.training.batches)
         with warnings.catch_warnings():
             # Too large steps on rare rows do no harm to units that are removed.
-            warnings.filterwarnings("ignore", f"Rule '{NAME}' on the embedding", UserWarning)
+            warnings.simplefilter("ignore", RareRowsWarning)
             trainer.fit(units.model, optimizer, epochs, [callback])
     return units.remove(chosen)
 

@@ -1,6 +1,7 @@
 """Check the arguments of the estimators that decide what is predicted: losses, targets, offsets and class weights."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -14,6 +15,13 @@ from poise.study.tasks.multioutput import MultiOutput
 from poise.study.tasks.positive import Gamma, Tweedie
 from poise.study.tasks.quantiles import Quantiles, are_quantiles
 from poise.study.tasks.regression import Regression
+
+LOG_LINKS: dict[str, Callable[[float], LogLink]] = {
+    "poisson": lambda power: Counts(),
+    "gamma": lambda power: Gamma(),
+    "tweedie": Tweedie,
+}
+"""From losses of `PathRegressor` with a log link, which need y >= 0, to a function from the power to the task."""
 
 
 def make_regression_task(loss: str, power: float, quantile: float | Sequence[float], targets: int) -> Task:
@@ -29,9 +37,7 @@ def make_regression_task(loss: str, power: float, quantile: float | Sequence[flo
     quantiles = tuple(np.ravel(quantile).tolist())
     makers: dict[str, Callable[[], Task]] = {
         "squared_error": lambda: Regression() if targets == 1 else MultiOutput(tuple(map(str, range(targets)))),
-        "poisson": Counts,
-        "gamma": Gamma,
-        "tweedie": lambda: Tweedie(power),
+        **{name: partial(make, power) for name, make in LOG_LINKS.items()},
         "quantile": lambda: Quantiles(quantiles),
     }
     if loss not in makers:
@@ -60,10 +66,8 @@ def check_offset(offset: Any, X: np.ndarray, task: Task) -> np.ndarray:
     """Return (rows,) an offset of the rows of X.
 
     Raises:
-        TypeError, ValueError: If the task cannot use it.
+        TypeError, ValueError: If it is not (rows,) finite numbers, or outside the bounds of the task.
     """
-    if not task.takes_offset:
-        raise ValueError(f"offset cannot be combined with the loss of the task {task.name}. Omit offset.")
     offset = column_or_1d(check_array(offset, ensure_2d=False, dtype="float64", input_name="offset"))
     check_consistent_length(X, offset)
     if (np.abs(offset) > task.largest_offset).any():

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from poise.study.candidates.network import ModelFunction
 from poise.study.class_weights import check_class_weight, weigh_classes
 from poise.study.columns.encoding import STANDARD
-from poise.study.estimator_arguments import check_offset, check_values, make_regression_task
+from poise.study.estimator_arguments import LOG_LINKS, check_offset, check_values, make_regression_task
 from poise.study.path_estimator import FLOATS, PathEstimator, Penalties, Rows, check_weight
 from poise.study.tasks.classes import Binary, Multiclass, predict_probabilities
 
@@ -162,6 +162,8 @@ class PathRegressor(RegressorMixin, PathEstimator):
         if offset is not None:
             if y.ndim > 1:
                 raise ValueError("offset needs y of shape (rows,), got several outputs. Subtract it from y.")
+            if not task.takes_offset:
+                raise ValueError(f"offset cannot be combined with loss={self.loss!r}. Subtract it from y.")
             offset = check_offset(offset, X, task)
             center = task.center_offset(offset, weight)
             y, factor = task.remove_offset(y, offset - center), task.offset_weight(offset - center)
@@ -222,7 +224,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = self.loss == "squared_error"
-        tags.target_tags.positive_only = self.loss in ("poisson", "gamma", "tweedie")
+        tags.target_tags.positive_only = self.loss in LOG_LINKS
         return tags
 
 

@@ -10,6 +10,7 @@ from poise.study.columns.reading import detect_kind
 from poise.study.columns.text_rules import TextRules, make_rules
 from poise.study.errors import DataError
 from poise.study.headers import check_column, name_columns
+from poise.study.roles import check_complete
 from poise.study.tasks.base import Task
 
 ROLES = ("offset", "exposure")
@@ -33,13 +34,7 @@ def read_role(values: pd.Series, role: str, task: Task, rules: TextRules) -> pd.
     subject = f"The {role} column {values.name!r} must contain {demand}"
     if numbers.dtype != "float64" or detected.ignored_texts:
         raise DataError(f"{subject}. Choose a different column.", role)
-    missing = int(np.isnan(numbers).sum())
-    if missing:
-        raise DataError(
-            f"The {role} column {values.name!r} has no value in {missing} of {len(numbers)} rows. Fill them in, or "
-            "remove these rows.",
-            role,
-        )
+    check_complete(pd.Series(numbers, name=values.name), role)
     if role == "exposure" and (numbers <= 0).any():
         raise DataError(f"{subject}, got {text_of(numbers.min())}. Correct or remove these rows.", role)
     size = np.abs(numbers if role == "offset" else np.log(numbers))

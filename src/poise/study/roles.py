@@ -107,7 +107,7 @@ def read_groups(values: pd.Series, rules: TextRules) -> pd.Series:
             "groups",
         )
     labels = pd.Series(texts.spread(texts.labels, None, object), name=values.name, dtype=object)
-    _check_complete(labels, "groups")
+    check_complete(labels, "groups")
     if labels.nunique() < 2:
         raise DataError(
             f"The group column {values.name!r} has only one value; at least two are needed. Choose a different column.",
@@ -130,7 +130,7 @@ def read_time(values: pd.Series, rules: TextRules) -> tuple[pd.Series, list[str]
             "time",
         )
     times = pd.Series(detected.values, name=values.name)
-    _check_complete(times, "time")
+    check_complete(times, "time")
     return times, note_doubt(str(values.name), detected)
 
 
@@ -168,11 +168,12 @@ def take_weights(weights: pd.Series, rows: pd.Index) -> pd.Series:
         DataError: If one of them is missing.
     """
     taken = weights.loc[rows].reset_index(drop=True)
-    _check_complete(taken, "weight")
+    check_complete(taken, "weight")
     return taken
 
 
-def _check_complete(values: pd.Series, role: str) -> None:
+def check_complete(values: pd.Series, role: str) -> None:
+    """Raise DataError if a column with a role has missing values."""
     missing = int(values.isna().sum())
     if missing:
         raise DataError(

@@ -30,7 +30,7 @@ from poise.study.sources import BUILT_IN, Source, load
 from poise.study.targets import join_event, note_rare_classes, pose_task, read_target, take_rows
 from poise.study.task_inference import infer_task
 from poise.study.tasks.base import Task
-from poise.study.tasks.choice import check_event, check_several
+from poise.study.tasks.choice import check_event, resolve_task
 from poise.study.tasks.quantiles import QUANTILES
 from poise.study.tasks.table import TASKS, make_task
 
@@ -197,7 +197,7 @@ def read(
     types = types or {}
     name, text, frame = load(source, options)
     targets = _list_targets(target, text, frame, name)
-    task = check_several(targets, task)
+    task = resolve_task(targets, task)
     check_event(task, event)
     others = {"event": event, "groups": groups, "time": time, "weight": weight, "offset": offset, "exposure": exposure}
     roles = [("target", column) for column in targets]

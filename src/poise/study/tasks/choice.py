@@ -8,7 +8,7 @@ from poise.study.tasks.regression import Regression
 from poise.study.tasks.survival import Survival
 
 
-def check_several(targets: tuple[str, ...], task: str | None) -> str | None:
+def resolve_task(targets: tuple[str, ...], task: str | None) -> str | None:
     """Return the task of one target as it is, and for several targets the task multioutput.
 
     Raises:
@@ -45,7 +45,7 @@ def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any)
         )
     for name, column in columns.items():
         if column is None:
-            raise DataError(f"{name} is missing, and the task survival needs it. Name the column.", name)
+            raise DataError(_explain_missing(name), name)
     if target is not None:
         raise DataError(
             f"time_to_event replaces the target in the task survival, got the target {target!r} as well. Omit one of "
@@ -58,8 +58,12 @@ def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any)
 def check_event(task: str | None, event: str | None) -> None:
     """Raise DataError unless there is a column of events if and only if the task is survival."""
     if task == Survival.name and event is None:
-        raise DataError("event is missing, and the task survival needs it. Name the column.", "event")
+        raise DataError(_explain_missing("event"), "event")
     if task != Survival.name and event is not None:
-        raise DataError(
-            f"event works only with the task survival, got the task {task}. Choose the task survival.", "event"
-        )
+        got = "" if task is None else f", got the task {task}"
+        raise DataError(f"event works only with the task survival{got}. Choose the task survival.", "event")
+
+
+def _explain_missing(name: str) -> str:
+    column = "the column that says whether each row has an event" if name == "event" else "the column of times"
+    return f"{name} is missing, and the task survival needs it. Pass the name of {column}."
