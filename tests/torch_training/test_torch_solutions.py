@@ -13,7 +13,7 @@ from torch_optimizers import OPTIMIZERS
 
 import poise
 import poise.torch
-from poise.penalties import groups
+from poise.penalties import loops
 
 GROUPS = [[0, 1], [2, 3, 4], [5], [6, 7, 8, 9]]
 
@@ -93,14 +93,31 @@ def test_l1_with_a_logistic_loss_is_logistic_regression(name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # by torch.compile itself
-@pytest.mark.parametrize("penalty", [poise.L1(0.1), poise.GroupLasso(0.12, groups=GROUPS, axis="inputs")], ids=repr)
-def test_a_compiled_step_gives_the_same(penalty: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(groups, "NEWTON_STEPS", 4)  # each one takes seconds to compile
+@pytest.mark.parametrize(
+    "penalty",
+    [poise.L1(0.1), poise.GroupLasso(0.12, groups="outputs"), poise.GroupLasso(0.12, groups=GROUPS, axis="inputs")],
+    ids=repr,
+)
+def test_a_compiled_step_gives_the_same(penalty: Any) -> None:
     plain, _ = train("Adam", penalty, X, Y, torch.nn.functional.mse_loss, steps=100)
     compiled, _ = train("Adam", penalty, X, Y, torch.nn.functional.mse_loss, steps=100, compile=True)
 
     np.testing.assert_allclose(compiled, plain, atol=1e-9)
     assert (compiled == 0).tolist() == (plain == 0).tolist()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # by torch.compile itself
+@pytest.mark.parametrize("compiles", [False, True])
+def test_a_loop_that_needs_more_steps_than_a_program_has_takes_them(
+    compiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    penalty = poise.GroupLasso(0.12, groups="outputs")
+    enough, _ = train("Adam", penalty, X, Y, torch.nn.functional.mse_loss, steps=100)
+    monkeypatch.setattr(loops, "FIXED_STEPS", 1)
+
+    more, _ = train("Adam", penalty, X, Y, torch.nn.functional.mse_loss, steps=100, compile=compiles)
+
+    np.testing.assert_allclose(more, enough, atol=1e-9)
 
 
 def test_maximizing_the_negative_loss_is_the_same() -> None:

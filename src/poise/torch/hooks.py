@@ -62,6 +62,7 @@ class StepHooks:
         self._before_name = BEFORE.get(registered_class(optimizer)) if has_metric else None
         self._before: dict[int, Tensor] = {}
         self._proximal = ProximalSteps(compiles)
+        self._has_starts = any(self._starts(target) for target in targets)
         self._groups = self._find_groups()
         self._group_count = len(optimizer.param_groups)
         self.handle: Any = None
@@ -138,7 +139,7 @@ class StepHooks:
                 stacklevel=2,
             )
         targets = list(self._active_targets())
-        for target in targets:
+        for target in targets if self._has_starts else ():
             for start in self._starts(target):
                 if START not in self.optimizer.state[self.tensors[target.index]]:  # weights may have been loaded
                     start.copy_(self.weights_of(target))
@@ -169,7 +170,7 @@ class StepHooks:
             return
         strengths = self.strengths.tensors()
         targets = list(self._active_targets())
-        for target in targets:
+        for target in targets if self._has_starts else ():
             for start in self._starts(target):
                 self.optimizer.state[self.tensors[target.index]].setdefault(START, start)
         jobs = []

@@ -61,9 +61,9 @@ def penalize(
 
         observe_every: Record the forces at every `observe_every`-th step, for `handle.forces()`. Default: 0, which
             records none.
-        compile: Whether to compile the proximal steps with `torch.compile`, which makes them faster. On a CPU, this
-            needs a C++ compiler. The first step takes seconds, for group penalties up to a minute. A new strength does
-            not compile again. Default: False.
+        compile: Whether to compile the proximal steps, as `torch.compile` does, which makes them faster. On a CPU,
+            this needs a C++ compiler. The first step takes some seconds. A new strength does not compile again.
+            Default: False.
 
     Returns:
         A `poise.torch.PenaltyHandle`. Use it to read and set strengths, measure penalties, and remove the hooks.

@@ -7,6 +7,7 @@ parameters with the same penalty and the same kind of step are joined.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ class ProximalSteps:
     """Applies proximal penalties to parameters.
 
     Args:
-        compiles: Whether to compile the programs with `torch.compile`.
+        compiles: Whether to compile the programs with TorchInductor, the compiler of `torch.compile`.
     """
 
     def __init__(self, compiles: bool = False) -> None:
@@ -125,31 +126,43 @@ class ProximalSteps:
 
             def compute(*inputs: Any) -> tuple[Tensor, Tensor | None]:
                 with fixed_steps() as unfinished:
-                    return job.compute(*inputs), unfinished[0] if unfinished else None
+                    return job.compute(*inputs), torch.stack(unfinished).any() if unfinished else None
 
             self._programs[job.form] = _record(compute, inputs)
         return self._programs[job.form]
 
     def _apply_compiled(self, jobs: Sequence[Job], strengths: Sequence[Any]) -> None:
-        """Do all jobs in one program."""
+        """Do all jobs in one program, and those again whose loops need more steps than a program has."""
         if not jobs:
             return
         numbers = [number for job in jobs for number in (strengths[job.rule], *job.step.numbers)]
-        inputs = ([job.w for job in jobs], [list(job.step.tensors) for job in jobs], _as_tensors(numbers))
-        form = tuple(job.form for job in jobs)
+        tensors = [tensor for job in jobs for tensor in (job.w, *job.step.tensors)]
+        # On a CPU the numbers are one input, because every input costs time. A GPU reads separate numbers from the CPU.
+        is_packed = all(not isinstance(number, Tensor) for number in numbers) and jobs[0].w.device.type == "cpu"
+        inputs = [*tensors, *([torch.tensor(numbers, dtype=torch.float64)] if is_packed else _as_tensors(numbers))]
+        form = (is_packed, *(job.form for job in jobs), *(tensor.stride() for tensor in tensors))
         if form not in self._programs:
+            count = len(tensors)
 
-            def compute(weights: Any, moments: Any, numbers: Any) -> None:
-                remaining = list(numbers)
-                for job, w, tensors in zip(jobs, weights, moments, strict=True):
-                    count = 1 + len(job.step.numbers)
-                    own, remaining = remaining[:count], remaining[count:]
-                    step = replace(job.step, tensors=tuple(tensors))
-                    with on_device(job.w):
-                        w.copy_(job.compute(w, tensors, [*own, *step.fills()]))
+            def compute(*inputs: Tensor) -> list[Tensor | None]:
+                flags = []
+                remaining = iter(inputs[:count])
+                numbers = iter(inputs[count].unbind() if is_packed else inputs[count:])
+                for job in jobs:
+                    w, *moments = islice(remaining, 1 + len(job.step.tensors))
+                    own = islice(numbers, 1 + len(job.step.numbers))
+                    step = replace(job.step, tensors=tuple(moments))
+                    with on_device(job.w), fixed_steps() as unfinished:
+                        after = job.compute(w, moments, [*own, *step.fills()])
+                    flags.append(torch.stack(unfinished).any() if unfinished else None)
+                    w.copy_(torch.where(flags[-1], w, after) if unfinished else after)
+                return flags
 
-            self._programs[form] = torch.compile(_record(compute, inputs))
-        self._programs[form](*inputs)
+            self._programs[form] = _compile(_record(compute, inputs), inputs)
+        for job, is_unfinished in zip(jobs, self._programs[form](*inputs), strict=True):
+            if is_unfinished is not None and bool(is_unfinished):
+                with on_device(job.w):
+                    job.w.copy_(job.compute(job.w, job.step.tensors, _numbers(job, strengths[job.rule])))
 
 
 def jobs_of(
@@ -193,6 +206,20 @@ def axis_of_groups(penalty: Penalty, shape: Sequence[int]) -> int | None:
 def _record(compute: Callable[..., Any], inputs: Sequence[Any]) -> Program:
     """Return the operations of PyTorch that a function consists of, as a function. It keeps the start of `Anchored`."""
     return make_fx(compute, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+
+
+def _compile(program: Any, inputs: Sequence[Any]) -> Program:
+    """Compile a recorded program for inputs of these shapes and strides.
+
+    `torch.compile` would check the inputs at every call, which takes longer than the step of a small network. But it
+    can split a program, at an operation whose result has a shape that depends on values (`segment_sum` of Keras).
+    """
+    if any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in program.graph.nodes):
+        return torch.compile(program)
+    from torch._inductor import compile as compile_graph
+
+    compiled: Any = compile_graph(program, list(inputs))
+    return compiled
 
 
 def _groups_to_join(jobs: Sequence[Job]) -> list[list[Job]]:

@@ -1,7 +1,7 @@
 """Tensors on devices, in float64, and sharded over processes, for formulas that run on `keras.ops`."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -35,12 +35,17 @@ def sharded_like(whole: Tensor, tensor: Tensor) -> Tensor:
     return distribute_tensor(whole, sharded.device_mesh, sharded.placements, src_data_rank=None)
 
 
-@contextmanager
-def on_device(tensor: Tensor) -> Iterator[None]:
+def on_device(tensor: Tensor) -> AbstractContextManager[None]:
     """Run `keras.ops` on the device of a tensor, and in float64 if it has this dtype.
 
     Keras would move the tensor to its default device, and round to float32.
     """
+    has_defaults = not HAS_ACCELERATOR and tensor.device.type == "cpu" and tensor.dtype != torch.float64
+    return nullcontext() if has_defaults else _on_device(tensor)
+
+
+@contextmanager
+def _on_device(tensor: Tensor) -> Iterator[None]:
     with ExitStack() as stack:
         if HAS_ACCELERATOR or tensor.device.type != "cpu":
             stack.enter_context(keras.device(str(tensor.device)))
