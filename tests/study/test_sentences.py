@@ -422,7 +422,7 @@ def wide() -> pd.DataFrame:
 
 
 CASES: dict[str, Any] = {
-    "binary": {"data": "breast_cancer", "penalties": ["l1"], "drop": ["mean radius"]},
+    "binary": {"data": "breast_cancer", "penalties": ["l1"], "drop": ["mean radius"], "class_weight": "balanced"},
     "multiclass": {"data": "wine", "penalties": ["sparse_group"]},
     "weighted counts": {"data": counts(), "target": "y", "task": "counts", "weight": "w", "penalties": ["elasticnet"]},
     "exposure": {
@@ -434,7 +434,6 @@ CASES: dict[str, Any] = {
         "penalties": ["l2"],
     },
     "quantiles": {"data": "diabetes", "penalties": ["group"], "task": "quantile", "quantiles": (0.2, 0.5, 0.8)},
-    "class weights": {"data": "breast_cancer", "penalties": ["l2"], "class_weight": "balanced"},
     "own model": {"data": "diabetes", "penalties": ["group"], "model": "own_networks:linear"},
     "selected columns": {"data": "diabetes", "penalties": ["l2", "group"], "strengths": 6, "sparse": True},
     "screened columns": {"data": wide(), "target": "y", "penalties": ["adaptive"], "choose": "adaptive", **PIECEWISE},
