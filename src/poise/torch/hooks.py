@@ -118,14 +118,13 @@ class StepHooks:
 
         def closure_with_penalty() -> Any:
             loss = closure()
-            self._prepare()
+            self._prepare_untraced()
             return loss
 
         if len(args) > 1:
             return (args[0], closure_with_penalty, *args[2:]), kwargs
         return args, {**kwargs, "closure": closure_with_penalty}
 
-    @_untraced
     @torch.no_grad()
     def _prepare(self) -> None:
         """Record the forces, save what the step overwrites, and apply the coupled and decoupled penalties."""
@@ -162,6 +161,8 @@ class StepHooks:
                 if target.coupled:
                     self._add(target, penalty_gradient(target.coupled, w, strengths), self._dense_gradient)
 
+    _prepare_untraced = _untraced(_prepare)
+
     @_untraced
     @torch.no_grad()
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
@@ -176,10 +177,7 @@ class StepHooks:
         jobs = []
         for target in targets:
             if target.proximal:
-                with on_device(self.tensors[target.index]):
-                    weights = {number: local(self.tensors[number].detach()) for number in target.members}
-                    steps = {number: self._step_size(number) for number in target.members}
-                    jobs += jobs_of(target, weights, steps, strengths)
+                jobs += jobs_of(target, self._weights, self._step_size, strengths)
         self._proximal.apply(jobs, strengths)
         self._before = {}
         self.strengths.steps += 1
@@ -188,6 +186,9 @@ class StepHooks:
         """Whether a fused optimizer skips this step, because of gradients that overflowed (`torch.amp.GradScaler`)."""
         found_inf = getattr(self.optimizer, "found_inf", None)
         return found_inf is not None and bool(found_inf)
+
+    def _weights(self, number: int) -> Tensor:
+        return local(self.tensors[number].detach())
 
     def _step_size(self, number: int) -> StepSize:
         tensor, group = self.tensors[number], self._group(number)

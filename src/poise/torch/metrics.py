@@ -6,8 +6,7 @@ per optimizer is registered here. It is called after the step and reads the stat
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, optim
@@ -23,8 +22,7 @@ SAMPLE = 1 << 12
 """The number of entries from which the step of entries without a gradient is estimated."""
 
 
-@dataclass(frozen=True)
-class StepSize:
+class StepSize(NamedTuple):
     """The steps of one parameter.
 
     Entries that have not had a gradient would get the step rate/ε from the optimizers that divide by a second moment,
@@ -75,8 +73,7 @@ class StepSize:
         return self.at(self.tensors, [*self.numbers, *self.fills()])
 
 
-@dataclass(frozen=True)
-class After:
+class After(NamedTuple):
     """What a step function reads after the optimizer's step.
 
     Attributes:
@@ -95,7 +92,7 @@ class After:
         return self.group["lr"]
 
     @property
-    def count(self) -> Any:
+    def steps(self) -> Any:
         """The number of steps; 1 after the first one."""
         count = self.state["step"]
         return count.item() if isinstance(count, Tensor) and count.device.type == "cpu" else count
@@ -210,14 +207,14 @@ def sgd(after: After) -> StepSize:
 def adam(after: After) -> StepSize:
     """lr/(√v̂ + ε): at rest m = (1 − β₁ᵗ)·g, which cancels the other bias correction."""
     v = after.tensor("max_exp_avg_sq" if after.group["amsgrad"] else "exp_avg_sq")
-    correction = (1.0 - after.group["betas"][1] ** after.count) ** 0.5
+    correction = (1.0 - after.group["betas"][1] ** after.steps) ** 0.5
     return StepSize(divide_by_root, (v,), (after.rate, correction, after.group["eps"]), least=0.0)
 
 
 @step_of(optim.NAdam)
 def nadam(after: After) -> StepSize:
     """c·lr/(√v̂ + ε), c = μ_{t+1}(1 − β₁ᵗ)/(1 − Πμ·μ_{t+1}) + (1 − μ_t)/(1 − Πμ), μ_t = β₁(1 − ½·0.96^{tψ})."""
-    (beta_1, beta_2), t = after.group["betas"], after.count
+    (beta_1, beta_2), t = after.group["betas"], after.steps
 
     def mu(count: Any) -> Any:
         return beta_1 * (1.0 - 0.5 * 0.96 ** (count * after.group["momentum_decay"]))
@@ -232,7 +229,7 @@ def nadam(after: After) -> StepSize:
 @step_of(optim.RAdam)
 def radam(after: After) -> StepSize:
     """lr·r_t·√(1 − β₂ᵗ)/(√v + ε) with the rectification r_t where ρ_t > 5, and lr before."""
-    beta_2, t = after.group["betas"][1], after.count
+    beta_2, t = after.group["betas"][1], after.steps
     correction = 1.0 - beta_2**t
     rho_inf = 2.0 / (1.0 - beta_2) - 1.0
     rho = rho_inf - 2.0 * t * beta_2**t / correction
@@ -252,7 +249,7 @@ def adamax(after: After) -> StepSize:
 @step_of(optim.Adagrad)
 def adagrad(after: After) -> StepSize:
     """lr/((1 + (t − 1)·decay)·(√Σg² + ε))."""
-    rate = after.rate / (1.0 + (after.count - 1) * after.group["lr_decay"])
+    rate = after.rate / (1.0 + (after.steps - 1) * after.group["lr_decay"])
     return StepSize(divide_by_root, (after.tensor("sum"),), (rate, 1.0, after.group["eps"]), least=0.0)
 
 

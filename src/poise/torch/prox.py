@@ -5,10 +5,9 @@ So the operations of PyTorch that they consist of are recorded once, and then ru
 parameters with the same penalty and the same kind of step are joined.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +29,7 @@ JOINED = 1 << 15
 Program = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """The prox of one penalty on one tensor.
 
     Attributes:
@@ -151,7 +149,7 @@ class ProximalSteps:
                 for job in jobs:
                     w, *moments = islice(remaining, 1 + len(job.step.tensors))
                     own = islice(numbers, 1 + len(job.step.numbers))
-                    step = replace(job.step, tensors=tuple(moments))
+                    step = job.step._replace(tensors=tuple(moments))
                     with on_device(job.w), fixed_steps() as unfinished:
                         after = job.compute(w, moments, [*own, *step.fills()])
                     flags.append(torch.stack(unfinished).any() if unfinished else None)
@@ -166,28 +164,34 @@ class ProximalSteps:
 
 
 def jobs_of(
-    target: Target, weights: Mapping[int, Tensor], steps: Mapping[int, StepSize], strengths: Sequence[Any]
+    target: Target,
+    weights_of: Callable[[int], Tensor],
+    step_of: Callable[[int], StepSize],
+    strengths: Sequence[Any],
 ) -> list[Job]:
     """Return the jobs of a target with one parameter, and do those of a target with several.
 
     Args:
         target: The target.
-        weights: Maps the number of a parameter to its weights.
-        steps: Maps the number of a parameter to its steps.
+        weights_of: Returns the weights of a parameter, given its number.
+        step_of: Returns the steps of a parameter, given its number.
         strengths: The current strengths, in the order of the rules.
     """
     if not target.is_joint:
-        w, step = weights[target.index], steps[target.index]
+        w, step = weights_of(target.index), step_of(target.index)
         return [Job(penalty, rule, target.index, w, step) for rule, penalty in target.proximal if w.numel()]
-    sizes = {number: step.whole() for number, step in steps.items()}
-    if any(step.tensors for step in steps.values()):
-        step = target.gather(lambda number: torch.as_tensor(sizes[number]).expand(weights[number].shape))
-    else:
-        step = sizes[target.index]
-    for rule, penalty in target.proximal:
-        joined = penalty.prox(target.gather(weights.__getitem__), step, strengths[rule])
-        for number, part in target.split(joined):
-            weights[number].copy_(part)
+    weights = {number: weights_of(number) for number in target.members}
+    steps = {number: step_of(number) for number in target.members}
+    with on_device(weights[target.index]):
+        sizes = {number: step.whole() for number, step in steps.items()}
+        if any(step.tensors for step in steps.values()):
+            step = target.gather(lambda number: torch.as_tensor(sizes[number]).expand(weights[number].shape))
+        else:
+            step = sizes[target.index]
+        for rule, penalty in target.proximal:
+            joined = penalty.prox(target.gather(weights.__getitem__), step, strengths[rule])
+            for number, part in target.split(joined):
+                weights[number].copy_(part)
     return []
 
 
@@ -218,7 +222,8 @@ def _compile(program: Any, inputs: Sequence[Any]) -> Program:
         return torch.compile(program)
     from torch._inductor import compile as compile_graph
 
-    compiled: Any = compile_graph(program, list(inputs))
+    # The callers look a program up by the shapes and strides of its inputs.
+    compiled: Any = compile_graph(program, list(inputs), options={"size_asserts": False})
     return compiled
 
 
@@ -240,7 +245,7 @@ def _concatenate(jobs: Sequence[Job]) -> Job:
     moments = zip(*(job.step.tensors for job in jobs), strict=True)
     tensors = tuple(torch.cat([moment.view(-1) for moment in of_jobs]) for of_jobs in moments)
     w = torch.cat([job.w.view(-1) for job in jobs])
-    return replace(first, w=w, step=replace(first.step, tensors=tensors))
+    return first._replace(w=w, step=first.step._replace(tensors=tensors))
 
 
 def _parts(job: Job) -> Iterator[Job]:
@@ -259,7 +264,7 @@ def _parts(job: Job) -> Iterator[Job]:
     for w, *moments in zip(*(tensor.split(count, axis) for tensor in tensors), strict=True):
         along = Axes.along(w.shape, axis)
         penalty = job.penalty if job.is_entrywise else job.penalty.bind(Sides(along, along))
-        yield replace(job, penalty=penalty, w=w, step=replace(job.step, tensors=tuple(moments)))
+        yield job._replace(penalty=penalty, w=w, step=job.step._replace(tensors=tuple(moments)))
 
 
 def _numbers(job: Job, strength: Any) -> list[Tensor]:
