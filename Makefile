@@ -20,13 +20,16 @@ demo: .venv/.poise  ## run a study on real data and print where the report is
 dev: .venv/.dev  ## an editable install with everything that development needs
 	@echo "Run 'source $(BIN)/activate', or use $(BIN)/python."
 
-# Half of the time of the tests on JAX is compilation: keep the programs, and compile them with fewer optimizations. (The
-# cache of JAX 0.5, in test-lowest, can crash. That target compiles as users do.)
+# Most of the time of the tests on JAX is compilation: keep the programs, and compile them with fewer optimizations, with
+# none unless a test trains for long. (The cache of JAX 0.5, in test-lowest, can crash. That target compiles as users do.)
+LONG := tests/docs tests/cli tests/study/test_run.py
+QUICK := --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false \
+	--xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level
 check test test-jax test-tensorflow test-torch: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.venv/.compiled
 check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
 check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
-check test test-jax test-tensorflow test-torch: export XLA_FLAGS := --xla_backend_optimization_level=1 \
-	--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false
+test test-tensorflow test-torch: export XLA_FLAGS := $(QUICK)=1
+check test-jax: export XLA_FLAGS := $(QUICK)=0
 
 check: lint types  ## lint, types and the fast tests on JAX: the loop for daily work
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" --durations=10
@@ -35,7 +38,12 @@ test: .venv/.dev  ## lint, types, docs and all tests on all three backends
 	@$(MAKE) --no-print-directory --jobs=3 lint types docs
 	@set -e; for backend in $(BACKENDS); do $(MAKE) --no-print-directory test-$$backend; done
 
-test-jax test-tensorflow test-torch: test-%: .venv/.dev  ## all tests on one backend
+test-jax: .venv/.dev  ## all tests on JAX
+	@echo "== tests on jax"
+	KERAS_BACKEND=jax XLA_FLAGS="$(QUICK)=1" $(PYTEST) --durations=10 $(LONG)
+	KERAS_BACKEND=jax $(PYTEST) --durations=20 $(addprefix --ignore=,$(LONG))
+
+test-tensorflow test-torch: test-%: .venv/.dev  ## the tests that can differ on another backend
 	@echo "== tests on $*"
 	KERAS_BACKEND=$* $(PYTEST) --durations=20
 
