@@ -20,8 +20,9 @@ demo: .venv/.poise  ## run a study on real data and print where the report is
 dev: .venv/.dev  ## an editable install with everything that development needs
 	@echo "Run 'source $(BIN)/activate', or use $(BIN)/python."
 
-# Most of the time of the tests on JAX is compilation: keep the programs, and compile them with fewer optimizations, with
-# none unless a test trains for long. (The cache of JAX 0.5, in test-lowest, can crash. That target compiles as users do.)
+# The tests on JAX spend most of their time in compilation. So keep the compiled programs, and compile with few
+# optimizations: level 1 for the tests in LONG, which train longer, and level 0 for the others. (The cache of JAX 0.5, in
+# test-lowest, can crash. That target compiles as users do.)
 LONG := tests/docs tests/cli tests/study/test_run.py
 QUICK := --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false \
 	--xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level
@@ -34,7 +35,7 @@ check test-jax: export XLA_FLAGS := $(QUICK)=0
 check: lint types  ## lint, types and the fast tests on JAX: the loop for daily work
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" --durations=10
 
-test: .venv/.dev  ## lint, types, docs and all tests on all three backends
+test: .venv/.dev  ## lint, types, docs, all tests on JAX, and those that can differ on TensorFlow and PyTorch
 	@$(MAKE) --no-print-directory --jobs=3 lint types docs
 	@set -e; for backend in $(BACKENDS); do $(MAKE) --no-print-directory test-$$backend; done
 

@@ -308,7 +308,10 @@ def test_several_outputs_need_the_squared_error_and_no_offset() -> None:
 
 
 def test_quantiles_take_no_offset() -> None:
-    with pytest.raises(ValueError, match=r"offset cannot be combined with loss='quantile'\. Subtract it from y\."):
+    with pytest.raises(
+        ValueError,
+        match=r"offset cannot be combined with loss='quantile'\. Omit offset, and subtract it from y instead\.",
+    ):
         poise.PathRegressor(loss="quantile", **LINEAR).fit(X, X[:, 0], offset=OFFSET)
 
 

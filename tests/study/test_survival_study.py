@@ -227,7 +227,7 @@ def test_folder_of_a_study_says_what_was_predicted(study, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"event": "died"}, "event works only with the task survival. Choose the task survival."),
+        ({"event": "died"}, "event works only with the task survival. Choose the task survival, or omit event."),
         ({"task": "survival"}, "event is missing, and the task survival needs it"),
     ],
     ids=["event alone", "survival alone"],

@@ -97,7 +97,7 @@ REFUSED: dict[type, str] = {}
 
 
 class RareRowsWarning(UserWarning):
-    """A proximal step is used with an optimizer that takes very large steps on rows that are rarely looked up."""
+    """A proximal step shrinks rare rows of an embedding too much, because the optimizer takes large steps on them."""
 
 
 class UnusableStepError(ValueError):

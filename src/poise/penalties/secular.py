@@ -24,7 +24,7 @@ def solve_secular(at: Groups, size: Any, offset: Any, has_root: Any, max_steps: 
         size: Per entry, ≥ 0.
         offset: Per entry, > 0.
         has_root: Per group, whether there is such a θ.
-        max_steps: The largest number of Newton's steps. `torch.compile` takes seconds for each.
+        max_steps: The largest number of Newton's steps.
     """
     least = smallest_normal(size)
 

@@ -77,7 +77,7 @@ def remove_units(
             variable.constraint = None  # it would act before the penalty; the layers of the smaller model have it again
         callback = GrowingStrength(units, chosen, epochs * trainer.training.batches)
         with warnings.catch_warnings():
-            # Too large steps on rare rows do no harm to units that are removed.
+            # Large steps on rare rows do no harm, because the penalized units are removed anyway.
             warnings.simplefilter("ignore", RareRowsWarning)
             trainer.fit(units.model, optimizer, epochs, [callback])
     return units.remove(chosen)

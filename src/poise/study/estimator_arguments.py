@@ -21,7 +21,7 @@ LOG_LINKS: dict[str, Callable[[float], LogLink]] = {
     "gamma": lambda power: Gamma(),
     "tweedie": Tweedie,
 }
-"""From losses of `PathRegressor` with a log link, which need y >= 0, to a function from the power to the task."""
+"""Each loss of `PathRegressor` with a log link, and a function that takes the power and returns the task."""
 
 
 def make_regression_task(loss: str, power: float, quantile: float | Sequence[float], targets: int) -> Task:
@@ -66,7 +66,7 @@ def check_offset(offset: Any, X: np.ndarray, task: Task) -> np.ndarray:
     """Return (rows,) an offset of the rows of X.
 
     Raises:
-        TypeError, ValueError: If it is not (rows,) finite numbers, or outside the bounds of the task.
+        TypeError, ValueError: If the offset is not (rows,) finite numbers, or exceeds the largest one of the task.
     """
     offset = column_or_1d(check_array(offset, ensure_2d=False, dtype="float64", input_name="offset"))
     check_consistent_length(X, offset)

@@ -161,9 +161,13 @@ class PathRegressor(RegressorMixin, PathEstimator):
         weight, center = check_weight(sample_weight, X), 0.0
         if offset is not None:
             if y.ndim > 1:
-                raise ValueError("offset needs y of shape (rows,), got several outputs. Subtract it from y.")
+                raise ValueError(
+                    "offset needs y of shape (rows,), got several outputs. Omit offset, and subtract it from y instead."
+                )
             if not task.takes_offset:
-                raise ValueError(f"offset cannot be combined with loss={self.loss!r}. Subtract it from y.")
+                raise ValueError(
+                    f"offset cannot be combined with loss={self.loss!r}. Omit offset, and subtract it from y instead."
+                )
             offset = check_offset(offset, X, task)
             center = task.center_offset(offset, weight)
             y, factor = task.remove_offset(y, offset - center), task.offset_weight(offset - center)
@@ -224,7 +228,7 @@ class PathRegressor(RegressorMixin, PathEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = self.loss == "squared_error"
-        tags.target_tags.positive_only = self.loss in LOG_LINKS
+        tags.target_tags.positive_only = isinstance(self.loss, str) and self.loss in LOG_LINKS
         return tags
 
 

@@ -197,8 +197,8 @@ def read(
     types = types or {}
     name, text, frame = load(source, options)
     targets = _list_targets(target, text, frame, name)
-    task = resolve_task(targets, task)
     check_event(task, event)
+    task = resolve_task(targets, task)
     others = {"event": event, "groups": groups, "time": time, "weight": weight, "offset": offset, "exposure": exposure}
     roles = [("target", column) for column in targets]
     roles += [(role, column) for role, column in others.items() if column is not None]

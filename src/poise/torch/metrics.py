@@ -92,8 +92,8 @@ class After(NamedTuple):
         return self.group["lr"]
 
     @property
-    def steps(self) -> Any:
-        """The number of steps; 1 after the first one."""
+    def step_count(self) -> Any:
+        """The number of steps of the optimizer so far; 1 after the first one."""
         count = self.state["step"]
         return count.item() if isinstance(count, Tensor) and count.device.type == "cpu" else count
 
@@ -207,14 +207,14 @@ def sgd(after: After) -> StepSize:
 def adam(after: After) -> StepSize:
     """lr/(√v̂ + ε): at rest m = (1 − β₁ᵗ)·g, which cancels the other bias correction."""
     v = after.tensor("max_exp_avg_sq" if after.group["amsgrad"] else "exp_avg_sq")
-    correction = (1.0 - after.group["betas"][1] ** after.steps) ** 0.5
+    correction = (1.0 - after.group["betas"][1] ** after.step_count) ** 0.5
     return StepSize(divide_by_root, (v,), (after.rate, correction, after.group["eps"]), least=0.0)
 
 
 @step_of(optim.NAdam)
 def nadam(after: After) -> StepSize:
     """c·lr/(√v̂ + ε), c = μ_{t+1}(1 − β₁ᵗ)/(1 − Πμ·μ_{t+1}) + (1 − μ_t)/(1 − Πμ), μ_t = β₁(1 − ½·0.96^{tψ})."""
-    (beta_1, beta_2), t = after.group["betas"], after.steps
+    (beta_1, beta_2), t = after.group["betas"], after.step_count
 
     def mu(count: Any) -> Any:
         return beta_1 * (1.0 - 0.5 * 0.96 ** (count * after.group["momentum_decay"]))
@@ -229,7 +229,7 @@ def nadam(after: After) -> StepSize:
 @step_of(optim.RAdam)
 def radam(after: After) -> StepSize:
     """lr·r_t·√(1 − β₂ᵗ)/(√v + ε) with the rectification r_t where ρ_t > 5, and lr before."""
-    beta_2, t = after.group["betas"][1], after.steps
+    beta_2, t = after.group["betas"][1], after.step_count
     correction = 1.0 - beta_2**t
     rho_inf = 2.0 / (1.0 - beta_2) - 1.0
     rho = rho_inf - 2.0 * t * beta_2**t / correction
@@ -249,7 +249,7 @@ def adamax(after: After) -> StepSize:
 @step_of(optim.Adagrad)
 def adagrad(after: After) -> StepSize:
     """lr/((1 + (t − 1)·decay)·(√Σg² + ε))."""
-    rate = after.rate / (1.0 + (after.steps - 1) * after.group["lr_decay"])
+    rate = after.rate / (1.0 + (after.step_count - 1) * after.group["lr_decay"])
     return StepSize(divide_by_root, (after.tensor("sum"),), (rate, 1.0, after.group["eps"]), least=0.0)
 
 

@@ -61,8 +61,9 @@ def penalize(
 
         observe_every: Record the forces at every `observe_every`-th step, for `handle.forces()`. Default: 0, which
             records none.
-        compile: Whether to compile the proximal steps, as `torch.compile` does, which makes them faster. On a CPU,
-            this needs a C++ compiler. The first step takes some seconds. A new strength does not compile again.
+        compile: Whether to compile the proximal steps with TorchInductor, the default backend of `torch.compile`.
+            Compiled steps are faster. On a CPU, this needs a C++ compiler. The first step takes a few seconds. A new
+            strength does not need another compilation; a different set of parameters that have gradients does.
             Default: False.
 
     Returns:

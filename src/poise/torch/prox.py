@@ -76,7 +76,7 @@ class ProximalSteps:
     """Applies proximal penalties to parameters.
 
     Args:
-        compiles: Whether to compile the programs with TorchInductor, the compiler of `torch.compile`.
+        compiles: Whether to compile the programs with TorchInductor, the default backend of `torch.compile`.
     """
 
     def __init__(self, compiles: bool = False) -> None:
@@ -130,35 +130,25 @@ class ProximalSteps:
         return self._programs[job.form]
 
     def _apply_compiled(self, jobs: Sequence[Job], strengths: Sequence[Any]) -> None:
-        """Do all jobs in one program, and those again whose loops need more steps than a program has."""
+        """Do all jobs in one program. Redo a job without it if one of its loops needs more steps than a program has."""
         if not jobs:
             return
         numbers = [number for job in jobs for number in (strengths[job.rule], *job.step.numbers)]
         tensors = [tensor for job in jobs for tensor in (job.w, *job.step.tensors)]
-        # On a CPU the numbers are one input, because every input costs time. A GPU reads separate numbers from the CPU.
-        is_packed = all(not isinstance(number, Tensor) for number in numbers) and jobs[0].w.device.type == "cpu"
+        # On a CPU, the numbers are packed into one tensor, because every input costs time. On a GPU, they stay separate
+        # tensors without axes, which TorchInductor passes to the kernels as scalars.
+        is_packed = not any(isinstance(number, Tensor) for number in numbers)
+        is_packed = is_packed and all(job.w.device.type == "cpu" for job in jobs)
         inputs = [*tensors, *([torch.tensor(numbers, dtype=torch.float64)] if is_packed else _as_tensors(numbers))]
-        form = (is_packed, *(job.form for job in jobs), *(tensor.stride() for tensor in tensors))
+        properties = [(tensor.stride(), tensor.dtype, tensor.device) for tensor in inputs]
+        form = (is_packed, *(job.form for job in jobs), *properties)
         if form not in self._programs:
-            count = len(tensors)
-
-            def compute(*inputs: Tensor) -> list[Tensor | None]:
-                flags = []
-                remaining = iter(inputs[:count])
-                numbers = iter(inputs[count].unbind() if is_packed else inputs[count:])
-                for job in jobs:
-                    w, *moments = islice(remaining, 1 + len(job.step.tensors))
-                    own = islice(numbers, 1 + len(job.step.numbers))
-                    step = job.step._replace(tensors=tuple(moments))
-                    with on_device(job.w), fixed_steps() as unfinished:
-                        after = job.compute(w, moments, [*own, *step.fills()])
-                    flags.append(torch.stack(unfinished).any() if unfinished else None)
-                    w.copy_(torch.where(flags[-1], w, after) if unfinished else after)
-                return flags
-
-            self._programs[form] = _compile(_record(compute, inputs), inputs)
-        for job, is_unfinished in zip(jobs, self._programs[form](*inputs), strict=True):
-            if is_unfinished is not None and bool(is_unfinished):
+            self._programs[form] = _compile(_record(_join(jobs, len(tensors), is_packed), inputs), inputs)
+        flags = self._programs[form](*inputs)
+        if flags is None or not bool(flags.any()):
+            return
+        for job, is_unfinished in zip(jobs, flags.tolist(), strict=True):
+            if is_unfinished:
                 with on_device(job.w):
                     job.w.copy_(job.compute(job.w, job.step.tensors, _numbers(job, strengths[job.rule])))
 
@@ -169,7 +159,7 @@ def jobs_of(
     step_of: Callable[[int], StepSize],
     strengths: Sequence[Any],
 ) -> list[Job]:
-    """Return the jobs of a target with one parameter, and do those of a target with several.
+    """Return the jobs of a target with one parameter. Do those of a target with several, and return none.
 
     Args:
         target: The target.
@@ -212,17 +202,44 @@ def _record(compute: Callable[..., Any], inputs: Sequence[Any]) -> Program:
     return make_fx(compute, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
 
 
-def _compile(program: Any, inputs: Sequence[Any]) -> Program:
-    """Compile a recorded program for inputs of these shapes and strides.
+def _join(jobs: Sequence[Job], count: int, is_packed: bool) -> Program:
+    """Return a function that does all jobs, in place, apart from those with a loop that needs more steps.
 
-    `torch.compile` would check the inputs at every call, which takes longer than the step of a small network. But it
-    can split a program, at an operation whose result has a shape that depends on values (`segment_sum` of Keras).
+    Its inputs are the `count` weights and tensors of the steps, followed by the numbers. It returns whether each job
+    remains to be done, or None if no job has a loop.
+    """
+
+    def compute(*inputs: Tensor) -> Tensor | None:
+        flags, has_loop = [], False
+        tensors = iter(inputs[:count])
+        numbers = iter(inputs[count].unbind() if is_packed else inputs[count:])
+        for job in jobs:
+            w, *moments = islice(tensors, 1 + len(job.step.tensors))
+            own = islice(numbers, 1 + len(job.step.numbers))
+            step = job.step._replace(tensors=tuple(moments))
+            with on_device(w), fixed_steps() as unfinished:
+                after = job.compute(w, moments, [*own, *step.fills()])
+                flag = torch.stack(unfinished).any() if unfinished else torch.zeros((), dtype=torch.bool)
+                w.copy_(torch.where(flag, w, after) if unfinished else after)
+            flags.append(flag.to(inputs[0].device))
+            has_loop = has_loop or bool(unfinished)
+        return torch.stack(flags) if has_loop else None
+
+    return compute
+
+
+def _compile(program: Any, inputs: Sequence[Any]) -> Program:
+    """Compile a recorded program for inputs with the same shapes, strides, dtypes, and devices.
+
+    `torch.compile` checks its inputs at every call, which takes longer than the step of a small network, so
+    TorchInductor is called directly. The exception is a program with an operation whose output shape depends on values
+    (as in `keras.ops.segment_sum`): only `torch.compile` can split a program there.
     """
     if any(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()) for node in program.graph.nodes):
         return torch.compile(program)
     from torch._inductor import compile as compile_graph
 
-    # The callers look a program up by the shapes and strides of its inputs.
+    # Callers look up a program by these properties of its inputs, so it does not check them.
     compiled: Any = compile_graph(program, list(inputs), options={"size_asserts": False})
     return compiled
 

@@ -9,7 +9,7 @@ from poise.study.tasks.survival import Survival
 
 
 def resolve_task(targets: tuple[str, ...], task: str | None) -> str | None:
-    """Return the task of one target as it is, and for several targets the task multioutput.
+    """Return the task unchanged for one target, and the task multioutput for several.
 
     Raises:
         DataError: If the task does not fit the number of targets.
@@ -41,7 +41,8 @@ def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any)
     if task not in (None, Survival.name):
         name = next(name for name, column in columns.items() if column is not None)
         raise DataError(
-            f"{name} works only with the task survival, got the task {task}. Choose the task survival.", name
+            f"{name} works only with the task survival, got the task {task}. Choose the task survival, or omit {name}.",
+            name,
         )
     for name, column in columns.items():
         if column is None:
@@ -56,12 +57,14 @@ def choose_target(target: Any, task: str | None, time_to_event: Any, event: Any)
 
 
 def check_event(task: str | None, event: str | None) -> None:
-    """Raise DataError unless there is a column of events if and only if the task is survival."""
+    """Raise DataError if the task survival has no column of events, or another task has one."""
     if task == Survival.name and event is None:
         raise DataError(_explain_missing("event"), "event")
     if task != Survival.name and event is not None:
         got = "" if task is None else f", got the task {task}"
-        raise DataError(f"event works only with the task survival{got}. Choose the task survival.", "event")
+        raise DataError(
+            f"event works only with the task survival{got}. Choose the task survival, or omit event.", "event"
+        )
 
 
 def _explain_missing(name: str) -> str:
