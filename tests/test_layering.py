@@ -37,6 +37,8 @@ ALLOWED = {
     "module._forward_pre_hooks": "PyTorch has no public way to see whether a module has hooks",
 }
 """Private names that poise does not define and that other files use, with the reason."""
+PUBLIC_OF_NAMED_TUPLES = ("_asdict", "_field_defaults", "_fields", "_make", "_replace")
+"""Documented names, which start with an underscore to differ from the names of fields."""
 
 
 def _imports(path):
@@ -79,7 +81,7 @@ def test_every_room_has_its_place():
 
 
 def _is_private(name):
-    return name.startswith("_") and not name.endswith("__")
+    return name.startswith("_") and not name.endswith("__") and name not in PUBLIC_OF_NAMED_TUPLES
 
 
 def _is_self(node):
