@@ -23,13 +23,13 @@ dev: .venv/.dev  ## an editable install with everything that development needs
 # The tests on JAX spend most of their time in compilation. So keep the compiled programs, and compile with few
 # optimizations: level 1 for the tests in LONG, which train longer, and level 0 for the others. (The cache of JAX 0.5, in
 # test-lowest, can crash. That target compiles as users do.)
-LONG := tests/docs tests/cli tests/study/test_run.py tests/study/test_recipe.py
+LONG := tests/docs tests/cli tests/study/test_run.py
 QUICK := --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false \
 	--xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level
-check test test-jax test-tensorflow test-torch: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.venv/.compiled
-check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
-check test test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
-test test-tensorflow test-torch: export XLA_FLAGS := $(QUICK)=1
+check test-jax test-tensorflow test-torch: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/.venv/.compiled
+check test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0
+check test-jax test-tensorflow test-torch: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES := -1
+test-tensorflow test-torch: export XLA_FLAGS := $(QUICK)=1
 check test-jax: export XLA_FLAGS := $(QUICK)=0
 
 check: lint types  ## lint, types and the fast tests on JAX: the loop for daily work

@@ -503,7 +503,7 @@ def test_roles_are_not_features() -> None:
     [
         (
             [1.0, None],
-            "The weight column 'w' has no value in 1 of 40 rows. Fill them in, or remove these rows.",
+            "The weight column 'w' has no value in 1 of 40 rows. Fill in the values, or remove these rows.",
         ),
         ([1.0, np.inf], "The weight column 'w' has no value in 1 of 40 rows."),
         ([1.0, -0.5], "The weight column 'w' must contain numbers >= 0, got -0.5. Correct or remove"),

@@ -177,7 +177,7 @@ def check_complete(values: pd.Series, role: str) -> None:
     missing = int(values.isna().sum())
     if missing:
         raise DataError(
-            f"The {NOUNS[role]} column {values.name!r} has no value in {missing} of {len(values)} rows. Fill them "
-            "in, or remove these rows.",
+            f"The {NOUNS[role]} column {values.name!r} has no value in {missing} of {len(values)} rows. Fill in "
+            "the values, or remove these rows.",
             role,
         )

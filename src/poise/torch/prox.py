@@ -143,7 +143,7 @@ class ProximalSteps:
         properties = [(tensor.stride(), tensor.dtype, tensor.device) for tensor in inputs]
         form = (is_packed, *(job.form for job in jobs), *properties)
         if form not in self._programs:
-            self._programs[form] = _compile(_record(_join(jobs, len(tensors), is_packed), inputs), inputs)
+            self._programs[form] = _compile(_record(_combine(jobs, len(tensors), is_packed), inputs), inputs)
         flags = self._programs[form](*inputs)
         if flags is None or not bool(flags.any()):
             return
@@ -202,7 +202,7 @@ def _record(compute: Callable[..., Any], inputs: Sequence[Any]) -> Program:
     return make_fx(compute, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
 
 
-def _join(jobs: Sequence[Job], count: int, is_packed: bool) -> Program:
+def _combine(jobs: Sequence[Job], count: int, is_packed: bool) -> Program:
     """Return a function that does all jobs, in place, apart from those with a loop that needs more steps.
 
     Its inputs are the `count` weights and tensors of the steps, followed by the numbers. It returns whether each job
