@@ -21,8 +21,8 @@ dev: .venv/.dev  ## an editable install with everything that development needs
 	@echo "Run 'source $(BIN)/activate', or use $(BIN)/python."
 
 # The tests on JAX spend most of their time in compilation. So keep the compiled programs, and compile with few
-# optimizations: level 1 for the tests in LONG, which train longer, and level 0 for the others. (The cache of JAX 0.5, in
-# test-lowest, can crash. That target compiles as users do.)
+# optimizations: level 1 for the tests in LONG, which train longer, and level 0 for the others. (test-lowest uses neither:
+# the cache of JAX 0.5 can crash, and that target compiles as users do.)
 LONG := tests/docs tests/cli tests/study/test_run.py
 QUICK := --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false \
 	--xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_level

@@ -39,7 +39,7 @@ def choose_units(
             low = middle + 1
     chosen = choose_first(low)
     layers, full = number_layers(units), set()
-    for number in reversed(order[:low]):  # the last set may cost much, such as a head: others can stay
+    for number in reversed(order[:low]):  # one costly set, such as a head, may leave room for others
         if layers[number] not in full:
             fewer = chosen.copy()
             fewer[number] = False

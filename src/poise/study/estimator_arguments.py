@@ -66,7 +66,7 @@ def check_offset(offset: Any, X: np.ndarray, task: Task) -> np.ndarray:
     """Return (rows,) an offset of the rows of X.
 
     Raises:
-        TypeError, ValueError: If the offset is not (rows,) finite numbers, or exceeds the largest one of the task.
+        TypeError, ValueError: If it is not (rows,) finite numbers, or one is larger in size than the task allows.
     """
     offset = column_or_1d(check_array(offset, ensure_2d=False, dtype="float64", input_name="offset"))
     check_consistent_length(X, offset)

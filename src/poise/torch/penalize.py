@@ -62,9 +62,9 @@ def penalize(
         observe_every: Record the forces at every `observe_every`-th step, for `handle.forces()`. Default: 0, which
             records none.
         compile: Whether to compile the proximal steps with TorchInductor, the default backend of `torch.compile`.
-            Compiled steps are faster. On a CPU, this needs a C++ compiler. The first step takes a few seconds. A new
-            strength does not need another compilation; a different set of parameters that have gradients does.
-            Default: False.
+            Compiled steps are faster. On a CPU, this needs a C++ compiler. The first step takes a few seconds. Changing
+            a strength does not trigger recompilation, but changing which parameters have gradients does. Default:
+            False.
 
     Returns:
         A `poise.torch.PenaltyHandle`. Use it to read and set strengths, measure penalties, and remove the hooks.

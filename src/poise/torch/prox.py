@@ -130,7 +130,7 @@ class ProximalSteps:
         return self._programs[job.form]
 
     def _apply_compiled(self, jobs: Sequence[Job], strengths: Sequence[Any]) -> None:
-        """Do all jobs in one program. Redo a job without it if one of its loops needs more steps than a program has."""
+        """Do all jobs in one program, and those again without it whose loops need more steps than it has."""
         if not jobs:
             return
         numbers = [number for job in jobs for number in (strengths[job.rule], *job.step.numbers)]
@@ -159,7 +159,7 @@ def jobs_of(
     step_of: Callable[[int], StepSize],
     strengths: Sequence[Any],
 ) -> list[Job]:
-    """Return the jobs of a target with one parameter. Do those of a target with several, and return none.
+    """Return the jobs of a target with one parameter. Do those of a target with several at once, and return [].
 
     Args:
         target: The target.
@@ -203,10 +203,10 @@ def _record(compute: Callable[..., Any], inputs: Sequence[Any]) -> Program:
 
 
 def _combine(jobs: Sequence[Job], count: int, is_packed: bool) -> Program:
-    """Return a function that does all jobs, in place, apart from those with a loop that needs more steps.
+    """Return a function that does all jobs in place, except those whose loop does not end within `FIXED_STEPS` steps.
 
-    Its inputs are the `count` weights and tensors of the steps, followed by the numbers. It returns whether each job
-    remains to be done, or None if no job has a loop.
+    Its first `count` inputs are the weights and the tensors of the steps. The others are the numbers, in one vector if
+    `is_packed`. It returns one flag per job, whether it is unfinished, or None if no job has a loop.
     """
 
     def compute(*inputs: Tensor) -> Tensor | None:
